@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * virtio-ism as a dibs device: what the parts of the driver share
+ */
+#ifndef _ISM_H
+#define _ISM_H
+
+#include <linux/atomic.h>
+#include <linux/dibs.h>
+#include <linux/hashtable.h>
+#include <linux/list.h>
+#include <linux/memremap.h>
+#include <linux/mutex.h>
+#include <linux/seq_file.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/uuid.h>
+#include <linux/virtio.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "virtio_ism_abi.h"
+
+/*
+ * The index of a DMB is its first chunk, so this bounds the window: 512 MiB
+ * with 16 KiB chunks. dibs sizes its arrays by it, whatever the real window.
+ */
+#define ISM_MAX_CHUNKS		32768
+
+/* SMC only releases buffers whose DMA address is not 0. */
+#define ISM_DMA_ADDR_NONE	(~(dma_addr_t)0)
+
+#define ISM_EVENT_BUFFERS	64
+#define ISM_EVENT_SIZE		256
+
+/* Counters in debugfs; their names are in ism_main.c */
+enum ism_counter {
+	ISM_COMMANDS,
+	ISM_COMMANDS_FAILED,
+	ISM_COMMANDS_TIMED_OUT,
+	ISM_DOORBELLS_RUNG,
+	ISM_DOORBELLS_NOTIFIED,
+	ISM_DOORBELLS_SKIPPED,
+	ISM_DOORBELLS_RECEIVED,
+	ISM_DOORBELLS_STRAY,
+	ISM_EVENTS,
+	ISM_EVENTS_MALFORMED,
+	ISM_MESSAGES_SENT,
+	ISM_MESSAGES_RECEIVED,
+	ISM_PEERS_GONE,
+	ISM_BYTES_MOVED,
+	ISM_WRITES_QUEUED,
+	ISM_WRITES_DROPPED,
+	ISM_DETACHES_DEFERRED,
+	ISM_COUNTERS
+};
+
+/* The configuration space, checked */
+struct ism_config {
+	u64 fabric;
+	u64 devid;
+	u32 chunk_size;
+	u32 chunks;
+	u32 features;
+	u32 max_dmbs;
+	u16 chid;
+	uuid_t gid;
+	u64 window_size;
+	u64 doorbell_offset;
+	u64 doorbell_size;
+	u64 max_dmb_size;
+};
+
+/*
+ * Shared memory region 1 with its struct pages. Apart from struct virtio_ism
+ * because it must outlive the device when somebody still holds a page of it.
+ */
+struct ism_window {
+	struct dev_pagemap pgmap;
+	u64 start;
+	u64 len;
+	void *addr;
+	char name[24];
+};
+
+/*
+ * Locks, outer to inner:
+ *
+ *	map_lock	mutex; held across commands that change what is mapped,
+ *			so that the tables below always agree with the device
+ *	attach_lock	BH; writers of the attachment table (readers use RCU)
+ *	attachment.lock	BH; a write to the peer's DMB against its detach
+ *
+ *	event_lock	hard interrupt; inside virtio-pci's own lock for INTx
+ *	dibs->lock	hard interrupt; the client takes its locks inside it
+ *
+ *	control_lock	hard interrupt; a leaf
+ *
+ * add_vlan_id() and del_vlan_id() are called under a lock that handle_irq()
+ * takes inside dibs->lock: they must not take any of these.
+ */
+struct virtio_ism {
+	struct virtio_device *vdev;
+	struct dibs_dev *dibs;
+	struct ism_config config;
+	atomic64_t counters[ISM_COUNTERS];
+	struct workqueue_struct *wq;
+	struct dentry *debugfs;
+	bool copy;
+
+	/* Control queue */
+	struct virtqueue *control_vq;
+	spinlock_t control_lock;	/* the queue, broken, requests' state */
+	wait_queue_head_t control_wait;
+	unsigned int control_rounds;	/* of the callback: a full queue waits for one */
+	bool broken;
+	struct work_struct broken_work;
+
+	/* Event queue */
+	struct virtqueue *event_vq;
+	spinlock_t event_lock;		/* the queue */
+	void *event_buffers;
+
+	/* Window and doorbell area */
+	struct ism_window *window;
+	u8 *doorbell;
+	struct virtqueue *doorbell_vq;
+
+	/* What is mapped */
+	struct mutex map_lock;
+	unsigned long *chunks_used;
+	struct xarray dmbs;		/* own, by first chunk */
+	struct list_head peers;
+	struct list_head deferred;	/* own, unregistered, still held */
+	struct delayed_work deferred_work;
+
+	/* Peers' DMBs, by token */
+	spinlock_t attach_lock;		/* the table and its count */
+	DECLARE_HASHTABLE(attachments, 8);
+	unsigned int attachment_count;
+	struct delayed_work idle_work;
+};
+
+/* For the statistics */
+struct ism_dmb_usage {
+	unsigned int chunks;
+	unsigned int peers;
+	unsigned int deferred;
+};
+
+static inline void ism_count_add(struct virtio_ism *ism,
+				 enum ism_counter counter, unsigned int n)
+{
+	atomic64_add(n, &ism->counters[counter]);
+}
+
+static inline void ism_count(struct virtio_ism *ism, enum ism_counter counter)
+{
+	ism_count_add(ism, counter, 1);
+}
+
+static inline bool ism_is_broken(const struct virtio_ism *ism)
+{
+	return READ_ONCE(ism->broken);
+}
+
+/* The high half zero would mean "any peer" to SMC, the low half tells peers apart */
+static inline bool ism_gid_valid(const uuid_t *gid)
+{
+	return memchr_inv(gid->b, 0, 8) && memchr_inv(gid->b + 8, 0, 8);
+}
+
+/* ism_control.c */
+void ism_control_init(struct virtio_ism *ism);
+int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
+		const void *command, size_t command_len,
+		void *reply, size_t reply_len);
+void ism_control_done(struct virtqueue *vq);
+void ism_control_free(struct virtio_ism *ism);
+void ism_set_broken(struct virtio_ism *ism);
+
+/* ism_event.c */
+int ism_event_init(struct virtio_ism *ism);
+int ism_event_fill(struct virtio_ism *ism);
+void ism_event_done(struct virtqueue *vq);
+void ism_event_free(struct virtio_ism *ism);
+void ism_report_event(struct virtio_ism *ism, const struct dibs_event *event);
+
+/* ism_dmb.c */
+int ism_window_map(struct virtio_ism *ism);
+void ism_window_unmap(struct virtio_ism *ism);
+int ism_dmb_init(struct virtio_ism *ism);
+void ism_dmb_drain(struct virtio_ism *ism);
+void ism_dmb_free(struct virtio_ism *ism);
+void ism_dmb_usage(struct virtio_ism *ism, struct ism_dmb_usage *usage);
+int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb);
+int ism_dmb_unregister(struct virtio_ism *ism, struct dibs_dmb *dmb);
+int ism_area_claim(struct virtio_ism *ism, const struct virtio_ism_area *area,
+		   u32 *chunk, u32 *len);
+void ism_area_release(struct virtio_ism *ism, u32 chunk, u32 len);
+int ism_detach_token(struct virtio_ism *ism, u64 token);
+void ism_peers_gone(struct virtio_ism *ism);
+
+/* ism_move.c */
+void ism_move_init(struct virtio_ism *ism);
+void ism_move_drain(struct virtio_ism *ism);
+void ism_move_free(struct virtio_ism *ism);
+int ism_attach(struct virtio_ism *ism, struct dibs_dmb *dmb);
+int ism_detach(struct virtio_ism *ism, u64 token);
+int ism_move(struct virtio_ism *ism, u64 token, bool signal,
+	     unsigned int offset, const void *data, unsigned int size);
+
+/* ism_dibs.c */
+struct dibs_dev *ism_dibs_alloc(struct virtio_ism *ism);
+int ism_query_gid(struct virtio_ism *ism, const uuid_t *gid);
+
+#endif /* _ISM_H */

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * virtio-ism: the event queue
+ *
+ * The buffers are posted once and go back to the device as soon as they are
+ * read. The device owns their content, so every field is read once, checked,
+ * and then used.
+ */
+
+#include <linux/ktime.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+
+#include "ism.h"
+
+int ism_event_init(struct virtio_ism *ism)
+{
+	spin_lock_init(&ism->event_lock);
+	ism->event_buffers = kcalloc(ISM_EVENT_BUFFERS, ISM_EVENT_SIZE,
+				     GFP_KERNEL);
+	return ism->event_buffers ? 0 : -ENOMEM;
+}
+
+void ism_event_free(struct virtio_ism *ism)
+{
+	kfree(ism->event_buffers);
+}
+
+static int ism_event_post(struct virtio_ism *ism, void *buffer)
+{
+	struct scatterlist sg;
+
+	sg_init_one(&sg, buffer, ISM_EVENT_SIZE);
+	return virtqueue_add_inbuf(ism->event_vq, &sg, 1, buffer, GFP_ATOMIC);
+}
+
+/* Hand the device as many buffers as its queue takes. */
+int ism_event_fill(struct virtio_ism *ism)
+{
+	unsigned long flags;
+	int i, ret = 0;
+
+	spin_lock_irqsave(&ism->event_lock, flags);
+	for (i = 0; i < ISM_EVENT_BUFFERS && ism->event_vq->num_free; i++) {
+		ret = ism_event_post(ism,
+				     ism->event_buffers + i * ISM_EVENT_SIZE);
+		if (ret)
+			break;
+	}
+	spin_unlock_irqrestore(&ism->event_lock, flags);
+
+	return i ? 0 : ret ?: -ENOSPC;
+}
+
+/**
+ * ism_report_event() - tell all clients
+ * @ism: the device
+ * @event: the event
+ *
+ * Context: any
+ */
+void ism_report_event(struct virtio_ism *ism, const struct dibs_event *event)
+{
+	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_client *client;
+	unsigned long flags;
+	int i;
+
+	spin_lock_irqsave(&dibs->lock, flags);
+	for (i = 0; i < MAX_DIBS_CLIENTS; i++) {
+		client = dibs->subs[i];
+		if (client)
+			client->ops->handle_event(dibs, event);
+	}
+	spin_unlock_irqrestore(&dibs->lock, flags);
+}
+
+static bool ism_ev_doorbells(struct virtio_ism *ism,
+			     const struct virtio_ism_ev_doorbells *ev,
+			     unsigned int len)
+{
+	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_client *client;
+	u32 count, fits, chunk, i;
+	unsigned long flags;
+	u8 id;
+
+	if (len < sizeof(*ev))
+		return false;
+	fits = (len - sizeof(*ev)) / sizeof(ev->chunk[0]);
+	count = le32_to_cpu(READ_ONCE(ev->count));
+
+	spin_lock_irqsave(&dibs->lock, flags);
+	for (i = 0; i < min(count, fits); i++) {
+		chunk = le32_to_cpu(READ_ONCE(ev->chunk[i]));
+		/* There is no array yet while the device is being added. */
+		if (chunk >= ism->config.chunks || !dibs->dmb_clientid_arr) {
+			ism_count(ism, ISM_DOORBELLS_STRAY);
+			continue;
+		}
+		id = dibs->dmb_clientid_arr[chunk];
+		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
+		if (!client) {
+			ism_count(ism, ISM_DOORBELLS_STRAY);
+			continue;
+		}
+		ism_count(ism, ISM_DOORBELLS_RECEIVED);
+		client->ops->handle_irq(dibs, chunk, 0);
+	}
+	spin_unlock_irqrestore(&dibs->lock, flags);
+
+	return count <= fits;
+}
+
+static bool ism_ev_peer_gone(struct virtio_ism *ism,
+			     const struct virtio_ism_ev_peer_gone *ev,
+			     unsigned int len)
+{
+	struct dibs_event event = {
+		.type = DIBS_DEV_EVENT,
+		.subtype = DIBS_DEV_DISABLED,
+		.time = ktime_get_real_ns(),
+	};
+
+	if (len < sizeof(*ev))
+		return false;
+	import_uuid(&event.gid, ev->gid);
+	if (!ism_gid_valid(&event.gid))
+		return false;
+	ism_count(ism, ISM_PEERS_GONE);
+	ism_report_event(ism, &event);
+	return true;
+}
+
+static bool ism_ev_message(struct virtio_ism *ism,
+			   const struct virtio_ism_ev_message *ev,
+			   unsigned int len)
+{
+	struct dibs_event event = {
+		.type = DIBS_SW_EVENT,
+		.time = ktime_get_real_ns(),
+	};
+
+	if (len < sizeof(*ev))
+		return false;
+	import_uuid(&event.gid, ev->gid);
+	if (!ism_gid_valid(&event.gid))
+		return false;
+	event.subtype = le32_to_cpu(READ_ONCE(ev->code));
+	event.data = le64_to_cpu(READ_ONCE(ev->info));
+	ism_count(ism, ISM_MESSAGES_RECEIVED);
+	ism_report_event(ism, &event);
+	return true;
+}
+
+static void ism_event(struct virtio_ism *ism, const void *buffer,
+		      unsigned int len)
+{
+	const __le64 *ev_type = buffer;
+	bool good = false;
+
+	ism_count(ism, ISM_EVENTS);
+	len = min(len, ISM_EVENT_SIZE);
+	if (len >= sizeof(*ev_type)) {
+		switch (le64_to_cpu(READ_ONCE(*ev_type))) {
+		case VIRTIO_ISM_EV_DOORBELLS:
+			good = ism_ev_doorbells(ism, buffer, len);
+			break;
+		case VIRTIO_ISM_EV_PEER_GONE:
+			good = ism_ev_peer_gone(ism, buffer, len);
+			break;
+		case VIRTIO_ISM_EV_MESSAGE:
+			good = ism_ev_message(ism, buffer, len);
+			break;
+		}
+	}
+	if (!good)
+		ism_count(ism, ISM_EVENTS_MALFORMED);
+}
+
+/* Callback of the event queue: hard interrupt, maybe with nothing used */
+void ism_event_done(struct virtqueue *vq)
+{
+	struct virtio_ism *ism = vq->vdev->priv;
+	bool notify = false;
+	unsigned long flags;
+	unsigned int len;
+	void *buffer;
+
+	spin_lock_irqsave(&ism->event_lock, flags);
+	do {
+		virtqueue_disable_cb(vq);
+		while ((buffer = virtqueue_get_buf(vq, &len))) {
+			ism_event(ism, buffer, len);
+			/* Fits: it takes the descriptor just given back. */
+			ism_event_post(ism, buffer);
+			notify = true;
+		}
+	} while (!virtqueue_enable_cb(vq));
+	if (notify)
+		notify = virtqueue_kick_prepare(vq);
+	spin_unlock_irqrestore(&ism->event_lock, flags);
+
+	if (notify)
+		virtqueue_notify(vq);
+}

@@ -1,0 +1,124 @@
+//! The devices that SMC knows.
+
+use serde::Serialize;
+
+use super::NetlinkError;
+use super::attributes::Attributes;
+use super::controller::GenericHeader;
+use super::family::{Command, Nest, SmcFamily};
+
+/// `SMC_NLA_DEV_USE_CNT`.
+const USE_COUNT: u16 = 1;
+/// `SMC_NLA_DEV_IS_CRIT`.
+const CRITICAL: u16 = 2;
+/// `SMC_NLA_DEV_PCI_FID`.
+const PCI_FUNCTION: u16 = 3;
+/// `SMC_NLA_DEV_PCI_CHID`.
+const PCI_CHID: u16 = 4;
+/// `SMC_NLA_DEV_PCI_VENDOR`.
+const PCI_VENDOR: u16 = 5;
+/// `SMC_NLA_DEV_PCI_DEVICE`.
+const PCI_DEVICE: u16 = 6;
+/// `SMC_NLA_DEV_PCI_ID`.
+const PCI_ID: u16 = 7;
+/// `SMC_NLA_DEV_PORT`.
+const PORT: u16 = 8;
+/// `SMC_NLA_DEV_IB_NAME`.
+const IB_NAME: u16 = 10;
+/// `SMC_NLA_DEV_PORT_PNET_USR`.
+const PORT_PNET_BY_USER: u16 = 1;
+/// `SMC_NLA_DEV_PORT_PNETID`.
+const PORT_PNETID: u16 = 2;
+
+/// A device of SMC-D or SMC-R. The kernel never lists the loopback device of dibs here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// PCI address.
+    pub pci_id: Option<String>,
+    /// Name of the RDMA device.
+    pub ib_name: Option<String>,
+    /// PCI vendor.
+    pub pci_vendor: u64,
+    /// PCI device number.
+    pub pci_device: u64,
+    /// PCI function number; only on s390x.
+    pub pci_function: u64,
+    /// PCHID of the PCI function; only on s390x. Not the CHID of SMC-D.
+    pub pci_chid: u64,
+    /// Link groups that use it.
+    pub link_groups: u64,
+    /// Whether connections depend on it.
+    pub critical: bool,
+    /// PNETID of the first port.
+    pub pnetid: Option<String>,
+    /// Whether that PNETID comes from the table a user can fill.
+    pub pnetid_by_user: bool,
+}
+
+impl Device {
+    fn decode(attributes: &Attributes<'_>) -> Result<Self, NetlinkError> {
+        let port = attributes.nest(PORT)?;
+        Ok(Self {
+            pci_id: attributes.text(PCI_ID),
+            ib_name: attributes.text(IB_NAME),
+            pci_vendor: attributes.counter(PCI_VENDOR)?,
+            pci_device: attributes.counter(PCI_DEVICE)?,
+            pci_function: attributes.counter(PCI_FUNCTION)?,
+            pci_chid: attributes.counter(PCI_CHID)?,
+            link_groups: attributes.counter(USE_COUNT)?,
+            critical: attributes.flag(CRITICAL)?,
+            pnetid: port.text(PORT_PNETID),
+            pnetid_by_user: port.flag(PORT_PNET_BY_USER)?,
+        })
+    }
+}
+
+/// The SMC-D devices, without loopback.
+///
+/// # Errors
+///
+/// Fails when the kernel does.
+pub fn smcd(family: &mut SmcFamily) -> Result<Vec<Device>, NetlinkError> {
+    list(family, Command::GetDevicesSmcd, Nest::DeviceSmcd)
+}
+
+/// The SMC-R devices.
+///
+/// # Errors
+///
+/// Fails when the kernel does.
+pub fn smcr(family: &mut SmcFamily) -> Result<Vec<Device>, NetlinkError> {
+    list(family, Command::GetDevicesSmcr, Nest::DeviceSmcr)
+}
+
+fn list(family: &mut SmcFamily, command: Command, nest: Nest) -> Result<Vec<Device>, NetlinkError> {
+    family
+        .list(command)?
+        .iter()
+        .map(|body| Device::decode(&GenericHeader::attributes(body)?.nest(nest as u16)?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attributes::{attribute, text_attribute};
+    use super::*;
+
+    #[test]
+    fn answer_is_decoded() {
+        let mut bytes = attribute(USE_COUNT, &2_u32.to_ne_bytes());
+        bytes.extend(attribute(CRITICAL, &[1]));
+        bytes.extend(attribute(PCI_VENDOR, &0x1af4_u16.to_ne_bytes()));
+        bytes.extend(attribute(PCI_DEVICE, &0x1065_u16.to_ne_bytes()));
+        bytes.extend(text_attribute(PCI_ID, "0000:00:04.0"));
+        let mut port = attribute(PORT_PNET_BY_USER, &[0]);
+        port.extend(text_attribute(PORT_PNETID, ""));
+        bytes.extend(attribute(PORT, &port));
+        let device = Device::decode(&Attributes::parse(&bytes).unwrap()).unwrap();
+        assert_eq!(device.pci_id.as_deref(), Some("0000:00:04.0"));
+        assert_eq!((device.pci_vendor, device.pci_device), (0x1af4, 0x1065));
+        assert_eq!(device.link_groups, 2);
+        assert!(device.critical);
+        assert_eq!(device.pnetid, None);
+    }
+}

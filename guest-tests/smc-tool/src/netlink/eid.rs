@@ -1,0 +1,156 @@
+//! Enterprise IDs: the names of which two hosts must share one to use SMC version 2.
+//!
+//! The rules are those of net/smc/smc_clc.c. Off s390x there is no system EID: it cannot be enabled, and hosts need a
+//! common user-defined one.
+
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::NetlinkError;
+use super::attributes::text_attribute;
+use super::controller::GenericHeader;
+use super::family::{Command, SmcFamily};
+
+/// `SMC_MAX_EID_LEN`: shorter names are filled with blanks to this length.
+const LENGTH: usize = 32;
+/// `SMC_NLA_EID_TABLE_ENTRY`.
+const TABLE_ENTRY: u16 = 1;
+/// `SMC_NLA_SEID_ENTRY`.
+const SEID_ENTRY: u16 = 1;
+/// `SMC_NLA_SEID_ENABLED`.
+const SEID_ENABLED: u16 = 2;
+
+/// A name that cannot be an enterprise ID.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no UEID: 1 to 32 characters A-Z, 0-9, `.` and `-`, of which the first is a letter or a digit")]
+pub struct BadUeid(String);
+
+/// A user-defined enterprise ID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ueid(String);
+
+impl std::str::FromStr for Ueid {
+    type Err = BadUeid;
+
+    fn from_str(text: &str) -> Result<Self, BadUeid> {
+        let good = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        if first && text.len() <= LENGTH && text.bytes().all(good) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadUeid(text.to_owned()))
+        }
+    }
+}
+
+impl Ueid {
+    /// The attribute of a request. The kernel wants exactly 32 characters and a zero byte.
+    fn attribute(&self) -> Vec<u8> {
+        text_attribute(TABLE_ENTRY, &format!("{:<LENGTH$}", self.0))
+    }
+}
+
+/// The system EID.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Seid {
+    /// The name; missing off s390x.
+    pub name: Option<String>,
+    /// Whether it is offered to peers.
+    pub enabled: bool,
+}
+
+/// The user-defined EIDs of this host.
+///
+/// # Errors
+///
+/// Fails when the kernel does.
+pub fn list_ueids(family: &mut SmcFamily) -> Result<Vec<String>, NetlinkError> {
+    let mut names = Vec::new();
+    for body in family.list(Command::DumpUeid)? {
+        names.extend(GenericHeader::attributes(&body)?.text(TABLE_ENTRY));
+    }
+    Ok(names)
+}
+
+/// Adds a user-defined EID. One that is there already is no error.
+///
+/// # Errors
+///
+/// Fails without CAP_NET_ADMIN, and when four are there already.
+pub fn add_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
+    match family.change(Command::AddUeid, &ueid.attribute()) {
+        Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes a user-defined EID.
+///
+/// # Errors
+///
+/// Fails without CAP_NET_ADMIN, and when it is not there.
+pub fn remove_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
+    match family.change(Command::RemoveUeid, &ueid.attribute()) {
+        // The kernel's way to say that the table is empty now and the system EID therefore enabled.
+        Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::AGAIN) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes all user-defined EIDs.
+///
+/// # Errors
+///
+/// Fails without CAP_NET_ADMIN.
+pub fn flush_ueids(family: &mut SmcFamily) -> Result<(), NetlinkError> {
+    family.change(Command::FlushUeid, &[])
+}
+
+/// The system EID.
+///
+/// # Errors
+///
+/// Fails when the kernel does.
+pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
+    let bodies = family.list(Command::DumpSeid)?;
+    let Some(body) = bodies.first() else { return Ok(Seid::default()) };
+    let attributes = GenericHeader::attributes(body)?;
+    Ok(Seid { name: attributes.text(SEID_ENTRY), enabled: attributes.flag(SEID_ENABLED)? })
+}
+
+/// Enables or disables the system EID.
+///
+/// # Errors
+///
+/// Always fails off s390x.
+pub fn set_seid(family: &mut SmcFamily, enabled: bool) -> Result<(), NetlinkError> {
+    family.change(if enabled { Command::EnableSeid } else { Command::DisableSeid }, &[])
+}
+
+fn is(error: &std::io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_the_kernel() {
+        for good in ["A", "9", "LAB.TEST-1", &"X".repeat(32)] {
+            assert!(good.parse::<Ueid>().is_ok(), "{good}");
+        }
+        for bad in ["", "a", "-A", ".A", "A B", "A_B", &"X".repeat(33)] {
+            assert!(bad.parse::<Ueid>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_filled_to_32_characters_and_a_zero() {
+        let bytes = "LAB".parse::<Ueid>().unwrap().attribute();
+        assert_eq!(bytes.len(), 40);
+        assert_eq!(bytes[..4], [37, 0, 1, 0]);
+        assert_eq!(bytes[4..10], *b"LAB   ");
+        assert_eq!(bytes[35..37], [b' ', 0]);
+    }
+}

@@ -1,0 +1,21 @@
+//! The state of SMC as the kernel reports it over netlink.
+
+mod attributes;
+mod controller;
+mod diag_wire;
+mod family;
+mod transport;
+
+pub mod devices;
+pub mod eid;
+pub mod fallback;
+pub mod gid;
+pub mod link_groups;
+pub mod sockets;
+pub mod statistics;
+pub mod system;
+
+mod error;
+
+pub use error::NetlinkError;
+pub use family::SmcFamily;

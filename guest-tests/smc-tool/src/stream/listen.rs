@@ -1,0 +1,52 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::{Buffers, Protocol};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} ({proto:?} on {address})")]
+pub struct ListenError {
+    operation: &'static str,
+    proto: Protocol,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl ListenError {
+    /// Whether this kernel has no such addresses at all.
+    pub fn is_unsupported(&self) -> bool {
+        let code = self.source.raw_os_error();
+        [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| code == Some(errno.raw_os_error()))
+    }
+}
+
+/// Listens on an address. An IPv6 address takes no IPv4 connections. `accept` does not block.
+///
+/// # Errors
+///
+/// Fails when the address is in use or the protocol is missing.
+pub fn listen(proto: Protocol, address: SocketAddr, buffers: Buffers) -> Result<TcpListener, ListenError> {
+    let failed = |operation| move |errno: Errno| ListenError { operation, proto, address, source: errno.into() };
+    let socket = proto.socket(address).map_err(failed("make a socket"))?;
+    sockopt::set_socket_reuseaddr(&socket, true).map_err(failed("reuse the address"))?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true).map_err(failed("leave IPv4 alone"))?;
+    }
+    buffers.apply(&socket).map_err(failed("set buffer sizes"))?;
+    rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
+    rustix::net::listen(&socket, BACKLOG).map_err(failed("listen"))?;
+    let listener = TcpListener::from(socket);
+    listener
+        .set_nonblocking(true)
+        .map_err(|source| ListenError { operation: "make it non-blocking", proto, address, source })?;
+    Ok(listener)
+}

@@ -1,0 +1,169 @@
+//! What a bed leaves for whoever has to find out why it failed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use crate::error::{Doing, Result};
+use crate::interrupt;
+use crate::locate::target_dir;
+use crate::sync::lock;
+
+/// Longest path the kernel accepts for a Unix socket, less room for a name (unix(7): 108 with the final zero).
+const MAX_SOCKET_DIR: usize = 70;
+
+/// A bed's directories.
+#[derive(Debug)]
+pub(crate) struct Artefacts {
+    name: String,
+    directory: PathBuf,
+    sockets: PathBuf,
+    /// Held for as long as `sockets` is in use, so that others can tell it from a left-over.
+    _in_use: File,
+    commands: Arc<CommandLog>,
+    succeeded: AtomicBool,
+}
+
+impl Artefacts {
+    pub(crate) fn create(name: &str) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = match COUNT.fetch_add(1, Ordering::Relaxed) {
+            0 => process::id().to_string(),
+            number => format!("{}.{number}", process::id()),
+        };
+        let base = target_dir().join("guest-tests");
+        let directory = base.join(format!("{name}-{unique}"));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).doing(|| format!("create {}", directory.display()))?;
+
+        let scratch = scratch_base();
+        remove_left_overs(&scratch);
+        let sockets = scratch.join(format!("{SCRATCH_PREFIX}{unique}"));
+        let _ = fs::remove_dir_all(&sockets);
+        fs::create_dir_all(&sockets).doing(|| format!("create {}", sockets.display()))?;
+        let lock_file = sockets.join(LOCK_NAME);
+        let in_use = File::create(&lock_file).doing(|| format!("create {}", lock_file.display()))?;
+        in_use
+            .lock()
+            .doing(|| format!("lock {}", lock_file.display()))?;
+        interrupt::remember_directory(sockets.clone());
+
+        let commands = Arc::new(CommandLog::create(&directory.join("commands.log"))?);
+        Ok(Self {
+            name: name.to_owned(),
+            directory,
+            sockets,
+            _in_use: in_use,
+            commands,
+            succeeded: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the logs are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory whose path is short enough for sockets.
+    pub(crate) fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    pub(crate) fn commands(&self) -> &Arc<CommandLog> {
+        &self.commands
+    }
+
+    /// The logs are not needed any more.
+    pub(crate) fn succeed(&self) {
+        self.succeeded.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Artefacts {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.sockets);
+        interrupt::forget_directory(&self.sockets);
+        let keep = env::var("KEEP_LOGS").is_ok_and(|value| value == "1");
+        if self.succeeded.load(Ordering::Relaxed) && !keep {
+            let _ = fs::remove_dir_all(&self.directory);
+        } else {
+            eprintln!(
+                "the logs of test bed {} are in {}",
+                self.name,
+                self.directory.display()
+            );
+        }
+    }
+}
+
+const SCRATCH_PREFIX: &str = "guest-tests-";
+const LOCK_NAME: &str = "in-use";
+
+fn scratch_base() -> PathBuf {
+    let base = env::temp_dir();
+    if base.as_os_str().len() + SCRATCH_PREFIX.len() > MAX_SOCKET_DIR {
+        PathBuf::from("/tmp")
+    } else {
+        base
+    }
+}
+
+/// Removes the directories of test processes that were killed.
+fn remove_left_overs(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(SCRATCH_PREFIX));
+        if !ours {
+            continue;
+        }
+        let lock_file = File::open(entry.path().join(LOCK_NAME));
+        if lock_file.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Every command that was run in a guest, with its outcome.
+#[derive(Debug)]
+pub(crate) struct CommandLog {
+    file: Mutex<File>,
+    begin: Instant,
+}
+
+impl CommandLog {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).doing(|| format!("create {}", path.display()))?;
+        Ok(Self {
+            file: Mutex::new(file),
+            begin: Instant::now(),
+        })
+    }
+
+    /// Adds one entry: what was done in `guest`, how it ended, what it printed.
+    pub(crate) fn add(
+        &self,
+        guest: &str,
+        what: &str,
+        outcome: &str,
+        took: Duration,
+        output: &str,
+    ) {
+        let mut entry = format!(
+            "[{:9.3}] {guest}: {what}\n            {outcome} after {:.3} s\n",
+            self.begin.elapsed().as_secs_f64(),
+            took.as_secs_f64()
+        );
+        for line in output.lines() {
+            entry.push_str("            | ");
+            entry.push_str(line);
+            entry.push('\n');
+        }
+        let _ = lock(&self.file).write_all(entry.as_bytes());
+    }
+}

@@ -1,0 +1,57 @@
+//! A guest's serial console: a log file that QEMU writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::process::tail;
+use crate::splat::find_splats;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What a guest has printed since the bed was started, across reboots.
+#[derive(Debug, Clone)]
+pub struct Console {
+    path: PathBuf,
+}
+
+impl Console {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The log file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything printed so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.path).unwrap_or_default()).into_owned()
+    }
+
+    /// The last lines.
+    pub fn tail(&self, lines: usize) -> String {
+        tail(&self.path, lines)
+    }
+
+    /// Waits until the console shows `text`.
+    pub fn wait_for(&self, text: &str, timeout: Duration) -> Result<()> {
+        let deadline = Deadline::after(timeout);
+        while !self.text().contains(text) {
+            if deadline.left().is_none() {
+                return Err(deadline.missed(format!("\"{text}\" on the console")));
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// The kernel's complaints, except those that contain one of `allowed`.
+    pub fn splats(&self, allowed: &[String]) -> Vec<String> {
+        find_splats(&self.text(), allowed)
+    }
+}

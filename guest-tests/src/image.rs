@@ -1,0 +1,115 @@
+//! What the guests boot: the outcome of `images/build`.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use serde::Deserialize;
+
+use crate::error::{Doing, Error, Result};
+use crate::locate::{existing, workspace_dir};
+
+/// How QEMU executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// By translation; works everywhere.
+    Tcg,
+    /// On the processor itself, where a trial start has shown that this works.
+    Kvm,
+}
+
+/// QEMU, a kernel and a root file system that go together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Image {
+    /// The QEMU binary.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub qemu_version: String,
+    /// The kernel's bzImage.
+    pub kernel: PathBuf,
+    /// What `uname -r` prints in the guest.
+    pub kernel_release: String,
+    /// The kernel's build tree, for building modules.
+    pub kernel_build: PathBuf,
+    /// File system image with the kernel's modules.
+    pub modules: PathBuf,
+    /// Root file system image.
+    pub rootfs: PathBuf,
+    /// What this host can do.
+    pub accel: Accel,
+}
+
+impl Image {
+    /// The image with the ordinary kernel: `.cache/image.json`, or the file that GUEST_IMAGE names.
+    pub fn load() -> Result<Self> {
+        Self::from_json(&locate("GUEST_IMAGE", "image.json"))
+    }
+
+    /// The image whose kernel checks memory accesses and locking: `.cache/image-debug.json`, or the file that GUEST_IMAGE_DEBUG names.
+    pub fn load_debug() -> Result<Self> {
+        Self::from_json(&locate("GUEST_IMAGE_DEBUG", "image-debug.json"))
+    }
+
+    /// The image that a file describes; paths in it are relative to its directory.
+    pub fn from_json(path: &Path) -> Result<Self> {
+        let hint = "build it with `images/build`";
+        let path = existing("the guest image's description", path.to_owned(), hint)?;
+        let text = fs::read(&path).doing(|| format!("read {}", path.display()))?;
+        let mut image: Self = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        image.kernel_build = base.join(&image.kernel_build);
+        for (what, file) in [
+            ("QEMU", &mut image.qemu),
+            ("the guest kernel", &mut image.kernel),
+            ("the image with the kernel's modules", &mut image.modules),
+            ("the root file system", &mut image.rootfs),
+        ] {
+            *file = existing(what, base.join(&*file), hint)?;
+        }
+        Ok(image)
+    }
+}
+
+fn locate(variable: &str, name: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(
+        || workspace_dir().join(".cache").join(name),
+        PathBuf::from,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_to_the_description() {
+        let dir = env::temp_dir().join(format!("guest-tests-image-{}", std::process::id()));
+        fs::create_dir_all(dir.join("k")).unwrap();
+        for file in ["qemu", "k/bzImage", "modules.img"] {
+            fs::write(dir.join(file), "").unwrap();
+        }
+        let json = dir.join("image.json");
+        fs::write(
+            &json,
+            r#"{"qemu": "qemu", "qemu_version": "11.1.3", "kernel": "k/bzImage", "kernel_release": "7.3.4-lab",
+                "kernel_build": "k", "modules": "modules.img", "rootfs": "rootfs.img", "accel": "tcg", "manifest": {"x": 1}}"#,
+        )
+        .unwrap();
+        let error = Image::from_json(&json).unwrap_err().to_string();
+        assert!(error.contains("rootfs.img") && error.contains("images/build"), "{error}");
+        fs::write(dir.join("rootfs.img"), "").unwrap();
+        let image = Image::from_json(&json).unwrap();
+        assert_eq!(image.kernel, dir.join("k/bzImage"));
+        assert_eq!(image.accel, Accel::Tcg);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_missing_description_says_how_to_build_it() {
+        let error = Image::from_json(Path::new("/no/such/image.json")).unwrap_err();
+        assert!(error.to_string().contains("images/build"));
+    }
+}

@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# TCG or KVM: /dev/kvm may be there, and open, and guests still die under it. So
+# only a guest that really came up under KVM counts, and the answer is kept.
+
+accel_file() {
+  local machine
+  # The cache may be shared between machines.
+  machine=$(uname -r; grep -m 1 '^model name' /proc/cpuinfo)
+  echo "$CACHE/accel/$(printf '%s %s %s %s' "$(kernel_key normal)" "$(qemu_key)" "$(rootfs_key)" "$machine" | key_of)"
+}
+
+accel_detect() {
+  local file answer
+  # Not kept: costs nothing, and a permission may change.
+  if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then
+    echo tcg
+    return
+  fi
+  file=$(accel_file)
+  if [[ ! -e $file ]]; then
+    answer=tcg
+    step "trying a guest under KVM (at most 20 s, once)"
+    accel_try kvm 20 && answer=kvm
+    mkdir -p "$CACHE/accel"
+    echo "$answer" >"$file.partial.$$"
+    mv "$file.partial.$$" "$file"
+  fi
+  cat "$file"
+}
+
+# accel_try ACCEL SECONDS: does a guest's /init report on the console in time?
+accel_try() {
+  local log=$LOGS/accel-$1.log pid end=$((SECONDS + $2)) rc=1
+  mkdir -p "$LOGS"
+  : >"$log"
+  (exec setpriv --pdeathsig TERM -- "$(qemu_dir)/bin/qemu-system-x86_64" \
+    -nodefaults -no-user-config -no-reboot -display none -M q35 -accel "$1" -cpu max -smp 2 -m 512 \
+    -kernel "$(kernel_dir normal)/out/bzImage" \
+    -append "root=/dev/vda ro init=/init console=ttyS0 panic=-1 quiet" \
+    -drive "if=none,id=root,format=raw,readonly=on,file=$(rootfs_dir)/rootfs.ext4" \
+    -device virtio-blk-pci,drive=root -serial "file:$log") </dev/null >"$log.qemu" 2>&1 &
+  pid=$!
+  while ((SECONDS < end)) && kill -0 "$pid" 2>/dev/null; do
+    if grep -aq '^init: .* is up' "$log"; then
+      rc=0
+      break
+    fi
+    # QEMU stays, with a stopped guest.
+    grep -aq '^KVM internal error' "$log.qemu" && break
+    sleep 0.2
+  done
+  kill -KILL "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+  return $rc
+}

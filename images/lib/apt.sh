@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# A private apt: own sources, lists and (empty) package status. The host's apt
+# configuration and packages are neither used nor changed.
+
+MIRROR=${GUEST_MIRROR:-http://deb.debian.org/debian}
+APT_DIR=$CACHE/apt
+
+# The proxy is the one apt setting of the host that still counts.
+host_proxy() {
+  local proxy=""
+  eval "$(env -u APT_CONFIG apt-config shell proxy Acquire::http::Proxy)"
+  echo "$proxy"
+}
+
+apt_setup() {
+  mkdir -p "$APT_DIR"/{etc/preferences.d,state/lists/partial,cache}
+  : >"$APT_DIR/state/status"
+  cat >"$APT_DIR/etc/guest.sources" <<SOURCES
+Types: deb
+URIs: $MIRROR
+Suites: trixie trixie-updates trixie-backports
+Components: main
+Architectures: amd64
+Signed-By: $(keyring_path)
+SOURCES
+  local proxy
+  proxy=$(host_proxy)
+  cat >"$APT_DIR/apt.conf" <<CONF
+Dir::Etc "$APT_DIR/etc";
+Dir::Etc::Parts "/dev/null";
+Dir::Etc::Main "/dev/null";
+Dir::Etc::SourceList "$APT_DIR/etc/guest.sources";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::State "$APT_DIR/state";
+Dir::State::status "$APT_DIR/state/status";
+Dir::Cache "$APT_DIR/cache";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Default-Release "trixie";
+APT::Install-Recommends "false";
+// The cache need not be readable for the _apt user.
+APT::Sandbox::User "root";
+APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Acquire::http::Timeout "20";
+${proxy:+Acquire::http::Proxy \"$proxy\";}
+CONF
+  export APT_CONFIG=$APT_DIR/apt.conf
+}
+
+# Package lists, fetched once per cache; images/build --update removes lists.ok.
+apt_lists() {
+  # Stages run side by side; the second one finds the lists there.
+  exec 8>>"$APT_DIR/lists.lock"
+  flock 8
+  if [[ ! -e $APT_DIR/lists.ok ]]; then
+    marker "reading package lists"
+    apt-get -q update ||
+      die "cannot read the Debian package lists from $MIRROR" \
+        "check the network or proxy, or set GUEST_MIRROR to a reachable mirror"
+    touch "$APT_DIR/lists.ok"
+  fi
+  exec 8>&-
+}
+
+apt_ready() {
+  apt_setup
+  apt_lists
+}
+
+# apt_closure DIR OPTIONS-AND-PACKAGES...: download packages and everything
+# they depend on (the status file is empty, so that includes libc), unpack them
+# below DIR without maintainer scripts, list them in DIR.packages.
+apt_closure() {
+  local dir=$1 deb
+  shift
+  local debs=$dir.debs
+  mkdir -p "$debs/partial" "$dir"
+  marker "downloading packages"
+  apt-get -q -y -d -o Dir::Cache::Archives="$debs" install "$@" ||
+    die "package download failed" "check the network and the package names, run it again"
+  marker "unpacking packages"
+  for deb in "$debs"/*.deb; do
+    dpkg -x "$deb" "$dir" || die "cannot unpack ${deb##*/}"
+    deb_line "$deb"
+  done >"$dir.packages"
+  rm -rf "$debs"
+}
+
+# "name version sha256" of a package file, for the manifest.
+deb_line() {
+  # shellcheck disable=SC2016 # the dollar signs are dpkg's
+  printf '%s %s\n' "$(dpkg-deb -W --showformat='${Package} ${Version}' "$1")" \
+    "$(sha256sum "$1" | cut -d ' ' -f 1)"
+}

@@ -1,0 +1,350 @@
+//! The wire formats a driver sees: configuration space, control requests and replies, events.
+//!
+//! Source: the virtio-ism draft of February 2023 (virtio-comment, "[PATCH v3] virtio-ism: introduce new device
+//! virtio-ism") for the structures without `Ext`, `Peer`, `Gid` in their name; the rest is this device's own extension,
+//! stated in `docs/device.md`.
+
+use std::fmt;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Index of the control queue.
+pub const CONTROL_QUEUE: u16 = 0;
+/// Index of the event queue.
+pub const EVENT_QUEUE: u16 = 1;
+/// Index of the doorbell queue, which carries no buffers.
+pub const DOORBELL_QUEUE: u16 = 2;
+/// Number of queues.
+pub const NUM_QUEUES: usize = 3;
+
+/// Shared memory id of the region that holds DMB window and doorbell area.
+pub const SHMID_REGIONS: u8 = 1;
+
+/// Unit of the DMB window in bytes; also the smallest DMB.
+pub const CHUNK_SIZE: u64 = 16 << 10;
+/// Bytes per chunk in the doorbell area.
+pub const NOTIFY_SIZE: u64 = 1;
+/// Marks the extended configuration space: the bytes `VISM`.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"VISM");
+/// Version of the extension.
+pub const VERSION: u16 = 1;
+/// Feature of the extension: commands of class 0x80 and their events.
+pub const F_PEER: u32 = 1 << 0;
+/// Feature of the extension: the awake word is maintained.
+pub const F_AWAKE: u32 = 1 << 1;
+
+/// Offset of the awake word in the doorbell area.
+pub const DOORBELL_AWAKE: u64 = 0;
+/// Offset of the doorbell bytes in the doorbell area.
+pub const DOORBELL_BYTES: u64 = 4096;
+
+/// Permission to read.
+pub const PERM_READ: u32 = 1;
+/// Permission to write.
+pub const PERM_WRITE: u32 = 2;
+/// Permission to attach.
+pub const PERM_ATTACH: u32 = 4;
+/// Permission to grant.
+pub const PERM_MANAGE: u32 = 8;
+/// A grant for one device that replaces the default instead of adding to it.
+pub const PERM_CLEAN_DEFAULT: u32 = 16;
+
+/// Event type: DMBs of this guest were rung.
+pub const EV_DOORBELLS: u64 = 1 << 16;
+/// Event type: a peer's session ended.
+pub const EV_PEER_GONE: u64 = 1 << 17;
+/// Event type: a peer sent a message.
+pub const EV_MESSAGE: u64 = 1 << 18;
+
+/// Identity of one driver session in the fabric: opaque bytes, both halves non-zero.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Gid(pub [u8; 16]);
+
+impl fmt::Display for Gid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Gid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Name of one DMB: random, so that it cannot be guessed, and never zero.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Token(pub U64);
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}", self.0.get())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Status of a control request, the first byte of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Ok = 0,
+    /// No such token, GID or device.
+    NoEnt = 2,
+    /// The answer does not fit the writable part; nothing was done.
+    TooBig = 7,
+    /// The host has no memory.
+    NoMem = 12,
+    /// Window, slab budget, DMB table or message queue is full.
+    NoSpc = 28,
+    /// Attaching was not granted.
+    PermAttach = 100,
+    /// Reading was not asked for or not granted.
+    PermRead = 101,
+    /// Writing was not asked for or not granted.
+    PermWrite = 102,
+    /// Anything else that is wrong with a request.
+    Err = 255,
+}
+
+macro_rules! wire {
+    ($(#[$meta:meta])* $name:ident, $size:literal { $($(#[$fmeta:meta])* $offset:literal => $field:ident: $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[repr(C)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
+        const _: () = assert!(size_of::<$name>() == $size);
+        $(const _: () = assert!(std::mem::offset_of!($name, $field) == $offset);)*
+    };
+}
+
+wire! {
+    /// Configuration space: the draft's four fields, then the extension.
+    Config, 96 {
+        /// The fabric; equal for every guest of one daemon.
+        0 => gid: U64,
+        /// This device.
+        8 => devid: U64,
+        /// Unit of the DMB window in bytes.
+        16 => chunk_size: U64,
+        /// Bytes per chunk in the doorbell area.
+        24 => notify_size: U64,
+        /// [`MAGIC`].
+        32 => magic: U32,
+        /// [`VERSION`].
+        36 => version: U16,
+        /// Fabric id for SMC.
+        38 => chid: U16,
+        /// [`F_PEER`], [`F_AWAKE`].
+        40 => features: U32,
+        /// Most DMBs this guest can own and attach together.
+        44 => max_dmbs: U32,
+        /// This guest's GID in this driver session.
+        48 => dmb_gid: Gid,
+        /// Bytes of shared memory 1, from offset 0, that hold DMBs.
+        64 => window_size: U64,
+        /// Offset of the doorbell area in shared memory 1.
+        72 => doorbell_offset: U64,
+        /// Length of the doorbell area in bytes.
+        80 => doorbell_size: U64,
+        /// Largest DMB in bytes.
+        88 => max_dmb_size: U64,
+    }
+}
+
+wire! {
+    /// First two bytes of every control request.
+    RequestHeader, 2 {
+        /// Command class.
+        0 => class: u8,
+        /// Command within the class.
+        1 => cmd: u8,
+    }
+}
+
+/// Class and command of ALLOC.
+pub const CMD_ALLOC: (u8, u8) = (0, 0);
+/// Class and command of ATTACH.
+pub const CMD_ATTACH: (u8, u8) = (1, 0);
+/// Class and command of DETACH.
+pub const CMD_DETACH: (u8, u8) = (2, 0);
+/// Class and command of GRANT SET_DEFAULT.
+pub const CMD_GRANT_DEFAULT: (u8, u8) = (3, 0);
+/// Class and command of GRANT SET_FOR_DEVICE.
+pub const CMD_GRANT_DEVICE: (u8, u8) = (3, 1);
+/// Class and command of EVENT_VECTOR SET.
+pub const CMD_EVENT_VECTOR: (u8, u8) = (4, 0);
+/// Class and command of ALLOC_FOR_PEER.
+pub const CMD_ALLOC_FOR_PEER: (u8, u8) = (0x80, 0);
+/// Class and command of QUERY_GID.
+pub const CMD_QUERY_GID: (u8, u8) = (0x80, 1);
+/// Class and command of SEND_MESSAGE.
+pub const CMD_SEND_MESSAGE: (u8, u8) = (0x80, 2);
+
+wire! {
+    /// ALLOC.
+    Alloc, 8 {
+        /// Length of the DMB in bytes.
+        0 => size: U64,
+    }
+}
+
+wire! {
+    /// ATTACH, as packed. A C driver's structure carries [`ATTACH_PADDING`] bytes more.
+    Attach, 12 {
+        /// The DMB.
+        0 => token: Token,
+        /// Access asked for, [`PERM_READ`] and [`PERM_WRITE`].
+        8 => rw_perm: U32,
+    }
+}
+
+/// Trailing padding that a C compiler gives [`Attach`].
+pub const ATTACH_PADDING: usize = 4;
+
+wire! {
+    /// DETACH.
+    Detach, 8 {
+        /// The DMB.
+        0 => token: Token,
+    }
+}
+
+wire! {
+    /// GRANT SET_DEFAULT.
+    GrantDefault, 16 {
+        /// The DMB.
+        0 => token: Token,
+        /// What every other guest may do.
+        8 => permissions: U64,
+    }
+}
+
+wire! {
+    /// GRANT SET_FOR_DEVICE.
+    GrantDevice, 24 {
+        /// The DMB.
+        0 => token: Token,
+        /// What that device may do.
+        8 => permissions: U64,
+        /// The device.
+        16 => peer_devid: U64,
+    }
+}
+
+wire! {
+    /// ALLOC_FOR_PEER.
+    AllocForPeer, 24 {
+        /// Length of the DMB in bytes.
+        0 => size: U64,
+        /// The one guest that may attach.
+        8 => peer_gid: Gid,
+    }
+}
+
+wire! {
+    /// QUERY_GID.
+    QueryGid, 16 {
+        /// The guest asked about.
+        0 => gid: Gid,
+    }
+}
+
+wire! {
+    /// SEND_MESSAGE.
+    SendMessage, 32 {
+        /// Receiver.
+        0 => peer_gid: Gid,
+        /// Opaque.
+        16 => code: U32,
+        /// Zero.
+        20 => reserved: U32,
+        /// Opaque.
+        24 => info: U64,
+    }
+}
+
+wire! {
+    /// A range of the DMB window.
+    Area, 16 {
+        /// Offset in shared memory 1.
+        0 => offset: U64,
+        /// Length in bytes.
+        8 => size: U64,
+    }
+}
+
+wire! {
+    /// Reply to ALLOC and ALLOC_FOR_PEER.
+    AllocReply, 32 {
+        /// The new DMB.
+        0 => token: Token,
+        /// Number of areas, 1.
+        8 => num: U64,
+        /// Where it is.
+        16 => area: Area,
+    }
+}
+
+wire! {
+    /// Reply to ATTACH.
+    AttachReply, 24 {
+        /// Number of areas, 1.
+        0 => num: U64,
+        /// Where it is.
+        8 => area: Area,
+    }
+}
+
+wire! {
+    /// Head of a DOORBELLS event, followed by `count` le32 chunk numbers.
+    DoorbellsEvent, 16 {
+        /// [`EV_DOORBELLS`].
+        0 => ev_type: U64,
+        /// Number of chunks that follow.
+        8 => count: U32,
+        /// Zero.
+        12 => reserved: U32,
+    }
+}
+
+wire! {
+    /// PEER_GONE event.
+    PeerGoneEvent, 24 {
+        /// [`EV_PEER_GONE`].
+        0 => ev_type: U64,
+        /// The peer whose session ended.
+        8 => gid: Gid,
+    }
+}
+
+wire! {
+    /// MESSAGE event.
+    MessageEvent, 40 {
+        /// [`EV_MESSAGE`].
+        0 => ev_type: U64,
+        /// Sender.
+        8 => gid: Gid,
+        /// As sent.
+        24 => code: U32,
+        /// Zero.
+        28 => reserved: U32,
+        /// As sent.
+        32 => info: U64,
+    }
+}

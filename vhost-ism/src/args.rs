@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{ArgGroup, Parser};
+use vhost_ism::abi::CHUNK_SIZE;
+use vhost_ism::fabric::Limits;
+use vhost_ism::guest::DOORBELL_TAIL;
+
+/// What Linux sets aside for virtio-ism (net/smc/smc_ism.h).
+const CHIDS: RangeInclusive<u16> = 0xFF00..=0xFFFE;
+/// QEMU aborts at 512 memory regions per VM and slows down past 100.
+const MAX_MAPS: u32 = 128;
+
+/// A virtio-ism device for QEMU guests, as a vhost-user back-end.
+///
+/// Every socket is one guest. All guests of one daemon are one fabric: they can share memory buffers in pairs, so that
+/// SMC-D runs between them.
+#[derive(Parser, Debug)]
+#[command(version, about, group(ArgGroup::new("sockets").args(["socket_path", "socket_dir", "fd", "print_capabilities"]).required(true).multiple(true)))]
+pub struct Args {
+    /// Listen for a guest's VMM on this socket; once per guest.
+    #[arg(long, value_name = "PATH")]
+    pub socket_path: Vec<PathBuf>,
+
+    /// Listen on guest0.sock, guest1.sock, ... in this directory.
+    #[arg(long, value_name = "DIR", requires = "guests")]
+    pub socket_dir: Option<PathBuf>,
+
+    /// How many sockets --socket-dir gets.
+    #[arg(long, value_name = "N", requires = "socket_dir")]
+    pub guests: Option<u32>,
+
+    /// Listen for a guest's VMM on this inherited listening socket; once per guest.
+    #[arg(long, value_name = "FD")]
+    pub fd: Vec<RawFd>,
+
+    /// Write the counters as JSON to whoever connects to this socket.
+    #[arg(long, value_name = "PATH")]
+    pub stats_socket: Option<PathBuf>,
+
+    /// SMC fabric id, 0xff00 to 0xfffe; guests reach each other only over equal ones.
+    #[arg(long, value_name = "ID", default_value = "0xff00", value_parser = parse_chid)]
+    pub chid: u16,
+
+    /// Size of each guest's shared memory region, a power of two; costs the guest 1/64 of it in RAM.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    pub region_size: u64,
+
+    /// Largest buffer a guest may allocate, a power of two.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    pub max_dmb_size: u64,
+
+    /// Most buffers a guest owns and attaches together.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_dmbs: u32,
+
+    /// Most memory regions in a guest's window, up to 128.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_maps: u32,
+
+    /// Print what this back-end can do as JSON (vhost-user back-end conventions) and exit.
+    #[arg(long, exclusive = true)]
+    pub print_capabilities: bool,
+}
+
+impl Args {
+    /// The fabric's limits, if they fit together.
+    pub fn limits(&self) -> Result<Limits> {
+        if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > 64 << 30 {
+            bail!("--region-size must be a power of two from 8M to 64G.");
+        }
+        if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 4).contains(&self.max_dmb_size) {
+            bail!("--max-dmb-size must be a power of two from 16K to a quarter of --region-size.");
+        }
+        if self.max_maps == 0 || self.max_maps > MAX_MAPS {
+            bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512.");
+        }
+        Ok(Limits {
+            window_size: self.region_size - DOORBELL_TAIL,
+            max_dmb_size: self.max_dmb_size,
+            max_dmbs: self.max_dmbs,
+            max_maps: self.max_maps,
+        })
+    }
+}
+
+fn parse_chid(text: &str) -> Result<u16, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u16::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.ok().filter(|chid| CHIDS.contains(chid)).ok_or_else(|| {
+        format!(
+            "a virtio-ism fabric id is from {:#x} to {:#x}",
+            CHIDS.start(),
+            CHIDS.end()
+        )
+    })
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a size is a number of bytes, or of K, M or G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(["vhost-ism"].iter().chain(args))
+    }
+
+    #[test]
+    fn sizes_and_ids() {
+        assert_eq!(parse_size("16K"), Ok(16 << 10));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert!(parse_size("999999999999G").is_err());
+        assert!(parse_size("").is_err());
+        assert_eq!(parse_chid("0xFF01"), Ok(0xff01));
+        assert!(parse_chid("0xFFFF").is_err(), "that is the loopback device's");
+        assert!(parse_chid("7").is_err());
+    }
+
+    #[test]
+    fn a_guest_needs_a_socket() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--socket-path", "a", "--socket-path", "b"]).is_ok());
+        assert!(parse(&["--socket-dir", "d"]).is_err());
+        assert!(parse(&["--print-capabilities"]).is_ok());
+    }
+
+    #[test]
+    fn limits_that_qemu_or_linux_would_choke_on_are_refused() {
+        for bad in [
+            ["--region-size", "100M"],
+            ["--region-size", "4M"],
+            ["--max-maps", "129"],
+            ["--max-dmb-size", "3M"],
+        ] {
+            assert!(
+                parse(&["--socket-path", "a", bad[0], bad[1]])
+                    .unwrap()
+                    .limits()
+                    .is_err(),
+                "{bad:?}"
+            );
+        }
+        assert!(parse(&["--socket-path", "a"]).unwrap().limits().is_ok());
+    }
+}

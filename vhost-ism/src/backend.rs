@@ -1,0 +1,243 @@
+//! The device as a vhost-user back-end.
+//!
+//! Two worker threads per connection: one answers control requests and takes new event buffers, the other serves
+//! doorbells, so that a request which waits for the VMM to map delays no doorbell.
+//!
+//! Lock rule: while a map is asked of the VMM, no lock is held that [`VhostUserBackend::update_memory`] or
+//! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
+
+mod mapper;
+mod virtqueue;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{debug, warn};
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
+use vhost::vhost_user::{Backend, Listener};
+use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::QueueT;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use zerocopy::IntoBytes;
+
+use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS};
+use crate::control;
+use crate::guest::{Guest, Session};
+use crate::stats::Finding;
+use crate::window::RegionMapper;
+
+use mapper::ChannelMapper;
+use virtqueue::{EventQueue, Memory};
+
+const MAX_QUEUE_SIZE: usize = 256;
+
+/// Worker that answers control requests and takes event buffers.
+const CONTROL_THREAD: usize = 0;
+/// Worker that serves doorbells.
+const DOORBELL_THREAD: usize = 1;
+
+/// One connection of a guest's VMM.
+pub struct IsmBackend {
+    guest: Arc<Guest>,
+    memory: Memory,
+    channel: Mutex<Option<Backend>>,
+    /// Reused by the doorbell worker.
+    rung: Mutex<Vec<u32>>,
+}
+
+impl IsmBackend {
+    fn new(guest: Arc<Guest>, memory: Memory) -> Self {
+        Self {
+            guest,
+            memory,
+            channel: Mutex::default(),
+            rung: Mutex::default(),
+        }
+    }
+
+    /// The session, begun if the driver has just come up. Called on the control worker only.
+    fn session(&self, vrings: &[VringRwLock]) -> Option<Arc<Session>> {
+        if let Some(session) = self.guest.session() {
+            return Some(session);
+        }
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(channel) = channel else {
+            warn!(
+                "{}: the VMM gave no back-end channel, so nothing can be mapped",
+                self.guest.stats().guest()
+            );
+            return None;
+        };
+        let mapper: Arc<dyn RegionMapper> = Arc::new(ChannelMapper::new(channel));
+        let events = &vrings[EVENT_QUEUE as usize];
+        let ring = Box::new(EventQueue::new(
+            events.clone(),
+            self.memory.clone(),
+            self.guest.stats().clone(),
+        ));
+        let control = &vrings[CONTROL_QUEUE as usize];
+        self.guest.start(|| control.get_ref().get_queue().ready(), ring, mapper)
+    }
+
+    fn serve_control(&self, vrings: &[VringRwLock]) {
+        let Some(session) = self.session(vrings) else { return };
+        let vring = &vrings[CONTROL_QUEUE as usize];
+        let stats = self.guest.stats();
+        loop {
+            while let Some(request) = virtqueue::next_request(vring, &self.memory, stats) {
+                let answer = if request.room == 0 {
+                    stats.find(Finding::BadChain);
+                    Vec::new()
+                } else {
+                    control::answer(&session, request.bytes.as_deref(), request.room)
+                };
+                virtqueue::answer_request(vring, &self.memory, request, &answer);
+            }
+            // Ask for the next kick, and look again for what came before it was asked for.
+            let mut state = vring.get_mut();
+            if !state.get_queue().ready() || !state.enable_notification().unwrap_or(false) {
+                return;
+            }
+        }
+    }
+}
+
+impl VhostUserBackend for IsmBackend {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        NUM_QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::BACKEND_REQ
+            | VhostUserProtocolFeatures::BACKEND_SEND_FD
+            | VhostUserProtocolFeatures::SHMEM
+            // The barrier after a map.
+            | VhostUserProtocolFeatures::SHARED_OBJECT
+            // Without it every map makes QEMU send the whole memory table, and complain past 8 regions.
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // Kept by the vrings.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let config = self.guest.config();
+        let bytes = config.as_bytes();
+        (0..size as usize)
+            .map(|i| {
+                (offset as usize)
+                    .checked_add(i)
+                    .and_then(|at| bytes.get(at))
+                    .copied()
+                    .unwrap_or(0)
+            })
+            .collect()
+    }
+
+    fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        // `memory` is a handle to the same table.
+        Ok(())
+    }
+
+    fn set_backend_req_fd(&self, backend: Backend) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend);
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        vec![1 << CONTROL_QUEUE | 1 << EVENT_QUEUE, 1 << DOORBELL_QUEUE]
+    }
+
+    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::CLOEXEC)
+            .inspect_err(|error| warn!("A worker thread cannot be told to end: {error}"))
+            .ok()
+    }
+
+    fn stop_vring(&self, index: u32) -> io::Result<()> {
+        // The first queue to stop; the device is never asked to stop some and run others.
+        if index == u32::from(CONTROL_QUEUE) {
+            self.guest.stop();
+        }
+        Ok(())
+    }
+
+    /// Never fails: an error would end the worker, and with it the device.
+    fn handle_event(&self, event: u16, _events: EventSet, vrings: &[VringRwLock], thread: usize) -> io::Result<()> {
+        match (thread, event) {
+            (CONTROL_THREAD, CONTROL_QUEUE) => self.serve_control(vrings),
+            (CONTROL_THREAD, EVENT_QUEUE) => {
+                if let Some(session) = self.guest.session() {
+                    session.events().flush();
+                }
+            }
+            // Queues are numbered within their thread.
+            (DOORBELL_THREAD, 0) => {
+                if let Some(session) = self.guest.session() {
+                    session.serve_doorbells(&mut self.rung.lock().unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+            _ => debug!(
+                "{}: event {event} of worker {thread} is nobody's",
+                self.guest.stats().guest()
+            ),
+        }
+        Ok(())
+    }
+
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        let mut sizes = [0; SHMID_REGIONS as usize + 1];
+        sizes[SHMID_REGIONS as usize] = self.guest.region_size();
+        Ok(VhostUserShMemConfig::new(1, &sizes))
+    }
+}
+
+/// Serves a guest's VMM on this socket, one connection after the other. `connected` is given the means to end each.
+pub fn serve(
+    guest: &Arc<Guest>,
+    listener: &mut Listener,
+    mut connected: impl FnMut(Option<ShutdownHandle>),
+) -> Result<(), vhost_user_backend::Error> {
+    loop {
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let backend = Arc::new(IsmBackend::new(guest.clone(), memory.clone()));
+        let name = guest.stats().guest().to_owned();
+        let mut daemon = VhostUserDaemon::new(name, backend, memory)?;
+        let result = daemon.start(listener).map(|()| {
+            connected(daemon.shutdown_handle());
+            daemon.wait()
+        });
+        connected(None);
+        // The VMM may have died without a word.
+        guest.stop();
+        for handler in daemon.get_epoll_handlers() {
+            handler.send_exit_event();
+        }
+        match result {
+            Ok(Ok(())) => debug!("{}: the VMM disconnected", guest.stats().guest()),
+            Ok(Err(error)) => debug!("{}: the VMM's connection ended: {error}", guest.stats().guest()),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The only code that touches guest memory: requests out of the control queue, answers and events into it.
+//!
+//! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that lock
+//! to stop the queue, so nothing is written into a guest that has reset the device.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use log::debug;
+use vhost_user_backend::{VringRwLock, VringT};
+use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+
+use crate::control::MAX_REQUEST;
+use crate::event::EventRing;
+use crate::stats::{Finding, GuestStats};
+
+/// Guest memory as the front-end describes it at the moment.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
+
+/// One request from the control queue.
+pub struct Request {
+    chain: Chain,
+    /// The readable bytes; `None` when they cannot be read or are more than [`MAX_REQUEST`].
+    pub bytes: Option<Vec<u8>>,
+    /// How many bytes the answer may have.
+    pub room: usize,
+}
+
+/// Takes the next chain that the driver made available.
+fn next_chain(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) -> Option<Chain> {
+    let mut state = vring.get_mut();
+    if !state.get_queue().ready() {
+        return None;
+    }
+    match state.get_queue_mut().iter(memory.memory()) {
+        Ok(mut chains) => chains.next(),
+        Err(error) => {
+            debug!("{}: {error}", stats.guest());
+            stats.find(Finding::BadRing);
+            None
+        }
+    }
+}
+
+/// Writes into a chain and returns it to the driver; does nothing when the queue has been stopped.
+fn return_chain(vring: &VringRwLock, memory: &Memory, chain: Chain, bytes: &[u8]) -> bool {
+    let mut state = vring.get_mut();
+    if !state.get_queue().ready() {
+        return false;
+    }
+    let head = chain.head_index();
+    let memory = memory.memory();
+    let written = chain
+        .writer(&memory)
+        .ok()
+        .and_then(|mut writer| writer.write_all(bytes).ok().map(|()| bytes.len() as u32))
+        .unwrap_or(0);
+    state.add_used(head, written).is_ok()
+}
+
+/// Interrupts the guest unless it asked not to be. Returns whether it was interrupted.
+fn signal(vring: &VringRwLock) -> bool {
+    let mut state = vring.get_mut();
+    state.get_queue().ready() && state.needs_notification().unwrap_or(true) && state.signal_used_queue().is_ok()
+}
+
+/// The next control request.
+pub fn next_request(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) -> Option<Request> {
+    let chain = next_chain(vring, memory, stats)?;
+    let memory = memory.memory();
+    let bytes = chain.clone().reader(&memory).ok().and_then(|reader| {
+        let mut bytes = Vec::with_capacity(MAX_REQUEST);
+        reader.take(MAX_REQUEST as u64 + 1).read_to_end(&mut bytes).ok()?;
+        (bytes.len() <= MAX_REQUEST).then_some(bytes)
+    });
+    let room = chain
+        .clone()
+        .writer(&memory)
+        .map_or(0, |writer| writer.available_bytes());
+    Some(Request { chain, bytes, room })
+}
+
+/// Answers a control request.
+pub fn answer_request(vring: &VringRwLock, memory: &Memory, request: Request, answer: &[u8]) {
+    if return_chain(vring, memory, request.chain, answer) {
+        signal(vring);
+    }
+}
+
+/// The event queue of a session.
+pub struct EventQueue {
+    vring: VringRwLock,
+    memory: Memory,
+    stats: Arc<GuestStats>,
+    at_hand: Option<Chain>,
+}
+
+impl EventQueue {
+    /// Events into this vring.
+    pub fn new(vring: VringRwLock, memory: Memory, stats: Arc<GuestStats>) -> Self {
+        Self {
+            vring,
+            memory,
+            stats,
+            at_hand: None,
+        }
+    }
+}
+
+impl EventRing for EventQueue {
+    fn peek(&mut self) -> Option<usize> {
+        if self.at_hand.is_none() {
+            self.at_hand = next_chain(&self.vring, &self.memory, &self.stats);
+        }
+        let chain = self.at_hand.clone()?;
+        Some(
+            chain
+                .writer(&self.memory.memory())
+                .map_or(0, |writer| writer.available_bytes()),
+        )
+    }
+
+    fn send(&mut self, event: &[u8]) {
+        if let Some(chain) = self.at_hand.take() {
+            return_chain(&self.vring, &self.memory, chain, event);
+        }
+    }
+
+    fn signal(&mut self) -> bool {
+        signal(&self.vring)
+    }
+
+    fn await_buffers(&mut self) -> bool {
+        let mut state = self.vring.get_mut();
+        state.get_queue().ready() && state.enable_notification().unwrap_or(false)
+    }
+}

@@ -1,0 +1,218 @@
+//! Control requests: decode, act on fabric and session, encode the answer.
+
+use std::io;
+
+use log::debug;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::abi::*;
+use crate::fabric::{Placement, Refusal};
+use crate::guest::Session;
+use crate::stats::Finding;
+
+/// Longest request there is, with room to tell that one is longer.
+pub const MAX_REQUEST: usize = 64;
+
+/// Bytes of the reply that follow the status.
+#[derive(Debug)]
+enum Reply {
+    None,
+    Alloc(AllocReply),
+    Attach(AttachReply),
+}
+
+impl Reply {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Alloc(reply) => reply.as_bytes(),
+            Self::Attach(reply) => reply.as_bytes(),
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSuchDmb | Refusal::NoSuchPeer => Self::NoEnt,
+            Refusal::Invalid => Self::Err,
+            Refusal::Attach => Self::PermAttach,
+            Refusal::Read => Self::PermRead,
+            Refusal::Write => Self::PermWrite,
+            Refusal::Full => Self::NoSpc,
+            Refusal::NoMemory => Self::NoMem,
+        }
+    }
+}
+
+/// The VMM did not map: nothing the guest could do better.
+impl From<io::Error> for Status {
+    fn from(_: io::Error) -> Self {
+        Self::Err
+    }
+}
+
+/// Answers one request: status, then reply. `request` is `None` when it could not be read or is longer than any there
+/// is; `room` is what the answer may take, at least 1.
+pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
+    let stats = session.stats();
+    stats.requests.add(1);
+    let result = match request {
+        Some(request) => execute(session, request, room),
+        None => Err(Status::Err),
+    };
+    let (status, reply) = match result {
+        Ok(reply) => (Status::Ok, reply),
+        Err(status) => {
+            stats.refusals.add(1);
+            if status == Status::Err {
+                stats.find(Finding::BadRequest);
+            }
+            debug!("{}: request {request:02x?} is refused: {status:?}", stats.guest());
+            (status, Reply::None)
+        }
+    };
+    let mut bytes = vec![status as u8];
+    bytes.extend_from_slice(reply.as_bytes());
+    bytes
+}
+
+fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Status> {
+    session.settle_window()?;
+    let (header, body) = RequestHeader::read_from_prefix(request).map_err(|_| Status::Err)?;
+    match (header.class, header.cmd) {
+        CMD_ALLOC => {
+            let command: Alloc = decode(body)?;
+            reserve::<AllocReply>(room)?;
+            let placement = session.fabric().alloc(session.gid(), command.size.get())?;
+            finish_alloc(session, placement)
+        }
+        CMD_ALLOC_FOR_PEER => {
+            let command: AllocForPeer = decode(body)?;
+            reserve::<AllocReply>(room)?;
+            let placement = session
+                .fabric()
+                .alloc_for_peer(session.gid(), command.peer_gid, command.size.get())?;
+            finish_alloc(session, placement)
+        }
+        CMD_ATTACH => {
+            let packed = if body.len() == size_of::<Attach>() + ATTACH_PADDING {
+                &body[..size_of::<Attach>()]
+            } else {
+                body
+            };
+            let command: Attach = decode(packed)?;
+            reserve::<AttachReply>(room)?;
+            attach(session, command)
+        }
+        CMD_DETACH => {
+            let command: Detach = decode(body)?;
+            let let_go = session.fabric().detach(session.gid(), command.token)?;
+            session.let_go(let_go);
+            session.stats().detaches.add(1);
+            // The slab may have served its last purpose.
+            session.settle_window()?;
+            Ok(Reply::None)
+        }
+        CMD_GRANT_DEFAULT => {
+            let command: GrantDefault = decode(body)?;
+            session
+                .fabric()
+                .grant(session.gid(), command.token, None, command.permissions.get())?;
+            Ok(Reply::None)
+        }
+        CMD_GRANT_DEVICE => {
+            let command: GrantDevice = decode(body)?;
+            let devid = Some(command.peer_devid.get());
+            session
+                .fabric()
+                .grant(session.gid(), command.token, devid, command.permissions.get())?;
+            Ok(Reply::None)
+        }
+        CMD_QUERY_GID => {
+            let command: QueryGid = decode(body)?;
+            if session.fabric().is_up(command.gid) {
+                Ok(Reply::None)
+            } else {
+                Err(Status::NoEnt)
+            }
+        }
+        CMD_SEND_MESSAGE => {
+            let command: SendMessage = decode(body)?;
+            send_message(session, command)
+        }
+        // EVENT_VECTOR among them: there is one vector and it serves all.
+        _ => Err(Status::Err),
+    }
+}
+
+/// The command, when the body has exactly its length.
+fn decode<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Result<T, Status> {
+    T::read_from_bytes(body).map_err(|_| Status::Err)
+}
+
+/// Makes sure the answer will fit, before anything is done.
+fn reserve<T>(room: usize) -> Result<(), Status> {
+    if room > size_of::<T>() {
+        Ok(())
+    } else {
+        Err(Status::TooBig)
+    }
+}
+
+fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Status> {
+    if let Err(error) = session.map(&placement.mapping) {
+        // Nobody else has seen the token yet.
+        let _ = session.fabric().detach(session.gid(), placement.token);
+        return Err(error.into());
+    }
+    session.stats().allocs.add(1);
+    Ok(Reply::Alloc(AllocReply {
+        token: placement.token,
+        num: 1.into(),
+        area: area(&placement),
+    }))
+}
+
+fn attach(session: &Session, command: Attach) -> Result<Reply, Status> {
+    let attachment = session
+        .fabric()
+        .attach(session.gid(), command.token, command.rw_perm.get())?;
+    if let Err(error) = session.map(&attachment.placement.mapping) {
+        let _ = session.fabric().detach(session.gid(), command.token);
+        return Err(error.into());
+    }
+    session.connect_bell(&attachment);
+    session.stats().attaches.add(1);
+    Ok(Reply::Attach(AttachReply {
+        num: 1.into(),
+        area: area(&attachment.placement),
+    }))
+}
+
+fn area(placement: &Placement) -> Area {
+    Area {
+        offset: placement.offset.into(),
+        size: placement.size.into(),
+    }
+}
+
+fn send_message(session: &Session, command: SendMessage) -> Result<Reply, Status> {
+    if command.peer_gid == session.gid() {
+        return Err(Status::Err);
+    }
+    let message = MessageEvent {
+        ev_type: EV_MESSAGE.into(),
+        gid: session.gid(),
+        code: command.code,
+        reserved: 0.into(),
+        info: command.info,
+    };
+    session
+        .fabric()
+        .sink(command.peer_gid)?
+        .message(message)
+        .map_err(|_| Status::NoSpc)?;
+    session.stats().messages.add(1);
+    Ok(Reply::None)
+}

@@ -1,0 +1,122 @@
+use super::*;
+use crate::abi::EV_MESSAGE;
+use zerocopy::FromBytes;
+
+/// A ring with a given number of posted buffers, and what came back.
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<FakeState>>);
+
+#[derive(Default)]
+struct FakeState {
+    posted: VecDeque<usize>,
+    sent: Vec<Vec<u8>>,
+    signals: usize,
+    awaited: bool,
+}
+
+impl EventRing for Fake {
+    fn peek(&mut self) -> Option<usize> {
+        self.0.lock().unwrap().posted.front().copied()
+    }
+    fn send(&mut self, event: &[u8]) {
+        let mut state = self.0.lock().unwrap();
+        let capacity = state.posted.pop_front().unwrap();
+        assert!(event.len() <= capacity);
+        state.sent.push(event.to_vec());
+    }
+    fn signal(&mut self) -> bool {
+        self.0.lock().unwrap().signals += 1;
+        true
+    }
+    fn await_buffers(&mut self) -> bool {
+        self.0.lock().unwrap().awaited = true;
+        false
+    }
+}
+
+fn sink(posted: &[usize]) -> (EventSink, Fake) {
+    let fake = Fake::default();
+    fake.0.lock().unwrap().posted.extend(posted);
+    let sink = EventSink::new(Arc::new(GuestStats::new("test".into())));
+    sink.open(Box::new(fake.clone()));
+    (sink, fake)
+}
+
+fn chunks(event: &[u8]) -> Vec<u32> {
+    let (head, rest) = DoorbellsEvent::read_from_prefix(event).unwrap();
+    assert_eq!(head.ev_type.get(), EV_DOORBELLS);
+    assert_eq!(rest.len(), head.count.get() as usize * 4);
+    rest.chunks(4)
+        .map(|c| u32::from_le_bytes(c.try_into().unwrap()))
+        .collect()
+}
+
+#[test]
+fn rings_coalesce_while_no_buffer_is_posted() {
+    let (sink, fake) = sink(&[]);
+    for _ in 0..10 {
+        sink.ring(&[7, 3]);
+    }
+    assert!(
+        fake.0.lock().unwrap().awaited,
+        "the driver is asked to kick for new buffers"
+    );
+    fake.0.lock().unwrap().posted.push_back(256);
+    sink.flush();
+    let state = fake.0.lock().unwrap();
+    assert_eq!(state.sent.len(), 1);
+    assert_eq!(chunks(&state.sent[0]), [3, 7]);
+    assert_eq!(state.signals, 1);
+}
+
+#[test]
+fn more_rings_than_fit_take_more_buffers() {
+    let (sink, fake) = sink(&[64; 8]);
+    let rung: Vec<u32> = (0..30).collect();
+    sink.ring(&rung);
+    let state = fake.0.lock().unwrap();
+    let got: Vec<u32> = state.sent.iter().flat_map(|e| chunks(e)).collect();
+    assert_eq!(got, rung);
+    assert_eq!(state.sent.len(), 3);
+    assert_eq!(state.signals, 1, "one interrupt for all of them");
+}
+
+#[test]
+fn a_short_buffer_loses_nothing() {
+    let (sink, fake) = sink(&[8, 256]);
+    sink.peer_gone(Gid([9; 16]));
+    let state = fake.0.lock().unwrap();
+    assert_eq!(state.sent.len(), 2);
+    assert!(state.sent[0].is_empty());
+    let event = PeerGoneEvent::read_from_bytes(&state.sent[1]).unwrap();
+    assert_eq!(event.gid, Gid([9; 16]));
+    assert_eq!(sink.stats.found(Finding::ShortEventBuffer), 1);
+}
+
+#[test]
+fn messages_wait_up_to_a_bound() {
+    let (sink, fake) = sink(&[]);
+    let message = MessageEvent {
+        ev_type: EV_MESSAGE.into(),
+        gid: Gid([1; 16]),
+        code: 5.into(),
+        reserved: 0.into(),
+        info: 6.into(),
+    };
+    for _ in 0..MAX_MESSAGES {
+        sink.message(message).unwrap();
+    }
+    assert_eq!(sink.message(message), Err(Full));
+    fake.0.lock().unwrap().posted.extend([256; 2 * MAX_MESSAGES]);
+    sink.message(message).unwrap();
+    assert_eq!(fake.0.lock().unwrap().sent.len(), MAX_MESSAGES + 1);
+}
+
+#[test]
+fn a_closed_sink_drops_what_comes() {
+    let (sink, fake) = sink(&[256]);
+    sink.close();
+    sink.ring(&[1]);
+    sink.peer_gone(Gid([1; 16]));
+    assert!(fake.0.lock().unwrap().sent.is_empty());
+}

@@ -1,0 +1,580 @@
+//! Who shares which memory: sessions by GID, slabs by pair of sessions, DMBs by token.
+//!
+//! A *session* is one life of a guest's driver, from its first request to its reset; it has a GID of its own, so that
+//! nothing of a dead session can be taken for the next one's. The fabric decides where every slab lies in each session's
+//! window, and leaves mapping it there to the guest's own thread. Nothing here waits: one lock, no I/O beyond memfds.
+
+mod dmb;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::warn;
+use rand::RngCore;
+use thiserror::Error;
+
+use crate::abi::{CHUNK_SIZE, Gid, Token};
+use crate::event::EventSink;
+use crate::slab::{Slab, SlabId, SlabMemory};
+
+use dmb::{Access, Dmb};
+use session::{Session, WINDOW_UNIT};
+
+pub use dmb::Permissions;
+
+/// Bounds that hold for every guest of a fabric.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of each guest's window that hold DMBs, a multiple of 2 MiB. One pair of guests gets at most half of it.
+    pub window_size: u64,
+    /// Largest DMB in bytes, a power of two.
+    pub max_dmb_size: u64,
+    /// Most DMBs a guest owns and attaches together.
+    pub max_dmbs: u32,
+    /// Most slabs in a guest's window. Each is a memory region of the guest's VMM, which slows down past 100 of them.
+    pub max_maps: u32,
+}
+
+/// First slab of a pair; each further one is twice as large up to [`MAX_SLAB`].
+const MIN_SLAB: u64 = 4 << 20;
+const MAX_SLAB: u64 = 32 << 20;
+
+/// Why the fabric refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The token names no live DMB.
+    #[error("no live DMB has this token")]
+    NoSuchDmb,
+    /// The GID or device id names no live session.
+    #[error("no guest with a running driver has this GID")]
+    NoSuchPeer,
+    /// Size zero, over the limit, or a peer that is the guest itself.
+    #[error("the request makes no sense for this fabric")]
+    Invalid,
+    /// The guest may not attach this DMB.
+    #[error("attaching was not granted")]
+    Attach,
+    /// Read access was not asked for or not granted.
+    #[error("read access was not granted or not asked for")]
+    Read,
+    /// Write access was not asked for or not granted.
+    #[error("write access was not granted or not asked for")]
+    Write,
+    /// Window, map budget or DMB table is full.
+    #[error("no room is left in the window, the slab budget or the DMB table")]
+    Full,
+    /// The host refused memory.
+    #[error("the host has no memory for a slab")]
+    NoMemory,
+}
+
+/// A slab at its place in one guest's window.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// What to map.
+    pub memory: SlabMemory,
+    /// Offset in the guest's window.
+    pub base: u64,
+}
+
+/// A DMB in one guest's window.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The DMB.
+    pub token: Token,
+    /// The slab that holds it.
+    pub mapping: Mapping,
+    /// Offset in the guest's window.
+    pub offset: u64,
+    /// Length as allocated.
+    pub size: u64,
+}
+
+/// An attached DMB: where it is here, and whom its doorbell wakes.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// Where it is in the attacher's window.
+    pub placement: Placement,
+    /// The owner's events.
+    pub owner: Arc<EventSink>,
+    /// The DMB's first chunk in the owner's window.
+    pub owner_chunk: u32,
+}
+
+/// What became of a DMB that a guest let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetGo {
+    /// The guest owned it.
+    Owned,
+    /// The guest had attached it; its doorbell is this chunk of the guest's own window.
+    Attached {
+        /// First chunk in the guest's window.
+        chunk: u32,
+    },
+}
+
+/// Counts for the statistics.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct FabricStats {
+    /// Sessions that are up.
+    pub sessions: usize,
+    /// Slabs that exist.
+    pub slabs: usize,
+    /// Bytes of all slabs.
+    pub slab_bytes: u64,
+    /// Bytes of all slabs that DMBs hold.
+    pub used_bytes: u64,
+    /// DMBs somebody still holds.
+    pub dmbs: usize,
+    /// Freed ranges the host could not zero and that are therefore never reused.
+    pub lost_blocks: u64,
+}
+
+/// The fabric of one daemon.
+#[derive(Debug)]
+pub struct Fabric {
+    id: u64,
+    chid: u16,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<Gid, Session>,
+    slabs: BTreeMap<SlabId, SharedSlab>,
+    dmbs: HashMap<Token, Dmb>,
+    next_slab: u64,
+    lost_blocks: u64,
+}
+
+/// A slab and the sessions that may see it.
+#[derive(Debug)]
+struct SharedSlab {
+    slab: Slab,
+    kind: SlabKind,
+    /// DMBs that somebody holds.
+    live: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlabKind {
+    /// Serves exactly these two, lower GID first, until one of them leaves.
+    Pair(Gid, Gid),
+    /// Holds one DMB of the draft's ALLOC.
+    Solo,
+}
+
+fn pair(a: Gid, b: Gid) -> SlabKind {
+    SlabKind::Pair(a.min(b), a.max(b))
+}
+
+impl Fabric {
+    /// An empty fabric with this SMC fabric id.
+    pub fn new(chid: u16, limits: Limits) -> Self {
+        Self {
+            id: random_nonzero(),
+            chid,
+            limits,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Identity of the fabric.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// SMC fabric id.
+    pub fn chid(&self) -> u16 {
+        self.chid
+    }
+
+    /// Bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change below leaves the state whole before anything that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A GID nobody has: 128 random bits, both halves non-zero.
+    pub fn new_gid(&self) -> Gid {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&random_nonzero().to_be_bytes());
+        bytes[8..].copy_from_slice(&random_nonzero().to_be_bytes());
+        Gid(bytes)
+    }
+
+    /// A session begins.
+    pub fn join(&self, gid: Gid, devid: u64, sink: Arc<EventSink>) {
+        self.state()
+            .sessions
+            .insert(gid, Session::new(devid, sink, self.limits.window_size));
+    }
+
+    /// A session ends: its tokens die, its attachments end. Returns the events of those it shared memory with, who are
+    /// to be told.
+    pub fn leave(&self, gid: Gid) -> Vec<Arc<EventSink>> {
+        let mut state = self.state();
+        if state.sessions.remove(&gid).is_none() {
+            return Vec::new();
+        }
+        let mut peers: Vec<Gid> = Vec::new();
+        for shared in state.slabs.values() {
+            if let SlabKind::Pair(a, b) = shared.kind
+                && (a == gid || b == gid)
+            {
+                peers.push(if a == gid { b } else { a });
+            }
+        }
+        let held: Vec<Token> = state
+            .dmbs
+            .iter()
+            .filter(|(_, dmb)| dmb.is_held_by(gid))
+            .map(|(t, _)| *t)
+            .collect();
+        for token in held {
+            if let Some(dmb) = state.dmbs.get(&token)
+                && dmb.owner == gid
+            {
+                peers.extend(&dmb.attached);
+            }
+            state.let_go(gid, token);
+        }
+        state.drop_empty_slabs_of(gid);
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+            .iter()
+            .filter_map(|peer| Some(state.sessions.get(peer)?.sink.clone()))
+            .collect()
+    }
+
+    /// Whether a session with this GID is up.
+    pub fn is_up(&self, gid: Gid) -> bool {
+        self.state().sessions.contains_key(&gid)
+    }
+
+    /// The events of a session.
+    pub fn sink(&self, gid: Gid) -> Result<Arc<EventSink>, Refusal> {
+        Ok(self.state().sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?.sink.clone())
+    }
+
+    /// Allocates a DMB that only `peer` can attach.
+    pub fn alloc_for_peer(&self, owner: Gid, peer: Gid, size: u64) -> Result<Placement, Refusal> {
+        self.check_size(size)?;
+        if owner == peer {
+            return Err(Refusal::Invalid);
+        }
+        let mut state = self.state();
+        if !state.sessions.contains_key(&peer) {
+            return Err(Refusal::NoSuchPeer);
+        }
+        state.check_room(owner, &self.limits)?;
+        let kind = pair(owner, peer);
+        let id = match state.slab_with_room(kind, owner, size, &self.limits) {
+            Some(id) => id,
+            None => state.new_pair_slab(kind, owner, size, &self.limits)?,
+        };
+        let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
+        state.add_dmb(owner, id, block, size, Access::Peer(peer))
+    }
+
+    /// Allocates a DMB in memory of its own, which nobody can attach until [`Fabric::grant`].
+    pub fn alloc(&self, owner: Gid, size: u64) -> Result<Placement, Refusal> {
+        self.check_size(size)?;
+        let mut state = self.state();
+        state.check_room(owner, &self.limits)?;
+        let len = size.next_power_of_two().max(WINDOW_UNIT);
+        let id = state.new_slab(SlabKind::Solo, len)?;
+        let placed = state.place(owner, id, &self.limits);
+        if placed.is_err() {
+            state.slabs.remove(&id);
+        }
+        placed?;
+        let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
+        state.add_dmb(owner, id, block, size, Access::Granted(Permissions::default()))
+    }
+
+    fn check_size(&self, size: u64) -> Result<(), Refusal> {
+        if size == 0 || size > self.limits.max_dmb_size {
+            Err(Refusal::Invalid)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Attaches a DMB to a session.
+    pub fn attach(&self, gid: Gid, token: Token, rw_perm: u32) -> Result<Attachment, Refusal> {
+        let mut state = self.state();
+        let session = state.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
+        let devid = session.devid;
+        let dmb = state
+            .dmbs
+            .get(&token)
+            .filter(|dmb| dmb.owner_holds)
+            .ok_or(Refusal::NoSuchDmb)?;
+        dmb.check_attach(gid, devid, rw_perm)?;
+        let (id, owner_gid, block, size) = (dmb.slab, dmb.owner, dmb.block, dmb.size);
+        state.check_room(gid, &self.limits)?;
+        let owner = state.sessions.get(&owner_gid).ok_or(Refusal::NoSuchDmb)?;
+        let owner_base = owner.places.get(&id).ok_or(Refusal::NoSuchDmb)?.base();
+        let owner_sink = owner.sink.clone();
+        let mapping = state.place(gid, id, &self.limits)?;
+        if let Some(dmb) = state.dmbs.get_mut(&token) {
+            dmb.attached.insert(gid);
+        }
+        if let Some(session) = state.sessions.get_mut(&gid) {
+            session.dmbs += 1;
+        }
+        let offset = mapping.base + block.offset();
+        Ok(Attachment {
+            placement: Placement {
+                token,
+                mapping,
+                offset,
+                size,
+            },
+            owner: owner_sink,
+            owner_chunk: ((owner_base + block.offset()) / CHUNK_SIZE) as u32,
+        })
+    }
+
+    /// A guest lets go of a DMB it owns or has attached.
+    pub fn detach(&self, gid: Gid, token: Token) -> Result<LetGo, Refusal> {
+        self.state().let_go(gid, token).ok_or(Refusal::NoSuchDmb)
+    }
+
+    /// The owner of a DMB from [`Fabric::alloc`] sets what others may do with it: all of them, or one device.
+    pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let dmb = state
+            .dmbs
+            .get_mut(&token)
+            .filter(|dmb| dmb.owner_holds)
+            .ok_or(Refusal::NoSuchDmb)?;
+        if dmb.owner != owner {
+            return Err(Refusal::NoSuchDmb);
+        }
+        match &mut dmb.access {
+            // Exactly one peer, for good: the slab is visible to nobody else.
+            Access::Peer(_) => Err(Refusal::Invalid),
+            Access::Granted(table) => {
+                table.set(devid, u32::try_from(permissions).map_err(|_| Refusal::Invalid)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Slabs in this session's window that serve nobody any more, to be unmapped and then [vacated](Fabric::vacate).
+    pub fn stale_slabs(&self, gid: Gid) -> Vec<SlabId> {
+        self.state()
+            .sessions
+            .get_mut(&gid)
+            .map(|s| std::mem::take(&mut s.stale))
+            .unwrap_or_default()
+    }
+
+    /// A stale slab is out of the session's window: its range may be used again.
+    pub fn vacate(&self, gid: Gid, id: SlabId) {
+        if let Some(session) = self.state().sessions.get_mut(&gid) {
+            session.vacate(id);
+        }
+    }
+
+    /// Counts for the statistics.
+    pub fn stats(&self) -> FabricStats {
+        let state = self.state();
+        FabricStats {
+            sessions: state.sessions.len(),
+            slabs: state.slabs.len(),
+            slab_bytes: state.slabs.values().map(|s| s.slab.memory().len).sum(),
+            used_bytes: state.slabs.values().map(|s| s.slab.used()).sum(),
+            dmbs: state.dmbs.len(),
+            lost_blocks: state.lost_blocks,
+        }
+    }
+}
+
+impl State {
+    fn check_room(&self, gid: Gid, limits: &Limits) -> Result<(), Refusal> {
+        let session = self.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
+        if session.dmbs >= limits.max_dmbs {
+            Err(Refusal::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn new_slab(&mut self, kind: SlabKind, len: u64) -> Result<SlabId, Refusal> {
+        self.next_slab += 1;
+        let id = SlabId(self.next_slab);
+        let slab = Slab::new(id, len).map_err(|error| {
+            warn!("The host refused a slab of {len} bytes: {error}");
+            Refusal::NoMemory
+        })?;
+        self.slabs.insert(id, SharedSlab { slab, kind, live: 0 });
+        Ok(id)
+    }
+
+    /// A slab of this kind with a free block of `size` and a place in the owner's window.
+    fn slab_with_room(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Option<SlabId> {
+        let fitting: Vec<SlabId> = self
+            .slabs
+            .iter()
+            .filter(|(_, s)| s.kind == kind && s.slab.fits(size))
+            .map(|(id, _)| *id)
+            .collect();
+        fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
+    }
+
+    /// A new slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the owner's
+    /// window. The peer finds a place for it when it first needs one, so that nobody can fill another guest's window.
+    fn new_pair_slab(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Result<SlabId, Refusal> {
+        let lens = self
+            .slabs
+            .values()
+            .filter(|s| s.kind == kind)
+            .map(|s| s.slab.memory().len);
+        let (largest, total) = lens.fold((0, 0), |(largest, total), len| (len.max(largest), total + len));
+        let least = size.next_power_of_two().max(WINDOW_UNIT);
+        let mut len = (largest * 2).clamp(MIN_SLAB, MAX_SLAB).max(least);
+        while len >= least {
+            if total + len <= limits.window_size / 2 {
+                let id = self.new_slab(kind, len)?;
+                if self.place(owner, id, limits).is_ok() {
+                    return Ok(id);
+                }
+                self.slabs.remove(&id);
+            }
+            len /= 2;
+        }
+        Err(Refusal::Full)
+    }
+
+    /// Gives a slab its place in a session's window, if it has none yet.
+    fn place(&mut self, gid: Gid, id: SlabId, limits: &Limits) -> Result<Mapping, Refusal> {
+        let memory = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?.slab.memory().clone();
+        let session = self.sessions.get_mut(&gid).ok_or(Refusal::NoSuchPeer)?;
+        let base = session.place(id, memory.len, limits.max_maps).ok_or(Refusal::Full)?;
+        Ok(Mapping { memory, base })
+    }
+
+    fn add_dmb(
+        &mut self,
+        owner: Gid,
+        id: SlabId,
+        block: crate::slab::Block,
+        size: u64,
+        access: Access,
+    ) -> Result<Placement, Refusal> {
+        let shared = self.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        shared.live += 1;
+        let memory = shared.slab.memory().clone();
+        let session = self.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
+        session.dmbs += 1;
+        let base = session.places.get(&id).ok_or(Refusal::Full)?.base();
+        let token = loop {
+            let token = Token(random_nonzero().into());
+            if !self.dmbs.contains_key(&token) {
+                break token;
+            }
+        };
+        self.dmbs.insert(token, Dmb::new(owner, id, block, size, access));
+        Ok(Placement {
+            token,
+            mapping: Mapping { memory, base },
+            offset: base + block.offset(),
+            size,
+        })
+    }
+
+    /// Ends one guest's hold on a DMB; the last one to let go frees it.
+    fn let_go(&mut self, gid: Gid, token: Token) -> Option<LetGo> {
+        let dmb = self.dmbs.get_mut(&token)?;
+        let let_go = if dmb.owner == gid && dmb.owner_holds {
+            dmb.owner_holds = false;
+            LetGo::Owned
+        } else if dmb.attached.remove(&gid) {
+            let base = self
+                .sessions
+                .get(&gid)
+                .and_then(|s| Some(s.places.get(&dmb.slab)?.base()))
+                .unwrap_or(0);
+            LetGo::Attached {
+                chunk: ((base + dmb.block.offset()) / CHUNK_SIZE) as u32,
+            }
+        } else {
+            return None;
+        };
+        let (id, block, free) = (dmb.slab, dmb.block, !dmb.is_held());
+        if let Some(session) = self.sessions.get_mut(&gid) {
+            session.dmbs -= 1;
+        }
+        if free {
+            self.dmbs.remove(&token);
+            self.free_block(id, block);
+        }
+        // A solo slab leaves a window with the guest's only hold on it.
+        if self.slabs.get(&id).is_some_and(|s| s.kind == SlabKind::Solo)
+            && let Some(session) = self.sessions.get_mut(&gid)
+        {
+            session.mark_stale(id);
+        }
+        Some(let_go)
+    }
+
+    fn free_block(&mut self, id: SlabId, block: crate::slab::Block) {
+        let Some(shared) = self.slabs.get_mut(&id) else { return };
+        if let Err(error) = shared.slab.free(block) {
+            warn!("A freed DMB could not be zeroed and is not used again: {error}");
+            self.lost_blocks += 1;
+        }
+        shared.live -= 1;
+        let dead = match shared.kind {
+            SlabKind::Solo => true,
+            SlabKind::Pair(a, b) => !(self.sessions.contains_key(&a) && self.sessions.contains_key(&b)),
+        };
+        if dead && self.slabs.get(&id).is_some_and(|s| s.live == 0) {
+            self.drop_slab(id);
+        }
+    }
+
+    /// A session left: pair slabs that nobody holds a DMB in are of no use to the one that stays.
+    fn drop_empty_slabs_of(&mut self, gid: Gid) {
+        let empty: Vec<SlabId> = self
+            .slabs
+            .iter()
+            .filter(|(_, s)| s.live == 0 && matches!(s.kind, SlabKind::Pair(a, b) if a == gid || b == gid))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in empty {
+            self.drop_slab(id);
+        }
+    }
+
+    fn drop_slab(&mut self, id: SlabId) {
+        self.slabs.remove(&id);
+        for session in self.sessions.values_mut() {
+            session.mark_stale(id);
+        }
+    }
+}
+
+fn random_nonzero() -> u64 {
+    loop {
+        let value = rand::rng().next_u64();
+        if value != 0 {
+            return value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

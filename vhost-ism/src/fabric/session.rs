@@ -1,0 +1,86 @@
+//! One session as the fabric sees it: its window, and what it holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::buddy::Buddy;
+use crate::event::EventSink;
+use crate::slab::SlabId;
+
+/// Slabs lie in a window at multiples of this: Linux describes device memory in units of 2 MiB (memory subsections), and
+/// a driver that wants compound pages of that size must not find two slabs in one.
+pub const WINDOW_UNIT: u64 = 2 << 20;
+
+/// Where a slab lies in a window.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    unit: u32,
+    order: u32,
+}
+
+impl Place {
+    /// Offset in the window in bytes.
+    pub fn base(self) -> u64 {
+        u64::from(self.unit) * WINDOW_UNIT
+    }
+}
+
+/// A running driver.
+#[derive(Debug)]
+pub struct Session {
+    pub devid: u64,
+    pub sink: Arc<EventSink>,
+    /// DMBs owned and attached.
+    pub dmbs: u32,
+    pub places: HashMap<SlabId, Place>,
+    /// Slabs that have a place and serve nobody any more.
+    pub stale: Vec<SlabId>,
+    window: Buddy,
+}
+
+impl Session {
+    pub fn new(devid: u64, sink: Arc<EventSink>, window_size: u64) -> Self {
+        let window = Buddy::new((window_size / WINDOW_UNIT) as u32);
+        Self {
+            devid,
+            sink,
+            dmbs: 0,
+            places: HashMap::new(),
+            stale: Vec::new(),
+            window,
+        }
+    }
+
+    /// The base of a slab in the window; finds it a place on first use.
+    pub fn place(&mut self, id: SlabId, len: u64, max_maps: u32) -> Option<u64> {
+        // Attached again before it was unmapped: it serves again.
+        self.stale.retain(|stale| *stale != id);
+        if let Some(place) = self.places.get(&id) {
+            return Some(place.base());
+        }
+        if self.places.len() >= max_maps as usize {
+            return None;
+        }
+        let order = Buddy::order_for(u32::try_from(len.div_ceil(WINDOW_UNIT)).ok()?);
+        let place = Place {
+            unit: self.window.alloc(order)?,
+            order,
+        };
+        self.places.insert(id, place);
+        Some(place.base())
+    }
+
+    /// The slab is to leave the window.
+    pub fn mark_stale(&mut self, id: SlabId) {
+        if self.places.contains_key(&id) && !self.stale.contains(&id) {
+            self.stale.push(id);
+        }
+    }
+
+    /// The slab is out of the window.
+    pub fn vacate(&mut self, id: SlabId) {
+        if let Some(place) = self.places.remove(&id) {
+            self.window.free(place.unit, place.order);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! One guest of the daemon, and the session its driver runs.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::{info, warn};
+use rand::RngCore;
+
+use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
+use crate::doorbell::DoorbellArea;
+use crate::event::{EventRing, EventSink};
+use crate::fabric::{Attachment, Fabric, LetGo, Mapping};
+use crate::stats::{Finding, GuestStats};
+use crate::window::{RegionMapper, Window};
+
+/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as Linux' memory subsection,
+/// so that what lies before it can be device memory with struct pages.
+pub const DOORBELL_TAIL: u64 = 2 << 20;
+
+/// A guest's place in the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
+#[derive(Debug)]
+pub struct Guest {
+    fabric: Arc<Fabric>,
+    stats: Arc<GuestStats>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the configuration space shows: the identity of this session, or of the next one.
+    gid: Gid,
+    devid: u64,
+    session: Option<Arc<Session>>,
+}
+
+/// One life of a guest's driver, from its first request to its reset.
+pub struct Session {
+    gid: Gid,
+    fabric: Arc<Fabric>,
+    stats: Arc<GuestStats>,
+    sink: Arc<EventSink>,
+    area: DoorbellArea,
+    bells: Mutex<Bells>,
+    window: Mutex<Window>,
+    mapper: Arc<dyn RegionMapper>,
+    alive: AtomicBool,
+}
+
+/// Which DMB a doorbell byte belongs to, by chunk of this guest's window.
+#[derive(Debug, Default)]
+struct Bells(Vec<Option<Bell>>);
+
+#[derive(Debug, Clone)]
+struct Bell {
+    owner: Arc<EventSink>,
+    owner_chunk: u32,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("gid", &self.gid)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guest {
+    /// A guest without a session.
+    pub fn new(name: String, fabric: Arc<Fabric>) -> Self {
+        let state = State {
+            gid: fabric.new_gid(),
+            devid: rand::rng().next_u64(),
+            session: None,
+        };
+        Self {
+            fabric,
+            stats: Arc::new(GuestStats::new(name)),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &Arc<GuestStats> {
+        &self.stats
+    }
+
+    /// Length of its shared memory region.
+    pub fn region_size(&self) -> u64 {
+        self.fabric.limits().window_size + DOORBELL_TAIL
+    }
+
+    /// What its configuration space shows.
+    pub fn config(&self) -> Config {
+        let state = lock(&self.state);
+        let limits = self.fabric.limits();
+        Config {
+            gid: self.fabric.id().into(),
+            devid: state.devid.into(),
+            chunk_size: CHUNK_SIZE.into(),
+            notify_size: NOTIFY_SIZE.into(),
+            magic: MAGIC.into(),
+            version: VERSION.into(),
+            chid: self.fabric.chid().into(),
+            features: (F_PEER | F_AWAKE).into(),
+            max_dmbs: limits.max_dmbs.into(),
+            dmb_gid: state.gid,
+            window_size: limits.window_size.into(),
+            doorbell_offset: limits.window_size.into(),
+            doorbell_size: DoorbellArea::len_for(limits.window_size).into(),
+            max_dmb_size: limits.max_dmb_size.into(),
+        }
+    }
+
+    /// The running session.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        lock(&self.state).session.clone()
+    }
+
+    /// The driver is up: begins a session unless one runs. `still_up` is asked under the lock that [`Guest::stop`]
+    /// takes, so that a late start cannot outlive the stop it raced with.
+    pub fn start(
+        &self,
+        still_up: impl FnOnce() -> bool,
+        ring: Box<dyn EventRing>,
+        mapper: Arc<dyn RegionMapper>,
+    ) -> Option<Arc<Session>> {
+        let mut state = lock(&self.state);
+        if let Some(session) = &state.session {
+            return Some(session.clone());
+        }
+        if !still_up() {
+            return None;
+        }
+        let area = match DoorbellArea::new(self.fabric.limits().window_size) {
+            Ok(area) => area,
+            Err(error) => {
+                warn!(
+                    "{}: no session, for want of a doorbell area: {error}",
+                    self.stats.guest()
+                );
+                return None;
+            }
+        };
+        let sink = Arc::new(EventSink::new(self.stats.clone()));
+        self.fabric.join(state.gid, state.devid, sink.clone());
+        sink.open(ring);
+        let session = Arc::new(Session {
+            gid: state.gid,
+            fabric: self.fabric.clone(),
+            stats: self.stats.clone(),
+            sink,
+            area,
+            bells: Mutex::default(),
+            window: Mutex::default(),
+            mapper,
+            alive: AtomicBool::new(true),
+        });
+        state.session = Some(session.clone());
+        self.stats.sessions.add(1);
+        info!("{}: driver is up, GID {}", self.stats.guest(), session.gid);
+        Some(session)
+    }
+
+    /// The driver reset the device or the VMM is gone: ends the session, tells its peers, and takes a new identity.
+    pub fn stop(&self) {
+        let Some(session) = ({
+            let mut state = lock(&self.state);
+            let session = state.session.take();
+            if session.is_some() {
+                state.gid = self.fabric.new_gid();
+                state.devid = rand::rng().next_u64();
+            }
+            session
+        }) else {
+            return;
+        };
+        session.alive.store(false, Ordering::Release);
+        session.sink.close();
+        let peers = self.fabric.leave(session.gid);
+        for peer in &peers {
+            peer.peer_gone(session.gid);
+        }
+        info!(
+            "{}: driver is down, GID {}, {} peer(s) told",
+            self.stats.guest(),
+            session.gid,
+            peers.len()
+        );
+    }
+}
+
+impl Session {
+    /// Its GID.
+    pub fn gid(&self) -> Gid {
+        self.gid
+    }
+
+    /// The fabric it is in.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// Its guest's counters.
+    pub fn stats(&self) -> &GuestStats {
+        &self.stats
+    }
+
+    /// Where its events go.
+    pub fn events(&self) -> &EventSink {
+        &self.sink
+    }
+
+    /// To be called while a control request is being answered, before anything else: maps the doorbell area if this is
+    /// the first one, and takes slabs that serve nobody any more out of the window.
+    pub fn settle_window(&self) -> io::Result<()> {
+        let mut window = lock(&self.window);
+        self.check_alive()?;
+        let offset = self.fabric.limits().window_size;
+        if window.ensure_doorbell(&*self.mapper, self.area.memfd(), offset, self.area.len())? {
+            self.stats.maps.add(1);
+        }
+        for id in self.fabric.stale_slabs(self.gid) {
+            self.check_alive()?;
+            if window.remove_slab(&*self.mapper, id)? {
+                self.stats.unmaps.add(1);
+            }
+            self.fabric.vacate(self.gid, id);
+        }
+        Ok(())
+    }
+
+    /// To be called while a control request is being answered: makes a slab visible to the guest.
+    pub fn map(&self, mapping: &Mapping) -> io::Result<()> {
+        let mut window = lock(&self.window);
+        self.check_alive()?;
+        if window.ensure_slab(&*self.mapper, mapping)? {
+            self.stats.maps.add(1);
+        }
+        Ok(())
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        if self.alive.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(io::Error::other("the driver's session is over"))
+        }
+    }
+
+    /// The doorbell byte of an attached DMB now wakes its owner.
+    pub fn connect_bell(&self, attachment: &Attachment) {
+        let chunk = (attachment.placement.offset / CHUNK_SIZE) as usize;
+        let mut bells = lock(&self.bells);
+        if bells.0.len() <= chunk {
+            bells.0.resize(chunk + 1, None);
+        }
+        bells.0[chunk] = Some(Bell {
+            owner: attachment.owner.clone(),
+            owner_chunk: attachment.owner_chunk,
+        });
+    }
+
+    /// Lets go of a DMB.
+    pub fn let_go(&self, let_go: LetGo) {
+        if let LetGo::Attached { chunk } = let_go
+            && let Some(bell) = lock(&self.bells).0.get_mut(chunk as usize)
+        {
+            *bell = None;
+        }
+    }
+
+    /// The guest kicked: passes on what it rang, until nothing is left to pass on.
+    pub fn serve_doorbells(&self, rung: &mut Vec<u32>) {
+        self.stats.kicks.add(1);
+        self.area.set_awake(true);
+        // Bells can only be connected below this; what rings above is a mistake, looked for when nothing else rang.
+        let connected = |session: &Self| lock(&session.bells).0.len() as u32;
+        self.area.collect(connected(self), rung);
+        if rung.is_empty() {
+            self.area.collect(u32::MAX, rung);
+        }
+        loop {
+            while !rung.is_empty() && self.alive.load(Ordering::Relaxed) {
+                self.pass_on(rung);
+                self.area.collect(connected(self), rung);
+            }
+            self.area.set_awake(false);
+            self.area.collect(connected(self), rung);
+            if rung.is_empty() || !self.alive.load(Ordering::Relaxed) {
+                return;
+            }
+            self.area.set_awake(true);
+        }
+    }
+
+    fn pass_on(&self, rung: &[u32]) {
+        // Owners with what rang for each; nearly always one of each.
+        let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
+        {
+            let bells = lock(&self.bells);
+            for &chunk in rung {
+                let Some(bell) = bells.0.get(chunk as usize).and_then(Option::as_ref) else {
+                    self.stats.find(Finding::StrayDoorbell);
+                    continue;
+                };
+                self.stats.doorbells.add(1);
+                match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &bell.owner)) {
+                    Some((_, chunks)) => chunks.push(bell.owner_chunk),
+                    None => owners.push((bell.owner.clone(), vec![bell.owner_chunk])),
+                }
+            }
+        }
+        for (owner, chunks) in owners {
+            owner.ring(&chunks);
+        }
+    }
+}

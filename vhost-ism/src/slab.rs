@@ -1,0 +1,149 @@
+//! A slab: one sealed memfd, shared by a fixed set of guests, and the DMBs placed in it.
+//!
+//! A memfd mapped into a guest is visible whole to that guest, so a slab never serves anyone but the guests it was made
+//! for. This process does not map slabs: freed blocks are zeroed by punching a hole, which also gives the memory back.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
+
+use crate::abi::CHUNK_SIZE;
+use crate::buddy::Buddy;
+
+/// Identifies a slab for the life of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlabId(pub u64);
+
+/// The memory of a slab, as the guests' VMMs map it.
+#[derive(Debug, Clone)]
+pub struct SlabMemory {
+    /// Which slab.
+    pub id: SlabId,
+    /// Sealed against growing and shrinking: nobody can make a mapping of it fault.
+    pub memfd: Arc<OwnedFd>,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// A range of chunks in a slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    chunk: u32,
+    order: u32,
+}
+
+impl Block {
+    /// Offset in the slab in bytes.
+    pub fn offset(self) -> u64 {
+        u64::from(self.chunk) * CHUNK_SIZE
+    }
+
+    /// Length in bytes.
+    pub fn bytes(self) -> u64 {
+        CHUNK_SIZE << self.order
+    }
+}
+
+/// A slab's memory and which blocks of it are taken.
+#[derive(Debug)]
+pub struct Slab {
+    memory: SlabMemory,
+    blocks: Buddy,
+}
+
+impl Slab {
+    /// A zeroed slab of `len` bytes, a multiple of the chunk size.
+    pub fn new(id: SlabId, len: u64) -> io::Result<Self> {
+        Ok(Self {
+            memory: SlabMemory {
+                id,
+                memfd: Arc::new(sealed_memfd("vhost-ism-slab", len)?),
+                len,
+            },
+            blocks: Buddy::new((len / CHUNK_SIZE) as u32),
+        })
+    }
+
+    /// The memory to map.
+    pub fn memory(&self) -> &SlabMemory {
+        &self.memory
+    }
+
+    fn order_for(size: u64) -> Option<u32> {
+        Some(Buddy::order_for(u32::try_from(size.div_ceil(CHUNK_SIZE)).ok()?))
+    }
+
+    /// Whether a block that holds `size` bytes is free.
+    pub fn fits(&self, size: u64) -> bool {
+        Self::order_for(size).is_some_and(|order| self.blocks.fits(order))
+    }
+
+    /// Takes a block that holds `size` bytes.
+    pub fn alloc(&mut self, size: u64) -> Option<Block> {
+        let order = Self::order_for(size)?;
+        Some(Block {
+            chunk: self.blocks.alloc(order)?,
+            order,
+        })
+    }
+
+    /// Zeroes a block and gives it back. When the host cannot zero it, the block is lost instead of reused.
+    pub fn free(&mut self, block: Block) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&*self.memory.memfd, flags, block.offset(), block.bytes())?;
+        self.blocks.free(block.chunk, block.order);
+        Ok(())
+    }
+
+    /// Bytes in taken blocks.
+    pub fn used(&self) -> u64 {
+        u64::from(self.blocks.used()) * CHUNK_SIZE
+    }
+}
+
+/// A memfd of `len` zero bytes that can neither grow nor shrink any more.
+pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&memfd, len)?;
+    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(memfd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{pread, pwrite};
+
+    #[test]
+    fn a_reused_block_reads_zero() {
+        let mut slab = Slab::new(SlabId(1), 1 << 20).unwrap();
+        let block = slab.alloc(20_000).unwrap();
+        assert_eq!(block.bytes(), 32 << 10);
+        let memfd = slab.memory().memfd.clone();
+        pwrite(&*memfd, &vec![0xa5; block.bytes() as usize], block.offset()).unwrap();
+        slab.free(block).unwrap();
+        assert_eq!(slab.used(), 0);
+        let again = slab.alloc(20_000).unwrap();
+        assert_eq!(again, block);
+        let mut bytes = vec![1; again.bytes() as usize];
+        assert_eq!(pread(&*memfd, &mut bytes, again.offset()).unwrap(), bytes.len());
+        assert!(bytes.iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn the_memfd_cannot_change_its_size() {
+        let slab = Slab::new(SlabId(1), 1 << 20).unwrap();
+        assert!(ftruncate(&*slab.memory().memfd, 4096).is_err());
+        assert!(ftruncate(&*slab.memory().memfd, 2 << 20).is_err());
+    }
+
+    #[test]
+    fn a_full_slab_says_so() {
+        let mut slab = Slab::new(SlabId(1), 64 << 10).unwrap();
+        assert!(slab.alloc(64 << 10).is_some());
+        assert!(slab.alloc(1).is_none());
+        assert!(slab.alloc(u64::MAX).is_none());
+    }
+}

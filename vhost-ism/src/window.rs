@@ -1,0 +1,66 @@
+//! What is mapped into one guest's window, and the rules for changing it.
+//!
+//! A map or unmap may only be asked of the VMM while the guest's driver runs and one of its own requests is being
+//! answered: QEMU (hw/virtio/vhost-user.c, 11.1) dereferences a device that is not started, and it acknowledges the
+//! request before the change has taken effect. A [`RegionMapper`] therefore returns only when the change is in effect.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::fabric::Mapping;
+use crate::slab::SlabId;
+
+/// Changes the shared memory region of one guest, and returns when the change is in effect.
+pub trait RegionMapper: Send + Sync {
+    /// Maps `len` bytes of `memfd` from its start at `offset` in the region.
+    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>;
+    /// Unmaps exactly what one call mapped.
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// What is mapped.
+#[derive(Debug, Default)]
+pub struct Window {
+    slabs: HashMap<SlabId, (u64, u64)>,
+    doorbell: bool,
+}
+
+impl Window {
+    /// Maps a slab unless it is mapped. Returns whether that took a map.
+    pub fn ensure_slab(&mut self, mapper: &dyn RegionMapper, mapping: &Mapping) -> io::Result<bool> {
+        let memory = &mapping.memory;
+        if self.slabs.contains_key(&memory.id) {
+            return Ok(false);
+        }
+        mapper.map(memory.memfd.as_fd(), mapping.base, memory.len)?;
+        self.slabs.insert(memory.id, (mapping.base, memory.len));
+        Ok(true)
+    }
+
+    /// Maps the doorbell area unless it is mapped. Returns whether that took a map.
+    pub fn ensure_doorbell(
+        &mut self,
+        mapper: &dyn RegionMapper,
+        memfd: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<bool> {
+        if self.doorbell {
+            return Ok(false);
+        }
+        mapper.map(memfd, offset, len)?;
+        self.doorbell = true;
+        Ok(true)
+    }
+
+    /// Unmaps a slab if it is mapped. Returns whether that took an unmap. After an error the slab still counts as mapped.
+    pub fn remove_slab(&mut self, mapper: &dyn RegionMapper, id: SlabId) -> io::Result<bool> {
+        let Some(&(offset, len)) = self.slabs.get(&id) else {
+            return Ok(false);
+        };
+        mapper.unmap(offset, len)?;
+        self.slabs.remove(&id);
+        Ok(true)
+    }
+}
