@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use guest_agent::{Exit, Request, SpawnRequest};
 
-use crate::artefacts::CommandLog;
 use crate::control::{Channel, ChannelState, Control, End};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};

@@ -77,11 +77,14 @@ apt_ready() {
 apt_closure() {
   local dir=$1 deb
   shift
-  local debs=$dir.debs
+  local debs=$dir.debs why
   mkdir -p "$debs/partial" "$dir"
+  marker "resolving packages"
+  why=$(apt-get -qq -s install "$@" 2>&1 >/dev/null) ||
+    die "apt cannot resolve the package list: $(sed -n '/^E: /{s///p;q}' <<<"$why")"
   marker "downloading packages"
   apt-get -q -y -d -o Dir::Cache::Archives="$debs" install "$@" ||
-    die "package download failed" "check the network and the package names, run it again"
+    die "package download failed" "check the network and run it again"
   marker "unpacking packages"
   for deb in "$debs"/*.deb; do
     dpkg -x "$deb" "$dir" || die "cannot unpack ${deb##*/}"

@@ -7,6 +7,7 @@ describe() {
   local flavour=$1 suffix="" kernel qemu rootfs accel
   [[ $flavour == debug ]] && suffix=-debug
   kernel=$(kernel_dir "$flavour") qemu=$(qemu_dir) rootfs=$(rootfs_dir)
+  kernel_relocate "$flavour"
   accel=$(accel_detect)
   manifest "$flavour" "$kernel" "$qemu" "$rootfs" | replace "$CACHE/manifest$suffix.json"
   replace "$CACHE/image$suffix.json" <<JSON

@@ -139,6 +139,17 @@ kernel_stage() {
   partial_commit "$dir/out"
 }
 
+# The O= tree knows where it and its source are; tell it if the cache moved. What
+# is compiled stays valid for building modules against it.
+kernel_relocate() {
+  local src build
+  src=$(kernel_source_dir)
+  build=$(kernel_dir "$1")/build
+  grep -qsF "include $src/" "$build/Makefile" && return
+  ln -sfn "$src" "$build/source"
+  printf 'export KBUILD_OUTPUT = %s\ninclude %s/Makefile\n' "$build" "$src" >"$build/Makefile"
+}
+
 # Progress words: activity, and how far the compiler is.
 kernel_probe() {
   local words n

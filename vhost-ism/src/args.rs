@@ -12,6 +12,8 @@ use vhost_ism::guest::DOORBELL_TAIL;
 
 /// What Linux sets aside for virtio-ism (net/smc/smc_ism.h).
 const CHIDS: RangeInclusive<u16> = 0xFF00..=0xFFFE;
+/// The guest driver numbers the chunks of a window in a table of fixed size.
+const MAX_REGION: u64 = 512 << 20;
 /// QEMU aborts at 512 memory regions per VM and slows down past 100.
 const MAX_MAPS: u32 = 128;
 
@@ -70,8 +72,9 @@ pub struct Args {
 impl Args {
     /// The fabric's limits, if they fit together.
     pub fn limits(&self) -> Result<Limits> {
-        if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > 64 << 30 {
-            bail!("--region-size must be a power of two from 8M to 64G.");
+        if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > MAX_REGION
+        {
+            bail!("--region-size must be a power of two from 8M to 512M.");
         }
         if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 4).contains(&self.max_dmb_size) {
             bail!("--max-dmb-size must be a power of two from 16K to a quarter of --region-size.");
@@ -119,6 +122,22 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The manual page is the command line's own description and what it cannot know. Regenerate it with
+    /// `UPDATE_MAN=1 cargo test -p vhost-ism man_page`.
+    #[test]
+    fn the_man_page_is_up_to_date() {
+        let man = clap_mangen::Man::new(<Args as clap::CommandFactory>::command()).date("2026-11");
+        let mut page = Vec::new();
+        man.render(&mut page).unwrap();
+        page.extend_from_slice(include_bytes!("../man/vhost-ism.1.in"));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-ism.1");
+        if std::env::var_os("UPDATE_MAN").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let current = std::fs::read(path).unwrap_or_default();
+        assert!(current == page, "man/vhost-ism.1 is stale; regenerate it with UPDATE_MAN=1");
+    }
 
     fn parse(args: &[&str]) -> Result<Args, clap::Error> {
         Args::try_parse_from(["vhost-ism"].iter().chain(args))

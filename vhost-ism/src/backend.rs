@@ -45,8 +45,6 @@ pub struct IsmBackend {
     guest: Arc<Guest>,
     memory: Memory,
     channel: Mutex<Option<Backend>>,
-    /// Reused by the doorbell worker.
-    rung: Mutex<Vec<u32>>,
 }
 
 impl IsmBackend {
@@ -55,7 +53,6 @@ impl IsmBackend {
             guest,
             memory,
             channel: Mutex::default(),
-            rung: Mutex::default(),
         }
     }
 
@@ -195,7 +192,7 @@ impl VhostUserBackend for IsmBackend {
             // Queues are numbered within their thread.
             (DOORBELL_THREAD, 0) => {
                 if let Some(session) = self.guest.session() {
-                    session.serve_doorbells(&mut self.rung.lock().unwrap_or_else(PoisonError::into_inner));
+                    session.serve_doorbells();
                 }
             }
             _ => debug!(

@@ -108,7 +108,7 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
         CMD_DETACH => {
             let command: Detach = decode(body)?;
             let let_go = session.fabric().detach(session.gid(), command.token)?;
-            session.let_go(let_go);
+            session.disconnect_bell(let_go);
             session.stats().detaches.add(1);
             // The slab may have served its last purpose.
             session.settle_window()?;

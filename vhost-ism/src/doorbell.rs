@@ -65,6 +65,14 @@ impl DoorbellArea {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether a chunk's byte is set, which is cleared.
+    pub fn take(&self, chunk: u32) -> bool {
+        let at = DOORBELL_BYTES as usize + chunk as usize;
+        self.bytes()
+            .get_atomic_ref::<AtomicU8>(at)
+            .is_ok_and(|bell| bell.swap(0, Ordering::SeqCst) != 0)
+    }
+
     /// Collects the chunks below `limit` whose byte is set, and clears them. What the guest wrote before it rang is
     /// visible afterwards.
     pub fn collect(&self, limit: u32, rung: &mut Vec<u32>) {

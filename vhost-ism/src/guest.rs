@@ -47,9 +47,14 @@ pub struct Session {
     alive: AtomicBool,
 }
 
-/// Which DMB a doorbell byte belongs to, by chunk of this guest's window.
+/// Which DMB a doorbell byte belongs to.
 #[derive(Debug, Default)]
-struct Bells(Vec<Option<Bell>>);
+struct Bells {
+    /// By chunk of this guest's window.
+    connected: Vec<Option<Bell>>,
+    /// What one look at the area found; kept for its memory.
+    rung: Vec<u32>,
+}
 
 #[derive(Debug, Clone)]
 struct Bell {
@@ -256,41 +261,49 @@ impl Session {
     pub fn connect_bell(&self, attachment: &Attachment) {
         let chunk = (attachment.placement.offset / CHUNK_SIZE) as usize;
         let mut bells = lock(&self.bells);
-        if bells.0.len() <= chunk {
-            bells.0.resize(chunk + 1, None);
+        if bells.connected.len() <= chunk {
+            bells.connected.resize(chunk + 1, None);
         }
-        bells.0[chunk] = Some(Bell {
+        bells.connected[chunk] = Some(Bell {
             owner: attachment.owner.clone(),
             owner_chunk: attachment.owner_chunk,
         });
     }
 
-    /// Lets go of a DMB.
-    pub fn let_go(&self, let_go: LetGo) {
-        if let LetGo::Attached { chunk } = let_go
-            && let Some(bell) = lock(&self.bells).0.get_mut(chunk as usize)
-        {
-            *bell = None;
+    /// The doorbell of a DMB that was let go of wakes nobody any more. A ring from before still counts: SMC rings and
+    /// detaches at once when it aborts a connection, and the owner must hear of that.
+    pub fn disconnect_bell(&self, let_go: LetGo) {
+        let LetGo::Attached { chunk } = let_go else { return };
+        let last_ring = {
+            let mut bells = lock(&self.bells);
+            let bell = bells.connected.get_mut(chunk as usize).and_then(Option::take);
+            bell.filter(|_| self.area.take(chunk))
+        };
+        if let Some(bell) = last_ring {
+            self.stats.doorbells.add(1);
+            bell.owner.ring(&[bell.owner_chunk]);
         }
     }
 
     /// The guest kicked: passes on what it rang, until nothing is left to pass on.
-    pub fn serve_doorbells(&self, rung: &mut Vec<u32>) {
+    pub fn serve_doorbells(&self) {
         self.stats.kicks.add(1);
         self.area.set_awake(true);
-        // Bells can only be connected below this; what rings above is a mistake, looked for when nothing else rang.
-        let connected = |session: &Self| lock(&session.bells).0.len() as u32;
-        self.area.collect(connected(self), rung);
+        // Bells can only be connected in the part of the window that is in use; what rings elsewhere is a mistake, and
+        // looked for when nothing else rang.
+        let mut rung = self.collect(None);
         if rung.is_empty() {
-            self.area.collect(u32::MAX, rung);
+            rung = self.collect(Some(u32::MAX));
         }
         loop {
             while !rung.is_empty() && self.alive.load(Ordering::Relaxed) {
-                self.pass_on(rung);
-                self.area.collect(connected(self), rung);
+                for (owner, chunks) in rung {
+                    owner.ring(&chunks);
+                }
+                rung = self.collect(None);
             }
             self.area.set_awake(false);
-            self.area.collect(connected(self), rung);
+            rung = self.collect(None);
             if rung.is_empty() || !self.alive.load(Ordering::Relaxed) {
                 return;
             }
@@ -298,25 +311,23 @@ impl Session {
         }
     }
 
-    fn pass_on(&self, rung: &[u32]) {
-        // Owners with what rang for each; nearly always one of each.
+    /// Takes what was rung, by owner; nearly always one of each. Taken and looked up under one lock, so that a ring never
+    /// falls between a bell and its disconnection.
+    fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
         let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
-        {
-            let bells = lock(&self.bells);
-            for &chunk in rung {
-                let Some(bell) = bells.0.get(chunk as usize).and_then(Option::as_ref) else {
-                    self.stats.find(Finding::StrayDoorbell);
-                    continue;
-                };
-                self.stats.doorbells.add(1);
-                match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &bell.owner)) {
-                    Some((_, chunks)) => chunks.push(bell.owner_chunk),
-                    None => owners.push((bell.owner.clone(), vec![bell.owner_chunk])),
-                }
+        let Bells { connected, rung } = &mut *lock(&self.bells);
+        self.area.collect(limit.unwrap_or(connected.len() as u32), rung);
+        for &chunk in rung.iter() {
+            let Some(bell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
+                self.stats.find(Finding::StrayDoorbell);
+                continue;
+            };
+            self.stats.doorbells.add(1);
+            match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &bell.owner)) {
+                Some((_, chunks)) => chunks.push(bell.owner_chunk),
+                None => owners.push((bell.owner.clone(), vec![bell.owner_chunk])),
             }
         }
-        for (owner, chunks) in owners {
-            owner.ring(&chunks);
-        }
+        owners
     }
 }

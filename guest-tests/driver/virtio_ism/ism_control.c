@@ -114,8 +114,8 @@ void ism_control_done(struct virtqueue *vq)
 				continue;
 			}
 			req->used = len;
-			/* The last access: the waiter frees the request. */
-			smp_store_release(&req->done, true);
+			/* The waiter frees it once it gets the lock. */
+			WRITE_ONCE(req->done, true);
 		}
 		WRITE_ONCE(ism->control_rounds, ism->control_rounds + 1);
 	} while (!virtqueue_enable_cb(vq));
@@ -212,11 +212,10 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 	}
 	ism_count(ism, ISM_COMMANDS);
 
-	/* Pairs with the release in ism_control_done(). */
 	wait_event_timeout(ism->control_wait,
-			   smp_load_acquire(&req->done) || ism_is_broken(ism),
-			   left);
+			   READ_ONCE(req->done) || ism_is_broken(ism), left);
 
+	/* The lock orders what the device wrote before what is read below. */
 	spin_lock_irqsave(&ism->control_lock, flags);
 	done = req->done;
 	if (!done)

@@ -257,9 +257,12 @@ static void ism_copy(u8 *to, const void *from, unsigned int size)
 		memcpy(to, from, size);
 		return;
 	}
-	for (i = 0; i < size; i += 8)
-		virt_store_release((u64 *)(to + i),
-				   get_unaligned((const u64 *)(from + i)));
+	for (i = 0; i < size; i += 8) {
+		u64 word = get_unaligned((const u64 *)(from + i));
+
+		/* The words before this one are visible first. */
+		virt_store_release((u64 *)(to + i), word);
+	}
 }
 
 static int ism_ring(struct virtio_ism *ism, u32 chunk)
@@ -297,12 +300,9 @@ static int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 {
 	if (offset > att->len || size > att->len - offset)
 		return -EINVAL;
-	/*
-	 * Payload first, the control message after it. The client may have
-	 * written the payload itself, through the mapping.
-	 */
+	/* The client may have written payload itself, through the mapping. */
 	if (signal)
-		virt_wmb();
+		virt_wmb();	/* Payload first, the control message after it */
 	ism_copy(att->addr + offset, data, size);
 	ism_count_add(ism, ISM_BYTES_MOVED, size);
 	return signal ? ism_ring(ism, att->chunk) : 0;

@@ -18,7 +18,10 @@ pub fn parse(text: &str) -> Result<u64, BadByteSize> {
         [digits @ .., b'G' | b'g'] => (digits, 30),
         digits => (digits, 0),
     };
-    let number: u64 = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
+    let number: u64 = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(bad)?;
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 

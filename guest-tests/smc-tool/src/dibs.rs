@@ -35,7 +35,11 @@ pub fn list(class: &Path) -> io::Result<Vec<DibsDevice>> {
     for entry in entries {
         let entry = entry?;
         let path = entry.path();
-        let value = |file: &str| std::fs::read_to_string(path.join(file)).ok().map(|text| text.trim().to_owned());
+        let value = |file: &str| {
+            std::fs::read_to_string(path.join(file))
+                .ok()
+                .map(|text| text.trim().to_owned())
+        };
         devices.push(DibsDevice {
             name: entry.file_name().to_string_lossy().into_owned(),
             gid: value("gid"),

@@ -74,7 +74,9 @@ fn newest_number(messages: &[u8], size: usize) -> u64 {
 /// The first byte in which two numbers differ.
 fn difference(expected: u64, found: u64, size: usize) -> Mismatch {
     let [old, new] = [expected.to_le_bytes(), found.to_le_bytes()];
-    let position = (0..NUMBER).find(|&position| old[position] != new[position]).unwrap_or(0);
+    let position = (0..NUMBER)
+        .find(|&position| old[position] != new[position])
+        .unwrap_or(0);
     Mismatch {
         offset: expected * size as u64 + position as u64,
         expected: old[position],
@@ -115,7 +117,13 @@ mod tests {
             let bytes = messages((0..50).map(Some).chain([None]), size);
             for piece in [1, 7, size, 3 * size + 1, 1 << 20] {
                 let received = receive(Pieces(&bytes, piece), size).unwrap();
-                assert_eq!(received, Received { bytes: 51 * size as u64, mismatch: None });
+                assert_eq!(
+                    received,
+                    Received {
+                        bytes: 51 * size as u64,
+                        mismatch: None
+                    }
+                );
             }
         }
     }
@@ -124,7 +132,14 @@ mod tests {
     fn lost_messages_are_found() {
         let bytes = messages((0..10).chain(11..20).map(Some).chain([None]), 64);
         let received = receive(Pieces(&bytes, 64), 64).unwrap();
-        assert_eq!(received.mismatch, Some(Mismatch { offset: 640, expected: 10, found: 11 }));
+        assert_eq!(
+            received.mismatch,
+            Some(Mismatch {
+                offset: 640,
+                expected: 10,
+                found: 11
+            })
+        );
     }
 
     #[test]

@@ -32,7 +32,14 @@ pub enum Workload {
 }
 
 impl Workload {
-    const ALL: [Self; 6] = [Self::Echo, Self::Sink, Self::Source, Self::Duplex, Self::Messages, Self::Hold];
+    const ALL: [Self; 6] = [
+        Self::Echo,
+        Self::Sink,
+        Self::Source,
+        Self::Duplex,
+        Self::Messages,
+        Self::Hold,
+    ];
 
     fn number(self) -> u32 {
         self as u32 + 1
@@ -172,7 +179,11 @@ const _: () = assert!(size_of::<RawReply>() == REPLY_LENGTH);
 impl Reply {
     /// The bytes to send.
     pub fn encode(&self) -> [u8; REPLY_LENGTH] {
-        let mismatch = self.mismatch.unwrap_or(Mismatch { offset: 0, expected: 0, found: 0 });
+        let mismatch = self.mismatch.unwrap_or(Mismatch {
+            offset: 0,
+            expected: 0,
+            found: 0,
+        });
         zerocopy::transmute!(RawReply {
             magic: REPLY_MAGIC,
             differs: u32::from(self.mismatch.is_some()).into(),
@@ -196,7 +207,11 @@ impl Reply {
         if raw.magic != REPLY_MAGIC {
             return Err(WireError::Magic);
         }
-        let mismatch = Mismatch { offset: raw.offset.get(), expected: raw.expected, found: raw.found };
+        let mismatch = Mismatch {
+            offset: raw.offset.get(),
+            expected: raw.expected,
+            found: raw.found,
+        };
         Ok(Self {
             bytes: raw.bytes.get(),
             mismatch: (raw.differs.get() != 0).then_some(mismatch),
@@ -213,17 +228,32 @@ mod tests {
     #[test]
     fn requests_come_back() {
         for workload in Workload::ALL {
-            let request =
-                Request { workload, check: Check::Hash, block: 65536, total: u64::MAX, seed: 9, timeout_ms: 1000 };
+            let request = Request {
+                workload,
+                check: Check::Hash,
+                block: 65536,
+                total: u64::MAX,
+                seed: 9,
+                timeout_ms: 1000,
+            };
             assert_eq!(Request::decode(request.encode()).unwrap(), request);
         }
     }
 
     #[test]
     fn replies_come_back() {
-        let mismatch = Some(Mismatch { offset: 1 << 40, expected: 1, found: 2 });
+        let mismatch = Some(Mismatch {
+            offset: 1 << 40,
+            expected: 1,
+            found: 2,
+        });
         for mismatch in [None, mismatch] {
-            let reply = Reply { bytes: 77, mismatch, received: [3; 32], sent: [4; 32] };
+            let reply = Reply {
+                bytes: 77,
+                mismatch,
+                received: [3; 32],
+                sent: [4; 32],
+            };
             assert_eq!(Reply::decode(reply.encode()).unwrap(), reply);
         }
     }
@@ -232,8 +262,14 @@ mod tests {
     fn nonsense_is_refused() {
         assert!(matches!(Request::decode([0; REQUEST_LENGTH]), Err(WireError::Magic)));
         assert!(matches!(Reply::decode([0; REPLY_LENGTH]), Err(WireError::Magic)));
-        let request =
-            Request { workload: Workload::Sink, check: Check::None, block: 1, total: 1, seed: 0, timeout_ms: 0 };
+        let request = Request {
+            workload: Workload::Sink,
+            check: Check::None,
+            block: 1,
+            total: 1,
+            seed: 0,
+            timeout_ms: 0,
+        };
         for (offset, field) in [(8, "workload"), (12, "check"), (16, "block")] {
             let mut bytes = request.encode();
             bytes[offset..offset + 4].copy_from_slice(&if field == "block" { [0; 4] } else { [9; 4] });

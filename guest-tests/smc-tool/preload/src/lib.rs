@@ -53,7 +53,10 @@ mod tests {
     fn other_sockets_stay_what_they_are() {
         assert_eq!(protocol_for(AF_INET, libc::SOCK_DGRAM, 0), 0);
         assert_eq!(protocol_for(libc::AF_UNIX, SOCK_STREAM, 0), 0);
-        assert_eq!(protocol_for(AF_INET, SOCK_STREAM, libc::IPPROTO_SCTP), libc::IPPROTO_SCTP);
+        assert_eq!(
+            protocol_for(AF_INET, SOCK_STREAM, libc::IPPROTO_SCTP),
+            libc::IPPROTO_SCTP
+        );
         assert_eq!(protocol_for(AF_INET6, SOCK_STREAM, IPPROTO_SMC), IPPROTO_SMC);
     }
 }

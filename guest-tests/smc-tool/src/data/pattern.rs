@@ -26,7 +26,9 @@ impl Pattern {
 
     /// The stream for the other direction of the same connection.
     pub fn reversed(self) -> Self {
-        Self { seed: self.seed ^ 0x5555_aaaa_5555_aaaa }
+        Self {
+            seed: self.seed ^ 0x5555_aaaa_5555_aaaa,
+        }
     }
 
     fn word(self, index: u64) -> u64 {
@@ -87,7 +89,11 @@ impl Pattern {
         for (offset, &found) in (offset..).zip(bytes) {
             let expected = self.byte(offset);
             if expected != found {
-                return Err(Mismatch { offset, expected, found });
+                return Err(Mismatch {
+                    offset,
+                    expected,
+                    found,
+                });
             }
         }
         Ok(())

@@ -24,7 +24,9 @@ impl<'a> Attributes<'a> {
             let attribute = attribute.map_err(NetlinkError::malformed)?;
             let start = position + 4;
             let end = position + usize::from(attribute.length());
-            let value = bytes.get(start..end).ok_or_else(|| NetlinkError::malformed("attribute past the end"))?;
+            let value = bytes
+                .get(start..end)
+                .ok_or_else(|| NetlinkError::malformed("attribute past the end"))?;
             values.insert(attribute.kind(), value);
             position = end.next_multiple_of(4);
         }
@@ -38,7 +40,8 @@ impl<'a> Attributes<'a> {
 
     /// The attributes inside a nest. A missing nest has none.
     pub(super) fn nest(&self, number: u16) -> Result<Attributes<'a>, NetlinkError> {
-        self.bytes(number).map_or_else(|| Ok(Attributes::default()), Attributes::parse)
+        self.bytes(number)
+            .map_or_else(|| Ok(Attributes::default()), Attributes::parse)
     }
 
     /// A number of 1, 2, 4 or 8 bytes.
@@ -46,13 +49,20 @@ impl<'a> Attributes<'a> {
     /// The width is not fixed by the attribute: the kernel writes the CHID of a link group with four bytes although
     /// its header says two (net/smc/smc_core.c), and some counters with four or eight as they need.
     pub(super) fn number(&self, number: u16) -> Result<Option<u64>, NetlinkError> {
-        let Some(bytes) = self.bytes(number) else { return Ok(None) };
+        let Some(bytes) = self.bytes(number) else {
+            return Ok(None);
+        };
         let value = match *bytes {
             [a] => u64::from(a),
             [a, b] => u64::from(u16::from_ne_bytes([a, b])),
             [a, b, c, d] => u64::from(u32::from_ne_bytes([a, b, c, d])),
             [a, b, c, d, e, f, g, h] => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            _ => return Err(NetlinkError::malformed(format!("attribute {number} has {} bytes", bytes.len()))),
+            _ => {
+                return Err(NetlinkError::malformed(format!(
+                    "attribute {number} has {} bytes",
+                    bytes.len()
+                )));
+            }
         };
         Ok(Some(value))
     }

@@ -34,7 +34,13 @@ const _: () = assert!(size_of::<GenericHeader>() == 4);
 impl GenericHeader {
     /// The body of a request: this header, then attributes.
     pub(super) fn request(command: u8, version: u8, attributes: &[u8]) -> Vec<u8> {
-        let mut bytes = Self { command, version, reserved: 0 }.as_bytes().to_vec();
+        let mut bytes = Self {
+            command,
+            version,
+            reserved: 0,
+        }
+        .as_bytes()
+        .to_vec();
         bytes.extend(attributes);
         bytes
     }
@@ -58,7 +64,9 @@ pub(super) fn family_number(transport: &mut Transport, name: &'static str) -> Re
         other => other?,
     };
     let answer = answers.first().ok_or(NetlinkError::NoFamily(name))?;
-    let number = GenericHeader::attributes(answer)?.number(FAMILY_ID)?.ok_or(NetlinkError::NoFamily(name))?;
+    let number = GenericHeader::attributes(answer)?
+        .number(FAMILY_ID)?
+        .ok_or(NetlinkError::NoFamily(name))?;
     u16::try_from(number).map_err(NetlinkError::malformed)
 }
 
@@ -71,6 +79,9 @@ mod tests {
         let mut transport = Transport::open(netlink_sys::protocols::NETLINK_GENERIC).unwrap();
         assert_eq!(family_number(&mut transport, "nlctrl").unwrap(), CONTROLLER);
         let missing = family_number(&mut transport, "NO_SUCH_FAMILY").unwrap_err();
-        assert!(matches!(missing, NetlinkError::NoFamily("NO_SUCH_FAMILY")), "{missing:?}");
+        assert!(
+            matches!(missing, NetlinkError::NoFamily("NO_SUCH_FAMILY")),
+            "{missing:?}"
+        );
     }
 }

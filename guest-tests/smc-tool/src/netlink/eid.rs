@@ -34,7 +34,10 @@ impl std::str::FromStr for Ueid {
 
     fn from_str(text: &str) -> Result<Self, BadUeid> {
         let good = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
-        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        let first = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
         if first && text.len() <= LENGTH && text.bytes().all(good) {
             Ok(Self(text.to_owned()))
         } else {
@@ -113,9 +116,14 @@ pub fn flush_ueids(family: &mut SmcFamily) -> Result<(), NetlinkError> {
 /// Fails when the kernel does.
 pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
     let bodies = family.list(Command::DumpSeid)?;
-    let Some(body) = bodies.first() else { return Ok(Seid::default()) };
+    let Some(body) = bodies.first() else {
+        return Ok(Seid::default());
+    };
     let attributes = GenericHeader::attributes(body)?;
-    Ok(Seid { name: attributes.text(SEID_ENTRY), enabled: attributes.flag(SEID_ENABLED)? })
+    Ok(Seid {
+        name: attributes.text(SEID_ENTRY),
+        enabled: attributes.flag(SEID_ENABLED)?,
+    })
 }
 
 /// Enables or disables the system EID.
@@ -124,7 +132,14 @@ pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
 ///
 /// Always fails off s390x.
 pub fn set_seid(family: &mut SmcFamily, enabled: bool) -> Result<(), NetlinkError> {
-    family.change(if enabled { Command::EnableSeid } else { Command::DisableSeid }, &[])
+    family.change(
+        if enabled {
+            Command::EnableSeid
+        } else {
+            Command::DisableSeid
+        },
+        &[],
+    )
 }
 
 fn is(error: &std::io::Error, errno: Errno) -> bool {

@@ -84,8 +84,8 @@ mod tests {
         let mut second = attribute(SERVER_SIDE, &[0]);
         second.extend(attribute(REASON, &0x0500_0000_u32.to_ne_bytes()));
         second.extend(attribute(REASON_COUNT, &1_u16.to_ne_bytes()));
-        let bodies =
-            [first, second].map(|nest| GenericHeader::request(8, 1, &attribute(Nest::FallbackStatistics as u16, &nest)));
+        let bodies = [first, second]
+            .map(|nest| GenericHeader::request(8, 1, &attribute(Nest::FallbackStatistics as u16, &nest)));
         let statistics = FallbackStatistics::decode(&bodies).unwrap();
         assert_eq!((statistics.client, statistics.server), (1, 3));
         assert_eq!(statistics.reasons.len(), 2);

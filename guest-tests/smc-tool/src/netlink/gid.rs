@@ -21,7 +21,15 @@ impl Gid {
 impl fmt::Display for Gid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        write!(formatter, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        write!(
+            formatter,
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 }
 
@@ -45,6 +53,9 @@ mod tests {
     fn shown_as_uuid() {
         let gid = Gid::from_halves(0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff);
         assert_eq!(gid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
-        assert_eq!(serde_json::to_string(&gid).unwrap(), "\"00112233-4455-6677-8899-aabbccddeeff\"");
+        assert_eq!(
+            serde_json::to_string(&gid).unwrap(),
+            "\"00112233-4455-6677-8899-aabbccddeeff\""
+        );
     }
 }

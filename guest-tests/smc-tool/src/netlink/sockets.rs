@@ -165,7 +165,14 @@ impl SmcSocket {
         let fallback: Fallback = extension_of(&attributes, extension::FALLBACK)?.unwrap_or_default();
         let buffers: Option<ConnectionInfo> = extension_of(&attributes, extension::CONNECTION)?;
         let dmb: Option<DmbInfo> = extension_of(&attributes, extension::DMB)?;
-        let SocketId { source, destination, source_port, destination_port, cookie, .. } = message.id;
+        let SocketId {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            cookie,
+            ..
+        } = message.id;
         Ok(Self {
             inode: message.inode,
             cookie: u64::from(cookie[1]) << 32 | u64::from(cookie[0]),
@@ -198,10 +205,15 @@ impl SmcSocket {
 
 /// The start of an attribute as one of the fixed layouts. Later kernels may append to it.
 fn extension_of<T: FromBytes>(attributes: &Attributes<'_>, number: u16) -> Result<Option<T>, NetlinkError> {
-    let Some(bytes) = attributes.bytes(number) else { return Ok(None) };
+    let Some(bytes) = attributes.bytes(number) else {
+        return Ok(None);
+    };
     match T::read_from_prefix(bytes) {
         Ok((value, _)) => Ok(Some(value)),
-        Err(_) => Err(NetlinkError::malformed(format!("attribute {number} has {} bytes", bytes.len()))),
+        Err(_) => Err(NetlinkError::malformed(format!(
+            "attribute {number} has {} bytes",
+            bytes.len()
+        ))),
     }
 }
 
@@ -223,16 +235,26 @@ fn address(bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
 /// Fails when the module smc_diag is not loaded, and when the kernel does.
 pub fn list() -> Result<Vec<SmcSocket>, NetlinkError> {
     use extension::{CONNECTION, DMB, LINK_GROUP, bit};
-    let request =
-        Request { family: AF_SMC, extensions: bit(CONNECTION) | bit(LINK_GROUP) | bit(DMB), ..Default::default() };
+    let request = Request {
+        family: AF_SMC,
+        extensions: bit(CONNECTION) | bit(LINK_GROUP) | bit(DMB),
+        ..Default::default()
+    };
     let mut transport = Transport::open(NETLINK_SOCK_DIAG)?;
-    let bodies = match transport.dump("a list of SMC sockets", SOCK_DIAG_BY_FAMILY, request.as_bytes().to_vec()) {
+    let bodies = match transport.dump(
+        "a list of SMC sockets",
+        SOCK_DIAG_BY_FAMILY,
+        request.as_bytes().to_vec(),
+    ) {
         Err(NetlinkError::Refused { source, .. }) if source.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
             return Err(NetlinkError::NoSocketDiag(source));
         }
         other => other?,
     };
-    let sockets = bodies.iter().map(|body| SmcSocket::decode(body)).collect::<Result<Vec<_>, _>>()?;
+    let sockets = bodies
+        .iter()
+        .map(|body| SmcSocket::decode(body))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(without_repeats(sockets))
 }
 
@@ -256,13 +278,31 @@ mod tests {
             cookie: [5, 1],
             ..Default::default()
         };
-        Message { family: AF_SMC, state: 1, mode: 2, shutdown: 0, id, user: 0, inode: 4711 }
+        Message {
+            family: AF_SMC,
+            state: 1,
+            mode: 2,
+            shutdown: 0,
+            id,
+            user: 0,
+            inode: 4711,
+        }
     }
 
     #[test]
     fn smcd_socket_is_decoded() {
-        let dmb = DmbInfo { my_gid: 1, my_gid_ext: 2, peer_gid: 3, peer_gid_ext: 4, token: 0xabc, ..Default::default() };
-        let connection = ConnectionInfo { receive_buffer: 65504, ..Default::default() };
+        let dmb = DmbInfo {
+            my_gid: 1,
+            my_gid_ext: 2,
+            peer_gid: 3,
+            peer_gid_ext: 4,
+            token: 0xabc,
+            ..Default::default()
+        };
+        let connection = ConnectionInfo {
+            receive_buffer: 65504,
+            ..Default::default()
+        };
         let mut body = message().as_bytes().to_vec();
         body.extend(attribute(extension::SHUTDOWN, &[2]));
         body.extend(attribute(extension::FALLBACK, Fallback::default().as_bytes()));
@@ -271,14 +311,20 @@ mod tests {
         body.extend(attribute(extension::CONNECTION, &cursors));
         body.extend(attribute(extension::DMB, dmb.as_bytes()));
         let socket = SmcSocket::decode(&body).unwrap();
-        assert_eq!((socket.inode, socket.mode, socket.state), (4711, Mode::Smcd, State::Active));
+        assert_eq!(
+            (socket.inode, socket.mode, socket.state),
+            (4711, Mode::Smcd, State::Active)
+        );
         assert_eq!(socket.cookie, (1 << 32) | 5);
         assert_eq!(socket.local, Some("127.0.0.1:40000".parse().unwrap()));
         assert_eq!((socket.peer, socket.peer_port), (None, 5000));
         assert_eq!(socket.shutdown, 2);
         assert_eq!(socket.buffers.unwrap().receive, 65504);
         let dmb = socket.dmb.unwrap();
-        assert_eq!((dmb.my_gid, dmb.peer_gid), (Gid::from_halves(1, 2), Gid::from_halves(3, 4)));
+        assert_eq!(
+            (dmb.my_gid, dmb.peer_gid),
+            (Gid::from_halves(1, 2), Gid::from_halves(3, 4))
+        );
         assert_eq!(serde_json::to_string(&dmb.token).unwrap(), "\"0000000000000abc\"");
         assert!(socket.is_connection());
     }
@@ -286,7 +332,10 @@ mod tests {
     #[test]
     fn fallback_has_reason_and_diagnosis() {
         let mut body = Message { mode: 1, ..message() }.as_bytes().to_vec();
-        let fallback = Fallback { reason: 0x0500_0000, peer_diagnosis: 0x0303_0008 };
+        let fallback = Fallback {
+            reason: 0x0500_0000,
+            peer_diagnosis: 0x0303_0008,
+        };
         body.extend(attribute(extension::FALLBACK, fallback.as_bytes()));
         let socket = SmcSocket::decode(&body).unwrap();
         assert_eq!(socket.mode, Mode::Tcp);
@@ -297,7 +346,13 @@ mod tests {
 
     #[test]
     fn listening_sockets_are_no_connections() {
-        let mut body = Message { state: 10, mode: 0, ..message() }.as_bytes().to_vec();
+        let mut body = Message {
+            state: 10,
+            mode: 0,
+            ..message()
+        }
+        .as_bytes()
+        .to_vec();
         body.extend(attribute(extension::SHUTDOWN, &[0]));
         assert!(!SmcSocket::decode(&body).unwrap().is_connection());
     }

@@ -193,10 +193,7 @@ impl TechnologyCounters {
             send_buffer_sizes: SizeClasses::decode(&nest.nest(SEND_BUFFER_SIZES)?)?,
             receive_buffer_sizes: SizeClasses::decode(&nest.nest(RECEIVE_BUFFER_SIZES)?)?,
             send_buffers: BufferCounters::decode(&nest.nest(SEND_BUFFERS)?, nest.counter(SEND_BUFFER_USAGE)?)?,
-            receive_buffers: BufferCounters::decode(
-                &nest.nest(RECEIVE_BUFFERS)?,
-                nest.counter(RECEIVE_BUFFER_USAGE)?,
-            )?,
+            receive_buffers: BufferCounters::decode(&nest.nest(RECEIVE_BUFFERS)?, nest.counter(RECEIVE_BUFFER_USAGE)?)?,
         })
     }
 }
@@ -263,7 +260,14 @@ impl Statistics {
             fallbacks: fallbacks.client + fallbacks.server,
             handshake_errors: client_handshake_errors + server_handshake_errors,
         };
-        Ok(Self { summary, client_handshake_errors, server_handshake_errors, fallbacks, smcd, smcr })
+        Ok(Self {
+            summary,
+            client_handshake_errors,
+            server_handshake_errors,
+            fallbacks,
+            smcd,
+            smcr,
+        })
     }
 }
 
@@ -285,15 +289,34 @@ mod tests {
         smcd.extend(counter(technology_attribute::SERVER_V2, 3));
         smcd.extend(counter(technology_attribute::SENT_BYTES, 1 << 40));
         smcd.extend(attribute(technology_attribute::SEND_PAYLOAD_SIZES, &counter(4, 9)));
-        smcd.extend(attribute(technology_attribute::RECEIVE_BUFFERS, &counter(buffer_attribute::ALLOCATED, 200)));
-        smcd.extend(attribute(technology_attribute::RECEIVE_BUFFER_USAGE, &65536_u32.to_ne_bytes()));
+        smcd.extend(attribute(
+            technology_attribute::RECEIVE_BUFFERS,
+            &counter(buffer_attribute::ALLOCATED, 200),
+        ));
+        smcd.extend(attribute(
+            technology_attribute::RECEIVE_BUFFER_USAGE,
+            &65536_u32.to_ne_bytes(),
+        ));
         let mut nest = attribute(top_attribute::SMCD, &smcd);
-        nest.extend(attribute(top_attribute::SMCR, &counter(technology_attribute::CLIENT_V1, 1)));
+        nest.extend(attribute(
+            top_attribute::SMCR,
+            &counter(technology_attribute::CLIENT_V1, 1),
+        ));
         nest.extend(counter(top_attribute::CLIENT_HANDSHAKE_ERRORS, 2));
         let body = GenericHeader::request(7, 1, &attribute(Nest::Statistics as u16, &nest));
-        let fallbacks = FallbackStatistics { client: 4, server: 1, ..Default::default() };
+        let fallbacks = FallbackStatistics {
+            client: 4,
+            server: 1,
+            ..Default::default()
+        };
         let statistics = Statistics::decode(&body, fallbacks).unwrap();
-        let summary = Summary { smcd_v2: 203, smcd_v1: 0, smcr: 1, fallbacks: 5, handshake_errors: 2 };
+        let summary = Summary {
+            smcd_v2: 203,
+            smcd_v1: 0,
+            smcr: 1,
+            fallbacks: 5,
+            handshake_errors: 2,
+        };
         assert_eq!(statistics.summary, summary);
         assert_eq!(statistics.smcd.sent_bytes, 1 << 40);
         assert_eq!(statistics.smcd.send_sizes.k64, 9);

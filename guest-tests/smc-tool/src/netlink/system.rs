@@ -44,7 +44,9 @@ impl SystemInfo {
     /// Fails when the kernel does.
     pub fn query(family: &mut SmcFamily) -> Result<Self, NetlinkError> {
         let bodies = family.list(Command::GetSystemInfo)?;
-        let body = bodies.first().ok_or_else(|| NetlinkError::malformed("no system information"))?;
+        let body = bodies
+            .first()
+            .ok_or_else(|| NetlinkError::malformed("no system information"))?;
         Self::decode(body)
     }
 

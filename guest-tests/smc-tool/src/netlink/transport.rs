@@ -43,7 +43,10 @@ impl NetlinkDeserializable for Body {
     type Error = std::convert::Infallible;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
-        Ok(Self { kind: header.message_type, bytes: payload.to_vec() })
+        Ok(Self {
+            kind: header.message_type,
+            bytes: payload.to_vec(),
+        })
     }
 }
 
@@ -70,8 +73,10 @@ impl Transport {
         let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))
-            .map_err(|errno| NetlinkError::Socket { operation: "set the time-out", source: errno.into() })?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME)).map_err(|errno| NetlinkError::Socket {
+            operation: "set the time-out",
+            source: errno.into(),
+        })?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -94,7 +99,10 @@ impl Transport {
         self.sequence += 1;
         self.socket
             .send(&request(kind, flags, self.sequence, bytes), 0)
-            .map_err(|source| NetlinkError::Socket { operation: "send", source })?;
+            .map_err(|source| NetlinkError::Socket {
+                operation: "send",
+                source,
+            })?;
         let mut bodies = Vec::new();
         let mut datagram = Vec::with_capacity(DATAGRAM);
         loop {
@@ -102,7 +110,12 @@ impl Transport {
             match self.socket.recv(&mut datagram, 0) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(NetlinkError::Socket { operation: "receive", source }),
+                Err(source) => {
+                    return Err(NetlinkError::Socket {
+                        operation: "receive",
+                        source,
+                    });
+                }
             }
             if collect(name, self.sequence, &datagram, &mut bodies)? == Progress::Complete {
                 return Ok(bodies);
@@ -135,9 +148,12 @@ fn collect(
         source: io::Error::from_raw_os_error(code.saturating_neg()),
     };
     while !datagram.is_empty() {
-        let (header, payload) =
-            NetlinkMessage::<Body>::deserialize(datagram).map_err(NetlinkError::malformed)?.into_parts();
-        let length = usize::try_from(header.length).map_err(NetlinkError::malformed)?.next_multiple_of(4);
+        let (header, payload) = NetlinkMessage::<Body>::deserialize(datagram)
+            .map_err(NetlinkError::malformed)?
+            .into_parts();
+        let length = usize::try_from(header.length)
+            .map_err(NetlinkError::malformed)?
+            .next_multiple_of(4);
         datagram = datagram.get(length..).unwrap_or_default();
         if header.sequence_number != sequence {
             continue;
@@ -200,7 +216,9 @@ mod tests {
         error.extend([0; 16]);
         for datagram in [framed(2, 1, &error), framed(3, 1, &(-2_i32).to_ne_bytes())] {
             let failure = collect("listing", 1, &datagram, &mut Vec::new()).unwrap_err();
-            let NetlinkError::Refused { request, source } = failure else { panic!("{failure:?}") };
+            let NetlinkError::Refused { request, source } = failure else {
+                panic!("{failure:?}")
+            };
             assert_eq!(request, "listing");
             assert_eq!(source.raw_os_error(), Some(2));
         }
@@ -210,7 +228,10 @@ mod tests {
     fn acknowledgement_completes() {
         let mut ack = 0_i32.to_ne_bytes().to_vec();
         ack.extend([0; 16]);
-        assert_eq!(collect("x", 1, &framed(2, 1, &ack), &mut Vec::new()).unwrap(), Progress::Complete);
+        assert_eq!(
+            collect("x", 1, &framed(2, 1, &ack), &mut Vec::new()).unwrap(),
+            Progress::Complete
+        );
     }
 
     #[test]

@@ -111,7 +111,11 @@ impl Server {
         let mut port = options.port;
         let mut listeners = Vec::new();
         let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
-        let addresses = if options.bind.is_empty() { &everywhere } else { options.bind.as_slice() };
+        let addresses = if options.bind.is_empty() {
+            &everywhere
+        } else {
+            options.bind.as_slice()
+        };
         for address in addresses {
             match listen(options.proto, SocketAddr::new(*address, port), options.buffers) {
                 Ok(listener) => {
@@ -136,7 +140,10 @@ impl Server {
 
     /// The addresses it listens on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
     }
 
     /// Lets SIGTERM and SIGINT end [`Server::run`].
@@ -168,13 +175,21 @@ impl Server {
     /// Fails when no connection can be accepted any more.
     pub fn run(self: &std::sync::Arc<Self>) -> Result<ServeReport, ServeError> {
         loop {
-            let mut ready: Vec<_> =
-                self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+            let mut ready: Vec<_> = self
+                .listeners
+                .iter()
+                .map(|listener| PollFd::new(listener, PollFlags::IN))
+                .collect();
             ready.push(PollFd::new(&self.stop, PollFlags::IN));
             match poll(&mut ready, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
-                Err(errno) => return Err(ServeError::System { operation: "wait", source: errno.into() }),
+                Err(errno) => {
+                    return Err(ServeError::System {
+                        operation: "wait",
+                        source: errno.into(),
+                    });
+                }
             }
             let ready: Vec<bool> = ready.iter().map(|entry| !entry.revents().is_empty()).collect();
             if ready.last() == Some(&true) {

@@ -8,9 +8,7 @@ use serde::Serialize;
 
 use crate::data::Mismatch;
 use crate::messages;
-use crate::stream::{
-    End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all,
-};
+use crate::stream::{End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all};
 use crate::wire::{REQUEST_LENGTH, Reply, Request, WireError, Workload};
 
 /// How a session ended.
@@ -53,8 +51,20 @@ impl<'a> Session<'a> {
         loop {
             let request = match self.next_request() {
                 Ok(Some(request)) => request,
-                Ok(None) => return SessionEnd { workload: "idle".into(), how: "end of file".into(), failed: false },
-                Err(error) => return SessionEnd { workload: "idle".into(), how: error.to_string(), failed: true },
+                Ok(None) => {
+                    return SessionEnd {
+                        workload: "idle".into(),
+                        how: "end of file".into(),
+                        failed: false,
+                    };
+                }
+                Err(error) => {
+                    return SessionEnd {
+                        workload: "idle".into(),
+                        how: error.to_string(),
+                        failed: true,
+                    };
+                }
             };
             match self.serve(&request) {
                 Ok(mismatch) => finished(mismatch),
@@ -62,11 +72,19 @@ impl<'a> Session<'a> {
                     let workload = format!("{:?}", request.workload).to_lowercase();
                     let eof = matches!(
                         &error,
-                        SessionError::Transfer(TransferError { operation: "read", end: End::Eof, .. })
+                        SessionError::Transfer(TransferError {
+                            operation: "read",
+                            end: End::Eof,
+                            ..
+                        })
                     );
                     // Clients end these two by closing the connection.
                     let endless = request.workload == Workload::Hold || request.total == u64::MAX;
-                    return SessionEnd { workload, how: error.to_string(), failed: !(eof && endless) };
+                    return SessionEnd {
+                        workload,
+                        how: error.to_string(),
+                        failed: !(eof && endless),
+                    };
                 }
             }
         }
@@ -102,18 +120,29 @@ impl<'a> Session<'a> {
             block: request.block,
             check: request.check,
         };
-        let downward = Transfer { pattern: request.downward(), ..upward };
+        let downward = Transfer {
+            pattern: request.downward(),
+            ..upward
+        };
         let reply = match request.workload {
             Workload::Echo => self.echo(request)?,
             Workload::Sink => received(receive(self.stream, &upward, &stop)?),
             Workload::Source => {
                 let sent = send(self.stream, &downward, &stop)?;
-                Reply { bytes: request.total, sent, ..Reply::default() }
+                Reply {
+                    bytes: request.total,
+                    sent,
+                    ..Reply::default()
+                }
             }
             Workload::Duplex => self.duplex(upward, downward)?,
             Workload::Messages => {
                 let bytes = messages::receive(self.stream, request.block)?;
-                Reply { bytes: bytes.bytes, mismatch: bytes.mismatch, ..Reply::default() }
+                Reply {
+                    bytes: bytes.bytes,
+                    mismatch: bytes.mismatch,
+                    ..Reply::default()
+                }
             }
             Workload::Hold => return self.hold(),
         };
@@ -129,7 +158,10 @@ impl<'a> Session<'a> {
             write_all(self.stream, &block, bytes)?;
             bytes += block.len() as u64;
         }
-        Ok(Reply { bytes, ..Reply::default() })
+        Ok(Reply {
+            bytes,
+            ..Reply::default()
+        })
     }
 
     fn duplex(&self, upward: Transfer, downward: Transfer) -> Result<Reply, SessionError> {
@@ -169,5 +201,10 @@ impl<'a> Session<'a> {
 }
 
 fn received(receipt: Receipt) -> Reply {
-    Reply { bytes: receipt.bytes, mismatch: receipt.mismatch, received: receipt.digest, ..Reply::default() }
+    Reply {
+        bytes: receipt.bytes,
+        mismatch: receipt.mismatch,
+        received: receipt.digest,
+        ..Reply::default()
+    }
 }

@@ -123,9 +123,13 @@ pub fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError> {
         (Protocol::Tcp, _) => Some(Mode::Tcp),
         (Protocol::Smc, socket) => socket.as_ref().map(|socket| socket.mode),
     };
-    let reason = socket.as_ref().map_or(FallbackReason(0), |socket| socket.fallback_reason);
+    let reason = socket
+        .as_ref()
+        .map_or(FallbackReason(0), |socket| socket.fallback_reason);
     if let Some(expected) = options.expect_mode {
-        let diagnosis = socket.as_ref().map_or(FallbackReason(0), |socket| socket.peer_diagnosis);
+        let diagnosis = socket
+            .as_ref()
+            .map_or(FallbackReason(0), |socket| socket.peer_diagnosis);
         expected.check(mode.ok_or(ConnectError::NotListed)?, reason, diagnosis)?;
     }
     let report = ConnectionReport {
@@ -148,8 +152,17 @@ pub fn open(options: &ConnectOptions) -> Result<TcpStream, ConnectError> {
     let failed = |operation| {
         move |errno: Errno| {
             // A blocking connect that runs out of time says that it is still in progress.
-            let errno = if errno == Errno::INPROGRESS { Errno::TIMEDOUT } else { errno };
-            ConnectError::System { operation, proto: options.proto, to: options.to, source: errno.into() }
+            let errno = if errno == Errno::INPROGRESS {
+                Errno::TIMEDOUT
+            } else {
+                errno
+            };
+            ConnectError::System {
+                operation,
+                proto: options.proto,
+                to: options.to,
+                source: errno.into(),
+            }
         }
     };
     let socket = options.proto.socket(options.to).map_err(failed("make a socket"))?;

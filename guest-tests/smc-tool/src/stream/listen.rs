@@ -25,7 +25,9 @@ impl ListenError {
     /// Whether this kernel has no such addresses at all.
     pub fn is_unsupported(&self) -> bool {
         let code = self.source.raw_os_error();
-        [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| code == Some(errno.raw_os_error()))
+        [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+            .iter()
+            .any(|errno| code == Some(errno.raw_os_error()))
     }
 }
 
@@ -35,7 +37,14 @@ impl ListenError {
 ///
 /// Fails when the address is in use or the protocol is missing.
 pub fn listen(proto: Protocol, address: SocketAddr, buffers: Buffers) -> Result<TcpListener, ListenError> {
-    let failed = |operation| move |errno: Errno| ListenError { operation, proto, address, source: errno.into() };
+    let failed = |operation| {
+        move |errno: Errno| ListenError {
+            operation,
+            proto,
+            address,
+            source: errno.into(),
+        }
+    };
     let socket = proto.socket(address).map_err(failed("make a socket"))?;
     sockopt::set_socket_reuseaddr(&socket, true).map_err(failed("reuse the address"))?;
     if address.is_ipv6() {
@@ -45,8 +54,11 @@ pub fn listen(proto: Protocol, address: SocketAddr, buffers: Buffers) -> Result<
     rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
     rustix::net::listen(&socket, BACKLOG).map_err(failed("listen"))?;
     let listener = TcpListener::from(socket);
-    listener
-        .set_nonblocking(true)
-        .map_err(|source| ListenError { operation: "make it non-blocking", proto, address, source })?;
+    listener.set_nonblocking(true).map_err(|source| ListenError {
+        operation: "make it non-blocking",
+        proto,
+        address,
+        source,
+    })?;
     Ok(listener)
 }

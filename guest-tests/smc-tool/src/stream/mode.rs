@@ -49,7 +49,16 @@ impl ExpectedMode {
             (self, found),
             (Self::Smcd, Mode::Smcd) | (Self::Smcr, Mode::Smcr) | (Self::Tcp, Mode::Tcp)
         );
-        if same { Ok(()) } else { Err(WrongMode { expected: self, found, reason, diagnosis }) }
+        if same {
+            Ok(())
+        } else {
+            Err(WrongMode {
+                expected: self,
+                found,
+                reason,
+                diagnosis,
+            })
+        }
     }
 }
 
@@ -65,7 +74,10 @@ pub fn inode(stream: &TcpStream) -> std::io::Result<u64> {
 
 /// Finds an SMC socket of ours in the kernel's list.
 pub(super) fn find_own(stream: &TcpStream) -> Result<Option<SmcSocket>, NetlinkError> {
-    let inode = inode(stream).map_err(|source| NetlinkError::Socket { operation: "find the inode of", source })?;
+    let inode = inode(stream).map_err(|source| NetlinkError::Socket {
+        operation: "find the inode of",
+        source,
+    })?;
     // A list that others change at the same time may miss a socket.
     for _ in 0..5 {
         if let Some(socket) = sockets::list()?.into_iter().find(|socket| socket.inode == inode) {
@@ -83,8 +95,12 @@ mod tests {
     fn modes_are_compared() {
         let none = FallbackReason(0);
         ExpectedMode::Smcd.check(Mode::Smcd, none, none).unwrap();
-        ExpectedMode::Tcp.check(Mode::Tcp, FallbackReason(0x0303_0008), none).unwrap();
-        let error = ExpectedMode::Smcd.check(Mode::Tcp, FallbackReason(0x0303_0008), none).unwrap_err();
+        ExpectedMode::Tcp
+            .check(Mode::Tcp, FallbackReason(0x0303_0008), none)
+            .unwrap();
+        let error = ExpectedMode::Smcd
+            .check(Mode::Tcp, FallbackReason(0x0303_0008), none)
+            .unwrap_err();
         assert!(error.to_string().contains("0x03030008 NOUEID"), "{error}");
         assert!(ExpectedMode::Smcd.check(Mode::Smcr, none, none).is_err());
     }

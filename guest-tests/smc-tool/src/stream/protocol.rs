@@ -25,7 +25,11 @@ const IPPROTO_SMC: NonZeroU32 = NonZeroU32::new(256).unwrap();
 impl Protocol {
     /// Makes a stream socket for addresses of this kind.
     pub(super) fn socket(self, address: SocketAddr) -> Result<OwnedFd, Errno> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let protocol = match self {
             Self::Smc => rustix::net::Protocol::from_raw(IPPROTO_SMC),
             Self::Tcp => ipproto::TCP,

@@ -33,7 +33,11 @@ impl fmt::Display for End {
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         // The time-outs of a socket end a call with EAGAIN.
-        if error.kind() == io::ErrorKind::WouldBlock { Self::TimedOut } else { Self::Failed(error) }
+        if error.kind() == io::ErrorKind::WouldBlock {
+            Self::TimedOut
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
@@ -90,7 +94,11 @@ pub fn write_all(mut stream: impl Write, mut bytes: &[u8], offset: u64) -> Resul
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => error.into(),
         };
-        return Err(TransferError { operation: "write", offset: offset + (length - bytes.len()) as u64, end });
+        return Err(TransferError {
+            operation: "write",
+            offset: offset + (length - bytes.len()) as u64,
+            end,
+        });
     }
     Ok(())
 }
@@ -109,7 +117,11 @@ pub fn read_some(mut stream: impl Read, buffer: &mut [u8], offset: u64) -> Resul
             Err(error) => break error.into(),
         }
     };
-    Err(TransferError { operation: "read", offset, end })
+    Err(TransferError {
+        operation: "read",
+        offset,
+        end,
+    })
 }
 
 /// Fills the buffer.
@@ -149,7 +161,9 @@ pub fn send(mut stream: impl Write, transfer: &Transfer, stop: &Stop) -> Result<
     let mut hasher = Hasher::new(transfer.check);
     let mut offset = 0;
     while offset < transfer.total && !stop.is_asked() {
-        let length = block.len().min(usize::try_from(transfer.total - offset).unwrap_or(usize::MAX));
+        let length = block
+            .len()
+            .min(usize::try_from(transfer.total - offset).unwrap_or(usize::MAX));
         let bytes = &mut block[..length];
         if transfer.check != Check::None {
             transfer.pattern.fill(offset, bytes);
@@ -186,7 +200,9 @@ pub fn receive(mut stream: impl Read, transfer: &Transfer, stop: &Stop) -> Resul
     let mut hasher = Hasher::new(transfer.check);
     let mut receipt = Receipt::default();
     while receipt.bytes < transfer.total && !stop.is_asked() {
-        let length = block.len().min(usize::try_from(transfer.total - receipt.bytes).unwrap_or(usize::MAX));
+        let length = block
+            .len()
+            .min(usize::try_from(transfer.total - receipt.bytes).unwrap_or(usize::MAX));
         let length = read_some(&mut stream, &mut block[..length], receipt.bytes)?;
         let bytes = &block[..length];
         if transfer.check != Check::None {
@@ -210,7 +226,12 @@ mod tests {
     use super::*;
 
     fn transfer(total: u64, check: Check) -> Transfer {
-        Transfer { pattern: Pattern::new(3), total, block: 1000, check }
+        Transfer {
+            pattern: Pattern::new(3),
+            total,
+            block: 1000,
+            check,
+        }
     }
 
     /// Writes three bytes at most in one call.
@@ -234,7 +255,14 @@ mod tests {
         let transfer = transfer(4321, Check::Hash);
         let sent = send(&mut sink, &transfer, &Stop::default()).unwrap();
         let receipt = receive(&sink.0[..], &transfer, &Stop::default()).unwrap();
-        assert_eq!(receipt, Receipt { bytes: 4321, mismatch: None, digest: sent });
+        assert_eq!(
+            receipt,
+            Receipt {
+                bytes: 4321,
+                mismatch: None,
+                digest: sent
+            }
+        );
         assert_eq!(sent, *blake3::hash(&sink.0).as_bytes());
     }
 

@@ -1,0 +1,296 @@
+//! Looking through the whole BAR of a PCI device.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use serde::Serialize;
+
+/// PCI vendor of virtio devices, as sysfs shows it.
+const VIRTIO_VENDOR: &str = "0x1af4";
+/// PCI device number of a modern virtio-ism device: 0x1040 + 37.
+const VIRTIO_ISM_DEVICE: &str = "0x1065";
+
+/// Bytes of a page for the count of pages.
+const PAGE: usize = 4096;
+/// Most offsets of the pattern that are reported.
+const REPORTED: usize = 1000;
+
+/// What to look through.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BarScanOptions {
+    /// PCI address such as 0000:00:04.0, or `auto` for the only virtio-ism device
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Number of the BAR
+    #[arg(long, default_value_t = 4)]
+    pub resource: u8,
+    /// Bytes to look for, in hexadecimal
+    #[arg(long, value_parser = bytes_of_hex)]
+    pub pattern: Option<Needle>,
+}
+
+/// Bytes to look for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needle(Vec<u8>);
+
+fn bytes_of_hex(text: &str) -> Result<Needle, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let bytes: Option<Vec<u8>> = (0..digits.len())
+        .step_by(2)
+        .map(|start| {
+            digits
+                .get(start..start + 2)
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+        })
+        .collect();
+    bytes
+        .filter(|bytes| !bytes.is_empty())
+        .map(Needle)
+        .ok_or_else(|| format!("`{text}` is no even number of hexadecimal digits"))
+}
+
+/// The BAR cannot be looked through.
+#[derive(Debug, thiserror::Error)]
+pub enum BarScanError {
+    /// No device, or more than one.
+    #[error("{0} virtio-ism devices under {1}: name one with --device")]
+    NotOne(usize, &'static str),
+    /// A file of sysfs fails.
+    #[error("cannot {operation} {}", .path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The BAR is empty or no whole number of words.
+    #[error("{} has {size} bytes", .path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BarScanReport {
+    /// The file of the BAR.
+    pub path: PathBuf,
+    /// Bytes of the BAR, all of which were read.
+    pub bytes: u64,
+    /// Pages of 4 KiB that hold anything but zeros.
+    pub nonzero_pages: u64,
+    /// How often the pattern is in there.
+    pub matches: u64,
+    /// Where, for the first of them.
+    pub offsets: Vec<u64>,
+}
+
+const DEVICES: &str = "/sys/bus/pci/devices";
+
+/// Looks through the BAR.
+///
+/// # Errors
+///
+/// Fails when the device is missing or the BAR cannot be mapped.
+pub fn bar_scan(options: &BarScanOptions) -> Result<BarScanReport, BarScanError> {
+    let device = match options.device.as_str() {
+        "auto" => find_device(Path::new(DEVICES))?,
+        address => Path::new(DEVICES).join(address),
+    };
+    let path = device.join(format!("resource{}", options.resource));
+    scan_file(&path, options.pattern.as_ref())
+}
+
+fn find_device(devices: &Path) -> Result<PathBuf, BarScanError> {
+    let failed = |source| BarScanError::File {
+        operation: "list",
+        path: devices.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in devices.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is = |file: &str, value: &str| {
+            std::fs::read_to_string(path.join(file)).is_ok_and(|content| content.trim() == value)
+        };
+        if is("vendor", VIRTIO_VENDOR) && is("device", VIRTIO_ISM_DEVICE) {
+            found.push(path);
+        }
+    }
+    match <[PathBuf; 1]>::try_from(found) {
+        Ok([path]) => Ok(path),
+        Err(found) => Err(BarScanError::NotOne(found.len(), DEVICES)),
+    }
+}
+
+fn scan_file(path: &Path, needle: Option<&Needle>) -> Result<BarScanReport, BarScanError> {
+    let failed = |operation| {
+        move |source| BarScanError::File {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let file = File::open(path).map_err(failed("open"))?;
+    let bytes = file.metadata().map_err(failed("look at"))?.len();
+    let length = usize::try_from(bytes)
+        .ok()
+        .filter(|&length| length > 0 && length.is_multiple_of(PAGE))
+        .ok_or_else(|| BarScanError::Size {
+            path: path.to_owned(),
+            size: bytes,
+        })?;
+    let window = Window::map(&file, length).map_err(failed("map"))?;
+    let mut finder = Finder::new(needle);
+    let mut nonzero_pages = 0;
+    let mut page = [0; PAGE];
+    for start in (0..length).step_by(PAGE) {
+        window.read_page(start, &mut page);
+        nonzero_pages += u64::from(page.iter().any(|&byte| byte != 0));
+        finder.feed(&page);
+    }
+    Ok(BarScanReport {
+        path: path.to_owned(),
+        bytes,
+        nonzero_pages,
+        matches: finder.matches,
+        offsets: finder.offsets,
+    })
+}
+
+/// A BAR mapped for reading.
+struct Window {
+    start: *const u64,
+    length: usize,
+}
+
+impl Window {
+    fn map(file: &File, length: usize) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place, so no other mapping is replaced.
+        let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
+        Ok(Self {
+            start: start.cast_const().cast(),
+            length,
+        })
+    }
+
+    /// Reads the page at this offset, in loads of eight bytes that the compiler neither leaves out nor splits.
+    fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
+        assert!(offset.is_multiple_of(PAGE) && offset + PAGE <= self.length);
+        for (word, chunk) in (offset / 8..).zip(page.as_chunks_mut::<8>().0) {
+            // SAFETY: `word` is inside the mapping, as asserted above.
+            let address = unsafe { self.start.add(word) };
+            // SAFETY: the address is mapped for reading and aligned. Others may write there at the same time, which is
+            // why the load is volatile.
+            *chunk = unsafe { address.read_volatile() }.to_ne_bytes();
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: this is the whole mapping of `map`, and nothing refers to it any more. A failure leaves it mapped.
+        let _ = unsafe { munmap(self.start.cast_mut().cast(), self.length) };
+    }
+}
+
+/// Finds the pattern in pages that come one after the other, also across their borders.
+struct Finder<'a> {
+    needle: &'a [u8],
+    /// The last bytes of the pages before, one fewer than the pattern has, then the page.
+    buffer: Vec<u8>,
+    /// Offset of the start of the buffer.
+    offset: u64,
+    matches: u64,
+    offsets: Vec<u64>,
+}
+
+impl<'a> Finder<'a> {
+    fn new(needle: Option<&'a Needle>) -> Self {
+        let needle = needle.map_or(&[][..], |needle| &needle.0);
+        Self {
+            needle,
+            buffer: Vec::new(),
+            offset: 0,
+            matches: 0,
+            offsets: Vec::new(),
+        }
+    }
+
+    fn feed(&mut self, page: &[u8]) {
+        let Some(&first) = self.needle.first() else { return };
+        self.buffer.extend_from_slice(page);
+        let places = (self.buffer.len() + 1).saturating_sub(self.needle.len());
+        for place in 0..places {
+            if self.buffer[place] == first && self.buffer[place..].starts_with(self.needle) {
+                self.matches += 1;
+                if self.offsets.len() < REPORTED {
+                    self.offsets.push(self.offset + place as u64);
+                }
+            }
+        }
+        self.buffer.drain(..places);
+        self.offset += places as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn file_is_looked_through() {
+        let mut content = vec![0; 4 * PAGE];
+        content[10..14].copy_from_slice(b"\xde\xad\xbe\xef");
+        content[2 * PAGE - 2..2 * PAGE + 2].copy_from_slice(b"\xde\xad\xbe\xef");
+        content[4 * PAGE - 4..].copy_from_slice(b"\xde\xad\xbe\xef");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&content).unwrap();
+        let report = scan_file(file.path(), Some(&bytes_of_hex("deadbeef").unwrap())).unwrap();
+        assert_eq!(
+            (report.bytes, report.nonzero_pages, report.matches),
+            (4 * PAGE as u64, 4, 3)
+        );
+        assert_eq!(report.offsets, [10, 2 * PAGE as u64 - 2, 4 * PAGE as u64 - 4]);
+        let report = scan_file(file.path(), None).unwrap();
+        assert_eq!((report.nonzero_pages, report.matches), (4, 0));
+    }
+
+    #[test]
+    fn overlapping_matches_count() {
+        let needle = Needle(b"aa".to_vec());
+        let mut finder = Finder::new(Some(&needle));
+        finder.feed(b"aa");
+        finder.feed(b"a");
+        assert_eq!(finder.offsets, [0, 1]);
+    }
+
+    #[test]
+    fn hexadecimal_is_read() {
+        assert_eq!(bytes_of_hex("0x00fF").unwrap(), Needle(vec![0, 255]));
+        for text in ["", "0x", "abc", "zz"] {
+            assert!(bytes_of_hex(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_only_device_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(find_device(directory.path()), Err(BarScanError::NotOne(0, _))));
+        for (name, device) in [("0000:00:03.0", "0x1041\n"), ("0000:00:04.0", "0x1065\n")] {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("vendor"), "0x1af4\n").unwrap();
+            std::fs::write(path.join("device"), device).unwrap();
+        }
+        assert!(find_device(directory.path()).unwrap().ends_with("0000:00:04.0"));
+    }
+}

@@ -1,0 +1,187 @@
+//! The command line.
+
+mod output;
+mod state;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use smc_tool::bar_scan::{BarScanOptions, bar_scan};
+use smc_tool::client::{
+    BulkOptions, ConnectionsOptions, HoldOptions, LoadOptions, MessagesOptions, RttOptions, SpliceOptions, bulk,
+    connections, hold, load, messages, rtt, splice,
+};
+use smc_tool::netlink::eid::Ueid;
+use smc_tool::preload;
+use smc_tool::server::{ServeOptions, Server};
+use smc_tool::stream::ConnectionReport;
+
+use output::Format;
+
+/// SMC inside a guest: what the kernel says about it, and workloads that check every byte.
+///
+/// Exit codes: 0 all is well, 1 something failed, 2 data was wrong, 3 a connection has the wrong mode.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// User-defined enterprise IDs: hosts need a common one for SMC version 2
+    #[command(subcommand)]
+    Ueid(UeidCommand),
+    /// The system enterprise ID, which only s390x has
+    #[command(subcommand)]
+    Seid(SeidCommand),
+    /// What SMC can do on this host
+    Info,
+    /// Devices of SMC and of dibs
+    Devices,
+    /// Link groups
+    Linkgroups,
+    /// SMC sockets with mode, fallback reason and buffers
+    Sockets {
+        /// Connections only: leave out listening and unconnected sockets
+        #[arg(long)]
+        connections: bool,
+    },
+    /// Counters: connections by kind, fallbacks, handshake errors, bytes, buffers
+    Stats,
+    /// Serve all workloads
+    Serve(ServeOptions),
+    /// Time of round trips
+    Rtt(RttOptions),
+    /// Much data in one direction or both
+    Bulk(BulkOptions),
+    /// Rate of small messages in one direction
+    Messages(MessagesOptions),
+    /// Many connections at the same time; prints JSON
+    Connections(ConnectionsOptions),
+    /// Data through splice and sendfile
+    Splice(SpliceOptions),
+    /// An idle connection, and how it ends
+    Hold(HoldOptions),
+    /// Checked data both ways until something ends it
+    Load(LoadOptions),
+    /// Run a program with its TCP sockets made SMC
+    Run {
+        /// Program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Read a whole PCI BAR and look for a pattern; prints JSON
+    BarScan(BarScanOptions),
+}
+
+#[derive(Debug, Subcommand)]
+enum UeidCommand {
+    /// Add one; it may be there already
+    Add {
+        /// 1 to 32 characters A-Z, 0-9, `.`, `-`
+        name: Ueid,
+    },
+    /// Remove one
+    Remove {
+        /// Name
+        name: Ueid,
+    },
+    /// Remove all
+    Flush,
+    /// List all
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum SeidCommand {
+    /// Show it
+    Show,
+    /// Offer it to peers
+    Enable,
+    /// Do not offer it
+    Disable,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let format = if arguments.json { Format::Json } else { Format::Text };
+    match arguments.command {
+        Command::Ueid(command) => ueid(command, format),
+        Command::Seid(command) => seid(command, format),
+        Command::Info => state::info(format),
+        Command::Devices => state::devices(format),
+        Command::Linkgroups => state::link_groups(format),
+        Command::Sockets { connections } => state::sockets(format, connections),
+        Command::Stats => state::stats(format),
+        Command::Serve(options) => serve(&options, format),
+        Command::Rtt(options) => output::report(format, &rtt(&options)?),
+        Command::Bulk(options) => output::report(format, &bulk(&options)?),
+        Command::Messages(options) => output::report(format, &messages(&options)?),
+        Command::Connections(options) => output::report(Format::Json, &connections(&options)?),
+        Command::Splice(options) => output::report(format, &splice(&options)?),
+        Command::Hold(options) => {
+            let report = hold(&options, ready)?;
+            output::report(format, &report)?;
+            if report.end == "timeout" {
+                bail!("the connection did not end in {} s", options.limit);
+            }
+            Ok(())
+        }
+        Command::Load(options) => {
+            let report = load(&options, ready)?;
+            output::report(format, &report)?;
+            if let (false, Some(error)) = (report.is_planned(), &report.error) {
+                bail!("{error}");
+            }
+            Ok(())
+        }
+        Command::Run { command } => match command.split_first() {
+            Some((program, arguments)) => Err(preload::run(program, arguments).into()),
+            None => bail!("no program"),
+        },
+        Command::BarScan(options) => output::report(Format::Json, &bar_scan(&options)?),
+    }
+}
+
+/// Says that a long-running client has its connection.
+fn ready(connection: &ConnectionReport) {
+    let mode = connection
+        .mode
+        .map_or_else(|| "unknown".to_owned(), |mode| format!("{mode:?}").to_lowercase());
+    // Nobody may be listening.
+    let _ = writeln!(io::stdout(), "ready {mode}");
+}
+
+fn ueid(command: UeidCommand, format: Format) -> anyhow::Result<()> {
+    match command {
+        UeidCommand::Add { name } => state::add_ueid(&name),
+        UeidCommand::Remove { name } => state::remove_ueid(&name),
+        UeidCommand::Flush => state::flush_ueids(),
+        UeidCommand::List => state::ueids(format),
+    }
+}
+
+fn seid(command: SeidCommand, format: Format) -> anyhow::Result<()> {
+    match command {
+        SeidCommand::Show => state::seid(format),
+        SeidCommand::Enable => state::set_seid(true),
+        SeidCommand::Disable => state::set_seid(false),
+    }
+}
+
+fn serve(options: &ServeOptions, format: Format) -> anyhow::Result<()> {
+    let server = Arc::new(Server::new(options)?);
+    server.end_on_signals()?;
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    writeln!(io::stdout(), "ready {}", addresses.join(" ")).context("standard output")?;
+    output::report(format, &server.run()?)
+}

@@ -1,0 +1,93 @@
+//! Many small messages in one direction.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::WorkloadError;
+use super::exchange::{begin, finish};
+use crate::data::Check;
+use crate::messages::{NUMBER, stamp};
+use crate::stream::{ConnectOptions, ConnectionReport, Protocol, connect, write_all};
+use crate::wire::{Request, Workload};
+
+/// What to send.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MessagesOptions {
+    /// How to connect
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+    /// Bytes of a message, at least 8
+    #[arg(long, default_value = "64", value_parser = crate::byte_size::parse_block)]
+    pub size: usize,
+    /// How long to send
+    #[arg(long, default_value_t = 5)]
+    pub seconds: u32,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct MessagesReport {
+    /// Bytes of a message.
+    pub size: usize,
+    /// Messages sent, all of which arrived.
+    pub messages: u64,
+    /// Time until the last one had arrived.
+    pub seconds: f64,
+    /// Messages per second.
+    pub messages_per_second: f64,
+    /// The connection.
+    pub connection: ConnectionReport,
+}
+
+/// Sends messages for some time; the server counts them.
+///
+/// # Errors
+///
+/// Fails when the connection does, and when messages are lost.
+pub fn messages(options: &MessagesOptions) -> Result<MessagesReport, WorkloadError> {
+    if options.size < NUMBER {
+        return Err(WorkloadError::Options("--size has to be at least 8"));
+    }
+    let connected = connect(&options.connect)?;
+    let stream = &connected.stream;
+    if options.connect.proto == Protocol::Tcp {
+        stream
+            .set_nodelay(true)
+            .map_err(WorkloadError::system("set TCP_NODELAY"))?;
+    }
+    let request = Request {
+        workload: Workload::Messages,
+        check: Check::Pattern,
+        block: options.size,
+        total: 0,
+        seed: options.connect.seed,
+        timeout_ms: options.connect.timeout_ms(),
+    };
+    begin(stream, &request)?;
+    let mut message = vec![0; options.size];
+    request.upward().fill(0, &mut message);
+    let start = Instant::now();
+    let end = start + Duration::from_secs(options.seconds.into());
+    let mut sent = 0_u64;
+    while Instant::now() < end {
+        // A look at the clock costs as much as a small write.
+        for _ in 0..32 {
+            stamp(&mut message, Some(sent));
+            write_all(stream, &message, sent * options.size as u64)?;
+            sent += 1;
+        }
+    }
+    stamp(&mut message, None);
+    write_all(stream, &message, sent * options.size as u64)?;
+    sent += 1;
+    finish(stream, sent * options.size as u64)?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(MessagesReport {
+        size: options.size,
+        messages: sent,
+        seconds,
+        messages_per_second: sent as f64 / seconds,
+        connection: connected.report,
+    })
+}

@@ -1,0 +1,379 @@
+//! One guest of a bed.
+
+use std::fs::File;
+use std::io::Cursor;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use guest_agent::{Hello, SpawnRequest};
+use serde_json::json;
+
+use crate::artefacts::CommandLog;
+use crate::command::{Cmd, DEFAULT_TIMEOUT, Job, Output};
+use crate::console::Console;
+use crate::control::Control;
+use crate::error::{Doing, Error, Result};
+use crate::link::{Link, setup_script};
+use crate::process::{Process, tail};
+use crate::qemu::{Machine, Vm};
+use crate::qmp::Qmp;
+use crate::sync::lock;
+
+/// How much of the logs to show with an error.
+const TAIL_LINES: usize = 25;
+
+/// How long a guest may take to turn itself off.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A guest: its machine, and what runs on it at the moment.
+#[derive(Debug)]
+pub struct Guest {
+    index: usize,
+    machine: Machine,
+    links: Vec<Link>,
+    boot_timeout: Duration,
+    allowed_splats: Arc<Mutex<Vec<String>>>,
+    witness: Arc<Witness>,
+    vm: Mutex<Option<Vm>>,
+}
+
+/// What can be said about a guest in which something went wrong.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    name: String,
+    console: Console,
+    qemu_log: std::path::PathBuf,
+    commands: Arc<CommandLog>,
+}
+
+impl Witness {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn commands(&self) -> &CommandLog {
+        &self.commands
+    }
+
+    /// Adds to an error what the guest's console and QEMU said last.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        if matches!(error, Error::Guest { .. } | Error::Command { .. }) {
+            return error;
+        }
+        let mut evidence = String::new();
+        for (what, text) in [
+            ("console", self.console.tail(TAIL_LINES)),
+            ("QEMU", tail(&self.qemu_log, TAIL_LINES)),
+        ] {
+            if !text.trim().is_empty() {
+                evidence.push_str(&format!("\n--- the end of {}'s {what} log\n", self.name));
+                evidence.push_str(text.trim_end());
+            }
+        }
+        Error::Guest {
+            guest: self.name.clone(),
+            source: Box::new(error),
+            evidence,
+        }
+    }
+}
+
+impl Guest {
+    pub(crate) fn new(
+        index: usize,
+        machine: Machine,
+        links: Vec<Link>,
+        boot_timeout: Duration,
+        commands: Arc<CommandLog>,
+        allowed_splats: Arc<Mutex<Vec<String>>>,
+    ) -> Self {
+        let witness = Arc::new(Witness {
+            name: machine.name.clone(),
+            console: Console::new(machine.console()),
+            qemu_log: machine.qemu_log(),
+            commands,
+        });
+        Self {
+            index,
+            machine,
+            links,
+            boot_timeout,
+            allowed_splats,
+            witness,
+            vm: Mutex::new(None),
+        }
+    }
+
+    /// Its name, which is its host name too.
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// Its number within the bed.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its serial console.
+    pub fn console(&self) -> &Console {
+        &self.witness.console
+    }
+
+    /// Runs a script with the guest's bash, for at most 60 seconds.
+    pub fn run(&self, script: &str) -> Result<Output> {
+        self.shell(script).run()
+    }
+
+    /// Starts a script with the guest's bash and lets it run.
+    pub fn spawn(&self, script: &str) -> Result<Job> {
+        self.shell(script).spawn()
+    }
+
+    /// A script for the guest's bash.
+    pub fn shell(&self, script: &str) -> Cmd {
+        self.command(["bash", "-c", script])
+    }
+
+    /// A program with its arguments.
+    pub fn command<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
+        Cmd {
+            control: self.control(),
+            witness: Arc::clone(&self.witness),
+            request: SpawnRequest {
+                argv: argv.into_iter().map(Into::into).collect(),
+                ..SpawnRequest::default()
+            },
+            input: Vec::new(),
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
+    /// Copies a file of the host into the guest, with its permissions.
+    pub fn put(&self, local: impl AsRef<Path>, path: &str) -> Result<()> {
+        let local = local.as_ref();
+        let doing = || format!("open {}", local.display());
+        let file = File::open(local).doing(doing)?;
+        let mode = file.metadata().doing(doing)?.permissions().mode() & 0o7777;
+        self.logged(&format!("put {path}"), || {
+            self.control()?.put(file, path, mode, DEFAULT_TIMEOUT)
+        })
+        .map(drop)
+    }
+
+    /// Writes a file in the guest.
+    pub fn put_bytes(&self, content: &[u8], path: &str, mode: u32) -> Result<()> {
+        self.logged(&format!("put {path}"), || {
+            self.control()?
+                .put(Cursor::new(content), path, mode, DEFAULT_TIMEOUT)
+        })
+        .map(drop)
+    }
+
+    /// Reads a file of the guest.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        self.logged(&format!("get {path}"), || {
+            self.control()?.get(path, DEFAULT_TIMEOUT)
+        })
+    }
+
+    /// Reads a text file of the guest, without white space at either end.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let content = self.get(path)?;
+        Ok(String::from_utf8_lossy(&content).trim().to_owned())
+    }
+
+    /// Who the guest's agent says it is; differs after every boot.
+    pub fn hello(&self) -> Result<Hello> {
+        self.explained(self.control()?.wait_boot(None, self.boot_timeout))
+    }
+
+    /// This guest's address on the link to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn addr(&self, peer: usize) -> Ipv4Addr {
+        self.link(peer).address(self.index)
+    }
+
+    /// This guest's IPv6 address on the link to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn addr_v6(&self, peer: usize) -> Ipv6Addr {
+        self.link(peer).address_v6(self.index)
+    }
+
+    /// The name of this guest's interface to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn interface(&self, peer: usize) -> String {
+        self.link(peer).interface()
+    }
+
+    fn link(&self, peer: usize) -> &Link {
+        self.links
+            .iter()
+            .find(|link| link.peer_of(self.index) == peer)
+            .unwrap_or_else(|| {
+                panic!(
+                    "guest {} has no link to guest number {peer}; does the bed have a mesh?",
+                    self.name()
+                )
+            })
+    }
+
+    /// Resets the machine as its reset button would, and waits until the guest is up again.
+    pub fn reset(&self) -> Result<()> {
+        let control = self.control()?;
+        let boot = self.hello()?.boot_id;
+        self.logged("system reset", || {
+            self.qmp()?.execute("system_reset", json!({}))?;
+            control.wait_boot(Some(&boot), self.boot_timeout)?;
+            self.bring_links_up()
+        })
+    }
+
+    /// Kills QEMU, as a crash of the host's process would.
+    pub fn kill(&self) -> Result<()> {
+        let vm = lock(&self.vm).take();
+        let vm = vm.ok_or_else(|| Error::NotRunning(self.name().to_owned()))?;
+        vm.process.kill();
+        Ok(())
+    }
+
+    /// Starts a new QEMU, after killing the old one if it still runs, and waits until the guest is up.
+    pub fn restart(&self) -> Result<()> {
+        self.logged("restart", || {
+            let _ = self.kill();
+            self.start()?;
+            self.wait_up()
+        })
+    }
+
+    /// Stops the guest's processors and devices.
+    pub fn pause(&self) -> Result<()> {
+        self.explained(self.qmp()?.execute("stop", json!({})).map(drop))
+    }
+
+    /// Lets the guest go on after [`Guest::pause`].
+    pub fn resume(&self) -> Result<()> {
+        self.explained(self.qmp()?.execute("cont", json!({})).map(drop))
+    }
+
+    /// Whether QEMU runs.
+    pub fn is_running(&self) -> bool {
+        self.process()
+            .is_ok_and(|process| process.status().is_none())
+    }
+
+    /// QEMU's monitor.
+    pub fn qmp(&self) -> Result<Arc<Qmp>> {
+        self.running(|vm| Arc::clone(&vm.qmp))
+    }
+
+    /// QEMU's process.
+    pub fn process(&self) -> Result<Arc<Process>> {
+        self.running(|vm| Arc::clone(&vm.process))
+    }
+
+    /// The conversation with the guest's agent.
+    pub fn control(&self) -> Result<Arc<Control>> {
+        self.running(|vm| Arc::clone(&vm.control))
+    }
+
+    /// What the kernel has complained about on the console, except what the bed allows.
+    pub fn splats(&self) -> Vec<String> {
+        self.console().splats(&lock(&self.allowed_splats))
+    }
+
+    /// Starts QEMU.
+    pub(crate) fn start(&self) -> Result<()> {
+        let vm = self.explained(self.machine.start())?;
+        *lock(&self.vm) = Some(vm);
+        Ok(())
+    }
+
+    /// Waits for the guest's agent and brings up what the harness owes the guest.
+    pub(crate) fn wait_up(&self) -> Result<()> {
+        let booted = || {
+            self.control()?.wait_boot(None, self.boot_timeout)?;
+            self.bring_links_up()
+        };
+        self.logged("boot", booted).map_err(|error| {
+            // If QEMU has ended, that is the reason.
+            let ended = self.process().and_then(|process| process.check());
+            ended.err().map_or(error, |ended| self.witness.explain(ended))
+        })
+    }
+
+    fn bring_links_up(&self) -> Result<()> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let script = setup_script(self.index, self.links.iter());
+        self.run(&script)?.check().map(drop)
+    }
+
+    /// Turns the guest off, if it runs.
+    pub(crate) fn power_off(&self) -> Result<()> {
+        let Ok(process) = self.process() else {
+            return Ok(());
+        };
+        self.logged("power off", || {
+            process.check()?;
+            self.resume()?;
+            self.control()?.power_off()?;
+            process.wait(POWER_OFF_TIMEOUT)
+        })
+        .map(drop)?;
+        lock(&self.vm).take();
+        Ok(())
+    }
+
+    /// An error if there were splats, or the agent has complained about the connection.
+    pub(crate) fn check(&self) -> Result<()> {
+        let splats = self.splats();
+        if !splats.is_empty() {
+            return Err(Error::Splats {
+                guest: self.name().to_owned(),
+                splats: splats.join("\n\n"),
+            });
+        }
+        let reports = self.control().map(|control| control.reports());
+        match reports.unwrap_or_default().into_iter().next() {
+            None => Ok(()),
+            Some(report) => Err(self.witness.explain(Error::Agent(report))),
+        }
+    }
+
+    fn running<R>(&self, get: impl FnOnce(&Vm) -> R) -> Result<R> {
+        lock(&self.vm)
+            .as_ref()
+            .map(get)
+            .ok_or_else(|| Error::NotRunning(self.name().to_owned()))
+    }
+
+    fn explained<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| self.witness.explain(error))
+    }
+
+    fn logged<T>(&self, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begin = Instant::now();
+        let result = act();
+        let outcome = match &result {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.witness
+            .commands()
+            .add(self.name(), what, &outcome, begin.elapsed(), "");
+        self.explained(result)
+    }
+}

@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# What the demonstration and the tests both need: image, guest driver, programs.
+
+# Where the image build keeps its results; the same choice as images/lib.sh.
+prepare_cache() { printf '%s\n' "${GUEST_CACHE:-$REPO/.cache}"; }
+
+# image_field FILE FIELD: a field of an image description.
+image_field() { sed -n 's/^ *"'"$2"'": *"\([^"]*\)".*/\1/p' "$1"; }
+
+# A Rust toolchain is the one thing that is asked for.
+prepare_toolchain() {
+  if ! have cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH=$HOME/.cargo/bin:$PATH; fi
+  have cargo || die "there is no Rust toolchain" "install one with rustup, or put cargo in PATH"
+}
+
+# prepare_image [--debug]: kernel, root file system, QEMU.
+prepare_image() {
+  "$REPO/images/build" "$@" || exit 1
+}
+
+# prepare_driver IMAGE-DESCRIPTION: the guest driver for that kernel, where the harness looks for it.
+prepare_driver() {
+  local cache release build
+  cache=$(prepare_cache)
+  release=$(image_field "$1" kernel_release)
+  build=$(image_field "$1" kernel_build)
+  "$REPO/guest-tests/driver/build" "$cache/$build" "$cache/driver/$release" ||
+    die "the guest driver does not build for $release" "see the lines above"
+}
+
+cargo_probe() { grep -aE '^ *(Compiling|Downloading|Finished)' "$1" 2>/dev/null | tail -n 1 | sed 's/^ *//' | cut -c 1-50; }
+
+# prepare_programs: daemon, guest agent, guest tool, demonstration.
+prepare_programs() {
+  # Straight through when it takes no time; with progress when it does.
+  run_job "programs" "$(prepare_cache)/logs/cargo-build.log" cargo_probe \
+    cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
+}
