@@ -24,6 +24,12 @@ version_at_least() {
 marker() { printf '== %s\n' "$*"; }
 last_marker() { grep -a '^== ' "$1" 2>/dev/null | tail -n 1 | cut -c 4-; }
 
+# replace FILE: with stdin, in one go; whoever reads it sees the old or the new.
+replace() {
+  cat >"$1.partial.$$"
+  mv "$1.partial.$$" "$1"
+}
+
 # A directory is built as X.partial.PID and renamed to X when complete, so X is
 # either absent or whole.
 partial_begin() {

@@ -47,9 +47,7 @@ impl Artefacts {
         fs::create_dir_all(&sockets).doing(|| format!("create {}", sockets.display()))?;
         let lock_file = sockets.join(LOCK_NAME);
         let in_use = File::create(&lock_file).doing(|| format!("create {}", lock_file.display()))?;
-        in_use
-            .lock()
-            .doing(|| format!("lock {}", lock_file.display()))?;
+        in_use.lock().doing(|| format!("lock {}", lock_file.display()))?;
         interrupt::remember_directory(sockets.clone());
 
         let commands = Arc::new(CommandLog::create(&directory.join("commands.log"))?);
@@ -91,11 +89,7 @@ impl Drop for Artefacts {
         if self.succeeded.load(Ordering::Relaxed) && !keep {
             let _ = fs::remove_dir_all(&self.directory);
         } else {
-            eprintln!(
-                "the logs of test bed {} are in {}",
-                self.name,
-                self.directory.display()
-            );
+            eprintln!("the logs of test bed {} are in {}", self.name, self.directory.display());
         }
     }
 }
@@ -146,14 +140,7 @@ impl CommandLog {
     }
 
     /// Adds one entry: what was done in `guest`, how it ended, what it printed.
-    pub(crate) fn add(
-        &self,
-        guest: &str,
-        what: &str,
-        outcome: &str,
-        took: Duration,
-        output: &str,
-    ) {
+    pub(crate) fn add(&self, guest: &str, what: &str, outcome: &str, took: Duration, output: &str) {
         let mut entry = format!(
             "[{:9.3}] {guest}: {what}\n            {outcome} after {:.3} s\n",
             self.begin.elapsed().as_secs_f64(),

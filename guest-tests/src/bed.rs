@@ -169,17 +169,13 @@ impl Builder {
         files.extend(self.shared.iter().cloned());
         for file in files {
             let to = share.join(file.file_name().unwrap_or_default());
-            fs::copy(&file, &to)
-                .doing(|| format!("copy {} to {}", file.display(), to.display()))?;
+            fs::copy(&file, &to).doing(|| format!("copy {} to {}", file.display(), to.display()))?;
         }
         Ok(())
     }
 
     fn make_guests(&self, image: &Arc<Image>, place: &Place, bed: &Testbed) -> Vec<Guest> {
-        let links = self
-            .mtu
-            .map(|mtu| Link::mesh(self.guests, mtu))
-            .unwrap_or_default();
+        let links = self.mtu.map(|mtu| Link::mesh(self.guests, mtu)).unwrap_or_default();
         let (memory_mib, boot_timeout) = if self.debug_kernel {
             (2048, Duration::from_secs(300))
         } else {
@@ -187,19 +183,11 @@ impl Builder {
         };
         (0..self.guests)
             .map(|index| {
-                let links: Vec<Link> = links
-                    .iter()
-                    .filter(|link| link.has(index))
-                    .cloned()
-                    .collect();
+                let links: Vec<Link> = links.iter().filter(|link| link.has(index)).cloned().collect();
                 let device_args = links
                     .iter()
                     .flat_map(|link| link.qemu_args(index, &place.sockets))
-                    .chain(
-                        self.devices
-                            .iter()
-                            .flat_map(|device| device.qemu_args(index, place)),
-                    )
+                    .chain(self.devices.iter().flat_map(|device| device.qemu_args(index, place)))
                     .chain(self.qemu_args.iter().cloned())
                     .collect();
                 let machine = Machine {
@@ -310,9 +298,7 @@ impl Testbed {
     /// The daemon of a device, by the device's name.
     pub fn daemon_of(&self, device: &str) -> Option<&Daemon> {
         let mut daemons = self.daemons.iter();
-        daemons
-            .find(|(name, _)| name == device)
-            .map(|(_, daemon)| daemon)
+        daemons.find(|(name, _)| name == device).map(|(_, daemon)| daemon)
     }
 
     /// Where the bed's logs are.

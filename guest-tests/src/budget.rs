@@ -22,12 +22,7 @@ pub struct Budget {
 impl Budget {
     /// Takes `wanted` of the `total` tokens in `directory`; all of them if that is fewer, so that a bed with more guests than the host
     /// has processors runs, but alone.
-    pub fn acquire(
-        directory: &Path,
-        total: usize,
-        wanted: usize,
-        timeout: Duration,
-    ) -> Result<Self> {
+    pub fn acquire(directory: &Path, total: usize, wanted: usize, timeout: Duration) -> Result<Self> {
         fs::create_dir_all(directory).doing(|| format!("create {}", directory.display()))?;
         let deadline = Deadline::after(timeout);
         // One taker at a time, or two could hold half of what each needs for ever.

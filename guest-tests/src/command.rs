@@ -15,10 +15,10 @@ use crate::guest::Witness;
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a command that was killed may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How much of a command's output goes into the command log.
-const LOGGED_OUTPUT: usize = 16 * 1024;
+const LOGGED_OUTPUT: usize = 4 * 1024;
 
 const SIGKILL: i32 = 9;
 
@@ -29,6 +29,7 @@ pub struct Cmd {
     pub(crate) control: Result<Arc<Control>>,
     pub(crate) witness: Arc<Witness>,
     pub(crate) request: SpawnRequest,
+    pub(crate) called: Option<String>,
     pub(crate) input: Vec<u8>,
     pub(crate) timeout: Duration,
 }
@@ -37,6 +38,12 @@ impl Cmd {
     /// How long [`Cmd::run`] lets it run; 60 seconds unless told otherwise.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// What messages and the command log call it, instead of its text.
+    pub fn called(mut self, name: impl Into<String>) -> Self {
+        self.called = Some(name.into());
         self
     }
 
@@ -87,7 +94,7 @@ impl Cmd {
     }
 
     fn start(self) -> Result<Job> {
-        let command = describe(&self.request.argv);
+        let command = self.called.unwrap_or_else(|| describe(&self.request.argv));
         let begin = Instant::now();
         let channel = self
             .control
@@ -129,9 +136,7 @@ impl Job {
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        self.channel
-            .look(|state| state.end.is_some())
-            .unwrap_or(true)
+        self.channel.look(|state| state.end.is_some()).unwrap_or(true)
     }
 
     /// Sends a signal to its process group.

@@ -40,8 +40,7 @@ impl Daemon {
         let deadline = Deadline::after(LISTEN_TIMEOUT);
         let mut missing: Vec<&PathBuf> = sockets.iter().chain(&stats_socket).collect();
         loop {
-            let table = fs::read_to_string("/proc/net/unix")
-                .doing(|| "read /proc/net/unix".to_owned())?;
+            let table = fs::read_to_string("/proc/net/unix").doing(|| "read /proc/net/unix".to_owned())?;
             missing.retain(|path| !is_listening(&table, path));
             let Some(path) = missing.first() else { break };
             process.check()?;
@@ -50,10 +49,7 @@ impl Daemon {
             }
             thread::sleep(LOOK_AGAIN);
         }
-        Ok(Self {
-            process,
-            stats_socket,
-        })
+        Ok(Self { process, stats_socket })
     }
 
     /// Whether it still runs.
@@ -85,9 +81,7 @@ impl Daemon {
         };
         let doing = || format!("read the statistics of {name} from {}", path.display());
         let stream = UnixStream::connect(path).doing(doing)?;
-        stream
-            .set_read_timeout(Some(STATS_TIMEOUT))
-            .doing(doing)?;
+        stream.set_read_timeout(Some(STATS_TIMEOUT)).doing(doing)?;
         // The first value is the answer, whether or not the daemon then closes the connection.
         let mut deserializer = serde_json::Deserializer::from_reader(stream);
         Value::deserialize(&mut deserializer)
@@ -151,7 +145,10 @@ mod tests {
         let missing = [PathBuf::from("/no/such/socket")];
         let error = Daemon::start("the daemon", command, &log, &missing, None).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("no such flag") && text.contains("exit status: 2"), "{text}");
+        assert!(
+            text.contains("no such flag") && text.contains("exit status: 2"),
+            "{text}"
+        );
         fs::remove_file(log).unwrap();
     }
 }

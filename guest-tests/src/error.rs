@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -66,7 +67,9 @@ pub enum Error {
         stderr: String,
     },
     /// A command in a guest took too long and was killed.
-    #[error("`{command}` still ran after {after:?} and was killed\n--- stdout so far\n{stdout}--- stderr so far\n{stderr}---")]
+    #[error(
+        "`{command}` still ran after {after:?} and was killed\n--- stdout so far\n{stdout}--- stderr so far\n{stderr}---"
+    )]
     CommandTimeout {
         /// The command.
         command: String,
@@ -126,12 +129,12 @@ pub enum Error {
         line: String,
     },
     /// Something about one guest, with what may explain it.
-    #[error("guest {guest}: {source}{evidence}")]
+    #[error("guest {guest}: {}{evidence}", chain(.error))]
     Guest {
         /// The guest's name.
         guest: String,
         /// What went wrong.
-        source: Box<Error>,
+        error: Box<Error>,
         /// The end of its console, and of QEMU's log if there is one.
         evidence: String,
     },
@@ -139,19 +142,19 @@ pub enum Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        // Display of `Guest` contains its source already.
-        let inner = match self {
-            Self::Guest { source, .. } => source.as_ref(),
-            other => other,
-        };
-        let mut cause = std::error::Error::source(inner);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        f.write_str(&chain(self))
     }
+}
+
+/// An error with its causes.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// Says what an I/O error was about.

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Cursor;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,8 @@ pub struct Guest {
 pub(crate) struct Witness {
     name: String,
     console: Console,
-    qemu_log: std::path::PathBuf,
+    qemu_log: PathBuf,
+    qemu: Mutex<Option<Arc<Process>>>,
     commands: Arc<CommandLog>,
 }
 
@@ -64,6 +66,9 @@ impl Witness {
             return error;
         }
         let mut evidence = String::new();
+        if let Some(status) = self.qemu_end(&error) {
+            evidence.push_str(&format!("\n--- {}'s QEMU has ended: {status}", self.name));
+        }
         for (what, text) in [
             ("console", self.console.tail(TAIL_LINES)),
             ("QEMU", tail(&self.qemu_log, TAIL_LINES)),
@@ -75,9 +80,21 @@ impl Witness {
         }
         Error::Guest {
             guest: self.name.clone(),
-            source: Box::new(error),
+            error: Box::new(error),
             evidence,
         }
+    }
+}
+
+impl Witness {
+    /// How QEMU ended, if it has.
+    fn qemu_end(&self, error: &Error) -> Option<ExitStatus> {
+        let process = lock(&self.qemu).clone()?;
+        // Its connections may close a little before it is gone.
+        if matches!(error, Error::Lost { .. }) {
+            let _ = process.wait(Duration::from_millis(300));
+        }
+        process.status()
     }
 }
 
@@ -94,6 +111,7 @@ impl Guest {
             name: machine.name.clone(),
             console: Console::new(machine.console()),
             qemu_log: machine.qemu_log(),
+            qemu: Mutex::new(None),
             commands,
         });
         Self {
@@ -146,6 +164,7 @@ impl Guest {
                 argv: argv.into_iter().map(Into::into).collect(),
                 ..SpawnRequest::default()
             },
+            called: None,
             input: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
         }
@@ -166,17 +185,14 @@ impl Guest {
     /// Writes a file in the guest.
     pub fn put_bytes(&self, content: &[u8], path: &str, mode: u32) -> Result<()> {
         self.logged(&format!("put {path}"), || {
-            self.control()?
-                .put(Cursor::new(content), path, mode, DEFAULT_TIMEOUT)
+            self.control()?.put(Cursor::new(content), path, mode, DEFAULT_TIMEOUT)
         })
         .map(drop)
     }
 
     /// Reads a file of the guest.
     pub fn get(&self, path: &str) -> Result<Vec<u8>> {
-        self.logged(&format!("get {path}"), || {
-            self.control()?.get(path, DEFAULT_TIMEOUT)
-        })
+        self.logged(&format!("get {path}"), || self.control()?.get(path, DEFAULT_TIMEOUT))
     }
 
     /// Reads a text file of the guest, without white space at either end.
@@ -269,8 +285,7 @@ impl Guest {
 
     /// Whether QEMU runs.
     pub fn is_running(&self) -> bool {
-        self.process()
-            .is_ok_and(|process| process.status().is_none())
+        self.process().is_ok_and(|process| process.status().is_none())
     }
 
     /// QEMU's monitor.
@@ -296,6 +311,7 @@ impl Guest {
     /// Starts QEMU.
     pub(crate) fn start(&self) -> Result<()> {
         let vm = self.explained(self.machine.start())?;
+        *lock(&self.witness.qemu) = Some(Arc::clone(&vm.process));
         *lock(&self.vm) = Some(vm);
         Ok(())
     }
@@ -318,7 +334,8 @@ impl Guest {
             return Ok(());
         }
         let script = setup_script(self.index, self.links.iter());
-        self.run(&script)?.check().map(drop)
+        let command = self.shell(&script).called("bring up the links");
+        command.run()?.check().map(drop)
     }
 
     /// Turns the guest off, if it runs.

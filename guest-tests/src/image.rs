@@ -6,7 +6,7 @@ use std::{env, fs};
 use serde::Deserialize;
 
 use crate::error::{Doing, Error, Result};
-use crate::locate::{existing, workspace_dir};
+use crate::locate::{cache_dir, existing};
 
 /// How QEMU executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -74,10 +74,7 @@ impl Image {
 }
 
 fn locate(variable: &str, name: &str) -> PathBuf {
-    env::var_os(variable).map_or_else(
-        || workspace_dir().join(".cache").join(name),
-        PathBuf::from,
-    )
+    env::var_os(variable).map_or_else(|| cache_dir().join(name), PathBuf::from)
 }
 
 #[cfg(test)]
@@ -99,7 +96,10 @@ mod tests {
         )
         .unwrap();
         let error = Image::from_json(&json).unwrap_err().to_string();
-        assert!(error.contains("rootfs.img") && error.contains("images/build"), "{error}");
+        assert!(
+            error.contains("rootfs.img") && error.contains("images/build"),
+            "{error}"
+        );
         fs::write(dir.join("rootfs.img"), "").unwrap();
         let image = Image::from_json(&json).unwrap();
         assert_eq!(image.kernel, dir.join("k/bzImage"));

@@ -30,9 +30,7 @@ pub(crate) fn remember_child(child: &Arc<Mutex<Child>>) {
 /// Removes `directory` if this process is interrupted.
 pub(crate) fn remember_directory(directory: PathBuf) {
     install_handler();
-    lock(&DIRECTORIES)
-        .get_or_insert_default()
-        .insert(directory);
+    lock(&DIRECTORIES).get_or_insert_default().insert(directory);
 }
 
 /// Undoes [`remember_directory`].

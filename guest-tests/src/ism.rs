@@ -65,9 +65,7 @@ impl Device for IsmOptions {
     }
 
     fn start(&self, place: &Place) -> Result<Option<Daemon>> {
-        let sockets: Vec<PathBuf> = (0..place.guests())
-            .map(|guest| socket(guest, place))
-            .collect();
+        let sockets: Vec<PathBuf> = (0..place.guests()).map(|guest| socket(guest, place)).collect();
         let stats = place.sockets().join("ism-stats");
         let mut command = Command::new(binary("vhost-ism", Some("VHOST_ISM"))?);
         for path in &sockets {

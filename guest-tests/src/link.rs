@@ -105,7 +105,7 @@ pub(crate) fn setup_script<'a>(guest: usize, links: impl Iterator<Item = &'a Lin
         \x20 done\n\
         \x20 echo \"there is no interface with address $1\" >&2; return 1\n\
         }\n"
-        .to_owned();
+    .to_owned();
     for link in links {
         script.push_str(&link.setup(guest));
     }

@@ -11,6 +11,11 @@ pub fn workspace_dir() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
+/// Where the image build and the driver build keep their results: GUEST_CACHE, or `.cache` in the source tree.
+pub(crate) fn cache_dir() -> PathBuf {
+    env::var_os("GUEST_CACHE").map_or_else(|| workspace_dir().join(".cache"), PathBuf::from)
+}
+
 /// The directory with the binaries of the running executable's profile, such as `target/debug`.
 fn profile_dir() -> Option<PathBuf> {
     let exe = env::current_exe().ok()?;
@@ -36,8 +41,14 @@ pub fn target_dir() -> PathBuf {
 
 /// A binary of this workspace: from the environment variable `variable`, else of the running executable's profile, else of another.
 pub(crate) fn binary(name: &str, variable: Option<&str>) -> Result<PathBuf> {
-    let hint = || format!("build it with `cargo build --workspace`, or run `scripts/test`, which does{}",
-        variable.map(|variable| format!("; or set {variable}")).unwrap_or_default());
+    let hint = || {
+        format!(
+            "build it with `cargo build --workspace`, or run `scripts/test`, which does{}",
+            variable
+                .map(|variable| format!("; or set {variable}"))
+                .unwrap_or_default()
+        )
+    };
     if let Some(path) = variable.and_then(env::var_os).map(PathBuf::from) {
         return existing(name, path, &hint());
     }
@@ -56,12 +67,7 @@ pub(crate) fn binary(name: &str, variable: Option<&str>) -> Result<PathBuf> {
 /// The guest driver built for a kernel release.
 pub(crate) fn driver(kernel_release: &str) -> Result<PathBuf> {
     let path = env::var_os("VIRTIO_ISM_KO").map_or_else(
-        || {
-            workspace_dir()
-                .join(".cache/driver")
-                .join(kernel_release)
-                .join("virtio_ism.ko")
-        },
+        || cache_dir().join("driver").join(kernel_release).join("virtio_ism.ko"),
         PathBuf::from,
     );
     let hint = "`scripts/test` and `scripts/demo` build it; or set VIRTIO_ISM_KO";

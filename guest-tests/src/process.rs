@@ -15,9 +15,7 @@ use std::{io, process, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, set_parent_process_death_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, set_parent_process_death_signal};
 
 use crate::deadline::Deadline;
 use crate::error::{Doing, Error, Result};
@@ -36,12 +34,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with both output streams appended to `log`; it inherits the file descriptors in `inherit`.
-    pub(crate) fn spawn(
-        name: &str,
-        mut command: Command,
-        log: &Path,
-        inherit: Vec<OwnedFd>,
-    ) -> Result<Self> {
+    pub(crate) fn spawn(name: &str, mut command: Command, log: &Path, inherit: Vec<OwnedFd>) -> Result<Self> {
         let open_log = || {
             File::options()
                 .create(true)
@@ -217,16 +210,10 @@ mod tests {
     fn shell(script: &str) -> (Process, PathBuf) {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let log = std::env::temp_dir().join(format!(
-            "guest-tests-process-{}-{number}",
-            process::id()
-        ));
+        let log = std::env::temp_dir().join(format!("guest-tests-process-{}-{number}", process::id()));
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        (
-            Process::spawn("the shell", command, &log, Vec::new()).unwrap(),
-            log,
-        )
+        (Process::spawn("the shell", command, &log, Vec::new()).unwrap(), log)
     }
 
     #[test]

@@ -96,8 +96,7 @@ impl Machine {
         let path = self.sockets.join(format!("{}-{what}", self.name));
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).doing(|| format!("bind {}", path.display()))?;
-        let stream =
-            UnixStream::connect(&path).doing(|| format!("connect to {}", path.display()))?;
+        let stream = UnixStream::connect(&path).doing(|| format!("connect to {}", path.display()))?;
         Ok((listener.into(), stream))
     }
 
@@ -121,10 +120,7 @@ impl Machine {
         args.option("-m", format!("{}M", self.memory_mib));
         args.option(
             "-object",
-            format!(
-                "memory-backend-memfd,id=memory,size={}M,share=on",
-                self.memory_mib
-            ),
+            format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib),
         );
 
         args.option("-kernel", self.image.kernel.display().to_string());
@@ -132,10 +128,7 @@ impl Machine {
         for (id, image) in [("root", &self.image.rootfs), ("modules", &self.image.modules)] {
             args.option(
                 "-drive",
-                format!(
-                    "if=none,id={id},format=raw,readonly=on,file={}",
-                    escape(image)
-                ),
+                format!("if=none,id={id},format=raw,readonly=on,file={}", escape(image)),
             );
             args.option("-device", format!("virtio-blk-pci,drive={id}"));
         }
@@ -153,11 +146,8 @@ impl Machine {
             format!("file,id=console,append=on,path={}", escape(&self.console())),
         );
         args.option("-serial", "chardev:console");
-        args.option(
-            "-chardev",
-            format!("socket,id=qmp,server=on,wait=off,fd={qmp_fd}"),
-        );
-        args.option("-mon", "chardev=qmp,mode=control");
+        args.option("-chardev", format!("socket,id=qmp,server=on,wait=off,fd={qmp_fd}"));
+        args.option("-object", "monitor-qmp,id=monitor,chardev=qmp");
         args.option(
             "-chardev",
             format!("socket,id=control,server=on,wait=off,fd={control_fd}"),
@@ -165,10 +155,7 @@ impl Machine {
         args.option("-device", "virtio-serial-pci");
         args.option(
             "-device",
-            format!(
-                "virtserialport,chardev=control,name={}",
-                guest_agent::PORT_NAME
-            ),
+            format!("virtserialport,chardev=control,name={}", guest_agent::PORT_NAME),
         );
         args.option("-object", "rng-builtin,id=rng");
         args.option("-device", "virtio-rng-pci,rng=rng");

@@ -94,9 +94,7 @@ impl Qmp {
             writer: Mutex::new(stream),
         };
         let deadline = Deadline::after(ANSWER_TIMEOUT);
-        qmp.wait("QEMU's greeting", deadline, |state| {
-            state.greeted.then_some(())
-        })?;
+        qmp.wait("QEMU's greeting", deadline, |state| state.greeted.then_some(()))?;
         qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
@@ -148,12 +146,7 @@ impl Qmp {
         })
     }
 
-    fn wait<R>(
-        &self,
-        what: &str,
-        deadline: Deadline,
-        mut look: impl FnMut(&mut State) -> Option<R>,
-    ) -> Result<R> {
+    fn wait<R>(&self, what: &str, deadline: Deadline, mut look: impl FnMut(&mut State) -> Option<R>) -> Result<R> {
         let found = wait_for(&self.shared.state, &self.shared.changed, deadline, |state| {
             match look(state) {
                 Some(found) => Some(Some(found)),
@@ -267,10 +260,7 @@ mod tests {
         let qmp = Qmp::new(stream, &trace).unwrap();
         assert_eq!(qmp.execute("x", json!({"a": 1})).unwrap(), json!(42));
         qmp.wait_event("STOP", 0, Duration::from_secs(5)).unwrap();
-        assert!(
-            qmp.wait_event("STOP", 2, Duration::from_millis(20))
-                .is_err()
-        );
+        assert!(qmp.wait_event("STOP", 2, Duration::from_millis(20)).is_err());
         let error = qmp.execute("device_del", json!({})).unwrap_err();
         assert!(error.to_string().contains("no such device"), "{error}");
         // QEMU is gone now.

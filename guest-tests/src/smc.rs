@@ -49,7 +49,11 @@ impl SmcOptions {
 impl Guest {
     /// Sets SMC up in this guest; needed again after each reboot.
     pub fn smc_up(&self, options: &SmcOptions) -> Result<()> {
-        self.run(&options.script())?.check().map(drop)
+        self.shell(&options.script())
+            .called("set up SMC")
+            .run()?
+            .check()
+            .map(drop)
     }
 }
 

@@ -87,9 +87,7 @@ fn message(line: &str) -> Option<&str> {
     let mut rest = line;
     while let Some(open) = rest.find('[') {
         rest = &rest[open + 1..];
-        let Some((stamp, after)) = rest.split_once(']') else {
-            return None;
-        };
+        let (stamp, after) = rest.split_once(']')?;
         let digits = stamp.trim_start();
         if let Some((seconds, fraction)) = digits.split_once('.')
             && !seconds.is_empty()

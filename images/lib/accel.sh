@@ -22,8 +22,7 @@ accel_detect() {
     step "trying a guest under KVM (at most 20 s, once)"
     accel_try kvm 20 && answer=kvm
     mkdir -p "$CACHE/accel"
-    echo "$answer" >"$file.partial.$$"
-    mv "$file.partial.$$" "$file"
+    echo "$answer" | replace "$file"
   fi
   cat "$file"
 }

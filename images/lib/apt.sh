@@ -12,10 +12,11 @@ host_proxy() {
   echo "$proxy"
 }
 
+# Stages run side by side: replace, as another one's apt may be reading.
 apt_setup() {
   mkdir -p "$APT_DIR"/{etc/preferences.d,state/lists/partial,cache}
   : >"$APT_DIR/state/status"
-  cat >"$APT_DIR/etc/guest.sources" <<SOURCES
+  replace "$APT_DIR/etc/guest.sources" <<SOURCES
 Types: deb
 URIs: $MIRROR
 Suites: trixie trixie-updates trixie-backports
@@ -25,7 +26,7 @@ Signed-By: $(keyring_path)
 SOURCES
   local proxy
   proxy=$(host_proxy)
-  cat >"$APT_DIR/apt.conf" <<CONF
+  replace "$APT_DIR/apt.conf" <<CONF
 Dir::Etc "$APT_DIR/etc";
 Dir::Etc::Parts "/dev/null";
 Dir::Etc::Main "/dev/null";
@@ -53,7 +54,7 @@ CONF
 
 # Package lists, fetched once per cache; images/build --update removes lists.ok.
 apt_lists() {
-  # Stages run side by side; the second one finds the lists there.
+  # The second stage finds the lists there.
   exec 8>>"$APT_DIR/lists.lock"
   flock 8
   if [[ ! -e $APT_DIR/lists.ok ]]; then
@@ -83,7 +84,8 @@ apt_closure() {
   why=$(apt-get -qq -s install "$@" 2>&1 >/dev/null) ||
     die "apt cannot resolve the package list: $(sed -n '/^E: /{s///p;q}' <<<"$why")"
   marker "downloading packages"
-  apt-get -q -y -d -o Dir::Cache::Archives="$debs" install "$@" ||
+  # Stages run side by side, and apt does not wait for its own lock.
+  flock "$APT_DIR/lock" apt-get -q -y -d -o Dir::Cache::Archives="$debs" install "$@" ||
     die "package download failed" "check the network and run it again"
   marker "unpacking packages"
   for deb in "$debs"/*.deb; do

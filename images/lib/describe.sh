@@ -26,12 +26,6 @@ JSON
   step "$CACHE/image$suffix.json: kernel $(cat "$kernel/out/release"), QEMU $(cat "$qemu/version"), $accel"
 }
 
-# replace FILE: with stdin, in one go.
-replace() {
-  cat >"$1.partial.$$"
-  mv "$1.partial.$$" "$1"
-}
-
 # "name version sha256" lines as a JSON array.
 package_array() {
   awk 'BEGIN { printf "[" }

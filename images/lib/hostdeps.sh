@@ -42,6 +42,8 @@ host_checks() {
   if ! have apt-get || ! have dpkg-query; then
     die "apt-get not found" "the image build needs a Debian 12 or 13 system"
   fi
+  [[ $CACHE != *[[:space:]:]* ]] ||
+    die "the kernel's make does not take a space or colon in $CACHE" "set GUEST_CACHE to another directory"
   ((EUID == 0)) || die "not running as root" "run it as root (it unpacks packages with their owners)"
 }
 

@@ -4,8 +4,8 @@
 # Layout below $CACHE/kernel:
 #   source              file: "PACKAGE VERSION SHA256" that was resolved
 #   src-VERSION/        unpacked source, whole or absent
-#   KEY/build/          O= tree; kept, out-of-tree modules build against it
-#   KEY/out/            bzImage, modules.ext4, release; whole or absent
+#   FLAVOUR-KEY/build/  O= tree; kept, out-of-tree modules build against it
+#   FLAVOUR-KEY/out/    bzImage, modules.ext4, release; whole or absent
 #
 # The O= tree is not renamed when complete, as it contains its own path. kbuild
 # resumes it after a kill; only out/ says that it is done.

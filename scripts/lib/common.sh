@@ -93,7 +93,7 @@ jobs_wait() {
         sep=" | "
       done
       if ((COMMON_TTY)); then
-        printf '\r\e[K    %.*s' $((${COLUMNS:-100} - 6)) "$line" >&2
+        printf '\r\e[K    %.*s' $((${COLUMNS:-80} - 6)) "$line" >&2
       else
         note "$line"
         last=$SECONDS

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guest_agent::frame::Frame;
+use guest_agent::frame::{Frame, PREAMBLE};
 use guest_agent::{Exit, Reply};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -169,13 +169,14 @@ impl Outbox {
         (Self(sender), receiver)
     }
 
+    /// Queues what ends a frame that an earlier boot has left unfinished.
+    pub fn send_preamble(&self) {
+        let _ = self.0.send(vec![0; PREAMBLE]);
+    }
+
     /// Queues a reply.
     pub fn send(&self, epoch: u32, channel: u32, body: Reply) {
-        let frame = Frame {
-            epoch,
-            channel,
-            body,
-        };
+        let frame = Frame { epoch, channel, body };
         let _ = self.0.send(frame.encode());
     }
 }

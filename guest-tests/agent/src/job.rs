@@ -15,17 +15,10 @@ use crate::channel::{Channel, Event, Inbox, Mailbox};
 use crate::reaper::Children;
 
 /// Search path of a guest whose `/init` set none; the harness's own tools come last.
-const DEFAULT_PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/host";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/host";
 
 /// Runs a command to its end.
-pub fn run(
-    request: &SpawnRequest,
-    channel: Channel,
-    inbox: Inbox,
-    mailbox: Mailbox,
-    children: &Children,
-) {
+pub fn run(request: &SpawnRequest, channel: Channel, inbox: Inbox, mailbox: Mailbox, children: &Children) {
     let job = match Job::start(request, mailbox, children) {
         Ok(job) => job,
         Err(error) => {
@@ -69,17 +62,14 @@ enum Piece {
 
 impl Job {
     fn start(request: &SpawnRequest, mailbox: Mailbox, children: &Children) -> io::Result<Self> {
-        let (program, arguments) = request.argv.split_first().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the command line is empty")
-        })?;
+        let (program, arguments) = request
+            .argv
+            .split_first()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command line is empty"))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .stdin(if request.stdin {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(if request.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A group of its own, so that a signal reaches everything a shell has started for it.
@@ -156,10 +146,7 @@ impl Job {
             Event::Signal(number) => {
                 let sent = match Signal::from_named_raw(number) {
                     Some(signal) => children.signal(self.pid, signal),
-                    None => Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "there is no such signal",
-                    )),
+                    None => Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal")),
                 };
                 if let Err(error) = sent {
                     eprintln!("guest-agent: signal {number} for {:?}: {error}", self.pid);
@@ -263,17 +250,11 @@ impl<P: Read + AsFd> Output<P> {
 
 /// Whether all that the command itself wrote has been read.
 fn is_drained<P>(output: &Option<Output<P>>) -> bool {
-    output
-        .as_ref()
-        .is_none_or(|output| output.left == Some(0))
+    output.as_ref().is_none_or(|output| output.left == Some(0))
 }
 
 /// Sends what a pipe holds, as far as `credit` goes. Returns how much that was.
-fn forward<P: Read + AsFd>(
-    output: &mut Option<Output<P>>,
-    credit: usize,
-    mut send: impl FnMut(Vec<u8>),
-) -> usize {
+fn forward<P: Read + AsFd>(output: &mut Option<Output<P>>, credit: usize, mut send: impl FnMut(Vec<u8>)) -> usize {
     let mut sent = 0;
     while let Some(pipe) = output
         && sent < credit
@@ -308,10 +289,7 @@ fn discard(mut stdout: Option<ChildStdout>, mut stderr: Option<ChildStderr>) {
     loop {
         step(&mut stdout);
         step(&mut stderr);
-        let pipes: [Option<BorrowedFd<'_>>; 2] = [
-            stdout.as_ref().map(AsFd::as_fd),
-            stderr.as_ref().map(AsFd::as_fd),
-        ];
+        let pipes: [Option<BorrowedFd<'_>>; 2] = [stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
         let mut fds: Vec<PollFd<'_>> = pipes
             .into_iter()
             .flatten()

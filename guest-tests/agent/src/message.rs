@@ -333,9 +333,6 @@ mod tests {
             Request::parse(kind::GET, &[0xff]),
             Err(BadBody::Malformed { .. })
         ));
-        assert_eq!(
-            Request::parse(kind::EXIT, &[]),
-            Err(BadBody::UnknownKind(kind::EXIT))
-        );
+        assert_eq!(Request::parse(kind::EXIT, &[]), Err(BadBody::UnknownKind(kind::EXIT)));
     }
 }

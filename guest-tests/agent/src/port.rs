@@ -97,9 +97,7 @@ impl Port {
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Serial(file) => (&*file).write_all(bytes),
-            Self::Socket {
-                current, changed, ..
-            } => {
+            Self::Socket { current, changed, .. } => {
                 let guard = current.lock().unwrap_or_else(PoisonError::into_inner);
                 let guard = changed
                     .wait_while(guard, |stream| stream.is_none())
@@ -132,10 +130,7 @@ fn find_serial() -> io::Result<Option<PathBuf>> {
 fn wait_while_hung_up(file: &File) {
     loop {
         let mut fds = [PollFd::new(file, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         if poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().contains(PollFlags::HUP) {
             return;
         }

@@ -7,9 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use guest_agent::Exit;
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, wait, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, wait, waitid};
 
 use crate::channel::{Event, Mailbox};
 

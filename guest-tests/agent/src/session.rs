@@ -44,6 +44,7 @@ impl Session {
 
     /// Serves requests for as long as the machine runs.
     pub fn serve_forever(mut self) -> ! {
+        self.outbox.send_preamble();
         self.outbox.send(0, 0, Reply::Booted(hello(0)));
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -71,13 +72,11 @@ impl Session {
         eprintln!("guest-agent: {error}");
         match error {
             FrameError::Body { epoch, channel, .. } if *epoch == self.epoch => {
-                self.outbox
-                    .send(self.epoch, *channel, Reply::Error(error.to_string()));
+                self.outbox.send(self.epoch, *channel, Reply::Error(error.to_string()));
             }
             FrameError::Body { .. } => {}
             FrameError::Skipped(_) => {
-                self.outbox
-                    .send(self.epoch, 0, Reply::Error(error.to_string()));
+                self.outbox.send(self.epoch, 0, Reply::Error(error.to_string()));
             }
         }
     }
@@ -132,16 +131,11 @@ impl Session {
     fn attach(&mut self, nonce: u64) {
         self.channels.cancel_all();
         self.epoch = self.epoch.wrapping_add(1).max(1);
-        self.outbox
-            .send(self.epoch, 0, Reply::Hello(hello(nonce)));
+        self.outbox.send(self.epoch, 0, Reply::Hello(hello(nonce)));
     }
 
     /// Starts a thread for a new channel.
-    fn open(
-        &self,
-        number: u32,
-        serve: impl FnOnce(Channel, Inbox, crate::channel::Mailbox) + Send + 'static,
-    ) {
+    fn open(&self, number: u32, serve: impl FnOnce(Channel, Inbox, crate::channel::Mailbox) + Send + 'static) {
         let refuse = |reason: String| {
             self.outbox.send(self.epoch, number, Reply::Error(reason));
         };
@@ -152,12 +146,7 @@ impl Session {
         if number == 0 || !self.channels.open(self.epoch, number, mailbox.clone()) {
             return refuse(format!("channel {number} is not free"));
         }
-        let channel = Channel::new(
-            self.epoch,
-            number,
-            self.outbox.clone(),
-            Arc::clone(&self.channels),
-        );
+        let channel = Channel::new(self.epoch, number, self.outbox.clone(), Arc::clone(&self.channels));
         let thread = thread::Builder::new().spawn(move || serve(channel, inbox, mailbox));
         if let Err(error) = thread {
             refuse(format!("the agent could not start a thread: {error}"));
@@ -167,8 +156,7 @@ impl Session {
     fn power_off(&self) {
         if std::process::id() != 1 {
             let reason = "only process 1 turns the machine off";
-            self.outbox
-                .send(self.epoch, 0, Reply::Error(reason.to_owned()));
+            self.outbox.send(self.epoch, 0, Reply::Error(reason.to_owned()));
             return;
         }
         rustix::fs::sync();

@@ -21,11 +21,7 @@ pub fn receive(request: &PutRequest, channel: Channel, inbox: &Inbox) {
 }
 
 /// The number of bytes written, or `None` if the harness gave up.
-fn write_file(
-    request: &PutRequest,
-    channel: &Channel,
-    inbox: &Inbox,
-) -> io::Result<Option<u64>> {
+fn write_file(request: &PutRequest, channel: &Channel, inbox: &Inbox) -> io::Result<Option<u64>> {
     let mut file = File::create(&request.path)?;
     let mut length = 0;
     loop {

@@ -61,9 +61,7 @@ struct Link {
 
 impl Link {
     fn new(stream: UnixStream) -> Self {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut link = Self {
             stream,
             decoder: Decoder::new(),
@@ -124,10 +122,8 @@ impl Link {
 
     /// Waits for the given channels to end, giving credit as data arrives.
     fn finish(&mut self, channels: &[u32]) -> HashMap<u32, Outcome> {
-        let mut outcomes: HashMap<u32, Outcome> = channels
-            .iter()
-            .map(|channel| (*channel, Outcome::default()))
-            .collect();
+        let mut outcomes: HashMap<u32, Outcome> =
+            channels.iter().map(|channel| (*channel, Outcome::default())).collect();
         while outcomes.values().any(|outcome| outcome.end.is_none()) {
             let frame = self.next();
             let Some(outcome) = outcomes.get_mut(&frame.channel) else {
@@ -179,9 +175,7 @@ fn a_command_runs_with_its_streams_apart() {
     link.send(
         1,
         Request::Spawn(SpawnRequest {
-            argv: ["sh", "-c", "pwd; echo $GREETING >&2; exit 3"]
-                .map(String::from)
-                .into(),
+            argv: ["sh", "-c", "pwd; echo $GREETING >&2; exit 3"].map(String::from).into(),
             env: vec![("GREETING".into(), "hello".into())],
             cwd: Some("/usr".into()),
             stdin: false,
@@ -277,10 +271,7 @@ fn a_command_without_credit_holds_up_no_other() {
     assert_eq!(outcome.stdout, b"still here\n");
     link.send(1, Request::Signal(15));
     link.send(1, Request::Credit(1 << 20));
-    assert_eq!(
-        link.finish_one(1).end,
-        Some(Reply::Exit(Exit::Signal(15)))
-    );
+    assert_eq!(link.finish_one(1).end, Some(Reply::Exit(Exit::Signal(15))));
 }
 
 #[test]
@@ -304,11 +295,7 @@ fn the_end_is_reported_after_all_output_and_despite_what_stays_behind() {
     let agent = Agent::start("left-behind");
     let mut link = agent.connect();
     for round in 0..20 {
-        link.shell(
-            1,
-            "sleep 5 & head -c 200000 /dev/zero",
-            false,
-        );
+        link.shell(1, "sleep 5 & head -c 200000 /dev/zero", false);
         let begin = Instant::now();
         let outcome = link.finish_one(1);
         assert_eq!(outcome.stdout.len(), 200_000, "round {round}");
@@ -338,10 +325,7 @@ fn signals_reach_the_whole_group() {
     assert!(matches!(link.next().body, Reply::Started(_)));
     thread::sleep(Duration::from_millis(200));
     link.send(1, Request::Signal(9));
-    assert_eq!(
-        link.finish_one(1).end,
-        Some(Reply::Exit(Exit::Signal(9)))
-    );
+    assert_eq!(link.finish_one(1).end, Some(Reply::Exit(Exit::Signal(9))));
     link.send(1, Request::Signal(9));
 }
 

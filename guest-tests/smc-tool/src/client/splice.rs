@@ -197,7 +197,7 @@ impl Run<'_> {
 
     fn splice_piece(&mut self, offset: u64, size: usize, turn: u64) -> Result<u64, WorkloadError> {
         let length = moved("read", offset, || {
-            splice_once(&self.stream, None, &self.input, None, size)
+            splice_once(self.stream, None, &self.input, None, size)
         })?;
         self.report.splices += 1;
         self.report.largest_splice = self.report.largest_splice.max(length);
@@ -310,7 +310,7 @@ impl Run<'_> {
         while left > 0 {
             let at = offset + (length - left) as u64;
             left -= moved("write", at, || {
-                splice_once(&self.output, None, &self.stream, None, left)
+                splice_once(&self.output, None, self.stream, None, left)
             })?;
         }
         self.report.splices_to += 1;

@@ -160,7 +160,7 @@ impl SmcSocket {
     }
 
     fn decode(body: &[u8]) -> Result<Self, NetlinkError> {
-        let (message, attributes) = Message::read_from_prefix(body).map_err(|error| NetlinkError::malformed(error))?;
+        let (message, attributes) = Message::read_from_prefix(body).map_err(NetlinkError::malformed)?;
         let attributes = Attributes::parse(attributes)?;
         let fallback: Fallback = extension_of(&attributes, extension::FALLBACK)?.unwrap_or_default();
         let buffers: Option<ConnectionInfo> = extension_of(&attributes, extension::CONNECTION)?;
