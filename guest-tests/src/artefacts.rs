@@ -45,9 +45,11 @@ impl Artefacts {
         let sockets = scratch.join(format!("{SCRATCH_PREFIX}{unique}"));
         let _ = fs::remove_dir_all(&sockets);
         fs::create_dir_all(&sockets).doing(|| format!("create {}", sockets.display()))?;
-        let lock_file = sockets.join(LOCK_NAME);
+        // Locked before it gets the name under which others try to lock it.
+        let lock_file = sockets.join("new");
         let in_use = File::create(&lock_file).doing(|| format!("create {}", lock_file.display()))?;
         in_use.lock().doing(|| format!("lock {}", lock_file.display()))?;
+        fs::rename(&lock_file, sockets.join(LOCK_NAME)).doing(|| format!("rename {}", lock_file.display()))?;
         interrupt::remember_directory(sockets.clone());
 
         let commands = Arc::new(CommandLog::create(&directory.join("commands.log"))?);

@@ -164,7 +164,12 @@ impl Builder {
         fs::create_dir(share).doing(|| format!("create {}", share.display()))?;
         let mut files = vec![binary("guest-agent", None)?];
         // Not every bed needs these; the ones that do notice that they are missing.
-        files.extend(binary("smc-tool", None));
+        if let Ok(tool) = binary("smc-tool", Some("SMC_TOOL")) {
+            // Which looks for this one in its own directory.
+            let preload = tool.with_file_name("libsmc_preload.so");
+            files.extend(preload.is_file().then_some(preload));
+            files.push(tool);
+        }
         files.extend(driver(&image.kernel_release));
         files.extend(self.shared.iter().cloned());
         for file in files {

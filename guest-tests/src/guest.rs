@@ -16,6 +16,7 @@ use crate::artefacts::CommandLog;
 use crate::command::{Cmd, DEFAULT_TIMEOUT, Job, Output};
 use crate::console::Console;
 use crate::control::Control;
+use crate::deadline::Deadline;
 use crate::error::{Doing, Error, Result};
 use crate::link::{Link, setup_script};
 use crate::process::{Process, tail};
@@ -28,6 +29,9 @@ const TAIL_LINES: usize = 25;
 
 /// How long a guest may take to turn itself off.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long until it is asked again.
+const POWER_OFF_RETRY: Duration = Duration::from_secs(3);
 
 /// A guest: its machine, and what runs on it at the moment.
 #[derive(Debug)]
@@ -346,10 +350,22 @@ impl Guest {
         self.logged("power off", || {
             process.check()?;
             self.resume()?;
-            self.control()?.power_off()?;
-            process.wait(POWER_OFF_TIMEOUT)
-        })
-        .map(drop)?;
+            let control = self.control()?;
+            let deadline = Deadline::after(POWER_OFF_TIMEOUT);
+            // The guest may be just rebooting and not get the first request.
+            loop {
+                let left = deadline.left().unwrap_or_default();
+                let asked = control.wait_boot(None, left).and_then(|_| control.power_off());
+                if asked.is_err() && process.status().is_none() {
+                    return asked;
+                }
+                match process.wait(left.min(POWER_OFF_RETRY)) {
+                    Err(Error::Timeout { .. }) if deadline.left().is_some() => {}
+                    Err(Error::Timeout { .. }) => return Err(deadline.missed("the guest to turn itself off")),
+                    ended => return ended.map(drop),
+                }
+            }
+        })?;
         lock(&self.vm).take();
         Ok(())
     }

@@ -183,6 +183,8 @@ fn rebooting(a: &Guest, b: &Guest) -> Result<()> {
     let before = a.hello()?.boot_id;
     let job = a.spawn("sleep 1000")?;
     job.pid(SOON)?;
+    let chatty = a.spawn("exec yes")?;
+    chatty.read_line(SOON)?;
     let begin = Instant::now();
     a.reset()?;
     eprintln!("reset took {:?}", begin.elapsed());

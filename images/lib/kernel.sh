@@ -61,7 +61,7 @@ kernel_resolve() {
     die "the newest kernel source in $MIRROR is ${newest:-none}, need $KERNEL_OLDEST or later" \
       "check that the mirror carries trixie-backports"
   # After --update it is mostly the one that is there.
-  version=$(apt-cache show "linux-source-$newest" | sed -n '/^Version: /{s///p;q}')
+  version=$(apt-cache show "linux-source-$newest" | awk '/^Version: / && !n++ { print $2 }')
   grep -qsF "linux-source-$newest $version " "$KERNEL_DIR/source" || kernel_unpack "linux-source-$newest"
 }
 

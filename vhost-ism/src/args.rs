@@ -136,7 +136,10 @@ mod tests {
             std::fs::write(path, &page).unwrap();
         }
         let current = std::fs::read(path).unwrap_or_default();
-        assert!(current == page, "man/vhost-ism.1 is stale; regenerate it with UPDATE_MAN=1");
+        assert!(
+            current == page,
+            "man/vhost-ism.1 is stale; regenerate it with UPDATE_MAN=1"
+        );
     }
 
     fn parse(args: &[&str]) -> Result<Args, clap::Error> {

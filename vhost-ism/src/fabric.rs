@@ -36,8 +36,9 @@ pub struct Limits {
     pub max_maps: u32,
 }
 
-/// First slab of a pair; each further one is twice as large up to [`MAX_SLAB`].
-const MIN_SLAB: u64 = 4 << 20;
+/// First slab of a pair; each further one is twice as large up to [`MAX_SLAB`]. Few and large: a slab costs the VMM a
+/// memory region, and the host only the pages that were touched.
+const MIN_SLAB: u64 = 16 << 20;
 const MAX_SLAB: u64 = 32 << 20;
 
 /// Why the fabric refuses.

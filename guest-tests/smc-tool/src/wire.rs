@@ -14,6 +14,9 @@ const REPLY_MAGIC: [u8; 8] = *b"SMCREPL1";
 /// Largest block a server makes room for.
 const BLOCK_LIMIT: u64 = 0x4000_0000;
 
+/// The byte that says that the server holds the connection, and that nothing is under way any more.
+pub const HELD: u8 = 0x48;
+
 /// What the server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
@@ -27,7 +30,7 @@ pub enum Workload {
     Duplex,
     /// Receives messages of `block` bytes until one says that it is the last.
     Messages,
-    /// Reads until the connection ends; there is no reply.
+    /// Sends [`HELD`], then reads until the connection ends; there is no reply.
     Hold,
 }
 
@@ -177,6 +180,11 @@ pub const REPLY_LENGTH: usize = 96;
 const _: () = assert!(size_of::<RawReply>() == REPLY_LENGTH);
 
 impl Reply {
+    /// Whether these bytes may be the start of a reply.
+    pub fn may_start_with(bytes: &[u8]) -> bool {
+        bytes.iter().zip(REPLY_MAGIC).all(|(byte, magic)| *byte == magic)
+    }
+
     /// The bytes to send.
     pub fn encode(&self) -> [u8; REPLY_LENGTH] {
         let mismatch = self.mismatch.unwrap_or(Mismatch {

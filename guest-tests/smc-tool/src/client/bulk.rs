@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::WorkloadError;
 use super::exchange::{begin, both_ways, downward, finish, upward};
-use crate::data::{Check, Digest};
+use crate::data::{Check, Digest, hexadecimal};
 use crate::stream::{ConnectOptions, ConnectionReport, Stop, connect, receive, send};
 use crate::wire::{Request, Workload};
 
@@ -135,5 +135,5 @@ pub fn bulk(options: &BulkOptions) -> Result<BulkReport, WorkloadError> {
 }
 
 fn shown(check: Check, digest: Digest) -> Option<String> {
-    (check == Check::Hash).then(|| blake3::Hash::from_bytes(digest).to_hex().to_string())
+    (check == Check::Hash).then(|| hexadecimal(&digest))
 }

@@ -58,32 +58,51 @@ pub(super) fn both_ways(
     stack: usize,
 ) -> Result<(Digest, Receipt), WorkloadError> {
     let [stop_send, stop_receive] = stop;
-    let closing = |failed: bool| {
-        if failed {
-            stop_send.ask();
-            // The connection may be gone already.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+    let end = || {
+        stop_send.ask();
+        // The connection may be gone already.
+        let _ = stream.shutdown(Shutdown::Both);
     };
     thread::scope(|scope| {
         let sender = thread::Builder::new()
             .stack_size(stack)
             .spawn_scoped(scope, || {
-                let sent = send(stream, &upward(request), stop_send);
-                closing(sent.is_err());
-                sent
+                send(stream, &upward(request), stop_send).inspect_err(|_| end())
             })
             .map_err(WorkloadError::system("start a thread"))?;
-        let receipt = receive(stream, &downward(request), stop_receive);
-        let wrong = receipt.as_ref().map_or(true, |receipt| receipt.mismatch.is_some());
-        closing(receipt.is_err() || (wrong && request.total == u64::MAX));
+        let receipt = receive_all(stream, request, stop_receive);
+        if receipt.is_err() {
+            end();
+        }
         let Ok(sent) = sender.join() else {
             return Err(WorkloadError::Options("the sending thread panicked"));
         };
         let receipt = receipt?;
-        if let Some(mismatch) = receipt.mismatch {
-            return Err(WorkloadError::Received(mismatch));
-        }
         Ok((sent?, receipt))
     })
+}
+
+/// Receives the data of the downward direction, which has to be right.
+fn receive_all(stream: &TcpStream, request: &Request, stop: &Stop) -> Result<Receipt, WorkloadError> {
+    let receipt = receive(stream, &downward(request), stop)?;
+    let Some(mismatch) = receipt.mismatch else {
+        return Ok(receipt);
+    };
+    // A server that found wrong data in a transfer without limit ends its own data with a reply.
+    Err(match reply_in(stream, receipt).and_then(|reply| reply.mismatch) {
+        Some(mismatch) => WorkloadError::Sent(mismatch),
+        None => WorkloadError::Received(mismatch),
+    })
+}
+
+/// The reply that these last bytes of a transfer without limit start, if that is what they are.
+fn reply_in(stream: &TcpStream, receipt: Receipt) -> Option<Reply> {
+    let mut bytes = [0; REPLY_LENGTH];
+    let known = receipt.rest.len().min(REPLY_LENGTH);
+    bytes[..known].copy_from_slice(&receipt.rest[..known]);
+    if receipt.rest.is_empty() || !Reply::may_start_with(&bytes[..known]) {
+        return None;
+    }
+    read_exact(stream, &mut bytes[known..], receipt.bytes).ok()?;
+    Reply::decode(bytes).ok()
 }

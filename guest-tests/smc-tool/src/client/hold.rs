@@ -9,8 +9,8 @@ use super::WorkloadError;
 use super::exchange::begin;
 use crate::data::Check;
 use crate::monotonic;
-use crate::stream::{ConnectOptions, ConnectionReport, connect};
-use crate::wire::{Request, Workload};
+use crate::stream::{ConnectOptions, ConnectionReport, connect, read_exact};
+use crate::wire::{HELD, Request, WireError, Workload};
 
 /// What to hold.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +57,11 @@ pub fn hold(options: &HoldOptions, ready: impl FnOnce(&ConnectionReport)) -> Res
         timeout_ms: 0,
     };
     begin(stream, &request)?;
+    let mut answer = [0];
+    read_exact(stream, &mut answer, 0)?;
+    if answer != [HELD] {
+        return Err(WireError::Magic.into());
+    }
     let limit = (options.limit > 0).then(|| Duration::from_secs(options.limit.into()));
     stream
         .set_read_timeout(limit)

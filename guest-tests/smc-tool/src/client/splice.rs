@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::pipe::{SpliceFlags, pipe, splice as splice_call};
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, pipe, splice as splice_call};
 use serde::Serialize;
 
 use super::WorkloadError;
@@ -45,6 +45,10 @@ const SIZES: [usize; 14] = [
 
 /// Bytes of one ordinary read or write of the file.
 const COPY: usize = 64 * 1024;
+
+/// Bytes that fit into the pipe: as many as into the largest receive buffer. Without privilege it is the limit as well
+/// (`/proc/sys/fs/pipe-max-size`).
+const PIPE: usize = 1 << 20;
 
 /// What is done with spliced data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -122,6 +126,7 @@ pub fn splice(options: &SpliceOptions) -> Result<SpliceReport, WorkloadError> {
         .open(&options.file)
         .map_err(WorkloadError::system("open the file"))?;
     let (output, input) = pipe().map_err(WorkloadError::system("make a pipe"))?;
+    fcntl_setpipe_size(&input, PIPE).map_err(WorkloadError::system("make the pipe larger"))?;
     let mut run = Run {
         options,
         stream: &connected.stream,
@@ -309,9 +314,7 @@ impl Run<'_> {
         let mut left = length;
         while left > 0 {
             let at = offset + (length - left) as u64;
-            left -= moved("write", at, || {
-                splice_once(&self.output, None, self.stream, None, left)
-            })?;
+            left -= moved("write", at, || splice_once(&self.output, None, self.stream, None, left))?;
         }
         self.report.splices_to += 1;
         Ok(length as u64)

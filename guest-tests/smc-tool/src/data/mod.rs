@@ -4,7 +4,7 @@ mod check;
 mod mismatch;
 mod pattern;
 
-pub(crate) use check::Hasher;
 pub use check::{Check, Digest};
+pub(crate) use check::{Hasher, hexadecimal};
 pub use mismatch::Mismatch;
 pub use pattern::Pattern;

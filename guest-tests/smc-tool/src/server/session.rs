@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::data::Mismatch;
 use crate::messages;
 use crate::stream::{End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all};
-use crate::wire::{REQUEST_LENGTH, Reply, Request, WireError, Workload};
+use crate::wire::{HELD, REQUEST_LENGTH, Reply, Request, WireError, Workload};
 
 /// How a session ended.
 #[derive(Debug, Serialize)]
@@ -147,6 +147,10 @@ impl<'a> Session<'a> {
             Workload::Hold => return self.hold(),
         };
         write_all(self.stream, &reply.encode(), reply.bytes)?;
+        if request.total == u64::MAX && reply.mismatch.is_some() {
+            // A client that still sends must get the reply before the connection goes away.
+            while read_some(self.stream, &mut [0; 4096], 0).is_ok() {}
+        }
         Ok(reply.mismatch)
     }
 
@@ -172,7 +176,7 @@ impl<'a> Session<'a> {
                 .spawn_scoped(scope, || self.closing_on_error(send(self.stream, &downward, &stop)))
                 .map_err(SessionError::Thread)?;
             let receipt = self.closing_on_error(receive(self.stream, &upward, &stop));
-            if receipt.is_err() || receipt.as_ref().is_ok_and(|receipt| receipt.bytes != upward.total) {
+            if receipt.as_ref().map_or(true, |receipt| receipt.bytes != upward.total) {
                 stop.ask();
             }
             let sent = sender.join().map_err(|_| SessionError::Panic)?;
@@ -192,6 +196,7 @@ impl<'a> Session<'a> {
     }
 
     fn hold(&self) -> Result<Option<Mismatch>, SessionError> {
+        write_all(self.stream, &[HELD], 0)?;
         self.limit_waits(None);
         let mut bytes = 0;
         loop {

@@ -26,7 +26,7 @@ pub struct ConnectOptions {
     /// Fail with exit code 3 unless the connection has this mode
     #[arg(long, value_enum)]
     pub expect_mode: Option<ExpectedMode>,
-    /// Longest time for any single wait, in seconds
+    /// Longest time for any single wait, in seconds. An SMC connect to a host that is silent takes several waits
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
     /// Sizes of the buffers

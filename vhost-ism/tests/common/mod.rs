@@ -1,0 +1,38 @@
+//! Guests without a machine.
+//!
+//! A [`TestGuest`] is what QEMU and a guest's driver are together: it speaks vhost-user to
+//! [`backend::serve`](vhost_ism::backend::serve), maps what the device asks for into a window of this process, and drives
+//! the three queues out of guest RAM of its own.
+//!
+//! It is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is taken up; one that
+//! arrives while the device is stopped, or while no control request is being answered, is a violation that fails the test
+//! (QEMU would crash); so is one that overlaps another, or an unmap of what was not mapped.
+
+#![allow(dead_code, reason = "every test binary uses a part of this")]
+
+pub mod control_driver;
+pub mod guest;
+pub mod host;
+pub mod memory;
+pub mod ring;
+pub mod window;
+
+use std::time::Duration;
+
+pub use guest::{Answer, Desc, Dmb, Event, Options, Part, Refused, TestGuest};
+pub use host::{Host, limits};
+
+/// How long anything may take before it counts as never. Long, for machines that are busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for what must not come.
+pub const BRIEF: Duration = Duration::from_millis(50);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "this never came true: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,368 @@
+//! Shared memory region 1 as a VMM has it: a reserved range of addresses, and what the device had mapped into it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use vhost::vhost_user::VhostUserFrontendReqHandler;
+use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags, VhostUserSharedMsg};
+use vhost_ism::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES, SHMID_REGIONS};
+
+/// What the VMM does with requests on the back-end channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// What it is asked.
+    #[default]
+    Comply,
+    /// Refuses maps.
+    RefuseMap,
+    /// Refuses unmaps.
+    RefuseUnmap,
+}
+
+/// One mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Map {
+    /// Length in bytes.
+    pub len: u64,
+    /// Inode of the memfd.
+    pub inode: u64,
+}
+
+enum Change {
+    Map(u64, u64, File),
+    Unmap(u64, u64),
+}
+
+/// Called while the device waits for a map to be answered.
+type Hook = Box<dyn FnMut() + Send>;
+
+#[derive(Default)]
+struct State {
+    maps: BTreeMap<u64, Map>,
+    /// Acknowledged and not in effect yet.
+    pending: Vec<Change>,
+    violations: Vec<String>,
+    /// Of every memfd this VMM was ever handed.
+    inodes: Vec<u64>,
+    policy: Policy,
+    requests: u64,
+}
+
+/// A doorbell as the guest rings it.
+#[derive(Clone, Copy)]
+pub struct Bell<'a> {
+    byte: &'a AtomicU8,
+    awake: &'a AtomicU32,
+}
+
+impl Bell<'_> {
+    /// Rings; returns whether the device is to be kicked.
+    pub fn ring(&self) -> bool {
+        self.byte.store(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.awake.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the device has taken the ring.
+    pub fn is_silent(&self) -> bool {
+        self.byte.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// The window.
+pub struct Window {
+    base: NonNull<u8>,
+    len: u64,
+    doorbell: u64,
+    state: Mutex<State>,
+    hook: Mutex<Option<Hook>>,
+    started: AtomicBool,
+    /// A control request is being answered.
+    asking: AtomicBool,
+}
+
+// SAFETY: the range is shared memory that any thread may access through the methods, which are atomic or under a lock.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+impl Window {
+    /// A region of this size without a mapping, whose doorbell area is to be at `doorbell`.
+    pub fn new(len: u64, doorbell: u64) -> Self {
+        // SAFETY: a new mapping, wherever there is room.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len as usize,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        Self {
+            base: NonNull::new(base.unwrap().cast()).unwrap(),
+            len,
+            doorbell,
+            state: Mutex::default(),
+            hook: Mutex::default(),
+            started: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The device is started, or stopped; when it is stopped everything is unmapped.
+    pub fn set_started(&self, started: bool) {
+        self.started.store(started, Ordering::SeqCst);
+        if !started {
+            let mut state = self.state();
+            state.pending.clear();
+            state.maps.clear();
+            self.replace_by_nothing(0, self.len);
+        }
+    }
+
+    /// A control request is being answered from now on, or no longer.
+    pub fn set_asking(&self, asking: bool) {
+        self.asking.store(asking, Ordering::SeqCst);
+    }
+
+    /// What to do with further requests.
+    pub fn set_policy(&self, policy: Policy) {
+        self.state().policy = policy;
+    }
+
+    /// What to do before the next map is answered.
+    pub fn before_next_map(&self, hook: impl FnMut() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// What is in effect, without the doorbell area.
+    pub fn maps(&self) -> BTreeMap<u64, Map> {
+        let mut maps = self.state().maps.clone();
+        maps.remove(&self.doorbell);
+        maps
+    }
+
+    /// Whether the doorbell area is in effect.
+    pub fn has_doorbell(&self) -> bool {
+        self.state().maps.contains_key(&self.doorbell)
+    }
+
+    /// The inodes of all memory this VMM was ever handed.
+    pub fn inodes(&self) -> Vec<u64> {
+        self.state().inodes.clone()
+    }
+
+    /// Requests on the back-end channel so far.
+    pub fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    /// What the device did that it must not, once.
+    pub fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().violations)
+    }
+
+    fn covers(maps: &BTreeMap<u64, Map>, offset: u64, len: u64) -> bool {
+        maps.range(..=offset)
+            .next_back()
+            .is_some_and(|(start, map)| offset + len <= start + map.len)
+    }
+
+    /// Whether the guest could access this range.
+    pub fn is_mapped(&self, offset: u64, len: u64) -> bool {
+        Self::covers(&self.state().maps, offset, len)
+    }
+
+    #[track_caller]
+    fn at(&self, state: &State, offset: u64, len: u64) -> *mut u8 {
+        assert!(
+            Self::covers(&state.maps, offset, len),
+            "the guest accesses {len} bytes at {offset:#x}, where nothing is mapped"
+        );
+        // SAFETY: inside of the reserved range.
+        unsafe { self.base.as_ptr().add(offset as usize) }
+    }
+
+    /// Writes bytes as the guest would.
+    #[track_caller]
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let state = self.state();
+        let to = self.at(&state, offset, bytes.len() as u64);
+        // SAFETY: the range is mapped, and stays so while the lock is held.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Reads bytes as the guest would.
+    #[track_caller]
+    pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+        let state = self.state();
+        let from = self.at(&state, offset, len);
+        let mut bytes = vec![0; len as usize];
+        // SAFETY: the range is mapped, and stays so while the lock is held.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        bytes
+    }
+
+    /// A word of mapped memory that two guests share.
+    #[track_caller]
+    pub fn word(&self, offset: u64) -> &AtomicU64 {
+        let at = self.at(&self.state(), offset, 8).cast();
+        // SAFETY: mapped and aligned; the caller keeps it mapped while it uses the word.
+        unsafe { AtomicU64::from_ptr(at) }
+    }
+
+    /// The doorbell of the DMB at an offset, to be used while the area stays mapped.
+    #[track_caller]
+    pub fn bell(&self, offset: u64) -> Bell<'_> {
+        let state = self.state();
+        let byte = self.doorbell + DOORBELL_BYTES + offset / CHUNK_SIZE;
+        let byte = self.at(&state, byte, 1);
+        let awake = self.at(&state, self.doorbell + DOORBELL_AWAKE, 4).cast();
+        Bell {
+            // SAFETY: mapped, and the caller keeps it so.
+            byte: unsafe { AtomicU8::from_ptr(byte) },
+            // SAFETY: mapped and aligned to a page; the caller keeps it mapped.
+            awake: unsafe { AtomicU32::from_ptr(awake) },
+        }
+    }
+
+    /// The awake word.
+    pub fn awake(&self) -> u32 {
+        self.bell(0).awake.load(Ordering::SeqCst)
+    }
+
+    fn replace_by_nothing(&self, offset: u64, len: u64) {
+        // SAFETY: inside of the reserved range.
+        let at = unsafe { self.base.as_ptr().add(offset as usize) };
+        // SAFETY: replaces pages of the reserved range, which nothing else uses.
+        let replaced = unsafe {
+            mmap_anonymous(
+                at.cast(),
+                len as usize,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
+            )
+        };
+        replaced.unwrap();
+    }
+
+    /// Takes up the next request: what was acknowledged before comes into effect.
+    fn take_up(&self, what: &str) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.requests += 1;
+        if !self.started.load(Ordering::SeqCst) {
+            state.violations.push(format!("{what} while the device is stopped"));
+        } else if !self.asking.load(Ordering::SeqCst) {
+            state.violations.push(format!("{what} while no request is being answered"));
+        }
+        for change in std::mem::take(&mut state.pending) {
+            match change {
+                Change::Map(offset, len, file) => {
+                    // SAFETY: inside of the reserved range.
+                    let at = unsafe { self.base.as_ptr().add(offset as usize) };
+                    let protection = ProtFlags::READ | ProtFlags::WRITE;
+                    let flags = MapFlags::SHARED | MapFlags::FIXED;
+                    // SAFETY: replaces pages of the reserved range, which nothing else uses.
+                    let mapped = unsafe { mmap(at.cast(), len as usize, protection, flags, &file, 0) };
+                    mapped.unwrap();
+                    let inode = file.metadata().unwrap().ino();
+                    state.maps.insert(offset, Map { len, inode });
+                }
+                Change::Unmap(offset, len) => {
+                    self.replace_by_nothing(offset, len);
+                    state.maps.remove(&offset);
+                }
+            }
+        }
+        state
+    }
+
+    fn check_map(&self, state: &State, request: &VhostUserMMap, file: &File) -> Result<(), String> {
+        let (offset, len, flags) = (request.shm_offset, request.len, request.flags);
+        if request.shmid != SHMID_REGIONS {
+            return Err(format!("a map in region {}", request.shmid));
+        }
+        if !offset.is_multiple_of(4096) || !len.is_multiple_of(4096) || offset + len > self.len {
+            return Err(format!("a map of {len:#x} bytes at {offset:#x}"));
+        }
+        if VhostUserMMapFlags::from_bits(flags) != Some(VhostUserMMapFlags::WRITABLE) {
+            return Err(format!("a map with flags {flags:#x}"));
+        }
+        if request.fd_offset != 0 || file.metadata().unwrap().len() < len {
+            return Err("a map beyond its file".to_owned());
+        }
+        let overlaps = state
+            .maps
+            .iter()
+            .any(|(start, map)| offset < start + map.len && *start < offset + len);
+        if overlaps {
+            return Err(format!("a map of {len:#x} bytes at {offset:#x} over another one"));
+        }
+        Ok(())
+    }
+}
+
+impl VhostUserFrontendReqHandler for Window {
+    fn shmem_map(&self, request: &VhostUserMMap, fd: &dyn AsRawFd) -> io::Result<u64> {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(mut hook) = hook {
+            hook();
+        }
+        let mut state = self.take_up("a map");
+        // SAFETY: the caller owns the descriptor and outlives this borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
+        let file = File::from(fd.try_clone_to_owned()?);
+        state.inodes.push(file.metadata()?.ino());
+        if state.policy == Policy::RefuseMap {
+            return Err(io::Error::from_raw_os_error(12));
+        }
+        if let Err(violation) = self.check_map(&state, request, &file) {
+            state.violations.push(violation);
+            return Err(io::Error::from_raw_os_error(22));
+        }
+        state
+            .pending
+            .push(Change::Map(request.shm_offset, request.len, file));
+        Ok(0)
+    }
+
+    fn shmem_unmap(&self, request: &VhostUserMMap) -> io::Result<u64> {
+        let mut state = self.take_up("an unmap");
+        let (offset, len) = (request.shm_offset, request.len);
+        if state.policy == Policy::RefuseUnmap {
+            return Err(io::Error::from_raw_os_error(22));
+        }
+        if request.shmid != SHMID_REGIONS || state.maps.get(&offset).is_none_or(|map| map.len != len) {
+            let violation = format!("an unmap of {len:#x} bytes at {offset:#x}, which is no map");
+            state.violations.push(violation);
+            return Err(io::Error::from_raw_os_error(22));
+        }
+        state.pending.push(Change::Unmap(offset, len));
+        Ok(0)
+    }
+
+    fn shared_object_remove(&self, _object: &VhostUserSharedMsg) -> io::Result<u64> {
+        drop(self.take_up("a barrier"));
+        // There is no such object; QEMU answers no, quietly.
+        Err(io::Error::from_raw_os_error(22))
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped in `new`, and nobody has a reference to this window any more.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len as usize) };
+        unmapped.unwrap();
+    }
+}

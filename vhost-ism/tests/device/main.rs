@@ -1,0 +1,16 @@
+//! The device as a guest sees it, through vhost-user, without a machine. See `common`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod capacity;
+mod config;
+mod dmbs;
+mod doorbells;
+mod events;
+mod grants;
+mod isolation;
+mod life;
+mod requests;
+mod rings;
+mod vmm;
