@@ -33,6 +33,8 @@ pub const VERSION: u16 = 1;
 pub const F_PEER: u32 = 1 << 0;
 /// Feature of the extension: the awake word is maintained.
 pub const F_AWAKE: u32 = 1 << 1;
+/// Feature of the extension: the first chunk of every slab that two guests share is theirs for bells.
+pub const F_BELLS: u32 = 1 << 2;
 
 /// Offset of the awake word in the doorbell area.
 pub const DOORBELL_AWAKE: u64 = 0;
@@ -150,7 +152,7 @@ wire! {
         36 => version: U16,
         /// Fabric id for SMC.
         38 => chid: U16,
-        /// [`F_PEER`], [`F_AWAKE`].
+        /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`].
         40 => features: U32,
         /// Most DMBs this guest can own and attach together.
         44 => max_dmbs: U32,
@@ -195,6 +197,9 @@ pub const CMD_ALLOC_FOR_PEER: (u8, u8) = (0x80, 0);
 pub const CMD_QUERY_GID: (u8, u8) = (0x80, 1);
 /// Class and command of SEND_MESSAGE.
 pub const CMD_SEND_MESSAGE: (u8, u8) = (0x80, 2);
+
+/// Class and command of QUERY_SLAB.
+pub const CMD_QUERY_SLAB: (u8, u8) = (0x80, 3);
 
 wire! {
     /// ALLOC.
@@ -280,6 +285,14 @@ wire! {
 }
 
 wire! {
+    /// QUERY_SLAB.
+    QuerySlab, 8 {
+        /// A DMB in it that the guest owns or has attached.
+        0 => token: Token,
+    }
+}
+
+wire! {
     /// A range of the DMB window.
     Area, 16 {
         /// Offset in shared memory 1.
@@ -308,6 +321,18 @@ wire! {
         0 => num: U64,
         /// Where it is.
         8 => area: Area,
+    }
+}
+
+wire! {
+    /// Reply to QUERY_SLAB.
+    SlabReply, 24 {
+        /// Where the slab is.
+        0 => area: Area,
+        /// Which of the two sharers this guest is, 0 or 1.
+        16 => side: U32,
+        /// Zero.
+        20 => reserved: U32,
     }
 }
 

@@ -19,6 +19,7 @@ enum Reply {
     None,
     Alloc(AllocReply),
     Attach(AttachReply),
+    Slab(SlabReply),
 }
 
 impl Reply {
@@ -27,6 +28,7 @@ impl Reply {
             Self::None => &[],
             Self::Alloc(reply) => reply.as_bytes(),
             Self::Attach(reply) => reply.as_bytes(),
+            Self::Slab(reply) => reply.as_bytes(),
         }
     }
 }
@@ -140,6 +142,13 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
         CMD_SEND_MESSAGE => {
             let command: SendMessage = decode(body)?;
             send_message(session, command)
+        }
+        CMD_QUERY_SLAB => {
+            let command: QuerySlab = decode(body)?;
+            reserve::<SlabReply>(room)?;
+            let place = session.fabric().pair_slab(session.gid(), command.token)?;
+            let area = Area { offset: place.base.into(), size: place.len.into() };
+            Ok(Reply::Slab(SlabReply { area, side: place.side.into(), reserved: 0.into() }))
         }
         // EVENT_VECTOR among them: there is one vector and it serves all.
         _ => Err(Status::Err),

@@ -103,6 +103,17 @@ pub struct Attachment {
     pub owner_chunk: u32,
 }
 
+/// A slab of two guests in the window of one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairSlab {
+    /// Offset in the guest's window.
+    pub base: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Which of the two the guest is.
+    pub side: u32,
+}
+
 /// What became of a DMB that a guest let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LetGo {
@@ -352,6 +363,17 @@ impl Fabric {
         self.state().let_go(gid, token).ok_or(Refusal::NoSuchDmb)
     }
 
+    /// The slab of a DMB that the guest owns or has attached, if it is one of two guests.
+    pub fn pair_slab(&self, gid: Gid, token: Token) -> Result<PairSlab, Refusal> {
+        let state = self.state();
+        let dmb = state.dmbs.get(&token).filter(|dmb| dmb.is_held_by(gid)).ok_or(Refusal::NoSuchDmb)?;
+        let shared = state.slabs.get(&dmb.slab).ok_or(Refusal::NoSuchDmb)?;
+        let SlabKind::Pair(lower, _) = shared.kind else { return Err(Refusal::Invalid) };
+        let session = state.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
+        let base = session.places.get(&dmb.slab).ok_or(Refusal::NoSuchDmb)?.base();
+        Ok(PairSlab { base, len: shared.slab.memory().len, side: u32::from(gid != lower) })
+    }
+
     /// The owner of a DMB from [`Fabric::alloc`] sets what others may do with it: all of them, or one device.
     pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
         let mut state = self.state();
@@ -416,10 +438,14 @@ impl State {
     fn new_slab(&mut self, kind: SlabKind, len: u64) -> Result<SlabId, Refusal> {
         self.next_slab += 1;
         let id = SlabId(self.next_slab);
-        let slab = Slab::new(id, len).map_err(|error| {
+        let mut slab = Slab::new(id, len).map_err(|error| {
             warn!("The host refused a slab of {len} bytes: {error}");
             Refusal::NoMemory
         })?;
+        if let SlabKind::Pair(..) = kind {
+            // The first chunk is for the two guests' bells, for as long as the slab lives.
+            slab.alloc(CHUNK_SIZE);
+        }
         self.slabs.insert(id, SharedSlab { slab, kind, live: 0 });
         Ok(id)
     }
@@ -444,7 +470,8 @@ impl State {
             .filter(|s| s.kind == kind)
             .map(|s| s.slab.memory().len);
         let (largest, total) = lens.fold((0, 0), |(largest, total), len| (len.max(largest), total + len));
-        let least = size.next_power_of_two().max(WINDOW_UNIT);
+        // The bell chunk takes a place in the slab's first half.
+        let least = (2 * size.next_power_of_two()).max(WINDOW_UNIT);
         let mut len = (largest * 2).clamp(MIN_SLAB, MAX_SLAB).max(least);
         while len >= least {
             if total + len <= limits.window_size / 2 {

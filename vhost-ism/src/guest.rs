@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::{info, warn};
 use rand::RngCore;
 
-use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
+use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
 use crate::fabric::{Attachment, Fabric, LetGo, Mapping};
@@ -111,7 +111,7 @@ impl Guest {
             magic: MAGIC.into(),
             version: VERSION.into(),
             chid: self.fabric.chid().into(),
-            features: (F_PEER | F_AWAKE).into(),
+            features: (F_PEER | F_AWAKE | F_BELLS).into(),
             max_dmbs: limits.max_dmbs.into(),
             dmb_gid: state.gid,
             window_size: limits.window_size.into(),
