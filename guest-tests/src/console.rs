@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::process::tail;
 use crate::splat::find_splats;
 
+const TAIL_LINES: usize = 25;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a guest has printed since the bed was started, across reboots.
@@ -43,7 +44,8 @@ impl Console {
         let deadline = Deadline::after(timeout);
         while !self.text().contains(text) {
             if deadline.left().is_none() {
-                return Err(deadline.missed(format!("\"{text}\" on the console")));
+                let tail = self.tail(TAIL_LINES);
+                return Err(deadline.missed(format!("\"{text}\" on the console, which ends with\n{tail}")));
             }
             thread::sleep(LOOK_AGAIN);
         }

@@ -145,6 +145,11 @@ impl Control {
         lock(&self.shared.state).reports.clone()
     }
 
+    /// Closes the connection.
+    pub(crate) fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Starts a command.
     pub(crate) fn spawn(&self, request: &SpawnRequest) -> Result<Channel> {
         let length: usize = request.argv.iter().map(String::len).sum();
@@ -234,7 +239,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.close();
     }
 }
 

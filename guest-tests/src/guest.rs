@@ -277,6 +277,16 @@ impl Guest {
         })
     }
 
+    /// Closes the connection to the guest's agent, which ends all commands, and opens a new one.
+    pub fn reconnect(&self) -> Result<()> {
+        self.logged("reconnect", || {
+            self.control()?.close();
+            let control = Arc::new(self.machine.reconnect()?);
+            self.running(|vm| vm.control = Arc::clone(&control))?;
+            control.wait_boot(None, self.boot_timeout).map(drop)
+        })
+    }
+
     /// Stops the guest's processors and devices.
     pub fn pause(&self) -> Result<()> {
         self.explained(self.qmp()?.execute("stop", json!({})).map(drop))
@@ -386,9 +396,9 @@ impl Guest {
         }
     }
 
-    fn running<R>(&self, get: impl FnOnce(&Vm) -> R) -> Result<R> {
+    fn running<R>(&self, get: impl FnOnce(&mut Vm) -> R) -> Result<R> {
         lock(&self.vm)
-            .as_ref()
+            .as_mut()
             .map(get)
             .ok_or_else(|| Error::NotRunning(self.name().to_owned()))
     }
@@ -408,5 +418,14 @@ impl Guest {
             .commands()
             .add(self.name(), what, &outcome, begin.elapsed(), "");
         self.explained(result)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Others may still hold the process, or a job of the guest's; QEMU ends here all the same.
+        if let Some(vm) = lock(&self.vm).take() {
+            vm.process.kill();
+        }
     }
 }

@@ -91,13 +91,21 @@ impl Machine {
         }
     }
 
+    /// Connects to a running guest's agent again.
+    pub(crate) fn reconnect(&self) -> Result<Control> {
+        Control::new(connect(&self.socket("control"))?)
+    }
+
+    fn socket(&self, what: &str) -> PathBuf {
+        self.sockets.join(format!("{}-{what}", self.name))
+    }
+
     /// A listening socket for QEMU, and our connection to it.
     fn listen(&self, what: &str) -> Result<(OwnedFd, UnixStream)> {
-        let path = self.sockets.join(format!("{}-{what}", self.name));
+        let path = self.socket(what);
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).doing(|| format!("bind {}", path.display()))?;
-        let stream = UnixStream::connect(&path).doing(|| format!("connect to {}", path.display()))?;
-        Ok((listener.into(), stream))
+        Ok((listener.into(), connect(&path)?))
     }
 
     fn arguments(&self, control_fd: i32, qmp_fd: i32) -> Vec<String> {
@@ -175,6 +183,10 @@ impl Machine {
         }
         line
     }
+}
+
+fn connect(path: &Path) -> Result<UnixStream> {
+    UnixStream::connect(path).doing(|| format!("connect to {}", path.display()))
 }
 
 /// With only one *possible* processor, QEMU's translator makes the guest's locked instructions plain ones, which are then not atomic

@@ -7,8 +7,8 @@ use crate::guest::Guest;
 /// What to set up.
 #[derive(Debug, Clone)]
 pub struct SmcOptions {
-    /// The user-defined enterprise id all guests get. SMC-Dv2 peers need one in common (RFC 7609 does not have it; see
-    /// `include/uapi/linux/smc.h`, SMC_NETLINK_ADD_UEID), and a kernel starts with none.
+    /// The user-defined enterprise id all guests get. SMC-D version 2 peers need one in common, and a kernel starts with none
+    /// (SMC_NETLINK_ADD_UEID in Linux' `include/uapi/linux/smc.h`).
     pub ueid: Option<String>,
     /// Load the virtio-ism driver too.
     pub driver: bool,

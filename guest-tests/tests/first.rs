@@ -1,47 +1,31 @@
 //! Scratch.
 use guest_tests::{IsmOptions, SmcOptions, Testbed};
+use std::time::Duration;
 
 #[test]
-fn rmmod() {
-    let bed = Testbed::builder("rmmod")
-        .guests(1)
-        .ism(IsmOptions::default())
-        .start()
-        .unwrap();
-    bed.smc_up().unwrap();
-    let a = bed.guest(0);
-    println!(
-        "{}",
-        a.run("rmmod virtio_ism; insmod /host/virtio_ism.ko; sleep 1; dmesg | tail -5")
-            .unwrap()
-            .text()
-    );
-    bed.finish().unwrap();
-}
-#[test]
-fn reset() {
-    let bed = Testbed::builder("reset")
-        .guests(1)
-        .ism(IsmOptions::default())
-        .start()
-        .unwrap();
-    bed.smc_up().unwrap();
-    let a = bed.guest(0);
-    a.reset().unwrap();
-    a.smc_up(&SmcOptions::default()).unwrap();
-    bed.finish().unwrap();
-}
-#[test]
-fn reboot() {
-    let bed = Testbed::builder("reboot")
-        .guests(1)
-        .ism(IsmOptions::default())
-        .start()
-        .unwrap();
-    bed.smc_up().unwrap();
-    let a = bed.guest(0);
-    let _ = a.run("(sleep 1; echo b > /proc/sysrq-trigger) & exit 0");
-    std::thread::sleep(std::time::Duration::from_secs(15));
-    a.smc_up(&SmcOptions::default()).unwrap();
+fn bench() {
+    let env = |n: &str, d: &str| std::env::var(n).unwrap_or(d.into());
+    let bed = Testbed::builder("bench").guests(2).smp(env("SMP", "1").parse().unwrap()).mesh().ism(IsmOptions::default()).start().unwrap();
+    bed.smc_up_with(&SmcOptions { driver_args: vec![format!("poll_us={}", env("POLL", "200"))], ..Default::default() }).unwrap();
+    let (a, b) = (bed.guest(0), bed.guest(1));
+    let server = b.spawn("/host/smc-tool serve --port 5000").unwrap();
+    server.wait_line("ready", Duration::from_secs(10)).unwrap();
+    let tcp = b.spawn("/host/smc-tool serve --proto tcp --port 5001").unwrap();
+    tcp.wait_line("ready", Duration::from_secs(10)).unwrap();
+    let to = b.addr(0);
+    for _ in 0..3 {
+        for (proto, port, mode) in [("smc", 5000, "smcd"), ("tcp", 5001, "tcp")] {
+            for cmd in [
+                format!("rtt --size 64 --count 2000"),
+                format!("bulk --bytes 30M --write-size 64K --direction to --check none"),
+                format!("messages --size 64 --seconds 2"),
+            ] {
+                let out = a.run(&format!("/host/smc-tool {cmd} --to {to}:{port} --proto {proto} --expect-mode {mode} --json 2>&1")).unwrap();
+                println!("{proto} {cmd}: {}", out.text());
+            }
+        }
+    }
+    println!("STAT {}", a.run("grep -E 'bell|event' /sys/kernel/debug/virtio_ism/*/stats").unwrap().text());
+    println!("STAT {}", b.run("grep -E 'bell|event' /sys/kernel/debug/virtio_ism/*/stats").unwrap().text());
     bed.finish().unwrap();
 }

@@ -41,6 +41,7 @@ fn two_guests_do_as_they_are_told() -> Result<()> {
     many_at_once(a)?;
     links(a, b)?;
     pausing(a, b)?;
+    reconnecting(a)?;
     rebooting(a, b)?;
     killing(a, b)?;
     bed.allow_splat("sysrq triggered crash");
@@ -177,6 +178,24 @@ fn pausing(a: &Guest, b: &Guest) -> Result<()> {
     a.resume()?;
     b.run(&ping)?.check()?;
     a.run("true")?.check().map(drop)
+}
+
+fn reconnecting(a: &Guest) -> Result<()> {
+    let boot = a.hello()?.boot_id;
+    let jobs = [a.spawn("exec yes")?, a.spawn("sleep 1000")?];
+    jobs[0].read_line(SOON)?;
+    for _ in 0..5 {
+        a.reconnect()?;
+        assert_eq!(a.hello()?.boot_id, boot);
+    }
+    for job in jobs {
+        let error = job.wait(SOON).unwrap_err().to_string();
+        assert!(error.contains("closed"), "{error}");
+    }
+    assert_eq!(a.run("echo still here")?.check()?.text(), "still here");
+    let left = a.run("pgrep -x yes; pgrep -x sleep -a | grep 1000")?;
+    assert_eq!(left.text(), "", "{left}");
+    Ok(())
 }
 
 fn rebooting(a: &Guest, b: &Guest) -> Result<()> {

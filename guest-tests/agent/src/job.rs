@@ -149,7 +149,7 @@ impl Job {
                     None => Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal")),
                 };
                 if let Err(error) = sent {
-                    eprintln!("guest-agent: signal {number} for {:?}: {error}", self.pid);
+                    complain!("signal {number} for {:?}: {error}", self.pid);
                 }
             }
             Event::Exited(exit) => {

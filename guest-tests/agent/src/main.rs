@@ -1,6 +1,14 @@
 //! Runs as process 1 of a test guest and does what the harness asks over a virtio-serial port: commands and file transfers, many at a
 //! time. `guest-agent --listen PATH` serves a Unix socket instead, for tests on the host.
 
+/// Prints a message, if that can be: where a panic would end process 1, and with it the guest, failing to print must not cause one.
+macro_rules! complain {
+    ($($message:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "guest-agent: {}", format_args!($($message)*));
+    }};
+}
+
 mod channel;
 mod job;
 mod port;
@@ -24,7 +32,7 @@ fn main() -> ExitCode {
         [flag, path] if flag == "--listen" => match Port::listen(path) {
             Ok(port) => port,
             Err(error) => {
-                eprintln!("guest-agent: could not listen on {path}: {error}");
+                complain!("could not listen on {path}: {error}");
                 return ExitCode::FAILURE;
             }
         },
@@ -34,7 +42,7 @@ fn main() -> ExitCode {
     if process::id() == 1 {
         prepare_guest();
     } else if let Err(error) = set_child_subreaper(Some(Pid::INIT)) {
-        eprintln!("guest-agent: orphans will not be reaped here: {error}");
+        complain!("orphans will not be reaped here: {error}");
     }
 
     let children = Arc::new(Children::default());
@@ -47,6 +55,6 @@ fn main() -> ExitCode {
 fn prepare_guest() {
     // Everything the kernel says from here on goes to the console, where the harness looks for splats.
     if let Err(error) = fs::write("/proc/sys/kernel/printk", "8") {
-        eprintln!("guest-agent: the console's log level stays as it is: {error}");
+        complain!("the console's log level stays as it is: {error}");
     }
 }

@@ -42,7 +42,7 @@ impl Port {
             if let Some(error) = error
                 && !reported
             {
-                eprintln!("guest-agent: no port named {PORT_NAME} yet: {error}");
+                complain!("no port named {PORT_NAME} yet: {error}");
                 reported = true;
             }
             thread::sleep(LOOK_AGAIN);

@@ -61,7 +61,7 @@ impl Session {
                     }
                 }
                 Err(error) => {
-                    eprintln!("guest-agent: could not read from the harness: {error}");
+                    complain!("could not read from the harness: {error}");
                     thread::sleep(Duration::from_millis(100));
                 }
             }
@@ -69,7 +69,7 @@ impl Session {
     }
 
     fn report(&self, error: &FrameError) {
-        eprintln!("guest-agent: {error}");
+        complain!("{error}");
         match error {
             FrameError::Body { epoch, channel, .. } if *epoch == self.epoch => {
                 self.outbox.send(self.epoch, *channel, Reply::Error(error.to_string()));
@@ -170,7 +170,7 @@ impl Session {
 fn write_forever(port: &Port, frames: &Receiver<Vec<u8>>) {
     for frame in frames {
         if let Err(error) = port.write_all(&frame) {
-            eprintln!("guest-agent: could not write to the harness: {error}");
+            complain!("could not write to the harness: {error}");
         }
     }
 }

@@ -44,6 +44,9 @@ enum ism_counter {
 	ISM_DOORBELLS_SKIPPED,
 	ISM_DOORBELLS_RECEIVED,
 	ISM_DOORBELLS_STRAY,
+	ISM_BELLS_SEEN,
+	ISM_BELLS_STILL_SET,
+	ISM_BELLS_POLLED,
 	ISM_EVENTS,
 	ISM_EVENTS_MALFORMED,
 	ISM_MESSAGES_SENT,
@@ -84,6 +87,22 @@ struct ism_window {
 	char name[24];
 };
 
+/* See ism_bell.c */
+struct ism_slab;
+
+/* The bell of an own DMB */
+struct ism_bell {
+	struct list_head list;
+	u8 *byte;
+	u32 chunk;
+};
+
+/* The way to ring the owner of a peer's DMB */
+struct ism_ringer {
+	u8 *bell;
+	__le32 *awake;
+};
+
 /*
  * Locks, outer to inner:
  *
@@ -96,6 +115,7 @@ struct ism_window {
  *	dibs->lock	hard interrupt; the client takes its locks inside it
  *
  *	control_lock	hard interrupt; a leaf
+ *	bell_lock	hard interrupt; a leaf
  *
  * add_vlan_id() and del_vlan_id() are called under a lock that handle_irq()
  * takes inside dibs->lock: they must not take any of these.
@@ -134,6 +154,16 @@ struct virtio_ism {
 	struct list_head peers;
 	struct list_head deferred;	/* own, unregistered, still held */
 	struct delayed_work deferred_work;
+
+	/* Bells */
+	spinlock_t bell_lock;		/* lists, bell_bytes, awake */
+	struct list_head slabs;		/* additions and removals: map_lock, too */
+	struct list_head bells;
+	u8 **bell_bytes;		/* by chunk */
+	bool awake;
+	u64 last_traffic;
+	bool poller_sleeps;
+	struct task_struct *poller;
 
 	/* Peers' DMBs, by token */
 	spinlock_t attach_lock;		/* the table and its count */
@@ -186,6 +216,7 @@ int ism_event_fill(struct virtio_ism *ism);
 void ism_event_done(struct virtqueue *vq);
 void ism_event_free(struct virtio_ism *ism);
 void ism_report_event(struct virtio_ism *ism, const struct dibs_event *event);
+void ism_deliver(struct virtio_ism *ism, u32 chunk);
 
 /* ism_dmb.c */
 int ism_window_map(struct virtio_ism *ism);
@@ -201,6 +232,22 @@ int ism_area_claim(struct virtio_ism *ism, const struct virtio_ism_area *area,
 void ism_area_release(struct virtio_ism *ism, u32 chunk, u32 len);
 int ism_detach_token(struct virtio_ism *ism, u64 token);
 void ism_peers_gone(struct virtio_ism *ism);
+
+/* ism_bell.c */
+int ism_bells_init(struct virtio_ism *ism);
+void ism_bells_start(struct virtio_ism *ism);
+void ism_bells_stop(struct virtio_ism *ism);
+void ism_bells_free(struct virtio_ism *ism);
+struct ism_slab *ism_slab_get(struct virtio_ism *ism, u64 token, u32 chunk);
+void ism_slab_put(struct virtio_ism *ism, struct ism_slab *slab);
+void ism_bell_add(struct virtio_ism *ism, struct ism_bell *bell,
+		  struct ism_slab *slab, u32 chunk);
+void ism_bell_del(struct virtio_ism *ism, struct ism_bell *bell);
+void ism_bell_clear(struct virtio_ism *ism, u32 chunk);
+void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
+		     u32 chunk);
+bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer);
+void ism_poll_traffic(struct virtio_ism *ism);
 
 /* ism_move.c */
 void ism_move_init(struct virtio_ism *ism);

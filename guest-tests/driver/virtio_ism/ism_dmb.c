@@ -42,6 +42,8 @@ struct ism_peer {
 struct ism_dmb {
 	struct list_head deferred;
 	struct ism_peer *peer;
+	struct ism_slab *slab;
+	struct ism_bell bell;
 	u64 token;
 	u32 chunk;
 	u32 len;
@@ -308,9 +310,15 @@ int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	ret = ism_area_claim(ism, &reply.area, &own->chunk, &own->len);
 	if (ret)
 		goto detach;
+	own->slab = ism_slab_get(ism, own->token, own->chunk);
+	if (IS_ERR(own->slab)) {
+		ret = PTR_ERR(own->slab);
+		goto release;
+	}
 	ret = xa_err(xa_store(&ism->dmbs, own->chunk, own, GFP_KERNEL));
 	if (ret)
-		goto release;
+		goto put_slab;
+	ism_bell_add(ism, &own->bell, own->slab, own->chunk);
 	mutex_unlock(&ism->map_lock);
 
 	dmb->dmb_tok = own->token;
@@ -319,6 +327,8 @@ int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	dmb->dma_addr = ISM_DMA_ADDR_NONE;
 	return 0;
 
+put_slab:
+	ism_slab_put(ism, own->slab);
 release:
 	ism_area_release(ism, own->chunk, own->len);
 detach:
@@ -337,6 +347,7 @@ static int ism_dmb_detach(struct virtio_ism *ism, struct ism_dmb *own)
 
 	lockdep_assert_held(&ism->map_lock);
 
+	ism_slab_put(ism, own->slab);
 	ret = ism_detach_token(ism, own->token);
 	ism_area_release(ism, own->chunk, own->len);
 	ism_peer_put(own->peer);
@@ -380,6 +391,7 @@ int ism_dmb_unregister(struct virtio_ism *ism, struct dibs_dmb *dmb)
 		return -EINVAL;
 	}
 	xa_erase(&ism->dmbs, dmb->idx);
+	ism_bell_del(ism, &own->bell);
 	if (ism_dmb_held(ism, own)) {
 		ism_count(ism, ISM_DETACHES_DEFERRED);
 		list_add_tail(&own->deferred, &ism->deferred);

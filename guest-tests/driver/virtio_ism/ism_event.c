@@ -75,15 +75,38 @@ void ism_report_event(struct virtio_ism *ism, const struct dibs_event *event)
 	spin_unlock_irqrestore(&dibs->lock, flags);
 }
 
+/**
+ * ism_deliver() - tell the client that one of its DMBs was written
+ * @ism: the device
+ * @chunk: first chunk of the DMB, checked
+ *
+ * Context: dibs->lock held
+ */
+void ism_deliver(struct virtio_ism *ism, u32 chunk)
+{
+	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_client *client = NULL;
+	u8 id;
+
+	/* There is no array yet while the device is being added. */
+	if (dibs->dmb_clientid_arr) {
+		id = dibs->dmb_clientid_arr[chunk];
+		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
+	}
+	if (!client) {
+		ism_count(ism, ISM_DOORBELLS_STRAY);
+		return;
+	}
+	client->ops->handle_irq(dibs, chunk, 0);
+}
+
 static bool ism_ev_doorbells(struct virtio_ism *ism,
 			     const struct virtio_ism_ev_doorbells *ev,
 			     unsigned int len)
 {
 	struct dibs_dev *dibs = ism->dibs;
-	struct dibs_client *client;
 	u32 count, fits, chunk, i;
 	unsigned long flags;
-	u8 id;
 
 	if (len < sizeof(*ev))
 		return false;
@@ -93,21 +116,16 @@ static bool ism_ev_doorbells(struct virtio_ism *ism,
 	spin_lock_irqsave(&dibs->lock, flags);
 	for (i = 0; i < min(count, fits); i++) {
 		chunk = le32_to_cpu(READ_ONCE(ev->chunk[i]));
-		/* There is no array yet while the device is being added. */
-		if (chunk >= ism->config.chunks || !dibs->dmb_clientid_arr) {
+		if (chunk >= ism->config.chunks) {
 			ism_count(ism, ISM_DOORBELLS_STRAY);
 			continue;
 		}
-		id = dibs->dmb_clientid_arr[chunk];
-		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
-		if (!client) {
-			ism_count(ism, ISM_DOORBELLS_STRAY);
-			continue;
-		}
+		ism_bell_clear(ism, chunk);
 		ism_count(ism, ISM_DOORBELLS_RECEIVED);
-		client->ops->handle_irq(dibs, chunk, 0);
+		ism_deliver(ism, chunk);
 	}
 	spin_unlock_irqrestore(&dibs->lock, flags);
+	ism_poll_traffic(ism);
 
 	return count <= fits;
 }

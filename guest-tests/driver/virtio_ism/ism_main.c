@@ -33,6 +33,9 @@ static const char * const ism_counter_names[ISM_COUNTERS] = {
 	[ISM_DOORBELLS_SKIPPED] = "doorbells_skipped",
 	[ISM_DOORBELLS_RECEIVED] = "doorbells_received",
 	[ISM_DOORBELLS_STRAY] = "doorbells_stray",
+	[ISM_BELLS_SEEN] = "bells_seen",
+	[ISM_BELLS_STILL_SET] = "bells_still_set",
+	[ISM_BELLS_POLLED] = "bells_polled",
 	[ISM_EVENTS] = "events",
 	[ISM_EVENTS_MALFORMED] = "events_malformed",
 	[ISM_MESSAGES_SENT] = "messages_sent",
@@ -226,6 +229,7 @@ static int ism_find_vqs(struct virtio_ism *ism)
  */
 static void ism_stop(struct virtio_ism *ism)
 {
+	ism_bells_stop(ism);
 	ism_move_drain(ism);
 	ism_dmb_drain(ism);
 	cancel_work_sync(&ism->broken_work);
@@ -255,9 +259,12 @@ static int ism_probe(struct virtio_device *vdev)
 	if (!ism->wq)
 		goto free;
 	ism_control_init(ism);
-	ret = ism_dmb_init(ism);
+	ret = ism_bells_init(ism);
 	if (ret)
 		goto free_wq;
+	ret = ism_dmb_init(ism);
+	if (ret)
+		goto free_bells;
 	ret = ism_event_init(ism);
 	if (ret)
 		goto free_dmb;
@@ -300,6 +307,7 @@ static int ism_probe(struct virtio_device *vdev)
 		 &ism->config.gid, ism->config.chid,
 		 ism->config.window_size / SZ_1M, copy ? "copy" : "mapped");
 
+	ism_bells_start(ism);
 	/* Connections from here on */
 	ret = dibs_dev_add(ism->dibs);
 	if (ret) {
@@ -321,6 +329,8 @@ free_event:
 	ism_event_free(ism);
 free_dmb:
 	ism_dmb_free(ism);
+free_bells:
+	ism_bells_free(ism);
 free_wq:
 	destroy_workqueue(ism->wq);
 free:
@@ -345,6 +355,7 @@ static void ism_remove(struct virtio_device *vdev)
 	put_device(&ism->dibs->dev);
 	ism_event_free(ism);
 	ism_dmb_free(ism);
+	ism_bells_free(ism);
 	destroy_workqueue(ism->wq);
 	kfree(ism);
 }

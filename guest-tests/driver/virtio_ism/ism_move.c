@@ -50,6 +50,8 @@ struct ism_attachment {
 	u32 chunk;
 	u32 len;
 	u8 *addr;
+	struct ism_slab *slab;
+	struct ism_ringer ringer;
 
 	/* Copy mode */
 	struct virtio_ism *ism;
@@ -146,6 +148,14 @@ static int ism_attachment_map(struct virtio_ism *ism,
 		ism_detach_token(ism, att->token);
 		return ret;
 	}
+	att->slab = ism_slab_get(ism, att->token, att->chunk);
+	if (IS_ERR(att->slab)) {
+		ret = PTR_ERR(att->slab);
+		ism_detach_token(ism, att->token);
+		ism_area_release(ism, att->chunk, att->len);
+		return ret;
+	}
+	ism_ringer_init(&att->ringer, att->slab, att->chunk);
 	att->addr = ism->window->addr +
 		    (u64)att->chunk * ism->config.chunk_size;
 	return 0;
@@ -158,6 +168,7 @@ static int ism_attachment_unmap(struct virtio_ism *ism,
 
 	lockdep_assert_held(&ism->map_lock);
 
+	ism_slab_put(ism, att->slab);
 	ret = ism_detach_token(ism, att->token);
 	ism_area_release(ism, att->chunk, att->len);
 	return ret;
@@ -265,10 +276,16 @@ static void ism_copy(u8 *to, const void *from, unsigned int size)
 	}
 }
 
-static int ism_ring(struct virtio_ism *ism, u32 chunk)
+static int ism_ring(struct virtio_ism *ism, const struct ism_ringer *ringer,
+		    u32 chunk)
 {
 	u8 *bytes = ism->doorbell + VIRTIO_ISM_DOORBELL_BYTES;
 	__le32 *awake = (__le32 *)(ism->doorbell + VIRTIO_ISM_DOORBELL_AWAKE);
+
+	/* Most traffic is answered. */
+	ism_poll_traffic(ism);
+	if (!ism_ring_bell(ism, ringer))
+		return 0;
 
 	/* What the receiver will look at is visible before the ring. */
 	virt_wmb();
@@ -305,7 +322,7 @@ static int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 		virt_wmb();	/* Payload first, the control message after it */
 	ism_copy(att->addr + offset, data, size);
 	ism_count_add(ism, ISM_BYTES_MOVED, size);
-	return signal ? ism_ring(ism, att->chunk) : 0;
+	return signal ? ism_ring(ism, &att->ringer, att->chunk) : 0;
 }
 
 /* Copy mode */

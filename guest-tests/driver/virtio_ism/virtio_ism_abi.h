@@ -38,6 +38,7 @@ enum virtio_ism_queue {
 /* Bits of virtio_ism_config.features */
 #define VIRTIO_ISM_FEATURE_PEER		BIT(0)
 #define VIRTIO_ISM_FEATURE_AWAKE	BIT(1)
+#define VIRTIO_ISM_FEATURE_BELLS	BIT(2)
 
 /* Start and length of the window are multiples of this */
 #define VIRTIO_ISM_WINDOW_ALIGN		SZ_2M
@@ -90,6 +91,7 @@ enum virtio_ism_ctrl_peer {
 	VIRTIO_ISM_CTRL_PEER_ALLOC_FOR_PEER	= 0,
 	VIRTIO_ISM_CTRL_PEER_QUERY_GID		= 1,
 	VIRTIO_ISM_CTRL_PEER_SEND_MESSAGE	= 2,
+	VIRTIO_ISM_CTRL_PEER_QUERY_SLAB		= 3,
 };
 
 enum virtio_ism_status {
@@ -160,6 +162,16 @@ struct virtio_ism_send_message {
 	__le64 info;
 };
 
+struct virtio_ism_query_slab {
+	__le64 token;
+};
+
+struct virtio_ism_slab_reply {
+	struct virtio_ism_area area;
+	__le32 side;
+	__le32 reserved;
+};
+
 static_assert(sizeof(struct virtio_ism_ctrl_hdr) == 2);
 static_assert(sizeof(struct virtio_ism_area) == 16);
 static_assert(sizeof(struct virtio_ism_alloc_for_peer) == 24);
@@ -170,6 +182,8 @@ static_assert(sizeof(struct virtio_ism_detach) == 8);
 static_assert(sizeof(struct virtio_ism_query_gid) == 16);
 static_assert(sizeof(struct virtio_ism_send_message) == 32);
 static_assert(offsetof(struct virtio_ism_send_message, info) == 24);
+static_assert(sizeof(struct virtio_ism_query_slab) == 8);
+static_assert(sizeof(struct virtio_ism_slab_reply) == 24);
 
 /* Doorbell area */
 
@@ -177,6 +191,20 @@ static_assert(offsetof(struct virtio_ism_send_message, info) == 24);
 #define VIRTIO_ISM_DOORBELL_AWAKE	0
 /* One byte per chunk of the window */
 #define VIRTIO_ISM_DOORBELL_BYTES	4096
+
+/*
+ * First chunk of a slab that two guests share: what each side says, then one
+ * byte per chunk of the slab
+ */
+struct virtio_ism_slab_side {
+	__le32 awake;			/* polls its bells */
+	__le32 present;			/* knows bells */
+	__u8 reserved[56];
+};
+
+#define VIRTIO_ISM_SLAB_BELLS		4096
+
+static_assert(sizeof(struct virtio_ism_slab_side) == 64);
 
 /* Event queue */
 

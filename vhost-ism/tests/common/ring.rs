@@ -144,6 +144,13 @@ impl Ring {
         Some((word(0), word(4)))
     }
 
+    /// Asks for an interrupt at the next used element.
+    pub fn arm(&self) {
+        let used_event = self.avail() + 4 + 2 * u64::from(self.size);
+        self.ram.store(used_event, self.last_used);
+        fence(Ordering::SeqCst);
+    }
+
     /// Takes the next used element, waiting for the interrupt.
     pub fn wait_used(&mut self, timeout: Duration) -> Option<(u32, u32)> {
         let end = Instant::now() + timeout;
@@ -151,10 +158,7 @@ impl Ring {
             if let Some(used) = self.take_used() {
                 return Some(used);
             }
-            // used_event: interrupt at the next element.
-            self.ram
-                .store(self.avail() + 4 + 2 * u64::from(self.size), self.last_used);
-            fence(Ordering::SeqCst);
+            self.arm();
             if let Some(used) = self.take_used() {
                 return Some(used);
             }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use vhost::vhost_user::VhostUserFrontendReqHandler;
@@ -83,6 +83,7 @@ pub struct Window {
     doorbell: u64,
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
+    commit: OnceLock<Box<dyn Fn() + Send + Sync>>,
     started: AtomicBool,
     /// A control request is being answered.
     asking: AtomicBool,
@@ -111,6 +112,7 @@ impl Window {
             doorbell,
             state: Mutex::default(),
             hook: Mutex::default(),
+            commit: OnceLock::new(),
             started: AtomicBool::new(false),
             asking: AtomicBool::new(false),
         }
@@ -144,6 +146,11 @@ impl Window {
     /// What to do before the next map is answered.
     pub fn before_next_map(&self, hook: impl FnMut() + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// What the VMM does whenever a change comes into effect. QEMU sends its memory table.
+    pub fn on_commit(&self, commit: impl Fn() + Send + Sync + 'static) {
+        let _ = self.commit.set(Box::new(commit));
     }
 
     /// What is in effect, without the doorbell area.
@@ -266,7 +273,9 @@ impl Window {
         } else if !self.asking.load(Ordering::SeqCst) {
             state.violations.push(format!("{what} while no request is being answered"));
         }
-        for change in std::mem::take(&mut state.pending) {
+        let changes = std::mem::take(&mut state.pending);
+        let committed = !changes.is_empty();
+        for change in changes {
             match change {
                 Change::Map(offset, len, file) => {
                     // SAFETY: inside of the reserved range.
@@ -284,6 +293,11 @@ impl Window {
                     state.maps.remove(&offset);
                 }
             }
+        }
+        if committed && let Some(commit) = self.commit.get() {
+            drop(state);
+            commit();
+            state = self.state();
         }
         state
     }

@@ -24,7 +24,7 @@ fn the_fields_say_what_the_fabric_is() {
     assert_eq!(config.magic.as_bytes(), b"VISM");
     assert_eq!(config.version.get(), VERSION);
     assert_eq!(config.chid.get(), 0xff42);
-    assert_eq!(config.features.get(), F_PEER | F_AWAKE);
+    assert_eq!(config.features.get(), F_PEER | F_AWAKE | F_BELLS);
     assert_eq!(config.max_dmbs.get(), 77);
     assert_eq!(config.window_size.get(), window);
     assert!(config.window_size.get().is_multiple_of(2 << 20));

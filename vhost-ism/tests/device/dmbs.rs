@@ -97,7 +97,7 @@ fn a_token_dies_with_its_owners_detach() {
     assert_eq!(a.detach(owned.token), Err(Status::NoEnt));
     assert_eq!(b.detach(owned.token), Err(Status::NoEnt));
     assert_eq!(host.stats().dmbs, 0);
-    assert_eq!(host.stats().used_bytes, 0);
+    assert_eq!(host.stats().used_bytes, CHUNK_SIZE, "the slab's bells");
 }
 
 #[test]
@@ -205,4 +205,52 @@ fn a_pair_that_has_its_slabs_needs_no_map() {
         a.detach(dmb.token).unwrap();
     }
     assert_eq!((a.window.requests(), b.window.requests()), requests);
+}
+
+#[test]
+fn the_bells_of_a_slab_are_at_its_start_and_nothing_else_is() {
+    let host = Host::default();
+    let (mut a, mut b, mut c) = (host.boot("a"), host.boot("b"), host.boot("c"));
+    b.alloc_for_peer(c.gid(), 1 << 20).unwrap();
+    let mut slabs = HashSet::new();
+    loop {
+        let dmb = match a.alloc_for_peer(b.gid(), 1 << 20) {
+            Ok(dmb) => dmb,
+            Err(refused) => {
+                assert_eq!(refused, Status::NoSpc);
+                break;
+            }
+        };
+        // Whoever has not attached does not see the slab.
+        assert_eq!(b.query_slab(dmb.token), Err(Status::NoEnt));
+        let attached = b.attach(dmb.token).unwrap();
+        let (base_a, len_a, side_a) = a.query_slab(dmb.token).unwrap();
+        let (base_b, len_b, side_b) = b.query_slab(dmb.token).unwrap();
+        assert_eq!(c.query_slab(dmb.token), Err(Status::NoEnt));
+        assert_eq!(len_a, len_b);
+        assert_eq!(dmb.offset - base_a, attached.offset - base_b);
+        assert_eq!(side_a, u32::from(a.gid() > b.gid()));
+        assert_eq!(side_a + side_b, 1);
+        assert!(dmb.offset - base_a >= CHUNK_SIZE && dmb.offset + dmb.size <= base_a + len_a);
+        assert_eq!(a.window.maps()[&base_a].len, len_a);
+        if slabs.insert(base_a) {
+            assert_eq!(a.window.read(base_a, CHUNK_SIZE), vec![0; CHUNK_SIZE as usize]);
+            assert_eq!(b.window.read(base_b, CHUNK_SIZE), vec![0; CHUNK_SIZE as usize]);
+            // One byte for each chunk fits.
+            assert!(4096 + len_a / CHUNK_SIZE <= CHUNK_SIZE);
+            a.window.write(base_a + 4096, b"rung");
+        }
+        assert_eq!(b.window.read(base_b + 4096, 4), b"rung");
+        a.window.write(dmb.offset, &[0x77; 1 << 20]);
+    }
+    assert!(slabs.len() > 1);
+    // Letting go of every DMB leaves the bells alone.
+    let dmb = a.alloc_for_peer(b.gid(), 1).unwrap();
+    let (base, _, side) = a.query_slab(dmb.token).unwrap();
+    b.attach(dmb.token).unwrap();
+    a.detach(dmb.token).unwrap();
+    assert_eq!(a.query_slab(dmb.token), Err(Status::NoEnt), "the owner holds it no more");
+    assert_eq!(b.query_slab(dmb.token).unwrap().2, 1 - side, "the attacher does");
+    b.detach(dmb.token).unwrap();
+    assert_eq!(a.window.read(base + 4096, 4), b"rung");
 }

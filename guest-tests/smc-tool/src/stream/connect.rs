@@ -17,7 +17,7 @@ use crate::netlink::sockets::{Mode, SmcSocket};
 /// How to connect.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectOptions {
-    /// Server: IPv4:PORT or [IPv6]:PORT
+    /// Server: an IPv4 address and port, or an IPv6 address in brackets and port
     #[arg(long)]
     pub to: SocketAddr,
     /// Protocol of the socket

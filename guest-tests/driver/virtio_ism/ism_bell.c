@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * virtio-ism: bells, and polling them
+ *
+ * The doorbell of the device costs a trapped write, the daemon, and an
+ * interrupt. Two guests that are both at work do without: the ringer sets a
+ * byte in the slab they share, and the owner, which has nothing else to do,
+ * looks at it. Only an owner that does not look is rung by doorbell.
+ *
+ * Looking is the work of a thread of the lowest priority, for a short time
+ * after the last sign of traffic. It looks with preemption off, and says so in
+ * its awake words, so "awake" always means that a processor is looking right
+ * now. When something else is to run it says that it is asleep, looks once
+ * more, and lets go of the processor.
+ */
+
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/sched/clock.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+
+#include "ism.h"
+
+static unsigned int poll_us = 200;
+module_param(poll_us, uint, 0644);
+MODULE_PARM_DESC(poll_us,
+		 "Microseconds to poll for the peer after the last traffic, 0 for interrupts only");
+
+/* Bells that one look takes at a time */
+#define ISM_LOOK_MAX		16
+
+/*
+ * A slab this guest shares with a peer, as long as a DMB in it is owned or
+ * attached. Afterwards the device may take it out of the window.
+ */
+struct ism_slab {
+	struct list_head list;
+	unsigned int users;		/* map_lock */
+	u32 first;			/* chunk in the window */
+	u32 chunks;
+	u32 side;
+	u8 *addr;
+};
+
+static struct virtio_ism_slab_side *ism_slab_side(struct ism_slab *slab,
+						  u32 side)
+{
+	return (struct virtio_ism_slab_side *)slab->addr + side;
+}
+
+static u8 *ism_slab_bell(struct ism_slab *slab, u32 chunk)
+{
+	return slab->addr + VIRTIO_ISM_SLAB_BELLS + (chunk - slab->first);
+}
+
+/* bell_lock held */
+static void ism_slab_set_awake(struct ism_slab *slab, bool awake)
+{
+	WRITE_ONCE(ism_slab_side(slab, slab->side)->awake,
+		   cpu_to_le32(awake));
+}
+
+static struct ism_slab *ism_slab_find(struct virtio_ism *ism, u32 chunk)
+{
+	struct ism_slab *slab;
+
+	lockdep_assert_held(&ism->map_lock);
+
+	list_for_each_entry(slab, &ism->slabs, list) {
+		if (chunk >= slab->first &&
+		    chunk - slab->first < slab->chunks)
+			return slab;
+	}
+	return NULL;
+}
+
+/* Ask the device where the slab of a DMB is, and check what it says. */
+static struct ism_slab *ism_slab_query(struct virtio_ism *ism, u64 token,
+				       u32 chunk)
+{
+	struct virtio_ism_query_slab command = {
+		.token = cpu_to_le64(token),
+	};
+	const struct ism_config *config = &ism->config;
+	struct virtio_ism_slab_reply reply;
+	struct ism_slab *slab;
+	u64 offset, size;
+	u32 side;
+	int ret;
+
+	ret = ism_control(ism, VIRTIO_ISM_CTRL_PEER,
+			  VIRTIO_ISM_CTRL_PEER_QUERY_SLAB,
+			  &command, sizeof(command), &reply, sizeof(reply));
+	if (ret)
+		return ERR_PTR(ret);
+
+	offset = le64_to_cpu(reply.area.offset);
+	size = le64_to_cpu(reply.area.size);
+	side = le32_to_cpu(reply.side);
+	if (side > 1 || !IS_ALIGNED(offset | size, config->chunk_size) ||
+	    offset >= config->window_size ||
+	    size > config->window_size - offset ||
+	    size / config->chunk_size >
+	    config->chunk_size - VIRTIO_ISM_SLAB_BELLS ||
+	    chunk <= offset / config->chunk_size ||
+	    chunk >= (offset + size) / config->chunk_size) {
+		dev_err_ratelimited(&ism->vdev->dev,
+				    "device placed a slab of %#llx bytes at %#llx\n",
+				    size, offset);
+		return ERR_PTR(-EPROTO);
+	}
+
+	slab = kzalloc_obj(*slab);
+	if (!slab)
+		return ERR_PTR(-ENOMEM);
+	slab->first = offset / config->chunk_size;
+	slab->chunks = size / config->chunk_size;
+	slab->side = side;
+	slab->addr = ism->window->addr + offset;
+	return slab;
+}
+
+/*
+ * The slab of a DMB that was just allocated or attached, or NULL if the device
+ * has no bells.
+ */
+struct ism_slab *ism_slab_get(struct virtio_ism *ism, u64 token, u32 chunk)
+{
+	struct ism_slab *slab;
+	unsigned long flags;
+
+	if (!(ism->config.features & VIRTIO_ISM_FEATURE_BELLS))
+		return NULL;
+	slab = ism_slab_find(ism, chunk);
+	if (!slab) {
+		slab = ism_slab_query(ism, token, chunk);
+		if (IS_ERR(slab))
+			return slab;
+		spin_lock_irqsave(&ism->bell_lock, flags);
+		list_add_tail(&slab->list, &ism->slabs);
+		ism_slab_set_awake(slab, ism->awake);
+		spin_unlock_irqrestore(&ism->bell_lock, flags);
+		WRITE_ONCE(ism_slab_side(slab, slab->side)->present,
+			   cpu_to_le32(1));
+	}
+	slab->users++;
+	return slab;
+}
+
+/* To be called before the DMB is detached. */
+void ism_slab_put(struct virtio_ism *ism, struct ism_slab *slab)
+{
+	unsigned long flags;
+
+	lockdep_assert_held(&ism->map_lock);
+
+	if (!slab || --slab->users)
+		return;
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	list_del(&slab->list);
+	ism_slab_set_awake(slab, false);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	kfree(slab);
+}
+
+/* Own bells */
+
+/* Before the peer hears of the token */
+void ism_bell_add(struct virtio_ism *ism, struct ism_bell *bell,
+		  struct ism_slab *slab, u32 chunk)
+{
+	unsigned long flags;
+
+	INIT_LIST_HEAD(&bell->list);
+	if (!slab)
+		return;
+	bell->chunk = chunk;
+	bell->byte = ism_slab_bell(slab, chunk);
+	WRITE_ONCE(*bell->byte, 0);
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	list_add(&bell->list, &ism->bells);
+	WRITE_ONCE(ism->bell_bytes[chunk], bell->byte);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+}
+
+void ism_bell_del(struct virtio_ism *ism, struct ism_bell *bell)
+{
+	unsigned long flags;
+
+	if (!bell->byte)
+		return;
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	list_del_init(&bell->list);
+	WRITE_ONCE(ism->bell_bytes[bell->chunk], NULL);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	bell->byte = NULL;
+}
+
+/* The device told of a ring: whatever was rung up to now is dealt with. */
+void ism_bell_clear(struct virtio_ism *ism, u32 chunk)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	if (ism->bell_bytes[chunk])
+		WRITE_ONCE(*ism->bell_bytes[chunk], 0);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	/* Cleared before the DMB is looked at: a ring from now on is new. */
+	virt_mb();
+}
+
+/* Look at all bells; tells whether one was rung. */
+static bool ism_look(struct virtio_ism *ism)
+{
+	u32 rung[ISM_LOOK_MAX];
+	struct ism_bell *bell;
+	unsigned long flags;
+	unsigned int n, i;
+	bool any = false;
+
+	do {
+		n = 0;
+		spin_lock_irqsave(&ism->bell_lock, flags);
+		list_for_each_entry(bell, &ism->bells, list) {
+			if (!READ_ONCE(*bell->byte))
+				continue;
+			WRITE_ONCE(*bell->byte, 0);
+			rung[n++] = bell->chunk;
+			if (n == ISM_LOOK_MAX)
+				break;
+		}
+		spin_unlock_irqrestore(&ism->bell_lock, flags);
+		if (!n)
+			break;
+		any = true;
+		/* As in ism_bell_clear() */
+		virt_mb();
+
+		/* The client's tasklet runs right at the end of this. */
+		local_bh_disable();
+		spin_lock_irqsave(&ism->dibs->lock, flags);
+		for (i = 0; i < n; i++)
+			ism_deliver(ism, rung[i]);
+		spin_unlock_irqrestore(&ism->dibs->lock, flags);
+		local_bh_enable();
+		ism_count_add(ism, ISM_BELLS_POLLED, n);
+	} while (n == ISM_LOOK_MAX);
+
+	return any;
+}
+
+/* The polling thread */
+
+static bool ism_poll_wanted(struct virtio_ism *ism)
+{
+	s64 age = local_clock() - READ_ONCE(ism->last_traffic);
+
+	return age < (s64)READ_ONCE(poll_us) * NSEC_PER_USEC;
+}
+
+/**
+ * ism_poll_traffic() - there was traffic, so more of it is likely
+ * @ism: the device
+ *
+ * Context: any
+ */
+void ism_poll_traffic(struct virtio_ism *ism)
+{
+	if (!READ_ONCE(poll_us) || !ism->poller)
+		return;
+	WRITE_ONCE(ism->last_traffic, local_clock());
+	/* Pairs with the one in ism_poller(). */
+	smp_mb();
+	if (READ_ONCE(ism->poller_sleeps))
+		wake_up_process(ism->poller);
+}
+
+static void ism_set_awake(struct virtio_ism *ism, bool awake)
+{
+	struct ism_slab *slab;
+	unsigned long flags;
+
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	ism->awake = awake;
+	list_for_each_entry(slab, &ism->slabs, list)
+		ism_slab_set_awake(slab, awake);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	/*
+	 * The word is visible before the next look at the bells. A ringer sets
+	 * the bell before it reads the word: one of both sees the other.
+	 */
+	virt_mb();
+}
+
+static bool ism_should_yield(void)
+{
+	return need_resched() || test_thread_flag(TIF_NEED_RESCHED_LAZY);
+}
+
+/* Poll until a bell rings, or something else is to run, or nobody rings. */
+static void ism_poll(struct virtio_ism *ism)
+{
+	bool rung = false;
+
+	preempt_disable();
+	ism_set_awake(ism, true);
+	while (!rung && !ism_should_yield() && ism_poll_wanted(ism)) {
+		rung = ism_look(ism);
+		cpu_relax();
+	}
+	ism_set_awake(ism, false);
+	rung |= ism_look(ism);
+	preempt_enable();
+
+	if (rung)
+		WRITE_ONCE(ism->last_traffic, local_clock());
+}
+
+static int ism_poller(void *data)
+{
+	struct virtio_ism *ism = data;
+
+	while (!kthread_should_stop()) {
+		if (ism_poll_wanted(ism)) {
+			ism_poll(ism);
+			/*
+			 * Whoever else is to run goes first, however much of
+			 * its time slice this thread has left.
+			 */
+			yield();
+			continue;
+		}
+		set_current_state(TASK_IDLE);
+		WRITE_ONCE(ism->poller_sleeps, true);
+		/* Pairs with the one in ism_poll_traffic(). */
+		smp_mb();
+		if (!ism_poll_wanted(ism) && !kthread_should_stop())
+			schedule();
+		WRITE_ONCE(ism->poller_sleeps, false);
+		__set_current_state(TASK_RUNNING);
+	}
+	return 0;
+}
+
+int ism_bells_init(struct virtio_ism *ism)
+{
+	spin_lock_init(&ism->bell_lock);
+	INIT_LIST_HEAD(&ism->slabs);
+	INIT_LIST_HEAD(&ism->bells);
+	ism->bell_bytes = kvcalloc(ism->config.chunks,
+				   sizeof(*ism->bell_bytes), GFP_KERNEL);
+	return ism->bell_bytes ? 0 : -ENOMEM;
+}
+
+/* When everything works. Without the thread there are just interrupts. */
+void ism_bells_start(struct virtio_ism *ism)
+{
+	struct task_struct *poller;
+
+	if (!(ism->config.features & VIRTIO_ISM_FEATURE_BELLS))
+		return;
+	ism->last_traffic = local_clock() - NSEC_PER_SEC;
+	poller = kthread_create(ism_poller, ism, "ism/%s",
+				dev_name(&ism->vdev->dev));
+	if (IS_ERR(poller)) {
+		dev_warn(&ism->vdev->dev, "no thread to poll bells: %ld\n",
+			 PTR_ERR(poller));
+		return;
+	}
+	sched_set_normal(poller, MAX_NICE);
+	/* Interrupts may wake it after it has ended. */
+	ism->poller = get_task_struct(poller);
+	wake_up_process(poller);
+}
+
+/* Rings go by doorbell and interrupt from here on. */
+void ism_bells_stop(struct virtio_ism *ism)
+{
+	if (ism->poller)
+		kthread_stop(ism->poller);
+}
+
+void ism_bells_free(struct virtio_ism *ism)
+{
+	struct ism_slab *slab, *next;
+
+	list_for_each_entry_safe(slab, next, &ism->slabs, list)
+		kfree(slab);
+	kvfree(ism->bell_bytes);
+	if (ism->poller)
+		put_task_struct(ism->poller);
+}
+
+/* Bells of peers */
+
+/* How to ring the owner of an attached DMB; by doorbell if it has no bells. */
+void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
+		     u32 chunk)
+{
+	struct virtio_ism_slab_side *owner;
+
+	ringer->bell = NULL;
+	if (!slab)
+		return;
+	owner = ism_slab_side(slab, !slab->side);
+	if (!READ_ONCE(owner->present))
+		return;
+	ringer->awake = &owner->awake;
+	ringer->bell = ism_slab_bell(slab, chunk);
+}
+
+/* Rings the bell; tells whether the doorbell is needed, too. */
+bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer)
+{
+	if (!ringer->bell)
+		return true;
+	/*
+	 * What the owner will look at is visible before the look at the bell.
+	 * The owner clears it before it looks: either it is still set and the
+	 * owner will see this write, too, or this is a new ring.
+	 */
+	virt_mb();
+	if (READ_ONCE(*ringer->bell)) {
+		ism_count(ism, ISM_BELLS_STILL_SET);
+		return false;
+	}
+	WRITE_ONCE(*ringer->bell, 1);
+	/* As in ism_set_awake() */
+	virt_mb();
+	if (READ_ONCE(*ringer->awake)) {
+		ism_count(ism, ISM_BELLS_SEEN);
+		return false;
+	}
+	return true;
+}
