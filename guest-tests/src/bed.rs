@@ -334,6 +334,8 @@ impl Testbed {
         for guest in &self.guests {
             guest.check()?;
         }
+        // As any init does first; and in all guests before the first is gone, so that nothing hangs on a peer.
+        self.each(Guest::kill_all)?;
         self.each(Guest::power_off)?;
         for guest in &self.guests {
             guest.check()?;

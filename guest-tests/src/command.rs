@@ -174,6 +174,25 @@ impl Job {
             .map_err(|error| self.witness.explain(error))
     }
 
+    /// What it has printed since the last read, at least a byte; `None` when there is no more.
+    pub fn read_output(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let deadline = Deadline::after(timeout);
+        let what = || format!("output from `{}`", self.command);
+        self.channel
+            .wait(deadline, |state| {
+                let fresh = state.stdout[state.lines_at..].to_vec();
+                state.lines_at = state.stdout.len();
+                match (fresh.is_empty(), &state.end) {
+                    (false, _) => Some(Ok(Some(fresh))),
+                    (true, Some(End::Exit(_))) => Some(Ok(None)),
+                    (true, Some(end)) => Some(Err(self.failure(end.clone()))),
+                    (true, None) => None,
+                }
+            })
+            .unwrap_or_else(|| Err(deadline.missed(what())))
+            .map_err(|error| self.witness.explain(error))
+    }
+
     /// Reads lines until one contains `text`, and returns that one.
     pub fn wait_line(&self, text: &str, timeout: Duration) -> Result<String> {
         let deadline = Deadline::after(timeout);

@@ -199,6 +199,13 @@ impl Control {
         }
     }
 
+    /// Kills everything in the guest but its agent.
+    pub(crate) fn kill_all(&self, timeout: Duration) -> Result<()> {
+        let what = "killing all of the guest's processes";
+        let channel = self.open(Request::KillAll, what)?;
+        channel.finish_transfer(Deadline::after(timeout), what).map(drop)
+    }
+
     /// Asks the guest to turn itself off; there is no answer.
     pub(crate) fn power_off(&self) -> Result<()> {
         self.open(Request::PowerOff, "turning the guest off")?.forget();

@@ -352,6 +352,20 @@ impl Guest {
         command.run()?.check().map(drop)
     }
 
+    /// Ends all processes in the guest, if it runs.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        let Ok(process) = self.process() else {
+            return Ok(());
+        };
+        self.logged("kill all processes", || {
+            process.check()?;
+            self.resume()?;
+            let control = self.control()?;
+            control.wait_boot(None, self.boot_timeout)?;
+            control.kill_all(DEFAULT_TIMEOUT)
+        })
+    }
+
     /// Turns the guest off, if it runs.
     pub(crate) fn power_off(&self) -> Result<()> {
         let Ok(process) = self.process() else {

@@ -27,6 +27,8 @@ pub enum Request {
     Signal(i32),
     /// Kill the command, or give up the transfer, and forget the channel.
     Cancel,
+    /// Kill every process of the guest but the agent; answered by [`Reply::Done`] when they are gone.
+    KillAll,
     /// Turn the machine off.
     PowerOff,
 }
@@ -131,6 +133,7 @@ mod kind {
     pub(super) const SIGNAL: u32 = 0x08;
     pub(super) const CANCEL: u32 = 0x09;
     pub(super) const POWER_OFF: u32 = 0x0a;
+    pub(super) const KILL_ALL: u32 = 0x0b;
 
     pub(super) const BOOTED: u32 = 0x81;
     pub(super) const HELLO: u32 = 0x82;
@@ -157,6 +160,7 @@ impl Body for Request {
             Self::Signal(_) => kind::SIGNAL,
             Self::Cancel => kind::CANCEL,
             Self::PowerOff => kind::POWER_OFF,
+            Self::KillAll => kind::KILL_ALL,
         }
     }
 
@@ -169,7 +173,7 @@ impl Body for Request {
             Self::Data(data) => data.clone(),
             Self::Credit(bytes) => bytes.to_le_bytes().into(),
             Self::Signal(signal) => signal.to_le_bytes().into(),
-            Self::End | Self::Cancel | Self::PowerOff => Vec::new(),
+            Self::End | Self::Cancel | Self::KillAll | Self::PowerOff => Vec::new(),
         }
     }
 
@@ -185,6 +189,7 @@ impl Body for Request {
             kind::SIGNAL => Self::Signal(i32::from_le_bytes(fixed(kind, payload)?)),
             kind::CANCEL => Self::Cancel,
             kind::POWER_OFF => Self::PowerOff,
+            kind::KILL_ALL => Self::KillAll,
             _ => return Err(BadBody::UnknownKind(kind)),
         })
     }
@@ -288,6 +293,7 @@ mod tests {
             Request::Credit(17),
             Request::Signal(-9),
             Request::Cancel,
+            Request::KillAll,
             Request::PowerOff,
         ] {
             round_trip(request);

@@ -1,15 +1,54 @@
 //! Starting processes and burying them, orphans included.
 
 use std::collections::HashMap;
-use std::io;
 use std::process::{Child, Command};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io, process, thread};
 
 use guest_agent::Exit;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, wait, waitid};
 
 use crate::channel::{Event, Mailbox};
+
+/// How long killed processes may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Kills every process but this one, which must be process 1, and waits until they are gone.
+pub fn kill_all() -> io::Result<()> {
+    if process::id() != 1 {
+        return Err(io::Error::other("only process 1 of a guest may kill all others"));
+    }
+    let begin = Instant::now();
+    // The process group that has number 1 stands for every process, see kill(2). Repeated for those that were just being started.
+    while kill_process_group(Pid::INIT, Signal::KILL).is_ok() {
+        // All orphans are children of process 1, and the reaper buries them.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        if waitid(WaitId::All, look) == Err(Errno::CHILD) {
+            break;
+        }
+        if begin.elapsed() > KILL_TIMEOUT {
+            let message = format!("these processes do not die: {}", survivors().join(", "));
+            return Err(io::Error::other(message));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The names of all processes but this one and the kernel's own.
+fn survivors() -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let is_program = fs::read_link(entry.path().join("exe")).is_ok();
+        if is_program && entry.file_name() != "1" {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            names.push(format!("{} ({})", name.trim_end(), entry.file_name().to_string_lossy()));
+        }
+    }
+    names
+}
 
 /// The commands that run.
 #[derive(Debug, Default)]

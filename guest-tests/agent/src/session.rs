@@ -15,7 +15,7 @@ use rustix::system::{RebootCommand, reboot, uname};
 use crate::channel::{Channel, Channels, Event, Inbox, Outbox};
 use crate::port::Port;
 use crate::reaper::Children;
-use crate::{job, transfer};
+use crate::{job, reaper, transfer};
 
 /// The conversation with the harness.
 pub struct Session {
@@ -111,6 +111,15 @@ impl Session {
             Request::Get(path) => {
                 self.open(number, move |channel, inbox, _| {
                     transfer::send(&path, channel, &inbox);
+                });
+                return;
+            }
+            Request::KillAll => {
+                self.open(number, |channel, _, _| {
+                    channel.finish(match reaper::kill_all() {
+                        Ok(()) => Reply::Done(0),
+                        Err(error) => Reply::Error(error.to_string()),
+                    });
                 });
                 return;
             }

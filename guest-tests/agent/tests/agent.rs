@@ -389,6 +389,16 @@ fn garbage_is_reported_and_survived() {
 }
 
 #[test]
+fn only_process_1_ends_everything() {
+    let agent = Agent::start("kill-all");
+    let mut link = agent.connect();
+    link.send(1, Request::KillAll);
+    assert!(matches!(link.finish_one(1).end, Some(Reply::Error(_))));
+    link.send(2, Request::PowerOff);
+    assert!(matches!(link.next().body, Reply::Error(_)));
+}
+
+#[test]
 fn a_channel_in_use_is_refused() {
     let agent = Agent::start("in-use");
     let mut link = agent.connect();

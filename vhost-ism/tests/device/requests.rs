@@ -423,3 +423,14 @@ fn findings_are_counted() {
     }
     assert_eq!(scene.b.seat.as_ref().unwrap().found(Finding::BadRequest), 0);
 }
+
+#[test]
+fn debugging() {
+    let mut scene = Scene::new();
+    println!("{COMMANDS:?}");
+    for n in 0..20 {
+        let request = encode(CMD_ATTACH, &vec![0xff; n][..]);
+        println!("{n} {request:?} {:?}", scene.a.request(&request, 64).status());
+    }
+    panic!();
+}

@@ -15,6 +15,7 @@ use smc_tool::client::{
     BulkOptions, ConnectionsOptions, HoldOptions, LoadOptions, MessagesOptions, RttOptions, SpliceOptions, bulk,
     connections, hold, load, messages, rtt, splice,
 };
+use smc_tool::data::Pattern;
 use smc_tool::netlink::eid::Ueid;
 use smc_tool::preload;
 use smc_tool::server::{ServeOptions, Server};
@@ -81,6 +82,34 @@ enum Command {
     },
     /// Read a whole PCI BAR and look for a pattern; prints JSON
     BarScan(BarScanOptions),
+    /// Print some bytes of the data of a workload in hexadecimal, to look for them with bar-scan
+    Pattern(PatternOptions),
+}
+
+#[derive(Debug, clap::Args)]
+struct PatternOptions {
+    /// Seed of the workload; connection I of `connections` adds 1000 I, and 1 the second time
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The data from server to client, not that to the server
+    #[arg(long)]
+    from: bool,
+    /// Offset of the first byte
+    #[arg(long, default_value = "0", value_parser = smc_tool::byte_size::parse)]
+    offset: u64,
+    /// How many bytes
+    #[arg(long, default_value = "16", value_parser = smc_tool::byte_size::parse_block)]
+    bytes: usize,
+}
+
+impl PatternOptions {
+    fn text(&self) -> String {
+        let to_server = Pattern::new(self.seed);
+        let pattern = if self.from { to_server.reversed() } else { to_server };
+        let mut bytes = vec![0; self.bytes];
+        pattern.fill(self.offset, &mut bytes);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,6 +178,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             None => bail!("no program"),
         },
         Command::BarScan(options) => output::report(Format::Json, &bar_scan(&options)?),
+        Command::Pattern(options) => output::print(&options.text()),
     }
 }
 

@@ -1,0 +1,84 @@
+//! `lab`: two guests that talk SMC-D, to look at and to measure.
+//!
+//! `scripts/demo` and `guest-tests/bench` set up what is missing and then run this.
+
+mod bench;
+mod demo;
+mod shell;
+mod web;
+mod workload;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use guest_tests::{IsmOptions, Testbed};
+
+use workload::Pair;
+
+/// Two guests that talk SMC-D, to look at and to measure.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// SMC-D beside TCP between two guests, in one table, with the proof that it was SMC-D
+    Demo {
+        /// Keep the guests up afterwards, for a shell in each
+        #[arg(long)]
+        shell: bool,
+    },
+    /// Measure in turns, several times over
+    Bench {
+        /// How often each measurement is repeated
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo { shell } => run_demo(shell),
+        Command::Bench { rounds } => boot("bench").and_then(|bed| {
+            bench::run(&Pair::start(&bed)?, rounds)?;
+            Ok(bed.finish()?)
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_demo(shell: bool) -> Result<()> {
+    let bed = boot("demo")?;
+    demo::run(&Pair::start(&bed)?)?;
+    println!("\nLogs: {}", bed.logs().display());
+    if shell {
+        shell::run(&bed)?;
+    } else {
+        println!("`scripts/demo --shell` keeps the guests up, with a shell in each.");
+    }
+    // The logs are the demonstration's result, not a failure's trace.
+    bed.keep_logs();
+    Ok(bed.finish()?)
+}
+
+/// Two guests with a virtio-ism device each, and a virtio-net link between them. One processor each, because the host
+/// may have only two; see the README on what that means for the figures.
+fn boot(name: &str) -> Result<Testbed> {
+    let begin = Instant::now();
+    eprintln!("==> booting two guests");
+    let bed = Testbed::builder(name).guests(2).smp(1).mesh().ism(IsmOptions::default()).start()?;
+    bed.smc_up()?;
+    eprintln!("==> two guests with SMC-D over virtio-ism, {:.1} s after the start", begin.elapsed().as_secs_f64());
+    Ok(bed)
+}

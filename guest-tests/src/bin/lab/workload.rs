@@ -1,0 +1,177 @@
+//! What is run between two guests: the guest tool's workloads, over TCP or SMC.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use guest_tests::{Guest, Job, Testbed};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+const READY: Duration = Duration::from_secs(20);
+/// Longest single workload.
+const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// What a connection is asked to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP over virtio-net.
+    Tcp,
+    /// SMC, which has to come out as SMC-D.
+    SmcD,
+}
+
+impl Transport {
+    /// Both, in the order of the tables.
+    pub const BOTH: [Self; 2] = [Self::Tcp, Self::SmcD];
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Tcp => 5001,
+            Self::SmcD => 5000,
+        }
+    }
+
+    fn proto(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::SmcD => "smc",
+        }
+    }
+
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::SmcD => "smcd",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::SmcD => "SMC-D",
+        })
+    }
+}
+
+/// Round trips, in microseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct RoundTrips {
+    pub min_us: f64,
+    pub p50_us: f64,
+}
+
+/// Data moved.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Bulk {
+    pub megabytes_per_second: f64,
+    pub digest_to: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Messages {
+    messages_per_second: f64,
+}
+
+/// Many connections at once.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Connections {
+    pub connections: usize,
+    pub modes: Modes,
+}
+
+/// Sockets by mode, as the kernel tells (SMC_DIAG).
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Modes {
+    pub smcd: usize,
+    pub smcr: usize,
+    pub tcp: usize,
+    pub unknown: usize,
+}
+
+/// What a guest's kernel has counted (SMC_NETLINK_GET_STATS).
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Counted {
+    pub smcd_v2: u64,
+    pub fallbacks: u64,
+    pub handshake_errors: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Statistics {
+    summary: Counted,
+}
+
+/// Guest 0 as client, guest 1 as server.
+pub struct Pair<'a> {
+    pub client: &'a Guest,
+    pub server: &'a Guest,
+    pub bed: &'a Testbed,
+    _servers: Vec<Job>,
+}
+
+impl<'a> Pair<'a> {
+    /// Starts the servers.
+    pub fn start(bed: &'a Testbed) -> Result<Self> {
+        let (client, server) = (bed.guest(0), bed.guest(1));
+        let servers = Transport::BOTH.map(|transport| {
+            let (port, proto) = (transport.port(), transport.proto());
+            let job = server.spawn(&format!("exec /host/smc-tool serve --port {port} --proto {proto}"))?;
+            job.wait_line("ready", READY)?;
+            anyhow::Ok(job)
+        });
+        let pair = Self { client, server, bed, _servers: servers.into_iter().collect::<Result<_>>()? };
+        // First contact by itself: parallel ones race in SMC (a decline of one ends the link group of all).
+        pair.round_trips(Transport::SmcD, 64, 10)?;
+        Ok(pair)
+    }
+
+    fn run<T: DeserializeOwned>(&self, transport: Transport, workload: &str) -> Result<T> {
+        let to = self.client_to(transport.port());
+        let (proto, mode) = (transport.proto(), transport.mode());
+        let command = format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode}");
+        let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
+        serde_json::from_str(output.text()).with_context(|| format!("`{workload}` printed something else than a report"))
+    }
+
+    /// Address and port of the server, as the client reaches it.
+    pub fn client_to(&self, port: u16) -> String {
+        format!("{}:{port}", self.server.addr(0))
+    }
+
+    /// Times round trips of `size` bytes, every byte compared.
+    pub fn round_trips(&self, transport: Transport, size: usize, count: u32) -> Result<RoundTrips> {
+        self.run(transport, &format!("rtt --size {size} --count {count}"))
+    }
+
+    /// Moves `bytes` to the server in writes of 64 KiB. `check` is `hash` or `none`; `options` go to the tool.
+    pub fn bulk(&self, transport: Transport, bytes: &str, check: &str, options: &str) -> Result<Bulk> {
+        let bulk: Bulk = self.run(
+            transport,
+            &format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check} {options}"),
+        )?;
+        ensure!(check != "hash" || bulk.digest_to.is_some(), "the bulk transfer was not hashed");
+        Ok(bulk)
+    }
+
+    /// Messages of 64 bytes per second, one way.
+    pub fn messages(&self, transport: Transport, seconds: u32) -> Result<f64> {
+        Ok(self.run::<Messages>(transport, &format!("messages --size 64 --seconds {seconds}"))?.messages_per_second)
+    }
+
+    /// Opens many connections at once, moves checked data over each and asks for the mode of each.
+    pub fn connections(&self, count: usize) -> Result<Connections> {
+        self.run(Transport::SmcD, &format!("connections --count {count} --bytes-each 64K"))
+    }
+
+    /// What both guests' kernels have counted.
+    pub fn counted(&self) -> Result<[Counted; 2]> {
+        let one = |guest: &Guest| -> Result<Counted> {
+            let output = guest.run("/host/smc-tool --json stats")?.check()?;
+            Ok(serde_json::from_str::<Statistics>(output.text())?.summary)
+        };
+        Ok([one(self.client)?, one(self.server)?])
+    }
+}

@@ -1,0 +1,13 @@
+//! SMC-D of a stock kernel between guests over virtio-ism.
+//!
+//! SMC falls back to TCP without a word, so no test concludes anything from data that arrived: each asks the kernels which mode
+//! their sockets have, between which devices, and how many connections fell back ([`lab`], [`ledger`]).
+
+mod disruption;
+mod isolation;
+mod lab;
+mod ledger;
+mod programs;
+mod scene;
+mod smcd;
+mod workload;

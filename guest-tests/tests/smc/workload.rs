@@ -1,0 +1,145 @@
+//! Workloads of `smc-tool` between two guests of a lab, with the mode and the devices of each connection checked.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use guest_tests::{Job, Output, Result};
+use serde_json::Value;
+
+use crate::lab::{Lab, PORT};
+
+/// SIGTERM.
+const TERM: i32 = 15;
+
+/// A server of workloads in one guest.
+#[derive(Debug)]
+pub struct Server {
+    job: Job,
+}
+
+impl Server {
+    pub fn start(lab: &Lab, index: usize, port: u16, options: &str) -> Result<Self> {
+        let job = lab
+            .guest(index)
+            .spawn(&format!("exec /host/smc-tool --json serve --port {port} {options}"))?;
+        job.wait_line("ready", lab.seconds(10))?;
+        Ok(Self { job })
+    }
+
+    /// How connections have ended so far, if it was started with `--events`.
+    pub fn ends(&self) -> Vec<Value> {
+        let (stdout, _) = self.job.peek();
+        // The last line may still be on its way.
+        let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
+        complete
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str(line).expect("events are JSON"))
+            .collect()
+    }
+
+    /// Ends it, and asserts that it received no wrong data.
+    pub fn stop(self, timeout: Duration) -> Result<()> {
+        self.job.kill(TERM);
+        let report = last_value(&self.job.wait(timeout)?.check()?);
+        assert_eq!(report["mismatches"], 0, "{report}");
+        Ok(())
+    }
+}
+
+/// A workload that runs until somebody or something ends it.
+#[derive(Debug)]
+pub struct Running {
+    pub from: usize,
+    pub to: usize,
+    pub workload: String,
+    gids: [String; 2],
+    job: Job,
+}
+
+impl Running {
+    /// Waits for its end, whatever that is, and returns its report. Wrong data or a wrong mode is a failure.
+    pub fn end(self, timeout: Duration) -> Result<Value> {
+        let out = self.job.wait(timeout)?;
+        let report = last_value(&out);
+        assert!(!report.is_null(), "no report: {out}");
+        assert_smcd(&report["connection"]["socket"], &self.gids);
+        Ok(report)
+    }
+
+    /// Asks it to end, and asserts that nothing else has done so.
+    pub fn stop(self, timeout: Duration) -> Result<Value> {
+        assert!(!self.job.is_finished(), "{self:?} has ended");
+        self.job.kill(TERM);
+        let report = self.end(timeout)?;
+        assert_eq!(report["end"], "signal", "{report}");
+        Ok(report)
+    }
+}
+
+impl Lab {
+    /// Runs a workload from one guest to another and returns its report.
+    pub fn call(&self, from: usize, to: usize, workload: &str) -> Result<Value> {
+        let address = self.guest(to).addr(from);
+        self.call_at(from, to, (address.into(), PORT), workload)
+    }
+
+    /// Runs a workload with the server at a particular address of the other guest.
+    pub fn call_at(&self, from: usize, to: usize, (address, port): (IpAddr, u16), workload: &str) -> Result<Value> {
+        let address = SocketAddr::new(address, port);
+        let out = self
+            .guest(from)
+            .shell(&self.command(workload, address))
+            .timeout(self.seconds(90))
+            .run()?
+            .check()?;
+        let report = last_value(&out);
+        match report["connections"].as_u64() {
+            Some(connections) => {
+                self.ledger().enter([from, to], connections);
+                assert_eq!(report["modes"]["smcd"], connections, "{report}");
+                assert_eq!(report["fallbacks"], 0, "{report}");
+            }
+            None => {
+                self.ledger().enter([from, to], 1);
+                assert_smcd(&report["connection"]["socket"], &[self.gid(from)?, self.gid(to)?]);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Starts `hold` or `load`, and returns when the connection is there.
+    pub fn run(&self, from: usize, to: usize, workload: &str) -> Result<Running> {
+        let gids = [self.gid(from)?, self.gid(to)?];
+        let address = SocketAddr::new(self.guest(to).addr(from).into(), PORT);
+        let command = format!("exec {}", self.command(workload, address));
+        let job = self.guest(from).spawn(&command)?;
+        job.wait_line("ready smcd", self.seconds(20))?;
+        self.ledger().enter([from, to], 1);
+        Ok(Running {
+            from,
+            to,
+            workload: workload.to_owned(),
+            gids,
+            job,
+        })
+    }
+
+    fn command(&self, workload: &str, address: SocketAddr) -> String {
+        let timeout = self.seconds(30).as_secs();
+        format!("/host/smc-tool --json {workload} --to {address} --expect-mode smcd --timeout {timeout}")
+    }
+}
+
+/// The last line of the output as JSON; null if it is not.
+fn last_value(out: &Output) -> Value {
+    let line = out.stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_default()
+}
+
+/// Asserts that a socket is SMC-D between these two devices: the own one, then the peer's.
+pub fn assert_smcd(socket: &Value, gids: &[String; 2]) {
+    assert_eq!(socket["mode"], "smcd", "{socket}");
+    let found = [&socket["dmb"]["my_gid"], &socket["dmb"]["peer_gid"]];
+    assert_eq!(found, [&gids[0], &gids[1]], "{socket}");
+}
