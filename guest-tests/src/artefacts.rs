@@ -26,6 +26,7 @@ pub(crate) struct Artefacts {
     _in_use: File,
     commands: Arc<CommandLog>,
     succeeded: AtomicBool,
+    kept: AtomicBool,
 }
 
 impl Artefacts {
@@ -60,6 +61,7 @@ impl Artefacts {
             _in_use: in_use,
             commands,
             succeeded: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
         })
     }
 
@@ -81,12 +83,20 @@ impl Artefacts {
     pub(crate) fn succeed(&self) {
         self.succeeded.store(true, Ordering::Relaxed);
     }
+
+    /// The logs are what was wanted: they stay, and nobody has to be told.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Artefacts {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.sockets);
         interrupt::forget_directory(&self.sockets);
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
         let keep = env::var("KEEP_LOGS").is_ok_and(|value| value == "1");
         if self.succeeded.load(Ordering::Relaxed) && !keep {
             let _ = fs::remove_dir_all(&self.directory);

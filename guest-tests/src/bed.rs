@@ -330,6 +330,19 @@ impl Testbed {
     /// Turns all guests off, and sees that all is well: no kernel splats, no daemon ended or panicked. The logs are removed then,
     /// unless KEEP_LOGS=1 is set.
     pub fn finish(self) -> Result<()> {
+        self.end()?;
+        self.artefacts.succeed();
+        Ok(())
+    }
+
+    /// As [`Testbed::finish`], but the logs stay. Returns their directory.
+    pub fn finish_with_logs(self) -> Result<PathBuf> {
+        self.end()?;
+        self.artefacts.keep();
+        Ok(self.logs().to_owned())
+    }
+
+    fn end(&self) -> Result<()> {
         // A splat explains more than a guest that does not turn off.
         for guest in &self.guests {
             guest.check()?;
@@ -344,7 +357,6 @@ impl Testbed {
             daemon.check()?;
             daemon.stop()?;
         }
-        self.artefacts.succeed();
         Ok(())
     }
 }

@@ -36,3 +36,12 @@ prepare_programs() {
   run_job "programs" "$(prepare_cache)/logs/cargo-build.log" cargo_probe \
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }
+
+# Everything that runs guests of the normal kernel.
+prepare_all() {
+  cd "$REPO" || exit 1
+  prepare_toolchain
+  prepare_image
+  prepare_driver "$(prepare_cache)/image.json"
+  prepare_programs
+}

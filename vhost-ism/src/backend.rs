@@ -10,6 +10,7 @@ mod mapper;
 mod virtqueue;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, warn};
@@ -24,7 +25,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 use zerocopy::IntoBytes;
 
-use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS};
+use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS, Status};
 use crate::control;
 use crate::guest::{Guest, Session};
 use crate::stats::Finding;
@@ -45,6 +46,8 @@ pub struct IsmBackend {
     guest: Arc<Guest>,
     memory: Memory,
     channel: Mutex<Option<Backend>>,
+    /// The VMM is gone, whatever its queues look like.
+    closed: AtomicBool,
 }
 
 impl IsmBackend {
@@ -53,6 +56,7 @@ impl IsmBackend {
             guest,
             memory,
             channel: Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -77,26 +81,31 @@ impl IsmBackend {
             self.guest.stats().clone(),
         ));
         let control = &vrings[CONTROL_QUEUE as usize];
-        self.guest.start(|| control.get_ref().get_queue().ready(), ring, mapper)
+        let still_up = || !self.closed.load(Ordering::Acquire) && control.get_ref().get_queue().ready();
+        self.guest.start(still_up, ring, mapper)
     }
 
     fn serve_control(&self, vrings: &[VringRwLock]) {
-        let Some(session) = self.session(vrings) else { return };
         let vring = &vrings[CONTROL_QUEUE as usize];
         let stats = self.guest.stats();
         loop {
-            while let Some(request) = virtqueue::next_request(vring, &self.memory, stats) {
-                let answer = if request.room == 0 {
-                    stats.find(Finding::BadChain);
-                    Vec::new()
-                } else {
-                    control::answer(&session, request.bytes.as_deref(), request.room)
+            let session = self.session(vrings);
+            // The driver may reset the device while its request waits for the VMM, and start it again.
+            let current = || session.as_ref().is_none_or(|session| session.is_alive());
+            while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {
+                let answer = match &session {
+                    _ if request.room == 0 => {
+                        stats.find(Finding::BadChain);
+                        Vec::new()
+                    }
+                    Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
+                    None => vec![Status::Err as u8],
                 };
-                virtqueue::answer_request(vring, &self.memory, request, &answer);
+                virtqueue::answer_request(vring, &self.memory, request, &answer, current);
             }
             // Ask for the next kick, and look again for what came before it was asked for.
             let mut state = vring.get_mut();
-            if !state.get_queue().ready() || !state.enable_notification().unwrap_or(false) {
+            if !state.get_queue().ready() || current() && !state.enable_notification().unwrap_or(false) {
                 return;
             }
         }
@@ -220,13 +229,14 @@ pub fn serve(
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
         let backend = Arc::new(IsmBackend::new(guest.clone(), memory.clone()));
         let name = guest.stats().guest().to_owned();
-        let mut daemon = VhostUserDaemon::new(name, backend, memory)?;
+        let mut daemon = VhostUserDaemon::new(name, backend.clone(), memory)?;
         let result = daemon.start(listener).map(|()| {
             connected(daemon.shutdown_handle());
             daemon.wait()
         });
         connected(None);
-        // The VMM may have died without a word.
+        // The VMM may have died without a word. A worker must not take what it left in its queues for a new session.
+        backend.closed.store(true, Ordering::Release);
         guest.stop();
         for handler in daemon.get_epoll_handlers() {
             handler.send_exit_event();

@@ -15,6 +15,9 @@ use crate::stats::{Finding, GuestStats};
 
 /// Messages that wait for buffers before SEND_MESSAGE is refused.
 pub const MAX_MESSAGES: usize = 64;
+/// Buffers too small for their event that are returned before the next kick. A driver could post them for ever, and it is a
+/// peer's thread that would return them.
+const MAX_SHORT: usize = 256;
 /// Departures that wait for buffers before they are dropped.
 pub const MAX_DEPARTURES: usize = 1024;
 
@@ -119,14 +122,15 @@ impl EventSink {
 
     fn deliver(&self, pending: &mut Pending) {
         let Some(mut ring) = pending.ring.take() else { return };
-        let mut sent = 0;
-        while pending.waits() {
+        let (mut sent, mut short) = (0, 0);
+        while pending.waits() && short < MAX_SHORT {
             let Some(capacity) = ring.peek() else {
                 if ring.await_buffers() { continue } else { break }
             };
             let event = pending.next_event(capacity);
             if event.is_empty() {
                 self.stats.find(Finding::ShortEventBuffer);
+                short += 1;
             }
             ring.send(&event);
             sent += 1;

@@ -250,10 +250,8 @@ impl Fabric {
             .map(|(t, _)| *t)
             .collect();
         for token in held {
-            if let Some(dmb) = state.dmbs.get(&token)
-                && dmb.owner == gid
-            {
-                peers.extend(&dmb.attached);
+            if let Some(dmb) = state.dmbs.get(&token) {
+                peers.extend(dmb.attached.iter().chain([&dmb.owner]).filter(|peer| **peer != gid));
             }
             state.let_go(gid, token);
         }
@@ -399,8 +397,8 @@ impl Fabric {
     pub fn stale_slabs(&self, gid: Gid) -> Vec<SlabId> {
         self.state()
             .sessions
-            .get_mut(&gid)
-            .map(|s| std::mem::take(&mut s.stale))
+            .get(&gid)
+            .map(|session| session.stale.clone())
             .unwrap_or_default()
     }
 

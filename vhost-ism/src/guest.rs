@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use rand::RngCore;
 
 use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
@@ -231,10 +231,14 @@ impl Session {
         }
         for id in self.fabric.stale_slabs(self.gid) {
             self.check_alive()?;
-            if window.remove_slab(&*self.mapper, id)? {
-                self.stats.unmaps.add(1);
+            match window.remove_slab(&*self.mapper, id) {
+                Ok(was_mapped) => {
+                    self.stats.unmaps.add(was_mapped.into());
+                    self.fabric.vacate(self.gid, id);
+                }
+                // It keeps its place, and the next request asks again.
+                Err(error) => debug!("{}: the VMM did not unmap: {error}", self.stats.guest()),
             }
-            self.fabric.vacate(self.gid, id);
         }
         Ok(())
     }
@@ -249,8 +253,13 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the driver has neither reset the device nor gone.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
     fn check_alive(&self) -> io::Result<()> {
-        if self.alive.load(Ordering::Acquire) {
+        if self.is_alive() {
             Ok(())
         } else {
             Err(io::Error::other("the driver's session is over"))

@@ -25,7 +25,7 @@ pub fn kill_all() -> io::Result<()> {
     while kill_process_group(Pid::INIT, Signal::KILL).is_ok() {
         // All orphans are children of process 1, and the reaper buries them.
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        if waitid(WaitId::All, look) == Err(Errno::CHILD) {
+        if matches!(waitid(WaitId::All, look), Err(Errno::CHILD)) {
             break;
         }
         if begin.elapsed() > KILL_TIMEOUT {

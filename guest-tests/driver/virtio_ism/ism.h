@@ -136,6 +136,7 @@ struct virtio_ism {
 	unsigned int control_rounds;	/* of the callback: a full queue waits for one */
 	bool broken;
 	struct work_struct broken_work;
+	struct delayed_work watch_work;
 
 	/* Event queue */
 	struct virtqueue *event_vq;
@@ -209,6 +210,8 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 void ism_control_done(struct virtqueue *vq);
 void ism_control_free(struct virtio_ism *ism);
 void ism_set_broken(struct virtio_ism *ism);
+void ism_watch_start(struct virtio_ism *ism);
+void ism_watch_stop(struct virtio_ism *ism);
 
 /* ism_event.c */
 int ism_event_init(struct virtio_ism *ism);

@@ -8,6 +8,10 @@
  * as broken and nothing is sent any more. It is not reset: initialising a
  * device whose back end is gone can take down the VMM.
  *
+ * Guests that only exchange data send no commands, and their rings vanish
+ * unnoticed when the device is dead. So a harmless command is sent now and then
+ * as long as memory is shared with anybody.
+ *
  * The device may still write into a request that timed out, so its buffers
  * stay allocated until the device answers or is reset.
  */
@@ -74,6 +78,31 @@ static void ism_broken_work(struct work_struct *work)
 	ism_peers_gone(ism);
 }
 
+static unsigned long ism_timeout(void)
+{
+	return max(READ_ONCE(control_timeout), 1U) * HZ;
+}
+
+static void ism_watch_work(struct work_struct *work)
+{
+	struct virtio_ism *ism = container_of(to_delayed_work(work),
+					      struct virtio_ism, watch_work);
+
+	if (!list_empty_careful(&ism->peers))
+		ism_query_gid(ism, &ism->config.gid);
+	ism_watch_start(ism);
+}
+
+void ism_watch_start(struct virtio_ism *ism)
+{
+	queue_delayed_work(ism->wq, &ism->watch_work, ism_timeout());
+}
+
+void ism_watch_stop(struct virtio_ism *ism)
+{
+	cancel_delayed_work_sync(&ism->watch_work);
+}
+
 /* From here on every command fails at once and every link group ends. */
 void ism_set_broken(struct virtio_ism *ism)
 {
@@ -95,6 +124,7 @@ void ism_control_init(struct virtio_ism *ism)
 	spin_lock_init(&ism->control_lock);
 	init_waitqueue_head(&ism->control_wait);
 	INIT_WORK(&ism->broken_work, ism_broken_work);
+	INIT_DELAYED_WORK(&ism->watch_work, ism_watch_work);
 }
 
 /* Callback of the control queue: hard interrupt, maybe with nothing used */
@@ -168,7 +198,7 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 		const void *command, size_t command_len,
 		void *reply, size_t reply_len)
 {
-	unsigned long left = max(READ_ONCE(control_timeout), 1U) * HZ;
+	unsigned long left = ism_timeout();
 	struct ism_request *req;
 	unsigned long flags;
 	unsigned int rounds;

@@ -229,6 +229,7 @@ static int ism_find_vqs(struct virtio_ism *ism)
  */
 static void ism_stop(struct virtio_ism *ism)
 {
+	ism_watch_stop(ism);
 	ism_bells_stop(ism);
 	ism_move_drain(ism);
 	ism_dmb_drain(ism);
@@ -308,6 +309,7 @@ static int ism_probe(struct virtio_device *vdev)
 		 ism->config.window_size / SZ_1M, copy ? "copy" : "mapped");
 
 	ism_bells_start(ism);
+	ism_watch_start(ism);
 	/* Connections from here on */
 	ret = dibs_dev_add(ism->dibs);
 	if (ret) {

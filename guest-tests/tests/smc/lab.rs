@@ -100,10 +100,6 @@ impl Lab {
         self.bed.guest(index)
     }
 
-    pub fn indices(&self) -> std::ops::Range<usize> {
-        0..self.bed.guests().len()
-    }
-
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }

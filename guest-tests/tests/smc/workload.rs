@@ -1,7 +1,8 @@
 //! Workloads of `smc-tool` between two guests of a lab, with the mode and the devices of each connection checked.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use guest_tests::{Job, Output, Result};
 use serde_json::Value;
@@ -51,7 +52,6 @@ impl Server {
 #[derive(Debug)]
 pub struct Running {
     pub from: usize,
-    pub to: usize,
     pub workload: String,
     gids: [String; 2],
     job: Job,
@@ -118,11 +118,52 @@ impl Lab {
         self.ledger().enter([from, to], 1);
         Ok(Running {
             from,
-            to,
             workload: workload.to_owned(),
             gids,
             job,
         })
+    }
+
+    /// Asserts that a guest has this many connections or more with a port at either end, all of them SMC-D with these peers.
+    pub fn assert_connections(&self, index: usize, port: u16, peers: &[usize], at_least: usize) -> Result<()> {
+        let mine = self.gid(index)?;
+        let peers = peers.iter().map(|&peer| self.gid(peer)).collect::<Result<Vec<_>>>()?;
+        let sockets = self.sockets(index)?;
+        let connections: Vec<_> = sockets
+            .iter()
+            .filter(|socket| socket["state"] == "active")
+            .filter(|socket| [&socket["local_port"], &socket["peer_port"]].into_iter().any(|at| at == port))
+            .collect();
+        for socket in &connections {
+            assert_eq!(socket["mode"], "smcd", "{socket}");
+            assert_eq!(socket["dmb"]["my_gid"], mine, "{socket}");
+            assert!(peers.iter().any(|gid| socket["dmb"]["peer_gid"] == *gid), "{socket}");
+        }
+        let count = connections.len();
+        assert!(count >= at_least, "{count} connections at port {port} among {sockets:?}");
+        Ok(())
+    }
+
+    /// Waits until a program listens on a port with an SMC socket.
+    pub fn wait_listening(&self, index: usize, port: u16) -> Result<()> {
+        let deadline = Instant::now() + self.seconds(20);
+        loop {
+            let sockets = self.sockets(index)?;
+            if sockets
+                .iter()
+                .any(|socket| socket["state"] == "listen" && socket["local_port"] == port)
+            {
+                return Ok(());
+            }
+            assert!(Instant::now() < deadline, "nobody listens on {port}: {sockets:?}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// All SMC sockets of a guest.
+    fn sockets(&self, index: usize) -> Result<Vec<Value>> {
+        let out = self.guest(index).run("/host/smc-tool --json sockets")?.check()?;
+        Ok(serde_json::from_str(out.text()).expect("the sockets are JSON"))
     }
 
     fn command(&self, workload: &str, address: SocketAddr) -> String {

@@ -29,10 +29,16 @@ pub struct Request {
     pub room: usize,
 }
 
-/// Takes the next chain that the driver made available.
-fn next_chain(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) -> Option<Chain> {
+/// Takes the next chain that the driver made available, unless the queue has been stopped, or stopped and started again,
+/// which `current` tells.
+fn next_chain(
+    vring: &VringRwLock,
+    memory: &Memory,
+    stats: &GuestStats,
+    current: impl FnOnce() -> bool,
+) -> Option<Chain> {
     let mut state = vring.get_mut();
-    if !state.get_queue().ready() {
+    if !state.get_queue().ready() || !current() {
         return None;
     }
     match state.get_queue_mut().iter(memory.memory()) {
@@ -40,15 +46,24 @@ fn next_chain(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) -> Optio
         Err(error) => {
             debug!("{}: {error}", stats.guest());
             stats.find(Finding::BadRing);
+            // Whoever looks for more chains would look again and again: the queue rests until the device is reset.
+            state.get_queue_mut().set_ready(false);
             None
         }
     }
 }
 
-/// Writes into a chain and returns it to the driver; does nothing when the queue has been stopped.
-fn return_chain(vring: &VringRwLock, memory: &Memory, chain: Chain, bytes: &[u8]) -> bool {
+/// Writes into a chain and returns it to the driver, unless the queue has been stopped, or stopped and started again, which
+/// `current` tells.
+fn return_chain(
+    vring: &VringRwLock,
+    memory: &Memory,
+    chain: Chain,
+    bytes: &[u8],
+    current: impl FnOnce() -> bool,
+) -> bool {
     let mut state = vring.get_mut();
-    if !state.get_queue().ready() {
+    if !state.get_queue().ready() || !current() {
         return false;
     }
     let head = chain.head_index();
@@ -67,9 +82,14 @@ fn signal(vring: &VringRwLock) -> bool {
     state.get_queue().ready() && state.needs_notification().unwrap_or(true) && state.signal_used_queue().is_ok()
 }
 
-/// The next control request.
-pub fn next_request(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) -> Option<Request> {
-    let chain = next_chain(vring, memory, stats)?;
+/// The next control request of the session that is `current`.
+pub fn next_request(
+    vring: &VringRwLock,
+    memory: &Memory,
+    stats: &GuestStats,
+    current: impl FnOnce() -> bool,
+) -> Option<Request> {
+    let chain = next_chain(vring, memory, stats, current)?;
     let memory = memory.memory();
     let bytes = chain.clone().reader(&memory).ok().and_then(|reader| {
         let mut bytes = Vec::with_capacity(MAX_REQUEST);
@@ -83,9 +103,15 @@ pub fn next_request(vring: &VringRwLock, memory: &Memory, stats: &GuestStats) ->
     Some(Request { chain, bytes, room })
 }
 
-/// Answers a control request.
-pub fn answer_request(vring: &VringRwLock, memory: &Memory, request: Request, answer: &[u8]) {
-    if return_chain(vring, memory, request.chain, answer) {
+/// Answers a control request, if the session that asked is still `current`.
+pub fn answer_request(
+    vring: &VringRwLock,
+    memory: &Memory,
+    request: Request,
+    answer: &[u8],
+    current: impl FnOnce() -> bool,
+) {
+    if return_chain(vring, memory, request.chain, answer, current) {
         signal(vring);
     }
 }
@@ -113,7 +139,8 @@ impl EventQueue {
 impl EventRing for EventQueue {
     fn peek(&mut self) -> Option<usize> {
         if self.at_hand.is_none() {
-            self.at_hand = next_chain(&self.vring, &self.memory, &self.stats);
+            // The sink lets go of this ring before the queue can be started again.
+            self.at_hand = next_chain(&self.vring, &self.memory, &self.stats, || true);
         }
         let chain = self.at_hand.clone()?;
         Some(
@@ -125,7 +152,7 @@ impl EventRing for EventQueue {
 
     fn send(&mut self, event: &[u8]) {
         if let Some(chain) = self.at_hand.take() {
-            return_chain(&self.vring, &self.memory, chain, event);
+            return_chain(&self.vring, &self.memory, chain, event, || true);
         }
     }
 

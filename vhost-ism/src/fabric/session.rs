@@ -79,6 +79,7 @@ impl Session {
 
     /// The slab is out of the window.
     pub fn vacate(&mut self, id: SlabId) {
+        self.stale.retain(|stale| *stale != id);
         if let Some(place) = self.places.remove(&id) {
             self.window.free(place.unit, place.order);
         }

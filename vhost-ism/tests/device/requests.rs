@@ -111,7 +111,7 @@ fn requests_of_the_wrong_length() {
             if length == right || padded {
                 continue;
             }
-            let request = encode(command, &vec![0xff; length][..]);
+            let request = encode(command, &vec![0xff_u8; length][..]);
             scene.refused(&format!("{command:?} with {length} bytes"), &request, Status::Err);
         }
     }
@@ -136,7 +136,7 @@ fn unknown_commands() {
                 .iter()
                 .find(|((c, d), _)| (*c, *d) == (class, cmd) && (class, cmd) != CMD_EVENT_VECTOR);
             let length = known.map_or(16, |(_, length)| *length);
-            let body = vec![0; length];
+            let body = vec![0_u8; length];
             let request = encode((class, cmd), &body[..]);
             // Known ones are asked about token, GID and size zero.
             let expected = match (known, (class, cmd)) {
@@ -422,15 +422,4 @@ fn findings_are_counted() {
         assert_eq!(seat.found(Finding::BadRequest), count);
     }
     assert_eq!(scene.b.seat.as_ref().unwrap().found(Finding::BadRequest), 0);
-}
-
-#[test]
-fn debugging() {
-    let mut scene = Scene::new();
-    println!("{COMMANDS:?}");
-    for n in 0..20 {
-        let request = encode(CMD_ATTACH, &vec![0xff; n][..]);
-        println!("{n} {request:?} {:?}", scene.a.request(&request, 64).status());
-    }
-    panic!();
 }

@@ -61,15 +61,14 @@ fn main() -> ExitCode {
 fn run_demo(shell: bool) -> Result<()> {
     let bed = boot("demo")?;
     demo::run(&Pair::start(&bed)?)?;
-    println!("\nLogs: {}", bed.logs().display());
     if shell {
         shell::run(&bed)?;
-    } else {
+    }
+    println!("Logs: {}", bed.finish_with_logs()?.display());
+    if !shell {
         println!("`scripts/demo --shell` keeps the guests up, with a shell in each.");
     }
-    // The logs are the demonstration's result, not a failure's trace.
-    bed.keep_logs();
-    Ok(bed.finish()?)
+    Ok(())
 }
 
 /// Two guests with a virtio-ism device each, and a virtio-net link between them. One processor each, because the host

@@ -1,6 +1,6 @@
 //! A shell in a guest, on this terminal.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{iter, thread};
@@ -102,7 +102,6 @@ fn read_stdin(bytes: &mut [u8]) -> io::Result<Option<usize>> {
     if poll(&mut fds, Some(&timeout))? == 0 {
         return Ok(None);
     }
-    drop(fds);
     // Not through the buffer of `Stdin`, which would keep what the next prompt is to read.
     Ok(Some(rustix::io::read(&stdin, bytes)?))
 }

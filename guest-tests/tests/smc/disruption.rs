@@ -1,0 +1,93 @@
+//! Drivers that are taken out, guests that are reset or killed, all under load: connections with them end, others do not notice,
+//! and new ones are SMC-D again.
+
+use std::time::Instant;
+
+use guest_tests::Result;
+
+use crate::lab::{Kernel, Lab, Setup};
+use crate::scene::Scene;
+
+#[test]
+fn a_guest_goes_under_load() -> Result<()> {
+    a_guest_goes(Setup::new("disruption", 3))
+}
+
+#[test]
+#[ignore = "long: the debug kernel"]
+fn debug_a_guest_goes_under_load() -> Result<()> {
+    a_guest_goes(Setup::new("debug-disruption", 3).kernel(Kernel::Debug))
+}
+
+fn a_guest_goes(setup: Setup) -> Result<()> {
+    let lab = setup.start()?;
+    let victim = lab.guest(0);
+
+    Scene::set(&lab)?.play(&lab, "rmmod", || {
+        let took = lab.unload_driver(0)?;
+        eprintln!("rmmod itself took {took:.3?}");
+        Ok(())
+    })?;
+    comes_back(&lab, || lab.load_driver(0))?;
+
+    Scene::set(&lab)?.play(&lab, "reset", || victim.reset())?;
+    comes_back(&lab, || lab.bring_up(0))?;
+
+    Scene::set(&lab)?.play(&lab, "kill", || victim.kill())?;
+    comes_back(&lab, || {
+        victim.restart()?;
+        lab.bring_up(0)
+    })?;
+    lab.finish()
+}
+
+/// Brings the victim back: it is somebody new to the others, and they connect in all directions.
+fn comes_back(lab: &Lab, return_of: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = lab.gid(0)?;
+    let begin = Instant::now();
+    return_of()?;
+    eprintln!("it took {:.1?} to come back", begin.elapsed());
+    assert_ne!(lab.gid(0)?, before);
+    for (from, to) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
+        lab.call(from, to, "bulk --bytes 1M --direction both --check hash")?;
+    }
+    lab.ledger().settle(lab.bed())
+}
+
+#[test]
+fn the_driver_comes_and_goes() -> Result<()> {
+    rounds(Setup::new("rounds", 2), 10)
+}
+
+#[test]
+#[ignore = "long: 50 rounds"]
+fn the_driver_comes_and_goes_often() -> Result<()> {
+    rounds(Setup::new("rounds-long", 2), 50)
+}
+
+#[test]
+#[ignore = "long: the debug kernel"]
+fn debug_the_driver_comes_and_goes() -> Result<()> {
+    rounds(Setup::new("debug-rounds", 2).kernel(Kernel::Debug), 3)
+}
+
+/// Unloads and loads the driver under load, in one guest and in the other by turns, with new connections each time.
+fn rounds(setup: Setup, count: usize) -> Result<()> {
+    let lab = setup.start()?;
+    for round in 0..count {
+        let (here, there) = (round % 2, 1 - round % 2);
+        let load = lab.run(here, there, "load")?;
+        let hold = lab.run(there, here, "hold")?;
+        lab.call(there, here, "connections --count 8 --bytes-each 64K")?;
+        let took = lab.unload_driver(here)?;
+        for running in [load, hold] {
+            let end = running.end(lab.seconds(15))?;
+            assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
+        }
+        lab.load_driver(here)?;
+        lab.call(here, there, "rtt --count 50")?;
+        lab.call(there, here, "rtt --count 50")?;
+        eprintln!("round {round}: rmmod took {took:.3?}");
+    }
+    lab.finish()
+}

@@ -1,0 +1,134 @@
+//! Connections around a guest that something is about to happen to, and how long the others' take to end.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest_tests::Result;
+use serde_json::Value;
+
+use crate::lab::{Kernel, Lab};
+use crate::workload::Running;
+
+/// Within which time a connection must end whose peer is gone.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// The same on a kernel that checks everything, which is several times as slow.
+const DEBUG_BOUND: Duration = Duration::from_secs(5);
+
+/// Every two of three guests under load, and blocked readers in between. Guest 0 is the victim.
+#[derive(Debug)]
+pub struct Scene {
+    /// Survivors' connections to the victim.
+    outward: Vec<Running>,
+    /// The victim's connections to survivors, which have the server's end.
+    inward: Vec<Running>,
+    /// What must not notice.
+    bystander: Running,
+    /// How many connections had ended before at the survivors' servers.
+    ended: [usize; 3],
+}
+
+const VICTIM: usize = 0;
+const SURVIVORS: [usize; 2] = [1, 2];
+
+impl Scene {
+    pub fn set(lab: &Lab) -> Result<Self> {
+        let run = |from, to, workload| lab.run(from, to, workload);
+        let ended = [VICTIM, 1, 2].map(|index| lab.server_ends(index).len());
+        Ok(Self {
+            outward: vec![
+                run(1, VICTIM, "hold")?,
+                run(2, VICTIM, "hold")?,
+                run(1, VICTIM, "load")?,
+                run(2, VICTIM, "load")?,
+            ],
+            inward: vec![
+                run(VICTIM, 2, "hold")?,
+                run(VICTIM, 1, "hold")?,
+                run(VICTIM, 1, "load")?,
+            ],
+            bystander: run(1, 2, "load")?,
+            ended,
+        })
+    }
+
+    /// Lets it happen. All connections with the victim must end at the survivors, in time, and no other. The victim's own
+    /// connections must end as well if it is still there to tell.
+    pub fn play(self, lab: &Lab, what: &str, event: impl FnOnce() -> Result<()>) -> Result<()> {
+        let bound = match lab.kernel() {
+            Kernel::Normal => BOUND,
+            Kernel::Debug => DEBUG_BOUND,
+        };
+        // Let the traffic run for a moment.
+        thread::sleep(Duration::from_millis(500));
+        let mut begin = [0.0; 3];
+        for index in SURVIVORS {
+            begin[index] = clock(lab, index)?;
+        }
+        let victim_survives = lab.guest(VICTIM).hello()?.boot_id;
+        event()?;
+
+        let mut late = Vec::new();
+        let mut note = |index: usize, end: &Value, name: String| {
+            let seconds = end["monotonic"].as_f64().expect("a time") - begin[index];
+            eprintln!("{what}: {name} ended after {seconds:.3} s");
+            if seconds > bound.as_secs_f64() {
+                late.push(format!("{name} after {seconds:.3} s"));
+            }
+        };
+        for running in self.outward {
+            let name = format!("{} of guest {}", running.workload, running.from);
+            let from = running.from;
+            let end = running.end(lab.seconds(15))?;
+            assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
+            note(from, &end, format!("{name} ({})", end["end"].as_str().unwrap_or_default()));
+        }
+        for (index, expected) in [(1, 2), (2, 1)] {
+            for end in server_ends(lab, index, self.ended[index], expected)? {
+                note(index, &end, format!("{} served by guest {index}", end["workload"]));
+            }
+        }
+        assert!(late.is_empty(), "{what}: over {bound:?}: {late:?}");
+
+        let same_boot = lab.guest(VICTIM).is_running() && lab.guest(VICTIM).hello()?.boot_id == victim_survives;
+        for running in self.inward {
+            if same_boot {
+                let end = running.end(lab.seconds(15))?;
+                assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
+            }
+        }
+        self.bystander.stop(lab.seconds(20)).map(drop)
+    }
+}
+
+/// The guest's CLOCK_MONOTONIC, to a hundredth of a second.
+fn clock(lab: &Lab, index: usize) -> Result<f64> {
+    let uptime = lab.guest(index).read("/proc/uptime")?;
+    let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok());
+    Ok(seconds.expect("seconds in /proc/uptime"))
+}
+
+/// The ends of the victim's connections at the server of a survivor.
+fn server_ends(lab: &Lab, index: usize, before: usize, expected: usize) -> Result<Vec<Value>> {
+    let victim = lab.guest(VICTIM).addr(index);
+    let deadline = Instant::now() + lab.seconds(15);
+    loop {
+        let mut ends = lab.server_ends(index);
+        ends.drain(..before);
+        ends.retain(|end| {
+            let peer = end["peer"].as_str().and_then(|peer| peer.parse::<SocketAddr>().ok());
+            peer.is_some_and(|peer| peer.ip() == victim)
+        });
+        if ends.len() >= expected {
+            assert_eq!(ends.len(), expected, "{ends:?}");
+            return Ok(ends);
+        }
+        assert!(
+            Instant::now() < deadline,
+            "the server of guest {index} saw {} of {expected} connections end",
+            ends.len()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,197 @@
+//! Data over SMC-D: every size of buffer, both directions, many connections, two guests and three.
+
+use std::thread;
+use std::time::Instant;
+
+use guest_tests::Result;
+
+use crate::lab::{Kernel, Lab, Setup};
+use crate::workload::Server;
+
+const K: u64 = 1024;
+
+/// What SMC keeps of a buffer for its own message.
+const CDC: u64 = 32;
+
+/// The size classes of SMC's buffers.
+const CLASSES: [u64; 7] = [16 * K, 32 * K, 64 * K, 128 * K, 256 * K, 512 * K, 1024 * K];
+
+#[test]
+fn two_guests() -> Result<()> {
+    let lab = Setup::new("smcd", 2).start()?;
+    let before = lab.daemon_stats()?;
+    step("bulk", || bulk(&lab, "100M"))?;
+    step("buffer sizes", || buffer_sizes(&lab, "2M"))?;
+    step("many connections", || many_connections(&lab, 200))?;
+    step("others", || ipv6_rtt_and_messages(&lab))?;
+    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "detaches", "kicks", "doorbells", "rings", "events"])?;
+    lab.finish()
+}
+
+/// The mode in which the kernel copies from its own send buffers.
+#[test]
+fn two_guests_copying() -> Result<()> {
+    copying("copy", "8M", &CLASSES[..1])
+}
+
+#[test]
+#[ignore = "long: the copy mode with all sizes"]
+fn two_guests_copying_much() -> Result<()> {
+    copying("copy-long", "100M", &CLASSES)
+}
+
+fn copying(name: &'static str, bytes: &str, classes: &[u64]) -> Result<()> {
+    let lab = Setup::new(name, 2).driver_arg("copy=1").start()?;
+    let before = lab.daemon_stats()?;
+    step("bulk", || bulk(&lab, bytes))?;
+    for &class in classes {
+        buffer_size(&lab, class, "1M")?;
+    }
+    let report = lab.call(0, 1, "rtt --count 50 --warmup 0")?;
+    let buffers = &report["connection"]["socket"]["buffers"];
+    assert_ne!(buffers["send"], 0, "an own send buffer in {report}");
+    many_connections(&lab, 20)?;
+    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
+    lab.finish()
+}
+
+#[test]
+fn three_guests_in_pairs() -> Result<()> {
+    pairs(Setup::new("pairs", 3), "100M")
+}
+
+#[test]
+#[ignore = "long: the debug kernel"]
+fn debug_two_guests() -> Result<()> {
+    let lab = Setup::new("debug-smcd", 2).kernel(Kernel::Debug).start()?;
+    let before = lab.daemon_stats()?;
+    step("bulk", || bulk(&lab, "8M"))?;
+    step("buffer sizes", || buffer_sizes(&lab, "1M"))?;
+    step("many connections", || many_connections(&lab, 50))?;
+    step("others", || ipv6_rtt_and_messages(&lab))?;
+    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
+    lab.finish()
+}
+
+#[test]
+#[ignore = "long: the debug kernel"]
+fn debug_two_guests_copying() -> Result<()> {
+    let setup = Setup::new("debug-copy", 2).kernel(Kernel::Debug).driver_arg("copy=1");
+    let lab = setup.start()?;
+    bulk(&lab, "4M")?;
+    many_connections(&lab, 10)?;
+    lab.finish()
+}
+
+#[test]
+#[ignore = "long: the debug kernel"]
+fn debug_three_guests_in_pairs() -> Result<()> {
+    pairs(Setup::new("debug-pairs", 3).kernel(Kernel::Debug), "8M")
+}
+
+/// Hours of rings that wrap, in minutes.
+#[test]
+#[ignore = "long: 1 GiB each way"]
+fn three_guests_in_pairs_for_long() -> Result<()> {
+    pairs(Setup::new("pairs-long", 3), "1G")
+}
+
+/// Runs a step and says how long it took.
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let begin = Instant::now();
+    run()?;
+    eprintln!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Data in each direction and in both at the same time, with equal digests at both ends.
+fn bulk(lab: &Lab, bytes: &str) -> Result<()> {
+    for (from, to) in [(0, 1), (1, 0)] {
+        for direction in ["to", "from", "both"] {
+            // Both ways between the two is the same, whoever connects.
+            if direction == "both" && from == 1 {
+                continue;
+            }
+            let seed = from + 10;
+            let report = lab.call(
+                from,
+                to,
+                &format!("bulk --bytes {bytes} --direction {direction} --check hash --seed {seed}"),
+            )?;
+            for digest in ["to", "from"] {
+                let expected = direction == digest || direction == "both";
+                assert_eq!(report[format!("digest_{digest}")].is_string(), expected, "{report}");
+            }
+            eprintln!("bulk {from}-{to} {direction}: {:.1} MB/s", report["megabytes_per_second"].as_f64().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+fn buffer_sizes(lab: &Lab, bytes: &str) -> Result<()> {
+    CLASSES.iter().try_for_each(|&class| buffer_size(lab, class, bytes))
+}
+
+/// Data through buffers of this size at both ends, as both kernels see them.
+fn buffer_size(lab: &Lab, class: u64, bytes: &str) -> Result<()> {
+    let port = 6000;
+    let server = Server::start(lab, 1, port, &format!("--rcvbuf {class}"))?;
+    let address = lab.guest(1).addr(0).into();
+    let workload = format!("bulk --bytes {bytes} --direction both --check hash --write-size 1000K --rcvbuf {class}");
+    let report = lab.call_at(0, 1, (address, port), &workload)?;
+    let buffers = &report["connection"]["socket"]["buffers"];
+    for side in ["receive", "peer_receive"] {
+        assert_eq!(buffers[side], class - CDC, "{side} buffer of {class}: {buffers}");
+    }
+    server.stop(lab.seconds(20))
+}
+
+/// Connections that are open at the same time, all with the same peer and so in one link group.
+fn many_connections(lab: &Lab, count: u64) -> Result<()> {
+    let report = lab.call(0, 1, &format!("connections --count {count} --bytes-each 64K"))?;
+    assert_eq!(report["connections"], count, "{report}");
+    eprintln!(
+        "{count} connections: {:.1} s to open, {:.1} s to exchange",
+        report["open_seconds"].as_f64().unwrap_or_default(),
+        report["exchange_seconds"].as_f64().unwrap_or_default()
+    );
+    let groups = report["link_groups"].as_object().expect("link groups");
+    let members: u64 = groups.values().filter_map(|members| members.as_u64()).sum();
+    assert_eq!(members, count, "{report}");
+    Ok(())
+}
+
+fn ipv6_rtt_and_messages(lab: &Lab) -> Result<()> {
+    let v6 = lab.guest(1).addr_v6(0).into();
+    lab.call_at(0, 1, (v6, crate::lab::PORT), "bulk --bytes 1M --direction both --check hash")?;
+    for (from, to) in [(0, 1), (1, 0)] {
+        let report = lab.call(from, to, "rtt --count 300")?;
+        eprintln!("round trip {from}-{to}: p50 {} us, p99 {} us", report["p50_us"], report["p99_us"]);
+        // Not a whole number of anything.
+        lab.call(from, to, "rtt --count 50 --size 17777")?;
+        lab.call(from, to, "messages --seconds 1")?;
+    }
+    Ok(())
+}
+
+/// Every two of three guests exchange data at the same time.
+fn pairs(setup: Setup, bytes: &str) -> Result<()> {
+    let lab = setup.start()?;
+    let before = lab.daemon_stats()?;
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let threads = [(0, 1), (1, 2), (2, 0)].map(|(from, to)| {
+            let lab = &lab;
+            let workload = format!("bulk --bytes {bytes} --direction both --check hash --seed {}", 20 + from);
+            scope.spawn(move || lab.call(from, to, &workload).map(drop))
+        });
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    eprintln!("{bytes} each way in every pair: {:.1} s", begin.elapsed().as_secs_f64());
+    lab.assert_daemon_saw(&before, &[0, 1, 2], &["attaches", "rings"])?;
+    let slabs = lab.daemon_stats()?["fabric"]["slabs"].as_u64();
+    assert!(slabs >= Some(3), "each pair has memory of its own: {slabs:?} slabs");
+    lab.finish()
+}
