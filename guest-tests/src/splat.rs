@@ -37,8 +37,9 @@ const HEADS: &[&str] = &[
     "kmem_cache_destroy",
 ];
 
-/// What a KASAN kernel 7.3 sometimes reports of itself while it starts, before any of our code runs.
-const KNOWN: &[(&str, &str)] = &[("rcu_is_watching", "cpu_detect")];
+/// What a KASAN kernel 7.3 reports of itself in about one start of ten, before any of our code runs: a timer interrupt while the first
+/// processor is being identified.
+const KNOWN: &[(&str, &str)] = &[("KASAN: wild-memory-access in rcu_is_watching", "arch_cpu_finalize_init")];
 
 /// Longest context kept with a splat's first line.
 const CONTEXT_LINES: usize = 45;
@@ -179,11 +180,11 @@ WARNING: so is this [1.2]
     fn the_one_known_false_report_is_left_out() {
         let report = |caller: &str| {
             format!(
-                "[    0.005000] BUG: KASAN: stack-out-of-bounds in rcu_is_watching+0x10/0x50\n\
+                "[    0.005000] BUG: KASAN: wild-memory-access in rcu_is_watching+0x21/0x50\n\
                  [    0.005000] Call Trace:\n[    0.005000]  {caller}+0x1/0x2\n"
             )
         };
-        assert!(splats(&report("cpu_detect")).is_empty());
+        assert!(splats(&report("arch_cpu_finalize_init")).is_empty());
         assert_eq!(splats(&report("smc_listen")).len(), 1);
     }
 }

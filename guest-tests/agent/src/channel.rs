@@ -127,6 +127,8 @@ pub struct Channel {
     number: u32,
     outbox: Outbox,
     channels: Arc<Channels>,
+    /// Whether the number is free again, and may already be another channel's.
+    closed: bool,
 }
 
 impl Channel {
@@ -137,6 +139,7 @@ impl Channel {
             number,
             outbox,
             channels,
+            closed: false,
         }
     }
 
@@ -146,15 +149,18 @@ impl Channel {
     }
 
     /// Sends the last reply on this channel.
-    pub fn finish(self, reply: Reply) {
+    pub fn finish(mut self, reply: Reply) {
         self.channels.close(self.epoch, self.number);
+        self.closed = true;
         self.send(reply);
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.channels.close(self.epoch, self.number);
+        if !self.closed {
+            self.channels.close(self.epoch, self.number);
+        }
     }
 }
 

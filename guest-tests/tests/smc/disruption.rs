@@ -82,7 +82,10 @@ fn rounds(setup: Setup, count: usize) -> Result<()> {
         let took = lab.unload_driver(here)?;
         for running in [load, hold] {
             let end = running.end(lab.seconds(15))?;
-            assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
+            assert!(
+                ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
+                "{end}"
+            );
         }
         lab.load_driver(here)?;
         lab.call(here, there, "rtt --count 50")?;

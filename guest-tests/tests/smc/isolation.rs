@@ -38,20 +38,28 @@ const REGION: &str = "64M";
 
 #[test]
 fn a_third_guest_sees_nothing() -> Result<()> {
-    let lab = Setup::new("isolation", 3).daemon_args(["--region-size", REGION]).start()?;
+    let lab = Setup::new("isolation", 3)
+        .daemon_args(["--region-size", REGION])
+        .start()?;
     let (a, b, c) = (0, 1, 2);
     let ab = pattern();
     let first = exchange(&lab, a, b, 7000, &ab)?;
 
     for guest in [a, b] {
         let seen = scan(&lab, guest, &ab)?;
-        assert!(seen["matches"].as_u64() > Some(0), "guest {guest} does not see its own: {seen}");
+        assert!(
+            seen["matches"].as_u64() > Some(0),
+            "guest {guest} does not see its own: {seen}"
+        );
     }
     // Nothing is C's own yet but the word that says whether the device is looking at its doorbells.
     let seen = scan(&lab, c, &ab)?;
     assert_eq!(seen["bytes"], 64 << 20, "all of {REGION}");
     assert_eq!(seen["matches"], 0, "C sees what A and B share: {seen}");
-    assert!(seen["nonzero_pages"].as_u64() <= Some(1), "C sees more than its own: {seen}");
+    assert!(
+        seen["nonzero_pages"].as_u64() <= Some(1),
+        "C sees more than its own: {seen}"
+    );
 
     // With a peer of its own, C sees that, and still nothing else; nor does B see what is A's and C's.
     let ac = pattern();
@@ -65,7 +73,11 @@ fn a_third_guest_sees_nothing() -> Result<()> {
         (c, &ac, true),
     ] {
         let seen = scan(&lab, guest, pattern)?;
-        assert_eq!(seen["matches"].as_u64() > Some(0), sees, "guest {guest}, pattern {pattern}: {seen}");
+        assert_eq!(
+            seen["matches"].as_u64() > Some(0),
+            sees,
+            "guest {guest}, pattern {pattern}: {seen}"
+        );
     }
 
     // Nor does C get to see it when the memory is given back while C makes connections.

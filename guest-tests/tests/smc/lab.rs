@@ -144,7 +144,10 @@ impl Lab {
 
     /// How the connections of a guest's server have ended so far.
     pub fn server_ends(&self, index: usize) -> Vec<Value> {
-        lock(&self.servers)[index].as_ref().map(Server::ends).unwrap_or_default()
+        lock(&self.servers)[index]
+            .as_ref()
+            .map(Server::ends)
+            .unwrap_or_default()
     }
 
     /// The GID of a guest's virtio-ism device, as its kernel tells it.
@@ -158,7 +161,11 @@ impl Lab {
             .as_array()
             .expect("a list of dibs devices")
             .iter()
-            .filter(|device| device["name"].as_str().is_some_and(|name| name.starts_with("virtio_ism")))
+            .filter(|device| {
+                device["name"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with("virtio_ism"))
+            })
             .map(|device| device["gid"].as_str().expect("a GID").to_owned())
             .collect();
         assert_eq!(found.len(), 1, "virtio-ism devices among {devices}");
@@ -179,7 +186,10 @@ impl Lab {
             for counter in counters {
                 let [before, now] = [before, &now].map(|stats| stats["guests"][guest][counter].as_u64());
                 let grew = before.zip(now).is_some_and(|(before, now)| now > before);
-                assert!(grew, "the daemon's {counter} of guest {guest}: {before:?}, then {now:?}");
+                assert!(
+                    grew,
+                    "the daemon's {counter} of guest {guest}: {before:?}, then {now:?}"
+                );
             }
         }
         Ok(())
@@ -200,7 +210,11 @@ impl Lab {
         for guest in stats["guests"].as_array().expect("guests") {
             let findings = guest["findings"].as_object().expect("findings");
             let found: Vec<_> = findings.iter().filter(|(_, count)| **count != 0).collect();
-            assert!(found.is_empty(), "the daemon found fault with {}: {found:?}", guest["guest"]);
+            assert!(
+                found.is_empty(),
+                "the daemon found fault with {}: {found:?}",
+                guest["guest"]
+            );
         }
         self.bed.finish()
     }

@@ -70,12 +70,7 @@ impl Ledger {
                 others: opening.others,
             };
             let (found, stats) = counts(guest)?;
-            assert_eq!(
-                found,
-                expected,
-                "the books of guest {}: {stats}",
-                guest.name()
-            );
+            assert_eq!(found, expected, "the books of guest {}: {stats}", guest.name());
         }
         Ok(())
     }

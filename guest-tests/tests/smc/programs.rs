@@ -32,7 +32,9 @@ fn debug_splice() -> Result<()> {
 #[test]
 #[ignore = "long: the debug kernel"]
 fn debug_splice_copying() -> Result<()> {
-    let setup = Setup::new("debug-splice-copy", 2).kernel(Kernel::Debug).driver_arg("copy=1");
+    let setup = Setup::new("debug-splice-copy", 2)
+        .kernel(Kernel::Debug)
+        .driver_arg("copy=1");
     let lab = setup.start()?;
     splice(&lab, "2M")?;
     lab.finish()
@@ -45,7 +47,11 @@ fn splice(lab: &Lab, bytes: &str) -> Result<()> {
         (1, 0, "--drain alternate --pipe-delay 2 --rcvbuf 16K"),
         (0, 1, "--drain read --rcvbuf 1M"),
     ] {
-        let report = lab.call(from, to, &format!("splice --file /tmp/spliced --bytes {bytes} {options}"))?;
+        let report = lab.call(
+            from,
+            to,
+            &format!("splice --file /tmp/spliced --bytes {bytes} {options}"),
+        )?;
         for count in ["splices", "sendfiles", "splices_to"] {
             assert!(report[count].as_u64() > Some(0), "{count}: {report}");
         }
@@ -101,7 +107,10 @@ fn nginx(lab: &Lab) -> Result<()> {
         lab.assert_connections(here, WEB, &[there], 16)?;
     }
     let out = wrk.wait(lab.seconds(40))?.check()?;
-    assert!(!out.stdout.contains("Socket errors") && !out.stdout.contains("Non-2xx"), "{out}");
+    assert!(
+        !out.stdout.contains("Socket errors") && !out.stdout.contains("Non-2xx"),
+        "{out}"
+    );
     let rate = out.stdout.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
     let rate = rate.and_then(|rate| rate.trim().parse::<f64>().ok()).expect("a rate");
     assert!(rate > 0.0, "{out}");
@@ -114,9 +123,9 @@ fn iperf3(lab: &Lab) -> Result<()> {
     let server = lab.guest(0).spawn("exec /host/smc-tool run -- iperf3 -s -1 -p 5201")?;
     lab.wait_listening(0, 5201)?;
     let address = lab.guest(0).addr(1);
-    let client = lab
-        .guest(1)
-        .spawn(&format!("exec /host/smc-tool run -- iperf3 -c {address} -p 5201 -P 2 -t 3 -J"))?;
+    let client = lab.guest(1).spawn(&format!(
+        "exec /host/smc-tool run -- iperf3 -c {address} -p 5201 -P 2 -t 3 -J"
+    ))?;
     thread::sleep(Duration::from_secs(2));
     // Its control connection and two for data.
     for (here, there) in [(0, 1), (1, 0)] {
@@ -128,7 +137,10 @@ fn iperf3(lab: &Lab) -> Result<()> {
     assert!(sum("sum_sent") > 0.0 && sum("sum_received") > 0.0, "{out}");
     eprintln!(
         "iperf3: {:.1} MB/s",
-        report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or_default() / 8e6
+        report["end"]["sum_received"]["bits_per_second"]
+            .as_f64()
+            .unwrap_or_default()
+            / 8e6
     );
     server.wait(lab.seconds(20))?.check()?;
     let made = lab.ledger().enter_counted(lab.bed(), [0, 1], 3)?;

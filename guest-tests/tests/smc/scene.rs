@@ -81,8 +81,15 @@ impl Scene {
             let name = format!("{} of guest {}", running.workload, running.from);
             let from = running.from;
             let end = running.end(lab.seconds(15))?;
-            assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
-            note(from, &end, format!("{name} ({})", end["end"].as_str().unwrap_or_default()));
+            assert!(
+                ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
+                "{end}"
+            );
+            note(
+                from,
+                &end,
+                format!("{name} ({})", end["end"].as_str().unwrap_or_default()),
+            );
         }
         for (index, expected) in [(1, 2), (2, 1)] {
             for end in server_ends(lab, index, self.ended[index], expected)? {
@@ -95,7 +102,10 @@ impl Scene {
         for running in self.inward {
             if same_boot {
                 let end = running.end(lab.seconds(15))?;
-                assert!(["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()), "{end}");
+                assert!(
+                    ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
+                    "{end}"
+                );
             }
         }
         self.bystander.stop(lab.seconds(20)).map(drop)

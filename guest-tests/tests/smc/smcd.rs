@@ -24,7 +24,11 @@ fn two_guests() -> Result<()> {
     step("buffer sizes", || buffer_sizes(&lab, "2M"))?;
     step("many connections", || many_connections(&lab, 200))?;
     step("others", || ipv6_rtt_and_messages(&lab))?;
-    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "detaches", "kicks", "doorbells", "rings", "events"])?;
+    lab.assert_daemon_saw(
+        &before,
+        &[0, 1],
+        &["attaches", "detaches", "kicks", "doorbells", "rings", "events"],
+    )?;
     lab.finish()
 }
 
@@ -122,7 +126,10 @@ fn bulk(lab: &Lab, bytes: &str) -> Result<()> {
                 let expected = direction == digest || direction == "both";
                 assert_eq!(report[format!("digest_{digest}")].is_string(), expected, "{report}");
             }
-            eprintln!("bulk {from}-{to} {direction}: {:.1} MB/s", report["megabytes_per_second"].as_f64().unwrap_or_default());
+            eprintln!(
+                "bulk {from}-{to} {direction}: {:.1} MB/s",
+                report["megabytes_per_second"].as_f64().unwrap_or_default()
+            );
         }
     }
     Ok(())
@@ -163,10 +170,18 @@ fn many_connections(lab: &Lab, count: u64) -> Result<()> {
 
 fn ipv6_rtt_and_messages(lab: &Lab) -> Result<()> {
     let v6 = lab.guest(1).addr_v6(0).into();
-    lab.call_at(0, 1, (v6, crate::lab::PORT), "bulk --bytes 1M --direction both --check hash")?;
+    lab.call_at(
+        0,
+        1,
+        (v6, crate::lab::PORT),
+        "bulk --bytes 1M --direction both --check hash",
+    )?;
     for (from, to) in [(0, 1), (1, 0)] {
         let report = lab.call(from, to, "rtt --count 300")?;
-        eprintln!("round trip {from}-{to}: p50 {} us, p99 {} us", report["p50_us"], report["p99_us"]);
+        eprintln!(
+            "round trip {from}-{to}: p50 {} us, p99 {} us",
+            report["p50_us"], report["p99_us"]
+        );
         // Not a whole number of anything.
         lab.call(from, to, "rtt --count 50 --size 17777")?;
         lab.call(from, to, "messages --seconds 1")?;
@@ -182,7 +197,10 @@ fn pairs(setup: Setup, bytes: &str) -> Result<()> {
     thread::scope(|scope| {
         let threads = [(0, 1), (1, 2), (2, 0)].map(|(from, to)| {
             let lab = &lab;
-            let workload = format!("bulk --bytes {bytes} --direction both --check hash --seed {}", 20 + from);
+            let workload = format!(
+                "bulk --bytes {bytes} --direction both --check hash --seed {}",
+                20 + from
+            );
             scope.spawn(move || lab.call(from, to, &workload).map(drop))
         });
         threads

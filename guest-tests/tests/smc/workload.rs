@@ -132,7 +132,11 @@ impl Lab {
         let connections: Vec<_> = sockets
             .iter()
             .filter(|socket| socket["state"] == "active")
-            .filter(|socket| [&socket["local_port"], &socket["peer_port"]].into_iter().any(|at| at == port))
+            .filter(|socket| {
+                [&socket["local_port"], &socket["peer_port"]]
+                    .into_iter()
+                    .any(|at| at == port)
+            })
             .collect();
         for socket in &connections {
             assert_eq!(socket["mode"], "smcd", "{socket}");
@@ -140,7 +144,10 @@ impl Lab {
             assert!(peers.iter().any(|gid| socket["dmb"]["peer_gid"] == *gid), "{socket}");
         }
         let count = connections.len();
-        assert!(count >= at_least, "{count} connections at port {port} among {sockets:?}");
+        assert!(
+            count >= at_least,
+            "{count} connections at port {port} among {sockets:?}"
+        );
         Ok(())
     }
 

@@ -32,7 +32,13 @@ struct Series {
 pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
     let series = |name, unit, goal| {
         let lower_is_better = unit == "us";
-        Series { name, unit, goal, lower_is_better, values: Default::default() }
+        Series {
+            name,
+            unit,
+            goal,
+            lower_is_better,
+            values: Default::default(),
+        }
     };
     let mut all = [
         series("64 B round trip, minimum", "us", Goal::None),
@@ -51,7 +57,8 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
                 small.p50_us,
                 pair.round_trips(transport, 4096, 500)?.p50_us,
                 pair.bulk(transport, "64M", "none", "")?.megabytes_per_second,
-                pair.bulk(transport, "64M", "none", "--sndbuf 1M --rcvbuf 1M")?.megabytes_per_second,
+                pair.bulk(transport, "64M", "none", "--sndbuf 1M --rcvbuf 1M")?
+                    .megabytes_per_second,
                 pair.messages(transport, 2)?,
             ];
             for (series, figure) in all.iter_mut().zip(figures) {
@@ -72,7 +79,10 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
     ]);
     for series in &mut all {
         let [tcp, smc] = &mut series.values;
-        let (tcp, smc) = (summary(tcp, series.lower_is_better), summary(smc, series.lower_is_better));
+        let (tcp, smc) = (
+            summary(tcp, series.lower_is_better),
+            summary(smc, series.lower_is_better),
+        );
         let ratio = smc.1 / tcp.1;
         let goal = match series.goal {
             Goal::AtMost(limit) => verdict(ratio <= limit, format!("<= {limit}x")),
@@ -92,7 +102,10 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
     }
     println!("{figures}");
     let rtt = summary(&mut all[1].values[1], true).1;
-    let rate = all[3..5].iter_mut().map(|s| summary(&mut s.values[1], false).1).fold(0.0, f64::max);
+    let rate = all[3..5]
+        .iter_mut()
+        .map(|s| summary(&mut s.values[1], false).1)
+        .fold(0.0, f64::max);
     println!(
         "SMC-D over ivshmem-doorbell on such a machine: {:.0} to {:.0} us per 64 B round trip (here {}: {}), \
          {:.0} to {:.0} MB/s (here {}: {})",
@@ -109,12 +122,19 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
 }
 
 fn verdict(reached: bool, goal: String) -> String {
-    if reached { format!("{goal}, reached") } else { format!("{goal}, MISSED") }
+    if reached {
+        format!("{goal}, reached")
+    } else {
+        format!("{goal}, MISSED")
+    }
 }
 
 /// Best and median.
 fn summary(values: &mut [f64], lower_is_better: bool) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
     let best = if lower_is_better { values.first() } else { values.last() };
-    (best.copied().unwrap_or(f64::NAN), values.get(values.len() / 2).copied().unwrap_or(f64::NAN))
+    (
+        best.copied().unwrap_or(f64::NAN),
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+    )
 }

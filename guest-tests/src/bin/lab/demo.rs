@@ -36,19 +36,30 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
         rows.push(Row { name, unit, values });
         Ok(())
     };
-    measure("64 B round trip, median", "us", &mut |t| Ok(pair.round_trips(t, 64, 2000)?.p50_us))?;
-    measure("64 KiB writes", "MB/s", &mut |t| Ok(pair.bulk(t, "64M", "none", "")?.megabytes_per_second))?;
+    measure("64 B round trip, median", "us", &mut |t| {
+        Ok(pair.round_trips(t, 64, 2000)?.p50_us)
+    })?;
+    measure("64 KiB writes", "MB/s", &mut |t| {
+        Ok(pair.bulk(t, "64M", "none", "")?.megabytes_per_second)
+    })?;
     let mut digests = Vec::new();
     measure("64 KiB writes, hash compared", "MB/s", &mut |t| {
         let bulk = pair.bulk(t, "32M", "hash", "")?;
         digests.push(bulk.digest_to);
         Ok(bulk.megabytes_per_second)
     })?;
-    ensure!(digests[0].is_some() && digests[0] == digests[1], "the hashes over TCP and SMC-D differ");
+    ensure!(
+        digests[0].is_some() && digests[0] == digests[1],
+        "the hashes over TCP and SMC-D differ"
+    );
     measure("64 B messages", "1/s", &mut |t| pair.messages(t, 3))?;
     let web = Web::start(pair)?;
-    measure("nginx and wrk, 64 B file", "requests/s", &mut |t| web.measure(t, "small", 4))?;
-    measure("nginx and wrk, 256 KiB file", "MB/s", &mut |t| Ok(large_megabytes(web.measure(t, "large", 4)?)))?;
+    measure("nginx and wrk, 64 B file", "requests/s", &mut |t| {
+        web.measure(t, "small", 4)
+    })?;
+    measure("nginx and wrk, 256 KiB file", "MB/s", &mut |t| {
+        Ok(large_megabytes(web.measure(t, "large", 4)?))
+    })?;
 
     let mut figures = table(&["between two guests", "TCP", "SMC-D", "unit", "SMC-D / TCP"]);
     for row in rows {
@@ -73,9 +84,13 @@ fn prove(pair: &Pair<'_>, before: [crate::workload::Counted; 2]) -> Result<()> {
     let mut row = |name: &str, of: &dyn Fn(usize) -> u64| {
         proof.add_row([Cell::new(name), Cell::new(of(0)), Cell::new(of(1))]);
     };
-    row("SMC-D connections (v2 handshakes)", &|i| after[i].smcd_v2 - before[i].smcd_v2);
+    row("SMC-D connections (v2 handshakes)", &|i| {
+        after[i].smcd_v2 - before[i].smcd_v2
+    });
     row("fallbacks to TCP", &|i| after[i].fallbacks - before[i].fallbacks);
-    row("handshake errors", &|i| after[i].handshake_errors - before[i].handshake_errors);
+    row("handshake errors", &|i| {
+        after[i].handshake_errors - before[i].handshake_errors
+    });
     println!("{proof}");
     let modes = opened.modes;
     println!(
@@ -95,7 +110,10 @@ fn prove(pair: &Pair<'_>, before: [crate::workload::Counted; 2]) -> Result<()> {
     }
     ensure!(modes.smcd == opened.connections, "not every socket is in mode SMCD");
     for i in 0..2 {
-        ensure!(after[i].fallbacks == before[i].fallbacks, "a connection fell back to TCP");
+        ensure!(
+            after[i].fallbacks == before[i].fallbacks,
+            "a connection fell back to TCP"
+        );
     }
     Ok(())
 }

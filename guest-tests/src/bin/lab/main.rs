@@ -76,8 +76,16 @@ fn run_demo(shell: bool) -> Result<()> {
 fn boot(name: &str) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting two guests");
-    let bed = Testbed::builder(name).guests(2).smp(1).mesh().ism(IsmOptions::default()).start()?;
+    let bed = Testbed::builder(name)
+        .guests(2)
+        .smp(1)
+        .mesh()
+        .ism(IsmOptions::default())
+        .start()?;
     bed.smc_up()?;
-    eprintln!("==> two guests with SMC-D over virtio-ism, {:.1} s after the start", begin.elapsed().as_secs_f64());
+    eprintln!(
+        "==> two guests with SMC-D over virtio-ism, {:.1} s after the start",
+        begin.elapsed().as_secs_f64()
+    );
     Ok(bed)
 }

@@ -65,8 +65,13 @@ impl Drop for RawTerminal {
 
 fn shell(guest: &Guest) -> Result<()> {
     println!("A shell in guest {}; leave it with exit or Ctrl-D.", guest.name());
-    let environment = [("TERM", std::env::var("TERM").unwrap_or_else(|_| "dumb".into())), ("HOME", "/root".into())];
-    let command = environment.into_iter().fold(guest.shell(PTY), |command, (name, value)| command.env(name, value));
+    let environment = [
+        ("TERM", std::env::var("TERM").unwrap_or_else(|_| "dumb".into())),
+        ("HOME", "/root".into()),
+    ];
+    let command = environment
+        .into_iter()
+        .fold(guest.shell(PTY), |command, (name, value)| command.env(name, value));
     let job = command.stdin("").spawn()?;
     let terminal = RawTerminal::new()?;
     let over = AtomicBool::new(false);
@@ -81,11 +86,12 @@ fn shell(guest: &Guest) -> Result<()> {
                 }
             }
         });
-        let printed = iter::from_fn(|| job.read_output(Duration::from_secs(24 * 3600)).transpose()).try_for_each(|output| {
-            let mut stdout = io::stdout();
-            stdout.write_all(&output?)?;
-            anyhow::Ok(stdout.flush()?)
-        });
+        let printed =
+            iter::from_fn(|| job.read_output(Duration::from_secs(24 * 3600)).transpose()).try_for_each(|output| {
+                let mut stdout = io::stdout();
+                stdout.write_all(&output?)?;
+                anyhow::Ok(stdout.flush()?)
+            });
         over.store(true, Ordering::Relaxed);
         printed
     });
@@ -97,7 +103,10 @@ fn shell(guest: &Guest) -> Result<()> {
 /// What was typed, if anything is before the tick.
 fn read_stdin(bytes: &mut [u8]) -> io::Result<Option<usize>> {
     let stdin = io::stdin();
-    let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: TICK.subsec_nanos().into(),
+    };
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
     if poll(&mut fds, Some(&timeout))? == 0 {
         return Ok(None);

@@ -49,15 +49,25 @@ impl<'a> Web<'a> {
             );
             let path = format!("/tmp/nginx-{port}.conf");
             pair.server.put_bytes(config.as_bytes(), &path, 0o644)?;
-            let job = pair.server.spawn(&format!("exec {}nginx -c {path} 2>&1", wrapper(transport)))?;
+            let job = pair
+                .server
+                .spawn(&format!("exec {}nginx -c {path} 2>&1", wrapper(transport)))?;
             // Both listeners show in the tables of TCP sockets: SMC sockets have one inside.
             let listening = format!(
                 "for i in $(seq 100); do ss -ltnH 'sport = :{port}' | grep -q . && exit 0; sleep 0.1; done; exit 1"
             );
-            pair.server.shell(&listening).timeout(READY).run()?.check().context("nginx does not listen")?;
+            pair.server
+                .shell(&listening)
+                .timeout(READY)
+                .run()?
+                .check()
+                .context("nginx does not listen")?;
             anyhow::Ok(job)
         });
-        Ok(Self { pair, _servers: servers.into_iter().collect::<Result<_>>()? })
+        Ok(Self {
+            pair,
+            _servers: servers.into_iter().collect::<Result<_>>()?,
+        })
     }
 
     /// Requests per second of the small file, and megabytes per second of the large one.
@@ -71,7 +81,11 @@ impl<'a> Web<'a> {
             .find_map(|line| line.trim().strip_prefix("Requests/sec:"))
             .and_then(|number| number.trim().parse::<f64>().ok())
             .with_context(|| format!("wrk printed no rate:\n{}", output.stdout))?;
-        anyhow::ensure!(!output.stdout.contains("Non-2xx"), "nginx refused requests:\n{}", output.stdout);
+        anyhow::ensure!(
+            !output.stdout.contains("Non-2xx"),
+            "nginx refused requests:\n{}",
+            output.stdout
+        );
         Ok(requests)
     }
 }

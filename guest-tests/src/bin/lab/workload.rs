@@ -122,7 +122,12 @@ impl<'a> Pair<'a> {
             job.wait_line("ready", READY)?;
             anyhow::Ok(job)
         });
-        let pair = Self { client, server, bed, _servers: servers.into_iter().collect::<Result<_>>()? };
+        let pair = Self {
+            client,
+            server,
+            bed,
+            _servers: servers.into_iter().collect::<Result<_>>()?,
+        };
         // First contact by itself: parallel ones race in SMC (a decline of one ends the link group of all).
         pair.round_trips(Transport::SmcD, 64, 10)?;
         Ok(pair)
@@ -133,7 +138,8 @@ impl<'a> Pair<'a> {
         let (proto, mode) = (transport.proto(), transport.mode());
         let command = format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode}");
         let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
-        serde_json::from_str(output.text()).with_context(|| format!("`{workload}` printed something else than a report"))
+        serde_json::from_str(output.text())
+            .with_context(|| format!("`{workload}` printed something else than a report"))
     }
 
     /// Address and port of the server, as the client reaches it.
@@ -152,18 +158,26 @@ impl<'a> Pair<'a> {
             transport,
             &format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check} {options}"),
         )?;
-        ensure!(check != "hash" || bulk.digest_to.is_some(), "the bulk transfer was not hashed");
+        ensure!(
+            check != "hash" || bulk.digest_to.is_some(),
+            "the bulk transfer was not hashed"
+        );
         Ok(bulk)
     }
 
     /// Messages of 64 bytes per second, one way.
     pub fn messages(&self, transport: Transport, seconds: u32) -> Result<f64> {
-        Ok(self.run::<Messages>(transport, &format!("messages --size 64 --seconds {seconds}"))?.messages_per_second)
+        Ok(self
+            .run::<Messages>(transport, &format!("messages --size 64 --seconds {seconds}"))?
+            .messages_per_second)
     }
 
     /// Opens many connections at once, moves checked data over each and asks for the mode of each.
     pub fn connections(&self, count: usize) -> Result<Connections> {
-        self.run(Transport::SmcD, &format!("connections --count {count} --bytes-each 64K"))
+        self.run(
+            Transport::SmcD,
+            &format!("connections --count {count} --bytes-each 64K"),
+        )
     }
 
     /// What both guests' kernels have counted.
