@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use guest_agent::{Hello, SpawnRequest};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
 use crate::artefacts::CommandLog;
@@ -258,6 +260,21 @@ impl Guest {
             control.wait_boot(Some(&boot), self.boot_timeout)?;
             self.bring_links_up()
         })
+    }
+
+    /// Ties each virtual processor to a processor of the host, the first to `first` and so on, as one does for
+    /// measurements: two that poll for each other on one host processor wait for its scheduler.
+    pub fn pin(&self, first: usize) -> Result<()> {
+        let processors = self.qmp()?.execute("query-cpus-fast", json!({}))?;
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.as_array().into_iter().flatten().filter_map(|cpu| cpu["thread-id"].as_i64());
+        for (index, thread) in threads.enumerate() {
+            let mut set = CpuSet::new();
+            set.set((first + index) % count);
+            let pid = i32::try_from(thread).ok().and_then(Pid::from_raw);
+            sched_setaffinity(pid, &set).doing(|| format!("tie guest {} to a processor", self.name()))?;
+        }
+        Ok(())
     }
 
     /// Kills QEMU, as a crash of the host's process would.

@@ -39,7 +39,7 @@ const HEADS: &[&str] = &[
 
 /// What a KASAN kernel 7.3 reports of itself in about one start of ten, before any of our code runs: a timer interrupt while the first
 /// processor is being identified.
-const KNOWN: &[(&str, &str)] = &[("KASAN: wild-memory-access in rcu_is_watching", "arch_cpu_finalize_init")];
+const KNOWN: &[(&str, &str)] = &[(" in rcu_is_watching+", "arch_cpu_finalize_init")];
 
 /// Longest context kept with a splat's first line.
 const CONTEXT_LINES: usize = 45;

@@ -18,12 +18,16 @@ fn bench() {
     })
     .unwrap();
     let (a, b) = (bed.guest(0), bed.guest(1));
+    if env("PIN", "1") == "1" {
+        a.pin(0).unwrap();
+        b.pin(1).unwrap();
+    }
     let server = b.spawn("/host/smc-tool serve --port 5000").unwrap();
     server.wait_line("ready", Duration::from_secs(10)).unwrap();
     let tcp = b.spawn("/host/smc-tool serve --proto tcp --port 5001").unwrap();
     tcp.wait_line("ready", Duration::from_secs(10)).unwrap();
     let to = b.addr(0);
-    for _ in 0..3 {
+    for _ in 0..4 {
         for (proto, port, mode) in [("smc", 5000, "smcd"), ("tcp", 5001, "tcp")] {
             for cmd in [
                 format!("rtt --size 64 --count 2000"),

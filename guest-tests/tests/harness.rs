@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
@@ -290,7 +290,8 @@ fn child() {
 
 #[test]
 fn nothing_survives_the_test_process() {
-    for mode in ["panic", "SIGINT", "SIGTERM", "SIGKILL"] {
+    let mut left_over: Option<PathBuf> = None;
+    for mode in ["SIGKILL", "panic", "SIGINT", "SIGTERM"] {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "child", "--ignored", "--nocapture"])
             .env(CHILD, mode)
@@ -332,6 +333,8 @@ fn nothing_survives_the_test_process() {
         fs::remove_dir_all(logs).unwrap();
         // Nobody can remove anything after SIGKILL; the next bed does.
         assert_eq!(share.exists(), mode == "SIGKILL", "after {mode}");
+        assert!(!left_over.is_some_and(|share| share.exists()), "after {mode}");
+        left_over = Some(share.to_owned());
     }
 }
 

@@ -10,8 +10,9 @@ mod mapper;
 mod virtqueue;
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
@@ -48,6 +49,22 @@ pub struct IsmBackend {
     channel: Mutex<Option<Backend>>,
     /// The VMM is gone, whatever its queues look like.
     closed: AtomicBool,
+    /// What the workers wait on for their end: vhost-user-backend 0.24 takes these descriptors and never closes them.
+    exits: Mutex<Vec<RawFd>>,
+}
+
+impl Drop for IsmBackend {
+    fn drop(&mut self) {
+        // The workers' handlers had a share in this backend, so they and their epolls are gone.
+        for fd in lock(&self.exits).drain(..) {
+            // SAFETY: `exit_event` gave the descriptor away for good, and nothing that knew it is left.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl IsmBackend {
@@ -57,6 +74,7 @@ impl IsmBackend {
             memory,
             channel: Mutex::default(),
             closed: AtomicBool::new(false),
+            exits: Mutex::default(),
         }
     }
 
@@ -65,7 +83,7 @@ impl IsmBackend {
         if let Some(session) = self.guest.session() {
             return Some(session);
         }
-        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let channel = lock(&self.channel).clone();
         let Some(channel) = channel else {
             warn!(
                 "{}: the VMM gave no back-end channel, so nothing can be mapped",
@@ -168,7 +186,7 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn set_backend_req_fd(&self, backend: Backend) {
-        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend);
+        *lock(&self.channel) = Some(backend);
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
@@ -177,6 +195,7 @@ impl VhostUserBackend for IsmBackend {
 
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
         new_event_consumer_and_notifier(EventFlag::CLOEXEC)
+            .inspect(|(exit, _)| lock(&self.exits).push(exit.as_raw_fd()))
             .inspect_err(|error| warn!("A worker thread cannot be told to end: {error}"))
             .ok()
     }

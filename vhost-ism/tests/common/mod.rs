@@ -10,7 +10,6 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
-pub mod control_driver;
 pub mod guest;
 pub mod host;
 pub mod memory;
@@ -19,7 +18,7 @@ pub mod window;
 
 use std::time::Duration;
 
-pub use guest::{Answer, Desc, Dmb, Event, Options, Part, Refused, TestGuest};
+pub use guest::{Desc, Dmb, Event, Options, Part, TestGuest};
 pub use host::{Host, limits};
 
 /// How long anything may take before it counts as never. Long, for machines that are busy with other things.

@@ -17,7 +17,7 @@ struct End {
     inbox: Dmb,
     /// The peer's, rung here.
     outbox: Dmb,
-    host: Arc<Host>,
+    _host: Arc<Host>,
 }
 
 impl End {
@@ -65,13 +65,13 @@ fn pair_with(options: &Options) -> (End, End) {
         guest: a,
         inbox: of_a,
         outbox: a_sends,
-        host: host.clone(),
+        _host: host.clone(),
     };
     let b = End {
         guest: b,
         inbox: of_b,
         outbox: b_sends,
-        host,
+        _host: host,
     };
     (a, b)
 }

@@ -82,6 +82,9 @@ fn boot(name: &str) -> Result<Testbed> {
         .mesh()
         .ism(IsmOptions::default())
         .start()?;
+    for guest in bed.guests() {
+        guest.pin(guest.index())?;
+    }
     bed.smc_up()?;
     eprintln!(
         "==> two guests with SMC-D over virtio-ism, {:.1} s after the start",

@@ -1,0 +1,11 @@
+//! Bytes become control requests, resets and doorbells of three guests:
+//! `cargo +nightly fuzz run control_request` in vhost-ism.
+
+#![no_main]
+
+#[path = "../../tests/common/control_driver.rs"]
+mod control_driver;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    control_driver::Driver::run(input);
+});

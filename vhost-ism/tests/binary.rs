@@ -1,0 +1,365 @@
+//! The daemon as a program.
+
+#[allow(unused_imports, reason = "other test binaries use them")]
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::*;
+use rustix::process::{Pid, Signal, kill_process};
+use vhost_ism::abi::Status;
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-ism"));
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    command().args(args).output().unwrap()
+}
+
+/// A running daemon; ended by force when the test ends before it.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(command: &mut Command) -> Self {
+        Self(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// Ends it with a signal; returns how it ended and how long that took.
+    fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let mut status = None;
+        eventually("the daemon ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        (status.unwrap().code(), start.elapsed())
+    }
+
+    /// Waits until it fails; returns its exit code and what it wrote.
+    fn fail(mut self) -> (Option<i32>, String) {
+        let mut text = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (self.0.wait().unwrap().code(), text)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn await_socket(path: &Path) {
+    eventually("the socket is there", || {
+        fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    });
+}
+
+fn boot(path: &Path) -> TestGuest {
+    await_socket(path);
+    let mut guest = TestGuest::connect(path, Options::default());
+    guest.start();
+    guest
+}
+
+/// Two guests of a daemon in another process reach each other.
+fn meet(first: &Path, second: &Path) -> (TestGuest, TestGuest) {
+    let (mut a, mut b) = (boot(first), boot(second));
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    let attached = b.attach(dmb.token).unwrap();
+    b.window.write(attached.offset, b"over there");
+    b.ring(attached.offset);
+    assert!(matches!(a.expect_event(), Event::Doorbells(_)));
+    assert_eq!(a.window.read(dmb.offset, 10), b"over there");
+    (a, b)
+}
+
+fn read_stats(path: &Path) -> serde_json::Value {
+    let mut text = String::new();
+    UnixStream::connect(path).unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.ends_with('\n'));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[test]
+fn capabilities() {
+    let output = run(&["--print-capabilities"]);
+    assert!(output.status.success());
+    assert!(output.stderr.is_empty());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["type"].is_string(), "{json}");
+    assert!(json["features"].is_array(), "{json}");
+}
+
+#[test]
+fn help_and_version() {
+    for flag in ["--help", "--version"] {
+        let output = run(&[flag]);
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("vhost-ism") || flag == "--help");
+    }
+}
+
+#[test]
+fn two_sockets_counters_and_an_orderly_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(
+        command()
+            .args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b])
+            .arg("--stats-socket")
+            .arg(&stats)
+            .args(["--chid", "0xff07"]),
+    );
+    await_socket(&stats);
+    let before = read_stats(&stats);
+    assert_eq!(before["fabric"]["sessions"], 0);
+    let guests = meet(&a, &b);
+    assert_eq!(guests.0.config.chid.get(), 0xff07);
+    let during = read_stats(&stats);
+    assert_eq!(during["chid"], 0xff07);
+    assert_eq!(during["fabric"]["sessions"], 2);
+    assert_eq!(during["fabric"]["dmbs"], 1);
+    let named: Vec<&str> = during["guests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|guest| guest["guest"].as_str().unwrap())
+        .collect();
+    assert_eq!(named, ["a", "b"]);
+    assert_eq!(during["guests"][0]["allocs"], 1);
+    assert_eq!(during["guests"][1]["attaches"], 1);
+    assert_eq!(during["guests"][1]["doorbells"], 1);
+    for guest in during["guests"].as_array().unwrap() {
+        for (finding, count) in guest["findings"].as_object().unwrap() {
+            assert_eq!(count, 0, "{finding}");
+        }
+    }
+    // While guests are connected.
+    let (code, took) = daemon.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(is_empty(dir.path()), "the sockets are gone");
+}
+
+#[test]
+fn an_interrupt_ends_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let daemon = Daemon::start(command().arg("--socket-path").arg(&path));
+    await_socket(&path);
+    let (code, took) = daemon.end(Signal::INT);
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(is_empty(dir.path()));
+}
+
+#[test]
+fn a_directory_of_sockets() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(
+        command()
+            .arg("--socket-dir")
+            .arg(dir.path())
+            .args(["--guests", "3", "--region-size", "8M", "--max-dmb-size", "64K"]),
+    );
+    let path = |n: usize| dir.path().join(format!("guest{n}.sock"));
+    let guests = meet(&path(0), &path(2));
+    assert_eq!(guests.0.config.window_size.get(), 6 << 20);
+    assert_eq!(guests.0.config.max_dmb_size.get(), 64 << 10);
+    let mut last = boot(&path(1));
+    assert_eq!(last.alloc(65 << 10), Err(Status::Err));
+    drop((guests, last));
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    assert!(is_empty(dir.path()));
+}
+
+#[test]
+fn an_inherited_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, own) = (dir.path().join("inherited.sock"), dir.path().join("own.sock"));
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let daemon = Daemon::start(
+        command()
+            .args(["--fd", &listener.as_raw_fd().to_string()])
+            .arg("--socket-path")
+            .arg(&own),
+    );
+    drop(listener);
+    let guests = meet(&path, &own);
+    drop(guests);
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    assert!(path.exists(), "whoever made the socket removes it");
+    assert!(!own.exists());
+}
+
+#[test]
+fn a_guest_comes_back_after_its_vmm_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(command().args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b]));
+    await_socket(&b);
+    for _ in 0..5 {
+        let (first, second) = meet(&a, &b);
+        first.kill();
+        second.kill();
+    }
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+/// A reader that takes nothing keeps neither guests nor other readers from being served.
+#[test]
+fn idle_readers_of_the_counters() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(
+        command()
+            .args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b])
+            .arg("--stats-socket")
+            .arg(&stats),
+    );
+    await_socket(&stats);
+    let idle: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&stats).unwrap()).collect();
+    let _guests = meet(&a, &b);
+    assert!(read_stats(&stats)["guests"].is_array());
+    drop(idle);
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let daemon = Daemon::start(command().arg("--socket-path").arg(&path));
+    eventually("the stale socket is replaced", || UnixStream::connect(&path).is_ok());
+    let (code, text) = Daemon::start(command().arg("--socket-path").arg(&path)).fail();
+    assert_eq!(code, Some(1));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(path.exists());
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_second_daemon_does_not_take_the_counters_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+    let start = |path: &PathBuf| {
+        Daemon::start(
+            command()
+                .arg("--socket-path")
+                .arg(path)
+                .arg("--stats-socket")
+                .arg(&stats),
+        )
+    };
+    let first = start(&a);
+    await_socket(&stats);
+    let (code, text) = start(&b).fail();
+    assert_eq!(code, Some(1));
+    assert!(text.contains("stats.sock"), "{text}");
+    assert!(!b.exists(), "a daemon that cannot start leaves no socket behind");
+    assert!(read_stats(&stats)["guests"].is_array());
+    assert_eq!(first.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn bad_command_lines() {
+    // Refused by the parser.
+    for args in [
+        &[][..],
+        &["--no-such-flag"],
+        &["--socket-dir", "/tmp"],
+        &["--guests", "2"],
+        &["--socket-path", "x", "--chid", "0x1234"],
+        &["--socket-path", "x", "--chid", "0xffff"],
+        &["--socket-path", "x", "--region-size", "lots"],
+        &["--socket-path", "x", "--max-dmbs", "-1"],
+        &["--socket-path", "x", "--print-capabilities"],
+        &["--fd", "three"],
+        &["--fd", "-1"],
+        &["x.sock"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with("error: "), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    // Refused by the daemon: in one line, and nothing is left behind.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "kept").unwrap();
+    let (file, free) = (file.to_str().unwrap(), dir.path().join("free"));
+    let free = free.to_str().unwrap();
+    for args in [
+        &["--socket-path", free, "--region-size", "100M"][..],
+        &["--socket-path", free, "--region-size", "4M"],
+        &["--socket-path", free, "--region-size", "1G"],
+        &["--socket-path", free, "--max-dmb-size", "3M"],
+        &["--socket-path", free, "--max-dmb-size", "8K"],
+        &["--socket-path", free, "--max-dmb-size", "128M"],
+        &["--socket-path", free, "--max-maps", "0"],
+        &["--socket-path", free, "--max-maps", "200"],
+        &["--socket-path", "/no/such/directory/a.sock"],
+        &["--socket-path", free, "--socket-path", free],
+        &["--socket-path", free, "--socket-path", file],
+        &["--socket-path", free, "--stats-socket", file],
+        &["--socket-path", free, "--fd", "1"],
+        &["--socket-path", free, "--fd", "77"],
+        &["--socket-dir", file, "--guests", "1"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(!text.contains("panicked"), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(!Path::new(free).exists(), "{args:?}");
+    }
+    assert_eq!(fs::read_to_string(file).unwrap(), "kept");
+}
+
+/// What the log says of a guest that makes the same mistake many times: one line.
+#[test]
+fn a_guests_mistakes_do_not_fill_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let mut daemon = Daemon::start(command().arg("--socket-path").arg(&path));
+    let mut guest = boot(&path);
+    for _ in 0..500 {
+        guest.request(&[9, 9, 9], 8);
+        guest.submit(&[Part::Ask(&[1])]);
+        guest.ring(0);
+    }
+    drop(guest);
+    let stderr = daemon.0.stderr.take().unwrap();
+    let reading = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>());
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    let lines = reading.join().unwrap();
+    assert!(lines.len() < 12, "{} lines: {lines:#?}", lines.len());
+    assert_eq!(lines.iter().filter(|line| line.contains("malformed")).count(), 1);
+}
