@@ -31,13 +31,7 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(command: &mut Command) -> Self {
-        Self(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        )
+        Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Ends it with a signal; returns how it ended and how long that took.
@@ -179,12 +173,14 @@ fn an_interrupt_ends_it_too() {
 #[test]
 fn a_directory_of_sockets() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        command()
-            .arg("--socket-dir")
-            .arg(dir.path())
-            .args(["--guests", "3", "--region-size", "8M", "--max-dmb-size", "64K"]),
-    );
+    let daemon = Daemon::start(command().arg("--socket-dir").arg(dir.path()).args([
+        "--guests",
+        "3",
+        "--region-size",
+        "8M",
+        "--max-dmb-size",
+        "64K",
+    ]));
     let path = |n: usize| dir.path().join(format!("guest{n}.sock"));
     let guests = meet(&path(0), &path(2));
     assert_eq!(guests.0.config.window_size.get(), 6 << 20);

@@ -81,5 +81,8 @@ fn two_hundred_thousand_requests() {
         }
     }
     println!("{requests} requests in {runs} runs, {granted} granted");
-    assert!(granted * 10 > requests, "the bytes get nowhere: {granted} of {requests}");
+    assert!(
+        granted * 10 > requests,
+        "the bytes get nowhere: {granted} of {requests}"
+    );
 }

@@ -61,7 +61,9 @@ fn sessions_and_connections_leave_nothing_behind() {
     let settle = |b: &mut TestGuest| {
         // Whatever B held goes with its own reset.
         b.reset();
-        eventually("the fabric holds B alone", || host.stats().sessions <= 2 && host.stats().slabs == 0);
+        eventually("the fabric holds B alone", || {
+            host.stats().sessions <= 2 && host.stats().slabs == 0
+        });
     };
     let reset = |a: &mut TestGuest, b: &mut TestGuest| {
         live(a, b);

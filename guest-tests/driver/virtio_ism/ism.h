@@ -5,12 +5,12 @@
 #ifndef _ISM_H
 #define _ISM_H
 
-#include <linux/atomic.h>
 #include <linux/dibs.h>
 #include <linux/hashtable.h>
 #include <linux/list.h>
 #include <linux/memremap.h>
 #include <linux/mutex.h>
+#include <linux/percpu.h>
 #include <linux/seq_file.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
@@ -124,7 +124,7 @@ struct virtio_ism {
 	struct virtio_device *vdev;
 	struct dibs_dev *dibs;
 	struct ism_config config;
-	atomic64_t counters[ISM_COUNTERS];
+	u64 __percpu *counters;
 	struct workqueue_struct *wq;
 	struct dentry *debugfs;
 	bool copy;
@@ -162,8 +162,9 @@ struct virtio_ism {
 	struct list_head bells;
 	u8 **bell_bytes;		/* by chunk */
 	bool awake;
-	u64 last_traffic;
-	bool poller_sleeps;
+	bool traffic;			/* since the poller last looked */
+	u64 last_traffic;		/* the poller's own */
+	bool poller_sleeps;		/* only once there is one */
 	struct task_struct *poller;
 
 	/* Peers' DMBs, by token */
@@ -183,7 +184,7 @@ struct ism_dmb_usage {
 static inline void ism_count_add(struct virtio_ism *ism,
 				 enum ism_counter counter, unsigned int n)
 {
-	atomic64_add(n, &ism->counters[counter]);
+	this_cpu_add(ism->counters[counter], n);
 }
 
 static inline void ism_count(struct virtio_ism *ism, enum ism_counter counter)

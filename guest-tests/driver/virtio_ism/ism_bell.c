@@ -254,8 +254,14 @@ static bool ism_look(struct virtio_ism *ism)
 
 static bool ism_poll_wanted(struct virtio_ism *ism)
 {
-	s64 age = local_clock() - READ_ONCE(ism->last_traffic);
+	u64 now = local_clock();
+	s64 age;
 
+	if (READ_ONCE(ism->traffic)) {
+		WRITE_ONCE(ism->traffic, false);
+		ism->last_traffic = now;
+	}
+	age = now - ism->last_traffic;
 	return age < (s64)READ_ONCE(poll_us) * NSEC_PER_USEC;
 }
 
@@ -263,16 +269,16 @@ static bool ism_poll_wanted(struct virtio_ism *ism)
  * ism_poll_traffic() - there was traffic, so more of it is likely
  * @ism: the device
  *
+ * Called for every message, so the poller finds out the time by itself.
+ *
  * Context: any
  */
 void ism_poll_traffic(struct virtio_ism *ism)
 {
-	if (!READ_ONCE(poll_us) || !ism->poller)
-		return;
-	WRITE_ONCE(ism->last_traffic, local_clock());
+	WRITE_ONCE(ism->traffic, true);
 	/* Pairs with the one in ism_poller(). */
 	smp_mb();
-	if (READ_ONCE(ism->poller_sleeps))
+	if (READ_ONCE(ism->poller_sleeps) && READ_ONCE(poll_us))
 		wake_up_process(ism->poller);
 }
 
@@ -314,7 +320,7 @@ static void ism_poll(struct virtio_ism *ism)
 	preempt_enable();
 
 	if (rung)
-		WRITE_ONCE(ism->last_traffic, local_clock());
+		WRITE_ONCE(ism->traffic, true);
 }
 
 static int ism_poller(void *data)

@@ -47,6 +47,16 @@ static const char * const ism_counter_names[ISM_COUNTERS] = {
 	[ISM_DETACHES_DEFERRED] = "detaches_deferred",
 };
 
+static u64 ism_counter(struct virtio_ism *ism, enum ism_counter counter)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += per_cpu_ptr(ism->counters, cpu)[counter];
+	return sum;
+}
+
 static int ism_stats_show(struct seq_file *m, void *unused)
 {
 	struct virtio_ism *ism = m->private;
@@ -63,8 +73,8 @@ static int ism_stats_show(struct seq_file *m, void *unused)
 	seq_printf(m, "deferred: %u\n", usage.deferred);
 	seq_printf(m, "attachments: %u\n", READ_ONCE(ism->attachment_count));
 	for (i = 0; i < ISM_COUNTERS; i++)
-		seq_printf(m, "%s: %lld\n", ism_counter_names[i],
-			   atomic64_read(&ism->counters[i]));
+		seq_printf(m, "%s: %llu\n", ism_counter_names[i],
+			   ism_counter(ism, i));
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(ism_stats);
@@ -251,6 +261,12 @@ static int ism_probe(struct virtio_device *vdev)
 	ism->copy = copy;
 	vdev->priv = ism;
 
+	ism->counters = __alloc_percpu(sizeof(u64) * ISM_COUNTERS,
+				       __alignof__(u64));
+	if (!ism->counters) {
+		ret = -ENOMEM;
+		goto free;
+	}
 	ret = ism_read_config(ism);
 	if (ret)
 		goto free;
@@ -336,6 +352,7 @@ free_bells:
 free_wq:
 	destroy_workqueue(ism->wq);
 free:
+	free_percpu(ism->counters);
 	kfree(ism);
 	return ret;
 }
@@ -359,6 +376,7 @@ static void ism_remove(struct virtio_device *vdev)
 	ism_dmb_free(ism);
 	ism_bells_free(ism);
 	destroy_workqueue(ism->wq);
+	free_percpu(ism->counters);
 	kfree(ism);
 }
 

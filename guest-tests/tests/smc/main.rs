@@ -9,5 +9,6 @@ mod lab;
 mod ledger;
 mod programs;
 mod scene;
+mod scratch;
 mod smcd;
 mod workload;

@@ -290,7 +290,10 @@ impl Model {
             offset,
             size: placement.size,
         };
-        assert!(self.dmbs.iter().all(|other| other.token != dmb.token), "a token comes twice");
+        assert!(
+            self.dmbs.iter().all(|other| other.token != dmb.token),
+            "a token comes twice"
+        );
         Self::mark(&mut dmb);
         let seers = self.may_see.entry(dmb.memory.id).or_default();
         seers.insert(owner);
@@ -494,7 +497,10 @@ impl Model {
         for (index, one) in held.iter().enumerate() {
             assert!(one.offset.is_multiple_of(one.block()));
             assert!(one.offset + one.block() <= one.memory.len);
-            assert!(one.peer.is_none() || one.offset >= CHUNK_SIZE, "a DMB lies on the bells");
+            assert!(
+                one.peer.is_none() || one.offset >= CHUNK_SIZE,
+                "a DMB lies on the bells"
+            );
             Self::check_mark(one);
             let shared = &state.slabs[&one.memory.id];
             match one.peer {
@@ -545,9 +551,15 @@ impl Model {
                 assert!(two[0].1 <= two[1].0, "two slabs lie over each other in a window");
             }
             // What it holds is in its window.
-            for dmb in held.iter().filter(|dmb| dmb.attached.contains(gid) || (dmb.owner == *gid && dmb.owner_holds)) {
+            for dmb in held
+                .iter()
+                .filter(|dmb| dmb.attached.contains(gid) || (dmb.owner == *gid && dmb.owner_holds))
+            {
                 assert!(session.places.contains_key(&dmb.memory.id));
-                assert!(!session.stale.contains(&dmb.memory.id), "a slab in use is to be unmapped");
+                assert!(
+                    !session.stale.contains(&dmb.memory.id),
+                    "a slab in use is to be unmapped"
+                );
             }
         }
         for (id, seers) in &self.may_see {

@@ -35,7 +35,10 @@ impl RegionMapper for FakeVmm {
         let file = File::from(memfd.try_clone_to_owned()?);
         let metadata = file.metadata()?;
         let mut maps = self.maps.lock().unwrap();
-        assert!(maps.iter().all(|(start, (size, _))| offset + len <= *start || start + size <= offset));
+        assert!(
+            maps.iter()
+                .all(|(start, (size, _))| offset + len <= *start || start + size <= offset)
+        );
         assert!(metadata.len() >= len && offset.is_multiple_of(4096) && len.is_multiple_of(4096));
         if offset == self.window_size {
             *self.doorbell.lock().unwrap() = Some(file);
@@ -191,7 +194,10 @@ impl Driver {
             slot.guest.stop();
         }
         let stats = driver.fabric.stats();
-        assert_eq!((stats.sessions, stats.slabs, stats.dmbs, stats.lost_blocks), (0, 0, 0, 0));
+        assert_eq!(
+            (stats.sessions, stats.slabs, stats.dmbs, stats.lost_blocks),
+            (0, 0, 0, 0)
+        );
         driver.tally
     }
 
@@ -336,7 +342,11 @@ impl Driver {
         assert!((1..=room).contains(&answer.len()));
         if answer[0] != Status::Ok as u8 {
             assert_eq!(answer.len(), 1);
-            assert!([2, 7, 12, 28, 100, 101, 102, 255].contains(&answer[0]), "status {}", answer[0]);
+            assert!(
+                [2, 7, 12, 28, 100, 101, 102, 255].contains(&answer[0]),
+                "status {}",
+                answer[0]
+            );
             return;
         }
         self.tally.granted += 1;

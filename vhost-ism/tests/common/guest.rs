@@ -255,7 +255,10 @@ impl TestGuest {
         }
         if !self.options.without.intersects(CHANNEL_FEATURES) {
             self.query_gid(self.gid()).unwrap();
-            assert!(self.window.has_doorbell(), "the doorbell area is there with the first answer");
+            assert!(
+                self.window.has_doorbell(),
+                "the doorbell area is there with the first answer"
+            );
         }
     }
 
@@ -627,7 +630,10 @@ impl TestGuest {
 
     /// Posts one event buffer.
     pub fn post_event(&mut self, size: u32) {
-        let slot = self.event_slots.pop().expect("not more buffers than the queue has descriptors");
+        let slot = self
+            .event_slots
+            .pop()
+            .expect("not more buffers than the queue has descriptors");
         self.post_event_at(slot, size);
     }
 

@@ -275,7 +275,9 @@ impl Window {
         } else if !self.started.load(Ordering::SeqCst) {
             state.violations.push(format!("{what} while the device is stopped"));
         } else if !self.asking.load(Ordering::SeqCst) {
-            state.violations.push(format!("{what} while no request is being answered"));
+            state
+                .violations
+                .push(format!("{what} while no request is being answered"));
         }
         let changes = std::mem::take(&mut state.pending);
         let committed = !changes.is_empty();
@@ -349,9 +351,7 @@ impl VhostUserFrontendReqHandler for Window {
             state.violations.push(violation);
             return Err(io::Error::from_raw_os_error(22));
         }
-        state
-            .pending
-            .push(Change::Map(request.shm_offset, request.len, file));
+        state.pending.push(Change::Map(request.shm_offset, request.len, file));
         Ok(0)
     }
 

@@ -69,12 +69,7 @@ fn any_part_can_be_read() {
     let mut read = |offset: usize, len: usize| {
         let (_, bytes) = guest
             .frontend
-            .get_config(
-                offset as u32,
-                len as u32,
-                VhostUserConfigFlags::empty(),
-                &vec![0; len],
-            )
+            .get_config(offset as u32, len as u32, VhostUserConfigFlags::empty(), &vec![0; len])
             .unwrap();
         bytes
     };

@@ -36,7 +36,10 @@ fn both_guests_see_what_either_writes() {
     let mut live = Vec::new();
     for (seed, size) in sizes.into_iter().enumerate() {
         let owned = a.alloc_for_peer(b.gid(), size).unwrap();
-        assert!(a.window.read(owned.offset, size).iter().all(|byte| *byte == 0), "{size}");
+        assert!(
+            a.window.read(owned.offset, size).iter().all(|byte| *byte == 0),
+            "{size}"
+        );
         let attached = b.attach(owned.token).unwrap();
         assert_eq!(attached.size, size);
         a.window.write(owned.offset, &pattern(seed as u64, size));
@@ -74,7 +77,11 @@ fn live_dmbs_never_overlap() {
     let mut places: Vec<(u64, u64)> = Vec::new();
     for round in 0..120u64 {
         let size = 1 + (round * 7919) % (100 << 10);
-        let (owner, peer) = if round % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let (owner, peer) = if round % 2 == 0 {
+            (&mut a, &mut b)
+        } else {
+            (&mut b, &mut a)
+        };
         let owned = owner.alloc_for_peer(peer.gid(), size).unwrap();
         let attached = peer.attach(owned.token).unwrap();
         // One pair alone has its slabs in the same order in both windows.
@@ -249,7 +256,11 @@ fn the_bells_of_a_slab_are_at_its_start_and_nothing_else_is() {
     let (base, _, side) = a.query_slab(dmb.token).unwrap();
     b.attach(dmb.token).unwrap();
     a.detach(dmb.token).unwrap();
-    assert_eq!(a.query_slab(dmb.token), Err(Status::NoEnt), "the owner holds it no more");
+    assert_eq!(
+        a.query_slab(dmb.token),
+        Err(Status::NoEnt),
+        "the owner holds it no more"
+    );
     assert_eq!(b.query_slab(dmb.token).unwrap().2, 1 - side, "the attacher does");
     b.detach(dmb.token).unwrap();
     assert_eq!(a.window.read(base + 4096, 4), b"rung");

@@ -1,7 +1,7 @@
 //! Doorbells: none is lost, none goes astray.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 

@@ -61,7 +61,10 @@ fn grants_and_access() {
             a.grant(dmb.token, Some(b.devid()), permissions).unwrap();
         }
         let got = b.attach_as(dmb.token, rw_perm).err().unwrap_or(Status::Ok);
-        assert_eq!(got, expected, "default {default}, device {device:?}, asked for {rw_perm}");
+        assert_eq!(
+            got, expected,
+            "default {default}, device {device:?}, asked for {rw_perm}"
+        );
         if got == Status::Ok {
             b.detach(dmb.token).unwrap();
         }

@@ -119,10 +119,18 @@ fn those_who_shared_granted_memory_hear_of_either_end() {
         let dmb = a.alloc(1 << 16).unwrap();
         a.grant(dmb.token, None, all).unwrap();
         b.attach(dmb.token).unwrap();
-        let (leaver, stayer) = if owner_leaves { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let (leaver, stayer) = if owner_leaves {
+            (&mut a, &mut b)
+        } else {
+            (&mut b, &mut a)
+        };
         let old = leaver.gid();
         leaver.reset();
-        assert_eq!(stayer.expect_event(), Event::PeerGone(old), "owner leaves: {owner_leaves}");
+        assert_eq!(
+            stayer.expect_event(),
+            Event::PeerGone(old),
+            "owner leaves: {owner_leaves}"
+        );
         stayer.detach(dmb.token).unwrap();
         assert!(stayer.window.maps().is_empty());
     }

@@ -215,7 +215,11 @@ fn requests_that_make_no_sense() {
         ("what others share", scene.between_b_and_c.token),
         ("almost a token", wrong(scene.own.token)),
     ] {
-        scene.refused(&format!("DETACH of {what}"), &encode(CMD_DETACH, &Detach { token }), Status::NoEnt);
+        scene.refused(
+            &format!("DETACH of {what}"),
+            &encode(CMD_DETACH, &Detach { token }),
+            Status::NoEnt,
+        );
     }
     let slabs = [
         ("no token", Token(0.into()), Status::NoEnt),
@@ -223,7 +227,11 @@ fn requests_that_make_no_sense() {
         ("a DMB from ALLOC", scene.own.token, Status::Err),
     ];
     for (what, token, expected) in slabs {
-        scene.refused(&format!("QUERY_SLAB of {what}"), &encode(CMD_QUERY_SLAB, &QuerySlab { token }), expected);
+        scene.refused(
+            &format!("QUERY_SLAB of {what}"),
+            &encode(CMD_QUERY_SLAB, &QuerySlab { token }),
+            expected,
+        );
     }
     let grants = [
         ("no token", Token(0.into()), 7u64, Status::NoEnt),
@@ -240,7 +248,11 @@ fn requests_that_make_no_sense() {
             permissions,
             peer_devid: 1.into(),
         };
-        scene.refused(&format!("GRANT to one, {what}"), &encode(CMD_GRANT_DEVICE, &body), expected);
+        scene.refused(
+            &format!("GRANT to one, {what}"),
+            &encode(CMD_GRANT_DEVICE, &body),
+            expected,
+        );
     }
     for token in [scene.own.token, scene.for_b.token, scene.of_b.token] {
         let body = GrantDefault {
@@ -261,7 +273,11 @@ fn what_is_done_cannot_be_done_twice() {
     scene.refused("DETACH twice", &detach, Status::NoEnt);
     let own = scene.own.token;
     scene.a.detach(own).unwrap();
-    scene.refused("DETACH of what is free", &encode(CMD_DETACH, &Detach { token: own }), Status::NoEnt);
+    scene.refused(
+        "DETACH of what is free",
+        &encode(CMD_DETACH, &Detach { token: own }),
+        Status::NoEnt,
+    );
     scene.of_b_attached = scene.a.attach(token).unwrap();
     scene.all_well();
 }
@@ -305,13 +321,25 @@ fn too_little_room_for_the_reply() {
         let before = scene.host.stats();
         for room in 1..=*reply {
             let answer = scene.a.request(request, room);
-            assert_eq!((answer.status(), answer.used), (Some(Status::TooBig), 1), "{room} bytes");
+            assert_eq!(
+                (answer.status(), answer.used),
+                (Some(Status::TooBig), 1),
+                "{room} bytes"
+            );
         }
         let after = scene.host.stats();
-        assert_eq!((after.dmbs, after.slabs), (before.dmbs, before.slabs), "nothing was done");
+        assert_eq!(
+            (after.dmbs, after.slabs),
+            (before.dmbs, before.slabs),
+            "nothing was done"
+        );
         for room in [reply + 1, reply + 2, 4096] {
             let answer = scene.a.request(request, room);
-            assert_eq!((answer.status(), answer.used), (Some(Status::Ok), reply + 1), "{room} bytes");
+            assert_eq!(
+                (answer.status(), answer.used),
+                (Some(Status::Ok), reply + 1),
+                "{room} bytes"
+            );
         }
     }
     let body = Attach {
@@ -321,15 +349,28 @@ fn too_little_room_for_the_reply() {
     let request = encode(CMD_ATTACH, &body);
     for room in 1..=size_of::<AttachReply>() {
         let answer = scene.b.request(&request, room);
-        assert_eq!((answer.status(), answer.used), (Some(Status::TooBig), 1), "{room} bytes");
+        assert_eq!(
+            (answer.status(), answer.used),
+            (Some(Status::TooBig), 1),
+            "{room} bytes"
+        );
     }
     let answer = scene.b.request(&request, size_of::<AttachReply>() + 1);
     assert_eq!(answer.status(), Some(Status::Ok), "it was not attached before");
     scene.b.detach(scene.for_b.token).unwrap();
-    let request = encode(CMD_QUERY_SLAB, &QuerySlab { token: scene.for_b.token });
+    let request = encode(
+        CMD_QUERY_SLAB,
+        &QuerySlab {
+            token: scene.for_b.token,
+        },
+    );
     for room in 1..=size_of::<SlabReply>() {
         let answer = scene.a.request(&request, room);
-        assert_eq!((answer.status(), answer.used), (Some(Status::TooBig), 1), "{room} bytes");
+        assert_eq!(
+            (answer.status(), answer.used),
+            (Some(Status::TooBig), 1),
+            "{room} bytes"
+        );
     }
     // What is wrong anyway is not called too big.
     let answer = scene.a.request(&encode(CMD_ALLOC, &[0u8; 3]), 1);
@@ -384,10 +425,21 @@ fn how_a_request_is_cut_has_no_meaning() {
         for piece in request.chunks(7) {
             parts.extend([Part::Ask(piece), Part::Ask(&[])]);
         }
-        parts.extend([Part::Room(0), Part::Room(1), Part::Room(5), Part::Room(0), Part::Room(reply)]);
+        parts.extend([
+            Part::Room(0),
+            Part::Room(1),
+            Part::Room(5),
+            Part::Room(0),
+            Part::Room(reply),
+        ]);
         submit(&parts);
         // The status at the end of one and the reply in the next.
-        submit(&[Part::Ask(&request[..2]), Part::Ask(&request[2..]), Part::Room(1), Part::Room(32)]);
+        submit(&[
+            Part::Ask(&request[..2]),
+            Part::Ask(&request[2..]),
+            Part::Room(1),
+            Part::Room(32),
+        ]);
     }
     scene.all_well();
 }

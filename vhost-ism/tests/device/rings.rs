@@ -100,14 +100,22 @@ fn chains_that_make_no_sense() {
             vec![ask(1), desc(ROOM, 64, WRITE | NEXT, 4000)],
             Gets(Status::Ok),
         ),
-        ("no bytes".into(), vec![desc(ASK, 0, NEXT, 1), room()], Gets(Status::Err)),
+        (
+            "no bytes".into(),
+            vec![desc(ASK, 0, NEXT, 1), room()],
+            Gets(Status::Err),
+        ),
         ("no room".into(), vec![ask(1), desc(ROOM, 0, WRITE, 0)], Nothing),
         (
             "no bytes, nowhere".into(),
             vec![desc(u64::MAX, 0, NEXT, 1), room()],
             Anything,
         ),
-        ("all of memory".into(), vec![desc(ASK, u32::MAX, NEXT, 1), room()], Anything),
+        (
+            "all of memory".into(),
+            vec![desc(ASK, u32::MAX, NEXT, 1), room()],
+            Anything,
+        ),
         (
             "room of all of memory".into(),
             vec![ask(1), desc(ROOM, u32::MAX, WRITE, 0)],
@@ -115,7 +123,11 @@ fn chains_that_make_no_sense() {
         ),
         (
             "more than 4 GiB".into(),
-            vec![ask(1), desc(ROOM, u32::MAX, WRITE | NEXT, 2), desc(ROOM, u32::MAX, WRITE, 0)],
+            vec![
+                ask(1),
+                desc(ROOM, u32::MAX, WRITE | NEXT, 2),
+                desc(ROOM, u32::MAX, WRITE, 0),
+            ],
             Anything,
         ),
         (
@@ -178,7 +190,10 @@ fn run(guest: &mut TestGuest, what: &str, chain: &[Desc], fate: Fate) {
         Fate::Nothing => assert_eq!(used, 0, "{what}"),
         Fate::Gets(expected) => {
             assert_eq!(used, 1, "{what}");
-            let room = chain.iter().find(|desc| desc.flags & WRITE != 0).map_or(ROOM, |desc| desc.addr);
+            let room = chain
+                .iter()
+                .find(|desc| desc.flags & WRITE != 0)
+                .map_or(ROOM, |desc| desc.addr);
             assert_eq!(status(guest.ram.read(room, 1)[0]), expected, "{what}");
         }
         Fate::Anything => assert!(used <= 1, "{what}: {used} bytes"),
@@ -237,7 +252,12 @@ fn a_chain_as_long_as_can_be() {
         };
         a.ram.write(at + 16 * u64::from(index), &bytes);
     }
-    run(&mut a, "32000 descriptors", &[desc(at, 16 * count, INDIRECT, 0)], Fate::Gets(Status::Ok));
+    run(
+        &mut a,
+        "32000 descriptors",
+        &[desc(at, 16 * count, INDIRECT, 0)],
+        Fate::Gets(Status::Ok),
+    );
 }
 
 #[test]
@@ -361,7 +381,8 @@ fn event_buffers_that_make_no_sense() {
     // In pieces.
     for index in 0..40u16 {
         let next = if index < 39 { NEXT } else { 0 };
-        c.events.describe(index, HIGH + 2 * u64::from(index), 1, WRITE | next, index + 1);
+        c.events
+            .describe(index, HIGH + 2 * u64::from(index), 1, WRITE | next, index + 1);
     }
     c.events.publish(0);
     a.send_message(c.gid(), 9, 10).unwrap();

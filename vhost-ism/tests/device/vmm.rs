@@ -88,7 +88,10 @@ fn a_broken_channel_fails_what_needs_it() {
 /// Without one of the features nothing can be mapped safely: every request is refused, and nothing is mapped.
 #[test]
 fn a_vmm_that_cannot_map() {
-    for without in [VhostUserProtocolFeatures::SHMEM, VhostUserProtocolFeatures::SHARED_OBJECT] {
+    for without in [
+        VhostUserProtocolFeatures::SHMEM,
+        VhostUserProtocolFeatures::SHARED_OBJECT,
+    ] {
         let host = Host::default();
         let mut b = host.boot("b");
         let mut a = host.boot_with(
@@ -144,8 +147,7 @@ fn a_reset_during_a_map() {
     let (mut a, mut b) = (host.boot("a"), host.boot("b"));
     for _ in 0..20 {
         let (mut frontend, window) = (a.frontend.clone(), a.window.clone());
-        a.window
-            .before_next_map(move || stop_device(&mut frontend, &window));
+        a.window.before_next_map(move || stop_device(&mut frontend, &window));
         a.post_request(&encode(CMD_ALLOC, &Alloc { size: 4096.into() }), 64);
         eventually("the device is stopped", || !a.window.has_doorbell());
         a.window.set_asking(false);
@@ -191,9 +193,7 @@ fn the_interrupt_moves() {
         a.events.arm();
         b.ring(attached.offset);
         eventually("the masked interrupt comes", || masked.read().is_ok());
-        a.frontend
-            .set_vring_call(EVENT_QUEUE.into(), &a.events.call)
-            .unwrap();
+        a.frontend.set_vring_call(EVENT_QUEUE.into(), &a.events.call).unwrap();
         a.events.call.write(1).unwrap();
         assert!(matches!(a.expect_event(), Event::Doorbells(_)));
         b.ring(attached.offset);
