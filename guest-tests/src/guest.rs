@@ -267,7 +267,11 @@ impl Guest {
     pub fn pin(&self, first: usize) -> Result<()> {
         let processors = self.qmp()?.execute("query-cpus-fast", json!({}))?;
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.as_array().into_iter().flatten().filter_map(|cpu| cpu["thread-id"].as_i64());
+        let threads = processors
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|cpu| cpu["thread-id"].as_i64());
         for (index, thread) in threads.enumerate() {
             let mut set = CpuSet::new();
             set.set((first + index) % count);

@@ -76,8 +76,8 @@ impl Args {
         {
             bail!("--region-size must be a power of two from 8M to 512M.");
         }
-        if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 4).contains(&self.max_dmb_size) {
-            bail!("--max-dmb-size must be a power of two from 16K to a quarter of --region-size.");
+        if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 8).contains(&self.max_dmb_size) {
+            bail!("--max-dmb-size must be a power of two from 16K to an eighth of --region-size.");
         }
         if self.max_maps == 0 || self.max_maps > MAX_MAPS {
             bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512.");

@@ -42,12 +42,7 @@ fn a_guest_goes(setup: Setup) -> Result<()> {
 const ATTEMPTS: usize = 3;
 
 /// Lets something happen to guest 0 until its connections have ended in time, and brings it back each time.
-fn in_time(
-    lab: &Lab,
-    what: &str,
-    event: impl Fn() -> Result<()>,
-    bring_back: impl Fn() -> Result<()>,
-) -> Result<()> {
+fn in_time(lab: &Lab, what: &str, event: impl Fn() -> Result<()>, bring_back: impl Fn() -> Result<()>) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let in_time = Scene::set(lab)?.play(lab, what, &event)?;
         comes_back(lab, &bring_back)?;

@@ -8,8 +8,11 @@ const LOOK: &str = "cat /proc/net/netstat | grep TcpExt > /tmp/n; grep ^Tcp: /pr
 #[ignore]
 fn scratch() -> Result<()> {
     let debug = std::env::var("SCRATCH_KERNEL").is_ok_and(|kernel| kernel == "debug");
-    let lab = Setup::new("scratch", 2).kernel(if debug { Kernel::Debug } else { Kernel::Normal }).start()?;
-    lab.bed().each(|g| g.run("mount -t debugfs none /sys/kernel/debug; true").map(drop))?;
+    let lab = Setup::new("scratch", 2)
+        .kernel(if debug { Kernel::Debug } else { Kernel::Normal })
+        .start()?;
+    lab.bed()
+        .each(|g| g.run("mount -t debugfs none /sys/kernel/debug; true").map(drop))?;
     for round in 0..40 {
         let address = lab.guest(1).addr(0);
         let job = lab.guest(0).spawn(&format!("exec /host/smc-tool --json connections --count 50 --open-parallel 8 --bytes-each 64K --to {address}:5000 --expect-mode smcd --timeout 60"))?;
@@ -17,7 +20,7 @@ fn scratch() -> Result<()> {
         let mut looked = false;
         while !job.is_finished() {
             std::thread::sleep(Duration::from_millis(100));
-            if begin.elapsed() > Duration::from_millis(4500) && !looked {
+            if begin.elapsed() > Duration::from_secs(400) && !looked {
                 looked = true;
                 for guest in lab.bed().guests() {
                     println!("=== {} {:?}", guest.name(), begin.elapsed());
@@ -27,9 +30,19 @@ fn scratch() -> Result<()> {
             }
         }
         let out = job.wait(lab.seconds(60))?;
-        println!("{round}: {:?} {} {:.400}", begin.elapsed(), out.status, format!("{}{}", out.stdout, out.stderr));
-        if looked { break; }
+        println!(
+            "{round}: {:?} {} {:.400}",
+            begin.elapsed(),
+            out.status,
+            format!("{}{}", out.stdout, out.stderr)
+        );
+        if looked {
+            break;
+        }
     }
-    lab.bed().each(|g| { println!("{}", g.run(LOOK)?); Ok(()) })?;
+    lab.bed().each(|g| {
+        println!("{}", g.run(LOOK)?);
+        Ok(())
+    })?;
     Ok(())
 }

@@ -212,7 +212,9 @@ fn indirect_tables_that_make_no_sense() {
     let looping = [descriptor(ASK, REQUEST, NEXT, 0), descriptor(ROOM, 64, WRITE, 0)];
     let beyond = [descriptor(ASK, REQUEST, NEXT, 2), descriptor(ROOM, 64, WRITE, 0)];
     let itself = [descriptor(TABLE, 32, INDIRECT, 0), descriptor(ROOM, 64, WRITE, 0)];
-    let table: &[(&str, &[[u8; 16]], u32, u16, Fate)] = &[
+    /// Name, the table, its length, further flags, and what becomes of it.
+    type Row<'a> = (&'a str, &'a [[u8; 16]], u32, u16, Fate);
+    let table: &[Row<'_>] = &[
         ("a good one", &good, 32, 0, Gets(Status::Ok)),
         ("no length", &good, 0, 0, Nothing),
         ("15 bytes", &good, 15, 0, Nothing),

@@ -147,7 +147,9 @@ fn a_reset_during_a_map() {
     let (mut a, mut b) = (host.boot("a"), host.boot("b"));
     for _ in 0..20 {
         let (mut frontend, window) = (a.frontend.clone(), a.window.clone());
-        a.window.before_next_map(move || stop_device(&mut frontend, &window));
+        a.window.before_next_map(move || {
+            stop_device(&mut frontend, &window);
+        });
         a.post_request(&encode(CMD_ALLOC, &Alloc { size: 4096.into() }), 64);
         eventually("the device is stopped", || !a.window.has_doorbell());
         a.window.set_asking(false);

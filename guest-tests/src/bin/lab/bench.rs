@@ -4,7 +4,7 @@ use anyhow::Result;
 use comfy_table::Cell;
 
 use crate::demo::{round, table};
-use crate::workload::{Pair, Transport};
+use crate::workload::{Buffers, Pair, Transport};
 
 /// SMC-D over QEMU's ivshmem-doorbell on two cores of software emulation: microseconds for 64 bytes there and back, and
 /// megabytes per second. No daemon is in that path, and no isolation.
@@ -47,6 +47,7 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
         series("64 KiB writes", "MB/s", Goal::AtLeast(5.0)),
         series("64 KiB writes, 1 MiB buffers", "MB/s", Goal::None),
         series("64 B messages", "1/s", Goal::AtLeast(4.0)),
+        series("1 KiB messages", "1/s", Goal::AtLeast(4.0)),
     ];
     for round in 1..=rounds {
         eprintln!("    round {round} of {rounds}");
@@ -56,10 +57,12 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
                 small.min_us,
                 small.p50_us,
                 pair.round_trips(transport, 4096, 500)?.p50_us,
-                pair.bulk(transport, "64M", "none", "")?.megabytes_per_second,
-                pair.bulk(transport, "64M", "none", "--sndbuf 1M --rcvbuf 1M")?
+                pair.bulk(transport, Buffers::Default, "64M", "none")?
                     .megabytes_per_second,
-                pair.messages(transport, 2)?,
+                pair.bulk(transport, Buffers::Large, "64M", "none")?
+                    .megabytes_per_second,
+                pair.messages(transport, 64, 2)?,
+                pair.messages(transport, 1024, 2)?,
             ];
             for (series, figure) in all.iter_mut().zip(figures) {
                 series.values[index].push(figure);

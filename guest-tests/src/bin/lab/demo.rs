@@ -5,7 +5,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::web::{Web, large_megabytes};
-use crate::workload::{Pair, Transport};
+use crate::workload::{Buffers, Counted, Pair, Transport};
 
 /// A table with the header in place and numbers to the right.
 pub fn table(header: &[&str]) -> Table {
@@ -40,11 +40,14 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
         Ok(pair.round_trips(t, 64, 2000)?.p50_us)
     })?;
     measure("64 KiB writes", "MB/s", &mut |t| {
-        Ok(pair.bulk(t, "64M", "none", "")?.megabytes_per_second)
+        Ok(pair.bulk(t, Buffers::Default, "64M", "none")?.megabytes_per_second)
+    })?;
+    measure("64 KiB writes, 1 MiB buffers", "MB/s", &mut |t| {
+        Ok(pair.bulk(t, Buffers::Large, "64M", "none")?.megabytes_per_second)
     })?;
     let mut digests = Vec::new();
     measure("64 KiB writes, hash compared", "MB/s", &mut |t| {
-        let bulk = pair.bulk(t, "32M", "hash", "")?;
+        let bulk = pair.bulk(t, Buffers::Default, "32M", "hash")?;
         digests.push(bulk.digest_to);
         Ok(bulk.megabytes_per_second)
     })?;
@@ -52,7 +55,7 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
         digests[0].is_some() && digests[0] == digests[1],
         "the hashes over TCP and SMC-D differ"
     );
-    measure("64 B messages", "1/s", &mut |t| pair.messages(t, 3))?;
+    measure("64 B messages", "1/s", &mut |t| pair.messages(t, 64, 3))?;
     let web = Web::start(pair)?;
     measure("nginx and wrk, 64 B file", "requests/s", &mut |t| {
         web.measure(t, "small", 4)
@@ -77,7 +80,7 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
 }
 
 /// SMC falls back to TCP without a word, so success proves nothing: ask the kernels.
-fn prove(pair: &Pair<'_>, before: [crate::workload::Counted; 2]) -> Result<()> {
+fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
     let opened = pair.connections(20)?;
     let after = pair.counted()?;
     let mut proof = table(&["proof of mode", "guest a", "guest b"]);

@@ -25,10 +25,18 @@ impl Transport {
     /// Both, in the order of the tables.
     pub const BOTH: [Self; 2] = [Self::Tcp, Self::SmcD];
 
-    fn port(self) -> u16 {
-        match self {
-            Self::Tcp => 5001,
-            Self::SmcD => 5000,
+    fn port(self, buffers: Buffers) -> u16 {
+        match (self, buffers) {
+            (Self::Tcp, _) => 5001,
+            (Self::SmcD, Buffers::Default) => 5000,
+            (Self::SmcD, Buffers::Large) => 5002,
+        }
+    }
+
+    fn options(self, buffers: Buffers) -> &'static str {
+        match (self, buffers) {
+            (Self::SmcD, Buffers::Large) => "--sndbuf 1M --rcvbuf 1M",
+            _ => "",
         }
     }
 
@@ -54,6 +62,15 @@ impl fmt::Display for Transport {
             Self::SmcD => "SMC-D",
         })
     }
+}
+
+/// Size of the receive buffers, that is, of the DMBs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffers {
+    /// What the kernel gives: 64 KiB for SMC (net.smc.rmem), as much as it takes for TCP.
+    Default,
+    /// 1 MiB for SMC, its largest; as before for TCP.
+    Large,
 }
 
 /// Round trips, in microseconds.
@@ -116,9 +133,16 @@ impl<'a> Pair<'a> {
     /// Starts the servers.
     pub fn start(bed: &'a Testbed) -> Result<Self> {
         let (client, server) = (bed.guest(0), bed.guest(1));
-        let servers = Transport::BOTH.map(|transport| {
-            let (port, proto) = (transport.port(), transport.proto());
-            let job = server.spawn(&format!("exec /host/smc-tool serve --port {port} --proto {proto}"))?;
+        let kinds = [
+            (Transport::Tcp, Buffers::Default),
+            (Transport::SmcD, Buffers::Default),
+            (Transport::SmcD, Buffers::Large),
+        ];
+        let servers = kinds.map(|(transport, buffers)| {
+            let (port, proto, options) = (transport.port(buffers), transport.proto(), transport.options(buffers));
+            let job = server.spawn(&format!(
+                "exec /host/smc-tool serve --port {port} --proto {proto} {options}"
+            ))?;
             job.wait_line("ready", READY)?;
             anyhow::Ok(job)
         });
@@ -133,10 +157,11 @@ impl<'a> Pair<'a> {
         Ok(pair)
     }
 
-    fn run<T: DeserializeOwned>(&self, transport: Transport, workload: &str) -> Result<T> {
-        let to = self.client_to(transport.port());
-        let (proto, mode) = (transport.proto(), transport.mode());
-        let command = format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode}");
+    fn run<T: DeserializeOwned>(&self, transport: Transport, buffers: Buffers, workload: &str) -> Result<T> {
+        let to = self.client_to(transport.port(buffers));
+        let (proto, mode, options) = (transport.proto(), transport.mode(), transport.options(buffers));
+        let command =
+            format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode} {options}");
         let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
         serde_json::from_str(output.text())
             .with_context(|| format!("`{workload}` printed something else than a report"))
@@ -149,15 +174,14 @@ impl<'a> Pair<'a> {
 
     /// Times round trips of `size` bytes, every byte compared.
     pub fn round_trips(&self, transport: Transport, size: usize, count: u32) -> Result<RoundTrips> {
-        self.run(transport, &format!("rtt --size {size} --count {count}"))
+        let workload = format!("rtt --size {size} --count {count}");
+        self.run(transport, Buffers::Default, &workload)
     }
 
-    /// Moves `bytes` to the server in writes of 64 KiB. `check` is `hash` or `none`; `options` go to the tool.
-    pub fn bulk(&self, transport: Transport, bytes: &str, check: &str, options: &str) -> Result<Bulk> {
-        let bulk: Bulk = self.run(
-            transport,
-            &format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check} {options}"),
-        )?;
+    /// Moves `bytes` to the server in writes of 64 KiB. `check` is `hash` or `none`.
+    pub fn bulk(&self, transport: Transport, buffers: Buffers, bytes: &str, check: &str) -> Result<Bulk> {
+        let workload = format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check}");
+        let bulk: Bulk = self.run(transport, buffers, &workload)?;
         ensure!(
             check != "hash" || bulk.digest_to.is_some(),
             "the bulk transfer was not hashed"
@@ -165,19 +189,17 @@ impl<'a> Pair<'a> {
         Ok(bulk)
     }
 
-    /// Messages of 64 bytes per second, one way.
-    pub fn messages(&self, transport: Transport, seconds: u32) -> Result<f64> {
-        Ok(self
-            .run::<Messages>(transport, &format!("messages --size 64 --seconds {seconds}"))?
-            .messages_per_second)
+    /// Messages per second, one way.
+    pub fn messages(&self, transport: Transport, size: usize, seconds: u32) -> Result<f64> {
+        let workload = format!("messages --size {size} --seconds {seconds}");
+        let messages: Messages = self.run(transport, Buffers::Default, &workload)?;
+        Ok(messages.messages_per_second)
     }
 
     /// Opens many connections at once, moves checked data over each and asks for the mode of each.
     pub fn connections(&self, count: usize) -> Result<Connections> {
-        self.run(
-            Transport::SmcD,
-            &format!("connections --count {count} --bytes-each 64K"),
-        )
+        let workload = format!("connections --count {count} --bytes-each 64K");
+        self.run(Transport::SmcD, Buffers::Default, &workload)
     }
 
     /// What both guests' kernels have counted.

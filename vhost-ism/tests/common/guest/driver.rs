@@ -1,0 +1,332 @@
+//! The driver: control requests, doorbells and events.
+
+use std::time::Duration;
+
+use vhost_ism::abi::*;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::super::memory::{HIGH, LOW};
+use super::super::ring::{INDIRECT, NEXT, WRITE, descriptor};
+use super::super::{BRIEF, PATIENCE};
+use super::*;
+
+/// What a driver writes into room before it asks, to see what the device leaves alone.
+const UNTOUCHED: u8 = 0xee;
+/// Where requests lie in guest RAM.
+pub const SCRATCH: u64 = LOW + 0x4_0000;
+/// Event buffers lie this far apart from [`HIGH`].
+const EVENT_STRIDE: u64 = 4096;
+
+impl TestGuest {
+    /// Asks with the chain whose head is descriptor 0 and waits for the answer.
+    #[track_caller]
+    pub fn transact(&mut self) -> usize {
+        self.window.set_asking(true);
+        self.control.publish(0);
+        let Some((head, used)) = self.control.wait_used(PATIENCE) else {
+            panic!("a control request was never answered");
+        };
+        self.window.set_asking(false);
+        assert_eq!(head, 0);
+        self.check();
+        used as usize
+    }
+
+    /// Lays parts out in guest RAM: their descriptors, and where the room is.
+    fn lay_out(&self, parts: &[Part<'_>]) -> (Vec<Desc>, Vec<(u64, usize)>) {
+        let mut at = SCRATCH;
+        let mut room = Vec::new();
+        let mut table = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let (len, flags) = match part {
+                Part::Ask(bytes) => {
+                    self.ram.write(at, bytes);
+                    (bytes.len(), 0)
+                }
+                Part::Room(len) => {
+                    self.ram.write(at, &vec![UNTOUCHED; *len]);
+                    room.push((at, *len));
+                    (*len, WRITE)
+                }
+            };
+            let more = if index + 1 < parts.len() { NEXT } else { 0 };
+            table.push(Desc {
+                addr: at,
+                len: len as u32,
+                flags: flags | more,
+                next: index as u16 + 1,
+            });
+            // A gap, so that a device that runs on is seen.
+            at += len as u64 + 3;
+        }
+        (table, room)
+    }
+
+    fn collect(&self, used: usize, room: &[(u64, usize)]) -> Answer {
+        let bytes: Vec<u8> = room.iter().flat_map(|&(at, len)| self.ram.read(at, len)).collect();
+        assert!(
+            used <= bytes.len(),
+            "{used} bytes were used where there is room for {}",
+            bytes.len()
+        );
+        assert!(
+            bytes[used..].iter().all(|byte| *byte == UNTOUCHED),
+            "bytes beyond the used length were written"
+        );
+        Answer { used, room: bytes }
+    }
+
+    /// Asks with these parts, one descriptor each.
+    #[track_caller]
+    pub fn submit(&mut self, parts: &[Part<'_>]) -> Answer {
+        let (table, room) = self.lay_out(parts);
+        let used = self.submit_table(&table);
+        self.collect(used, &room)
+    }
+
+    /// Asks with these parts in an indirect table.
+    #[track_caller]
+    pub fn submit_indirect(&mut self, parts: &[Part<'_>]) -> Answer {
+        const TABLE: u64 = SCRATCH + 0x2_0000;
+        let (table, room) = self.lay_out(parts);
+        for (index, desc) in table.iter().enumerate() {
+            self.ram.write(
+                TABLE + 16 * index as u64,
+                &descriptor(desc.addr, desc.len, desc.flags, desc.next),
+            );
+        }
+        let used = self.submit_table(&[Desc {
+            addr: TABLE,
+            len: 16 * table.len() as u32,
+            flags: INDIRECT,
+            next: 0,
+        }]);
+        self.collect(used, &room)
+    }
+
+    /// Asks with exactly these descriptors; returns the used length.
+    #[track_caller]
+    pub fn submit_table(&mut self, table: &[Desc]) -> usize {
+        for (index, desc) in table.iter().enumerate() {
+            self.control
+                .describe(index as u16, desc.addr, desc.len, desc.flags, desc.next);
+        }
+        self.transact()
+    }
+
+    /// Posts a request with a readable and a writable descriptor, and does not wait for the answer.
+    pub fn post_request(&mut self, request: &[u8], room: usize) {
+        let (table, _) = self.lay_out(&[Part::Ask(request), Part::Room(room)]);
+        for (index, desc) in table.iter().enumerate() {
+            self.control
+                .describe(index as u16, desc.addr, desc.len, desc.flags, desc.next);
+        }
+        self.window.set_asking(true);
+        self.control.publish(0);
+    }
+
+    /// Asks with a readable and a writable descriptor.
+    #[track_caller]
+    pub fn request(&mut self, request: &[u8], room: usize) -> Answer {
+        self.submit(&[Part::Ask(request), Part::Room(room)])
+    }
+
+    #[track_caller]
+    fn command(
+        &mut self,
+        command: (u8, u8),
+        body: &(impl IntoBytes + zerocopy::Immutable + ?Sized),
+        reply: usize,
+    ) -> Result<Vec<u8>, Refused> {
+        let answer = self.request(&encode(command, body), 1 + reply);
+        match answer.status() {
+            Some(Status::Ok) => {
+                assert_eq!(answer.used, 1 + reply);
+                Ok(answer.room[1..].to_vec())
+            }
+            Some(refused) => {
+                assert_eq!(answer.used, 1);
+                Err(refused)
+            }
+            None => panic!("no status was written"),
+        }
+    }
+
+    #[track_caller]
+    fn allocated(&self, reply: &[u8], size: u64) -> Dmb {
+        let reply = AllocReply::read_from_bytes(reply).unwrap();
+        assert_eq!(reply.num.get(), 1);
+        assert_ne!(reply.token.0.get(), 0);
+        assert_eq!(reply.area.size.get(), size);
+        let offset = reply.area.offset.get();
+        assert!(offset.is_multiple_of(size.next_power_of_two().max(CHUNK_SIZE)));
+        assert!(offset + size <= self.config.window_size.get());
+        Dmb {
+            token: reply.token,
+            offset,
+            size,
+        }
+    }
+
+    /// ALLOC_FOR_PEER.
+    #[track_caller]
+    pub fn alloc_for_peer(&mut self, peer: Gid, size: u64) -> Result<Dmb, Refused> {
+        let body = AllocForPeer {
+            size: size.into(),
+            peer_gid: peer,
+        };
+        let reply = self.command(CMD_ALLOC_FOR_PEER, &body, size_of::<AllocReply>())?;
+        Ok(self.allocated(&reply, size))
+    }
+
+    /// ALLOC.
+    #[track_caller]
+    pub fn alloc(&mut self, size: u64) -> Result<Dmb, Refused> {
+        let body = Alloc { size: size.into() };
+        let reply = self.command(CMD_ALLOC, &body, size_of::<AllocReply>())?;
+        Ok(self.allocated(&reply, size))
+    }
+
+    /// ATTACH for reading and writing.
+    #[track_caller]
+    pub fn attach(&mut self, token: Token) -> Result<Dmb, Refused> {
+        self.attach_as(token, PERM_READ | PERM_WRITE)
+    }
+
+    /// ATTACH with any access.
+    #[track_caller]
+    pub fn attach_as(&mut self, token: Token, rw_perm: u32) -> Result<Dmb, Refused> {
+        let body = Attach {
+            token,
+            rw_perm: rw_perm.into(),
+        };
+        let reply = self.command(CMD_ATTACH, &body, size_of::<AttachReply>())?;
+        let reply = AttachReply::read_from_bytes(&reply).unwrap();
+        assert_eq!(reply.num.get(), 1);
+        Ok(Dmb {
+            token,
+            offset: reply.area.offset.get(),
+            size: reply.area.size.get(),
+        })
+    }
+
+    /// DETACH.
+    #[track_caller]
+    pub fn detach(&mut self, token: Token) -> Result<(), Refused> {
+        self.command(CMD_DETACH, &Detach { token }, 0).map(drop)
+    }
+
+    /// GRANT for all, or for one device.
+    #[track_caller]
+    pub fn grant(&mut self, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refused> {
+        let permissions = permissions.into();
+        match devid {
+            None => self.command(CMD_GRANT_DEFAULT, &GrantDefault { token, permissions }, 0),
+            Some(devid) => {
+                let body = GrantDevice {
+                    token,
+                    permissions,
+                    peer_devid: devid.into(),
+                };
+                self.command(CMD_GRANT_DEVICE, &body, 0)
+            }
+        }
+        .map(drop)
+    }
+
+    /// QUERY_GID.
+    #[track_caller]
+    pub fn query_gid(&mut self, gid: Gid) -> Result<(), Refused> {
+        self.command(CMD_QUERY_GID, &QueryGid { gid }, 0).map(drop)
+    }
+
+    /// QUERY_SLAB: offset and length of the slab, and this guest's side.
+    #[track_caller]
+    pub fn query_slab(&mut self, token: Token) -> Result<(u64, u64, u32), Refused> {
+        let reply = self.command(CMD_QUERY_SLAB, &QuerySlab { token }, size_of::<SlabReply>())?;
+        let reply = SlabReply::read_from_bytes(&reply).unwrap();
+        assert_eq!(reply.reserved.get(), 0);
+        Ok((reply.area.offset.get(), reply.area.size.get(), reply.side.get()))
+    }
+
+    /// SEND_MESSAGE.
+    #[track_caller]
+    pub fn send_message(&mut self, peer: Gid, code: u32, info: u64) -> Result<(), Refused> {
+        let body = SendMessage {
+            peer_gid: peer,
+            code: code.into(),
+            reserved: 0.into(),
+            info: info.into(),
+        };
+        self.command(CMD_SEND_MESSAGE, &body, 0).map(drop)
+    }
+
+    /// The device answers a good request.
+    #[track_caller]
+    pub fn ping(&mut self) {
+        let gid = self.gid();
+        assert_eq!(self.query_gid(gid), Ok(()));
+    }
+
+    /// Rings the DMB at an offset. Returns whether that took a kick.
+    #[track_caller]
+    pub fn ring(&self, offset: u64) -> bool {
+        let kick = self.window.bell(offset).ring();
+        if kick {
+            self.doorbell.notify();
+        }
+        kick
+    }
+
+    /// Posts one event buffer.
+    pub fn post_event(&mut self, size: u32) {
+        let slot = self
+            .event_slots
+            .pop()
+            .expect("not more buffers than the queue has descriptors");
+        self.post_event_at(slot, size);
+    }
+
+    fn post_event_at(&mut self, slot: u16, size: u32) {
+        assert!(u64::from(size) <= EVENT_STRIDE);
+        let at = HIGH + EVENT_STRIDE * u64::from(slot);
+        self.events.describe(slot, at, size, WRITE, 0);
+        self.events.publish(slot);
+    }
+
+    /// The next event, whose buffer is posted again.
+    #[track_caller]
+    pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
+        let (slot, event) = self.take_event(timeout)?;
+        self.post_event_at(slot, self.options.event_size);
+        Some(event)
+    }
+
+    /// The next event, whose buffer is not posted again.
+    #[track_caller]
+    pub fn last_event(&mut self, timeout: Duration) -> Option<Event> {
+        let (slot, event) = self.take_event(timeout)?;
+        self.event_slots.push(slot);
+        Some(event)
+    }
+
+    #[track_caller]
+    fn take_event(&mut self, timeout: Duration) -> Option<(u16, Event)> {
+        let (slot, used) = self.events.wait_used(timeout)?;
+        let bytes = self.ram.read(HIGH + EVENT_STRIDE * u64::from(slot), used as usize);
+        Some((slot as u16, parse_event(&bytes)))
+    }
+
+    /// The next event, which must come.
+    #[track_caller]
+    pub fn expect_event(&mut self) -> Event {
+        self.next_event(PATIENCE).expect("an event")
+    }
+
+    /// Fails if an event comes.
+    #[track_caller]
+    pub fn expect_silence(&mut self) {
+        let event = self.next_event(BRIEF);
+        assert_eq!(event, None);
+    }
+}
