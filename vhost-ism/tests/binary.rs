@@ -193,6 +193,21 @@ fn a_directory_of_sockets() {
 }
 
 #[test]
+fn the_largest_buffer_of_the_smallest_region() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(
+        command()
+            .args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b])
+            .args(["--region-size", "8M", "--max-dmb-size", "1M"]),
+    );
+    let (mut a, mut b) = (boot(&a), boot(&b));
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 20).unwrap();
+    b.attach(dmb.token).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
 fn an_inherited_socket() {
     let dir = tempfile::tempdir().unwrap();
     let (path, own) = (dir.path().join("inherited.sock"), dir.path().join("own.sock"));

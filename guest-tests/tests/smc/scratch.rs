@@ -2,7 +2,7 @@ use crate::lab::{Kernel, Setup};
 use guest_tests::Result;
 use std::time::{Duration, Instant};
 
-const LOOK: &str = "cat /proc/net/netstat | grep TcpExt > /tmp/n; grep ^Tcp: /proc/net/snmp; cat /sys/kernel/debug/virtio_ism/*/stats | tr '\\n' ' '; /host/smc-tool sockets | head -40; cat /proc/net/tcp; for k in $(pgrep kworker; pgrep smc-tool); do for t in /proc/$k/task/*; do s=$(<$t/stack); case \"$s\" in *smc*|*ism*) echo $t; echo \"$s\" | head -8;; esac; done; done";
+const LOOK: &str = "dmesg | grep SLOW | tail -40; sed 's/^/N /' /proc/net/netstat | awk '/TcpExt/{ if(!n){n=split($0,h)} else {m=split($0,v); for(i=3;i<=m;i++) if (v[i]+0>0) printf \"%s=%s \", h[i], v[i]; print \"\"}}'; grep ^Tcp: /proc/net/snmp";
 
 #[test]
 #[ignore]
@@ -29,6 +29,7 @@ fn scratch() -> Result<()> {
                 println!("{}", lab.daemon_stats()?);
             }
         }
+        if begin.elapsed() > Duration::from_secs(7) { for guest in lab.bed().guests() { println!("{} {}", guest.read("/proc/uptime")?, guest.run(LOOK)?); } }
         let out = job.wait(lab.seconds(60))?;
         println!(
             "{round}: {:?} {} {:.400}",

@@ -126,6 +126,24 @@ fn a_stale_slab_keeps_its_place_until_it_is_vacated() {
     assert_eq!(third.offset, first.offset);
 }
 
+/// Every region size the command line takes, with the largest DMB it takes.
+#[test]
+fn the_largest_dmb_fits() {
+    for shift in 23..=29 {
+        let region = 1u64 << shift;
+        let limits = Limits {
+            window_size: region - (2 << 20),
+            max_dmb_size: region / 8,
+            ..limits()
+        };
+        let fabric = Fabric::new(0xff00, limits);
+        let (a, b) = (join(&fabric), join(&fabric));
+        let dmb = fabric.alloc_for_peer(a, b, region / 8).unwrap();
+        fabric.attach(b, dmb.token, RW).unwrap();
+        fabric.alloc(b, region / 8).unwrap();
+    }
+}
+
 /// A step of a random program. Guests and DMBs are named by a number that is taken modulo how many there are.
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,7 +1,6 @@
 //! The RAM of a test guest: two regions of one memfd with a hole between them.
 
 use std::fs::File;
-use std::sync::atomic::Ordering;
 
 use vhost::VhostUserMemoryRegionInfo;
 use vhost_ism::slab::sealed_memfd;
@@ -51,17 +50,5 @@ impl Ram {
         let mut bytes = vec![0; len];
         self.0.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
         bytes
-    }
-
-    /// Writes a 16-bit field that the device reads.
-    pub fn store(&self, gpa: u64, value: u16) {
-        self.0
-            .store(value.to_le(), GuestAddress(gpa), Ordering::Release)
-            .unwrap();
-    }
-
-    /// Reads a 16-bit field that the device writes.
-    pub fn load(&self, gpa: u64) -> u16 {
-        u16::from_le(self.0.load(GuestAddress(gpa), Ordering::Acquire).unwrap())
     }
 }

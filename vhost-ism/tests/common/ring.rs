@@ -1,8 +1,9 @@
 //! The driver's side of a split virtqueue.
 
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use vhost::VringConfigData;
@@ -25,6 +26,8 @@ pub const FOOTPRINT: u64 = 0x4000;
 /// One virtqueue.
 pub struct Ring {
     ram: Arc<Ram>,
+    /// Descriptor table, available ring and used ring, in this process.
+    memory: NonNull<u8>,
     base: u64,
     size: u16,
     event_idx: bool,
@@ -39,6 +42,14 @@ pub struct Ring {
     pub interrupts: u64,
 }
 
+// SAFETY: the memory belongs to the RAM that the ring shares in, and is accessed atomically.
+unsafe impl Send for Ring {}
+
+/// Offset of the available ring.
+const AVAIL: u64 = 0x1000;
+/// Offset of the used ring.
+const USED: u64 = 0x2000;
+
 impl Ring {
     /// An empty ring for queue `index`.
     pub fn new(ram: Arc<Ram>, index: u64, size: u16, event_idx: bool) -> Self {
@@ -50,6 +61,7 @@ impl Ring {
         let readable = EpollEvent::new(EventSet::IN, 0);
         calls.ctl(ControlOperation::Add, call.as_raw_fd(), readable).unwrap();
         Self {
+            memory: NonNull::new(ram.user_address(base) as *mut u8).unwrap(),
             ram,
             base,
             size,
@@ -63,12 +75,21 @@ impl Ring {
         }
     }
 
-    fn avail(&self) -> u64 {
-        self.base + 0x1000
+    /// A 16-bit field of the rings. They are read and written as a driver does, without a look-up of guest memory.
+    fn field(&self, offset: u64) -> &AtomicU16 {
+        assert!(offset < FOOTPRINT);
+        // SAFETY: inside of the rings.
+        let at = unsafe { self.memory.as_ptr().add(offset as usize) };
+        // SAFETY: mapped as long as the RAM lives, aligned, and shared with nobody who accesses it otherwise.
+        unsafe { AtomicU16::from_ptr(at.cast()) }
     }
 
-    fn used(&self) -> u64 {
-        self.base + 0x2000
+    fn store(&self, offset: u64, value: u16) {
+        self.field(offset).store(value.to_le(), Ordering::Release);
+    }
+
+    fn load(&self, offset: u64) -> u16 {
+        u16::from_le(self.field(offset).load(Ordering::Acquire))
     }
 
     /// Number of descriptors.
@@ -83,8 +104,8 @@ impl Ring {
             queue_size: self.size,
             flags: 0,
             desc_table_addr: self.ram.user_address(self.base),
-            used_ring_addr: self.ram.user_address(self.used()),
-            avail_ring_addr: self.ram.user_address(self.avail()),
+            used_ring_addr: self.ram.user_address(self.base + USED),
+            avail_ring_addr: self.ram.user_address(self.base + AVAIL),
             log_addr: None,
         }
     }
@@ -97,8 +118,7 @@ impl Ring {
 
     /// Makes a chain available, and kicks if the device wants that.
     pub fn publish(&mut self, head: u16) {
-        self.ram
-            .store(self.avail() + 4 + 2 * u64::from(self.next_avail % self.size), head);
+        self.store(AVAIL + 4 + 2 * u64::from(self.next_avail % self.size), head);
         self.jump(1);
     }
 
@@ -106,14 +126,14 @@ impl Ring {
     pub fn jump(&mut self, by: u16) {
         let old = self.next_avail;
         self.next_avail = old.wrapping_add(by);
-        self.ram.store(self.avail() + 2, self.next_avail);
+        self.store(AVAIL + 2, self.next_avail);
         fence(Ordering::SeqCst);
         let wanted = if self.event_idx {
-            let event = self.ram.load(self.used() + 4 + 8 * u64::from(self.size));
+            let event = self.load(USED + 4 + 8 * u64::from(self.size));
             // vring_need_event() of the virtio specification.
             self.next_avail.wrapping_sub(event).wrapping_sub(1) < self.next_avail.wrapping_sub(old)
         } else {
-            self.ram.load(self.used()) & 1 == 0
+            self.load(USED) & 1 == 0
         };
         if wanted {
             self.notify();
@@ -127,7 +147,7 @@ impl Ring {
 
     /// Takes the next used element: head and length.
     pub fn take_used(&mut self) -> Option<(u32, u32)> {
-        let index = self.ram.load(self.used() + 2);
+        let index = self.load(USED + 2);
         if index == self.last_used {
             return None;
         }
@@ -136,18 +156,16 @@ impl Ring {
             "the used index jumped from {} to {index}",
             self.last_used
         );
-        let element = self
-            .ram
-            .read(self.used() + 4 + 8 * u64::from(self.last_used % self.size), 8);
+        let element = USED + 4 + 8 * u64::from(self.last_used % self.size);
         self.last_used = self.last_used.wrapping_add(1);
-        let word = |at: usize| u32::from_le_bytes(element[at..at + 4].try_into().unwrap());
+        let word = |at: u64| u32::from(self.load(element + at)) | u32::from(self.load(element + at + 2)) << 16;
         Some((word(0), word(4)))
     }
 
     /// Asks for an interrupt at the next used element.
     pub fn arm(&self) {
-        let used_event = self.avail() + 4 + 2 * u64::from(self.size);
-        self.ram.store(used_event, self.last_used);
+        let used_event = AVAIL + 4 + 2 * u64::from(self.size);
+        self.store(used_event, self.last_used);
         fence(Ordering::SeqCst);
     }
 
