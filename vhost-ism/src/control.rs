@@ -147,8 +147,15 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             let command: QuerySlab = decode(body)?;
             reserve::<SlabReply>(room)?;
             let place = session.fabric().pair_slab(session.gid(), command.token)?;
-            let area = Area { offset: place.base.into(), size: place.len.into() };
-            Ok(Reply::Slab(SlabReply { area, side: place.side.into(), reserved: 0.into() }))
+            let area = Area {
+                offset: place.base.into(),
+                size: place.len.into(),
+            };
+            Ok(Reply::Slab(SlabReply {
+                area,
+                side: place.side.into(),
+                reserved: 0.into(),
+            }))
         }
         // EVENT_VECTOR among them: there is one vector and it serves all.
         _ => Err(Status::Err),

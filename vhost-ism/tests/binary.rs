@@ -6,7 +6,6 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -61,9 +60,16 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until somebody listens there: the socket appears a little earlier.
 fn await_socket(path: &Path) {
-    eventually("the socket is there", || {
-        fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    let path = path.to_str().unwrap();
+    eventually("somebody listens on the socket", || {
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+        sockets.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // __SO_ACCEPTCON
+            fields.get(3) == Some(&"00010000") && fields.last() == Some(&path)
+        })
     });
 }
 

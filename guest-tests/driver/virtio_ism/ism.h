@@ -152,6 +152,7 @@ struct virtio_ism {
 	struct mutex map_lock;
 	unsigned long *chunks_used;
 	struct xarray dmbs;		/* own, by first chunk */
+	unsigned int dmb_count;		/* own, with those still held */
 	struct list_head peers;
 	struct list_head deferred;	/* own, unregistered, still held */
 	struct delayed_work deferred_work;
@@ -172,6 +173,9 @@ struct virtio_ism {
 	DECLARE_HASHTABLE(attachments, 8);
 	unsigned int attachment_count;
 	struct delayed_work idle_work;
+	struct list_head starved;	/* map_lock: no room to attach them yet */
+	struct delayed_work starved_work;
+	bool draining;			/* map_lock */
 };
 
 /* For the statistics */

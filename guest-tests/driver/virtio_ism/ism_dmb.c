@@ -290,6 +290,15 @@ int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	INIT_LIST_HEAD(&own->deferred);
 
 	mutex_lock(&ism->map_lock);
+	/*
+	 * The device counts own and attached DMBs together, and a connection
+	 * takes one of each. The client copes with a failure here, but not with
+	 * one to attach: leave room.
+	 */
+	if (ism->dmb_count >= max(ism->config.max_dmbs / 2, 1U)) {
+		ret = -ENOSPC;
+		goto free;
+	}
 	own->peer = ism_peer_get(ism, &dmb->rgid);
 	if (!own->peer) {
 		ret = -ENOMEM;
@@ -319,6 +328,7 @@ int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	if (ret)
 		goto put_slab;
 	ism_bell_add(ism, &own->bell, own->slab, own->chunk);
+	ism->dmb_count++;
 	mutex_unlock(&ism->map_lock);
 
 	dmb->dmb_tok = own->token;
@@ -347,6 +357,7 @@ static int ism_dmb_detach(struct virtio_ism *ism, struct ism_dmb *own)
 
 	lockdep_assert_held(&ism->map_lock);
 
+	ism->dmb_count--;
 	ism_slab_put(ism, own->slab);
 	ret = ism_detach_token(ism, own->token);
 	ism_area_release(ism, own->chunk, own->len);

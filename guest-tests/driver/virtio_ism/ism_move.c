@@ -12,8 +12,10 @@
  * as done; a work item attaches and then writes the queue out. Later writes go
  * behind it as long as the queue is not empty, so the order is kept. The queue
  * cannot grow beyond what the client sends without an answer of the peer,
- * which is one DMB and some control messages; it is bounded all the same. If
- * attaching fails, the next write fails, and the client ends the connection.
+ * which is one DMB and some control messages; it is bounded all the same. While
+ * the device has no room, this is tried again: to the client it looks like a
+ * peer that does not read. If attaching fails for another reason, the next
+ * write fails, and the client ends the connection.
  *
  * Nobody tells when a copy mode attachment is no longer needed, and one that
  * is kept stops the owner's memory from being reused. So it is detached when
@@ -28,6 +30,9 @@
 
 #define ISM_IDLE_TIME		(30 * HZ)
 #define ISM_IDLE_INTERVAL	(10 * HZ)
+
+/* Between two attempts to attach while the device has no room */
+#define ISM_STARVED_RETRY	(HZ / 10)
 
 /* The client's control message has 32 bytes. */
 #define ISM_WORDS_MAX		64
@@ -60,6 +65,7 @@ struct ism_attachment {
 	size_t queued;
 	unsigned long last_use;
 	struct list_head idle;
+	struct list_head starved;
 };
 
 /* A queued write */
@@ -392,6 +398,13 @@ static void ism_attachment_work(struct work_struct *work)
 		ism_idle_detach(ism, HZ);
 		ret = ism_attachment_map(ism, att);
 	}
+	if ((ret == -ENOSPC || ret == -ENOMEM) && !ism->draining) {
+		list_add_tail(&att->starved, &ism->starved);
+		queue_delayed_work(ism->wq, &ism->starved_work,
+				   ISM_STARVED_RETRY);
+		mutex_unlock(&ism->map_lock);
+		return;
+	}
 	mutex_unlock(&ism->map_lock);
 
 	for (;;) {
@@ -423,6 +436,20 @@ static void ism_attachment_work(struct work_struct *work)
 		dev_warn_ratelimited(&ism->vdev->dev,
 				     "cannot write to a peer's DMB: %d\n", ret);
 	}
+}
+
+static void ism_starved_work(struct work_struct *work)
+{
+	struct virtio_ism *ism = container_of(to_delayed_work(work),
+					      struct virtio_ism, starved_work);
+	struct ism_attachment *att, *next;
+
+	mutex_lock(&ism->map_lock);
+	list_for_each_entry_safe(att, next, &ism->starved, starved) {
+		list_del(&att->starved);
+		queue_work(ism->wq, &att->work);
+	}
+	mutex_unlock(&ism->map_lock);
 }
 
 static int ism_queue_first_write(struct virtio_ism *ism, u64 token,
@@ -560,6 +587,8 @@ void ism_move_init(struct virtio_ism *ism)
 	spin_lock_init(&ism->attach_lock);
 	hash_init(ism->attachments);
 	INIT_DELAYED_WORK(&ism->idle_work, ism_idle_work);
+	INIT_LIST_HEAD(&ism->starved);
+	INIT_DELAYED_WORK(&ism->starved_work, ism_starved_work);
 	if (ism->copy)
 		queue_delayed_work(ism->wq, &ism->idle_work, ISM_IDLE_INTERVAL);
 }
@@ -568,6 +597,12 @@ void ism_move_init(struct virtio_ism *ism)
 void ism_move_drain(struct virtio_ism *ism)
 {
 	cancel_delayed_work_sync(&ism->idle_work);
+	mutex_lock(&ism->map_lock);
+	ism->draining = true;
+	mutex_unlock(&ism->map_lock);
+	/* Those that found no room now give up. */
+	mod_delayed_work(ism->wq, &ism->starved_work, 0);
+	flush_delayed_work(&ism->starved_work);
 	flush_workqueue(ism->wq);
 }
 

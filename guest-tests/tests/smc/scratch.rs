@@ -29,7 +29,11 @@ fn scratch() -> Result<()> {
                 println!("{}", lab.daemon_stats()?);
             }
         }
-        if begin.elapsed() > Duration::from_secs(7) { for guest in lab.bed().guests() { println!("{} {}", guest.read("/proc/uptime")?, guest.run(LOOK)?); } }
+        if begin.elapsed() > Duration::from_secs(7) {
+            for guest in lab.bed().guests() {
+                println!("{} {}", guest.read("/proc/uptime")?, guest.run(LOOK)?);
+            }
+        }
         let out = job.wait(lab.seconds(60))?;
         println!(
             "{round}: {:?} {} {:.400}",

@@ -255,7 +255,8 @@ impl TestGuest {
         }
     }
 
-    fn hang_up(&mut self) {
+    /// As [`TestGuest::kill`], when the guest cannot be given away.
+    pub fn hang_up(&mut self) {
         let _ = self.connection.shutdown(Shutdown::Both);
         self.close_channel();
     }

@@ -55,8 +55,6 @@ struct State {
     requests: u64,
 }
 
-const BARRIER: &str = "a barrier";
-
 /// A doorbell as the guest rings it.
 #[derive(Clone, Copy)]
 pub struct Bell<'a> {
@@ -266,19 +264,22 @@ impl Window {
         replaced.unwrap();
     }
 
-    /// Takes up the next request: what was acknowledged before comes into effect.
-    fn take_up(&self, what: &str) -> MutexGuard<'_, State> {
+    /// A request has arrived: is this the time for it?
+    fn arrive(&self, what: &str) {
         let mut state = self.state();
         state.requests += 1;
-        if what == BARRIER {
-            // Harmless at any time: QEMU looks an object up and nothing more.
-        } else if !self.started.load(Ordering::SeqCst) {
+        if !self.started.load(Ordering::SeqCst) {
             state.violations.push(format!("{what} while the device is stopped"));
         } else if !self.asking.load(Ordering::SeqCst) {
             state
                 .violations
                 .push(format!("{what} while no request is being answered"));
         }
+    }
+
+    /// Takes up the next request: what was acknowledged before comes into effect.
+    fn take_up(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
         let changes = std::mem::take(&mut state.pending);
         let committed = !changes.is_empty();
         for change in changes {
@@ -335,11 +336,12 @@ impl Window {
 
 impl VhostUserFrontendReqHandler for Window {
     fn shmem_map(&self, request: &VhostUserMMap, fd: &dyn AsRawFd) -> io::Result<u64> {
+        self.arrive("a map");
         let hook = self.hook.lock().unwrap().take();
         if let Some(mut hook) = hook {
             hook();
         }
-        let mut state = self.take_up("a map");
+        let mut state = self.take_up();
         // SAFETY: the caller owns the descriptor and outlives this borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
         let file = File::from(fd.try_clone_to_owned()?);
@@ -356,7 +358,8 @@ impl VhostUserFrontendReqHandler for Window {
     }
 
     fn shmem_unmap(&self, request: &VhostUserMMap) -> io::Result<u64> {
-        let mut state = self.take_up("an unmap");
+        self.arrive("an unmap");
+        let mut state = self.take_up();
         let (offset, len) = (request.shm_offset, request.len);
         if state.policy == Policy::RefuseUnmap {
             return Err(io::Error::from_raw_os_error(22));
@@ -371,7 +374,8 @@ impl VhostUserFrontendReqHandler for Window {
     }
 
     fn shared_object_remove(&self, _object: &VhostUserSharedMsg) -> io::Result<u64> {
-        drop(self.take_up(BARRIER));
+        // At any time: QEMU looks an object up and nothing more.
+        drop(self.take_up());
         // There is no such object; QEMU answers no, quietly.
         Err(io::Error::from_raw_os_error(22))
     }

@@ -4,6 +4,7 @@
 mod common;
 
 mod capacity;
+mod chaos;
 mod config;
 mod dmbs;
 mod doorbells;

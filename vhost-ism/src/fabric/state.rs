@@ -1,0 +1,223 @@
+//! The tables behind the fabric's lock, and the changes that keep them in step.
+
+use std::collections::{BTreeMap, HashMap};
+
+use log::warn;
+
+use super::dmb::{Access, Dmb};
+use super::session::{Session, WINDOW_UNIT};
+use super::{LetGo, Limits, Mapping, Placement, Refusal, random_nonzero};
+use crate::abi::{CHUNK_SIZE, Gid, Token};
+use crate::slab::{Block, Slab, SlabId};
+
+/// First slab of a pair; each further one is twice as large up to [`MAX_SLAB`]. Few and large: a slab costs the VMM a
+/// memory region, and the host only the pages that were touched.
+const MIN_SLAB: u64 = 16 << 20;
+const MAX_SLAB: u64 = 32 << 20;
+
+/// All of a fabric that changes.
+#[derive(Debug, Default)]
+pub struct State {
+    pub sessions: HashMap<Gid, Session>,
+    pub slabs: BTreeMap<SlabId, SharedSlab>,
+    pub dmbs: HashMap<Token, Dmb>,
+    pub next_slab: u64,
+    pub lost_blocks: u64,
+}
+
+/// A slab and the sessions that may see it.
+#[derive(Debug)]
+pub struct SharedSlab {
+    pub slab: Slab,
+    pub kind: SlabKind,
+    /// DMBs that somebody holds.
+    pub live: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlabKind {
+    /// Serves exactly these two, lower GID first, until one of them leaves.
+    Pair(Gid, Gid),
+    /// Holds one DMB of the draft's ALLOC.
+    Solo,
+}
+
+/// The kind of slab that these two share.
+pub fn pair(a: Gid, b: Gid) -> SlabKind {
+    SlabKind::Pair(a.min(b), a.max(b))
+}
+
+impl State {
+    /// Whether the session is up and may hold one more DMB.
+    pub fn check_room(&self, gid: Gid, limits: &Limits) -> Result<(), Refusal> {
+        let session = self.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
+        if session.dmbs >= limits.max_dmbs {
+            Err(Refusal::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A slab that lies in nobody's window yet.
+    pub fn new_slab(&mut self, kind: SlabKind, len: u64) -> Result<SlabId, Refusal> {
+        self.next_slab += 1;
+        let id = SlabId(self.next_slab);
+        let mut slab = Slab::new(id, len).map_err(|error| {
+            warn!("The host refused a slab of {len} bytes: {error}");
+            Refusal::NoMemory
+        })?;
+        if let SlabKind::Pair(..) = kind {
+            // The first chunk is for the two guests' bells, for as long as the slab lives.
+            slab.alloc(CHUNK_SIZE);
+        }
+        self.slabs.insert(id, SharedSlab { slab, kind, live: 0 });
+        Ok(id)
+    }
+
+    /// A slab of this kind with a free block of `size` and a place in the owner's window.
+    pub fn slab_with_room(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Option<SlabId> {
+        let fitting: Vec<SlabId> = self
+            .slabs
+            .iter()
+            .filter(|(_, s)| s.kind == kind && s.slab.fits(size))
+            .map(|(id, _)| *id)
+            .collect();
+        fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
+    }
+
+    /// A new slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the owner's
+    /// window. The peer finds a place for it when it first needs one, so that nobody can fill another guest's window.
+    pub fn new_pair_slab(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Result<SlabId, Refusal> {
+        let lens = self
+            .slabs
+            .values()
+            .filter(|s| s.kind == kind)
+            .map(|s| s.slab.memory().len);
+        let (largest, total) = lens.fold((0, 0), |(largest, total), len| (len.max(largest), total + len));
+        // The bell chunk takes a place in the slab's first half.
+        let least = (2 * size.next_power_of_two()).max(WINDOW_UNIT);
+        let mut len = (largest * 2).clamp(MIN_SLAB, MAX_SLAB).max(least);
+        while len >= least {
+            if total + len <= limits.window_size / 2 {
+                let id = self.new_slab(kind, len)?;
+                if self.place(owner, id, limits).is_ok() {
+                    return Ok(id);
+                }
+                self.slabs.remove(&id);
+            }
+            len /= 2;
+        }
+        Err(Refusal::Full)
+    }
+
+    /// Gives a slab its place in a session's window, if it has none yet.
+    pub fn place(&mut self, gid: Gid, id: SlabId, limits: &Limits) -> Result<Mapping, Refusal> {
+        let memory = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?.slab.memory().clone();
+        let session = self.sessions.get_mut(&gid).ok_or(Refusal::NoSuchPeer)?;
+        let base = session.place(id, memory.len, limits.max_maps).ok_or(Refusal::Full)?;
+        Ok(Mapping { memory, base })
+    }
+
+    /// A new DMB in a block of a slab that the owner has in its window.
+    pub fn add_dmb(
+        &mut self,
+        owner: Gid,
+        id: SlabId,
+        block: Block,
+        size: u64,
+        access: Access,
+    ) -> Result<Placement, Refusal> {
+        let shared = self.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        shared.live += 1;
+        let memory = shared.slab.memory().clone();
+        let session = self.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
+        session.dmbs += 1;
+        let base = session.places.get(&id).ok_or(Refusal::Full)?.base();
+        let token = loop {
+            let token = Token(random_nonzero().into());
+            if !self.dmbs.contains_key(&token) {
+                break token;
+            }
+        };
+        self.dmbs.insert(token, Dmb::new(owner, id, block, size, access));
+        Ok(Placement {
+            token,
+            mapping: Mapping { memory, base },
+            offset: base + block.offset(),
+            size,
+        })
+    }
+
+    /// Ends one guest's hold on a DMB; the last one to let go frees it.
+    pub fn let_go(&mut self, gid: Gid, token: Token) -> Option<LetGo> {
+        let dmb = self.dmbs.get_mut(&token)?;
+        let let_go = if dmb.owner == gid && dmb.owner_holds {
+            dmb.owner_holds = false;
+            LetGo::Owned
+        } else if dmb.attached.remove(&gid) {
+            let base = self
+                .sessions
+                .get(&gid)
+                .and_then(|s| Some(s.places.get(&dmb.slab)?.base()))
+                .unwrap_or(0);
+            LetGo::Attached {
+                chunk: ((base + dmb.block.offset()) / CHUNK_SIZE) as u32,
+            }
+        } else {
+            return None;
+        };
+        let (id, block, free) = (dmb.slab, dmb.block, !dmb.is_held());
+        if let Some(session) = self.sessions.get_mut(&gid) {
+            session.dmbs -= 1;
+        }
+        if free {
+            self.dmbs.remove(&token);
+            self.free_block(id, block);
+        }
+        // A solo slab leaves a window with the guest's only hold on it.
+        if self.slabs.get(&id).is_some_and(|s| s.kind == SlabKind::Solo)
+            && let Some(session) = self.sessions.get_mut(&gid)
+        {
+            session.mark_stale(id);
+        }
+        Some(let_go)
+    }
+
+    /// A DMB that nobody holds any more; its slab may have served its last purpose.
+    pub fn free_block(&mut self, id: SlabId, block: Block) {
+        let Some(shared) = self.slabs.get_mut(&id) else { return };
+        if let Err(error) = shared.slab.free(block) {
+            warn!("A freed DMB could not be zeroed and is not used again: {error}");
+            self.lost_blocks += 1;
+        }
+        shared.live -= 1;
+        let dead = match shared.kind {
+            SlabKind::Solo => true,
+            SlabKind::Pair(a, b) => !(self.sessions.contains_key(&a) && self.sessions.contains_key(&b)),
+        };
+        if dead && self.slabs.get(&id).is_some_and(|s| s.live == 0) {
+            self.drop_slab(id);
+        }
+    }
+
+    /// A session left: pair slabs that nobody holds a DMB in are of no use to the one that stays.
+    pub fn drop_empty_slabs_of(&mut self, gid: Gid) {
+        let empty: Vec<SlabId> = self
+            .slabs
+            .iter()
+            .filter(|(_, s)| s.live == 0 && matches!(s.kind, SlabKind::Pair(a, b) if a == gid || b == gid))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in empty {
+            self.drop_slab(id);
+        }
+    }
+
+    /// The slab serves nobody: every session that has it in its window is to unmap it.
+    pub fn drop_slab(&mut self, id: SlabId) {
+        self.slabs.remove(&id);
+        for session in self.sessions.values_mut() {
+            session.mark_stale(id);
+        }
+    }
+}
