@@ -8,6 +8,7 @@
 
 mod mapper;
 mod virtqueue;
+mod vring;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::{debug, warn};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Backend, Listener};
-use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
+use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::QueueT;
@@ -34,6 +35,7 @@ use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
 use virtqueue::{EventQueue, Memory};
+use vring::Vring;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
@@ -79,7 +81,7 @@ impl IsmBackend {
     }
 
     /// The session, begun if the driver has just come up. Called on the control worker only.
-    fn session(&self, vrings: &[VringRwLock]) -> Option<Arc<Session>> {
+    fn session(&self, vrings: &[Vring]) -> Option<Arc<Session>> {
         if let Some(session) = self.guest.session() {
             return Some(session);
         }
@@ -103,7 +105,7 @@ impl IsmBackend {
         self.guest.start(still_up, ring, mapper)
     }
 
-    fn serve_control(&self, vrings: &[VringRwLock]) {
+    fn serve_control(&self, vrings: &[Vring]) {
         let vring = &vrings[CONTROL_QUEUE as usize];
         let stats = self.guest.stats();
         loop {
@@ -132,7 +134,7 @@ impl IsmBackend {
 
 impl VhostUserBackend for IsmBackend {
     type Bitmap = ();
-    type Vring = VringRwLock;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         NUM_QUEUES
@@ -209,7 +211,7 @@ impl VhostUserBackend for IsmBackend {
     }
 
     /// Never fails: an error would end the worker, and with it the device.
-    fn handle_event(&self, event: u16, _events: EventSet, vrings: &[VringRwLock], thread: usize) -> io::Result<()> {
+    fn handle_event(&self, event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
         match (thread, event) {
             (CONTROL_THREAD, CONTROL_QUEUE) => self.serve_control(vrings),
             (CONTROL_THREAD, EVENT_QUEUE) => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use guest_tests::Result;
 
-use crate::lab::{Kernel, Lab, Setup};
+use crate::lab::{Kernel, Lab, PORT, Setup};
 use crate::scene::Scene;
 
 #[test]
@@ -65,6 +65,32 @@ fn comes_back(lab: &Lab, bring_back: impl Fn() -> Result<()>) -> Result<()> {
         lab.call(from, to, "bulk --bytes 1M --direction both --check hash")?;
     }
     lab.ledger().settle(lab.bed())
+}
+
+/// Without a driver at one end connections are TCP, and this suite notices.
+#[test]
+fn falling_back_works_and_is_noticed() -> Result<()> {
+    let lab = Setup::new("fallback", 2).start()?;
+    lab.call(0, 1, "rtt --count 50")?;
+    lab.ledger().settle(lab.bed())?;
+    lab.unload_driver(1)?;
+
+    let refused = lab
+        .call(0, 1, "rtt --count 50")
+        .expect_err("a connection without a driver is SMC-D");
+    assert!(refused.to_string().contains("exit status 3"), "{refused}");
+    let address = lab.guest(1).addr(0);
+    let rtt = format!("/host/smc-tool rtt --count 50 --to {address}:{PORT} --expect-mode tcp");
+    lab.guest(0).run(&rtt)?.check()?;
+    for guest in lab.bed().guests() {
+        assert!(lab.ledger().difference(guest)?.is_some(), "guest {}", guest.name());
+        lab.ledger().open(guest)?;
+    }
+
+    lab.load_driver(1)?;
+    lab.call(0, 1, "rtt --count 50")?;
+    lab.call(1, 0, "rtt --count 50")?;
+    lab.finish()
 }
 
 #[test]

@@ -63,16 +63,22 @@ impl Ledger {
     /// Asserts that every connection made is SMC-D version 2 in the books of both guests, and that nothing else happened.
     pub fn settle(&self, bed: &Testbed) -> Result<()> {
         for guest in bed.guests() {
-            let index = guest.index();
-            let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[index];
-            let expected = Counts {
-                smcd_v2: opening.smcd_v2 + self.made[index].load(Ordering::Relaxed),
-                others: opening.others,
-            };
-            let (found, stats) = counts(guest)?;
-            assert_eq!(found, expected, "the books of guest {}: {stats}", guest.name());
+            let difference = self.difference(guest)?;
+            assert_eq!(difference, None, "the books of guest {}", guest.name());
         }
         Ok(())
+    }
+
+    /// What a guest's kernel counted other than the connections made; `None` if nothing.
+    pub fn difference(&self, guest: &Guest) -> Result<Option<String>> {
+        let index = guest.index();
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[index];
+        let expected = Counts {
+            smcd_v2: opening.smcd_v2 + self.made[index].load(Ordering::Relaxed),
+            others: opening.others,
+        };
+        let (found, stats) = counts(guest)?;
+        Ok((found != expected).then(|| format!("{found:?}, not {expected:?}: {stats}")))
     }
 }
 

@@ -4,11 +4,12 @@
 //! their sockets have, between which devices, and how many connections fell back ([`lab`], [`ledger`]).
 
 mod disruption;
+mod hostile;
 mod isolation;
 mod lab;
 mod ledger;
+mod probe;
 mod programs;
 mod scene;
-mod scratch;
 mod smcd;
 mod workload;

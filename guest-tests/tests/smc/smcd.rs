@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use guest_tests::Result;
 
-use crate::lab::{Kernel, Lab, Setup};
+use crate::lab::{Kernel, Lab, PORT, Setup};
 use crate::workload::Server;
 
 const K: u64 = 1024;
@@ -173,12 +173,7 @@ fn many_connections(lab: &Lab, count: u64) -> Result<()> {
 
 fn ipv6_rtt_and_messages(lab: &Lab) -> Result<()> {
     let v6 = lab.guest(1).addr_v6(0).into();
-    lab.call_at(
-        0,
-        1,
-        (v6, crate::lab::PORT),
-        "bulk --bytes 1M --direction both --check hash",
-    )?;
+    lab.call_at(0, 1, (v6, PORT), "bulk --bytes 1M --direction both --check hash")?;
     for (from, to) in [(0, 1), (1, 0)] {
         let report = lab.call(from, to, "rtt --count 300")?;
         eprintln!(

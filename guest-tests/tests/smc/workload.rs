@@ -67,6 +67,11 @@ impl Running {
         Ok(report)
     }
 
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.job.is_finished()
+    }
+
     /// Asks it to end, and asserts that nothing else has done so.
     pub fn stop(self, timeout: Duration) -> Result<Value> {
         assert!(!self.job.is_finished(), "{self:?} has ended");
@@ -168,7 +173,7 @@ impl Lab {
     }
 
     /// All SMC sockets of a guest.
-    fn sockets(&self, index: usize) -> Result<Vec<Value>> {
+    pub fn sockets(&self, index: usize) -> Result<Vec<Value>> {
         let out = self.guest(index).run("/host/smc-tool --json sockets")?.check()?;
         Ok(serde_json::from_str(out.text()).expect("the sockets are JSON"))
     }

@@ -7,13 +7,15 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use log::debug;
-use vhost_user_backend::{VringRwLock, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::control::MAX_REQUEST;
 use crate::event::EventRing;
 use crate::stats::{Finding, GuestStats};
+
+use super::vring::Vring;
 
 /// Guest memory as the front-end describes it at the moment.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -31,12 +33,7 @@ pub struct Request {
 
 /// Takes the next chain that the driver made available, unless the queue has been stopped, or stopped and started again,
 /// which `current` tells.
-fn next_chain(
-    vring: &VringRwLock,
-    memory: &Memory,
-    stats: &GuestStats,
-    current: impl FnOnce() -> bool,
-) -> Option<Chain> {
+fn next_chain(vring: &Vring, memory: &Memory, stats: &GuestStats, current: impl FnOnce() -> bool) -> Option<Chain> {
     let mut state = vring.get_mut();
     if !state.get_queue().ready() || !current() {
         return None;
@@ -55,13 +52,7 @@ fn next_chain(
 
 /// Writes into a chain and returns it to the driver, unless the queue has been stopped, or stopped and started again, which
 /// `current` tells.
-fn return_chain(
-    vring: &VringRwLock,
-    memory: &Memory,
-    chain: Chain,
-    bytes: &[u8],
-    current: impl FnOnce() -> bool,
-) -> bool {
+fn return_chain(vring: &Vring, memory: &Memory, chain: Chain, bytes: &[u8], current: impl FnOnce() -> bool) -> bool {
     let mut state = vring.get_mut();
     if !state.get_queue().ready() || !current() {
         return false;
@@ -77,14 +68,14 @@ fn return_chain(
 }
 
 /// Interrupts the guest unless it asked not to be. Returns whether it was interrupted.
-fn signal(vring: &VringRwLock) -> bool {
+fn signal(vring: &Vring) -> bool {
     let mut state = vring.get_mut();
     state.get_queue().ready() && state.needs_notification().unwrap_or(true) && state.signal_used_queue().is_ok()
 }
 
 /// The next control request of the session that is `current`.
 pub fn next_request(
-    vring: &VringRwLock,
+    vring: &Vring,
     memory: &Memory,
     stats: &GuestStats,
     current: impl FnOnce() -> bool,
@@ -104,13 +95,7 @@ pub fn next_request(
 }
 
 /// Answers a control request, if the session that asked is still `current`.
-pub fn answer_request(
-    vring: &VringRwLock,
-    memory: &Memory,
-    request: Request,
-    answer: &[u8],
-    current: impl FnOnce() -> bool,
-) {
+pub fn answer_request(vring: &Vring, memory: &Memory, request: Request, answer: &[u8], current: impl FnOnce() -> bool) {
     if return_chain(vring, memory, request.chain, answer, current) {
         signal(vring);
     }
@@ -118,7 +103,7 @@ pub fn answer_request(
 
 /// The event queue of a session.
 pub struct EventQueue {
-    vring: VringRwLock,
+    vring: Vring,
     memory: Memory,
     stats: Arc<GuestStats>,
     at_hand: Option<Chain>,
@@ -126,7 +111,7 @@ pub struct EventQueue {
 
 impl EventQueue {
     /// Events into this vring.
-    pub fn new(vring: VringRwLock, memory: Memory, stats: Arc<GuestStats>) -> Self {
+    pub fn new(vring: Vring, memory: Memory, stats: Arc<GuestStats>) -> Self {
         Self {
             vring,
             memory,

@@ -236,6 +236,13 @@ impl TestGuest {
         self.start();
     }
 
+    /// As [`TestGuest::restart`], without asking anything.
+    #[track_caller]
+    pub fn restart_silently(&mut self) {
+        self.started = false;
+        self.start_silently();
+    }
+
     /// The VMM's end of the socket.
     pub fn connection(&self) -> UnixStream {
         self.connection.try_clone().unwrap()

@@ -1,5 +1,8 @@
 //! VMMs that refuse, break off, or do several things at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_ism::abi::*;
@@ -161,6 +164,41 @@ fn a_reset_during_a_map() {
     }
     drop((a, b));
     host.expect_empty();
+}
+
+/// As above, and the device is running again before the map is answered, with kicks from before still under way.
+#[test]
+fn a_restart_during_a_map() {
+    let host = Host::default();
+    let mut a = host.boot("a");
+    for _ in 0..20 {
+        // Kicks without pause, so that those of both queues are always found together.
+        let end = Arc::new(AtomicBool::new(false));
+        let kicks = [&a.control.kick, &a.events.kick].map(|kick| kick.try_clone().unwrap());
+        let kicking = std::thread::spawn({
+            let end = end.clone();
+            move || {
+                while !end.load(Ordering::Relaxed) {
+                    kicks.iter().for_each(|kick| kick.write(1).unwrap());
+                }
+            }
+        });
+        let (stopped, until_stopped) = mpsc::channel();
+        let (restarted, until_restarted) = mpsc::channel();
+        let (mut frontend, window) = (a.frontend.clone(), a.window.clone());
+        a.window.before_next_map(move || {
+            stop_device(&mut frontend, &window);
+            stopped.send(()).unwrap();
+            until_restarted.recv_timeout(PATIENCE).unwrap();
+        });
+        a.post_request(&encode(CMD_ALLOC, &Alloc { size: 4096.into() }), 64);
+        until_stopped.recv_timeout(PATIENCE).unwrap();
+        a.restart_silently();
+        restarted.send(()).unwrap();
+        a.ping();
+        end.store(true, Ordering::Relaxed);
+        kicking.join().unwrap();
+    }
 }
 
 /// The VMM dies while the device waits for a map.

@@ -1,0 +1,164 @@
+//! A guest that asks its device what no driver would: the test module `ism_probe` in place of the driver.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use guest_tests::{Guest, Image, Result, target_dir, workspace_dir};
+
+use crate::lab::{Kernel, Lab};
+
+const FILES: &str = "/sys/kernel/debug/ism_probe";
+
+/// Builds the module for the kernel that the guests will run.
+pub fn module(kernel: Kernel) -> Result<PathBuf> {
+    let image = match kernel {
+        Kernel::Normal => Image::load()?,
+        Kernel::Debug => Image::load_debug()?,
+    };
+    let build = workspace_dir().join("guest-tests/driver/ism_probe/build");
+    let out = target_dir()
+        .join("guest-tests")
+        .join(format!("ism_probe-{}", image.kernel_release));
+    let built = Command::new(&build)
+        .arg(&image.kernel_build)
+        .arg(&out)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", build.display()));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Ok(out.join("ism_probe.ko"))
+}
+
+/// One control request.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// What the device reads.
+    pub bytes: Vec<u8>,
+    /// How many bytes it may write.
+    pub room: usize,
+    /// Most bytes of one descriptor; 0 is all.
+    pub piece: usize,
+}
+
+impl Request {
+    /// With room for every answer there is.
+    pub fn new((class, cmd): (u8, u8), body: &[u8]) -> Self {
+        Self {
+            bytes: [&[class, cmd], body].concat(),
+            room: 64,
+            piece: 0,
+        }
+    }
+
+    pub fn room(mut self, room: usize) -> Self {
+        self.room = room;
+        self
+    }
+
+    pub fn piece(mut self, piece: usize) -> Self {
+        self.piece = piece;
+        self
+    }
+}
+
+/// What the device made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The used length.
+    pub used: usize,
+    /// What it wrote.
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn status(&self) -> Option<u8> {
+        self.bytes.first().copied()
+    }
+}
+
+/// The module at work in a guest.
+#[derive(Debug)]
+pub struct Probe<'a> {
+    lab: &'a Lab,
+    guest: &'a Guest,
+}
+
+impl<'a> Probe<'a> {
+    /// Takes the driver's place.
+    pub fn load(lab: &'a Lab, index: usize) -> Result<Self> {
+        lab.unload_driver(index)?;
+        let guest = lab.guest(index);
+        guest
+            .run(
+                "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; insmod /host/ism_probe.ko",
+            )?
+            .check()?;
+        guest.run(&format!("test -e {FILES}/request"))?.check()?;
+        Ok(Self { lab, guest })
+    }
+
+    /// Gives the driver its place back.
+    pub fn unload(self) -> Result<()> {
+        self.guest.run("rmmod ism_probe")?.check()?;
+        self.lab.load_driver(self.guest.index())
+    }
+
+    /// Sends requests one after the other. Each one must be answered, in no more room than it has.
+    pub fn ask(&self, requests: &[Request]) -> Result<Vec<Answer>> {
+        let lines: String = requests
+            .iter()
+            .map(|request| format!("{} {} {}\n", request.piece, request.room, hex(&request.bytes)))
+            .collect();
+        self.guest.put_bytes(lines.as_bytes(), "/tmp/requests", 0o600)?;
+        let script = format!(
+            "set -e; while read -r request; do echo \"$request\" > {FILES}/request; read -r answer < {FILES}/request; \
+             echo \"$answer\"; done < /tmp/requests"
+        );
+        let run = self
+            .guest
+            .shell(&script)
+            .called("ask the device")
+            .timeout(self.lab.seconds(60));
+        let out = run.run()?.check()?;
+        let answers: Vec<Answer> = out.stdout.lines().map(answer).collect();
+        assert_eq!(answers.len(), requests.len(), "answers: {out}");
+        for (request, answer) in requests.iter().zip(&answers) {
+            assert!(answer.used <= request.room, "{request:02x?}: {answer:02x?}");
+            assert_eq!(answer.bytes.len(), answer.used, "{request:02x?}: {answer:02x?}");
+        }
+        Ok(answers)
+    }
+
+    /// Sends one request.
+    pub fn ask_one(&self, request: Request) -> Result<Answer> {
+        Ok(self.ask(&[request])?.remove(0))
+    }
+
+    /// Sets bytes of the doorbell area, with a notification each.
+    pub fn ring(&self, offsets: impl IntoIterator<Item = u64>) -> Result<()> {
+        let offsets: Vec<String> = offsets.into_iter().map(|offset| offset.to_string()).collect();
+        let script = format!(
+            "for at in {}; do echo $at > {FILES}/ring || exit; done",
+            offsets.join(" ")
+        );
+        self.guest.run(&script)?.check().map(drop)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "-".to_owned();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn answer(line: &str) -> Answer {
+    let (used, text) = line.split_once(' ').unwrap_or((line, ""));
+    let bytes = text.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).expect("text");
+        u8::from_str_radix(pair, 16).expect("hexadecimal")
+    });
+    Answer {
+        used: used.parse().expect("a number"),
+        bytes: bytes.collect(),
+    }
+}
