@@ -93,11 +93,10 @@ fn debug_three_guests_in_pairs() -> Result<()> {
     pairs(Setup::new("debug-pairs", 3).kernel(Kernel::Debug), "8M")
 }
 
-/// Hours of rings that wrap, in minutes.
 #[test]
-#[ignore = "long: 1 GiB each way"]
+#[ignore = "long: 500 MiB each way"]
 fn three_guests_in_pairs_for_long() -> Result<()> {
-    pairs(Setup::new("pairs-long", 3), "1G")
+    pairs(Setup::new("pairs-long", 3), "500M")
 }
 
 /// Runs a step and says how long it took.
