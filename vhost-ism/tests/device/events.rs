@@ -1,7 +1,11 @@
 //! The event queue: messages, and drivers that are slow or careless with their buffers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use vhost_ism::abi::*;
-use vhost_ism::stats::Finding;
+use vhost_ism::event::{EventRing, EventSink};
+use vhost_ism::stats::{Finding, GuestStats};
 
 use crate::common::*;
 
@@ -171,14 +175,14 @@ fn an_endless_supply_of_short_buffers_holds_up_nobody_else() {
     let of_b = b.alloc_for_peer(a.gid(), 1 << 16).unwrap();
     let of_c = c.alloc_for_peer(a.gid(), 1 << 16).unwrap();
     let (to_b, to_c) = (a.attach(of_b.token).unwrap(), a.attach(of_c.token).unwrap());
-    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = Arc::new(AtomicBool::new(false));
     let hostile = std::thread::spawn({
         let end = end.clone();
         move || {
             for _ in 0..60 {
                 b.post_event(8);
             }
-            while !end.load(std::sync::atomic::Ordering::Relaxed) {
+            while !end.load(Ordering::Relaxed) {
                 while let Some((slot, _)) = b.events.take_used() {
                     b.events.publish(slot as u16);
                 }
@@ -195,8 +199,38 @@ fn an_endless_supply_of_short_buffers_holds_up_nobody_else() {
         a.send_message(c.gid(), 1, 1).unwrap();
         assert!(matches!(c.expect_event(), Event::Message(..)));
     }
-    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    end.store(true, Ordering::Relaxed);
     let mut b = hostile.join().unwrap();
     b.ping();
     b.reset();
+}
+
+/// The same supply, faster than any guest: whoever rings gets away.
+#[test]
+fn a_delivery_of_short_buffers_ends() {
+    #[derive(Default)]
+    struct Endless(usize);
+
+    impl EventRing for Endless {
+        fn peek(&mut self) -> Option<usize> {
+            Some(8)
+        }
+        fn send(&mut self, event: &[u8]) {
+            assert!(event.is_empty());
+            self.0 += 1;
+            assert!(self.0 < 100_000, "the device hands back short buffers for ever");
+        }
+        fn signal(&mut self) -> bool {
+            true
+        }
+        fn await_buffers(&mut self) -> bool {
+            true
+        }
+    }
+
+    let stats = Arc::new(GuestStats::new("hostile".to_owned()));
+    let sink = EventSink::new(stats.clone());
+    sink.open(Box::new(Endless::default()));
+    sink.ring(&[1]);
+    assert!(stats.found(Finding::ShortEventBuffer) > 0);
 }
