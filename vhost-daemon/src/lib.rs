@@ -1,0 +1,1 @@
+//! What the daemons of this repository have in common.

@@ -1,0 +1,1 @@
+//! Wire formats of the mlx5 programming interface.

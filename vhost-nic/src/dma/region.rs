@@ -1,0 +1,193 @@
+//! Which guest addresses are backed by what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+
+use super::{Backing, DmaError, Result};
+
+/// A range of guest addresses.
+#[derive(Debug, Clone)]
+pub(super) struct Region {
+    address: u64,
+    /// Length in bytes; at least 1, and `address + length` does not overflow.
+    length: u64,
+    memory: Option<Memory>,
+}
+
+/// The host's view of a region. A region that was split shares the mapping with its other half.
+#[derive(Debug, Clone)]
+struct Memory {
+    mapping: Arc<MmapRegion>,
+    /// Where in the mapping the region begins, in bytes.
+    offset: usize,
+    writable: bool,
+}
+
+impl Region {
+    pub(super) fn new(address: u64, length: u64, backing: Option<Backing>) -> Result<Self> {
+        if length == 0 || address.checked_add(length).is_none() {
+            return Err(DmaError::Unmapped { address, length });
+        }
+        let memory = backing
+            .map(|backing| Memory::new(address, length, backing))
+            .transpose()?;
+        Ok(Self {
+            address,
+            length,
+            memory,
+        })
+    }
+
+    fn end(&self) -> u64 {
+        self.address + self.length
+    }
+
+    /// The part from `from` to `to`, which must be inside.
+    fn part(&self, from: u64, to: u64) -> Self {
+        let mut memory = self.memory.clone();
+        if let Some(memory) = &mut memory {
+            memory.offset += (from - self.address) as usize;
+        }
+        Self {
+            address: from,
+            length: to - from,
+            memory,
+        }
+    }
+
+    fn slice(&self, address: u64, length: usize, write: bool) -> Result<VolatileSlice<'_>> {
+        let memory = self.memory.as_ref().ok_or(DmaError::Unreachable { address })?;
+        if write && !memory.writable {
+            return Err(DmaError::ReadOnly { address });
+        }
+        let offset = memory.offset + (address - self.address) as usize;
+        memory
+            .mapping
+            .get_slice(offset, length)
+            .map_err(|_| DmaError::Unmapped {
+                address,
+                length: length as u64,
+            })
+    }
+}
+
+impl Memory {
+    fn new(address: u64, length: u64, backing: Backing) -> Result<Self> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| DmaError::Map { address, source };
+        let size = usize::try_from(length).map_err(|error| failed(error.into()))?;
+        let protection = if backing.writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
+        let mapping = MmapRegion::build(
+            Some(FileOffset::new(backing.file, backing.offset)),
+            size,
+            protection,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+        )
+        .map_err(|error| failed(error.into()))?;
+        Ok(Self {
+            mapping: Arc::new(mapping),
+            offset: 0,
+            writable: backing.writable,
+        })
+    }
+}
+
+/// Regions by address; none overlap.
+#[derive(Debug, Default)]
+pub(super) struct Regions(BTreeMap<u64, Region>);
+
+impl Regions {
+    pub(super) fn insert(&mut self, region: Region) -> Result<()> {
+        let same = self
+            .0
+            .get(&region.address)
+            .is_some_and(|old| old.length == region.length);
+        if !same && self.overlapping(region.address, region.end()).next().is_some() {
+            return Err(DmaError::Overlap {
+                address: region.address,
+                length: region.length,
+            });
+        }
+        self.0.insert(region.address, region);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, address: u64, length: u64) -> Result<()> {
+        let end = address
+            .checked_add(length)
+            .ok_or(DmaError::Unmapped { address, length })?;
+        let hit: Vec<u64> = self.overlapping(address, end).map(|region| region.address).collect();
+        for start in hit {
+            if let Some(old) = self.0.remove(&start) {
+                if old.address < address {
+                    self.0.insert(old.address, old.part(old.address, address));
+                }
+                if end < old.end() {
+                    self.0.insert(end, old.part(end, old.end()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Calls `act` for each piece of the range, in order; for none if any of it is out of reach.
+    pub(super) fn visit(
+        &self,
+        address: u64,
+        length: usize,
+        write: bool,
+        mut act: impl FnMut(VolatileSlice<'_>),
+    ) -> Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        let unmapped = DmaError::Unmapped {
+            address,
+            length: length as u64,
+        };
+        let Some(end) = address.checked_add(length as u64) else {
+            return Err(unmapped);
+        };
+        let Some(first) = self.at(address) else {
+            return Err(unmapped);
+        };
+        if end <= first.end() {
+            act(first.slice(address, length, write)?);
+            return Ok(());
+        }
+        let mut pieces = Vec::new();
+        let mut from = address;
+        while from < end {
+            let Some(region) = self.at(from) else {
+                return Err(unmapped);
+            };
+            let to = region.end().min(end);
+            pieces.push(region.slice(from, (to - from) as usize, write)?);
+            from = to;
+        }
+        pieces.into_iter().for_each(act);
+        Ok(())
+    }
+
+    fn at(&self, address: u64) -> Option<&Region> {
+        let (_, region) = self.0.range(..=address).next_back()?;
+        (address < region.end()).then_some(region)
+    }
+
+    fn overlapping(&self, address: u64, end: u64) -> impl Iterator<Item = &Region> {
+        self.0
+            .range(..end)
+            .rev()
+            .map(|(_, region)| region)
+            .take_while(move |region| address < region.end())
+    }
+}

@@ -1,0 +1,3 @@
+//! The `vhost-nic` daemon.
+
+fn main() {}
