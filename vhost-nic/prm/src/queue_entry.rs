@@ -1,0 +1,178 @@
+//! Entries of completion and event queues (`struct mlx5_cqe64`, `struct mlx5_err_cqe`, `struct mlx5_eqe`, `device.h`; `cq.h`).
+
+use zerocopy::byteorder::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// A completion.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Cqe {
+    reserved_00: [u8; 2],
+    /// Index of a striding receive queue's WQE.
+    pub wqe_id: U16,
+    reserved_04: [u8; 8],
+    /// The receive hash.
+    pub rss_hash_result: U32,
+    /// What the receive hash covers.
+    pub rss_hash_type: u8,
+    /// Path bits.
+    pub ml_path: u8,
+    reserved_12: [u8; 2],
+    /// One's complement sum of what follows the Ethernet header.
+    pub check_sum: U16,
+    /// Source LID.
+    pub slid: U16,
+    /// GRH, service level or RoCE layer-3 type, and source QP.
+    pub flags_rqpn: U32,
+    /// Which header checksums are right; see [`Cqe::L3_OK`].
+    pub hds_ip_ext: u8,
+    /// Kinds of the layer-3 and layer-4 headers, and bit 0: the VLAN tag was stripped.
+    pub l4_l3_hdr_type: u8,
+    /// The VLAN tag that was stripped.
+    pub vlan_info: U16,
+    /// SRQ number or user index; low 24 bits.
+    pub srqn_uidx: U32,
+    /// Immediate, invalidated key, partition key or flow table metadata.
+    pub immediate: U32,
+    /// Application.
+    pub app: u8,
+    /// Application operation.
+    pub app_op: u8,
+    /// Application information.
+    pub app_info: U16,
+    /// Length of what was received, in bytes.
+    pub byte_count: U32,
+    /// When, by the device's clock.
+    pub timestamp: U64,
+    /// Opcode or flow tag, and queue number.
+    pub sop_drop_qpn: U32,
+    /// Which WQE.
+    pub wqe_counter: U16,
+    /// Signature.
+    pub signature: u8,
+    /// Opcode, format, solicited bit and owner.
+    pub op_own: u8,
+}
+const _: () = assert!(size_of::<Cqe>() == 64 && std::mem::offset_of!(Cqe, byte_count) == 44);
+const _: () = assert!(std::mem::offset_of!(Cqe, flags_rqpn) == 24 && std::mem::offset_of!(Cqe, wqe_counter) == 60);
+
+impl Cqe {
+    /// In `hds_ip_ext`: the layer-3 header's checksum is right.
+    pub const L3_OK: u8 = 1 << 1;
+    /// In `hds_ip_ext`: the layer-4 header's checksum is right.
+    pub const L4_OK: u8 = 1 << 2;
+    /// In `op_own`: the completion is of a message whose sender asked for attention.
+    pub const SOLICITED: u8 = 1 << 1;
+    /// In `op_own`: whose turn it is; changes with every lap.
+    pub const OWNER: u8 = 1;
+}
+
+/// The kind of a completion, bits 7:4 of `op_own` (`MLX5_CQE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum CqeOpcode {
+    Request = 0,
+    ResponderWriteImmediate = 1,
+    ResponderSend = 2,
+    ResponderSendImmediate = 3,
+    ResponderSendInvalidate = 4,
+    ResizeCq = 5,
+    SignatureError = 12,
+    RequestError = 13,
+    ResponderError = 14,
+    Invalid = 15,
+}
+
+/// The end of a completion in error; it takes the place of bytes 32 to 63 of a [`Cqe`].
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ErrorCqe {
+    reserved_00: [u8; 32],
+    /// SRQ number or user index; low 24 bits.
+    pub srqn_uidx: U32,
+    reserved_24: [u8; 18],
+    /// What the vendor calls the error.
+    pub vendor_error_syndrome: u8,
+    /// The error; see [`Syndrome`].
+    pub syndrome: u8,
+    /// Opcode of the WQE, and queue number.
+    pub s_wqe_opcode_qpn: U32,
+    /// Which WQE.
+    pub wqe_counter: U16,
+    /// Signature.
+    pub signature: u8,
+    /// Opcode, format, solicited bit and owner.
+    pub op_own: u8,
+}
+const _: () = assert!(size_of::<ErrorCqe>() == 64 && std::mem::offset_of!(ErrorCqe, syndrome) == 55);
+
+/// The error of a completion (`MLX5_CQE_SYNDROME_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Syndrome {
+    LocalLength = 0x01,
+    LocalQpOperation = 0x02,
+    LocalProtection = 0x04,
+    WrFlush = 0x05,
+    MwBind = 0x06,
+    BadResponse = 0x10,
+    LocalAccess = 0x11,
+    RemoteInvalidRequest = 0x12,
+    RemoteAccess = 0x13,
+    RemoteOperation = 0x14,
+    TransportRetryExceeded = 0x15,
+    RnrRetryExceeded = 0x16,
+    RemoteAborted = 0x22,
+}
+
+/// An event.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Eqe {
+    reserved_00: u8,
+    /// What happened; see [`EventType`].
+    pub event_type: u8,
+    reserved_02: u8,
+    /// More about it.
+    pub sub_type: u8,
+    reserved_04: [u8; 28],
+    /// To whom; the layout depends on the type.
+    pub data: [u8; 28],
+    reserved_3c: U16,
+    /// Signature.
+    pub signature: u8,
+    /// Whose turn it is; changes with every lap.
+    pub owner: u8,
+}
+const _: () = assert!(size_of::<Eqe>() == 64 && std::mem::offset_of!(Eqe, data) == 32);
+
+/// What an event is about (`enum mlx5_event`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum EventType {
+    Completion = 0x00,
+    PathMigrated = 0x01,
+    CommunicationEstablished = 0x02,
+    SendQueueDrained = 0x03,
+    CqError = 0x04,
+    WqCatastrophicError = 0x05,
+    PathMigrationFailed = 0x07,
+    PortChange = 0x09,
+    Command = 0x0a,
+    PageRequest = 0x0b,
+    WqInvalidRequestError = 0x10,
+    WqAccessError = 0x11,
+    SrqCatastrophicError = 0x12,
+    SrqLastWqe = 0x13,
+    SrqRqLimit = 0x14,
+}
+
+impl EventType {
+    /// Its bit in an event queue's mask.
+    pub const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+}
