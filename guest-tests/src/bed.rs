@@ -16,8 +16,11 @@ use crate::image::Image;
 use crate::ism::IsmOptions;
 use crate::link::{DEFAULT_MTU, Link};
 use crate::locate::{binary, driver, existing, target_dir};
-use crate::qemu::Machine;
+use crate::machine::Machine;
+use crate::nic::NicOptions;
 use crate::sync::lock;
+use crate::uml::UmlImage;
+use crate::{qemu, uml};
 
 /// How long to wait for other beds to make room.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -28,9 +31,11 @@ const BUDGET_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub struct Builder {
     name: String,
     guests: usize,
+    uml_guests: usize,
     processors: u32,
     memory_mib: Option<u32>,
     debug_kernel: bool,
+    stock_kernel: Option<String>,
     mtu: Option<u32>,
     devices: Vec<Arc<dyn Device>>,
     shared: Vec<PathBuf>,
@@ -47,13 +52,21 @@ impl Builder {
         self
     }
 
+    /// How many User Mode Linux guests besides, numbered after the others; none unless told otherwise. They boot in less than a
+    /// second, have one processor and no links, and get a device if that has a vhost-user socket for them.
+    pub fn uml_guests(mut self, count: usize) -> Self {
+        self.uml_guests = count;
+        self
+    }
+
     /// Virtual processors of each guest; 2 unless told otherwise.
     pub fn smp(mut self, processors: u32) -> Self {
         self.processors = processors;
         self
     }
 
-    /// Memory of each guest; 512 MiB unless told otherwise, 2048 with the debug kernel.
+    /// Memory of each guest; 512 MiB unless told otherwise, 1024 with a stock kernel, 2048 with the debug kernel, 256 for User Mode
+    /// Linux.
     pub fn memory_mib(mut self, mib: u32) -> Self {
         self.memory_mib = Some(mib);
         self
@@ -65,8 +78,19 @@ impl Builder {
         self
     }
 
+    /// Boots a kernel of Debian as it is instead of our own: the newest of series "6.1", "6.12" or "7.x". It takes longer to boot.
+    pub fn stock_kernel(mut self, series: impl Into<String>) -> Self {
+        self.stock_kernel = Some(series.into());
+        self
+    }
+
     /// Gives every guest a virtio-ism device, all of one daemon.
     pub fn ism(self, options: IsmOptions) -> Self {
+        self.device(options)
+    }
+
+    /// Gives every guest a NIC, all on the switch of one daemon.
+    pub fn nic(self, options: NicOptions) -> Self {
         self.device(options)
     }
 
@@ -119,23 +143,27 @@ impl Builder {
 
     /// Starts everything and waits until all guests are up.
     pub fn start(self) -> Result<Testbed> {
-        let image = Arc::new(if self.debug_kernel {
-            Image::load_debug()?
-        } else {
-            Image::load()?
-        });
+        let image = match &self.stock_kernel {
+            _ if self.guests == 0 => None,
+            Some(series) => Some(Image::load_stock(series)?),
+            None if self.debug_kernel => Some(Image::load_debug()?),
+            None => Some(Image::load()?),
+        };
+        let uml_image = (self.uml_guests > 0).then(UmlImage::load).transpose()?;
+        let count = self.guests + self.uml_guests;
         let processors = thread::available_parallelism().map_or(1, |count| count.get());
         let tokens = target_dir().join("guest-tests").join("tokens");
-        let budget = Budget::acquire(&tokens, processors, self.guests, BUDGET_TIMEOUT)?;
+        let budget = Budget::acquire(&tokens, processors, count, BUDGET_TIMEOUT)?;
         let artefacts = Artefacts::create(&self.name)?;
 
         let place = Place {
-            guests: self.guests,
+            guests: count,
+            uml_guests: self.uml_guests,
             logs: artefacts.directory().to_owned(),
             sockets: artefacts.sockets().to_owned(),
         };
         let share = artefacts.sockets().join("host");
-        self.fill_share(&share, &image)?;
+        self.fill_share(&share, image.as_ref().map(|image| image.kernel_release.as_str()))?;
 
         // From here on the bed owns what has been started.
         let mut bed = Testbed {
@@ -151,7 +179,12 @@ impl Builder {
                 bed.daemons.push((device.name().to_owned(), daemon));
             }
         }
-        bed.guests = self.make_guests(&image, &place, &bed);
+        if let Some(image) = image {
+            bed.guests = self.make_guests(&Arc::new(image), &place, &bed);
+        }
+        if let Some(image) = uml_image {
+            bed.guests.extend(self.make_uml_guests(&Arc::new(image), &place, &bed));
+        }
         for guest in &bed.guests {
             guest.start()?;
         }
@@ -160,7 +193,7 @@ impl Builder {
     }
 
     /// Fills the directory the guests see as `/host`.
-    fn fill_share(&self, share: &Path, image: &Image) -> Result<()> {
+    fn fill_share(&self, share: &Path, kernel_release: Option<&str>) -> Result<()> {
         fs::create_dir(share).doing(|| format!("create {}", share.display()))?;
         let mut files = vec![binary("guest-agent", None)?];
         // Not every bed needs these; the ones that do notice that they are missing.
@@ -170,7 +203,7 @@ impl Builder {
             files.extend(preload.is_file().then_some(preload));
             files.push(tool);
         }
-        files.extend(driver(&image.kernel_release));
+        files.extend(kernel_release.and_then(|release| driver(release).ok()));
         files.extend(self.shared.iter().cloned());
         for file in files {
             let to = share.join(file.file_name().unwrap_or_default());
@@ -181,10 +214,10 @@ impl Builder {
 
     fn make_guests(&self, image: &Arc<Image>, place: &Place, bed: &Testbed) -> Vec<Guest> {
         let links = self.mtu.map(|mtu| Link::mesh(self.guests, mtu)).unwrap_or_default();
-        let (memory_mib, boot_timeout) = if self.debug_kernel {
-            (2048, Duration::from_secs(300))
-        } else {
-            (512, Duration::from_secs(90))
+        let (memory_mib, boot_timeout) = match &self.stock_kernel {
+            Some(_) => (1024, Duration::from_secs(240)),
+            None if self.debug_kernel => (2048, Duration::from_secs(300)),
+            None => (512, Duration::from_secs(90)),
         };
         (0..self.guests)
             .map(|index| {
@@ -195,7 +228,7 @@ impl Builder {
                     .chain(self.devices.iter().flat_map(|device| device.qemu_args(index, place)))
                     .chain(self.qemu_args.iter().cloned())
                     .collect();
-                let machine = Machine {
+                let machine = Machine::Qemu(qemu::Machine {
                     name: guest_name(index),
                     image: Arc::clone(image),
                     processors: self.processors,
@@ -205,17 +238,50 @@ impl Builder {
                     share: bed.share.clone(),
                     logs: place.logs.clone(),
                     sockets: place.sockets.clone(),
-                };
-                Guest::new(
-                    index,
-                    machine,
-                    links,
-                    self.boot_timeout.unwrap_or(boot_timeout),
-                    Arc::clone(bed.artefacts.commands()),
-                    Arc::clone(&bed.allowed_splats),
-                )
+                });
+                self.make_guest(index, machine, links, boot_timeout, bed)
             })
             .collect()
+    }
+
+    fn make_uml_guests(&self, image: &Arc<UmlImage>, place: &Place, bed: &Testbed) -> Vec<Guest> {
+        (self.guests..place.guests())
+            .map(|index| {
+                let machine = Machine::Uml(uml::Machine {
+                    name: guest_name(index),
+                    image: Arc::clone(image),
+                    memory_mib: self.memory_mib.unwrap_or(256),
+                    kernel_args: self.kernel_args.clone(),
+                    pci: self
+                        .devices
+                        .iter()
+                        .filter_map(|device| device.uml_pci(index, place))
+                        .collect(),
+                    share: bed.share.clone(),
+                    logs: place.logs.clone(),
+                    sockets: place.sockets.clone(),
+                });
+                self.make_guest(index, machine, Vec::new(), Duration::from_secs(30), bed)
+            })
+            .collect()
+    }
+
+    fn make_guest(
+        &self,
+        index: usize,
+        machine: Machine,
+        links: Vec<Link>,
+        boot_timeout: Duration,
+        bed: &Testbed,
+    ) -> Guest {
+        Guest::new(
+            index,
+            machine,
+            links,
+            self.boot_timeout.unwrap_or(boot_timeout),
+            Arc::clone(bed.artefacts.commands()),
+            Arc::clone(&bed.allowed_splats),
+        )
     }
 }
 
@@ -245,9 +311,11 @@ impl Testbed {
         Builder {
             name: name.to_owned(),
             guests: 1,
+            uml_guests: 0,
             processors: 2,
             memory_mib: None,
             debug_kernel: false,
+            stock_kernel: None,
             mtu: None,
             devices: Vec::new(),
             shared: Vec::new(),

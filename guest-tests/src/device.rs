@@ -19,12 +19,19 @@ pub trait Device: fmt::Debug + Send + Sync {
 
     /// QEMU's arguments for one guest.
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String>;
+
+    /// The vhost-user socket of a PCI function, for one User Mode Linux guest.
+    fn uml_pci(&self, guest: usize, place: &Place) -> Option<PathBuf> {
+        let _ = (guest, place);
+        None
+    }
 }
 
 /// Where a device can put things.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub(crate) guests: usize,
+    pub(crate) uml_guests: usize,
     pub(crate) logs: PathBuf,
     pub(crate) sockets: PathBuf,
 }
@@ -33,6 +40,11 @@ impl Place {
     /// How many guests the bed has.
     pub fn guests(&self) -> usize {
         self.guests
+    }
+
+    /// Whether a guest is a User Mode Linux guest; these come after the others.
+    pub fn is_uml(&self, guest: usize) -> bool {
+        guest + self.uml_guests >= self.guests
     }
 
     /// Directory for logs; kept when a test fails.

@@ -91,6 +91,9 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The guest's kind of machine cannot do what was asked.
+    #[error("not possible here: {0}")]
+    Unsupported(&'static str),
     /// QEMU answered a command with an error.
     #[error("QEMU refused {command}: {reason}")]
     Qmp {
@@ -119,6 +122,14 @@ pub enum Error {
         guest: String,
         /// The splats.
         splats: String,
+    },
+    /// The driver of a device under test warned about it.
+    #[error("guest {guest}'s driver complains:\n{messages}")]
+    DriverComplaints {
+        /// The guest's name.
+        guest: String,
+        /// The driver's messages.
+        messages: String,
     },
     /// A daemon's log shows that something is wrong with it.
     #[error("the log of {name} shows a panic: {line}")]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use guest_agent::{Hello, SpawnRequest};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
@@ -21,8 +21,8 @@ use crate::control::Control;
 use crate::deadline::Deadline;
 use crate::error::{Doing, Error, Result};
 use crate::link::{Link, setup_script};
+use crate::machine::{Machine, Vm};
 use crate::process::{Process, tail};
-use crate::qemu::{Machine, Vm};
 use crate::qmp::Qmp;
 use crate::sync::lock;
 
@@ -114,7 +114,7 @@ impl Guest {
         allowed_splats: Arc<Mutex<Vec<String>>>,
     ) -> Self {
         let witness = Arc::new(Witness {
-            name: machine.name.clone(),
+            name: machine.name().to_owned(),
             console: Console::new(machine.console()),
             qemu_log: machine.qemu_log(),
             qemu: Mutex::new(None),
@@ -133,7 +133,7 @@ impl Guest {
 
     /// Its name, which is its host name too.
     pub fn name(&self) -> &str {
-        &self.machine.name
+        self.machine.name()
     }
 
     /// Its number within the bed.
@@ -251,8 +251,12 @@ impl Guest {
             })
     }
 
-    /// Resets the machine as its reset button would, and waits until the guest is up again.
+    /// Resets the machine as its reset button would, and waits until the guest is up again. For a User Mode Linux guest that is
+    /// [`Guest::restart`].
     pub fn reset(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.restart();
+        }
         let control = self.control()?;
         let boot = self.hello()?.boot_id;
         self.logged("system reset", || {
@@ -265,6 +269,9 @@ impl Guest {
     /// Ties each virtual processor to a processor of the host, the first to `first` and so on, as one does for
     /// measurements: two that poll for each other on one host processor wait for its scheduler.
     pub fn pin(&self, first: usize) -> Result<()> {
+        if self.is_uml() {
+            return self.process()?.pin(first);
+        }
         let processors = self.qmp()?.execute("query-cpus-fast", json!({}))?;
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = processors
@@ -281,7 +288,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Kills QEMU, as a crash of the host's process would.
+    /// Kills the guest's process, as a crash of it would.
     pub fn kill(&self) -> Result<()> {
         let vm = lock(&self.vm).take();
         let vm = vm.ok_or_else(|| Error::NotRunning(self.name().to_owned()))?;
@@ -289,7 +296,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Starts a new QEMU, after killing the old one if it still runs, and waits until the guest is up.
+    /// Starts a new process, after killing the old one if it still runs, and waits until the guest is up.
     pub fn restart(&self) -> Result<()> {
         self.logged("restart", || {
             let _ = self.kill();
@@ -310,25 +317,37 @@ impl Guest {
 
     /// Stops the guest's processors and devices.
     pub fn pause(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.explained(self.process()?.signal(Signal::STOP));
+        }
         self.explained(self.qmp()?.execute("stop", json!({})).map(drop))
     }
 
     /// Lets the guest go on after [`Guest::pause`].
     pub fn resume(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.explained(self.process()?.signal(Signal::CONT));
+        }
         self.explained(self.qmp()?.execute("cont", json!({})).map(drop))
     }
 
-    /// Whether QEMU runs.
+    /// Whether it is a User Mode Linux guest.
+    pub fn is_uml(&self) -> bool {
+        matches!(self.machine, Machine::Uml(_))
+    }
+
+    /// Whether the guest's process runs.
     pub fn is_running(&self) -> bool {
         self.process().is_ok_and(|process| process.status().is_none())
     }
 
     /// QEMU's monitor.
     pub fn qmp(&self) -> Result<Arc<Qmp>> {
-        self.running(|vm| Arc::clone(&vm.qmp))
+        self.running(|vm| vm.qmp.clone())?
+            .ok_or(Error::Unsupported("a User Mode Linux guest has no monitor"))
     }
 
-    /// QEMU's process.
+    /// The guest's process: QEMU, or a User Mode Linux kernel.
     pub fn process(&self) -> Result<Arc<Process>> {
         self.running(|vm| Arc::clone(&vm.process))
     }
@@ -343,7 +362,7 @@ impl Guest {
         self.console().splats(&lock(&self.allowed_splats))
     }
 
-    /// Starts QEMU.
+    /// Starts the guest's process.
     pub(crate) fn start(&self) -> Result<()> {
         let vm = self.explained(self.machine.start())?;
         *lock(&self.witness.qemu) = Some(Arc::clone(&vm.process));
@@ -369,7 +388,7 @@ impl Guest {
     fn wait_first_boot(&self) -> Result<()> {
         let patience = self.boot_timeout / 2;
         match self.control()?.wait_boot(None, patience) {
-            Err(Error::Timeout { .. }) if self.is_running() => {
+            Err(Error::Timeout { .. }) if self.is_running() && !self.is_uml() => {
                 eprintln!(
                     "guest {} is silent {patience:?} after its start and is reset",
                     self.name()

@@ -29,8 +29,12 @@ pub struct Image {
     pub kernel: PathBuf,
     /// What `uname -r` prints in the guest.
     pub kernel_release: String,
-    /// The kernel's build tree, for building modules.
-    pub kernel_build: PathBuf,
+    /// The kernel's build tree, for building modules; a kernel of the distribution has none.
+    #[serde(default)]
+    pub kernel_build: Option<PathBuf>,
+    /// What the kernel starts from if it cannot reach the root file system by itself.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
     /// File system image with the kernel's modules.
     pub modules: PathBuf,
     /// Root file system image.
@@ -50,9 +54,18 @@ impl Image {
         Self::from_json(&locate("GUEST_IMAGE_DEBUG", "image-debug.json"))
     }
 
+    /// The image with a kernel of Debian as it is: `.cache/image-stock-SERIES.json`. `images/build stock` has the list of series.
+    pub fn load_stock(series: &str) -> Result<Self> {
+        let path = cache_dir().join(format!("image-stock-{series}.json"));
+        Self::described(&path, "build it with `images/build stock`")
+    }
+
     /// The image that a file describes; paths in it are relative to its directory.
     pub fn from_json(path: &Path) -> Result<Self> {
-        let hint = "build it with `images/build`";
+        Self::described(path, "build it with `images/build`")
+    }
+
+    fn described(path: &Path, hint: &str) -> Result<Self> {
         let path = existing("the guest image's description", path.to_owned(), hint)?;
         let text = fs::read(&path).doing(|| format!("read {}", path.display()))?;
         let mut image: Self = serde_json::from_slice(&text).map_err(|error| Error::Malformed {
@@ -60,13 +73,15 @@ impl Image {
             reason: error.to_string(),
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        image.kernel_build = base.join(&image.kernel_build);
-        for (what, file) in [
+        image.kernel_build = image.kernel_build.map(|build| base.join(build));
+        let files = [
             ("QEMU", &mut image.qemu),
             ("the guest kernel", &mut image.kernel),
             ("the image with the kernel's modules", &mut image.modules),
             ("the root file system", &mut image.rootfs),
-        ] {
+        ];
+        let initrd = image.initrd.as_mut().map(|initrd| ("the initial file system", initrd));
+        for (what, file) in files.into_iter().chain(initrd) {
             *file = existing(what, base.join(&*file), hint)?;
         }
         Ok(image)
@@ -104,6 +119,7 @@ mod tests {
         let image = Image::from_json(&json).unwrap();
         assert_eq!(image.kernel, dir.join("k/bzImage"));
         assert_eq!(image.accel, Accel::Tcg);
+        assert_eq!((image.kernel_build, image.initrd), (Some(dir.join("k")), None));
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -16,6 +16,7 @@ use std::{io, process, thread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::deadline::Deadline;
 use crate::error::{Doing, Error, Result};
@@ -150,6 +151,13 @@ impl Process {
             kill_process(self.pid, signal).doing(|| format!("signal {}", self.name))?;
         }
         Ok(())
+    }
+
+    /// Ties it to a processor of the host, counted round and round.
+    pub(crate) fn pin(&self, processor: usize) -> Result<()> {
+        let mut set = CpuSet::new();
+        set.set(processor % thread::available_parallelism().map_or(1, usize::from));
+        sched_setaffinity(Some(self.pid), &set).doing(|| format!("tie {} to a processor", self.name))
     }
 
     /// Kills it and waits until it is gone.

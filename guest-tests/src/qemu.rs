@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::control::Control;
 use crate::error::{Doing, Result};
 use crate::image::{Accel, Image};
+use crate::machine::{Vm, console, qemu_log};
 use crate::process::{Process, number};
 use crate::qmp::Qmp;
 
@@ -36,28 +37,7 @@ pub(crate) struct Machine {
     pub(crate) sockets: PathBuf,
 }
 
-/// A machine that runs.
-#[derive(Debug)]
-pub(crate) struct Vm {
-    /// The conversation with its agent. Before the process, so that it ends first.
-    pub(crate) control: Arc<Control>,
-    /// QEMU's monitor.
-    pub(crate) qmp: Arc<Qmp>,
-    /// QEMU.
-    pub(crate) process: Arc<Process>,
-}
-
 impl Machine {
-    /// Where the guest's console is logged.
-    pub(crate) fn console(&self) -> PathBuf {
-        self.logs.join(format!("console-{}.log", self.name))
-    }
-
-    /// Where QEMU's messages are logged.
-    pub(crate) fn qemu_log(&self) -> PathBuf {
-        self.logs.join(format!("qemu-{}.log", self.name))
-    }
-
     /// Starts QEMU and connects to it.
     pub(crate) fn start(&self) -> Result<Vm> {
         // QEMU inherits listening sockets: whoever connects need not wait for it to create them.
@@ -68,7 +48,7 @@ impl Machine {
         let process = Process::spawn(
             &format!("QEMU of guest {}", self.name),
             command,
-            &self.qemu_log(),
+            &qemu_log(&self.logs, &self.name),
             vec![control_fd, qmp_fd],
         )?;
         let qmp_trace = self.logs.join(format!("qmp-{}.log", self.name));
@@ -79,8 +59,9 @@ impl Machine {
         match started {
             Ok((qmp, control)) => Ok(Vm {
                 control: Arc::new(control),
-                qmp: Arc::new(qmp),
+                qmp: Some(Arc::new(qmp)),
                 process: Arc::new(process),
+                _port: None,
             }),
             Err(error) => {
                 // If QEMU has ended, its own words say more than a closed monitor.
@@ -140,12 +121,14 @@ impl Machine {
         );
 
         args.option("-kernel", self.image.kernel.display().to_string());
+        if let Some(initrd) = &self.image.initrd {
+            args.option("-initrd", initrd.display().to_string());
+        }
         args.option("-append", self.kernel_command_line());
         for (id, image) in [("root", &self.image.rootfs), ("modules", &self.image.modules)] {
-            args.option(
-                "-drive",
-                format!("if=none,id={id},format=raw,readonly=on,file={}", escape(image)),
-            );
+            // Nobody writes them; but User Mode Linux locks what it reads in a way that QEMU takes for a writer's.
+            let how = "if=none,format=raw,readonly=on,file.locking=off";
+            args.option("-drive", format!("{how},id={id},file={}", escape(image)));
             args.option("-device", format!("virtio-blk-pci,drive={id}"));
         }
         args.option(
@@ -159,7 +142,7 @@ impl Machine {
 
         args.option(
             "-chardev",
-            format!("file,id=console,append=on,path={}", escape(&self.console())),
+            format!("file,id=console,append=on,path={}", escape(&console(&self.logs, &self.name))),
         );
         args.option("-serial", "chardev:console");
         args.option("-chardev", format!("socket,id=qmp,server=on,wait=off,fd={qmp_fd}"));

@@ -27,6 +27,7 @@ kernel_source_dir() {
 kernel_fragment() {
   local files=("$IMAGES_DIR/kernel/config.fragment")
   [[ $1 == debug ]] && files+=("$IMAGES_DIR/kernel/debug.fragment")
+  [[ $1 == uml ]] && files=("$IMAGES_DIR/uml/config.fragment")
   awk -F= '/^CONFIG_/ { if (!($1 in v)) n[++c] = $1; v[$1] = substr($0, length($1) + 2) }
     END { for (i = 1; i <= c; i++) print n[i] "=" v[n[i]] }' "${files[@]}"
 }
@@ -97,7 +98,7 @@ kernel_check() {
       if (got != want) printf "%s%s=%s (is %s)", sep, $1, want, got; sep = ", " }')
   [[ -z $lost ]] ||
     die "the kernel configuration lost: ${lost#, }" \
-      "see the symbol's \"depends on\" in the kernel's Kconfig files and add what it needs to images/kernel/config.fragment"
+      "see the symbol's \"depends on\" in the kernel's Kconfig files and add what it needs to the fragment below images/"
 }
 
 kernel_make() {

@@ -18,6 +18,11 @@ prepare_image() {
   "$REPO/images/build" "$@" || exit 1
 }
 
+# prepare_stock: Debian's own kernels, which the tests of the NIC boot as well.
+prepare_stock() {
+  "$REPO/images/build" stock || exit 1
+}
+
 # prepare_driver IMAGE-DESCRIPTION: the guest driver for that kernel, where the harness looks for it.
 prepare_driver() {
   local cache release build

@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::ops::RangeInclusive;
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser};
+use vhost_daemon::{CommonArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
+use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
 use vhost_ism::guest::DOORBELL_TAIL;
 
@@ -24,9 +25,8 @@ const MAX_MAPS: u32 = 128;
 #[derive(Parser, Debug)]
 #[command(version, about, group(ArgGroup::new("sockets").args(["socket_path", "socket_dir", "fd", "print_capabilities"]).required(true).multiple(true)))]
 pub struct Args {
-    /// Listen for a guest's VMM on this socket; once per guest.
-    #[arg(long, value_name = "PATH")]
-    pub socket_path: Vec<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
 
     /// Listen on guest0.sock, guest1.sock, ... in this directory.
     #[arg(long, value_name = "DIR", requires = "guests")]
@@ -35,14 +35,6 @@ pub struct Args {
     /// How many sockets --socket-dir gets.
     #[arg(long, value_name = "N", requires = "socket_dir")]
     pub guests: Option<u32>,
-
-    /// Listen for a guest's VMM on this inherited listening socket; once per guest.
-    #[arg(long, value_name = "FD")]
-    pub fd: Vec<RawFd>,
-
-    /// Write the counters as JSON to whoever connects to this socket.
-    #[arg(long, value_name = "PATH")]
-    pub stats_socket: Option<PathBuf>,
 
     /// SMC fabric id, 0xff00 to 0xfffe; guests reach each other only over equal ones.
     #[arg(long, value_name = "ID", default_value = "0xff00", value_parser = parse_chid)]
@@ -64,12 +56,22 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_maps: u32,
 
-    /// Print what this back-end can do as JSON (vhost-user back-end conventions) and exit.
-    #[arg(long, exclusive = true)]
-    pub print_capabilities: bool,
+    /// Use guest memory that is not sealed against shrinking (memory-backend-file, or memfd with seal=off): a VMM that
+    /// makes it shorter kills the daemon.
+    #[arg(long)]
+    pub trust_unsealed_memory: bool,
 }
 
 impl Args {
+    /// What to do with memory that its VMM could take away.
+    pub fn unsealed_memory(&self) -> UnsealedRam {
+        if self.trust_unsealed_memory {
+            UnsealedRam::Trust
+        } else {
+            UnsealedRam::Ignore
+        }
+    }
+
     /// The fabric's limits, if they fit together.
     pub fn limits(&self) -> Result<Limits> {
         if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > MAX_REGION
@@ -105,40 +107,20 @@ fn parse_chid(text: &str) -> Result<u16, String> {
     })
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'K' | 'k')) => (&text[..at], 10),
-        Some((at, 'M' | 'm')) => (&text[..at], 20),
-        Some((at, 'G' | 'g')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "a size is a number of bytes, or of K, M or G".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// The manual page is the command line's own description and what it cannot know. Regenerate it with
     /// `UPDATE_MAN=1 cargo test -p vhost-ism man_page`.
     #[test]
     fn the_man_page_is_up_to_date() {
-        let man = clap_mangen::Man::new(<Args as clap::CommandFactory>::command()).date("2026-11");
-        let mut page = Vec::new();
-        man.render(&mut page).unwrap();
-        page.extend_from_slice(include_bytes!("../man/vhost-ism.1.in"));
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-ism.1");
-        if std::env::var_os("UPDATE_MAN").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let current = std::fs::read(path).unwrap_or_default();
-        assert!(
-            current == page,
-            "man/vhost-ism.1 is stale; regenerate it with UPDATE_MAN=1"
+        vhost_daemon::manual::assert_up_to_date(
+            <Args as clap::CommandFactory>::command(),
+            include_bytes!("../man/vhost-ism.1.in"),
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-ism.1")),
         );
     }
 
@@ -147,11 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_ids() {
-        assert_eq!(parse_size("16K"), Ok(16 << 10));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert!(parse_size("999999999999G").is_err());
-        assert!(parse_size("").is_err());
+    fn fabric_ids() {
         assert_eq!(parse_chid("0xFF01"), Ok(0xff01));
         assert!(parse_chid("0xFFFF").is_err(), "that is the loopback device's");
         assert!(parse_chid("7").is_err());

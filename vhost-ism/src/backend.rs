@@ -7,13 +7,16 @@
 //! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
 
 mod mapper;
+mod ram;
 mod virtqueue;
 mod vring;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use log::{debug, warn};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
@@ -22,20 +25,22 @@ use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, Vrin
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::QueueT;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 use zerocopy::IntoBytes;
 
 use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS, Status};
 use crate::control;
-use crate::guest::{Guest, Session};
+use crate::guest::{Guest, Session, Start};
 use crate::stats::Finding;
 use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
-use virtqueue::{EventQueue, Memory};
+use virtqueue::{EventQueue, LateAnswer, Memory};
 use vring::Vring;
+
+pub use ram::UnsealedRam;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
@@ -44,11 +49,29 @@ const CONTROL_THREAD: usize = 0;
 /// Worker that serves doorbells.
 const DOORBELL_THREAD: usize = 1;
 
+/// How long a connection that cannot be taken or served, for want of descriptors or threads, is left waiting.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a session needs of the VMM and gets.
+type Mapper = Arc<dyn RegionMapper>;
+
 /// One connection of a guest's VMM.
 pub struct IsmBackend {
     guest: Arc<Guest>,
+    unsealed: UnsealedRam,
+    /// What vhost-user-backend translates the addresses of rings with.
+    described: Memory,
+    /// What may be accessed. Never holds more than that, not even for a moment.
     memory: Memory,
     channel: Mutex<Option<Backend>>,
+    /// Made when the device is first started; `None` when the VMM cannot map.
+    mapper: OnceLock<Option<Mapper>>,
+    /// The VMM has asked for the shared memory regions.
+    knows_regions: AtomicBool,
+    /// The device is stopped, and has not begun to be started again.
+    stopped: AtomicBool,
+    /// An answer that the stopped control queue could not take, and whose it is.
+    late: Mutex<Option<(Arc<Session>, LateAnswer)>>,
     /// The VMM is gone, whatever its queues look like.
     closed: AtomicBool,
     /// What the workers wait on for their end: vhost-user-backend 0.24 takes these descriptors and never closes them.
@@ -70,14 +93,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl IsmBackend {
-    fn new(guest: Arc<Guest>, memory: Memory) -> Self {
+    fn new(guest: Arc<Guest>, described: Memory, unsealed: UnsealedRam) -> Self {
         Self {
             guest,
-            memory,
+            unsealed,
+            described,
+            memory: Memory::new(GuestMemoryMmap::new()),
             channel: Mutex::default(),
+            mapper: OnceLock::new(),
+            knows_regions: AtomicBool::new(false),
+            stopped: AtomicBool::new(true),
+            late: Mutex::default(),
             closed: AtomicBool::new(false),
             exits: Mutex::default(),
         }
+    }
+
+    fn set_memory(&self, usable: GuestMemoryMmap) {
+        ram::replace(&self.described, usable.clone());
+        ram::replace(&self.memory, usable);
+    }
+
+    /// The means to map, if the VMM has all they need. Says once what is missing.
+    fn mapper(&self) -> Option<Mapper> {
+        let made = self.mapper.get_or_init(|| {
+            self.make_mapper()
+                .inspect_err(|error| {
+                    warn!(
+                        "{}: the VMM cannot map memory safely, so every request is refused: {error}",
+                        self.guest.stats().guest()
+                    );
+                })
+                .ok()
+        });
+        made.clone()
+    }
+
+    fn make_mapper(&self) -> io::Result<Mapper> {
+        let channel = lock(&self.channel).clone();
+        let channel = channel.ok_or_else(|| io::Error::other("it gave no back-end channel (BACKEND_REQ)"))?;
+        if !self.knows_regions.load(Ordering::Acquire) {
+            return Err(io::Error::other("it did not ask for the region (SHMEM)"));
+        }
+        Ok(Arc::new(ChannelMapper::new(channel)?))
     }
 
     /// The session, begun if the driver has just come up. Called on the control worker only.
@@ -85,24 +143,33 @@ impl IsmBackend {
         if let Some(session) = self.guest.session() {
             return Some(session);
         }
-        let channel = lock(&self.channel).clone();
-        let Some(channel) = channel else {
-            warn!(
-                "{}: the VMM gave no back-end channel, so nothing can be mapped",
-                self.guest.stats().guest()
-            );
-            return None;
-        };
-        let mapper: Arc<dyn RegionMapper> = Arc::new(ChannelMapper::new(channel));
-        let events = &vrings[EVENT_QUEUE as usize];
-        let ring = Box::new(EventQueue::new(
-            events.clone(),
-            self.memory.clone(),
-            self.guest.stats().clone(),
-        ));
-        let control = &vrings[CONTROL_QUEUE as usize];
+        let (control, events) = (&vrings[CONTROL_QUEUE as usize], &vrings[EVENT_QUEUE as usize]);
         let still_up = || !self.closed.load(Ordering::Acquire) && control.get_ref().get_queue().ready();
-        self.guest.start(still_up, ring, mapper)
+        if !still_up() {
+            return None;
+        }
+        let mapper = self.mapper()?;
+        let ring = EventQueue::new(events.clone(), self.memory.clone(), self.guest.stats().clone());
+        let how = if [control, events].iter().all(|vring| vring.queue_next_avail() == 0) {
+            Start::Anew
+        } else {
+            Start::Onward
+        };
+        let session = self.guest.start(still_up, how, Box::new(ring), mapper)?;
+        // What was rung while the device was stopped.
+        session.serve_doorbells();
+        Some(session)
+    }
+
+    /// Answers what a session asked before the machine was paused.
+    fn answer_late(&self, session: Option<&Arc<Session>>, vring: &Vring) {
+        let mut late = lock(&self.late);
+        if let (Some((asker, answer)), Some(session)) = (late.take(), session)
+            && Arc::ptr_eq(&asker, session)
+        {
+            let rest = virtqueue::answer_late(vring, &self.memory, self.guest.stats(), answer);
+            *late = rest.map(|answer| (asker, answer));
+        }
     }
 
     fn serve_control(&self, vrings: &[Vring]) {
@@ -110,6 +177,7 @@ impl IsmBackend {
         let stats = self.guest.stats();
         loop {
             let session = self.session(vrings);
+            self.answer_late(session.as_ref(), vring);
             // The driver may reset the device while its request waits for the VMM, and start it again.
             let current = || session.as_ref().is_none_or(|session| session.is_alive());
             while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {
@@ -121,11 +189,13 @@ impl IsmBackend {
                     Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
                     None => vec![Status::Err as u8],
                 };
-                virtqueue::answer_request(vring, &self.memory, request, &answer, current);
+                let rest = virtqueue::answer_request(vring, &self.memory, request, answer, current);
+                if let (Some(answer), Some(session)) = (rest, &session) {
+                    *lock(&self.late) = Some((session.clone(), answer));
+                }
             }
             // Ask for the next kick, and look again for what came before it was asked for.
-            let mut state = vring.get_mut();
-            if !state.get_queue().ready() || current() && !state.enable_notification().unwrap_or(false) {
+            if !vring.get_ref().get_queue().ready() || current() && !virtqueue::await_chains(vring, &self.memory) {
                 return;
             }
         }
@@ -169,6 +239,10 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        if self.stopped.load(Ordering::Acquire) {
+            // Nobody reads it while the machine is paused.
+            self.guest.stop_if_paused();
+        }
         let config = self.guest.config();
         let bytes = config.as_bytes();
         (0..size as usize)
@@ -182,8 +256,14 @@ impl VhostUserBackend for IsmBackend {
             .collect()
     }
 
+    /// The first thing that is done to start the device.
+    fn acked_features(&self, _features: u64) {
+        self.stopped.store(false, Ordering::Release);
+    }
+
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
-        // `memory` is a handle to the same table.
+        let usable = ram::usable(&self.described.memory(), self.unsealed, self.guest.stats());
+        self.set_memory(usable);
         Ok(())
     }
 
@@ -203,9 +283,15 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn stop_vring(&self, index: u32) -> io::Result<()> {
-        // The first queue to stop; the device is never asked to stop some and run others.
+        // The device is never asked to stop some queues and run others.
         if index == u32::from(CONTROL_QUEUE) {
-            self.guest.stop();
+            self.stopped.store(true, Ordering::Release);
+            self.guest.pause();
+        }
+        if index + 1 == NUM_QUEUES as u32 {
+            // Whoever starts the device describes its memory again.
+            self.set_memory(GuestMemoryMmap::new());
+            self.guest.watch_pause();
         }
         Ok(())
     }
@@ -234,6 +320,7 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        self.knows_regions.store(true, Ordering::Release);
         let mut sizes = [0; SHMID_REGIONS as usize + 1];
         sizes[SHMID_REGIONS as usize] = self.guest.region_size();
         Ok(VhostUserShMemConfig::new(1, &sizes))
@@ -244,28 +331,50 @@ impl VhostUserBackend for IsmBackend {
 pub fn serve(
     guest: &Arc<Guest>,
     listener: &mut Listener,
+    unsealed: UnsealedRam,
     mut connected: impl FnMut(Option<ShutdownHandle>),
-) -> Result<(), vhost_user_backend::Error> {
+) -> ! {
+    let mut failing = false;
     loop {
-        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let backend = Arc::new(IsmBackend::new(guest.clone(), memory.clone()));
-        let name = guest.stats().guest().to_owned();
-        let mut daemon = VhostUserDaemon::new(name, backend.clone(), memory)?;
-        let result = daemon.start(listener).map(|()| {
-            connected(daemon.shutdown_handle());
-            daemon.wait()
-        });
-        connected(None);
-        // The VMM may have died without a word. A worker must not take what it left in its queues for a new session.
-        backend.closed.store(true, Ordering::Release);
-        guest.stop();
-        for handler in daemon.get_epoll_handlers() {
-            handler.send_exit_event();
-        }
-        match result {
-            Ok(Ok(())) => debug!("{}: the VMM disconnected", guest.stats().guest()),
-            Ok(Err(error)) => debug!("{}: the VMM's connection ended: {error}", guest.stats().guest()),
-            Err(error) => return Err(error),
+        match serve_one(guest, listener, unsealed, &mut connected) {
+            Ok(()) => failing = false,
+            // Descriptors or threads have run out. The guests that are served have them, and the VMM waits.
+            Err(error) => {
+                if !failing {
+                    warn!("{}: no VMM can be served for now: {error}", guest.stats().guest());
+                }
+                failing = true;
+                thread::sleep(ACCEPT_PAUSE);
+            }
         }
     }
+}
+
+/// Serves the next VMM that connects, until it is gone.
+fn serve_one(
+    guest: &Arc<Guest>,
+    listener: &mut Listener,
+    unsealed: UnsealedRam,
+    connected: &mut impl FnMut(Option<ShutdownHandle>),
+) -> Result<(), vhost_user_backend::Error> {
+    let described = Memory::new(GuestMemoryMmap::new());
+    let backend = Arc::new(IsmBackend::new(guest.clone(), described.clone(), unsealed));
+    let name = guest.stats().guest().to_owned();
+    let mut daemon = VhostUserDaemon::new(name, backend.clone(), described)?;
+    let result = daemon.start(listener).map(|()| {
+        connected(daemon.shutdown_handle());
+        daemon.wait()
+    });
+    connected(None);
+    // The VMM may have died without a word. A worker must not take what it left in its queues for a new session.
+    backend.closed.store(true, Ordering::Release);
+    guest.stop();
+    for handler in daemon.get_epoll_handlers() {
+        handler.send_exit_event();
+    }
+    match result? {
+        Ok(()) => debug!("{}: the VMM disconnected", guest.stats().guest()),
+        Err(error) => debug!("{}: the VMM's connection ended: {error}", guest.stats().guest()),
+    }
+    Ok(())
 }

@@ -4,17 +4,20 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES};
-use crate::slab::sealed_memfd;
+use crate::slab::{seal_against_writing, sized_memfd};
 
-/// A mapped doorbell area.
+/// A doorbell area.
 #[derive(Debug)]
 pub struct DoorbellArea {
-    memory: MmapRegion,
+    /// This process' view; none while the device is stopped.
+    view: RwLock<Option<MmapRegion>>,
     file: File,
+    len: u64,
     chunks: u32,
 }
 
@@ -27,14 +30,14 @@ impl DoorbellArea {
     /// A silent area for a window of this size.
     pub fn new(window_size: u64) -> io::Result<Self> {
         let len = Self::len_for(window_size);
-        let file = File::from(sealed_memfd("vhost-ism-doorbell", len)?);
-        let memory = MmapRegion::from_file(FileOffset::new(file.try_clone()?, 0), len as usize)
-            .map_err(|error| io::Error::other(format!("cannot map the doorbell area: {error}")))?;
-        Ok(Self {
-            memory,
-            file,
+        let area = Self {
+            view: RwLock::new(None),
+            file: File::from(sized_memfd("vhost-ism-doorbell", len)?),
+            len,
             chunks: (window_size / CHUNK_SIZE) as u32,
-        })
+        };
+        area.resume()?;
+        Ok(area)
     }
 
     /// The memfd to map into the guest.
@@ -44,7 +47,7 @@ impl DoorbellArea {
 
     /// Length in bytes.
     pub fn len(&self) -> u64 {
-        self.memory.size() as u64
+        self.len
     }
 
     /// Never: an area has at least its awake page.
@@ -52,14 +55,42 @@ impl DoorbellArea {
         false
     }
 
-    fn bytes(&self) -> VolatileSlice<'_> {
-        self.memory.as_volatile_slice()
+    /// The device is stopped: from now on nothing is looked at, and rings stay where they are.
+    pub fn pause(&self) {
+        *self.view_mut() = None;
+    }
+
+    /// The device runs. The guest is to kick.
+    pub fn resume(&self) -> io::Result<()> {
+        let view = MmapRegion::from_file(FileOffset::new(self.file.try_clone()?, 0), self.len as usize)
+            .map_err(|error| io::Error::other(format!("cannot map the doorbell area: {error}")))?;
+        *self.view_mut() = Some(view);
+        self.set_awake(false);
+        Ok(())
+    }
+
+    /// Whether the device is stopped and no VMM has the area mapped. If so it is of no use any more.
+    ///
+    /// A memfd can be sealed against writing only while nobody has mapped it for writing.
+    pub fn is_abandoned(&self) -> bool {
+        let view = self.view_mut();
+        view.is_none() && seal_against_writing(&self.file)
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, Option<MmapRegion>> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view_mut(&self) -> RwLockWriteGuard<'_, Option<MmapRegion>> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the guest whether it can spare the kick. The fence pairs with the guest's, between its doorbell byte and
     /// its read of this word: one of the two sees the other.
     pub fn set_awake(&self, awake: bool) {
-        if let Ok(word) = self.bytes().get_atomic_ref::<AtomicU32>(DOORBELL_AWAKE as usize) {
+        if let Some(view) = &*self.view()
+            && let Ok(word) = bytes(view).get_atomic_ref::<AtomicU32>(DOORBELL_AWAKE as usize)
+        {
             word.store(u32::from(awake).to_le(), Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
@@ -68,16 +99,21 @@ impl DoorbellArea {
     /// Whether a chunk's byte is set, which is cleared.
     pub fn take(&self, chunk: u32) -> bool {
         let at = DOORBELL_BYTES as usize + chunk as usize;
-        self.bytes()
-            .get_atomic_ref::<AtomicU8>(at)
-            .is_ok_and(|bell| bell.swap(0, Ordering::SeqCst) != 0)
+        self.view().as_ref().is_some_and(|view| {
+            bytes(view)
+                .get_atomic_ref::<AtomicU8>(at)
+                .is_ok_and(|bell| bell.swap(0, Ordering::SeqCst) != 0)
+        })
     }
 
     /// Collects the chunks below `limit` whose byte is set, and clears them. What the guest wrote before it rang is
     /// visible afterwards.
     pub fn collect(&self, limit: u32, rung: &mut Vec<u32>) {
         rung.clear();
-        let slice = self.bytes();
+        let view = self.view();
+        let Some(slice) = view.as_ref().map(bytes) else {
+            return;
+        };
         let limit = limit.min(self.chunks);
         for word in (0..limit.next_multiple_of(8)).step_by(8) {
             let at = DOORBELL_BYTES as usize + word as usize;
@@ -101,18 +137,32 @@ impl DoorbellArea {
     }
 }
 
+fn bytes(view: &MmapRegion) -> VolatileSlice<'_> {
+    view.as_volatile_slice()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use vm_memory::Bytes;
 
+    /// The area as the guest has it.
+    fn guest(area: &DoorbellArea) -> MmapRegion {
+        MmapRegion::from_file(FileOffset::new(area.file.try_clone().unwrap(), 0), area.len as usize).unwrap()
+    }
+
+    fn ring(guest: &MmapRegion, chunk: usize) {
+        bytes(guest).write_obj(1u8, DOORBELL_BYTES as usize + chunk).unwrap();
+    }
+
     #[test]
     fn collects_each_ring_once() {
         let area = DoorbellArea::new(64 << 20).unwrap();
         assert_eq!(area.len(), 8192);
+        let guest = guest(&area);
         let mut rung = Vec::new();
         for chunk in [0, 7, 8, 4095] {
-            area.bytes().write_obj(1u8, DOORBELL_BYTES as usize + chunk).unwrap();
+            ring(&guest, chunk);
         }
         area.collect(u32::MAX, &mut rung);
         assert_eq!(rung, [0, 7, 8, 4095]);
@@ -124,7 +174,7 @@ mod tests {
     fn looks_no_further_than_asked() {
         let area = DoorbellArea::new(64 << 20).unwrap();
         let mut rung = Vec::new();
-        area.bytes().write_obj(1u8, DOORBELL_BYTES as usize + 100).unwrap();
+        ring(&guest(&area), 100);
         area.collect(64, &mut rung);
         assert!(rung.is_empty());
         area.collect(101, &mut rung);
@@ -134,9 +184,42 @@ mod tests {
     #[test]
     fn tells_whether_it_is_awake() {
         let area = DoorbellArea::new(64 << 20).unwrap();
+        let guest = guest(&area);
         area.set_awake(true);
-        assert_eq!(area.bytes().read_obj::<u32>(0).unwrap(), 1);
+        assert_eq!(bytes(&guest).read_obj::<u32>(0).unwrap(), 1);
         area.set_awake(false);
-        assert_eq!(area.bytes().read_obj::<u32>(0).unwrap(), 0);
+        assert_eq!(bytes(&guest).read_obj::<u32>(0).unwrap(), 0);
+    }
+
+    #[test]
+    fn rings_wait_while_the_device_is_stopped() {
+        let area = DoorbellArea::new(64 << 20).unwrap();
+        let guest = guest(&area);
+        area.set_awake(true);
+        area.pause();
+        ring(&guest, 9);
+        let mut rung = Vec::new();
+        area.collect(u32::MAX, &mut rung);
+        assert!(rung.is_empty());
+        assert!(!area.take(9));
+        area.resume().unwrap();
+        assert_eq!(bytes(&guest).read_obj::<u32>(0).unwrap(), 0, "or nobody would kick");
+        area.collect(u32::MAX, &mut rung);
+        assert_eq!(rung, [9]);
+    }
+
+    #[test]
+    fn it_is_abandoned_when_the_last_vmm_has_unmapped_it() {
+        let area = DoorbellArea::new(64 << 20).unwrap();
+        let guest = guest(&area);
+        assert!(!area.is_abandoned(), "it runs");
+        area.pause();
+        assert!(!area.is_abandoned(), "it is mapped");
+        area.resume().unwrap();
+        drop(guest);
+        assert!(!area.is_abandoned(), "it runs");
+        area.pause();
+        assert!(area.is_abandoned());
+        assert!(area.resume().is_err());
     }
 }

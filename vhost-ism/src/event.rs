@@ -23,10 +23,8 @@ pub const MAX_DEPARTURES: usize = 1024;
 
 /// The buffers a driver posts for events.
 pub trait EventRing: Send {
-    /// Capacity of the next posted buffer, which stays at hand for [`EventRing::send`].
-    fn peek(&mut self) -> Option<usize>;
-    /// Returns the buffer at hand with an event in it.
-    fn send(&mut self, event: &[u8]);
+    /// Returns the next posted buffer with what `event` makes of its capacity, if one is posted.
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool;
     /// Tells the driver about what was sent. Returns whether that took an interrupt.
     fn signal(&mut self) -> bool;
     /// Asks to be kicked for the next buffer. Returns true when one has come meanwhile.
@@ -79,6 +77,11 @@ impl EventSink {
         self.deliver(&mut pending);
     }
 
+    /// The device is stopped: the ring is let go of, and what comes waits.
+    pub fn park(&self) {
+        self.pending().ring = None;
+    }
+
     /// The session is over: the ring is let go of, and what waits is dropped.
     pub fn close(&self) {
         *self.pending() = Pending::default();
@@ -124,15 +127,19 @@ impl EventSink {
         let Some(mut ring) = pending.ring.take() else { return };
         let (mut sent, mut short) = (0, 0);
         while pending.waits() && short < MAX_SHORT {
-            let Some(capacity) = ring.peek() else {
+            let mut fits = true;
+            let taken = ring.send(&mut |capacity| {
+                let event = pending.next_event(capacity);
+                fits = !event.is_empty();
+                event
+            });
+            if !taken {
                 if ring.await_buffers() { continue } else { break }
-            };
-            let event = pending.next_event(capacity);
-            if event.is_empty() {
+            }
+            if !fits {
                 self.stats.find(Finding::ShortEventBuffer);
                 short += 1;
             }
-            ring.send(&event);
             sent += 1;
         }
         if sent > 0 {

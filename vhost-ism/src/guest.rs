@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use rand::RngCore;
@@ -17,6 +19,12 @@ use crate::window::{RegionMapper, Window};
 /// Bytes at the end of the shared memory region that belong to the doorbell area. As large as Linux' memory subsection,
 /// so that what lies before it can be device memory with struct pages.
 pub const DOORBELL_TAIL: u64 = 2 << 20;
+
+/// How long a VMM may well take to reset a device that it has stopped.
+const RESET_TAKES: Duration = Duration::from_secs(2);
+/// Between looks whether a stopped device has been reset: in that time, and later.
+const LOOK_OFTEN: Duration = Duration::from_millis(10);
+const LOOK_SELDOM: Duration = Duration::from_millis(250);
 
 /// A guest's place in the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
 #[derive(Debug)]
@@ -34,7 +42,7 @@ struct State {
     session: Option<Arc<Session>>,
 }
 
-/// One life of a guest's driver, from its first request to its reset.
+/// One life of a guest's driver, from its first request to its reset; pauses of the machine are part of it.
 pub struct Session {
     gid: Gid,
     fabric: Arc<Fabric>,
@@ -45,6 +53,19 @@ pub struct Session {
     window: Mutex<Window>,
     mapper: Arc<dyn RegionMapper>,
     alive: AtomicBool,
+    /// The device is stopped; changed under the guest's lock.
+    paused: AtomicBool,
+    /// The driver has asked for something, so it may have told others its GID.
+    asked: AtomicBool,
+}
+
+/// How the device was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With rings from their beginning, as after a reset.
+    Anew,
+    /// With rings where they were when it was stopped.
+    Onward,
 }
 
 /// Which DMB a doorbell byte belongs to.
@@ -121,25 +142,36 @@ impl Guest {
         }
     }
 
-    /// The running session.
+    /// The session, while the device runs.
     pub fn session(&self) -> Option<Arc<Session>> {
-        lock(&self.state).session.clone()
+        lock(&self.state).session.clone().filter(|session| !session.is_paused())
     }
 
-    /// The driver is up: begins a session unless one runs. `still_up` is asked under the lock that [`Guest::stop`]
-    /// takes, so that a late start cannot outlive the stop it raced with.
+    /// The device has been started: begins a session unless one runs, or goes on with the one that was paused. `still_up`
+    /// is asked under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start cannot outlive the stop
+    /// it raced with.
     pub fn start(
         &self,
         still_up: impl FnOnce() -> bool,
+        how: Start,
         ring: Box<dyn EventRing>,
         mapper: Arc<dyn RegionMapper>,
     ) -> Option<Arc<Session>> {
         let mut state = lock(&self.state);
-        if let Some(session) = &state.session {
+        if let Some(session) = state.session.as_ref().filter(|session| !session.is_paused()) {
             return Some(session.clone());
         }
         if !still_up() {
             return None;
+        }
+        if let Some(session) = state.session.clone() {
+            // The rings of a driver that has asked for nothing yet are at their beginning, too.
+            let goes_on = how == Start::Onward || !session.asked.load(Ordering::Relaxed);
+            if goes_on && session.resume() {
+                session.sink.open(ring);
+                return Some(session);
+            }
+            self.end(&mut state);
         }
         let area = match DoorbellArea::new(self.fabric.limits().window_size) {
             Ok(area) => area,
@@ -164,6 +196,8 @@ impl Guest {
             window: Mutex::default(),
             mapper,
             alive: AtomicBool::new(true),
+            paused: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
         });
         state.session = Some(session.clone());
         self.stats.sessions.add(1);
@@ -171,19 +205,72 @@ impl Guest {
         Some(session)
     }
 
-    /// The driver reset the device or the VMM is gone: ends the session, tells its peers, and takes a new identity.
-    pub fn stop(&self) {
-        let Some(session) = ({
-            let mut state = lock(&self.state);
-            let session = state.session.take();
-            if session.is_some() {
-                state.gid = self.fabric.new_gid();
-                state.devid = rand::rng().next_u64();
-            }
-            session
-        }) else {
+    /// The device has been stopped. That is a reset by the driver or the machine, or the machine is paused: the VMM does not
+    /// say. Until it is known the session keeps all it has, and what comes for it waits.
+    pub fn pause(&self) {
+        let state = lock(&self.state);
+        if let Some(session) = &state.session {
+            session.paused.store(true, Ordering::Release);
+            session.sink.park();
+            session.area.pause();
+        }
+    }
+
+    /// Looks for the signs of a reset as long as the device is stopped. To be called when this process holds none of the
+    /// guest's memory any more.
+    ///
+    /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when
+    /// nobody has mapped its doorbell area.
+    pub fn watch_pause(self: &Arc<Self>) {
+        let session = lock(&self.state).session.clone();
+        let Some(session) = session.filter(|session| session.asked.load(Ordering::Relaxed)) else {
             return;
         };
+        let guest = self.clone();
+        let watch = move || {
+            let start = Instant::now();
+            while session.is_alive() && session.is_paused() {
+                if session.area.is_abandoned() {
+                    let mut state = lock(&guest.state);
+                    if state
+                        .session
+                        .as_ref()
+                        .is_some_and(|current| Arc::ptr_eq(current, &session))
+                    {
+                        guest.end(&mut state);
+                    }
+                } else if start.elapsed() < RESET_TAKES {
+                    thread::sleep(LOOK_OFTEN);
+                } else {
+                    thread::sleep(LOOK_SELDOM);
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
+            // No worse than what a VMM that pauses its machine would otherwise get.
+            warn!("{}: a stop counts as a reset: {error}", self.stats.guest());
+            self.stop();
+        }
+    }
+
+    /// The driver probes the device: what was paused has been reset.
+    pub fn stop_if_paused(&self) {
+        let mut state = lock(&self.state);
+        if state.session.as_ref().is_some_and(|session| session.is_paused()) {
+            self.end(&mut state);
+        }
+    }
+
+    /// The VMM is gone: ends the session, whatever its state.
+    pub fn stop(&self) {
+        self.end(&mut lock(&self.state));
+    }
+
+    /// Ends the session, tells its peers, and takes a new identity.
+    fn end(&self, state: &mut State) {
+        let Some(session) = state.session.take() else { return };
+        state.gid = self.fabric.new_gid();
+        state.devid = rand::rng().next_u64();
         session.alive.store(false, Ordering::Release);
         session.sink.close();
         let peers = self.fabric.leave(session.gid);
@@ -220,9 +307,26 @@ impl Session {
         &self.sink
     }
 
+    /// Whether the device is stopped.
+    fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// The device goes on after a stop. Returns whether it can.
+    fn resume(&self) -> bool {
+        if let Err(error) = self.area.resume() {
+            warn!("{}: {error}", self.stats.guest());
+            return false;
+        }
+        self.paused.store(false, Ordering::Release);
+        info!("{}: the device goes on, GID {}", self.stats.guest(), self.gid);
+        true
+    }
+
     /// To be called while a control request is being answered, before anything else: maps the doorbell area if this is
     /// the first one, and takes slabs that serve nobody any more out of the window.
     pub fn settle_window(&self) -> io::Result<()> {
+        self.asked.store(true, Ordering::Relaxed);
         let mut window = lock(&self.window);
         self.check_alive()?;
         let offset = self.fabric.limits().window_size;

@@ -4,10 +4,12 @@
 //! for. This process does not map slabs: freed blocks are zeroed by punching a hole, which also gives the memory back.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
+};
 
 use crate::abi::CHUNK_SIZE;
 use crate::buddy::Buddy;
@@ -104,11 +106,28 @@ impl Slab {
 }
 
 /// A memfd of `len` zero bytes that can neither grow nor shrink any more.
-pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
+pub fn sized_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&memfd, len)?;
-    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW)?;
     Ok(memfd)
+}
+
+/// As [`sized_memfd`], and nothing else can be forbidden about it.
+pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let memfd = sized_memfd(name, len)?;
+    fcntl_add_seals(&memfd, SealFlags::SEAL)?;
+    Ok(memfd)
+}
+
+/// Forbids writing to a memfd, for good, unless somebody has mapped it for writing. Returns whether it is forbidden now.
+pub fn seal_against_writing(memfd: impl AsFd) -> bool {
+    fcntl_add_seals(memfd, SealFlags::WRITE).is_ok()
+}
+
+/// Whether nobody can take bytes away from the end of this file.
+pub fn is_sealed_against_shrinking(file: impl AsFd) -> bool {
+    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
 #[cfg(test)]

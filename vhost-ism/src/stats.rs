@@ -20,15 +20,21 @@ pub enum Finding {
     ShortEventBuffer,
     /// Something for this guest was dropped because it does not take its events.
     EventOverflow,
+    /// Guest memory that its VMM could take away, and that is therefore not used.
+    UnsealedMemory,
 }
 
-const FINDINGS: [(Finding, &str); 6] = [
+const FINDINGS: [(Finding, &str); 7] = [
     (Finding::BadRequest, "malformed control request"),
     (Finding::BadChain, "control request without a place for the answer"),
     (Finding::BadRing, "ring with impossible indices"),
     (Finding::StrayDoorbell, "doorbell for a DMB that is not attached"),
     (Finding::ShortEventBuffer, "event buffer too small"),
     (Finding::EventOverflow, "events dropped, the guest does not take them"),
+    (
+        Finding::UnsealedMemory,
+        "memory is not used that is not sealed against shrinking (memory-backend-memfd is; or --trust-unsealed-memory)",
+    ),
 ];
 
 macro_rules! counters {

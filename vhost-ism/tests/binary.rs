@@ -12,8 +12,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
-use rustix::process::{Pid, Signal, kill_process};
-use vhost_ism::abi::Status;
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use vhost::vhost_user::VhostUserProtocolFeatures;
+use vhost_ism::abi::{NUM_QUEUES, Status};
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-ism"));
@@ -379,4 +380,128 @@ fn a_guests_mistakes_do_not_fill_the_log() {
     let lines = reading.join().unwrap();
     assert!(lines.len() < 12, "{} lines: {lines:#?}", lines.len());
     assert_eq!(lines.iter().filter(|line| line.contains("malformed")).count(), 1);
+}
+
+/// What a daemon wrote until it was ended.
+fn log_of(mut daemon: Daemon) -> Vec<String> {
+    let stderr = daemon.0.stderr.take().unwrap();
+    let reading = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect());
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    reading.join().unwrap()
+}
+
+#[test]
+fn a_vmm_that_cannot_map_is_refused_in_one_line() {
+    for without in [
+        VhostUserProtocolFeatures::BACKEND_REQ,
+        VhostUserProtocolFeatures::REPLY_ACK,
+        VhostUserProtocolFeatures::SHMEM,
+        VhostUserProtocolFeatures::SHARED_OBJECT,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let daemon = Daemon::start(command().arg("--socket-path").arg(&path));
+        await_socket(&path);
+        let mut guest = TestGuest::connect(
+            &path,
+            Options {
+                without,
+                ..Options::default()
+            },
+        );
+        guest.start();
+        for _ in 0..100 {
+            assert_eq!(guest.query_gid(guest.gid()), Err(Status::Err));
+            guest.doorbell.notify();
+        }
+        drop(guest);
+        let lines = log_of(daemon);
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("cannot map")).collect();
+        assert_eq!(told.len(), 1, "{without:?}: {lines:#?}");
+        assert!(lines.len() < 6, "{without:?}: {lines:#?}");
+    }
+}
+
+/// Memory that is taken away while the daemon uses it would kill it.
+#[test]
+fn memory_that_can_shrink_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(command().args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b]));
+    let mut other = boot(&b);
+    await_socket(&a);
+    let unsealed = || Options {
+        unsealed: true,
+        ..Options::default()
+    };
+    let mut guest = TestGuest::connect(&a, unsealed());
+    assert!(guest.try_launch([0; NUM_QUEUES]).is_err());
+    guest.ram.truncate();
+    guest.control.notify();
+    drop(guest);
+    // Gone before it is told of.
+    let mut guest = TestGuest::connect(&a, unsealed());
+    guest.ram.truncate();
+    assert!(guest.try_launch([0; NUM_QUEUES]).is_err());
+    drop(guest);
+    other.ping();
+    // The socket still serves.
+    boot(&a).ping();
+    drop(other);
+    let lines = log_of(daemon);
+    let told = lines
+        .iter()
+        .filter(|line| line.contains("not sealed against shrinking"));
+    assert_eq!(told.count(), 1, "{lines:#?}");
+}
+
+#[test]
+fn memory_that_can_shrink_is_used_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let daemon = Daemon::start(command().arg("--trust-unsealed-memory").arg("--socket-path").arg(&path));
+    await_socket(&path);
+    let mut guest = TestGuest::connect(
+        &path,
+        Options {
+            unsealed: true,
+            ..Options::default()
+        },
+    );
+    guest.start();
+    guest.ping();
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+/// A daemon that has run out of descriptors serves whom it serves, and the next as soon as it can.
+#[test]
+fn a_vmm_that_cannot_be_accepted_is_served_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(command().args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b]));
+    let mut first = boot(&a);
+    await_socket(&b);
+    let pid = Some(Pid::from_child(&daemon.0));
+    let descriptors = |n: u64| {
+        let limit = Rlimit {
+            current: Some(n),
+            maximum: Some(1024),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    };
+    descriptors(4);
+    // A descriptor for the next connection is set aside already, and for nothing more than that.
+    let _ = UnixStream::connect(&b).unwrap().read(&mut [0]);
+    let second = std::thread::spawn(move || boot(&b));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!second.is_finished());
+    first.ping();
+    descriptors(1024);
+    second.join().unwrap().ping();
+    drop(first);
+    let lines = log_of(daemon);
+    let told = lines
+        .iter()
+        .filter(|line| line.contains("no VMM can be served for now"));
+    assert_eq!(told.count(), 1, "{lines:#?}");
 }

@@ -1,1 +1,64 @@
-//! engine
+//! What carries out the WQEs of a guest and writes what arrives into its memory.
+//!
+//! One thread per NIC sends. A received frame is written by the thread of its sender.
+
+pub mod offload;
+mod receive;
+mod transmit;
+mod worker;
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+
+use crate::firmware::Firmware;
+use crate::hca::Hca;
+use crate::net::{Frame, SwitchPort};
+pub use worker::Worker;
+
+/// The data path of one NIC.
+#[derive(Debug)]
+pub struct Engine {
+    hca: Arc<Hca>,
+    firmware: Arc<Firmware>,
+    wire: OnceLock<SwitchPort>,
+    /// Held for reading by who touches the guest's memory or its objects, for writing by who takes them away.
+    gate: RwLock<()>,
+}
+
+impl Engine {
+    /// A data path that is not connected to anything yet.
+    pub fn new(hca: Arc<Hca>, firmware: Arc<Firmware>) -> Self {
+        Self { hca, firmware, wire: OnceLock::new(), gate: RwLock::new(()) }
+    }
+
+    /// Connects the NIC to a switch, once and for all.
+    pub fn connect(&self, port: SwitchPort) {
+        // A second port would be one too many.
+        let _ = self.wire.set(port);
+    }
+
+    /// What the NIC's port of the switch counts.
+    pub fn wire(&self) -> Option<&SwitchPort> {
+        self.wire.get()
+    }
+
+    /// Carries out what the guest has posted to a queue since.
+    pub fn run(&self, queue: u32) {
+        // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
+        let _open = self.gate.read_recursive();
+        transmit::run(self, queue);
+    }
+
+    /// Takes a frame from the wire.
+    pub fn receive(&self, frame: Frame<'_>) {
+        let _open = self.gate.read_recursive();
+        receive::from_wire(self, frame.bytes);
+    }
+
+    /// Does something while no frame is under way in this NIC.
+    pub fn quiesce<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _closed = self.gate.write();
+        act()
+    }
+}

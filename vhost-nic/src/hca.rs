@@ -1,1 +1,210 @@
-//! hca
+//! The objects of one function: what its guest has made, and what the hardware keeps about it.
+
+pub mod buffer;
+pub mod counter;
+pub mod cq;
+pub mod eq;
+pub mod finding;
+pub mod mkey;
+pub mod qp;
+pub mod rq;
+pub mod sq;
+pub mod srq;
+pub mod steering;
+pub mod table;
+pub mod transport;
+pub mod usage;
+pub mod vport;
+pub mod work_queue;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use counter::{PortCounters, QueueCounters};
+use cq::Cq;
+use eq::Eqs;
+use finding::Findings;
+use mkey::Mkey;
+use qp::Qp;
+use rq::Rq;
+use sq::Sq;
+use srq::{Rmp, XrcSrq};
+use steering::Steering;
+use table::Table;
+use transport::{Rqt, Tir, Tis};
+use usage::Users;
+use vport::{Mac, Vport};
+
+use crate::dma::Dma;
+use crate::pci::Msix;
+
+/// The first page of the BAR that is a UAR; those before are the initialization segment and the MSI-X structures.
+pub const FIRST_UAR: u32 = 16;
+
+/// A protection, transport or XRC domain: a number that others refer to.
+#[derive(Debug)]
+pub struct Domain {
+    /// The number.
+    pub number: u32,
+    /// Who refers to it.
+    pub users: Users,
+}
+
+impl Domain {
+    /// A domain of this number.
+    pub fn new(number: u32) -> Self {
+        Self { number, users: Users::default() }
+    }
+}
+
+/// A queue with a send or receive side of its own. They share one number space: a doorbell names only a number.
+#[derive(Debug, Clone)]
+pub enum Queue {
+    /// A receive queue.
+    Receive(Arc<Rq>),
+    /// A send queue.
+    Send(Arc<Sq>),
+    /// A queue pair.
+    Pair(Arc<Qp>),
+}
+
+impl Queue {
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        match self {
+            Self::Receive(rq) => rq.number,
+            Self::Send(sq) => sq.number,
+            Self::Pair(qp) => qp.number,
+        }
+    }
+}
+
+/// All objects of a function.
+#[derive(Debug)]
+pub struct Hca {
+    /// The guest's memory.
+    pub dma: Arc<Dma>,
+    /// The guest's interrupts.
+    pub msix: Arc<Msix>,
+    /// What the guest did wrong.
+    pub findings: Arc<Findings>,
+    /// User access regions.
+    pub uars: Table<Domain>,
+    /// Protection domains.
+    pub pds: Table<Domain>,
+    /// Transport domains.
+    pub transport_domains: Table<Domain>,
+    /// XRC domains.
+    pub xrcds: Table<Domain>,
+    /// User contexts.
+    pub uctxs: Table<Domain>,
+    /// Event queues.
+    pub eqs: Arc<Eqs>,
+    /// Completion queues.
+    pub cqs: Table<Cq>,
+    /// Memory keys, by index.
+    pub mkeys: Table<Mkey>,
+    /// Transport interfaces, send.
+    pub tises: Table<Tis>,
+    /// Transport interfaces, receive.
+    pub tirs: Table<Tir>,
+    /// Receive queue tables.
+    pub rqts: Table<Rqt>,
+    /// Receive queues, send queues and queue pairs.
+    pub queues: Table<Queue>,
+    /// Receive memory pools.
+    pub rmps: Table<Rmp>,
+    /// XRC shared receive queues.
+    pub xrc_srqs: Table<XrcSrq>,
+    /// Sets of queue counters.
+    pub queue_counters: Table<QueueCounters>,
+    /// Multicast groups and the numbers of the queue pairs in them.
+    pub multicast_groups: Mutex<BTreeMap<[u8; 16], Vec<(u32, usage::Use)>>>,
+    /// Flow tables.
+    pub steering: Steering,
+    /// The virtual port.
+    pub vport: RwLock<Vport>,
+    /// What went through the port.
+    pub port_counters: PortCounters,
+}
+
+impl Hca {
+    /// The objects of a function that is just reset.
+    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32) -> Self {
+        Self {
+            dma,
+            msix,
+            findings: Arc::default(),
+            uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
+            pds: Table::new(1..1 << 16),
+            transport_domains: Table::new(1..1 << 16),
+            xrcds: Table::new(1..1 << 16),
+            uctxs: Table::new(1..1 << 10),
+            eqs: Arc::new(Eqs { table: Table::new(1..1 << 7) }),
+            cqs: Table::new(1..1 << 16),
+            mkeys: Table::new(mkey::FIRST_INDEX..1 << 20),
+            tises: Table::new(1..1 << 14),
+            tirs: Table::new(1..1 << 14),
+            rqts: Table::new(1..1 << 12),
+            // 0 and 1 are the special queue pairs of InfiniBand.
+            queues: Table::new(0x40..1 << 17),
+            rmps: Table::new(1..1 << 14),
+            // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
+            xrc_srqs: Table::new(1 << 14..1 << 16),
+            queue_counters: Table::new(1..1 << 8),
+            multicast_groups: Mutex::default(),
+            steering: Steering::default(),
+            vport: RwLock::new(Vport::new(mac, 1500)),
+            port_counters: PortCounters::default(),
+        }
+    }
+
+    /// Forgets all objects. Nobody may use them at the same time.
+    pub fn clear(&self) {
+        self.steering.clear();
+        self.multicast_groups.lock().clear();
+        self.tirs.clear();
+        self.rqts.clear();
+        self.tises.clear();
+        self.queues.clear();
+        self.rmps.clear();
+        self.xrc_srqs.clear();
+        self.mkeys.clear();
+        self.cqs.clear();
+        self.eqs.table.clear();
+        self.queue_counters.clear();
+        for domains in [&self.uars, &self.pds, &self.transport_domains, &self.xrcds, &self.uctxs] {
+            domains.clear();
+        }
+        let mut vport = self.vport.write();
+        *vport = Vport::new(vport.permanent, 1500);
+    }
+
+    /// How many objects of each kind there are; kinds without any are left out.
+    pub fn object_counts(&self) -> BTreeMap<&'static str, usize> {
+        [
+            ("uar", self.uars.len()),
+            ("pd", self.pds.len()),
+            ("transport_domain", self.transport_domains.len()),
+            ("xrcd", self.xrcds.len()),
+            ("uctx", self.uctxs.len()),
+            ("eq", self.eqs.table.len()),
+            ("cq", self.cqs.len()),
+            ("mkey", self.mkeys.len()),
+            ("tis", self.tises.len()),
+            ("tir", self.tirs.len()),
+            ("rqt", self.rqts.len()),
+            ("queue", self.queues.len()),
+            ("rmp", self.rmps.len()),
+            ("xrc_srq", self.xrc_srqs.len()),
+            ("queue_counter", self.queue_counters.len()),
+            ("multicast_group", self.multicast_groups.lock().len()),
+        ]
+        .into_iter()
+        .chain(self.steering.object_counts())
+        .filter(|(_, count)| *count > 0)
+        .collect()
+    }
+}

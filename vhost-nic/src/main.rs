@@ -1,3 +1,33 @@
 //! The `vhost-nic` daemon.
 
-fn main() {}
+mod args;
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+use vhost_daemon::Capabilities;
+use vhost_nic::firmware;
+
+use args::Args;
+
+fn main() -> ExitCode {
+    vhost_daemon::log_to_stderr();
+    let args = Args::parse();
+    vhost_daemon::run(&args.common, capabilities, || daemon::run(&args))
+}
+
+/// vhost-user.json has no type for either attachment: one is of another protocol, the other of a device of UML's own.
+fn capabilities() -> Capabilities {
+    let table = firmware::Capabilities::table().iter();
+    let advertised: Vec<&str> = table
+        .filter(|entry| entry.value != 0)
+        .map(|entry| entry.field)
+        .collect();
+    Capabilities {
+        kind: "nic",
+        device: json!({ "capabilities": advertised }),
+        ..Capabilities::default()
+    }
+}

@@ -1,5 +1,11 @@
 //! The Ethernet between NICs: ports and what connects them.
 
+pub mod capture;
 mod port;
+mod stats;
+mod switch;
+mod table;
 
-pub use port::{Frame, Port, PortStats};
+pub use port::{Frame, Port};
+pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
+pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};

@@ -1,12 +1,29 @@
 //! A PCI function that knows no transport: configuration space, MSI-X, reset, and the device behind BAR 0.
 //!
-//! An attachment drives a [`PciFunction`]; the function drives a [`Device`].
+//! An attachment drives a [`PciFunction`]; the function drives a [`Device`]. What the device needs of the function, its
+//! way to guest memory and its interrupts, exists before both: see [`FunctionParts`].
 
+mod bus_master;
+mod config;
 mod function;
+mod identity;
 mod msix;
+mod registers;
+mod stats;
+mod vsc;
 
-pub use function::PciFunction;
-pub use msix::{Delivery, InterruptLines, Msix, MsixMessage};
+pub use bus_master::BusMaster;
+pub use function::{FunctionConfig, FunctionParts, PciFunction};
+pub use identity::{Identity, UnknownIdentity};
+pub use msix::{Delivery, InterruptLines, Masking, Msix, MsixMessage, MsixStats};
+pub use registers::{CONFIG_SPACE_SIZE, MSIX_PBA, MSIX_TABLE};
+pub use stats::{FunctionSnapshot, FunctionStats};
+
+/// Size of BAR 0 in bytes. The most that User Mode Linux can map of a BAR (arch/um/drivers/virt-pci.c).
+pub const BAR_SIZE: u64 = 16 << 20;
+
+/// The most vectors that fit between the MSI-X table and the array of pending bits.
+pub const MAX_VECTORS: u16 = 256;
 
 /// What is behind the BAR of a function. The MSI-X table and its pending bits are the function's own.
 ///

@@ -257,14 +257,19 @@ void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
 bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer);
 void ism_poll_traffic(struct virtio_ism *ism);
 
-/* ism_move.c */
-void ism_move_init(struct virtio_ism *ism);
-void ism_move_drain(struct virtio_ism *ism);
-void ism_move_free(struct virtio_ism *ism);
+/* ism_attach.c */
+void ism_attachments_init(struct virtio_ism *ism);
+void ism_attachments_free(struct virtio_ism *ism);
 int ism_attach(struct virtio_ism *ism, struct dibs_dmb *dmb);
 int ism_detach(struct virtio_ism *ism, u64 token);
+
+/* ism_move.c */
 int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 	     unsigned int offset, const void *data, unsigned int size);
+
+/* ism_queue.c */
+void ism_queue_init(struct virtio_ism *ism);
+void ism_queue_drain(struct virtio_ism *ism);
 
 /* ism_dibs.c */
 struct dibs_dev *ism_dibs_alloc(struct virtio_ism *ism);

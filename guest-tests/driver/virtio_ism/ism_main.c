@@ -241,11 +241,11 @@ static void ism_stop(struct virtio_ism *ism)
 {
 	ism_watch_stop(ism);
 	ism_bells_stop(ism);
-	ism_move_drain(ism);
+	ism_queue_drain(ism);
 	ism_dmb_drain(ism);
 	cancel_work_sync(&ism->broken_work);
 	virtio_reset_device(ism->vdev);
-	ism_move_free(ism);
+	ism_attachments_free(ism);
 	ism_control_free(ism);
 }
 
@@ -298,7 +298,8 @@ static int ism_probe(struct virtio_device *vdev)
 		dev_err(&vdev->dev, "cannot set up the queues: %d\n", ret);
 		goto unmap;
 	}
-	ism_move_init(ism);
+	ism_attachments_init(ism);
+	ism_queue_init(ism);
 	ret = ism_event_fill(ism);
 	if (ret) {
 		dev_err(&vdev->dev, "cannot post event buffers: %d\n", ret);

@@ -1,7 +1,8 @@
 //! Drivers that are taken out, guests that are reset or killed, all under load: connections with them end, others do not notice,
-//! and new ones are SMC-D again.
+//! and new ones are SMC-D again. Guests that are paused, too, whose connections wait for them.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use guest_tests::Result;
 
@@ -65,6 +66,47 @@ fn comes_back(lab: &Lab, bring_back: impl Fn() -> Result<()>) -> Result<()> {
         lab.call(from, to, "bulk --bytes 1M --direction both --check hash")?;
     }
     lab.ledger().settle(lab.bed())
+}
+
+/// QEMU stops the device of a guest that is paused, just as that of one that is reset.
+#[test]
+fn a_guest_is_paused_under_load() -> Result<()> {
+    let lab = Setup::new("paused", 2).start()?;
+    lab.call(0, 1, "rtt --count 50")?;
+    let before = sessions(&lab)?;
+    let held = [lab.run(0, 1, "hold")?, lab.run(1, 0, "hold")?];
+    for paused in [&[0][..], &[1], &[0, 1]] {
+        let loads = [lab.run(0, 1, "load")?, lab.run(1, 0, "load")?];
+        thread::sleep(Duration::from_millis(500));
+        for &index in paused {
+            lab.guest(index).pause()?;
+        }
+        // Longer than a reset is looked for.
+        thread::sleep(Duration::from_secs(3));
+        for &index in paused {
+            lab.guest(index).resume()?;
+        }
+        for (from, to) in [(0, 1), (1, 0)] {
+            lab.call(from, to, "bulk --bytes 4M --direction both --check hash")?;
+        }
+        for load in loads {
+            load.stop(lab.seconds(20))?;
+        }
+    }
+    assert!(held.iter().all(|held| !held.is_finished()), "{held:?}");
+    assert_eq!(
+        sessions(&lab)?,
+        before,
+        "the drivers' sessions are the ones from before"
+    );
+    lab.finish()
+}
+
+/// How many sessions each guest's driver has had.
+fn sessions(lab: &Lab) -> Result<Vec<Option<u64>>> {
+    let stats = lab.daemon_stats()?;
+    let guests = stats["guests"].as_array().expect("guests");
+    Ok(guests.iter().map(|guest| guest["sessions"].as_u64()).collect())
 }
 
 /// Without a driver at one end connections are TCP, and this suite notices.

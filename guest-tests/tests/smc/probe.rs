@@ -20,7 +20,7 @@ pub fn module(kernel: Kernel) -> Result<PathBuf> {
         .join("guest-tests")
         .join(format!("ism_probe-{}", image.kernel_release));
     let built = Command::new(&build)
-        .arg(&image.kernel_build)
+        .args(&image.kernel_build)
         .arg(&out)
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}", build.display()));

@@ -16,21 +16,32 @@ pub struct ChannelMapper {
 }
 
 impl ChannelMapper {
-    /// A mapper over this channel.
-    pub fn new(channel: Backend) -> Self {
-        Self { channel }
+    /// A mapper over this channel, if its other end acknowledges what it is asked.
+    pub fn new(channel: Backend) -> io::Result<Self> {
+        let mapper = Self { channel };
+        match mapper.remove_nobody() {
+            Err(error) if is_refusal(&error) => Ok(mapper),
+            // Without REPLY_ACK nothing is waited for, and everything is fine.
+            Ok(_) => Err(io::Error::other("it acknowledges nothing (REPLY_ACK)")),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until what was asked before is in effect. QEMU acknowledges SHMEM_MAP and SHMEM_UNMAP before it commits its
-    /// memory transaction, but takes up the next request only after it. Removing an object that cannot exist is a request
-    /// it answers without doing or printing anything; its refusal is the answer waited for.
+    /// memory transaction, but takes up the next request only after it.
     fn barrier(&self) -> io::Result<()> {
-        let nobody = VhostUserSharedMsg { uuid: Uuid::new_v4() };
-        match self.channel.shared_object_remove(&nobody) {
+        match self.remove_nobody() {
             Ok(_) => Ok(()),
             Err(error) if is_refusal(&error) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Removing an object that cannot exist is a request that QEMU answers without doing or printing anything; the answer
+    /// is a refusal.
+    fn remove_nobody(&self) -> io::Result<u64> {
+        self.channel
+            .shared_object_remove(&VhostUserSharedMsg { uuid: Uuid::new_v4() })
     }
 }
 

@@ -4,10 +4,11 @@
 //! to stop the queue, so nothing is written into a guest that has reset the device.
 
 use std::io::{Read, Write};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use log::debug;
-use vhost_user_backend::VringT;
+use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
@@ -31,13 +32,11 @@ pub struct Request {
     pub room: usize,
 }
 
-/// Takes the next chain that the driver made available, unless the queue has been stopped, or stopped and started again,
-/// which `current` tells.
-fn next_chain(vring: &Vring, memory: &Memory, stats: &GuestStats, current: impl FnOnce() -> bool) -> Option<Chain> {
-    let mut state = vring.get_mut();
-    if !state.get_queue().ready() || !current() {
-        return None;
-    }
+/// The answer to the request that was last taken from its queue, which could not take it: it was stopped meanwhile.
+pub struct LateAnswer(Vec<u8>);
+
+/// The next chain that the driver made available, of a queue that is ready.
+fn next_chain(state: &mut VringState<Memory>, memory: &Memory, stats: &GuestStats) -> Option<Chain> {
     match state.get_queue_mut().iter(memory.memory()) {
         Ok(mut chains) => chains.next(),
         Err(error) => {
@@ -50,13 +49,15 @@ fn next_chain(vring: &Vring, memory: &Memory, stats: &GuestStats, current: impl 
     }
 }
 
-/// Writes into a chain and returns it to the driver, unless the queue has been stopped, or stopped and started again, which
-/// `current` tells.
-fn return_chain(vring: &Vring, memory: &Memory, chain: Chain, bytes: &[u8], current: impl FnOnce() -> bool) -> bool {
-    let mut state = vring.get_mut();
-    if !state.get_queue().ready() || !current() {
-        return false;
+/// Returns a chain to the driver, of a queue that is ready.
+fn add_used(state: &mut VringState<Memory>, memory: &GuestMemoryMmap, head: u16, written: u32) {
+    if let Err(error) = state.get_queue_mut().add_used(memory, head, written) {
+        debug!("A used ring cannot be written: {error}");
     }
+}
+
+/// Writes into a chain and returns it to the driver, of a queue that is ready.
+fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, bytes: &[u8]) {
     let head = chain.head_index();
     let memory = memory.memory();
     let written = chain
@@ -64,23 +65,39 @@ fn return_chain(vring: &Vring, memory: &Memory, chain: Chain, bytes: &[u8], curr
         .ok()
         .and_then(|mut writer| writer.write_all(bytes).ok().map(|()| bytes.len() as u32))
         .unwrap_or(0);
-    state.add_used(head, written).is_ok()
+    add_used(state, &memory, head, written);
 }
 
 /// Interrupts the guest unless it asked not to be. Returns whether it was interrupted.
-fn signal(vring: &Vring) -> bool {
-    let mut state = vring.get_mut();
-    state.get_queue().ready() && state.needs_notification().unwrap_or(true) && state.signal_used_queue().is_ok()
+fn signal(state: &mut VringState<Memory>, memory: &Memory) -> bool {
+    let needed = state.get_queue_mut().needs_notification(memory.memory().deref());
+    needed.unwrap_or(true) && state.signal_used_queue().is_ok()
 }
 
-/// The next control request of the session that is `current`.
+/// Asks to be kicked for the next chain. Returns true when one has come meanwhile; never for a queue that is not ready.
+pub fn await_chains(vring: &Vring, memory: &Memory) -> bool {
+    let mut state = vring.get_mut();
+    state.get_queue().ready()
+        && state
+            .get_queue_mut()
+            .enable_notification(memory.memory().deref())
+            .unwrap_or(false)
+}
+
+/// The next control request, unless the queue has been stopped, or stopped and started again, which `current` tells.
 pub fn next_request(
     vring: &Vring,
     memory: &Memory,
     stats: &GuestStats,
     current: impl FnOnce() -> bool,
 ) -> Option<Request> {
-    let chain = next_chain(vring, memory, stats, current)?;
+    let chain = {
+        let mut state = vring.get_mut();
+        if !state.get_queue().ready() || !current() {
+            return None;
+        }
+        next_chain(&mut state, memory, stats)?
+    };
     let memory = memory.memory();
     let bytes = chain.clone().reader(&memory).ok().and_then(|reader| {
         let mut bytes = Vec::with_capacity(MAX_REQUEST);
@@ -94,11 +111,41 @@ pub fn next_request(
     Some(Request { chain, bytes, room })
 }
 
-/// Answers a control request, if the session that asked is still `current`.
-pub fn answer_request(vring: &Vring, memory: &Memory, request: Request, answer: &[u8], current: impl FnOnce() -> bool) {
-    if return_chain(vring, memory, request.chain, answer, current) {
-        signal(vring);
+/// Answers a control request of the session that `current` tells the life of. Gives the answer back when the queue is
+/// stopped while the session lives on.
+pub fn answer_request(
+    vring: &Vring,
+    memory: &Memory,
+    request: Request,
+    answer: Vec<u8>,
+    current: impl FnOnce() -> bool,
+) -> Option<LateAnswer> {
+    let mut state = vring.get_mut();
+    if !current() {
+        return None;
     }
+    if !state.get_queue().ready() {
+        return Some(LateAnswer(answer));
+    }
+    return_chain(&mut state, memory, request.chain, &answer);
+    signal(&mut state, memory);
+    None
+}
+
+/// Answers a request from before the queue was stopped, when nothing has been taken from it since. The ring is as it was, and
+/// so is the request in it.
+pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: LateAnswer) -> Option<LateAnswer> {
+    let mut state = vring.get_mut();
+    if !state.get_queue().ready() {
+        return Some(answer);
+    }
+    let queue = state.get_queue_mut();
+    queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+    if let Some(chain) = next_chain(&mut state, memory, stats) {
+        return_chain(&mut state, memory, chain, &answer.0);
+        signal(&mut state, memory);
+    }
+    None
 }
 
 /// The event queue of a session.
@@ -106,47 +153,47 @@ pub struct EventQueue {
     vring: Vring,
     memory: Memory,
     stats: Arc<GuestStats>,
-    at_hand: Option<Chain>,
 }
 
 impl EventQueue {
     /// Events into this vring.
     pub fn new(vring: Vring, memory: Memory, stats: Arc<GuestStats>) -> Self {
-        Self {
-            vring,
-            memory,
-            stats,
-            at_hand: None,
-        }
+        Self { vring, memory, stats }
     }
 }
 
 impl EventRing for EventQueue {
-    fn peek(&mut self) -> Option<usize> {
-        if self.at_hand.is_none() {
-            // The sink lets go of this ring before the queue can be started again.
-            self.at_hand = next_chain(&self.vring, &self.memory, &self.stats, || true);
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+        // The sink lets go of this ring before the queue can be started again.
+        let mut state = self.vring.get_mut();
+        if !state.get_queue().ready() {
+            return false;
         }
-        let chain = self.at_hand.clone()?;
-        Some(
-            chain
-                .writer(&self.memory.memory())
-                .map_or(0, |writer| writer.available_bytes()),
-        )
-    }
-
-    fn send(&mut self, event: &[u8]) {
-        if let Some(chain) = self.at_hand.take() {
-            return_chain(&self.vring, &self.memory, chain, event, || true);
-        }
+        let Some(chain) = next_chain(&mut state, &self.memory, &self.stats) else {
+            return false;
+        };
+        let head = chain.head_index();
+        let memory = self.memory.memory();
+        let written = match chain.writer(&memory) {
+            Ok(mut writer) => {
+                let event = event(writer.available_bytes());
+                writer.write_all(&event).map_or(0, |()| event.len() as u32)
+            }
+            Err(_) => {
+                event(0);
+                0
+            }
+        };
+        add_used(&mut state, &memory, head, written);
+        true
     }
 
     fn signal(&mut self) -> bool {
-        signal(&self.vring)
+        let mut state = self.vring.get_mut();
+        state.get_queue().ready() && signal(&mut state, &self.memory)
     }
 
     fn await_buffers(&mut self) -> bool {
-        let mut state = self.vring.get_mut();
-        state.get_queue().ready() && state.enable_notification().unwrap_or(false)
+        await_chains(&self.vring, &self.memory)
     }
 }

@@ -15,14 +15,15 @@ struct FakeState {
 }
 
 impl EventRing for Fake {
-    fn peek(&mut self) -> Option<usize> {
-        self.0.lock().unwrap().posted.front().copied()
-    }
-    fn send(&mut self, event: &[u8]) {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
         let mut state = self.0.lock().unwrap();
-        let capacity = state.posted.pop_front().unwrap();
+        let Some(capacity) = state.posted.pop_front() else {
+            return false;
+        };
+        let event = event(capacity);
         assert!(event.len() <= capacity);
-        state.sent.push(event.to_vec());
+        state.sent.push(event);
+        true
     }
     fn signal(&mut self) -> bool {
         self.0.lock().unwrap().signals += 1;
@@ -119,4 +120,17 @@ fn a_closed_sink_drops_what_comes() {
     sink.ring(&[1]);
     sink.peer_gone(Gid([1; 16]));
     assert!(fake.0.lock().unwrap().sent.is_empty());
+}
+
+#[test]
+fn what_comes_while_the_device_is_stopped_waits() {
+    let (sink, fake) = sink(&[256; 4]);
+    sink.park();
+    sink.ring(&[5]);
+    sink.peer_gone(Gid([1; 16]));
+    assert!(fake.0.lock().unwrap().sent.is_empty());
+    sink.open(Box::new(fake.clone()));
+    let sent = fake.0.lock().unwrap().sent.clone();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(chunks(&sent[1]), [5]);
 }

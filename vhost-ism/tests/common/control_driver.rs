@@ -15,7 +15,7 @@ use vhost_ism::abi::*;
 use vhost_ism::control;
 use vhost_ism::event::EventRing;
 use vhost_ism::fabric::{Fabric, Limits};
-use vhost_ism::guest::{Guest, Session};
+use vhost_ism::guest::{Guest, Session, Start};
 use vhost_ism::window::RegionMapper;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -67,14 +67,12 @@ impl RegionMapper for FakeVmm {
 struct FakeRing;
 
 impl EventRing for FakeRing {
-    fn peek(&mut self) -> Option<usize> {
-        Some(64)
-    }
-
-    fn send(&mut self, event: &[u8]) {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+        let event = event(64);
         assert!((20..=64).contains(&event.len()));
         let ev_type = u64::from_le_bytes(event[..8].try_into().unwrap());
         assert!([EV_DOORBELLS, EV_PEER_GONE, EV_MESSAGE].contains(&ev_type));
+        true
     }
 
     fn signal(&mut self) -> bool {
@@ -98,7 +96,7 @@ impl Slot {
             window_size,
             ..FakeVmm::default()
         });
-        let session = guest.start(|| true, Box::new(FakeRing), vmm.clone());
+        let session = guest.start(|| true, Start::Anew, Box::new(FakeRing), vmm.clone());
         (vmm, session.expect("a session begins"))
     }
 

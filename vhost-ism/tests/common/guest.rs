@@ -42,6 +42,8 @@ pub struct Options {
     pub event_idx: bool,
     /// Vhost-user protocol features the VMM does not have.
     pub without: VhostUserProtocolFeatures,
+    /// Whether the guest's RAM can be made smaller.
+    pub unsealed: bool,
 }
 
 impl Default for Options {
@@ -52,12 +54,14 @@ impl Default for Options {
             event_size: 256,
             event_idx: true,
             without: VhostUserProtocolFeatures::empty(),
+            unsealed: false,
         }
     }
 }
 
 /// Without one of these nothing can be mapped.
 const CHANNEL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::BACKEND_REQ
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::SHMEM)
     .union(VhostUserProtocolFeatures::SHARED_OBJECT);
 
@@ -121,9 +125,9 @@ impl TestGuest {
         let window = Arc::new(Window::new(region, config.doorbell_offset.get()));
         let channel = protocol
             .contains(VhostUserProtocolFeatures::BACKEND_REQ)
-            .then(|| channel(&mut frontend, window.clone()));
+            .then(|| channel(&mut frontend, window.clone(), protocol));
 
-        let ram = Arc::new(Ram::new());
+        let ram = Arc::new(if options.unsealed { Ram::unsealed() } else { Ram::new() });
         window.on_commit({
             let (frontend, ram) = (frontend.clone(), ram.clone());
             // The connection may be gone by now.
@@ -168,6 +172,11 @@ impl TestGuest {
     pub fn start_silently(&mut self) {
         assert!(!self.started);
         self.config = read_config(&mut self.frontend);
+        self.start_unread();
+    }
+
+    /// Starts the device with new rings, without a look at its configuration.
+    pub fn start_unread(&mut self) {
         let ring = |index: u16| {
             Ring::new(
                 self.ram.clone(),
@@ -183,27 +192,34 @@ impl TestGuest {
     }
 
     /// Starts the device with the rings as they are.
+    #[track_caller]
     fn launch(&mut self, bases: [u16; NUM_QUEUES]) {
+        self.try_launch(bases).unwrap();
+    }
+
+    /// Starts the device with the rings as they are, or says what the device did not take.
+    pub fn try_launch(&mut self, bases: [u16; NUM_QUEUES]) -> vhost::Result<()> {
         let mut features = 1 << VIRTIO_F_VERSION_1
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
         if self.options.event_idx {
             features |= 1 << VIRTIO_RING_F_EVENT_IDX;
         }
-        self.frontend.set_features(features).unwrap();
-        self.frontend.set_mem_table(&self.ram.regions()).unwrap();
+        self.frontend.set_features(features)?;
+        self.frontend.set_mem_table(&self.ram.regions())?;
         self.window.set_started(true);
         for (index, ring) in [&self.control, &self.events, &self.doorbell].into_iter().enumerate() {
-            self.frontend.set_vring_num(index, ring.size()).unwrap();
-            self.frontend.set_vring_base(index, bases[index]).unwrap();
-            self.frontend.set_vring_addr(index, &ring.addresses()).unwrap();
-            self.frontend.set_vring_kick(index, &ring.kick).unwrap();
-            self.frontend.set_vring_call(index, &ring.call).unwrap();
+            self.frontend.set_vring_num(index, ring.size())?;
+            self.frontend.set_vring_base(index, bases[index])?;
+            self.frontend.set_vring_addr(index, &ring.addresses())?;
+            self.frontend.set_vring_kick(index, &ring.kick)?;
+            self.frontend.set_vring_call(index, &ring.call)?;
         }
         for index in 0..NUM_QUEUES {
-            self.frontend.set_vring_enable(index, true).unwrap();
+            self.frontend.set_vring_enable(index, true)?;
         }
         self.started = true;
+        Ok(())
     }
 
     /// Stops the device, as QEMU does when the driver resets it.
@@ -214,10 +230,16 @@ impl TestGuest {
         self.check();
     }
 
-    /// The machine is paused and goes on, and the driver knows nothing of it.
+    /// The machine is paused. Returns how far the device had got in each ring.
     #[track_caller]
-    pub fn pause_and_resume(&mut self) {
-        let bases = stop_device(&mut self.frontend, &self.window);
+    pub fn pause(&mut self) -> [u16; NUM_QUEUES] {
+        self.started = false;
+        pause_device(&mut self.frontend, &self.window)
+    }
+
+    /// The paused machine goes on, and the driver knows nothing of it.
+    #[track_caller]
+    pub fn resume(&mut self, bases: [u16; NUM_QUEUES]) {
         self.launch(bases);
     }
 
@@ -305,8 +327,14 @@ pub fn read_config(frontend: &mut Frontend) -> Config {
     Config::read_from_bytes(&bytes).unwrap()
 }
 
-/// What QEMU does when the driver resets the device. Returns how far the device had got in each ring.
-pub fn stop_device(frontend: &mut Frontend, window: &Window) -> [u16; NUM_QUEUES] {
+/// What QEMU does when the driver resets the device.
+pub fn stop_device(frontend: &mut Frontend, window: &Window) {
+    pause_device(frontend, window);
+    window.unmap_all();
+}
+
+/// What QEMU does when the machine is paused. Returns how far the device had got in each ring.
+pub fn pause_device(frontend: &mut Frontend, window: &Window) -> [u16; NUM_QUEUES] {
     for index in 0..NUM_QUEUES {
         frontend.set_vring_enable(index, false).unwrap();
     }
@@ -316,9 +344,13 @@ pub fn stop_device(frontend: &mut Frontend, window: &Window) -> [u16; NUM_QUEUES
 }
 
 /// The back-end channel, and a thread that serves it until it is shut down.
-fn channel(frontend: &mut Frontend, window: Arc<Window>) -> (UnixStream, JoinHandle<()>) {
+fn channel(
+    frontend: &mut Frontend,
+    window: Arc<Window>,
+    protocol: VhostUserProtocolFeatures,
+) -> (UnixStream, JoinHandle<()>) {
     let mut handler = FrontendReqHandler::new(window).unwrap();
-    handler.set_reply_ack_flag(true);
+    handler.set_reply_ack_flag(protocol.contains(VhostUserProtocolFeatures::REPLY_ACK));
     frontend.set_backend_request_fd(&handler.get_tx_raw_fd()).unwrap();
     // SAFETY: the handler owns the descriptor and outlives this borrow.
     let socket = unsafe { BorrowedFd::borrow_raw(handler.as_raw_fd()) };

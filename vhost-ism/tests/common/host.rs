@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use vhost::vhost_user::Listener;
-use vhost_ism::backend;
+use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::guest::Guest;
 use vhost_ism::stats::{Finding, GuestSnapshot};
@@ -59,7 +59,7 @@ impl Host {
         let mut listener = Listener::from(UnixListener::bind(&path).unwrap());
         let served = guest.clone();
         // It ends with the process.
-        std::thread::spawn(move || backend::serve(&served, &mut listener, |_| ()));
+        std::thread::spawn(move || backend::serve(&served, &mut listener, UnsealedRam::Ignore, |_| ()));
         Arc::new(Seat { guest, path })
     }
 

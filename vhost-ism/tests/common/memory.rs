@@ -4,7 +4,7 @@ use std::fs::File;
 
 use vhost::VhostUserMemoryRegionInfo;
 use vhost_ism::slab::sealed_memfd;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Guest physical address of the lower region.
 pub const LOW: u64 = 0x10_0000;
@@ -19,7 +19,17 @@ pub struct Ram(GuestMemoryMmap<()>);
 impl Ram {
     /// Zeroed RAM.
     pub fn new() -> Self {
-        let file = File::from(sealed_memfd("test-guest-ram", 2 * REGION).unwrap());
+        Self::of(File::from(sealed_memfd("test-guest-ram", 2 * REGION).unwrap()))
+    }
+
+    /// Zeroed RAM in a file that can be made shorter.
+    pub fn unsealed() -> Self {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * REGION).unwrap();
+        Self::of(file)
+    }
+
+    fn of(file: File) -> Self {
         let at = |gpa, offset| {
             let file = FileOffset::new(file.try_clone().unwrap(), offset);
             (GuestAddress(gpa), REGION as usize, Some(file))
@@ -33,6 +43,12 @@ impl Ram {
             .iter()
             .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).unwrap())
             .collect()
+    }
+
+    /// Takes it all away.
+    pub fn truncate(&self) {
+        let region = self.0.iter().next().unwrap();
+        region.file_offset().unwrap().file().set_len(0).unwrap();
     }
 
     /// Where the front-end has mapped a guest address.

@@ -122,15 +122,17 @@ impl Window {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The device is started, or stopped; when it is stopped everything is unmapped.
+    /// The device is started, or stopped.
     pub fn set_started(&self, started: bool) {
         self.started.store(started, Ordering::SeqCst);
-        if !started {
-            let mut state = self.state();
-            state.pending.clear();
-            state.maps.clear();
-            self.replace_by_nothing(0, self.len);
-        }
+    }
+
+    /// Everything is unmapped, as when the device is reset.
+    pub fn unmap_all(&self) {
+        let mut state = self.state();
+        state.pending.clear();
+        state.maps.clear();
+        self.replace_by_nothing(0, self.len);
     }
 
     /// A control request is being answered from now on, or no longer.

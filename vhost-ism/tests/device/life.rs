@@ -186,29 +186,3 @@ fn resets_under_traffic() {
     drop((a, b));
     host.expect_empty();
 }
-
-/// QEMU stops a device whose machine is paused. To the device that is the end of the session, of which the driver is not
-/// told: what it held is gone, its rings go on, and its peers know.
-#[test]
-fn a_pause_ends_the_session() {
-    let host = Host::default();
-    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
-    let of_a = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
-    let attached = b.attach(of_a.token).unwrap();
-    let old = a.gid();
-    a.pause_and_resume();
-    assert_eq!(b.expect_event(), Event::PeerGone(old));
-    assert_eq!(
-        a.query_gid(old),
-        Err(Status::NoEnt),
-        "the GID the driver has read is dead"
-    );
-    assert_eq!(a.detach(of_a.token), Err(Status::NoEnt));
-    b.ring(attached.offset);
-    a.expect_silence();
-    // The event buffers posted before are still good.
-    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
-    let attached = b.attach(dmb.token).unwrap();
-    b.ring(attached.offset);
-    assert!(matches!(a.expect_event(), Event::Doorbells(_)));
-}

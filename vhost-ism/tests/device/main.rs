@@ -12,6 +12,7 @@ mod events;
 mod grants;
 mod isolation;
 mod life;
+mod pause;
 mod requests;
 mod rings;
 mod vmm;

@@ -92,6 +92,7 @@ fn a_broken_channel_fails_what_needs_it() {
 #[test]
 fn a_vmm_that_cannot_map() {
     for without in [
+        VhostUserProtocolFeatures::REPLY_ACK,
         VhostUserProtocolFeatures::SHMEM,
         VhostUserProtocolFeatures::SHARED_OBJECT,
     ] {
@@ -105,7 +106,11 @@ fn a_vmm_that_cannot_map() {
             },
         );
         let gid = a.gid();
-        assert_eq!(a.query_gid(gid), Err(Status::Err), "{without:?}");
+        for _ in 0..3 {
+            assert_eq!(a.query_gid(gid), Err(Status::Err), "{without:?}");
+        }
+        assert!(!a.window.has_doorbell(), "{without:?}");
+        assert_eq!(b.query_gid(gid), Err(Status::NoEnt), "{without:?}");
         assert_eq!(host.stats().dmbs, 0);
         b.ping();
     }

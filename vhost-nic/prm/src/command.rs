@@ -90,6 +90,13 @@ pub struct OutputHeader {
     pub syndrome: U32,
 }
 
+impl OutputHeader {
+    /// The header of a command that became this.
+    pub fn new(status: Status, syndrome: u32) -> Self {
+        Self { status: status as u8, syndrome: syndrome.into(), ..Self::default() }
+    }
+}
+
 /// What became of a command (`MLX5_CMD_STAT_*`, `device.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

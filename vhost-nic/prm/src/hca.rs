@@ -217,45 +217,4 @@ layout! {
     }
 }
 
-layout! {
-    /// The initialization segment at the start of BAR 0.
-    pub struct InitialSeg: "initial_seg", 0x400c {
-        fw_rev_minor: u16 = 0x0, 16;
-        fw_rev_major: u16 = 0x10, 16;
-        cmd_interface_rev: u16 = 0x20, 16;
-        fw_rev_subminor: u16 = 0x30, 16;
-        cmdq_phy_addr_63_32: u32 = 0x80, 32;
-        cmdq_phy_addr_31_12: u32 = 0xa0, 20;
-        nic_interface: u8 = 0xb6, 2;
-        log_cmdq_size: u8 = 0xb8, 4;
-        log_cmdq_stride: u8 = 0xbc, 4;
-        command_doorbell_vector: u32 = 0xc0, 32;
-        initializing: bool = 0xfe0, 1;
-        nic_interface_supported: u8 = 0xfe5, 3;
-        embedded_cpu: bool = 0xfe8, 1;
-        health_buffer: layout(HealthBuffer) = 0x1000;
-        no_dram_nic_offset: u32 = 0x1200, 32;
-        clear_int: bool = 0x807f, 1;
-        health_syndrome: u8 = 0x8080, 8;
-        health_counter: u32 = 0x8088, 24;
-    }
-}
-
-layout! {
-    /// The health buffer of the initialization segment.
-    pub struct HealthBuffer: "health_buffer", 0x40 {
-        assert_existptr: u32 = 0x100, 32;
-        assert_callra: u32 = 0x120, 32;
-        time: u32 = 0x160, 32;
-        fw_version: u32 = 0x180, 32;
-        hw_id: u32 = 0x1a0, 32;
-        rfr: bool = 0x1c0, 1;
-        valid: bool = 0x1c4, 1;
-        severity: u8 = 0x1c5, 3;
-        irisc_index: u8 = 0x1e0, 8;
-        synd: u8 = 0x1e8, 8;
-        ext_synd: u16 = 0x1f0, 16;
-    }
-}
-
-crate::layout::layouts!(EnableHcaIn, EnableHcaOut, DisableHcaIn, DisableHcaOut, InitHcaIn, InitHcaOut, TeardownHcaIn, TeardownHcaOut, QueryIssiIn, QueryIssiOut, SetIssiIn, SetIssiOut, QueryPagesIn, QueryPagesOut, ManagePagesIn, ManagePagesOut, QueryAdapterIn, QueryAdapterOut, SetDriverVersionIn, SetDriverVersionOut, QuerySpecialContextsIn, QuerySpecialContextsOut, QueryAdapterParamBlock, InitialSeg, HealthBuffer);
+crate::layout::layouts!(EnableHcaIn, EnableHcaOut, DisableHcaIn, DisableHcaOut, InitHcaIn, InitHcaOut, TeardownHcaIn, TeardownHcaOut, QueryIssiIn, QueryIssiOut, SetIssiIn, SetIssiOut, QueryPagesIn, QueryPagesOut, ManagePagesIn, ManagePagesOut, QueryAdapterIn, QueryAdapterOut, SetDriverVersionIn, SetDriverVersionOut, QuerySpecialContextsIn, QuerySpecialContextsOut, QueryAdapterParamBlock);

@@ -11,6 +11,7 @@ pub mod completion;
 pub mod event;
 pub mod flow;
 pub mod hca;
+pub mod init_segment;
 pub mod layout;
 pub mod mkey;
 pub mod opcode;

@@ -57,6 +57,11 @@ const _: () = assert!(size_of::<Cqe>() == 64 && std::mem::offset_of!(Cqe, byte_c
 const _: () = assert!(std::mem::offset_of!(Cqe, flags_rqpn) == 24 && std::mem::offset_of!(Cqe, wqe_counter) == 60);
 
 impl Cqe {
+    /// A completion of this kind, else zero.
+    pub fn new(opcode: CqeOpcode) -> Self {
+        Self { op_own: (opcode as u8) << 4, ..Self::default() }
+    }
+
     /// In `hds_ip_ext`: the layer-3 header's checksum is right.
     pub const L3_OK: u8 = 1 << 1;
     /// In `hds_ip_ext`: the layer-4 header's checksum is right.
@@ -107,6 +112,19 @@ pub struct ErrorCqe {
 }
 const _: () = assert!(size_of::<ErrorCqe>() == 64 && std::mem::offset_of!(ErrorCqe, syndrome) == 55);
 
+impl ErrorCqe {
+    /// A completion in error, else zero.
+    pub fn new(opcode: CqeOpcode, syndrome: Syndrome) -> Self {
+        Self { syndrome: syndrome as u8, op_own: (opcode as u8) << 4, ..Self::default() }
+    }
+}
+
+impl From<ErrorCqe> for Cqe {
+    fn from(error: ErrorCqe) -> Self {
+        zerocopy::transmute!(error)
+    }
+}
+
 /// The error of a completion (`MLX5_CQE_SYNDROME_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -147,6 +165,13 @@ pub struct Eqe {
     pub owner: u8,
 }
 const _: () = assert!(size_of::<Eqe>() == 64 && std::mem::offset_of!(Eqe, data) == 32);
+
+impl Eqe {
+    /// An event, else zero.
+    pub fn new(event_type: EventType, sub_type: u8) -> Self {
+        Self { event_type: event_type as u8, sub_type, ..Self::default() }
+    }
+}
 
 /// What an event is about (`enum mlx5_event`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

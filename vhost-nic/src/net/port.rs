@@ -9,15 +9,11 @@ pub struct Frame<'a> {
 
 /// Something a switch can send frames to.
 ///
-/// `receive` is called from the threads of the senders, many at a time.
+/// Its methods are called from the threads of the senders, many at a time, with no lock of the switch held: they may send in turn.
 pub trait Port: Send + Sync {
     /// Takes a frame. What cannot be taken is dropped and counted by the port.
     fn receive(&self, frame: Frame<'_>);
-}
 
-/// Frames and bytes through a port, seen from the port's owner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Frames sent into the switch.
-    pub sent: u64,
+    /// The cable between the port and the switch was plugged in or pulled.
+    fn cable_changed(&self, _plugged: bool) {}
 }

@@ -1,6 +1,12 @@
-//! MSI-X: vectors, their table and the bits of those that wait.
+//! MSI-X: vectors, their table and the bits of those that wait (PCI Express Base Specification 6.1.4 and 7.7.2).
+
+use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::MAX_VECTORS;
 
 /// What a vector sends, as the guest wrote it into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,33 +28,242 @@ pub enum Delivery {
 
 /// How an attachment tells its guest of an interrupt.
 pub trait InterruptLines: Send + Sync {
-    /// Sends one vector's interrupt, or says that there is no way to just now. Does not block.
+    /// Sends one vector's interrupt, or says that there is no way to just now. Does not block, and calls no [`Msix`].
     fn deliver(&self, vector: u16, message: MsixMessage) -> Delivery;
 }
 
-/// The vectors of one function.
-#[derive(Debug)]
-pub struct Msix {
-    vectors: Mutex<Vec<Vector>>,
+/// Who decides whether a vector may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masking {
+    /// The function: the guest writes its table, its function mask and its enable bit.
+    Function,
+    /// The attachment: the guest writes a table of its VMM's, and [`InterruptLines::deliver`] knows what is possible.
+    Attachment,
 }
 
-#[derive(Debug, Clone, Default)]
+/// The vectors of one function.
+pub struct Msix {
+    /// A lock each: a vector is raised by many threads, and they have nothing to wait for at another one's.
+    vectors: Box<[Mutex<Vector>]>,
+}
+
+/// Interrupts of a function, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MsixStats {
+    /// Interrupts the device raised.
+    pub raised: u64,
+    /// Messages sent to the guest. Several interrupts raised while a vector is pending make one.
+    pub sent: u64,
+    /// Vectors that are pending.
+    pub pending: u64,
+}
+
 struct Vector {
+    message: MsixMessage,
+    /// Mask Bit of the Vector Control register.
+    masked: bool,
+    /// Whether Message Control lets vectors be sent: MSI-X Enable, and not Function Mask.
+    enabled: bool,
     pending: bool,
+    lines: Option<(Arc<dyn InterruptLines>, Masking)>,
+    raised: u64,
+    sent: u64,
+}
+
+/// Bytes of a table entry.
+pub(super) const ENTRY_SIZE: usize = 16;
+
+impl Vector {
+    fn new() -> Self {
+        Self {
+            message: MsixMessage::default(),
+            masked: true,
+            enabled: false,
+            pending: false,
+            lines: None,
+            raised: 0,
+            sent: 0,
+        }
+    }
+
+    /// Sends the vector if it can be, or leaves it pending.
+    fn send(&mut self, index: u16) {
+        let delivery = match &self.lines {
+            Some((_, Masking::Function)) if self.masked || !self.enabled => Delivery::NotNow,
+            Some((lines, _)) => lines.deliver(index, self.message),
+            None => Delivery::NotNow,
+        };
+        self.pending = delivery == Delivery::NotNow;
+        self.sent += u64::from(!self.pending);
+    }
+
+    fn send_pending(&mut self, index: u16) {
+        if self.pending {
+            self.send(index);
+        }
+    }
+
+    /// The table entry (7.7.2.6 to 7.7.2.9).
+    fn entry(&self) -> [u8; ENTRY_SIZE] {
+        let mut entry = [0; ENTRY_SIZE];
+        entry[..8].copy_from_slice(&self.message.address.to_le_bytes());
+        entry[8..12].copy_from_slice(&self.message.data.to_le_bytes());
+        entry[12] = self.masked.into();
+        entry
+    }
+
+    fn set_entry(&mut self, entry: [u8; ENTRY_SIZE]) {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, control, ..] = entry;
+        self.message = MsixMessage {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            data: u32::from_le_bytes([d0, d1, d2, d3]),
+        };
+        self.masked = control & 1 != 0;
+    }
 }
 
 impl Msix {
-    /// A function's vectors, all masked.
+    /// A function's vectors, all masked; from 1 to [`MAX_VECTORS`].
     pub fn new(vectors: u16) -> Self {
         Self {
-            vectors: Mutex::new(vec![Vector::default(); vectors.into()]),
+            vectors: (0..vectors.clamp(1, MAX_VECTORS))
+                .map(|_| Mutex::new(Vector::new()))
+                .collect(),
         }
+    }
+
+    /// How many vectors there are.
+    pub fn vectors(&self) -> u16 {
+        self.vectors.len() as u16
     }
 
     /// Raises a vector's interrupt, now or as soon as the guest can be told. A vector that does not exist is ignored.
     pub fn raise(&self, vector: u16) {
-        if let Some(vector) = self.vectors.lock().get_mut(usize::from(vector)) {
-            vector.pending = true;
+        if let Some(slot) = self.vectors.get(usize::from(vector)) {
+            let mut slot = slot.lock();
+            slot.raised += 1;
+            slot.send(vector);
         }
     }
+
+    /// Sends what is pending of `count` vectors from `first` on, after a way to the guest has opened.
+    pub fn retry(&self, first: u16, count: u16) {
+        for (index, vector) in self.numbered().skip(first.into()).take(count.into()) {
+            vector.lock().send_pending(index);
+        }
+    }
+
+    /// Interrupts raised and sent so far, and what is pending.
+    pub fn stats(&self) -> MsixStats {
+        let mut stats = MsixStats::default();
+        for vector in &self.vectors {
+            let vector = vector.lock();
+            stats.raised += vector.raised;
+            stats.sent += vector.sent;
+            stats.pending += u64::from(vector.pending);
+        }
+        stats
+    }
+
+    /// Says where interrupts go from now on. When it returns, nothing uses the lines of before.
+    pub(super) fn connect(&self, lines: Option<(Arc<dyn InterruptLines>, Masking)>) {
+        for (index, vector) in self.numbered() {
+            let mut vector = vector.lock();
+            vector.lines.clone_from(&lines);
+            vector.send_pending(index);
+        }
+    }
+
+    /// Takes the Message Control register's MSI-X Enable and Function Mask (7.7.2.2).
+    pub(super) fn set_control(&self, enable: bool, function_mask: bool) {
+        for (index, vector) in self.numbered() {
+            let mut vector = vector.lock();
+            vector.enabled = enable && !function_mask;
+            vector.send_pending(index);
+        }
+    }
+
+    /// As after a reset of the function: nothing pending, every vector masked.
+    pub(super) fn reset(&self) {
+        for vector in &self.vectors {
+            let mut vector = vector.lock();
+            vector.message = MsixMessage::default();
+            vector.masked = true;
+            vector.enabled = false;
+            vector.pending = false;
+        }
+    }
+
+    /// Bytes of the table.
+    pub(super) fn table_size(&self) -> u64 {
+        (self.vectors.len() * ENTRY_SIZE) as u64
+    }
+
+    /// Bytes of the array of pending bits.
+    pub(super) fn pba_size(&self) -> u64 {
+        (self.vectors.len().div_ceil(64) * 8) as u64
+    }
+
+    /// Reads within the table.
+    pub(super) fn read_table(&self, offset: u64, data: &mut [u8]) {
+        for (index, within, range) in entries(offset, data.len()) {
+            if let Some(vector) = self.vectors.get(index) {
+                let length = range.len();
+                data[range].copy_from_slice(&vector.lock().entry()[within..within + length]);
+            }
+        }
+    }
+
+    /// Writes within the table. What it unmasks and is pending is sent.
+    pub(super) fn write_table(&self, offset: u64, data: &[u8]) {
+        for (index, within, range) in entries(offset, data.len()) {
+            if let Some(vector) = self.vectors.get(index) {
+                let mut vector = vector.lock();
+                let mut entry = vector.entry();
+                entry[within..within + range.len()].copy_from_slice(&data[range]);
+                vector.set_entry(entry);
+                vector.send_pending(index as u16);
+            }
+        }
+    }
+
+    /// Reads within the array of pending bits.
+    pub(super) fn read_pba(&self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in data.iter_mut().enumerate() {
+            let first = (offset as usize + at) * 8;
+            let bits = self.vectors.iter().skip(first).take(8);
+            *byte = bits
+                .enumerate()
+                .fold(0, |byte, (bit, vector)| byte | u8::from(vector.lock().pending) << bit);
+        }
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u16, &Mutex<Vector>)> {
+        (0..).zip(&self.vectors)
+    }
 }
+
+impl fmt::Debug for Msix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Msix")
+            .field("vectors", &self.vectors())
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+/// The table entries an access touches: each one's index, the offset within it, and the bytes of the access that belong there.
+fn entries(offset: u64, length: usize) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = offset as usize + done;
+        let (index, within) = (at / ENTRY_SIZE, at % ENTRY_SIZE);
+        let piece = (ENTRY_SIZE - within).min(length - done);
+        let range = done..done + piece;
+        done += piece;
+        (piece > 0).then_some((index, within, range))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
-//! `lab`: two guests that talk SMC-D, to look at and to measure.
+//! `lab`: two guests that talk SMC-D, or Ethernet through the NIC, to look at and to measure.
 //!
 //! `scripts/demo` and `guest-tests/bench` set up what is missing and then run this.
 
 mod bench;
 mod demo;
+mod nic;
 mod shell;
 mod web;
 mod workload;
@@ -17,7 +18,7 @@ use guest_tests::{IsmOptions, Testbed};
 
 use workload::Pair;
 
-/// Two guests that talk SMC-D, to look at and to measure.
+/// Two guests that talk SMC-D, or Ethernet through the NIC, to look at and to measure.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -39,13 +40,36 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// The NIC beside virtio-net between two guests, in one table, with what ethtool shows
+    NicDemo {
+        /// Keep the guests up afterwards, for a shell in each
+        #[arg(long)]
+        shell: bool,
+    },
+    /// The NIC beside virtio-net, measured in turns, several times over
+    NicBench {
+        /// How often each measurement is repeated
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo { shell } => run_demo(shell),
+        Command::Demo { shell } => boot("demo").and_then(|bed| {
+            demo::run(&Pair::start(&bed)?)?;
+            end_demo(bed, shell)
+        }),
         Command::Bench { rounds } => boot("bench").and_then(|bed| {
             bench::run(&Pair::start(&bed)?, rounds)?;
+            Ok(bed.finish()?)
+        }),
+        Command::NicDemo { shell } => nic::boot("nic-demo").and_then(|bed| {
+            nic::demo(&bed)?;
+            end_demo(bed, shell)
+        }),
+        Command::NicBench { rounds } => nic::boot("nic-bench").and_then(|bed| {
+            nic::bench(&bed, rounds)?;
             Ok(bed.finish()?)
         }),
     };
@@ -58,16 +82,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_demo(shell: bool) -> Result<()> {
-    let bed = boot("demo")?;
-    demo::run(&Pair::start(&bed)?)?;
+fn end_demo(bed: Testbed, shell: bool) -> Result<()> {
     if shell {
         shell::run(&bed)?;
     }
     println!("Logs: {}", bed.finish_with_logs()?.display());
-    if !shell {
-        println!("`scripts/demo --shell` keeps the guests up, with a shell in each.");
-    }
     Ok(())
 }
 

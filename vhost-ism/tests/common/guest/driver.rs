@@ -125,6 +125,18 @@ impl TestGuest {
         self.control.publish(0);
     }
 
+    /// The DMB that an ALLOC got which [`TestGuest::post_request`] posted, if the answer comes.
+    #[track_caller]
+    pub fn take_allocated(&mut self, size: u64, timeout: Duration) -> Option<Dmb> {
+        let (_, used) = self.control.wait_used(timeout)?;
+        self.window.set_asking(false);
+        assert_eq!(used as usize, 1 + size_of::<AllocReply>());
+        let room = SCRATCH + (2 + size_of::<Alloc>()) as u64 + 3;
+        let answer = self.ram.read(room, used as usize);
+        assert_eq!(status(answer[0]), Status::Ok);
+        Some(self.allocated(&answer[1..], size))
+    }
+
     /// Asks with a readable and a writable descriptor.
     #[track_caller]
     pub fn request(&mut self, request: &[u8], room: usize) -> Answer {

@@ -1,4 +1,4 @@
-//! The sockets the daemon listens on, and their removal.
+//! The sockets a daemon listens on, and their removal.
 
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -7,6 +7,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+/// Where one guest's VMM connects.
+#[derive(Debug)]
+pub struct GuestSocket {
+    /// What the guest is called in logs and counters: the file name of its socket, without the extension.
+    pub name: String,
+    /// The socket.
+    pub listener: UnixListener,
+}
 
 /// Sockets made by this process; removed when dropped.
 #[derive(Debug, Default)]
@@ -29,6 +38,15 @@ impl OwnSockets {
         self.0.push(path.to_owned());
         Ok(listener)
     }
+
+    /// As [`OwnSockets::listen`], for a guest that the path gives its name.
+    pub fn listen_for_guest(&mut self, path: &Path) -> Result<GuestSocket> {
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        Ok(GuestSocket {
+            name: name.into_owned(),
+            listener: self.listen(path)?,
+        })
+    }
 }
 
 impl Drop for OwnSockets {
@@ -41,7 +59,7 @@ impl Drop for OwnSockets {
 }
 
 /// Takes over a listening socket inherited as this descriptor.
-pub fn inherited(fd: RawFd) -> Result<UnixListener> {
+pub fn inherited(fd: RawFd) -> Result<GuestSocket> {
     if fd <= 2 || !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
         bail!("--fd {fd} is not an open descriptor.");
     }
@@ -51,7 +69,10 @@ pub fn inherited(fd: RawFd) -> Result<UnixListener> {
     if !listening {
         bail!("--fd {fd} is not a listening socket.");
     }
-    Ok(UnixListener::from(owned))
+    Ok(GuestSocket {
+        name: format!("fd{fd}"),
+        listener: UnixListener::from(owned),
+    })
 }
 
 #[cfg(test)]
@@ -78,6 +99,15 @@ mod tests {
         fs::write(&path, "x").unwrap();
         assert!(OwnSockets::default().listen(&path).is_err());
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_guest_is_named_after_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = OwnSockets::default()
+            .listen_for_guest(&dir.path().join("left.sock"))
+            .unwrap();
+        assert_eq!(socket.name, "left");
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! Traffic between two guests by the tools everybody uses, over whichever network an address belongs to.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::guest::Guest;
+
+const READY: Duration = Duration::from_secs(30);
+
+/// What a measurement may take beyond its own length.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// A port of its own for every server, so that none waits for the last one's connections to time out.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20000);
+
+/// From one guest to another, by an address of the latter.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow<'a> {
+    /// Who connects.
+    pub client: &'a Guest,
+    /// Who answers.
+    pub server: &'a Guest,
+    /// The server's address.
+    pub to: IpAddr,
+}
+
+/// What `iperf3` reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Iperf {
+    /// Payload that arrived, in bits per second.
+    pub bits_per_second: f64,
+    /// Payload bytes that were sent.
+    pub bytes: u64,
+    /// TCP segments that were sent again.
+    pub retransmits: u64,
+    /// UDP datagrams that were sent.
+    pub packets: u64,
+    /// UDP datagrams that did not arrive.
+    pub lost: u64,
+}
+
+impl<'a> Flow<'a> {
+    /// From `client` to `server` at the address `to`.
+    pub fn new(client: &'a Guest, server: &'a Guest, to: impl Into<IpAddr>) -> Self {
+        let to = to.into();
+        Self { client, server, to }
+    }
+
+    /// Sends `count` echo requests with `size` bytes of payload (16 at least, for the time), unfragmented; an error unless all are answered. Returns the times
+    /// in microseconds.
+    pub fn ping(&self, count: u32, size: u32) -> Result<Vec<f64>> {
+        let script = format!("ping -n -M do -i 0.01 -W 5 -c {count} -s {size} {}", self.to);
+        let ping = self.client.shell(&script).timeout(MARGIN);
+        let output = ping.run()?.check()?;
+        let times: Vec<f64> = output
+            .stdout
+            .lines()
+            .filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse::<f64>().ok())
+            .map(|milliseconds| milliseconds * 1000.0)
+            .collect();
+        if times.len() == count as usize {
+            Ok(times)
+        } else {
+            let answered = times.len();
+            Err(Error::Agent(format!(
+                "{answered} of {count} echo requests were answered"
+            )))
+        }
+    }
+
+    /// Runs `iperf3` for that many seconds with more `options` of the client.
+    pub fn iperf(&self, seconds: u32, options: &str) -> Result<Iperf> {
+        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let server = self
+            .server
+            .spawn(&format!("exec iperf3 --server --one-off --forceflush --port {port}"))?;
+        server.wait_line("listening", READY)?;
+        let script = format!(
+            "exec iperf3 --json --client {} --port {port} --time {seconds} {options}",
+            self.to
+        );
+        let limit = Duration::from_secs(seconds.into()) + MARGIN;
+        let output = self.client.shell(&script).timeout(limit).run()?.check()?;
+        server.wait(READY)?.check()?;
+        parse(output.text()).ok_or_else(|| Error::Agent(format!("iperf3 reports what it never did: {output}")))
+    }
+
+    /// Carries random bytes in each direction over TCP and compares the SHA-256 of both ends.
+    pub fn compare_digests(&self, mebibytes: u32) -> Result<()> {
+        for (sender, receiver, push) in [(self.client, self.server, true), (self.server, self.client, false)] {
+            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+            sender
+                .run(&format!("head -c {mebibytes}M /dev/urandom > /tmp/flow"))?
+                .check()?;
+            let (listen, connect) = match self.to {
+                IpAddr::V4(to) => (format!("TCP4-LISTEN:{port}"), format!("TCP4:{to}:{port}")),
+                IpAddr::V6(to) => (format!("TCP6-LISTEN:{port}"), format!("TCP6:[{to}]:{port}")),
+            };
+            let send = |to: &str| format!("socat -u OPEN:/tmp/flow {to}");
+            let receive = |from: &str| format!("socat -u {from} STDOUT | sha256sum");
+            // The listening end is the server's in both directions.
+            let (listen, connect) = if push {
+                (receive(&listen), send(&connect))
+            } else {
+                (send(&listen), receive(&connect))
+            };
+            let listening = self.server.spawn(&listen)?;
+            let wait = format!("until ss -Hltn 'sport = :{port}' | grep -q .; do sleep 0.05; done");
+            self.server.run(&wait)?.check()?;
+            let connected = self.client.shell(&connect).timeout(MARGIN * 2).run()?.check()?;
+            let listened = listening.wait(MARGIN)?.check()?;
+            let expected = sender.run("sha256sum < /tmp/flow; rm /tmp/flow")?.check()?;
+            let got = if push { &listened } else { &connected };
+            if got.text() != expected.text() {
+                return Err(Error::Agent(format!(
+                    "{} received {}, but {} sent {}",
+                    receiver.name(),
+                    got.text(),
+                    sender.name(),
+                    expected.text()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(report: &str) -> Option<Iperf> {
+    let report: Value = serde_json::from_str(report).ok()?;
+    let end = &report["end"];
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
+    // UDP has one summary of both ends, TCP one of each; older versions only have the first for UDP.
+    let udp = end["sum"]["packets"].is_u64();
+    let received = if udp && end["sum_received"].is_null() {
+        &end["sum"]
+    } else {
+        &end["sum_received"]
+    };
+    let sent = if udp { &end["sum"] } else { &end["sum_sent"] };
+    Some(Iperf {
+        bits_per_second: received["bits_per_second"].as_f64()?,
+        bytes: number(&sent["bytes"])?,
+        retransmits: number(&sent["retransmits"]).unwrap_or(0),
+        packets: number(&sent["packets"]).unwrap_or(0),
+        lost: number(&end["sum"]["lost_packets"]).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tcp_report_is_read() {
+        let report = r#"{"end": {"sum_sent": {"bytes": 1000, "bits_per_second": 9.5, "retransmits": 3},
+            "sum_received": {"bytes": 900, "bits_per_second": 8.5}}}"#;
+        let iperf = parse(report).unwrap();
+        assert_eq!((iperf.bytes, iperf.retransmits, iperf.packets), (1000, 3, 0));
+        assert_eq!(iperf.bits_per_second, 8.5);
+    }
+
+    #[test]
+    fn a_udp_report_is_read() {
+        let report = r#"{"end": {"sum": {"bytes": 5000, "bits_per_second": 7.0, "packets": 10, "lost_packets": 2},
+            "sum_received": {"bytes": 4000, "bits_per_second": 6.0}}}"#;
+        let iperf = parse(report).unwrap();
+        assert_eq!((iperf.packets, iperf.lost, iperf.bytes), (10, 2, 5000));
+        assert_eq!(iperf.bits_per_second, 6.0);
+    }
+
+    #[test]
+    fn an_error_report_is_no_measurement() {
+        assert_eq!(parse(r#"{"error": "unable to connect"}"#), None);
+    }
+}

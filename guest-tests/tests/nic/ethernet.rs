@@ -1,0 +1,219 @@
+//! Frames between guests: every protocol, both sizes of MTU, tagged ones, groups; with the checksums seen on the wire.
+
+use std::thread;
+
+use guest_tests::{Flow, NIC, Result};
+
+use crate::frames::Capture;
+use crate::lab::{Lab, Setup, step};
+
+#[test]
+fn two_guests_exchange_frames_of_every_kind() -> Result<()> {
+    let lab = Setup::new("nic-ethernet", 2).start()?;
+    let run = |name: &str, test: fn(&Lab) -> Result<()>| step(name, || test(&lab));
+    run("ping", ping)?;
+    run("digests", digests)?;
+    run("iperf3", iperf)?;
+    run("checksums", |lab| checksums(lab, 1500))?;
+    run("VLAN", vlan)?;
+    run("multicast", multicast)?;
+    step("jumbo frames", || {
+        lab.set_mtu(9000)?;
+        lab.flow(0, 1).ping(5, 8972)?;
+        lab.flow_v6(1, 0).ping(5, 8952)?;
+        checksums(&lab, 9000)?;
+        iperf(&lab)
+    })?;
+    lab.finish()
+}
+
+#[test]
+fn four_guests_exchange_frames_in_every_pair() -> Result<()> {
+    let lab = Setup::new("nic-four", 4).ethernet_only().start()?;
+    for (from, to) in pairs(4) {
+        lab.flow(from, to).ping(3, 1472)?;
+        lab.flow_v6(to, from).ping(3, 1452)?;
+    }
+    // A ring, so that every guest sends and receives at the same time.
+    thread::scope(|scope| {
+        let lab = &lab;
+        let threads: Vec<_> = (0..4)
+            .map(|from| scope.spawn(move || lab.flow(from, (from + 1) % 4).iperf(3, "")))
+            .collect();
+        threads.into_iter().try_for_each(|thread| {
+            let iperf = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            assert!(iperf.bytes > 0, "{iperf:?}");
+            Ok(())
+        })
+    })?;
+    lab.finish()
+}
+
+fn pairs(guests: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..guests).flat_map(move |a| (a + 1..guests).map(move |b| (a, b)))
+}
+
+fn ping(lab: &Lab) -> Result<()> {
+    for (from, to) in [(0, 1), (1, 0)] {
+        for size in [16, 17, 56, 1472] {
+            lab.flow(from, to).ping(5, size)?;
+        }
+        lab.flow_v6(from, to).ping(5, 1452)?;
+    }
+    Ok(())
+}
+
+fn digests(lab: &Lab) -> Result<()> {
+    lab.flow(0, 1).compare_digests(4)?;
+    lab.flow_v6(1, 0).compare_digests(4)
+}
+
+fn iperf(lab: &Lab) -> Result<()> {
+    for (name, flow) in [("IPv4", lab.flow(0, 1)), ("IPv6", lab.flow_v6(1, 0))] {
+        let tcp = flow.iperf(2, "")?;
+        let both = flow.iperf(2, "--bidir")?;
+        let udp = flow.iperf(2, "--udp --bitrate 10M --length 1400")?;
+        assert!(tcp.bytes > 0 && both.bytes > 0, "{tcp:?} {both:?}");
+        assert!(udp.packets > 100, "{udp:?}");
+        eprintln!(
+            "{name}: TCP {:.0} Mbit/s, {} sent again; UDP lost {} of {}",
+            tcp.bits_per_second / 1e6,
+            tcp.retransmits,
+            udp.lost,
+            udp.packets
+        );
+    }
+    Ok(())
+}
+
+/// Everything the receiver gets is checked: header and payload checksums, no frame longer than the MTU although the sender leaves the
+/// segmentation to the device.
+fn checksums(lab: &Lab, mtu: u32) -> Result<()> {
+    let (sender, receiver) = (lab.guest(0), lab.guest(1));
+    let offloads = sender.run(&format!("ethtool -k {NIC}"))?.check()?;
+    for offload in [
+        "rx-checksumming: on",
+        "tx-checksumming: on",
+        "tcp-segmentation-offload: on",
+        "tx-tcp6-segmentation: on",
+    ] {
+        assert!(offloads.stdout.contains(offload), "{offload} in {offloads}");
+    }
+    let before = counter(lab, 0, "tx_tso_packets")?;
+    let capture = Capture::start(receiver, NIC, mtu)?;
+    for flow in [lab.flow(0, 1), lab.flow_v6(0, 1)] {
+        flow.ping(3, mtu - 48)?;
+        flow.iperf(1, "--bitrate 20M")?;
+        flow.iperf(1, &format!("--udp --bitrate 2M --length {}", mtu - 100))?;
+    }
+    let seen = capture.end_without_fault()?;
+    for kind in ["ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6"] {
+        assert!(seen[kind].as_u64() > Some(0), "{kind} in {seen}");
+    }
+    assert_eq!(seen["longest"], mtu, "a full frame was among them: {seen}");
+    assert!(
+        counter(lab, 0, "tx_tso_packets")? > before,
+        "the device did no segmentation"
+    );
+    receiver.run(&format!("ethtool -K {NIC} gro on"))?.check().map(drop)
+}
+
+/// A counter of `ethtool -S`.
+pub fn counter(lab: &Lab, guest: usize, name: &str) -> Result<u64> {
+    let counters = lab.guest(guest).run(&format!("ethtool -S {NIC}"))?.check()?;
+    let value = counters.stdout.lines().find_map(|line| {
+        let (found, value) = line.trim().split_once(": ")?;
+        (found == name).then(|| value.parse().ok())?
+    });
+    Ok(value.unwrap_or_else(|| panic!("{name} in {counters}")))
+}
+
+fn vlan(lab: &Lab) -> Result<()> {
+    let tagged = |guest: usize, vid: u32| {
+        let script = format!(
+            "set -e; modprobe 8021q\n\
+             ip link add link {NIC} name nic.{vid} type vlan id {vid}\n\
+             ip addr add 10.6.{vid}.{host}/24 dev nic.{vid}\n\
+             ip link set nic.{vid} up",
+            host = guest + 1
+        );
+        lab.guest(guest).run(&script)?.check()
+    };
+    for (guest, vid) in [(0, 5), (1, 5), (0, 6)] {
+        tagged(guest, vid)?;
+    }
+    let flow = |vid: u8| Flow::new(lab.guest(0), lab.guest(1), std::net::Ipv4Addr::new(10, 6, vid, 2));
+    let capture = Capture::start(lab.guest(1), NIC, 1500)?;
+    flow(5).ping(5, 1472)?;
+    flow(5).iperf(1, "--bitrate 20M")?;
+    flow(5).compare_digests(1)?;
+    capture.end_without_fault()?;
+    // Nobody has the other VLAN.
+    lab.guest(1).run("ip addr add 10.6.6.2/24 dev nic.5")?.check()?;
+    let other = lab.guest(0).run("ping -c 2 -W 1 10.6.6.2")?;
+    assert!(!other.success(), "{other}");
+    let filters = lab.guest(1).run(&format!("ethtool -k {NIC} | grep vlan"))?;
+    assert!(filters.stdout.contains("rx-vlan-filter: on"), "{filters}");
+    // Without the filter, and back.
+    lab.guest(1)
+        .run(&format!("ethtool -K {NIC} rx-vlan-filter off"))?
+        .check()?;
+    flow(5).ping(3, 56)?;
+    lab.guest(1)
+        .run(&format!("ethtool -K {NIC} rx-vlan-filter on; ip link del nic.5"))?
+        .check()?;
+    lab.guest(0)
+        .run("ip link del nic.5; ip link del nic.6")?
+        .check()
+        .map(drop)
+}
+
+/// A group address reaches who has joined, and is kept from who has not.
+fn multicast(lab: &Lab) -> Result<()> {
+    const RECEIVE: &str = "
+import socket, struct, sys
+group, interface = sys.argv[1:3]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((group, 7000))
+index = socket.if_nametoindex(interface)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + struct.pack('=4xi', index))
+s.settimeout(20)
+print('ready', flush=True)
+for expected in range(20):
+    data, _ = s.recvfrom(2000)
+    assert data == bytes([expected]) * 1000, data
+print('all')
+";
+    const SEND: &str = "
+import socket, struct, sys, time
+group, interface = sys.argv[1:3]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+index = socket.if_nametoindex(interface)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack('=8xi', index))
+for number in range(20):
+    s.sendto(bytes([number]) * 1000, (group, 7000))
+    time.sleep(0.01)
+";
+    let group = "239.1.2.3";
+    let receiver = lab.guest(1).command(["python3", "-c", RECEIVE, group, NIC]).spawn()?;
+    let ready = std::time::Duration::from_secs(30);
+    receiver.wait_line("ready", ready)?;
+    let before = counter(lab, 1, "rx_packets")?;
+    lab.guest(0)
+        .command(["python3", "-c", SEND, group, NIC])
+        .run()?
+        .check()?;
+    let received = receiver.wait(ready)?.check()?;
+    assert!(received.stdout.contains("all"), "{received}");
+    let joined = counter(lab, 1, "rx_packets")? - before;
+    assert!(joined >= 20, "{joined} frames");
+    // Nobody has joined this one, so the device has no rule that lets it in.
+    let before = counter(lab, 1, "rx_packets")?;
+    lab.guest(0)
+        .command(["python3", "-c", SEND, "239.9.9.9", NIC])
+        .run()?
+        .check()?;
+    let stray = counter(lab, 1, "rx_packets")? - before;
+    assert!(stray < 20, "{stray} frames of a group nobody has joined");
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Guests with the NIC and its drivers up.
+
+use std::time::Instant;
+
+use guest_tests::{Daemon, Flow, Guest, NicOptions, NicSetup, Result, Testbed};
+use serde_json::Value;
+
+use crate::frames;
+
+/// What a lab is to be like.
+#[derive(Debug)]
+pub struct Setup {
+    name: &'static str,
+    guests: usize,
+    stock_kernel: Option<&'static str>,
+    options: NicOptions,
+    nic: NicSetup,
+}
+
+impl Setup {
+    pub fn new(name: &'static str, guests: usize) -> Self {
+        Self {
+            name,
+            guests,
+            stock_kernel: None,
+            options: NicOptions::default(),
+            nic: NicSetup::default(),
+        }
+    }
+
+    /// A kernel of Debian as it is.
+    pub fn stock_kernel(mut self, series: &'static str) -> Self {
+        self.stock_kernel = Some(series);
+        self
+    }
+
+    /// Another daemon, or another way to it.
+    pub fn options(mut self, options: NicOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Without the RDMA driver.
+    pub fn ethernet_only(mut self) -> Self {
+        self.nic.rdma = false;
+        self
+    }
+
+    /// Boots the guests, and loads nothing.
+    pub fn boot(self) -> Result<Lab> {
+        let builder = Testbed::builder(self.name)
+            .guests(self.guests)
+            .nic(self.options)
+            // Enough for a whole test's messages.
+            .kernel_arg("log_buf_len=2M")
+            .share(frames::program());
+        let bed = match self.stock_kernel {
+            Some(series) => builder.stock_kernel(series),
+            None => builder,
+        }
+        .start()?;
+        Ok(Lab { bed, nic: self.nic })
+    }
+
+    /// Boots the guests, loads the drivers and sets the interfaces up.
+    pub fn start(self) -> Result<Lab> {
+        let lab = self.boot()?;
+        lab.up()?;
+        Ok(lab)
+    }
+}
+
+/// Guests on one switch.
+#[derive(Debug)]
+pub struct Lab {
+    bed: Testbed,
+    nic: NicSetup,
+}
+
+impl Lab {
+    pub fn bed(&self) -> &Testbed {
+        &self.bed
+    }
+
+    pub fn guest(&self, index: usize) -> &Guest {
+        self.bed.guest(index)
+    }
+
+    pub fn daemon(&self) -> &Daemon {
+        self.bed.daemon_of("vhost-nic").expect("the bed has a NIC")
+    }
+
+    /// Loads the drivers in all guests and sets the interfaces up.
+    pub fn up(&self) -> Result<()> {
+        self.bed.each(|guest| self.guest_up(guest))
+    }
+
+    /// The same in one.
+    pub fn guest_up(&self, guest: &Guest) -> Result<()> {
+        guest.nic_load(self.nic.rdma)?;
+        guest.nic_configure(self.nic.mtu)?;
+        guest.nic_check_log(&[])
+    }
+
+    /// Sets another MTU everywhere.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        self.bed.each(|guest| guest.nic_configure(mtu))
+    }
+
+    /// IPv4 traffic from one guest to another.
+    pub fn flow(&self, from: usize, to: usize) -> Flow<'_> {
+        Flow::new(self.guest(from), self.guest(to), NicOptions::address(to))
+    }
+
+    /// IPv6 traffic from one guest to another.
+    pub fn flow_v6(&self, from: usize, to: usize) -> Flow<'_> {
+        Flow::new(self.guest(from), self.guest(to), NicOptions::address_v6(to))
+    }
+
+    /// What the daemon says of one guest.
+    pub fn stats(&self, guest: usize) -> Result<Value> {
+        let stats = self.daemon().stats()?;
+        let guests = stats["guests"].as_array().expect("the daemon's guests");
+        Ok(guests[guest].clone())
+    }
+
+    /// Asserts that the daemon holds nothing for a guest whose driver is gone.
+    pub fn assert_nothing_left(&self, guest: usize) -> Result<()> {
+        let stats = self.stats(guest)?;
+        for (kind, count) in stats["objects"].as_object().expect("objects by kind") {
+            assert_eq!(*count, 0, "{kind} left behind in {stats:#}");
+        }
+        assert_eq!(stats["pages"], 0, "pages left behind in {stats:#}");
+        Ok(())
+    }
+
+    /// Unloads the drivers everywhere; nothing may be left in the daemon then, and nobody may have had a complaint.
+    pub fn finish(self) -> Result<()> {
+        for guest in self.bed.guests() {
+            let stats = self.stats(guest.index())?;
+            assert_ne!(
+                stats["objects"]["eq"],
+                Value::Null,
+                "the driver has event queues: {stats:#}"
+            );
+        }
+        self.bed.each(|guest| {
+            guest.nic_unload()?;
+            guest.nic_check_log(&[])
+        })?;
+        for guest in self.bed.guests() {
+            self.assert_nothing_left(guest.index())?;
+        }
+        self.bed.finish()
+    }
+}
+
+/// Runs a step and says how long it took.
+pub fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let begin = Instant::now();
+    run()?;
+    eprintln!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}

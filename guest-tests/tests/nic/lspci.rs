@@ -1,0 +1,59 @@
+//! The function as `lspci` shows it, on the root complex and in a slot.
+
+use guest_tests::{Guest, NIC, NicOptions, Result};
+
+use crate::golden;
+use crate::lab::Setup;
+
+#[test]
+fn lspci_shows_the_function_as_ever() -> Result<()> {
+    for (name, options) in [
+        ("lspci-root-complex.txt", NicOptions::default()),
+        ("lspci-root-port.txt", NicOptions::default().root_port()),
+    ] {
+        let lab = Setup::new("nic-lspci", 1).options(options).ethernet_only().start()?;
+        golden::assert_same(name, &lspci(lab.guest(0))?);
+        lab.finish()?;
+    }
+    Ok(())
+}
+
+/// What `lspci` shows of the NIC, without what the machine has assigned.
+fn lspci(guest: &Guest) -> Result<String> {
+    let device = guest.run(&format!("basename $(readlink /sys/class/net/{NIC}/device)"))?;
+    let device = device.check()?.text().to_owned();
+    let shown = guest.run(&format!("lspci -nn -vvv -s {device}"))?.check()?;
+    let mut text = String::new();
+    for line in shown.stdout.trim_end().lines() {
+        let line = match line.split_once(' ') {
+            Some((address, rest)) if device.ends_with(address) => format!("NIC {rest}"),
+            _ => line.to_owned(),
+        };
+        let line = replace_after(&line, "Memory at ", ' ', "ADDRESS");
+        let line = replace_after(&line, "routed to IRQ ", ' ', "NUMBER");
+        let line = replace_after(&line, "IOMMU group: ", ' ', "NUMBER");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// `line` with the word after `before` replaced.
+fn replace_after(line: &str, before: &str, end: char, with: &str) -> String {
+    match line.split_once(before) {
+        None => line.to_owned(),
+        Some((head, tail)) => {
+            let rest = tail.find(end).map_or("", |at| &tail[at..]);
+            format!("{head}{before}{with}{rest}")
+        }
+    }
+}
+
+#[test]
+fn what_the_machine_assigns_is_replaced() {
+    let line = "\tRegion 0: Memory at fe000000 (64-bit, prefetchable) [size=16M]";
+    let expected = "\tRegion 0: Memory at ADDRESS (64-bit, prefetchable) [size=16M]";
+    assert_eq!(replace_after(line, "Memory at ", ' ', "ADDRESS"), expected);
+    let line = "\tInterrupt: pin A routed to IRQ 11";
+    assert!(replace_after(line, "routed to IRQ ", ' ', "NUMBER").ends_with("IRQ NUMBER"));
+}

@@ -1,0 +1,13 @@
+//! The stock mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
+
+mod capabilities;
+mod ethernet;
+mod ethtool;
+mod frames;
+mod golden;
+mod lab;
+mod lspci;
+mod mixed;
+mod probe;
+mod stock;
+mod verbs;

@@ -1,0 +1,93 @@
+//! Everything at once, for long: what is lost must be in somebody's counters.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest_tests::{Guest, Iperf, NIC, Result};
+
+use crate::lab::{Lab, Setup};
+
+#[test]
+#[ignore = "long: ten minutes of traffic"]
+fn no_loss_is_unexplained_in_ten_minutes_of_mixed_traffic() -> Result<()> {
+    mixed("nic-mixed-long", Duration::from_secs(600))
+}
+
+#[test]
+fn no_loss_is_unexplained_in_mixed_traffic() -> Result<()> {
+    mixed("nic-mixed", Duration::from_secs(15))
+}
+
+fn mixed(name: &'static str, time: Duration) -> Result<()> {
+    let lab = Setup::new(name, 2).start()?;
+    let seconds = u32::try_from(time.as_secs()).expect("not that long");
+    let before = explained(&lab)?;
+    let end = Instant::now() + time;
+    let (udp, rounds) = thread::scope(|scope| -> Result<(Vec<Iperf>, u32)> {
+        let lab = &lab;
+        let tcp = [(0, 1), (1, 0)].map(|(from, to)| scope.spawn(move || lab.flow_v6(from, to).iperf(seconds, "")));
+        let udp = [(0, 1), (1, 0)].map(|(from, to)| {
+            scope.spawn(move || lab.flow(from, to).iperf(seconds, "--udp --bitrate 4M --length 1300"))
+        });
+        let mut rounds = 0;
+        while Instant::now() < end {
+            // Each time with a fresh set of sizes and connections.
+            lab.flow(0, 1).ping(20, 64 + rounds % 1400)?;
+            lab.flow(1, 0).compare_digests(1)?;
+            for guest in lab.bed().guests() {
+                guest
+                    .run(&format!("ethtool -S {NIC} > /dev/null; ip -s link > /dev/null"))?
+                    .check()?;
+                guest.nic_check_log(&[])?;
+            }
+            rounds += 1;
+        }
+        for thread in tcp {
+            let iperf = join(thread)?;
+            eprintln!(
+                "TCP: {:.0} Mbit/s, {} segments sent again",
+                iperf.bits_per_second / 1e6,
+                iperf.retransmits
+            );
+            assert!(iperf.bytes > 0, "{iperf:?}");
+        }
+        Ok((udp.map(join).into_iter().collect::<Result<_>>()?, rounds))
+    })?;
+    let explained = explained(&lab)? - before;
+    let (sent, lost) = udp
+        .iter()
+        .fold((0, 0), |(sent, lost), one| (sent + one.packets, lost + one.lost));
+    eprintln!("{rounds} rounds; UDP: {lost} of {sent} lost, {explained} drops counted");
+    assert!(sent > 100, "{udp:?}");
+    assert!(
+        lost <= explained,
+        "{lost} datagrams lost, the counters know of {explained}"
+    );
+    lab.finish()
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// All drops that the guests' kernels and drivers have counted, of received and of sent frames.
+fn explained(lab: &Lab) -> Result<u64> {
+    lab.bed().guests().iter().map(guest_drops).sum()
+}
+
+fn guest_drops(guest: &Guest) -> Result<u64> {
+    // Rings of the device, queues of the driver and of the kernel, sockets' buffers.
+    let script = format!(
+        "ethtool -S {NIC} | awk '$1 ~ /^(rx_out_of_buffer|rx_discards_phy|tx_queue_dropped|rx_buff_alloc_err):$/ {{ n += $2 }} END {{ print n + 0 }}'\n\
+         tc -s qdisc show dev {NIC} | sed -n 's/.*dropped \\([0-9]*\\).*/\\1/p'\n\
+         nstat -asz UdpRcvbufErrors UdpSndbufErrors Udp6RcvbufErrors | awk 'NR > 1 {{ print $2 }}'\n\
+         cat /sys/class/net/{NIC}/statistics/tx_dropped\n\
+         awk '{{ print strtonum(\"0x\" $2) }}' /proc/net/softnet_stat"
+    );
+    let numbers = guest.run(&script)?.check()?;
+    Ok(numbers
+        .stdout
+        .lines()
+        .filter_map(|line| line.trim().parse::<u64>().ok())
+        .sum())
+}

@@ -1,0 +1,49 @@
+//! Kernels of Debian as they are.
+
+use guest_tests::{Result, Testbed};
+
+use crate::lab::{Setup, step};
+
+/// What `images/build stock` makes.
+const SERIES: [&str; 3] = ["6.1", "6.12", "7.x"];
+
+#[test]
+fn each_stock_kernel_boots_on_our_root_file_system() -> Result<()> {
+    for series in SERIES {
+        let bed = Testbed::builder("stock-boot").stock_kernel(series).start()?;
+        let release = bed.guest(0).run("uname -r")?.check()?;
+        let major = series.trim_end_matches('x');
+        assert!(release.text().starts_with(major), "{release}");
+        assert!(release.text().ends_with("-amd64"), "{release}");
+        let drivers = bed
+            .guest(0)
+            .run("modprobe -a -n mlx5_core mlx5_ib ib_uverbs rdma_ucm 8021q")?;
+        drivers.check()?;
+        bed.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn each_stock_kernel_drives_the_nic() -> Result<()> {
+    for series in SERIES {
+        step(series, || {
+            let lab = Setup::new("nic-stock", 2).stock_kernel(series).start()?;
+            lab.flow(0, 1).ping(5, 1472)?;
+            lab.flow_v6(1, 0).ping(5, 1452)?;
+            lab.flow(0, 1).compare_digests(2)?;
+            let tcp = lab.flow(1, 0).iperf(2, "")?;
+            let udp = lab.flow_v6(0, 1).iperf(1, "--udp --bitrate 5M --length 1400")?;
+            eprintln!(
+                "{series}: TCP {:.0} Mbit/s, UDP lost {} of {}",
+                tcp.bits_per_second / 1e6,
+                udp.lost,
+                udp.packets
+            );
+            let info = lab.guest(0).run("ibv_devinfo")?.check()?;
+            assert!(info.stdout.contains("PORT_ACTIVE"), "{info}");
+            lab.finish()
+        })?;
+    }
+    Ok(())
+}

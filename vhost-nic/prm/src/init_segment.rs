@@ -1,0 +1,55 @@
+//! The initialization segment at the start of BAR 0 (`struct mlx5_init_seg`, `struct health_buffer`, `device.h`).
+
+use zerocopy::byteorder::big_endian::U32;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The initialization segment.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct InitSegment {
+    /// Minor and major firmware revision.
+    pub fw_rev: U32,
+    /// Revision of the command interface, and of the firmware, sub-minor.
+    pub cmdif_rev_fw_sub: U32,
+    reserved_008: [u8; 8],
+    /// High half of the command queue's address.
+    pub cmdq_addr_h: U32,
+    /// Low half of the command queue's address; bits 9:8 the interface's state; bits 7:0 its log size and log stride.
+    pub cmdq_addr_l_sz: U32,
+    /// Doorbell of commands, a bit per slot.
+    pub cmd_dbell: U32,
+    reserved_01c: [u8; 480],
+    /// In bit 31, whether the firmware still starts.
+    pub initializing: U32,
+    /// What the firmware says about its health.
+    pub health: [u8; 64],
+    reserved_240: [u8; 0xdb8],
+    /// How long a command may take.
+    pub cmd_exec_to: U32,
+    /// How long the command queue takes to start.
+    pub cmd_q_init_to: U32,
+    /// High half of the free-running clock.
+    pub internal_timer_h: U32,
+    /// Low half of the free-running clock.
+    pub internal_timer_l: U32,
+    reserved_1008: [u8; 8],
+    /// Changes as long as the firmware is alive; low 24 bits.
+    pub health_counter: U32,
+    reserved_1014: [u8; 0x2c],
+    /// High half of the time of day.
+    pub real_time_h: U32,
+    /// Low half of the time of day.
+    pub real_time_l: U32,
+    reserved_1048: [u8; 0xfb8],
+}
+const _: () = assert!(size_of::<InitSegment>() == 0x2000);
+const _: () = assert!(std::mem::offset_of!(InitSegment, initializing) == 0x1fc);
+const _: () = assert!(std::mem::offset_of!(InitSegment, cmd_exec_to) == 0x1000 - 8);
+const _: () = assert!(std::mem::offset_of!(InitSegment, health_counter) == 0x1010);
+const _: () = assert!(std::mem::offset_of!(InitSegment, real_time_h) == 0x1040);
+
+impl Default for InitSegment {
+    fn default() -> Self {
+        Self::new_zeroed()
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line.
+
+mod guest;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{ArgGroup, Parser};
+use vhost_daemon::{CommonArgs, parse_size};
+use vhost_nic::pci::Identity;
+
+pub use guest::{Attach, GuestArg, Socket, mac_text};
+
+/// A guest's MAC address, first byte first.
+pub type Mac = [u8; 6];
+
+/// The default MAC addresses count up from here. Locally administered, in the range that QEMU's own start with.
+const FIRST_MAC: Mac = [0x52, 0x54, 0x00, 0x00, 0xc5, 0x01];
+/// One for events and seven for completions: room for the channels of an ordinary guest. User Mode Linux has 32 for all its
+/// devices (arch/um/drivers/virt-pci.c).
+const DEFAULT_VECTORS: u16 = 8;
+/// As many as the last byte of the default addresses can tell apart.
+const MAX_GUESTS: usize = 255;
+
+/// A ConnectX-like NIC for the stock mlx5 drivers.
+///
+/// Every socket is one guest and gets one NIC. All NICs of one daemon are ports of one Ethernet switch. QEMU guests attach
+/// over vfio-user, User Mode Linux guests over vhost-user (PCI over virtio).
+#[derive(Parser, Debug)]
+#[command(version, about, group(ArgGroup::new("sockets").args(["socket_path", "fd", "guest", "print_capabilities"]).required(true).multiple(true)))]
+pub struct Args {
+    #[command(flatten)]
+    pub common: CommonArgs,
+
+    /// A guest whose NIC differs from the default, as comma-separated KEY=VALUE; once per guest.
+    ///
+    /// path=PATH or fd=FD: the socket (required). attach=vfio-user (the default, for QEMU) or vhost-user (for User Mode
+    /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7, or
+    /// vf: which member of the family the NIC says it is. vectors=N: how many MSI-X vectors it has, 8 by
+    /// default.
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub guest: Vec<GuestArg>,
+
+    /// Write every frame that the switch forwards to this file, in pcapng.
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+
+    /// How long the capture may become; what comes later is counted and not written.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "capture")]
+    pub capture_limit: u64,
+
+    /// Advertise 0 for this capability, one of those that --print-capabilities names; may be repeated. For tests of drivers.
+    #[arg(long, value_name = "NAME")]
+    pub zero_capability: Vec<String>,
+}
+
+/// One guest, with nothing left to default but what its NIC's kind decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestPlan {
+    /// Where its VMM connects.
+    pub socket: Socket,
+    /// How it attaches.
+    pub attach: Attach,
+    /// Its NIC's address.
+    pub mac: Mac,
+    /// What its NIC says it is.
+    pub identity: Identity,
+    /// How many MSI-X vectors its NIC has.
+    pub vectors: u16,
+}
+
+impl Args {
+    /// The guests in the order --socket-path, --fd, --guest, which is also the order of their default MAC addresses.
+    pub fn guests(&self) -> Result<Vec<GuestPlan>> {
+        let plain = self.common.socket_path.iter().cloned().map(Socket::Path);
+        let plain = plain.chain(self.common.fd.iter().copied().map(Socket::Fd));
+        let all: Vec<GuestArg> = plain.map(GuestArg::new).chain(self.guest.iter().cloned()).collect();
+        if all.len() > MAX_GUESTS {
+            bail!("{} guests are too many: a daemon serves up to {MAX_GUESTS}.", all.len());
+        }
+        let plans: Vec<GuestPlan> = all.into_iter().zip(0..).map(|(guest, n)| plan(guest, n)).collect();
+        let (mut sockets, mut macs) = (HashSet::new(), HashSet::new());
+        for plan in &plans {
+            if !sockets.insert(&plan.socket) {
+                bail!("Two guests cannot share the socket {}.", plan.socket);
+            }
+            if !macs.insert(plan.mac) {
+                bail!("Two guests cannot share the MAC address {}.", mac_text(&plan.mac));
+            }
+        }
+        Ok(plans)
+    }
+}
+
+fn plan(guest: GuestArg, index: u8) -> GuestPlan {
+    let [a, b, c, d, e, first] = FIRST_MAC;
+    GuestPlan {
+        socket: guest.socket,
+        attach: guest.attach,
+        mac: guest.mac.unwrap_or([a, b, c, d, e, first.wrapping_add(index)]),
+        identity: guest.identity,
+        vectors: guest.vectors.unwrap_or(DEFAULT_VECTORS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The manual page is the command line's own description and what it cannot know. Regenerate it with
+    /// `UPDATE_MAN=1 cargo test -p vhost-nic man_page`.
+    #[test]
+    fn the_man_page_is_up_to_date() {
+        vhost_daemon::manual::assert_up_to_date(
+            <Args as clap::CommandFactory>::command(),
+            include_bytes!("../man/vhost-nic.1.in"),
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-nic.1")),
+        );
+    }
+
+    fn parse(args: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from(["vhost-nic"].iter().chain(args))
+    }
+
+    fn plans(args: &[&str]) -> Result<Vec<GuestPlan>> {
+        parse(args).unwrap().guests()
+    }
+
+    #[test]
+    fn a_guest_needs_a_socket() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--capture", "f"]).is_err());
+        assert!(parse(&["--socket-path", "a"]).is_ok());
+        assert!(parse(&["--guest", "path=a"]).is_ok());
+        assert!(parse(&["--print-capabilities"]).is_ok());
+    }
+
+    #[test]
+    fn guests_are_numbered_in_a_fixed_order() {
+        let plans = plans(&[
+            "--guest",
+            "path=c,attach=vhost-user,id=vf,vectors=9",
+            "--socket-path",
+            "a",
+            "--fd",
+            "7",
+            "--socket-path",
+            "b",
+        ])
+        .unwrap();
+        let seen: Vec<(String, u8)> = plans.iter().map(|p| (p.socket.to_string(), p.mac[5])).collect();
+        let expected = [("a", 1), ("b", 2), ("fd 7", 3), ("c", 4)].map(|(text, n)| (text.to_owned(), n));
+        assert_eq!(seen, expected);
+        assert_eq!(plans[0].mac[..5], [0x52, 0x54, 0, 0, 0xc5]);
+        assert_eq!(plans[0].attach, Attach::VfioUser);
+        assert_eq!(plans[0].identity, Identity::ConnectX5);
+        assert_eq!(plans[3].attach, Attach::VhostUser);
+        assert_eq!(plans[3].identity, Identity::VirtualFunction);
+        assert_eq!(plans[3].vectors, 9);
+    }
+
+    #[test]
+    fn no_two_guests_share_a_socket_or_an_address() {
+        for bad in [
+            &["--socket-path", "a", "--socket-path", "a"][..],
+            &["--socket-path", "a", "--guest", "path=a"],
+            &["--fd", "5", "--guest", "fd=5"],
+            &[
+                "--guest",
+                "path=a,mac=2:0:0:0:0:1",
+                "--guest",
+                "path=b,mac=02:00:00:00:00:01",
+            ],
+            // The second one's default.
+            &[
+                "--socket-path",
+                "a",
+                "--guest",
+                "path=b",
+                "--guest",
+                "path=c,mac=52:54:00:00:c5:02",
+            ],
+        ] {
+            let error = plans(bad).unwrap_err().to_string();
+            assert!(error.contains("cannot share"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_guests_is_limited() {
+        let names: Vec<String> = (0..256).map(|n| n.to_string()).collect();
+        let args = |n: usize| -> Vec<&str> { names[..n].iter().flat_map(|name| ["--socket-path", name]).collect() };
+        assert_eq!(plans(&args(255)).unwrap()[254].mac[5], 255);
+        assert!(plans(&args(256)).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! The value of `--guest`.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use vhost_nic::pci::{Identity, MAX_VECTORS};
+
+use super::Mac;
+
+/// Where a guest's VMM connects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Socket {
+    /// A socket that the daemon makes.
+    Path(PathBuf),
+    /// A listening socket that whoever started the daemon made.
+    Fd(RawFd),
+}
+
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Fd(fd) => write!(f, "fd {fd}"),
+        }
+    }
+}
+
+/// How a guest attaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// vfio-user, as QEMU does.
+    #[default]
+    VfioUser,
+    /// PCI over virtio over vhost-user, as User Mode Linux does.
+    VhostUser,
+}
+
+/// A guest as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestArg {
+    /// Where its VMM connects.
+    pub socket: Socket,
+    /// How it attaches.
+    pub attach: Attach,
+    /// Its NIC's address, if given.
+    pub mac: Option<Mac>,
+    /// What its NIC says it is.
+    pub identity: Identity,
+    /// How many MSI-X vectors its NIC has, if given.
+    pub vectors: Option<u16>,
+}
+
+impl GuestArg {
+    /// A guest on this socket, and all else by default.
+    pub fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            attach: Attach::default(),
+            mac: None,
+            identity: Identity::default(),
+            vectors: None,
+        }
+    }
+}
+
+impl FromStr for GuestArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut socket, mut attach, mut mac, mut identity, mut vectors) = (None, None, None, None, None);
+        for pair in text.split(',') {
+            let (key, value) = pair
+                .split_once('=')
+                .filter(|(_, value)| !value.is_empty())
+                .ok_or_else(|| format!("{pair:?} is not KEY=VALUE"))?;
+            match key {
+                "path" => set(&mut socket, Socket::Path(value.into()), "path or fd"),
+                "fd" => set(&mut socket, Socket::Fd(parse_fd(value)?), "path or fd"),
+                "attach" => set(&mut attach, parse_attach(value)?, key),
+                "mac" => set(&mut mac, parse_mac(value)?, key),
+                "id" => set(
+                    &mut identity,
+                    value.parse::<Identity>().map_err(|error| error.to_string())?,
+                    key,
+                ),
+                "vectors" => set(&mut vectors, parse_vectors(value)?, key),
+                _ => Err(format!("{key:?} is none of path, fd, attach, mac, id, vectors")),
+            }?;
+        }
+        Ok(Self {
+            socket: socket.ok_or("a guest needs path=PATH or fd=FD")?,
+            attach: attach.unwrap_or_default(),
+            mac,
+            identity: identity.unwrap_or_default(),
+            vectors,
+        })
+    }
+}
+
+fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("a guest has one {key}")),
+    }
+}
+
+fn parse_fd(text: &str) -> Result<RawFd, String> {
+    text.parse()
+        .ok()
+        .filter(|fd| *fd >= 0)
+        .ok_or_else(|| format!("{text:?} is not a descriptor"))
+}
+
+fn parse_attach(text: &str) -> Result<Attach, String> {
+    match text {
+        "vfio-user" => Ok(Attach::VfioUser),
+        "vhost-user" => Ok(Attach::VhostUser),
+        _ => Err("a guest attaches over vfio-user or vhost-user".to_owned()),
+    }
+}
+
+/// One for events and at least one for completions, or the drivers do not come up.
+fn parse_vectors(text: &str) -> Result<u16, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (2..=MAX_VECTORS).contains(n))
+        .ok_or_else(|| format!("a NIC has from 2 to {MAX_VECTORS} vectors"))
+}
+
+/// An address that a NIC can have: neither zero nor a group's.
+fn parse_mac(text: &str) -> Result<Mac, String> {
+    let mut mac = Mac::default();
+    let mut parts = text.split(':');
+    let whole = mac.iter_mut().all(|byte| {
+        let part = parts
+            .next()
+            .filter(|part| matches!(part.len(), 1 | 2) && part.bytes().all(|c| c.is_ascii_hexdigit()));
+        let parsed = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+        parsed.map(|value| *byte = value).is_some()
+    });
+    if !whole || parts.next().is_some() {
+        return Err(format!("{text:?} is not a MAC address like 02:00:00:00:00:01"));
+    }
+    if mac[0] & 1 != 0 || mac == Mac::default() {
+        return Err(format!("{text} cannot be the MAC address of a NIC"));
+    }
+    Ok(mac)
+}
+
+/// An address as people write it.
+pub fn mac_text(mac: &Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_taken() {
+        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33";
+        let guest: GuestArg = text.parse().unwrap();
+        let expected = GuestArg {
+            socket: Socket::Path("/run/a.sock".into()),
+            attach: Attach::VhostUser,
+            mac: Some([0x52, 0x54, 0, 0xaa, 0xc5, 0x10]),
+            identity: Identity::ConnectX7,
+            vectors: Some(33),
+        };
+        assert_eq!(guest, expected);
+        assert_eq!("fd=3".parse(), Ok(GuestArg::new(Socket::Fd(3))));
+        for identity in Identity::ALL {
+            let guest: GuestArg = format!("path=a,id={identity}").parse().unwrap();
+            assert_eq!(guest.identity, identity);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for bad in [
+            "",
+            "a.sock",
+            "path=",
+            "attach=vfio-user",
+            "path=a,fd=3",
+            "path=a,path=b",
+            "path=a,",
+            "fd=-1",
+            "path=a,attach=tcp",
+            "path=a,id=connectx-9",
+            "path=a,vectors=1",
+            "path=a,vectors=257",
+            "path=a,vectors=-2",
+            "path=a,speed=100",
+            "path=a,mac=52:54:00:00:c5",
+            "path=a,mac=52:54:00:00:c5:01:02",
+            "path=a,mac=52:54:00:00:c5:+1",
+            "path=a,mac=52:54:00:00:c5:",
+            "path=a,mac=53:54:00:00:c5:01",
+            "path=a,mac=00:00:00:00:00:00",
+        ] {
+            assert!(bad.parse::<GuestArg>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_people_do() {
+        assert_eq!(mac_text(&[2, 0, 0xab, 0, 0, 0x10]), "02:00:ab:00:00:10");
+    }
+}

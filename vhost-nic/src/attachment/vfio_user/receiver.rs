@@ -1,0 +1,145 @@
+//! Messages from a stream, several with one system call, and the descriptors that came with each.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use zerocopy::FromBytes;
+
+use super::wire::Header;
+
+/// What is received at most with one system call, and waits here to be served. Some hundred doorbells.
+const BUFFER_SIZE: usize = 2 * super::MAX_MESSAGE;
+
+/// As many descriptors as the kernel lets a message have (SCM_MAX_FD): all can be taken, so that each gets closed.
+const DESCRIPTORS: usize = 253;
+
+/// One direction of a connection.
+pub struct Receiver<'a> {
+    stream: &'a UnixStream,
+    buffer: Box<[u8]>,
+    /// What was received and not yet taken is in the buffer from `start` to `end`.
+    start: usize,
+    end: usize,
+    /// How much was taken of the stream before `start`.
+    taken: u64,
+    /// Descriptors that were received and not yet taken; none where one was lost for want of room in our own table. Each
+    /// with the position in the stream up to which the call that brought it had received.
+    descriptors: VecDeque<(u64, Option<OwnedFd>)>,
+}
+
+/// A message.
+pub struct Message<'a> {
+    /// Its header.
+    pub header: Header,
+    /// What follows.
+    pub payload: &'a [u8],
+}
+
+/// The descriptors of one message.
+#[derive(Default)]
+pub struct Descriptors {
+    /// In the order they were sent.
+    pub fds: Vec<OwnedFd>,
+    /// Whether more were sent, which could not be received.
+    pub lost: bool,
+}
+
+impl<'a> Receiver<'a> {
+    /// What comes from this stream.
+    pub fn new(stream: &'a UnixStream) -> Self {
+        Self {
+            stream,
+            buffer: vec![0; BUFFER_SIZE].into(),
+            start: 0,
+            end: 0,
+            taken: 0,
+            descriptors: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the next message. Nothing is returned when the stream has ended between two messages.
+    pub fn next(&mut self, descriptors: &mut Descriptors) -> io::Result<Option<Message<'_>>> {
+        descriptors.fds.clear();
+        descriptors.lost = false;
+        if !self.fill(size_of::<Header>())? {
+            return Ok(None);
+        }
+        let header = Header::read_from_prefix(&self.buffer[self.start..self.end])
+            .map_err(|_| io::ErrorKind::UnexpectedEof)?
+            .0;
+        let size = header.message_size.get() as usize;
+        if !(size_of::<Header>()..=super::MAX_MESSAGE).contains(&size) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a message of {size} bytes"),
+            ));
+        }
+        self.fill(size)?;
+        let from = self.start + size_of::<Header>();
+        self.start += size;
+        self.taken += size as u64;
+        // A call returns no more than one message's descriptors, and nothing of the messages after it: they belong to the
+        // last message that the call has brought something of.
+        while self
+            .descriptors
+            .front()
+            .is_some_and(|(position, _)| *position <= self.taken)
+        {
+            match self.descriptors.pop_front().and_then(|(_, fd)| fd) {
+                Some(fd) => descriptors.fds.push(fd),
+                None => descriptors.lost = true,
+            }
+        }
+        Ok(Some(Message {
+            header,
+            payload: &self.buffer[from..self.start],
+        }))
+    }
+
+    /// Receives until `length` bytes can be taken. Returns false if the stream has ended and there is nothing to take.
+    fn fill(&mut self, length: usize) -> io::Result<bool> {
+        while self.end - self.start < length {
+            if self.start + length > BUFFER_SIZE || self.start == self.end {
+                self.buffer.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            if self.receive()? == 0 {
+                return if self.start == self.end {
+                    Ok(false)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut free = [IoSliceMut::new(&mut self.buffer[self.end..])];
+        let received = loop {
+            match recvmsg(self.stream, &mut free, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+                result => break result?,
+            }
+        };
+        self.end += received.bytes;
+        let position = self.taken + (self.end - self.start) as u64;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.descriptors.extend(fds.map(|fd| (position, Some(fd))));
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            self.descriptors.push_back((position, None));
+        }
+        Ok(received.bytes)
+    }
+}

@@ -1,0 +1,110 @@
+//! The command queue: accesses of the guest to its function.
+
+use zerocopy::FromBytes;
+
+use crate::pci::PciFunction;
+
+use super::message::{Header, Operation};
+use super::queue::{Chain, next_chain, return_chain};
+use super::stats::VhostPciStats;
+use super::vring::{Memory, Vring};
+
+/// Longest access in bytes; far more than any driver copies at a time, and little enough to be served promptly.
+const MAX_ACCESS: usize = 64 * 1024;
+
+/// Serves all commands that are there. The driver is not called: it looks for the answers itself.
+pub fn serve(function: &PciFunction, vring: &Vring, memory: &Memory, stats: &VhostPciStats, go_on: impl Fn() -> bool) {
+    while go_on()
+        && let Some(chain) = next_chain(vring, memory, stats)
+    {
+        let written = if chain.is_sound() {
+            execute(function, &chain, stats)
+        } else {
+            stats.find(
+                &stats.bad_chains,
+                "a command whose descriptors loop, break off or point nowhere",
+            );
+            0
+        };
+        return_chain(vring, chain, written);
+    }
+}
+
+/// Does what one command asks. Returns how many bytes the answer has.
+fn execute(function: &PciFunction, chain: &Chain, stats: &VhostPciStats) -> usize {
+    let bytes = chain.read(size_of::<Header>() + MAX_ACCESS);
+    let Ok((header, data)) = Header::read_from_prefix(&bytes) else {
+        stats.find(&stats.bad_commands, "a command without a header");
+        return 0;
+    };
+    let size = header.size as usize;
+    let operation = match Operation::command(header.op) {
+        None => return refuse(chain, size, stats, "an unknown command"),
+        Some(operation) if !operation.allows(size) => {
+            return refuse(chain, size, stats, "an access of an impossible length");
+        }
+        Some(operation) => operation,
+    };
+    match operation {
+        Operation::ConfigRead => {
+            stats.config_accesses.add();
+            let mut data = vec![0xff; size];
+            function.config_read(header.addr, &mut data);
+            return answer(chain, &data, stats);
+        }
+        Operation::MmioRead => {
+            stats.mmio_reads.add();
+            let mut data = vec![0xff; size];
+            function.bar_read(header.bar, header.addr, &mut data);
+            return answer(chain, &data, stats);
+        }
+        Operation::ConfigWrite => {
+            // The driver's message has room for 8 bytes, however many are written.
+            let Some(data) = data.get(..size) else {
+                return refuse(chain, size, stats, "a write without its data");
+            };
+            stats.config_accesses.add();
+            function.config_write(header.addr, data);
+        }
+        Operation::MmioWrite => {
+            let Some(data) = data.get(..size) else {
+                return refuse(chain, size, stats, "a write without its data");
+            };
+            stats.mmio_writes.add();
+            function.bar_write(header.bar, header.addr, data);
+        }
+        Operation::MmioMemset => {
+            let Some(&byte) = data.first() else {
+                return refuse(chain, size, stats, "a write without its data");
+            };
+            stats.mmio_writes.add();
+            function.bar_write(header.bar, header.addr, &vec![byte; size]);
+        }
+    }
+    0
+}
+
+/// Writes the answer to a read.
+fn answer(chain: &Chain, data: &[u8], stats: &VhostPciStats) -> usize {
+    let written = chain.write(data);
+    if written < data.len() {
+        stats.find(&stats.short_buffers, "a buffer too small for what is read into it");
+    }
+    written
+}
+
+/// Counts a command that makes no sense. If it reads, it reads ones, as an access does that nobody answers.
+fn refuse(chain: &Chain, size: usize, stats: &VhostPciStats, what: &str) -> usize {
+    stats.find(&stats.bad_commands, what);
+    chain.write(&vec![0xff; size.min(MAX_ACCESS)])
+}
+
+impl Operation {
+    /// Whether the access may have that many bytes.
+    fn allows(self, size: usize) -> bool {
+        match self {
+            Self::ConfigRead | Self::ConfigWrite => matches!(size, 1 | 2 | 4 | 8),
+            Self::MmioRead | Self::MmioWrite | Self::MmioMemset => (1..=MAX_ACCESS).contains(&size),
+        }
+    }
+}

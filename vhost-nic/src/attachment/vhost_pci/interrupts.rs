@@ -1,0 +1,71 @@
+//! The interrupt queue: MSI-X messages to the guest.
+
+use std::sync::Arc;
+
+use vhost_user_backend::VringT;
+use zerocopy::IntoBytes;
+
+use crate::pci::{Delivery, InterruptLines, MsixMessage};
+
+use super::message::{Header, MsiMessage, OP_MSI};
+use super::queue::{next_chain, return_chain};
+use super::stats::VhostPciStats;
+use super::vring::{Memory, Vring};
+
+/// Sends interrupts of one connection. The driver gives a few buffers and gives each again when it has read it, so an
+/// interrupt may have to wait: it stays pending in the function, and is sent when the driver kicks the queue.
+pub struct InterruptQueue {
+    vring: Vring,
+    memory: Memory,
+    stats: Arc<VhostPciStats>,
+}
+
+impl InterruptQueue {
+    /// Interrupts into this vring.
+    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostPciStats>) -> Self {
+        Self { vring, memory, stats }
+    }
+
+    /// Puts a message into the next buffer that can hold it. Whether there was one.
+    fn send(&self, message: &MsiMessage) -> bool {
+        while let Some(chain) = next_chain(&self.vring, &self.memory, &self.stats) {
+            if !chain.is_sound() {
+                self.stats.find(
+                    &self.stats.bad_chains,
+                    "an interrupt buffer whose descriptors loop, break off or point nowhere",
+                );
+            } else if chain.writable() < size_of::<MsiMessage>() {
+                self.stats
+                    .find(&self.stats.short_buffers, "an interrupt buffer that is too small");
+            } else {
+                let written = chain.write(message.as_bytes());
+                return_chain(&self.vring, chain, written);
+                return true;
+            }
+            return_chain(&self.vring, chain, 0);
+        }
+        false
+    }
+}
+
+impl InterruptLines for InterruptQueue {
+    fn deliver(&self, _vector: u16, message: MsixMessage) -> Delivery {
+        let header = Header {
+            op: OP_MSI,
+            size: 4,
+            addr: message.address,
+            ..Header::default()
+        };
+        let data = message.data.to_le_bytes();
+        if !self.send(&MsiMessage { header, data }) {
+            self.stats.interrupts_deferred.add();
+            return Delivery::NotNow;
+        }
+        self.stats.interrupts.add();
+        if self.vring.needs_notification().unwrap_or(true) {
+            // Nobody is there to be called any more, at worst.
+            let _ = self.vring.signal_used_queue();
+        }
+        Delivery::Done
+    }
+}

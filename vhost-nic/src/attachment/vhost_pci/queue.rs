@@ -1,0 +1,87 @@
+//! Descriptor chains out of the rings and back. The guest writes the rings: nothing in them is believed.
+
+use std::io::{Read, Write};
+
+use log::debug;
+use vhost_user_backend::VringT;
+use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
+use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+
+use super::stats::VhostPciStats;
+use super::vring::{Memory, Vring};
+
+/// A chain of buffers the driver made available.
+pub struct Chain {
+    chain: DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>,
+    memory: GuestMemoryLoadGuard<GuestMemoryMmap>,
+}
+
+/// Takes the next chain, if the queue runs and has one.
+pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostPciStats) -> Option<Chain> {
+    let mut state = vring.get_mut();
+    if !state.is_enabled() || !state.get_queue().ready() {
+        return None;
+    }
+    let memory = memory.memory();
+    match state.get_queue_mut().iter(memory.clone()) {
+        Ok(mut chains) => chains.next().map(|chain| Chain { chain, memory }),
+        Err(error) => {
+            debug!("{}: {error}", stats.guest());
+            stats.find(&stats.bad_rings, "a ring with impossible indices");
+            state.get_queue_mut().set_ready(false);
+            None
+        }
+    }
+}
+
+/// Gives a chain back to the driver, with `written` bytes in its writable part.
+pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
+    // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be told.
+    let _ = vring.add_used(chain.chain.head_index(), written as u32);
+}
+
+impl Chain {
+    /// Whether its descriptors are all there, in the guest's memory, and end.
+    pub fn is_sound(&self) -> bool {
+        let last = self.chain.clone().last();
+        // The walk also ends at a descriptor that cannot be, and after as many as the table has.
+        last.is_some_and(|last| !last.has_next()) && self.reader().is_some() && self.room().is_some()
+    }
+
+    fn reader(&self) -> Option<Reader<'_>> {
+        self.chain.clone().reader(&self.memory).ok()
+    }
+
+    fn room(&self) -> Option<usize> {
+        self.chain
+            .clone()
+            .writer(&self.memory)
+            .ok()
+            .map(|writer| writer.available_bytes())
+    }
+
+    /// The readable bytes, or as many as `limit` of them.
+    pub fn read(&self, limit: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Some(reader) = self.reader() {
+            // Reading guest memory that has been checked does not fail.
+            let _ = reader.take(limit as u64).read_to_end(&mut bytes);
+        }
+        bytes
+    }
+
+    /// How many bytes can be written.
+    pub fn writable(&self) -> usize {
+        self.room().unwrap_or(0)
+    }
+
+    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part ends.
+    pub fn write(&self, bytes: &[u8]) -> usize {
+        let length = bytes.len().min(self.writable());
+        let writer = self.chain.clone().writer(&self.memory);
+        match writer.map(|mut writer| writer.write_all(&bytes[..length])) {
+            Ok(Ok(())) => length,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The socket that guests connect to.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+use parking_lot::Mutex;
+use rustix::net::Shutdown;
+use vhost::vhost_user::Listener;
+use vhost_user_backend::{Error, ShutdownHandle, VhostUserDaemon};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::pci::PciFunction;
+
+use super::backend::VhostPciBackend;
+use super::stats::{VhostPciSnapshot, VhostPciStats};
+
+/// How long a guest that cannot be served, for want of descriptors or threads, is left waiting.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves a function to the User Mode Linux guests that connect to a socket, one after the other, until it is dropped.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: UnixListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    function: Arc<PciFunction>,
+    stats: Arc<VhostPciStats>,
+    connection: Mutex<Connection>,
+}
+
+#[derive(Default)]
+struct Connection {
+    stopping: bool,
+    current: Option<ShutdownHandle>,
+}
+
+impl Server {
+    /// Begins to serve `function` on `listener`, in a thread of its own. `name` is the guest's in the log.
+    pub fn start(name: &str, listener: UnixListener, function: Arc<PciFunction>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            function,
+            stats: Arc::new(VhostPciStats::new(name)),
+            connection: Mutex::default(),
+        });
+        listener.set_nonblocking(false)?;
+        let own = listener.try_clone()?;
+        let serving = shared.clone();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || serving.serve(&mut Listener::from(own)))?;
+        Ok(Self {
+            shared,
+            listener,
+            thread: Some(thread),
+        })
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> VhostPciSnapshot {
+        self.shared.stats.snapshot()
+    }
+
+    /// Ends the connection, if there is one, and takes no more. When it returns, the function is reset and has no memory.
+    pub fn stop(&mut self) {
+        {
+            let mut connection = self.shared.connection.lock();
+            connection.stopping = true;
+            if let Some(handle) = connection.current.take() {
+                handle.shutdown();
+            }
+        }
+        if let Some(thread) = self.thread.take() {
+            // Wakes the thread if it waits for a guest.
+            let woken = rustix::net::shutdown(&self.listener, Shutdown::Both);
+            if woken.is_ok() && thread.join().is_err() {
+                error!(
+                    "{}: the thread that serves the socket panicked",
+                    self.shared.stats.guest()
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn serve(&self, listener: &mut Listener) {
+        while !self.connection.lock().stopping {
+            if let Err(error) = self.serve_connection(listener)
+                && !self.connection.lock().stopping
+            {
+                warn!("{}: a guest could not be served: {error}", self.stats.guest());
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Waits for a guest and serves it until it is gone.
+    fn serve_connection(&self, listener: &mut Listener) -> Result<(), Error> {
+        let guest = self.stats.guest();
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let backend = Arc::new(VhostPciBackend::new(
+            self.function.clone(),
+            memory.clone(),
+            self.stats.clone(),
+        ));
+        let mut daemon = VhostUserDaemon::new(guest.to_owned(), backend.clone(), memory)?;
+        daemon.start(listener)?;
+        self.stats.connections.add();
+        info!("{guest}: a guest connected");
+        self.remember(daemon.shutdown_handle());
+        match daemon.wait() {
+            Ok(()) => info!("{guest}: the guest disconnected"),
+            Err(error) => info!("{guest}: the guest's connection ended: {error}"),
+        }
+        self.remember(None);
+        backend.close();
+        // This waits for the workers.
+        drop(daemon);
+        self.function.disconnect();
+        self.function.reset();
+        self.function.dma().unmap_all();
+        debug!("{guest}: the function is reset");
+        Ok(())
+    }
+
+    fn remember(&self, handle: Option<ShutdownHandle>) {
+        let mut connection = self.connection.lock();
+        if let (true, Some(handle)) = (connection.stopping, &handle) {
+            handle.shutdown();
+        }
+        connection.current = handle;
+    }
+}

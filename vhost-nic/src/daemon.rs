@@ -1,0 +1,76 @@
+//! Guests, the switch between them, and what the main thread tells of them.
+
+mod guest;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use log::info;
+use serde::Serialize;
+use vhost_daemon::{GuestSocket, MainLoop, OwnSockets};
+use vhost_nic::net::capture::{Capture, CaptureStats};
+use vhost_nic::net::{Switch, SwitchStats};
+
+use crate::args::{Args, GuestPlan, Socket, mac_text};
+use guest::{Guest, GuestSnapshot};
+
+/// Runs until a signal ends it.
+pub fn run(args: &Args) -> Result<()> {
+    let plans = args.guests()?;
+    let mut main_loop = MainLoop::new()?;
+    let mut own = OwnSockets::default();
+    let mut sockets = Vec::new();
+    for plan in &plans {
+        sockets.push(socket(plan, &mut own)?);
+    }
+    let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
+    let stats = stats.transpose()?;
+
+    let switch = Switch::new();
+    let mut guests = Vec::new();
+    for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
+        guests.push(Guest::new(&socket.name, plan, vhca_id, &args.zero_capability, &switch)?);
+    }
+    let capture = capture(args)?;
+    if let Some(capture) = &capture {
+        switch.set_tap(Some(capture.clone()));
+    }
+    for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
+        let mac = mac_text(&plan.mac);
+        info!("{}: {} with MAC address {mac}", socket.name, plan.identity);
+        guest.serve(plan.attach, socket.listener)?;
+    }
+    let guests = Arc::new(guests);
+    if let Some(listener) = stats {
+        let guests = guests.clone();
+        main_loop.serve_stats(listener, move || Snapshot {
+            guests: guests.iter().map(Guest::snapshot).collect(),
+            switch: switch.stats(),
+            capture: capture.as_ref().map(|capture| capture.stats()),
+        })?;
+    }
+    info!("Serving {} guest(s)", guests.len());
+    main_loop.run()
+}
+
+fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
+    match &plan.socket {
+        Socket::Path(path) => own.listen_for_guest(path),
+        Socket::Fd(fd) => vhost_daemon::inherited(*fd),
+    }
+}
+
+fn capture(args: &Args) -> Result<Option<Arc<Capture>>> {
+    let Some(path) = &args.capture else { return Ok(None) };
+    let capture = Capture::create(path, args.capture_limit).with_context(|| path.display().to_string())?;
+    Ok(Some(Arc::new(capture)))
+}
+
+/// What the stats socket shows.
+#[derive(Serialize)]
+struct Snapshot {
+    guests: Vec<GuestSnapshot>,
+    switch: SwitchStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureStats>,
+}

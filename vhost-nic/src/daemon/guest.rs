@@ -1,0 +1,92 @@
+//! One guest: its NIC, and how it is attached.
+
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde::Serialize;
+use vhost_nic::attachment::{vfio_user, vhost_pci};
+use vhost_nic::net::Switch;
+use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
+use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
+
+use crate::args::{Attach, GuestPlan};
+
+/// A guest and its NIC.
+pub struct Guest {
+    name: String,
+    nic: Arc<Nic>,
+    function: Arc<PciFunction>,
+    server: Option<Server>,
+}
+
+/// The thread that serves the guest's socket.
+enum Server {
+    VfioUser(vfio_user::Server),
+    VhostUser(vhost_pci::Server),
+}
+
+impl Guest {
+    /// A guest whose NIC is plugged into the switch, but whose VMM cannot connect yet.
+    pub fn new(name: &str, plan: &GuestPlan, vhca_id: u16, zeroed: &[String], switch: &Arc<Switch>) -> Result<Self> {
+        let parts = FunctionParts::new(plan.vectors);
+        let config = NicConfig {
+            name: name.to_owned(),
+            mac: plan.mac,
+            vhca_id,
+            zeroed_capabilities: zeroed.to_vec(),
+        };
+        let nic = Nic::new(&config, &parts)?;
+        nic.connect(switch);
+        let config = FunctionConfig {
+            identity: plan.identity,
+            mac: plan.mac,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            function: Arc::new(PciFunction::new(config, parts, nic.clone())),
+            nic,
+            server: None,
+        })
+    }
+
+    /// Serves the VMMs that connect to the socket, as long as this guest lives.
+    pub fn serve(&mut self, attach: Attach, listener: UnixListener) -> Result<()> {
+        let (name, function) = (self.name.as_str(), self.function.clone());
+        self.server = Some(match attach {
+            Attach::VfioUser => Server::VfioUser(vfio_user::Server::start(name, listener, function)?),
+            Attach::VhostUser => Server::VhostUser(vhost_pci::Server::start(name, listener, function)?),
+        });
+        Ok(())
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> GuestSnapshot {
+        GuestSnapshot {
+            guest: self.name.clone(),
+            attachment: self.server.as_ref().map(|server| match server {
+                Server::VfioUser(server) => AttachmentSnapshot::VfioUser(server.stats()),
+                Server::VhostUser(server) => AttachmentSnapshot::VhostUser(server.stats()),
+            }),
+            function: self.function.stats(),
+            nic: self.nic.snapshot(),
+        }
+    }
+}
+
+/// A [`Guest`] at one moment.
+#[derive(Serialize)]
+pub struct GuestSnapshot {
+    guest: String,
+    attachment: Option<AttachmentSnapshot>,
+    function: FunctionSnapshot,
+    #[serde(flatten)]
+    nic: NicSnapshot,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum AttachmentSnapshot {
+    VfioUser(vfio_user::VfioUserSnapshot),
+    VhostUser(vhost_pci::VhostPciSnapshot),
+}

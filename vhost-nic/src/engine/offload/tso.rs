@@ -1,0 +1,138 @@
+//! Segmentation: one TCP or UDP frame of any size becomes frames of at most `mss` bytes of payload.
+//!
+//! The driver asks for it with `mss` in the Ethernet segment (`struct mlx5_wqe_eth_seg`, `include/linux/mlx5/qp.h`). For UDP it needs no
+//! capability: mlx5e always offers `NETIF_F_GSO_UDP_L4` (`mlx5e_build_nic_netdev`, `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+use super::checksum::{self, Fill};
+use super::parse::{FrameView, Network, Transport, tcp_flags};
+
+/// Why a frame cannot be split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TsoError {
+    /// Neither TCP nor UDP, or a fragment.
+    #[error("The frame to split carries neither TCP nor UDP.")]
+    NoTransport,
+    /// The send asks for segments without payload.
+    #[error("A segment has to have room for payload.")]
+    NoPayload,
+    /// The length fields of the headers cannot say how long a segment is.
+    #[error("A segment of {length} bytes is longer than an IP packet can be.")]
+    TooLong {
+        /// Length of the largest segment behind the Ethernet header, in bytes.
+        length: usize,
+    },
+}
+
+/// A frame that is about to be split.
+#[derive(Debug, Clone, Copy)]
+pub struct Segments<'a> {
+    view: FrameView<'a>,
+    payload: usize,
+    mss: usize,
+    fill: Fill,
+}
+
+impl<'a> Segments<'a> {
+    /// Looks at `frame`, complete but for its length fields and checksums, whose payload goes out in pieces of `mss` bytes.
+    pub fn new(frame: &'a [u8], mss: u16, fill: Fill) -> Result<Self, TsoError> {
+        let view = FrameView::new_unsegmented(frame).ok_or(TsoError::NoTransport)?;
+        let header = match view.transport {
+            Transport::Tcp(tcp) => tcp.header_length,
+            Transport::Udp(_) => 8,
+            Transport::None | Transport::Ipsec { .. } => return Err(TsoError::NoTransport),
+        };
+        let mss = usize::from(mss);
+        if mss == 0 {
+            return Err(TsoError::NoPayload);
+        }
+        let payload = view.transport_offset + header;
+        let length = payload - view.network_offset + mss.min(frame.len() - payload);
+        if length > usize::from(u16::MAX) {
+            return Err(TsoError::TooLong { length });
+        }
+        Ok(Self {
+            view,
+            payload,
+            mss,
+            fill,
+        })
+    }
+
+    /// How many frames it becomes; a frame without payload stays one.
+    pub fn count(&self) -> usize {
+        (self.view.bytes().len() - self.payload).div_ceil(self.mss).max(1)
+    }
+
+    /// Length of the headers that every segment has, in bytes.
+    pub fn header_length(&self) -> usize {
+        self.payload
+    }
+
+    /// Builds the frames one after the other in `buffer` and calls `emit` with each.
+    pub fn emit(&self, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8])) {
+        let frame = self.view.bytes();
+        let count = self.count();
+        for index in 0..count {
+            let start = self.payload + index * self.mss;
+            let payload = start..(start + self.mss).min(frame.len());
+            buffer.clear();
+            buffer.extend_from_slice(&frame[..self.payload]);
+            buffer.extend_from_slice(&frame[payload.clone()]);
+            self.fix_network(buffer, index);
+            self.fix_transport(buffer, payload, index == 0, index + 1 == count);
+            checksum::fill(buffer, self.fill);
+            emit(buffer);
+        }
+    }
+
+    fn fix_network(&self, segment: &mut [u8], index: usize) {
+        let offset = self.view.network_offset;
+        match self.view.network {
+            Network::None => {}
+            Network::Ipv4(_) => {
+                put(segment, offset + 2, (segment.len() - offset) as u16);
+                let id = get(segment, offset + 4).wrapping_add(index as u16);
+                put(segment, offset + 4, id);
+            }
+            Network::Ipv6(_) => put(segment, offset + 4, (segment.len() - offset - 40) as u16),
+        }
+    }
+
+    fn fix_transport(&self, segment: &mut [u8], payload: Range<usize>, first: bool, last: bool) {
+        let offset = self.view.transport_offset;
+        match self.view.transport {
+            Transport::Tcp(_) => {
+                let before = (payload.start - self.payload) as u32;
+                let sequence = &mut segment[offset + 4..offset + 8];
+                let number = u32::from_be_bytes([sequence[0], sequence[1], sequence[2], sequence[3]]);
+                sequence.copy_from_slice(&number.wrapping_add(before).to_be_bytes());
+                let mut cleared = 0;
+                if !first {
+                    cleared |= tcp_flags::CWR;
+                }
+                if !last {
+                    cleared |= tcp_flags::FIN | tcp_flags::PSH;
+                }
+                let flags = get(segment, offset + 12) & !cleared;
+                put(segment, offset + 12, flags);
+            }
+            Transport::Udp(_) => put(segment, offset + 4, (segment.len() - offset) as u16),
+            Transport::None | Transport::Ipsec { .. } => {}
+        }
+    }
+}
+
+fn get(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
+}
+
+fn put(bytes: &mut [u8], offset: usize, value: u16) {
+    bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests;

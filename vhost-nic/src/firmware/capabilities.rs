@@ -1,0 +1,136 @@
+//! Capabilities as the driver asks for them and sets them.
+
+use std::collections::BTreeMap;
+
+use mlx5_prm::capability::*;
+use mlx5_prm::layout::{self, Layout};
+use mlx5_prm::opcode::Opcode;
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use super::Firmware;
+pub use super::capability_table::Capability;
+use super::capability_table::{Group, TABLE};
+use super::command::{Commands, Input, Reply, Result, bad_parameter};
+
+pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode::SET_HCA_CAP, set)];
+
+/// Bytes of a group's structure.
+const GROUP_SIZE: usize = 0x1000;
+
+/// A capability that is to be taken away, but is not there.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("There is no capability {0} to take away.")]
+pub struct UnknownCapability(pub String);
+
+type GroupBytes = Box<[u8; GROUP_SIZE]>;
+
+/// The capabilities of a function: the most it has, and what the driver has set.
+#[derive(Debug, Clone)]
+pub struct Capabilities {
+    max: BTreeMap<Group, GroupBytes>,
+    current: BTreeMap<Group, GroupBytes>,
+}
+
+impl Capabilities {
+    /// All that this device has, for the function `vhca_id`, but with the fields named in `zeroed` set to 0.
+    pub fn new(vhca_id: u16, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
+        let mut max: BTreeMap<Group, GroupBytes> =
+            Group::ALL.into_iter().map(|group| (group, Box::new([0; GROUP_SIZE]))).collect();
+        if let Some(unknown) = zeroed.iter().find(|name| !TABLE.iter().any(|entry| entry.field == name.as_str())) {
+            return Err(UnknownCapability(unknown.clone()));
+        }
+        for entry in TABLE.iter().filter(|entry| !zeroed.iter().any(|name| name == entry.field)) {
+            if let (Some(field), Some(bytes)) = (entry.group.field(entry.field), max.get_mut(&entry.group)) {
+                layout::set(&mut bytes[..], field.offset, field.width, entry.value);
+            }
+        }
+        if let Some(bytes) = max.get_mut(&Group::General)
+            && let Ok((general, _)) = CmdHcaCap::mut_from_prefix(&mut bytes[..])
+        {
+            general.set_vhca_id(vhca_id);
+        }
+        Ok(Self { current: max.clone(), max })
+    }
+
+    /// Every capability, with the reason for it.
+    pub fn table() -> &'static [Capability] {
+        TABLE
+    }
+
+    /// Forgets what the driver has set.
+    pub(super) fn reset(&mut self) {
+        self.current = self.max.clone();
+    }
+}
+
+/// In op_mod: the group in all bits but the lowest, which is 1 for the current values and 0 for the largest.
+fn group(op_mod: u16) -> (u16, bool) {
+    (op_mod >> 1, op_mod & 1 != 0)
+}
+
+fn query(firmware: &Firmware, input: Input<'_>) -> Result {
+    let (number, current) = group(input.op_mod());
+    let capabilities = firmware.capabilities.lock();
+    let values = if current { &capabilities.current } else { &capabilities.max };
+    let group = Group::new(number).ok_or(bad_parameter("there is no such group of capabilities"))?;
+    let mut output = QueryHcaCapOut::default();
+    if let Some(bytes) = values.get(&group) {
+        *output.capability_mut() = **bytes;
+    }
+    Reply::new(output)
+}
+
+fn set(firmware: &Firmware, input: Input<'_>) -> Result {
+    let (number, _) = group(input.op_mod());
+    let input = input.fields::<SetHcaCapIn>()?;
+    let group = Group::new(number).ok_or(bad_parameter("there is no such group of capabilities"))?;
+    let current = &mut firmware.capabilities.lock().current;
+    let Some(bytes) = current.get_mut(&group) else {
+        return Reply::ok::<SetHcaCapOut>();
+    };
+    match group {
+        // The driver sends the whole structure back (`handle_hca_cap`, core/main.c).
+        Group::General => **bytes = *input.capability(),
+        // Here only what it wants to change (`handle_hca_cap_atomic`, `handle_hca_cap_roce`).
+        Group::Atomic | Group::Roce => {
+            let fields = if group == Group::Atomic { AtomicCaps::FIELDS } else { RoceCap::FIELDS };
+            for field in fields.iter().filter(|field| field.width <= 64) {
+                match layout::get(input.capability(), field.offset, field.width) {
+                    0 => {}
+                    value => layout::set(&mut bytes[..], field.offset, field.width, value),
+                }
+            }
+        }
+        _ => return Err(bad_parameter("these capabilities cannot be set")),
+    }
+    Reply::ok::<SetHcaCapOut>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capability_is_a_field_that_its_value_fits() {
+        for entry in TABLE {
+            let field = entry.group.field(entry.field).unwrap_or_else(|| panic!("{entry:?} is no field"));
+            assert!(field.width == 64 || entry.value >> field.width == 0, "{entry:?} does not fit");
+            assert!(!entry.reason.is_empty());
+        }
+        let mut names: Vec<_> = TABLE.iter().map(|entry| entry.field).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len(), "each name is there once");
+    }
+
+    #[test]
+    fn one_can_be_taken_away() {
+        let all = Capabilities::new(7, &[]).unwrap();
+        let fewer = Capabilities::new(7, &["roce".to_owned()]).unwrap();
+        let general = |caps: &Capabilities| CmdHcaCap::read_from_prefix(&caps.max[&Group::General][..]).unwrap().0;
+        assert!(general(&all).roce() && !general(&fewer).roce());
+        assert_eq!(general(&all).vhca_id(), 7);
+        assert_eq!(Capabilities::new(0, &["warp".to_owned()]).unwrap_err(), UnknownCapability("warp".to_owned()));
+    }
+}

@@ -1,0 +1,199 @@
+//! The capabilities this device has, and why.
+//!
+//! Fields that are not listed are zero: the device does not have that. A field listed with a number that seems arbitrary is a size the
+//! device can really give; the tables of [`crate::hca::Hca`] and the checks of the commands agree with them.
+
+use mlx5_prm::capability::{
+    AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, RoceCap,
+};
+use mlx5_prm::layout::{Field, Layout};
+
+/// A group of capabilities (`enum mlx5_cap_type`, device.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub(super) enum Group {
+    General = 0,
+    EthernetOffloads = 1,
+    Atomic = 3,
+    Roce = 4,
+    FlowTable = 7,
+}
+
+/// A capability of this device.
+#[derive(Debug, Clone, Copy)]
+pub struct Capability {
+    pub(super) group: Group,
+    /// Its field in the group's structure (mlx5_ifc.h).
+    pub field: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// Why it has that value.
+    pub reason: &'static str,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 5] = [Self::General, Self::EthernetOffloads, Self::Atomic, Self::Roce, Self::FlowTable];
+
+    pub(super) fn new(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|group| *group as u16 == number)
+    }
+
+    /// A field of the group by name, with its place in the group's structure. Fields of the receive side's flow tables are named without
+    /// their structure.
+    pub(super) fn field(self, name: &str) -> Option<Field> {
+        let find = |fields: &[Field], base: usize| {
+            let field = fields.iter().find(|field| field.name == name)?;
+            Some(Field { offset: field.offset + base, ..*field })
+        };
+        match self {
+            Self::General => find(CmdHcaCap::FIELDS, 0),
+            Self::EthernetOffloads => find(PerProtocolNetworkingOffloadCaps::FIELDS, 0),
+            Self::Atomic => find(AtomicCaps::FIELDS, 0),
+            Self::Roce => find(RoceCap::FIELDS, 0),
+            Self::FlowTable => {
+                let receive = FlowTableNicCap::FIELDS
+                    .iter()
+                    .find(|field| field.name == "flow_table_properties_nic_receive")
+                    .map_or(0, |field| field.offset);
+                find(FlowTablePropLayout::FIELDS, receive)
+            }
+        }
+    }
+}
+
+macro_rules! table {
+    ($($group:ident { $($field:ident = $value:expr, $reason:literal;)* })*) => {
+        pub(super) const TABLE: &[Capability] = &[$($(
+            Capability { group: Group::$group, field: stringify!($field), value: $value, reason: $reason },
+        )*)*];
+    };
+}
+
+table! {
+    General {
+        num_ports = 1, "one port; mlx5_ib dereferences it";
+        port_type = 1, "Ethernet";
+        vport_group_manager = 0, "no e-switch";
+        eth_net_offloads = 1, "mlx5e needs it";
+        nic_flow_table = 1, "mlx5e steers all it receives with flow tables";
+        roce = 1, "the port's RDMA";
+        atomic = 1, "rdma_cm asks for remote atomic access";
+        xrc = 1, "mlx5_ib makes an XRC domain when it loads";
+        rc = 1, "service";
+        uc = 1, "service";
+        ud = 1, "service";
+        apm = 0, "no path migration";
+        log_max_eq = 7, "number of event queues";
+        log_max_eq_sz = 22, "entries of an event queue";
+        log_max_cq = 16, "number of completion queues";
+        log_max_cq_sz = 22, "entries of a completion queue";
+        log_max_qp = 16, "number of queue pairs, send and receive queues";
+        log_max_qp_sz = 15, "WQEs of a queue pair";
+        log_max_srq = 16, "number of shared receive queues";
+        log_max_srq_sz = 15, "WQEs of a shared receive queue";
+        log_max_mkey = 20, "number of memory keys";
+        log_max_pd = 16, "number of protection domains";
+        log_max_xrcd = 16, "number of XRC domains";
+        log_max_transport_domain = 16, "number of transport domains";
+        log_max_rq = 14, "number of receive queues";
+        log_max_sq = 14, "number of send queues";
+        log_max_tir = 14, "number of TIRs";
+        log_max_tis = 14, "number of TISes";
+        log_max_tis_per_sq = 1, "TISes of a send queue";
+        log_max_rmp = 14, "number of receive memory pools";
+        log_max_rqt = 12, "number of receive queue tables";
+        log_max_rqt_size = 11, "queues of a receive queue table";
+        log_max_wq_sz = 16, "WQEs of a work queue";
+        log_min_stride_sz_rq = 4, "bytes of a receive WQE";
+        log_max_stride_sz_rq = 11, "bytes of a receive WQE";
+        log_min_stride_sz_sq = 6, "bytes of a send WQE's basic block";
+        log_max_stride_sz_sq = 6, "bytes of a send WQE's basic block";
+        max_wqe_sz_sq = 1024, "bytes of a send WQE";
+        max_wqe_sz_rq = 512, "bytes of a receive WQE";
+        basic_cyclic_rcv_wqe = 1, "receive queues are rings of plain scatter lists";
+        log_max_msg = 30, "bytes of a message";
+        log_max_ra_req_qp = 4, "reads and atomics a queue pair has under way";
+        log_max_ra_res_qp = 4, "reads and atomics a queue pair answers at once";
+        log_max_mrw_sz = 62, "bytes of a memory region";
+        log_max_klm_list_size = 16, "entries of an indirect key";
+        max_indirection = 4, "keys behind keys";
+        fixed_buffer_size = 1, "keys of equal ranges";
+        umr_modify_entity_size_disabled = 1, "keys are made and destroyed by commands only";
+        max_qp_cnt = 64, "queue pairs of a multicast group";
+        log_max_mcg = 10, "multicast groups";
+        max_qp_mcg = 64, "queue pairs of a multicast group";
+        gid_table_size = 2, "32 GIDs, the code for it";
+        pkey_table_size = 0, "128 partition keys, the code for it";
+        local_ca_ack_delay = 15, "an answer takes at most 4 us << 15";
+        max_tc = 8, "traffic classes";
+        cqe_version = 1, "completions name queues by user index";
+        compact_address_vector = 1, "address vectors in WQEs of UD";
+        cq_oi = 1, "completion queues may be overrun on purpose";
+        cq_resize = 1, "MODIFY_CQ";
+        cq_moderation = 1, "MODIFY_CQ; the values are kept and reported";
+        cq_period_mode_modify = 1, "MODIFY_CQ";
+        block_lb_mc = 1, "a queue pair may not want its own multicasts";
+        set_deth_sqpn = 1, "QP1 on any number";
+        qkv = 1, "violations of the Q key are counted";
+        pkv = 1, "violations of the partition key are counted";
+        sctr_data_cqe = 1, "the driver may ask for data in completions";
+        uar_sz = 5, "MiB of UARs, log2";
+        log_pg_sz = 12, "bytes of a page";
+        log_bf_reg_size = 9, "bytes of a doorbell register pair";
+        bf = 0, "a doorbell is one store; BlueFlame would be eight that trap";
+        num_of_uars_per_page = 1, "a UAR is a page";
+        driver_version = 1, "SET_DRIVER_VERSION";
+        vport_counters = 1, "QUERY_VPORT_COUNTER";
+        out_of_seq_cnt = 1, "queue counters";
+        ports_check = 1, "PCMR";
+        disable_local_lb_uc = 1, "the driver may switch off loopback";
+        disable_local_lb_mc = 1, "the driver may switch off loopback";
+        nic_vport_change_event = 0, "nobody but the guest changes its vport";
+        log_max_vlan_list = 12, "VLANs of the vport";
+        log_max_current_mc_list = 9, "groups of the vport";
+        log_max_current_uc_list = 7, "addresses of the vport";
+        log_max_l2_table = 10, "entries of the L2 table";
+        log_max_flow_counter_bulk = 0, "flow counters one by one";
+        max_flow_counter_15_0 = 0x8000, "flow counters";
+        device_frequency_khz = 1_000_000, "the free-running clock counts nanoseconds";
+        fast_teardown = 1, "the machine may go off quickly";
+        force_teardown = 1, "the machine may go off quickly";
+        modify_rq_counter_set_id = 1, "MODIFY_RQ";
+    }
+    EthernetOffloads {
+        csum_cap = 1, "checksums of layers 3 and 4 in both directions";
+        vlan_cap = 1, "VLAN tags are seen, and stripped where asked for";
+        max_lso_cap = 16, "bytes of a frame to be segmented, log2";
+        wqe_inline_mode = 2, "a WQE need not hold headers";
+        rss_ind_tbl_cap = 11, "queues of a receive queue table";
+        self_lb_en_modifiable = 1, "TIRs may refuse loopback";
+        scatter_fcs = 0, "frames have no check sequence here";
+    }
+    Atomic {
+        supported_atomic_req_8b_endianness_mode_1 = 1, "operands of atomics in the host's order";
+        atomic_operations = 3, "compare and swap, fetch and add";
+        atomic_size_qp = 8, "8 bytes";
+    }
+    Roce {
+        l3_type = 6, "IPv4 and IPv6, a bit each";
+        roce_version = 4, "version 2, a bit each";
+        roce_address_table_size = 32, "GIDs";
+        r_roce_dest_udp_port = 4791, "RoCE v2's port";
+        r_roce_max_src_udp_port = 0xffff, "as Linux chooses them";
+        r_roce_min_src_udp_port = 0xc000, "as Linux chooses them";
+    }
+    FlowTable {
+        ft_support = 1, "flow tables for what is received";
+        flow_counter = 1, "entries may count";
+        flow_modify_en = 1, "entries may change";
+        modify_root = 1, "the root may change";
+        identified_miss_table_mode = 1, "tables name where misses go";
+        flow_table_modify = 1, "MODIFY_FLOW_TABLE";
+        log_max_ft_size = 16, "entries of a table";
+        max_ft_level = 64, "tables behind each other";
+        log_max_ft_num = 10, "number of tables";
+        log_max_flow_counter = 15, "flow counters";
+        log_max_destination = 5, "destinations of an entry";
+        log_max_flow = 16, "entries in all";
+    }
+}

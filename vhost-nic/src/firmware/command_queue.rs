@@ -1,0 +1,187 @@
+//! The command queue: how commands come from the guest's memory and their results go back there.
+
+use mlx5_prm::command::{CommandEntry, Mailbox, Status};
+use mlx5_prm::queue_entry::EventType;
+use log::{debug, warn};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::Firmware;
+use super::command::{Input, Refusal, refusal_bytes};
+use crate::dma::{Dma, DmaError, Purpose};
+use crate::hca::finding::Finding;
+
+/// Log2 of the number of entries.
+pub const LOG_CMDQ_SIZE: u8 = 5;
+/// Log2 of the bytes of an entry.
+pub const LOG_CMDQ_STRIDE: u8 = 6;
+/// No command is longer: the longest are lists of pages (`MLX5_MAX_RECLAIM_NPAGES`, `MLX5_MAX_MKEY_ENTRIES` of the kernel) and keys of 2^16 entries.
+const MAX_LENGTH: usize = 4 << 20;
+/// In `status_own`: the hardware owns the entry.
+const OWNED_BY_HARDWARE: u8 = 1;
+
+/// How the delivery of a command went, bits 7:1 of `status_own` (`MLX5_CMD_DELIVERY_STAT_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Delivery {
+    Ok = 0x0,
+    TokenError = 0x2,
+    BlockNumber = 0x3,
+    OutputPointer = 0x4,
+    InputPointer = 0x5,
+    InputLength = 0x7,
+    CommandDescriptor = 0x10,
+}
+
+/// A command whose bytes cannot be had.
+#[derive(Debug)]
+struct Undelivered(Delivery, String);
+
+impl Undelivered {
+    fn input(error: &DmaError) -> Self {
+        Self(Delivery::InputPointer, error.to_string())
+    }
+
+    fn output(error: &DmaError) -> Self {
+        Self(Delivery::OutputPointer, error.to_string())
+    }
+}
+
+/// Carries out the commands in the slots of `mask`, in order.
+pub(super) fn run(firmware: &Firmware, queue: u64, mask: u32) {
+    for slot in (0..32).filter(|slot| mask & 1 << slot != 0) {
+        run_slot(firmware, queue.wrapping_add(slot << LOG_CMDQ_STRIDE), 1 << slot);
+    }
+}
+
+fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
+    let hca = &firmware.hca;
+    let dma = &*hca.dma;
+    let mut entry = CommandEntry::default();
+    if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
+        hca.findings.report(Finding::CommandUnreadable, format_args!("A command cannot be read: {error}"));
+        return;
+    }
+    if entry.status_own & OWNED_BY_HARDWARE == 0 {
+        hca.findings.report(Finding::CommandUnreadable, format_args!("Slot {bit:#x} holds no command of ours."));
+        return;
+    }
+    // The command that makes the queue for command events is not announced there: the driver does not expect it yet.
+    let listeners: Vec<_> =
+        hca.eqs.table.all().into_iter().filter(|eq| eq.mask & EventType::Command.bit() != 0).collect();
+    let delivery = match deliver(firmware, dma, &mut entry) {
+        Ok(()) => Delivery::Ok,
+        Err(Undelivered(delivery, why)) => {
+            hca.findings.report(Finding::CommandUnreadable, format_args!("A command is not delivered: {why}"));
+            delivery
+        }
+    };
+    entry.status_own = (delivery as u8) << 1;
+    // From the output on; the last four bytes go last, with them the ownership.
+    let output = std::mem::offset_of!(CommandEntry, output);
+    let bytes = entry.as_bytes();
+    let written = bytes.split_last_chunk::<4>().map(|(body, last)| {
+        let end = address.wrapping_add(body.len() as u64);
+        dma.write(Purpose::CommandReply, address.wrapping_add(output as u64), &body[output..])
+            .and_then(|()| dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
+    });
+    if let Some(Err(error)) = written {
+        hca.findings.report(Finding::CommandUnreadable, format_args!("A command cannot be answered: {error}"));
+        return;
+    }
+    for eq in listeners {
+        eq.post(EventType::Command, 0, &bit.to_be_bytes());
+    }
+}
+
+/// Reads the input, carries the command out, and writes the output but for what is in the entry itself.
+fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(), Undelivered> {
+    if entry.kind != CommandEntry::PCI {
+        return Err(Undelivered(Delivery::CommandDescriptor, format!("its kind is {}.", entry.kind)));
+    }
+    let input_length = entry.input_length.get() as usize;
+    let output_length = entry.output_length.get() as usize;
+    if input_length > MAX_LENGTH || output_length > MAX_LENGTH {
+        let why = format!("{input_length} bytes in and {output_length} out are too long.");
+        return Err(Undelivered(Delivery::InputLength, why));
+    }
+    let input = read_input(dma, entry, input_length)?;
+    let Some(input) = Input::new(&input) else {
+        return Err(Undelivered(Delivery::InputLength, format!("{input_length} bytes are no command.")));
+    };
+    let output = match execute(firmware, input, output_length) {
+        Ok(bytes) => bytes,
+        Err(refusal) => {
+            firmware.hca.findings.report(
+                if refusal.status == Status::BadOperation { Finding::UnknownCommand } else { Finding::CommandRefused },
+                format_args!("{} is refused: {} ({:?}).", input.opcode(), refusal.reason, refusal.status),
+            );
+            refusal_bytes(refusal)
+        }
+    };
+    let output = &output[..output.len().min(output_length)];
+    let (first, rest) = output.split_at(output.len().min(CommandEntry::INLINE));
+    entry.output = [0; CommandEntry::INLINE];
+    entry.output[..first.len()].copy_from_slice(first);
+    write_output(dma, entry, rest)
+}
+
+fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Vec<u8>, Refusal> {
+    let handler = firmware.handler(input.opcode()).ok_or_else(|| {
+        if firmware.first_of_unknown(input.opcode()) {
+            warn!("The guest's driver sent {} (op_mod {:#x}), which this device does not know.", input.opcode(), input.op_mod());
+        }
+        Refusal::new(Status::BadOperation, "there is no such command")
+    })?;
+    let reply = handler(firmware, input)?;
+    if output_length < reply.fixed {
+        return Err(Refusal::new(Status::BadOutputLength, "the output does not fit"));
+    }
+    debug!("{} op_mod {:#x}: OK", input.opcode(), input.op_mod());
+    Ok(reply.bytes)
+}
+
+fn read_input(dma: &Dma, entry: &CommandEntry, length: usize) -> Result<Vec<u8>, Undelivered> {
+    let mut input = Vec::with_capacity(length);
+    input.extend_from_slice(&entry.input[..length.min(CommandEntry::INLINE)]);
+    let mut next = entry.input_mailbox.get();
+    // A chain can loop only until the length is reached.
+    for number in 0.. {
+        let missing = length - input.len();
+        if missing == 0 {
+            break;
+        }
+        let mailbox = read_mailbox(dma, next).map_err(|error| Undelivered::input(&error))?;
+        check(&mailbox, number, entry.token)?;
+        input.extend_from_slice(&mailbox.data[..missing.min(Mailbox::DATA)]);
+        next = mailbox.next.get();
+    }
+    Ok(input)
+}
+
+fn write_output(dma: &Dma, entry: &CommandEntry, output: &[u8]) -> Result<(), Undelivered> {
+    let mut next = entry.output_mailbox.get();
+    for (number, part) in (0..).zip(output.chunks(Mailbox::DATA)) {
+        let mailbox = read_mailbox(dma, next).map_err(|error| Undelivered::output(&error))?;
+        check(&mailbox, number, entry.token)?;
+        dma.write(Purpose::CommandReply, next, part).map_err(|error| Undelivered::output(&error))?;
+        next = mailbox.next.get();
+    }
+    Ok(())
+}
+
+fn read_mailbox(dma: &Dma, address: u64) -> Result<Mailbox, DmaError> {
+    let mut mailbox = Mailbox::new_zeroed();
+    dma.read(Purpose::CommandFetch, address, mailbox.as_mut_bytes())?;
+    Ok(mailbox)
+}
+
+fn check(mailbox: &Mailbox, number: u32, token: u8) -> Result<(), Undelivered> {
+    if mailbox.token != token {
+        return Err(Undelivered(Delivery::TokenError, format!("mailbox {number} is of another command.")));
+    }
+    if mailbox.block_number.get() != number {
+        let why = format!("mailbox {number} says it is {}.", mailbox.block_number.get());
+        return Err(Undelivered(Delivery::BlockNumber, why));
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Commands on completion queues.
+
+use mlx5_prm::completion::*;
+use mlx5_prm::opcode::Opcode;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use crate::hca::buffer::Buffer;
+use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, Surroundings, entry_size};
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_CQ, create),
+    (Opcode::DESTROY_CQ, destroy),
+    (Opcode::QUERY_CQ, query),
+    (Opcode::MODIFY_CQ, modify),
+];
+
+/// Variants of MODIFY_CQ (`MLX5_CQ_OPMOD_RESIZE`, cq.h).
+const OPMOD_MODIFY: u16 = 0;
+const OPMOD_RESIZE: u16 = 1;
+/// What MODIFY_CQ changes (`MLX5_CQ_MODIFY_*`, cq.h).
+const MODIFY_PERIOD: u32 = 1 << 0;
+const MODIFY_COUNT: u32 = 1 << 1;
+const MODIFY_OVERRUN: u32 = 1 << 2;
+const MODIFY_PERIOD_MODE: u32 = 1 << 4;
+
+fn buffer(context: &Cqc, pas: &[u8]) -> Result<Buffer> {
+    if context.log_cq_size() > MAX_LOG_CQ_SIZE {
+        return Err(bad_parameter("the completion queue is too large"));
+    }
+    let entry = entry_size(context).ok_or(bad_parameter("there are no completions of that size"))?;
+    Buffer::new(context.log_page_size(), context.page_offset(), entry << context.log_cq_size(), pas)
+        .map_err(|_| bad_parameter("the completion queue's pages do not fit its size"))
+}
+
+fn create(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateCqIn>()?;
+    let context = input.cq_context();
+    let eq = hca
+        .eqs
+        .table
+        .get(context.c_eqn_or_apu_element())
+        .ok_or(no_such("the completion queue's event queue does not exist"))?;
+    if hca.uars.get(context.uar_page()).is_none() {
+        return Err(no_such("the completion queue's UAR does not exist"));
+    }
+    let buffer = buffer(context, pas)?;
+    let around = Surroundings { dma: hca.dma.clone(), eqs: hca.eqs.clone(), findings: hca.findings.clone() };
+    let make = |number| Cq::new(number, context.clone(), buffer, eq, around);
+    let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateCqOut::default();
+    output.set_cqn(cq.number);
+    Reply::new(output)
+}
+
+fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyCqIn>()?.cqn();
+    let cq = firmware.hca.cqs.get(number).ok_or(no_such("there is no such completion queue"))?;
+    if cq.users.count() > 0 {
+        return Err(in_use("other queues complete to the completion queue"));
+    }
+    firmware.hca.cqs.remove(number);
+    Reply::ok::<DestroyCqOut>()
+}
+
+fn query(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<QueryCqIn>()?.cqn();
+    let cq = firmware.hca.cqs.get(number).ok_or(no_such("there is no such completion queue"))?;
+    let mut output = QueryCqOut::default();
+    *output.cq_context_mut() = cq.query();
+    Reply::new(output)
+}
+
+fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
+    let op_mod = input.op_mod();
+    let (input, pas) = input.with_tail::<ModifyCqIn>()?;
+    let cq = firmware.hca.cqs.get(input.cqn()).ok_or(no_such("there is no such completion queue"))?;
+    let new = input.cq_context();
+    match op_mod {
+        OPMOD_RESIZE => cq.resize(new, buffer(new, pas)?),
+        OPMOD_MODIFY => {
+            let select = u32::from_be_bytes(*input.modify_field_select_resize_field_select());
+            cq.modify(|context| {
+                if select & MODIFY_PERIOD != 0 {
+                    context.set_cq_period(new.cq_period());
+                }
+                if select & MODIFY_COUNT != 0 {
+                    context.set_cq_max_count(new.cq_max_count());
+                }
+                if select & MODIFY_OVERRUN != 0 {
+                    context.set_oi(new.oi());
+                }
+                if select & MODIFY_PERIOD_MODE != 0 {
+                    context.set_cq_period_mode(new.cq_period_mode());
+                }
+            });
+        }
+        _ => return Err(bad_parameter("there is no such way to modify a completion queue")),
+    }
+    Reply::ok::<ModifyCqOut>()
+}

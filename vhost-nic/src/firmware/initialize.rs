@@ -1,0 +1,153 @@
+//! Commands that enable, start and stop the HCA, and the pages it gets from the driver.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use log::info;
+use mlx5_prm::hca::*;
+use mlx5_prm::opcode::Opcode;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, bad_parameter};
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::ENABLE_HCA, enable_hca),
+    (Opcode::DISABLE_HCA, disable_hca),
+    (Opcode::QUERY_ISSI, query_issi),
+    (Opcode::SET_ISSI, set_issi),
+    (Opcode::QUERY_PAGES, query_pages),
+    (Opcode::MANAGE_PAGES, manage_pages),
+    (Opcode::INIT_HCA, init_hca),
+    (Opcode::TEARDOWN_HCA, teardown_hca),
+    (Opcode::QUERY_ADAPTER, query_adapter),
+    (Opcode::SET_DRIVER_VERSION, set_driver_version),
+];
+
+/// Interface steps this firmware speaks: 1 only, a bit each.
+const SUPPORTED_ISSI: u32 = 1 << 1;
+/// Pages the firmware asks for before its capabilities are set, and before it is started.
+const BOOT_PAGES: u32 = 32;
+const INIT_PAGES: u32 = 256;
+/// Variants of QUERY_PAGES (`MLX5_BOOT_PAGES` and so on, core/pagealloc.c).
+const QUERY_BOOT_PAGES: u16 = 1;
+const QUERY_INIT_PAGES: u16 = 2;
+const QUERY_REGULAR_PAGES: u16 = 3;
+/// Variants of MANAGE_PAGES (`MLX5_PAGES_*`, core/pagealloc.c).
+const PAGES_CANT_GIVE: u16 = 0;
+const PAGES_GIVE: u16 = 1;
+const PAGES_TAKE: u16 = 2;
+/// The vendor's number in the registry of organisations (OUI).
+const IEEE_VENDOR_ID: u32 = 0x2c9;
+/// Names the board; the driver shows it as board id.
+const PSID: &[u8; 16] = b"VHOST_NIC_000001";
+/// How the driver ends (`MLX5_TEARDOWN_HCA_IN_PROFILE_*`, mlx5_ifc.h).
+const TEARDOWN_GRACEFUL: u16 = 0;
+const TEARDOWN_FORCE: u16 = 1;
+const TEARDOWN_FAST: u16 = 2;
+
+/// Pages of the guest's memory that the driver gave. This firmware keeps nothing in them, but it holds them as real firmware does.
+#[derive(Debug, Default)]
+pub(super) struct Pages(VecDeque<u64>);
+
+impl Pages {
+    pub(super) fn held(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn enable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
+    firmware.capabilities.lock().reset();
+    Reply::ok::<EnableHcaOut>()
+}
+
+fn disable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
+    let left = firmware.hca.object_counts();
+    if !left.is_empty() {
+        info!("The guest's driver left without cleaning up: {left:?}");
+        firmware.hca.clear();
+    }
+    firmware.forget();
+    Reply::ok::<DisableHcaOut>()
+}
+
+fn query_issi(_: &Firmware, _: Input<'_>) -> Result {
+    let mut output = QueryIssiOut::default();
+    output.set_supported_issi_dw0(SUPPORTED_ISSI);
+    Reply::new(output)
+}
+
+fn set_issi(_: &Firmware, input: Input<'_>) -> Result {
+    let issi = input.fields::<SetIssiIn>()?.current_issi();
+    if u32::from(issi) >= u32::BITS || SUPPORTED_ISSI & 1 << issi == 0 {
+        return Err(bad_parameter("that interface step is not supported"));
+    }
+    Reply::ok::<SetIssiOut>()
+}
+
+fn query_pages(_: &Firmware, input: Input<'_>) -> Result {
+    let mut output = QueryPagesOut::default();
+    output.set_num_pages(match input.op_mod() {
+        QUERY_BOOT_PAGES => BOOT_PAGES,
+        QUERY_INIT_PAGES => INIT_PAGES,
+        QUERY_REGULAR_PAGES => 0,
+        _ => return Err(bad_parameter("there are no such pages")),
+    });
+    Reply::new(output)
+}
+
+fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
+    let op_mod = input.op_mod();
+    let (input, list) = input.with_tail::<ManagePagesIn>()?;
+    let count = input.input_num_entries() as usize;
+    let pages = &mut firmware.pages.lock().0;
+    let mut output = ManagePagesOut::default();
+    match op_mod {
+        PAGES_CANT_GIVE => Reply::new(output),
+        PAGES_GIVE => {
+            let (list, _) = list.as_chunks::<8>();
+            let list = list.get(..count).ok_or(bad_parameter("the list of pages is shorter than it says"))?;
+            pages.extend(list.iter().map(|page| u64::from_be_bytes(*page)));
+            Reply::new(output)
+        }
+        PAGES_TAKE => {
+            let count = count.min(pages.len());
+            let list: Vec<u8> = pages.drain(..count).flat_map(u64::to_be_bytes).collect();
+            output.set_output_num_entries(count as u32);
+            Reply::with_tail(output, &list)
+        }
+        _ => Err(bad_parameter("there is no such way to manage pages")),
+    }
+}
+
+fn init_hca(firmware: &Firmware, _: Input<'_>) -> Result {
+    firmware.initialized.store(true, Ordering::Release);
+    Reply::ok::<InitHcaOut>()
+}
+
+fn teardown_hca(firmware: &Firmware, input: Input<'_>) -> Result {
+    let profile = input.fields::<TeardownHcaIn>()?.profile();
+    if !matches!(profile, TEARDOWN_GRACEFUL | TEARDOWN_FORCE | TEARDOWN_FAST) {
+        return Err(bad_parameter("there is no such way to tear down"));
+    }
+    firmware.initialized.store(false, Ordering::Release);
+    if profile != TEARDOWN_GRACEFUL {
+        // The driver destroys nothing: it is about to reset the function, or the machine goes off.
+        firmware.hca.clear();
+    }
+    Reply::ok::<TeardownHcaOut>()
+}
+
+fn query_adapter(_: &Firmware, _: Input<'_>) -> Result {
+    let mut output = QueryAdapterOut::default();
+    let adapter = output.query_adapter_struct_mut();
+    adapter.set_ieee_vendor_id(IEEE_VENDOR_ID);
+    *adapter.vsd_contd_psid_mut() = *PSID;
+    Reply::new(output)
+}
+
+fn set_driver_version(_: &Firmware, input: Input<'_>) -> Result {
+    let version = input.fields::<SetDriverVersionIn>()?.driver_version();
+    let text: String = version.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
+    info!("The guest's driver is {}", text.escape_debug());
+    Reply::ok::<SetDriverVersionOut>()
+}

@@ -1,0 +1,165 @@
+//! Commands on queue pairs and multicast groups.
+
+use std::sync::Arc;
+
+use mlx5_prm::command::Status;
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::queue_pair::*;
+
+use super::Firmware;
+use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use crate::hca::buffer::Buffer;
+use crate::hca::cq::Cq;
+use crate::hca::qp::{Qp, service};
+use crate::hca::usage::Use;
+use crate::hca::{Hca, Queue};
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_QP, create),
+    (Opcode::DESTROY_QP, destroy),
+    (Opcode::QUERY_QP, query),
+    (Opcode::RST2INIT_QP, transition),
+    (Opcode::INIT2INIT_QP, transition),
+    (Opcode::INIT2RTR_QP, transition),
+    (Opcode::RTR2RTS_QP, transition),
+    (Opcode::RTS2RTS_QP, transition),
+    (Opcode::SQERR2RTS_QP, transition),
+    (Opcode::SQD_RTS_QP, transition),
+    (Opcode::QP_2ERR, transition),
+    (Opcode::QP_2RST, transition),
+    (Opcode::ATTACH_TO_MCG, attach_to_mcg),
+    (Opcode::DETACH_FROM_MCG, detach_from_mcg),
+];
+
+/// Kinds of receive queues of a queue pair (`MLX5_*_RQ`, qp.h).
+const RQ_OWN: u8 = 0;
+const RQ_SHARED: u8 = 1;
+const RQ_NONE: u8 = 3;
+/// Log2 of the bytes of the smallest receive WQE.
+const MIN_RQ_STRIDE: u8 = 4;
+/// Log2 of the bytes of a send WQE's basic block.
+const SQ_STRIDE: u8 = 6;
+/// Most queue pairs of a multicast group (`max_qp_mcg`) and most groups (`log_max_mcg`).
+const MAX_QP_MCG: usize = 64;
+const MAX_MCG: usize = 1 << 10;
+
+fn find(hca: &Hca, number: u32) -> Result<Arc<Qp>> {
+    match hca.queues.get(number).as_deref() {
+        Some(Queue::Pair(qp)) => Ok(qp.clone()),
+        _ => Err(no_such("there is no such queue pair")),
+    }
+}
+
+fn cq(hca: &Hca, number: u32) -> Result<Arc<Cq>> {
+    hca.cqs.get(number).ok_or(no_such("the queue pair's completion queue does not exist"))
+}
+
+fn create(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateQpIn>()?;
+    let context = input.qpc();
+    if !matches!(
+        context.st(),
+        service::RC | service::UC | service::UD | service::XRC | service::GSI | service::RAW_ETHERNET | service::REG_UMR
+    ) {
+        return Err(bad_parameter("there is no such service"));
+    }
+    let has_sq = !context.no_sq();
+    let has_rq = context.rq_type() == RQ_OWN && context.st() != service::XRC && context.log_rq_size() + context.log_rq_stride() > 0;
+    let sq_bytes = if has_sq { 1 << (context.log_sq_size() + SQ_STRIDE) } else { 0 };
+    let rq_bytes =
+        if has_rq { 1_u64 << (context.log_rq_size() + context.log_rq_stride() + MIN_RQ_STRIDE) } else { 0 };
+    let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
+        .map_err(|_| bad_parameter("the queue pair's pages do not fit its size"))?;
+    if hca.pds.get(context.pd()).is_none() {
+        return Err(no_such("the queue pair's protection domain does not exist"));
+    }
+    let mut uses: Vec<Use> = Vec::new();
+    match context.rq_type() {
+        RQ_OWN | RQ_NONE => {}
+        RQ_SHARED => {
+            let number = context.srqn_rmpn_xrqn();
+            let users = match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
+                (_, Some(srq)) if context.st() == service::XRC => srq.users.add(),
+                (Some(rmp), _) => rmp.users.add(),
+                _ => return Err(no_such("the queue pair's shared receive queue does not exist")),
+            };
+            uses.push(users);
+        }
+        _ => return Err(bad_parameter("there is no such kind of receive queue")),
+    }
+    // A queue pair names a completion queue for a side it does not have, or none.
+    let side = |has: bool, number: u32| if has || number != 0 { cq(hca, number).map(Some) } else { Ok(None) };
+    let send_cq = side(has_sq, context.cqn_snd())?;
+    let receive_cq = side(has_rq, context.cqn_rcv())?;
+    let make = |number| Queue::Pair(Arc::new(Qp::new(number, context.clone(), send_cq, receive_cq, buffer, uses)));
+    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateQpOut::default();
+    output.set_qpn(queue.number());
+    Reply::new(output)
+}
+
+fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyQpIn>()?.qpn();
+    if find(&firmware.hca, number)?.users.count() > 0 {
+        return Err(in_use("the queue pair is in a multicast group"));
+    }
+    firmware.hca.queues.remove(number);
+    Reply::ok::<DestroyQpOut>()
+}
+
+fn query(firmware: &Firmware, input: Input<'_>) -> Result {
+    let qp = find(&firmware.hca, input.fields::<QueryQpIn>()?.qpn())?;
+    let mut output = QueryQpOut::default();
+    *output.qpc_mut() = qp.query();
+    Reply::new(output)
+}
+
+/// All commands that change a state have the number, the mask and the context in the same places; those to reset and error have the number only.
+fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
+    let opcode = input.opcode();
+    let (number, mask, context) = match opcode {
+        Opcode::QP_2ERR | Opcode::QP_2RST => (input.fields::<Qp2errIn>()?.qpn(), 0, &Qpc::default()),
+        _ => {
+            let input = input.fields::<Rst2initQpIn>()?;
+            (input.qpn(), input.opt_param_mask(), input.qpc())
+        }
+    };
+    find(&firmware.hca, number)?
+        .transition(opcode, mask, context)
+        .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
+    Reply::ok::<Rst2initQpOut>()
+}
+
+fn attach_to_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<AttachToMcgIn>()?;
+    let qp = find(&firmware.hca, input.qpn())?;
+    let mut groups = firmware.hca.multicast_groups.lock();
+    if groups.len() >= MAX_MCG && !groups.contains_key(input.multicast_gid()) {
+        return Err(TABLE_FULL);
+    }
+    let members = groups.entry(*input.multicast_gid()).or_default();
+    if members.len() >= MAX_QP_MCG {
+        return Err(TABLE_FULL);
+    }
+    if members.iter().all(|(number, _)| *number != qp.number) {
+        members.push((qp.number, qp.users.add()));
+    }
+    Reply::ok::<AttachToMcgOut>()
+}
+
+fn detach_from_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<DetachFromMcgIn>()?;
+    let mut groups = firmware.hca.multicast_groups.lock();
+    let members = groups.get_mut(input.multicast_gid()).ok_or(no_such("there is no such multicast group"))?;
+    let before = members.len();
+    members.retain(|(number, _)| *number != input.qpn());
+    let found = members.len() < before;
+    if members.is_empty() {
+        groups.remove(input.multicast_gid());
+    }
+    if !found {
+        return Err(no_such("the queue pair is not in the group"));
+    }
+    Reply::ok::<DetachFromMcgOut>()
+}

@@ -1,0 +1,110 @@
+//! Commands on receive queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::work_queue::*;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use crate::hca::rq::{QueueState, Rq};
+use crate::hca::work_queue::WorkQueue;
+use crate::hca::{Hca, Queue};
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_RQ, create),
+    (Opcode::MODIFY_RQ, modify),
+    (Opcode::DESTROY_RQ, destroy),
+    (Opcode::QUERY_RQ, query),
+];
+
+/// Where a receive queue's WQEs are (`MLX5_RQC_MEM_RQ_TYPE_*`, mlx5_ifc.h).
+const MEMORY_INLINE: u8 = 0;
+/// What MODIFY_RQ changes besides the state (`MLX5_MODIFY_RQ_IN_MODIFY_BITMASK_*`, mlx5_ifc.h).
+const MODIFY_VSD: u64 = 1 << 1;
+
+pub(super) fn ring(wq: &Wq, pas: &[u8]) -> Result<WorkQueue> {
+    WorkQueue::new(wq, pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
+}
+
+/// No protection domain has the number 0. The driver's drop queue, which never gets a WQE, names it (`mlx5e_build_drop_rq_param`,
+/// core/en/params.c).
+pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<()> {
+    if pd == 0 {
+        return Ok(());
+    }
+    hca.pds.get(pd).map(drop).ok_or(no_such("the queue's protection domain does not exist"))
+}
+
+/// The state a queue of state `now` is brought to, if the guest knows its state.
+pub(super) fn next_state(now: QueueState, told: u8, next: u8) -> Result<QueueState> {
+    if told != now as u8 {
+        return Err(bad_parameter("the queue is not in that state"));
+    }
+    QueueState::new(next)
+        .filter(|next| now.may_become(*next))
+        .ok_or(bad_parameter("the queue cannot be brought to that state"))
+}
+
+pub(super) fn find(hca: &Hca, number: u32) -> Result<Arc<Rq>> {
+    match hca.queues.get(number).as_deref() {
+        Some(Queue::Receive(rq)) => Ok(rq.clone()),
+        _ => Err(no_such("there is no such receive queue")),
+    }
+}
+
+fn create(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateRqIn>()?;
+    let context = input.ctx();
+    if context.mem_rq_type() != MEMORY_INLINE {
+        return Err(bad_parameter("receive queues on a memory pool are not supported"));
+    }
+    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the receive queue's completion queue does not exist"))?;
+    require_pd(hca, context.wq().pd())?;
+    let counters = match context.counter_set_id() {
+        0 => None,
+        id => Some(hca.queue_counters.get(id.into()).ok_or(no_such("the receive queue's counters do not exist"))?),
+    };
+    let ring = ring(context.wq(), pas)?;
+    let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), ring, cq, counters)));
+    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateRqOut::default();
+    output.set_rqn(queue.number());
+    Reply::new(output)
+}
+
+fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ModifyRqIn>()?;
+    let rq = find(&firmware.hca, input.rqn())?;
+    let mut state = rq.lock();
+    let next = next_state(state.state, input.rq_state(), input.ctx().state())?;
+    if input.modify_bitmask() & MODIFY_VSD != 0 {
+        state.context.set_vsd(input.ctx().vsd());
+    }
+    if next != state.state {
+        state.become_state(next);
+    }
+    Reply::ok::<ModifyRqOut>()
+}
+
+fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyRqIn>()?.rqn();
+    let rq = find(&firmware.hca, number)?;
+    if rq.users.count() > 0 {
+        return Err(in_use("tables or TIRs send to the receive queue"));
+    }
+    // Who is receiving into it finishes its WQE first, and touches its memory no more.
+    rq.lock().become_state(QueueState::Reset);
+    firmware.hca.queues.remove(number);
+    Reply::ok::<DestroyRqOut>()
+}
+
+fn query(firmware: &Firmware, input: Input<'_>) -> Result {
+    let rq = find(&firmware.hca, input.fields::<QueryRqIn>()?.rqn())?;
+    let state = rq.lock();
+    let mut output = QueryRqOut::default();
+    *output.rq_context_mut() = state.context.clone();
+    output.rq_context_mut().wq_mut().set_hw_counter(state.consumer.into());
+    Reply::new(output)
+}

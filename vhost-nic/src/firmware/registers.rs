@@ -1,0 +1,273 @@
+//! ACCESS_REG: the registers of the port.
+
+use std::sync::atomic::Ordering;
+
+use mlx5_prm::access::*;
+use mlx5_prm::layout::Layout;
+use mlx5_prm::opcode::Opcode;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, bad_parameter};
+use crate::hca::Hca;
+use crate::hca::counter::{Cast, Direction};
+
+pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
+
+/// Register ids (`MLX5_REG_*`, driver.h).
+mod id {
+    pub(super) const PMTU: u16 = 0x5003;
+    pub(super) const PTYS: u16 = 0x5004;
+    pub(super) const PAOS: u16 = 0x5006;
+    pub(super) const PFCC: u16 = 0x5007;
+    pub(super) const PPCNT: u16 = 0x5008;
+    pub(super) const PCMR: u16 = 0x5041;
+    pub(super) const NODE_DESC: u16 = 0x6001;
+    pub(super) const HOST_ENDIANNESS: u16 = 0x7004;
+}
+
+/// Variants of ACCESS_REG.
+const WRITE: u16 = 0;
+const READ: u16 = 1;
+/// The one port.
+const PORT: u8 = 1;
+/// In PTYS: Ethernet.
+const PROTO_ETHERNET: u8 = 1 << 2;
+/// In PTYS: 100GBASE-KR4 (`MLX5E_100GBASE_KR4`, port.h).
+const SPEED: u32 = 1 << 23;
+/// In PAOS (`enum mlx5_port_status`).
+const PORT_UP: u8 = 1;
+const PORT_DOWN: u8 = 2;
+/// Bytes of a frame around the MTU the driver counts with (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header, VLAN tag, check sequence.
+const HARD_MTU: u16 = 14 + 4 + 4;
+/// Largest port MTU in bytes, as ConnectX has it.
+const MAX_MTU: u16 = 9978;
+
+/// The registers a driver can write.
+#[derive(Debug)]
+pub(super) struct Registers {
+    /// Whether the guest wants the port up.
+    admin_up: bool,
+    /// Whether the cable is in.
+    cable: bool,
+    port_mtu: u16,
+    host_endianness: [u8; 16],
+    node_description: [u8; 64],
+    pause: [u8; PfccReg::SIZE],
+}
+
+impl Default for Registers {
+    fn default() -> Self {
+        Self {
+            admin_up: true,
+            cable: true,
+            port_mtu: 1500 + HARD_MTU,
+            host_endianness: [0; 16],
+            node_description: [0; 64],
+            pause: [0; PfccReg::SIZE],
+        }
+    }
+}
+
+impl Registers {
+    pub(super) fn mtu(&self) -> u16 {
+        self.port_mtu - HARD_MTU
+    }
+
+    pub(super) fn link_up(&self) -> bool {
+        self.admin_up && self.cable
+    }
+
+    /// Returns whether the link changed.
+    pub(super) fn set_cable(&mut self, plugged: bool) -> bool {
+        let before = self.link_up();
+        self.cable = plugged;
+        self.link_up() != before
+    }
+}
+
+fn access(firmware: &Firmware, input: Input<'_>) -> Result {
+    let op_mod = input.op_mod();
+    let (input, data) = input.with_tail::<AccessRegisterIn>()?;
+    if !matches!(op_mod, READ | WRITE) {
+        return Err(bad_parameter("a register is read or written"));
+    }
+    let write = op_mod == WRITE;
+    let reply = match input.register_id() {
+        id::PTYS => ptys(firmware, data, write)?,
+        id::PAOS => paos(firmware, data, write)?,
+        id::PMTU => pmtu(firmware, data, write)?,
+        id::PCMR => pcmr(data),
+        id::PPCNT => ppcnt(&firmware.hca, data),
+        id::PFCC => pfcc(firmware, data, write),
+        id::NODE_DESC => stored(&mut firmware.registers.lock().node_description, data, write),
+        id::HOST_ENDIANNESS => stored(&mut firmware.registers.lock().host_endianness, data, write),
+        _ => return Err(bad_parameter("there is no such register")),
+    };
+    Reply::with_tail(AccessRegisterOut::default(), &reply)
+}
+
+/// The register in a command; what is missing of it is zero.
+fn register<T: Layout + Default>(data: &[u8]) -> T {
+    let mut register = T::default();
+    let length = data.len().min(T::SIZE);
+    register.as_mut_bytes()[..length].copy_from_slice(&data[..length]);
+    register
+}
+
+/// A register that only remembers.
+fn stored(memory: &mut [u8], data: &[u8], write: bool) -> Vec<u8> {
+    if write {
+        let length = memory.len().min(data.len());
+        memory[..length].copy_from_slice(&data[..length]);
+    }
+    memory.to_vec()
+}
+
+fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    let asked: PtysReg = register(data);
+    if write && asked.eth_proto_admin() & !SPEED != 0 {
+        return Err(bad_parameter("the port has no such speed"));
+    }
+    let mut reply = PtysReg::default();
+    reply.set_local_port(PORT);
+    reply.set_proto_mask(PROTO_ETHERNET);
+    reply.set_an_disable_cap(true);
+    reply.set_eth_proto_capability(SPEED);
+    reply.set_eth_proto_admin(SPEED);
+    reply.set_eth_proto_oper(if firmware.link_up() { SPEED } else { 0 });
+    Ok(reply.as_bytes().to_vec())
+}
+
+fn paos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    let asked: PaosReg = register(data);
+    if write {
+        let up = match asked.admin_status() {
+            PORT_UP => true,
+            PORT_DOWN => false,
+            _ => return Err(bad_parameter("a port is up or down")),
+        };
+        let mut registers = firmware.registers.lock();
+        let before = registers.link_up();
+        registers.admin_up = up;
+        let changed = registers.link_up() != before;
+        drop(registers);
+        if changed {
+            firmware.announce_link();
+        }
+    }
+    let registers = firmware.registers.lock();
+    let mut reply = PaosReg::default();
+    reply.set_local_port(PORT);
+    reply.set_admin_status(if registers.admin_up { PORT_UP } else { PORT_DOWN });
+    reply.set_oper_status(if registers.link_up() { PORT_UP } else { PORT_DOWN });
+    Ok(reply.as_bytes().to_vec())
+}
+
+fn pmtu(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    let asked: PmtuReg = register(data);
+    let mut registers = firmware.registers.lock();
+    if write {
+        if !(HARD_MTU..=MAX_MTU).contains(&asked.admin_mtu()) {
+            return Err(bad_parameter("the port has no such MTU"));
+        }
+        registers.port_mtu = asked.admin_mtu();
+    }
+    let mut reply = PmtuReg::default();
+    reply.set_local_port(PORT);
+    reply.set_max_mtu(MAX_MTU);
+    reply.set_admin_mtu(registers.port_mtu);
+    reply.set_oper_mtu(registers.port_mtu);
+    Ok(reply.as_bytes().to_vec())
+}
+
+/// There are no check sequences here, so nothing can be switched.
+fn pcmr(_: &[u8]) -> Vec<u8> {
+    let mut reply = PcmrReg::default();
+    reply.set_local_port(PORT);
+    reply.as_bytes().to_vec()
+}
+
+/// Pause frames are neither sent nor obeyed; the settings are kept.
+fn pfcc(firmware: &Firmware, data: &[u8], write: bool) -> Vec<u8> {
+    let mut reply = stored(&mut firmware.registers.lock().pause, data, write);
+    if let Ok(register) = PfccReg::mut_from_bytes(&mut reply) {
+        register.set_local_port(PORT);
+    }
+    reply
+}
+
+/// Groups of port counters (`MLX5_*_COUNTERS_GROUP`, device.h).
+mod group {
+    pub(super) const IEEE_802_3: u8 = 0x0;
+    pub(super) const RFC_2863: u8 = 0x1;
+    pub(super) const RFC_2819: u8 = 0x2;
+}
+
+fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
+    let asked: PpcntReg = register(data);
+    let mut reply = PpcntReg::default();
+    reply.set_local_port(PORT);
+    reply.set_grp(asked.grp());
+    reply.set_prio_tc(asked.prio_tc());
+    let counters = &hca.port_counters;
+    let (received, sent) = (&counters.received, &counters.sent);
+    let packets = |direction: &Direction, cast: Cast| direction.of(cast).get().0;
+    macro_rules! counts {
+        ($to:ident: $($field:ident = $value:expr),* $(,)?) => {
+            pastey::paste! { $(
+                $to.[<set_ $field _high>](($value >> 32) as u32);
+                $to.[<set_ $field _low>]($value as u32);
+            )* }
+        };
+    }
+    let set = &mut reply.counter_set_mut()[..];
+    let discards = counters.out_of_buffer.load(Ordering::Relaxed) + counters.unmatched.load(Ordering::Relaxed);
+    match asked.grp() {
+        group::IEEE_802_3 => {
+            let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            counts!(to:
+                a_frames_transmitted_ok = sent.total().0, a_frames_received_ok = received.total().0,
+                a_octets_transmitted_ok = sent.total().1, a_octets_received_ok = received.total().1,
+                a_multicast_frames_xmitted_ok = packets(sent, Cast::Multicast),
+                a_broadcast_frames_xmitted_ok = packets(sent, Cast::Broadcast),
+                a_multicast_frames_received_ok = packets(received, Cast::Multicast),
+                a_broadcast_frames_received_ok = packets(received, Cast::Broadcast),
+            );
+        }
+        group::RFC_2863 => {
+            let Ok(to) = Eth2863CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            counts!(to:
+                if_in_octets = received.total().1, if_in_ucast_pkts = packets(received, Cast::Unicast),
+                if_in_discards = discards, if_out_octets = sent.total().1,
+                if_out_ucast_pkts = packets(sent, Cast::Unicast),
+                if_out_errors = counters.send_errors.load(Ordering::Relaxed),
+                if_in_multicast_pkts = packets(received, Cast::Multicast),
+                if_in_broadcast_pkts = packets(received, Cast::Broadcast),
+                if_out_multicast_pkts = packets(sent, Cast::Multicast),
+                if_out_broadcast_pkts = packets(sent, Cast::Broadcast),
+            );
+        }
+        group::RFC_2819 => {
+            let Ok(to) = Eth2819CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            counts!(to:
+                ether_stats_octets = received.total().1, ether_stats_pkts = received.total().0,
+                ether_stats_broadcast_pkts = packets(received, Cast::Broadcast),
+                ether_stats_multicast_pkts = packets(received, Cast::Multicast),
+                ether_stats_pkts64octets = received.size_class(0),
+                ether_stats_pkts65to127octets = received.size_class(1),
+                ether_stats_pkts128to255octets = received.size_class(2),
+                ether_stats_pkts256to511octets = received.size_class(3),
+                ether_stats_pkts512to1023octets = received.size_class(4),
+                ether_stats_pkts1024to1518octets = received.size_class(5),
+                ether_stats_pkts1519to2047octets = received.size_class(6),
+                ether_stats_pkts2048to4095octets = received.size_class(7),
+                ether_stats_pkts4096to8191octets = received.size_class(8),
+                ether_stats_pkts8192to10239octets = received.size_class(9),
+            );
+        }
+        // The others count what does not happen here: priorities, congestion, the physical layer.
+        _ => {}
+    }
+    reply.as_bytes().to_vec()
+}

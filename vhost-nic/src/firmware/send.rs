@@ -1,0 +1,90 @@
+//! Commands on send queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::work_queue::*;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_such};
+use super::receive::{next_state, require_pd, ring};
+use crate::hca::rq::QueueState;
+use crate::hca::sq::Sq;
+use crate::hca::work_queue::{SEND_STRIDE, WqType};
+use crate::hca::{Hca, Queue};
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_SQ, create),
+    (Opcode::MODIFY_SQ, modify),
+    (Opcode::DESTROY_SQ, destroy),
+    (Opcode::QUERY_SQ, query),
+];
+
+fn find(hca: &Hca, number: u32) -> Result<Arc<Sq>> {
+    match hca.queues.get(number).as_deref() {
+        Some(Queue::Send(sq)) => Ok(sq.clone()),
+        _ => Err(no_such("there is no such send queue")),
+    }
+}
+
+fn create(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateSqIn>()?;
+    let context = input.ctx();
+    if context.hairpin() {
+        return Err(bad_parameter("hairpin queues are not supported"));
+    }
+    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the send queue's completion queue does not exist"))?;
+    require_pd(hca, context.wq().pd())?;
+    if hca.uars.get(context.wq().uar_page()).is_none() {
+        return Err(no_such("the send queue's UAR does not exist"));
+    }
+    let tis_use = match context.tis_lst_sz() {
+        0 => None,
+        1 => {
+            let tis = hca.tises.get(context.tis_num_0()).ok_or(no_such("the send queue's TIS does not exist"))?;
+            Some(tis.users.add())
+        }
+        _ => return Err(bad_parameter("a send queue has one TIS at most")),
+    };
+    if context.wq().log_wq_stride() != SEND_STRIDE {
+        return Err(bad_parameter("send WQEs are counted in units of 64 bytes"));
+    }
+    let ring = ring(context.wq(), pas)?;
+    if ring.wq_type != WqType::Cyclic {
+        return Err(bad_parameter("send queues are rings"));
+    }
+    let make = |number| Queue::Send(Arc::new(Sq::new(number, context.clone(), ring, cq, tis_use)));
+    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateSqOut::default();
+    output.set_sqn(queue.number());
+    Reply::new(output)
+}
+
+fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ModifySqIn>()?;
+    let sq = find(&firmware.hca, input.sqn())?;
+    let mut state = sq.lock();
+    let next = next_state(state.state, input.sq_state(), input.ctx().state())?;
+    if next != state.state {
+        state.become_state(next);
+    }
+    Reply::ok::<ModifySqOut>()
+}
+
+fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroySqIn>()?.sqn();
+    // Who is sending from it finishes its WQE first, and touches its memory no more.
+    find(&firmware.hca, number)?.lock().become_state(QueueState::Reset);
+    firmware.hca.queues.remove(number);
+    Reply::ok::<DestroySqOut>()
+}
+
+fn query(firmware: &Firmware, input: Input<'_>) -> Result {
+    let sq = find(&firmware.hca, input.fields::<QuerySqIn>()?.sqn())?;
+    let state = sq.lock();
+    let mut output = QuerySqOut::default();
+    *output.sq_context_mut() = state.context.clone();
+    output.sq_context_mut().wq_mut().set_hw_counter(state.consumer.into());
+    Reply::new(output)
+}

@@ -1,0 +1,138 @@
+//! Commands on receive memory pools and XRC shared receive queues.
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::work_queue::*;
+use parking_lot::Mutex;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::receive::{require_pd, ring};
+use crate::hca::srq::{Rmp, XrcSrq};
+use crate::hca::usage::Users;
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_RMP, create_rmp),
+    (Opcode::MODIFY_RMP, modify_rmp),
+    (Opcode::DESTROY_RMP, destroy_rmp),
+    (Opcode::QUERY_RMP, query_rmp),
+    (Opcode::CREATE_XRC_SRQ, create_xrc_srq),
+    (Opcode::DESTROY_XRC_SRQ, destroy_xrc_srq),
+    (Opcode::QUERY_XRC_SRQ, query_xrc_srq),
+    (Opcode::ARM_XRC_SRQ, arm_xrc_srq),
+];
+
+/// States of a pool (`MLX5_RMPC_STATE_*`, mlx5_ifc.h).
+const RMP_READY: u8 = 1;
+const RMP_ERROR: u8 = 3;
+/// Strides of an XRC shared receive queue count from 16 bytes.
+const XRC_SRQ_MIN_STRIDE: u8 = 4;
+
+fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateRmpIn>()?;
+    let context = input.ctx();
+    if context.state() != RMP_READY {
+        return Err(bad_parameter("a memory pool begins as ready"));
+    }
+    require_pd(hca, context.wq().pd())?;
+    let ring = ring(context.wq(), pas)?;
+    let make =
+        |number| Rmp { number, ring, context: Mutex::new(context.clone()), users: Users::default() };
+    let rmp = hca.rmps.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateRmpOut::default();
+    output.set_rmpn(rmp.number);
+    Reply::new(output)
+}
+
+fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ModifyRmpIn>()?;
+    let rmp = firmware.hca.rmps.get(input.rmpn()).ok_or(no_such("there is no such memory pool"))?;
+    let mut context = rmp.context.lock();
+    let new = input.ctx();
+    if input.bitmask().lwm() {
+        context.wq_mut().set_lwm(new.wq().lwm());
+    }
+    match new.state() {
+        RMP_READY => {}
+        RMP_ERROR => context.set_state(RMP_ERROR),
+        _ => return Err(bad_parameter("a memory pool is ready or in error")),
+    }
+    Reply::ok::<ModifyRmpOut>()
+}
+
+fn destroy_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyRmpIn>()?.rmpn();
+    let rmp = firmware.hca.rmps.get(number).ok_or(no_such("there is no such memory pool"))?;
+    if rmp.users.count() > 0 {
+        return Err(in_use("queues take WQEs from the memory pool"));
+    }
+    firmware.hca.rmps.remove(number);
+    Reply::ok::<DestroyRmpOut>()
+}
+
+fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<QueryRmpIn>()?.rmpn();
+    let rmp = firmware.hca.rmps.get(number).ok_or(no_such("there is no such memory pool"))?;
+    let mut output = QueryRmpOut::default();
+    *output.rmp_context_mut() = rmp.context.lock().clone();
+    Reply::new(output)
+}
+
+/// Its context says the same as that of another work queue, in other places.
+fn xrc_srq_wq(context: &XrcSrqc) -> Wq {
+    let mut wq = Wq::default();
+    wq.set_pd(context.pd());
+    wq.set_page_offset(context.page_offset());
+    wq.set_log_wq_pg_sz(context.log_page_size());
+    wq.set_log_wq_sz(context.log_xrc_srq_size());
+    wq.set_log_wq_stride(context.log_rq_stride() + XRC_SRQ_MIN_STRIDE);
+    wq.set_dbr_addr(u64::from(context.db_record_addr_h()) << 32 | u64::from(context.db_record_addr_l()) << 2);
+    wq
+}
+
+fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, pas) = input.with_tail::<CreateXrcSrqIn>()?;
+    let context = input.xrc_srq_context_entry();
+    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the shared receive queue's completion queue does not exist"))?;
+    let xrcd = hca.xrcds.get(context.xrcd()).ok_or(no_such("the shared receive queue's domain does not exist"))?;
+    require_pd(hca, context.pd())?;
+    let ring = ring(&xrc_srq_wq(context), pas)?;
+    let make = |number| XrcSrq {
+        number,
+        ring,
+        _uses: vec![cq.users.add(), xrcd.users.add()],
+        cq,
+        context: Mutex::new(context.clone()),
+        users: Users::default(),
+    };
+    let srq = hca.xrc_srqs.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateXrcSrqOut::default();
+    output.set_xrc_srqn(srq.number);
+    Reply::new(output)
+}
+
+fn destroy_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyXrcSrqIn>()?.xrc_srqn();
+    let srq = firmware.hca.xrc_srqs.get(number).ok_or(no_such("there is no such shared receive queue"))?;
+    if srq.users.count() > 0 {
+        return Err(in_use("queue pairs take WQEs from the shared receive queue"));
+    }
+    firmware.hca.xrc_srqs.remove(number);
+    Reply::ok::<DestroyXrcSrqOut>()
+}
+
+fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<QueryXrcSrqIn>()?.xrc_srqn();
+    let srq = firmware.hca.xrc_srqs.get(number).ok_or(no_such("there is no such shared receive queue"))?;
+    let mut output = QueryXrcSrqOut::default();
+    *output.xrc_srq_context_entry_mut() = srq.context.lock().clone();
+    Reply::new(output)
+}
+
+fn arm_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ArmXrcSrqIn>()?;
+    let srq = firmware.hca.xrc_srqs.get(input.xrc_srqn()).ok_or(no_such("there is no such shared receive queue"))?;
+    srq.context.lock().set_lwm(input.lwm());
+    Reply::ok::<ArmXrcSrqOut>()
+}

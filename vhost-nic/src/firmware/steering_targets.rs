@@ -1,0 +1,213 @@
+//! Commands on TIS, TIR and RQT.
+
+use std::sync::Arc;
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::transport::*;
+use parking_lot::RwLock;
+
+use super::Firmware;
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::receive;
+use crate::hca::Hca;
+use crate::hca::rq::Rq;
+use crate::hca::transport::{Dispatch, Rqt, Tir, TirState, Tis};
+use crate::hca::usage::Users;
+
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_TIS, create_tis),
+    (Opcode::MODIFY_TIS, modify_tis),
+    (Opcode::DESTROY_TIS, destroy_tis),
+    (Opcode::QUERY_TIS, query_tis),
+    (Opcode::CREATE_TIR, create_tir),
+    (Opcode::MODIFY_TIR, modify_tir),
+    (Opcode::DESTROY_TIR, destroy_tir),
+    (Opcode::QUERY_TIR, query_tir),
+    (Opcode::CREATE_RQT, create_rqt),
+    (Opcode::MODIFY_RQT, modify_rqt),
+    (Opcode::DESTROY_RQT, destroy_rqt),
+    (Opcode::QUERY_RQT, query_rqt),
+];
+
+/// Most queues of a table (`log_max_rqt_size`).
+const MAX_RQT_SIZE: u16 = 1 << 11;
+/// Where a TIR sends to (`MLX5_TIRC_DISP_TYPE_*`, mlx5_ifc.h).
+const DISPATCH_DIRECT: u8 = 0;
+const DISPATCH_INDIRECT: u8 = 1;
+
+fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let context = input.fields::<CreateTisIn>()?.ctx();
+    if hca.transport_domains.get(context.transport_domain()).is_none() {
+        return Err(no_such("the TIS's transport domain does not exist"));
+    }
+    let make = |number| Tis { number, context: RwLock::new(context.clone()), users: Users::default() };
+    let tis = hca.tises.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateTisOut::default();
+    output.set_tisn(tis.number);
+    Reply::new(output)
+}
+
+fn find_tis(hca: &Hca, number: u32) -> Result<Arc<Tis>> {
+    hca.tises.get(number).ok_or(no_such("there is no such TIS"))
+}
+
+fn modify_tis(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ModifyTisIn>()?;
+    let tis = find_tis(&firmware.hca, input.tisn())?;
+    let mut context = tis.context.write();
+    if input.bitmask().prio() {
+        context.set_prio(input.ctx().prio());
+    }
+    if input.bitmask().lag_tx_port_affinity() {
+        context.set_lag_tx_port_affinity(input.ctx().lag_tx_port_affinity());
+    }
+    Reply::ok::<ModifyTisOut>()
+}
+
+fn destroy_tis(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyTisIn>()?.tisn();
+    if find_tis(&firmware.hca, number)?.users.count() > 0 {
+        return Err(in_use("send queues are on the TIS"));
+    }
+    firmware.hca.tises.remove(number);
+    Reply::ok::<DestroyTisOut>()
+}
+
+fn query_tis(firmware: &Firmware, input: Input<'_>) -> Result {
+    let tis = find_tis(&firmware.hca, input.fields::<QueryTisIn>()?.tisn())?;
+    let mut output = QueryTisOut::default();
+    *output.tis_context_mut() = tis.context.read().clone();
+    Reply::new(output)
+}
+
+fn dispatch(hca: &Hca, context: &Tirc) -> Result<Dispatch> {
+    match context.disp_type() {
+        DISPATCH_DIRECT => {
+            let rq = receive::find(hca, context.inline_rqn())?;
+            let rq_use = rq.users.add();
+            Ok(Dispatch::Direct(rq, rq_use))
+        }
+        DISPATCH_INDIRECT => {
+            let rqt = find_rqt(hca, context.indirect_table())?;
+            let rqt_use = rqt.users.add();
+            Ok(Dispatch::Indirect(rqt, rqt_use))
+        }
+        _ => Err(bad_parameter("there is no such way to dispatch")),
+    }
+}
+
+fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let context = input.fields::<CreateTirIn>()?.ctx();
+    if hca.transport_domains.get(context.transport_domain()).is_none() {
+        return Err(no_such("the TIR's transport domain does not exist"));
+    }
+    let state = TirState::new(context.clone(), dispatch(hca, context)?);
+    let make = |number| Tir { number, users: Users::default(), state: RwLock::new(state) };
+    let tir = hca.tirs.insert_with(make).ok_or(TABLE_FULL)?;
+    let mut output = CreateTirOut::default();
+    output.set_tirn(tir.number);
+    Reply::new(output)
+}
+
+fn find_tir(hca: &Hca, number: u32) -> Result<Arc<Tir>> {
+    hca.tirs.get(number).ok_or(no_such("there is no such TIR"))
+}
+
+fn modify_tir(firmware: &Firmware, input: Input<'_>) -> Result {
+    let input = input.fields::<ModifyTirIn>()?;
+    let tir = find_tir(&firmware.hca, input.tirn())?;
+    let (bitmask, new) = (input.bitmask(), input.ctx());
+    tir.state.write().modify(|context| {
+        if bitmask.self_lb_en() {
+            context.set_self_lb_block(new.self_lb_block());
+        }
+        if bitmask.packet_merge() {
+            context.set_packet_merge_mask(new.packet_merge_mask());
+            context.set_lro_max_ip_payload_size(new.lro_max_ip_payload_size());
+            context.set_lro_timeout_period_usecs(new.lro_timeout_period_usecs());
+        }
+        if bitmask.hash() {
+            context.set_rx_hash_fn(new.rx_hash_fn());
+            context.set_rx_hash_symmetric(new.rx_hash_symmetric());
+            *context.rx_hash_toeplitz_key_mut() = *new.rx_hash_toeplitz_key();
+            *context.rx_hash_field_selector_outer_mut() = new.rx_hash_field_selector_outer().clone();
+            *context.rx_hash_field_selector_inner_mut() = new.rx_hash_field_selector_inner().clone();
+        }
+    });
+    Reply::ok::<ModifyTirOut>()
+}
+
+fn destroy_tir(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyTirIn>()?.tirn();
+    if find_tir(&firmware.hca, number)?.users.count() > 0 {
+        return Err(in_use("flow table entries send to the TIR"));
+    }
+    firmware.hca.tirs.remove(number);
+    Reply::ok::<DestroyTirOut>()
+}
+
+fn query_tir(firmware: &Firmware, input: Input<'_>) -> Result {
+    let tir = find_tir(&firmware.hca, input.fields::<QueryTirIn>()?.tirn())?;
+    let mut output = QueryTirOut::default();
+    *output.tir_context_mut() = tir.state.read().context().clone();
+    Reply::new(output)
+}
+
+fn find_rqt(hca: &Hca, number: u32) -> Result<Arc<Rqt>> {
+    hca.rqts.get(number).ok_or(no_such("there is no such receive queue table"))
+}
+
+fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>> {
+    let count = context.rqt_actual_size();
+    if count > MAX_RQT_SIZE {
+        return Err(bad_parameter("the table has too many queues"));
+    }
+    let entries = list
+        .as_chunks::<4>()
+        .0
+        .get(..count.into())
+        .ok_or(bad_parameter("the list of queues is shorter than it says"))?;
+    entries.iter().map(|entry| receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff)).collect()
+}
+
+fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
+    let hca = &firmware.hca;
+    let (input, list) = input.with_tail::<CreateRqtIn>()?;
+    let context = input.rqt_context();
+    if context.rqt_max_size() > MAX_RQT_SIZE {
+        return Err(bad_parameter("the table has too many queues"));
+    }
+    let queues = listed_queues(hca, context, list)?;
+    let rqt = hca.rqts.insert_with(|number| Rqt::new(number, context.clone(), queues)).ok_or(TABLE_FULL)?;
+    let mut output = CreateRqtOut::default();
+    output.set_rqtn(rqt.number);
+    Reply::new(output)
+}
+
+fn modify_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
+    let (input, list) = input.with_tail::<ModifyRqtIn>()?;
+    let rqt = find_rqt(&firmware.hca, input.rqtn())?;
+    if input.bitmask().rqn_list() {
+        rqt.set_queues(listed_queues(&firmware.hca, input.ctx(), list)?);
+    }
+    Reply::ok::<ModifyRqtOut>()
+}
+
+fn destroy_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
+    let number = input.fields::<DestroyRqtIn>()?.rqtn();
+    if find_rqt(&firmware.hca, number)?.users.count() > 0 {
+        return Err(in_use("TIRs are on the table"));
+    }
+    firmware.hca.rqts.remove(number);
+    Reply::ok::<DestroyRqtOut>()
+}
+
+fn query_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
+    let (context, queues) = find_rqt(&firmware.hca, input.fields::<QueryRqtIn>()?.rqtn())?.query();
+    let mut output = QueryRqtOut::default();
+    *output.rqt_context_mut() = context;
+    let list: Vec<u8> = queues.into_iter().flat_map(u32::to_be_bytes).collect();
+    Reply::with_tail(output, &list)
+}

@@ -1,0 +1,140 @@
+//! Counters of queues and of the port.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A set of queue counters (ALLOC_Q_COUNTER).
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    /// Its id.
+    pub id: u8,
+    /// Packets dropped because no receive WQE was posted.
+    pub out_of_buffer: AtomicU32,
+}
+
+impl QueueCounters {
+    /// A set of this id.
+    pub fn new(id: u8) -> Self {
+        Self { id, ..Self::default() }
+    }
+}
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: AtomicU64,
+    /// Bytes from the destination address on, without the frame check sequence.
+    pub octets: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts one packet.
+    pub fn count(&self, length: usize) {
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.octets.fetch_add(length as u64, Ordering::Relaxed);
+    }
+
+    /// Packets and bytes so far.
+    pub fn get(&self) -> (u64, u64) {
+        (self.packets.load(Ordering::Relaxed), self.octets.load(Ordering::Relaxed))
+    }
+
+    /// Starts at zero again.
+    pub fn clear(&self) {
+        self.packets.store(0, Ordering::Relaxed);
+        self.octets.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The kinds of destinations an Ethernet frame has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cast {
+    /// One.
+    Unicast,
+    /// A group.
+    Multicast,
+    /// All.
+    Broadcast,
+}
+
+impl Cast {
+    /// The kind of a destination address.
+    pub fn of(destination: &[u8]) -> Self {
+        match destination {
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ..] => Self::Broadcast,
+            [first, ..] if first & 1 != 0 => Self::Multicast,
+            _ => Self::Unicast,
+        }
+    }
+}
+
+/// Traffic in one direction, by kind of destination.
+#[derive(Debug, Default)]
+pub struct Direction {
+    unicast: Traffic,
+    multicast: Traffic,
+    broadcast: Traffic,
+    /// By length of the frame with its check sequence: up to 64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239 (RFC 2819, extended).
+    sizes: [AtomicU64; Self::SIZES.len()],
+}
+
+impl Direction {
+    /// Upper ends of the size classes, in bytes with the frame check sequence.
+    pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
+
+    /// Counts a frame.
+    pub fn count(&self, frame: &[u8]) {
+        self.of(Cast::of(frame)).count(frame.len());
+        let class = Self::SIZES.partition_point(|&end| end < frame.len() + 4).min(Self::SIZES.len() - 1);
+        self.sizes[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The traffic to one kind of destination.
+    pub fn of(&self, cast: Cast) -> &Traffic {
+        match cast {
+            Cast::Unicast => &self.unicast,
+            Cast::Multicast => &self.multicast,
+            Cast::Broadcast => &self.broadcast,
+        }
+    }
+
+    /// Frames of a size class.
+    pub fn size_class(&self, class: usize) -> u64 {
+        self.sizes[class].load(Ordering::Relaxed)
+    }
+
+    /// All packets and bytes.
+    pub fn total(&self) -> (u64, u64) {
+        [&self.unicast, &self.multicast, &self.broadcast]
+            .map(Traffic::get)
+            .into_iter()
+            .fold((0, 0), |(packets, octets), (more, bytes)| (packets + more, octets + bytes))
+    }
+
+    /// Starts at zero again.
+    pub fn clear(&self) {
+        for traffic in [&self.unicast, &self.multicast, &self.broadcast] {
+            traffic.clear();
+        }
+        self.sizes.iter().for_each(|class| class.store(0, Ordering::Relaxed));
+    }
+}
+
+/// What went through the port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// From the wire.
+    pub received: Direction,
+    /// To the wire.
+    pub sent: Direction,
+    /// From the function to itself.
+    pub loopback: Traffic,
+    /// Frames from the wire that no rule of the guest took.
+    pub unmatched: AtomicU64,
+    /// Frames from the wire while the link was down or the function was off.
+    pub refused: AtomicU64,
+    /// Frames from the wire that no receive WQE was there for.
+    pub out_of_buffer: AtomicU64,
+    /// Frames of the guest that could not be sent.
+    pub send_errors: AtomicU64,
+}

@@ -1,0 +1,224 @@
+//! Completion queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::completion::Cqc;
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
+use parking_lot::Mutex;
+use zerocopy::IntoBytes;
+
+use super::buffer::Buffer;
+use super::eq::{Eq, Eqs};
+use super::finding::{Finding, Findings};
+use super::usage::{Use, Users};
+use crate::dma::{Dma, Purpose};
+
+/// Largest log2 of the number of entries.
+pub const MAX_LOG_CQ_SIZE: u8 = 22;
+/// Consumer indexes on the wire have 24 bits.
+const INDEX_MASK: u32 = 0xff_ffff;
+/// In an event about a queue: it was full (`mlx5_ib_cq_event`, and `struct mlx5_eqe_cq_err`).
+const SYNDROME_OVERRUN: u8 = 1;
+
+/// A completion queue.
+#[derive(Debug)]
+pub struct Cq {
+    /// Its number.
+    pub number: u32,
+    /// The queues that complete here.
+    pub users: Users,
+    eq: Arc<Eq>,
+    eqs: Arc<Eqs>,
+    dma: Arc<Dma>,
+    findings: Arc<Findings>,
+    state: Mutex<State>,
+    _eq_use: Use,
+}
+
+/// What the consumer waits for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Arm {
+    Nothing,
+    Solicited,
+    Any,
+}
+
+#[derive(Debug)]
+struct State {
+    context: Cqc,
+    buffer: Buffer,
+    producer: u32,
+    /// As last read from the doorbell record.
+    consumer: u32,
+    /// Behind the last completion that was solicited.
+    solicited: u32,
+    arm: Arm,
+    overrun: bool,
+}
+
+impl State {
+    fn size(&self) -> u32 {
+        1 << self.context.log_cq_size()
+    }
+
+    fn full(&self) -> bool {
+        self.producer.wrapping_sub(self.consumer) & INDEX_MASK >= self.size()
+    }
+
+    /// Whether there is something behind `consumer` that the consumer waits for.
+    fn due(&self, consumer: u32) -> bool {
+        let behind = |index: u32| (1..=self.size()).contains(&(index.wrapping_sub(consumer) & INDEX_MASK));
+        match self.arm {
+            Arm::Nothing => false,
+            Arm::Solicited => behind(self.solicited),
+            Arm::Any => behind(self.producer),
+        }
+    }
+}
+
+/// Bytes of an entry, by the context's `cqe_sz` (`enum mlx5_cqe_size`).
+pub fn entry_size(context: &Cqc) -> Option<u64> {
+    match context.cqe_sz() {
+        0 => Some(64),
+        1 | 2 => Some(128),
+        _ => None,
+    }
+}
+
+/// What a completion queue needs of its surroundings.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) dma: Arc<Dma>,
+    pub(crate) eqs: Arc<Eqs>,
+    pub(crate) findings: Arc<Findings>,
+}
+
+impl Cq {
+    pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings) -> Self {
+        let Surroundings { dma, eqs, findings } = around;
+        let state = State {
+            context,
+            buffer,
+            producer: 0,
+            consumer: 0,
+            solicited: 0,
+            arm: Arm::Nothing,
+            overrun: false,
+        };
+        Self { number, users: Users::default(), _eq_use: eq.users.add(), eq, eqs, dma, findings, state: Mutex::new(state) }
+    }
+
+    /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit is filled in.
+    pub fn post(&self, cqe: Cqe) {
+        let mut state = self.state.lock();
+        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) {
+            state.arm = Arm::Nothing;
+            drop(state);
+            self.notify();
+        }
+    }
+
+    fn append(&self, state: &mut State, mut cqe: Cqe) -> bool {
+        if state.overrun {
+            return false;
+        }
+        if state.full() && !state.context.oi() {
+            // The consumer moves without telling anybody.
+            state.consumer = self.consumer_index(&state.context);
+            if state.full() {
+                state.overrun = true;
+                self.findings.report(Finding::CqOverrun, format_args!("Completion queue {} is full.", self.number));
+                let mut data = [0; 12];
+                data[..4].copy_from_slice(&self.number.to_be_bytes());
+                data[11] = SYNDROME_OVERRUN;
+                self.eqs.announce(EventType::CqError, 0, &data);
+                return false;
+            }
+        }
+        let owner = (state.producer >> state.context.log_cq_size()) as u8 & Cqe::OWNER;
+        cqe.op_own = cqe.op_own & !Cqe::OWNER | owner;
+        let size = entry_size(&state.context).unwrap_or(64);
+        // Of a large entry, the completion is the upper half.
+        let offset = u64::from(state.producer % state.size()) * size + (size - size_of::<Cqe>() as u64);
+        if let Err(error) = state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()) {
+            self.findings.report(Finding::LostCqe, format_args!("Completion queue {}: {error}", self.number));
+            return false;
+        }
+        state.producer = state.producer.wrapping_add(1) & INDEX_MASK;
+        let opcode = cqe.op_own >> 4;
+        let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
+        if cqe.op_own & Cqe::SOLICITED != 0 || error {
+            state.solicited = state.producer;
+        }
+        true
+    }
+
+    /// The consumer has read up to `consumer` and wants to be told of what comes after, or of what is solicited only.
+    pub fn arm(&self, consumer: u32, solicited_only: bool) {
+        let mut state = self.state.lock();
+        state.consumer = consumer & INDEX_MASK;
+        state.arm = if solicited_only { Arm::Solicited } else { Arm::Any };
+        if state.due(state.consumer) {
+            state.arm = Arm::Nothing;
+            drop(state);
+            self.notify();
+        }
+    }
+
+    fn notify(&self) {
+        let mut data = [0; 28];
+        data[24..].copy_from_slice(&self.number.to_be_bytes());
+        self.eq.post(EventType::Completion, 0, &data);
+    }
+
+    fn consumer_index(&self, context: &Cqc) -> u32 {
+        match self.dma.load::<u32>(Purpose::DoorbellRecord, context.dbr_addr()) {
+            Ok(record) => u32::from_be(record) & INDEX_MASK,
+            Err(error) => {
+                let what = format_args!("Completion queue {}: {error}", self.number);
+                self.findings.report(Finding::UnreadableDoorbellRecord, what);
+                0
+            }
+        }
+    }
+
+    /// Changes the context.
+    pub fn modify(&self, change: impl FnOnce(&mut Cqc)) {
+        change(&mut self.state.lock().context);
+    }
+
+    /// Goes over to another buffer. The last completion in the old one says so.
+    pub fn resize(&self, context: &Cqc, buffer: Buffer) {
+        let mut state = self.state.lock();
+        let marker = Cqe::new(CqeOpcode::ResizeCq);
+        self.append(&mut state, marker);
+        state.context.set_log_cq_size(context.log_cq_size());
+        state.context.set_log_page_size(context.log_page_size());
+        state.context.set_page_offset(context.page_offset());
+        state.context.set_cqe_sz(context.cqe_sz());
+        state.buffer = buffer;
+    }
+
+    /// The context with its counters.
+    pub fn query(&self) -> Cqc {
+        let state = self.state.lock();
+        let mut context = state.context.clone();
+        context.set_producer_counter(state.producer);
+        context.set_consumer_counter(self.consumer_index(&state.context));
+        // Armed, solicited armed or fired (`cqc.st`, mlx5_ifc.h).
+        context.set_st(match state.arm {
+            Arm::Solicited => 0x6,
+            Arm::Any => 0x9,
+            Arm::Nothing => 0xa,
+        });
+        if state.overrun {
+            context.set_status(0x9);
+        }
+        context
+    }
+
+    /// Whether it was full once, and takes nothing any more.
+    pub fn overrun(&self) -> bool {
+        self.state.lock().overrun
+    }
+}

@@ -1,0 +1,126 @@
+//! Event queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::event::Eqc;
+use mlx5_prm::queue_entry::{Eqe, EventType};
+use parking_lot::Mutex;
+use zerocopy::IntoBytes;
+
+use super::buffer::Buffer;
+use super::finding::{Finding, Findings};
+use super::table::Table;
+use super::usage::Users;
+use crate::dma::{Dma, Purpose};
+use crate::pci::Msix;
+
+/// Largest log2 of the number of entries.
+pub const MAX_LOG_EQ_SIZE: u8 = 22;
+/// Consumer indexes on the wire have 24 bits.
+const INDEX_MASK: u32 = 0xff_ffff;
+
+/// An event queue.
+#[derive(Debug)]
+pub struct Eq {
+    /// Its number.
+    pub number: u32,
+    /// What it was made with.
+    pub context: Eqc,
+    /// Events it takes, a bit per type.
+    pub mask: u64,
+    /// The completion queues that report here.
+    pub users: Users,
+    buffer: Buffer,
+    state: Mutex<State>,
+    dma: Arc<Dma>,
+    msix: Arc<Msix>,
+    findings: Arc<Findings>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct State {
+    producer: u32,
+    consumer: u32,
+    armed: bool,
+}
+
+impl Eq {
+    pub(crate) fn new(
+        number: u32,
+        context: Eqc,
+        mask: u64,
+        buffer: Buffer,
+        dma: Arc<Dma>,
+        msix: Arc<Msix>,
+        findings: Arc<Findings>,
+    ) -> Self {
+        Self { number, context, mask, users: Users::default(), buffer, state: Mutex::default(), dma, msix, findings }
+    }
+
+    /// Appends an event, and interrupts the guest if it waits for one.
+    pub fn post(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
+        let size = 1 << self.context.log_eq_size();
+        let mut eqe = Eqe::new(event_type, sub_type);
+        let length = data.len().min(eqe.data.len());
+        eqe.data[..length].copy_from_slice(&data[..length]);
+
+        let mut state = self.state.lock();
+        if state.producer.wrapping_sub(state.consumer) & INDEX_MASK >= size {
+            self.findings.report(Finding::EqOverrun, format_args!("Event queue {} is full.", self.number));
+            return;
+        }
+        eqe.owner = (state.producer >> self.context.log_eq_size()) as u8 & 1;
+        let offset = u64::from(state.producer % size) * size_of::<Eqe>() as u64;
+        if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
+            self.findings.report(Finding::LostEqe, format_args!("Event queue {}: {error}", self.number));
+            return;
+        }
+        state.producer = state.producer.wrapping_add(1);
+        let armed = std::mem::take(&mut state.armed);
+        drop(state);
+        if armed {
+            self.msix.raise(self.context.intr());
+        }
+    }
+
+    /// The guest has read up to `consumer`, and with `arm` it wants an interrupt when there is more.
+    pub fn update(&self, consumer: u32, arm: bool) {
+        let mut state = self.state.lock();
+        state.consumer = consumer & INDEX_MASK;
+        let unread = state.producer & INDEX_MASK != state.consumer;
+        state.armed = arm && !unread;
+        drop(state);
+        if arm && unread {
+            self.msix.raise(self.context.intr());
+        }
+    }
+
+    /// The context with its counters.
+    pub fn query(&self) -> Eqc {
+        let state = *self.state.lock();
+        let mut context = self.context.clone();
+        // Armed or fired (`MLX5_EQ_STATE_*`, core/lib/eq.h).
+        context.set_st(if state.armed { 0x9 } else { 0xa });
+        context.set_consumer_counter(state.consumer);
+        context.set_producer_counter(state.producer);
+        context
+    }
+}
+
+/// The event queues of one function.
+#[derive(Debug)]
+pub struct Eqs {
+    /// By number.
+    pub table: Table<Eq>,
+}
+
+impl Eqs {
+    /// Tells an event to every queue that takes events of its type.
+    pub fn announce(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
+        for eq in self.table.all() {
+            if eq.mask & event_type.bit() != 0 {
+                eq.post(event_type, sub_type, data);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Queue pairs: context and states.
+
+use std::sync::Arc;
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::queue_pair::{Ads, Qpc};
+use parking_lot::Mutex;
+
+use super::buffer::Buffer;
+use super::cq::Cq;
+use super::usage::{Use, Users};
+
+/// What a queue pair does (`enum mlx5_qp_state`, qp.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum QpState {
+    Reset = 0,
+    Init = 1,
+    ReadyToReceive = 2,
+    ReadyToSend = 3,
+    SendQueueError = 4,
+    SendQueueDrained = 5,
+    Error = 6,
+}
+
+/// The kinds of service (`MLX5_QP_ST_*`, qp.h).
+pub mod service {
+    #![allow(missing_docs)]
+    pub const RC: u8 = 0x0;
+    pub const UC: u8 = 0x1;
+    pub const UD: u8 = 0x2;
+    pub const XRC: u8 = 0x3;
+    pub const GSI: u8 = 0x8;
+    pub const RAW_ETHERNET: u8 = 0x9;
+    pub const REG_UMR: u8 = 0xc;
+}
+
+/// A queue pair.
+#[derive(Debug)]
+pub struct Qp {
+    /// Its number.
+    pub number: u32,
+    /// Where sends complete, if it has a send queue.
+    pub send_cq: Option<Arc<Cq>>,
+    /// Where receives complete, if it has a receive queue.
+    pub receive_cq: Option<Arc<Cq>>,
+    /// The ring buffer: the receive queue, then the send queue.
+    pub buffer: Buffer,
+    /// The multicast groups it is in.
+    pub users: Users,
+    state: Mutex<(QpState, Qpc)>,
+    _uses: Vec<Use>,
+}
+
+/// A command that a queue pair cannot follow in its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongState(pub QpState);
+
+impl Qp {
+    pub(crate) fn new(
+        number: u32,
+        context: Qpc,
+        send_cq: Option<Arc<Cq>>,
+        receive_cq: Option<Arc<Cq>>,
+        buffer: Buffer,
+        mut uses: Vec<Use>,
+    ) -> Self {
+        uses.extend([&send_cq, &receive_cq].into_iter().flatten().map(|cq| cq.users.add()));
+        Self {
+            number,
+            send_cq,
+            receive_cq,
+            buffer,
+            users: Users::default(),
+            state: Mutex::new((QpState::Reset, context)),
+            _uses: uses,
+        }
+    }
+
+    /// Follows a command that changes the state, with the fields of `new` that belong to it.
+    pub fn transition(&self, command: Opcode, optional: u32, new: &Qpc) -> Result<(), WrongState> {
+        use QpState::*;
+        let (state, context) = &mut *self.state.lock();
+        let next = match (command, *state) {
+            (Opcode::QP_2RST, _) => Reset,
+            (Opcode::QP_2ERR, _) => Error,
+            (Opcode::RST2INIT_QP, Reset) => Init,
+            (Opcode::INIT2INIT_QP, Init) => Init,
+            (Opcode::INIT2RTR_QP, Init) => ReadyToReceive,
+            (Opcode::RTR2RTS_QP, ReadyToReceive) => ReadyToSend,
+            (Opcode::RTS2RTS_QP, ReadyToSend) => ReadyToSend,
+            (Opcode::SQERR2RTS_QP, SendQueueError) => ReadyToSend,
+            (Opcode::SQD_RTS_QP, SendQueueDrained) => ReadyToSend,
+            (_, now) => return Err(WrongState(now)),
+        };
+        match command {
+            Opcode::RST2INIT_QP => merge_init(context, new),
+            Opcode::INIT2RTR_QP => merge_rtr(context, new),
+            Opcode::RTR2RTS_QP => merge_rts(context, new),
+            _ => {}
+        }
+        merge_optional(context, optional, new);
+        *state = next;
+        context.set_state(next as u8);
+        Ok(())
+    }
+
+    /// The context with its state.
+    pub fn query(&self) -> Qpc {
+        self.state.lock().1.clone()
+    }
+}
+
+// A context in a command that changes the state has only those fields filled in that belong to the change, and the rest is zero
+// (`__mlx5_ib_modify_qp`, mlx5_ib/qp.c).
+
+macro_rules! merge {
+    ($to:ident, $from:ident: $($set:ident = $get:ident),* $(,)?) => {
+        $($to.$set($from.$get());)*
+    };
+}
+
+fn merge_init(to: &mut Qpc, from: &Qpc) {
+    merge!(to, from:
+        set_pm_state = pm_state, set_pd = pd, set_rre = rre, set_rwe = rwe, set_rae = rae, set_atomic_mode = atomic_mode,
+        set_q_key = q_key, set_counter_set_id = counter_set_id, set_rlky = rlky, set_mtu = mtu, set_log_msg_max = log_msg_max,
+        set_log_ack_req_freq = log_ack_req_freq, set_lag_tx_port_affinity = lag_tx_port_affinity,
+    );
+    if from.cqn_snd() != 0 {
+        to.set_cqn_snd(from.cqn_snd());
+    }
+    if from.cqn_rcv() != 0 {
+        to.set_cqn_rcv(from.cqn_rcv());
+    }
+    if from.dbr_addr() != 0 {
+        to.set_dbr_addr(from.dbr_addr());
+    }
+    let (to, from) = (to.primary_address_path_mut(), from.primary_address_path());
+    merge!(to, from: set_pkey_index = pkey_index, set_vhca_port_num = vhca_port_num);
+}
+
+fn merge_path(to: &mut Ads, from: &Ads) {
+    merge!(to, from:
+        set_grh = grh, set_rlid = rlid, set_src_addr_index = src_addr_index, set_stat_rate = stat_rate,
+        set_hop_limit = hop_limit, set_tclass = tclass, set_flow_label = flow_label, set_dscp = dscp, set_ecn = ecn,
+        set_udp_sport = udp_sport, set_eth_prio = eth_prio, set_rmac_47_32 = rmac_47_32, set_rmac_31_0 = rmac_31_0,
+        set_sl = sl, set_fl = fl, set_free_ar = free_ar,
+    );
+    *to.rgid_rip_mut() = *from.rgid_rip();
+}
+
+fn merge_rtr(to: &mut Qpc, from: &Qpc) {
+    merge!(to, from:
+        set_remote_qpn = remote_qpn, set_mtu = mtu, set_log_msg_max = log_msg_max, set_next_rcv_psn = next_rcv_psn,
+        set_log_rra_max = log_rra_max, set_min_rnr_nak = min_rnr_nak, set_log_ack_req_freq = log_ack_req_freq,
+    );
+    merge_path(to.primary_address_path_mut(), from.primary_address_path());
+}
+
+fn merge_rts(to: &mut Qpc, from: &Qpc) {
+    merge!(to, from:
+        set_next_send_psn = next_send_psn, set_retry_count = retry_count, set_rnr_retry = rnr_retry,
+        set_log_sra_max = log_sra_max, set_log_ack_req_freq = log_ack_req_freq,
+    );
+    to.primary_address_path_mut().set_ack_timeout(from.primary_address_path().ack_timeout());
+}
+
+/// What a command may change besides, a bit each (`enum mlx5_qp_optpar`, qp.h).
+fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
+    let asked = |bit: u32| mask & 1 << bit != 0;
+    macro_rules! when {
+        ($($bit:literal: $set:ident = $get:ident),* $(,)?) => {
+            $(if asked($bit) { to.$set(from.$get()); })*
+        };
+    }
+    when! {
+        1: set_rre = rre, 2: set_rae = rae, 3: set_rwe = rwe, 5: set_q_key = q_key, 6: set_min_rnr_nak = min_rnr_nak,
+        8: set_log_sra_max = log_sra_max, 9: set_log_rra_max = log_rra_max, 10: set_pm_state = pm_state,
+        12: set_retry_count = retry_count, 13: set_rnr_retry = rnr_retry, 15: set_lag_tx_port_affinity = lag_tx_port_affinity,
+        18: set_srqn_rmpn_xrqn = srqn_rmpn_xrqn, 19: set_cqn_rcv = cqn_rcv, 25: set_counter_set_id = counter_set_id,
+    }
+    if asked(2) {
+        to.set_atomic_mode(from.atomic_mode());
+    }
+    let (to, from) = (to.primary_address_path_mut(), from.primary_address_path());
+    if asked(7) {
+        merge_path(to, from);
+    }
+    if asked(4) {
+        to.set_pkey_index(from.pkey_index());
+    }
+    if asked(14) {
+        to.set_ack_timeout(from.ack_timeout());
+    }
+    if asked(16) {
+        to.set_vhca_port_num(from.vhca_port_num());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sparse_contexts_are_merged() {
+        let buffer = Buffer::new(0, 0, 0, &[]).unwrap();
+        let qp = Qp::new(7, Qpc::default(), None, None, buffer, Vec::new());
+        let mut init = Qpc::default();
+        init.set_pd(3);
+        init.primary_address_path_mut().set_pkey_index(1);
+        qp.transition(Opcode::RST2INIT_QP, 0, &init).unwrap();
+        let mut rtr = Qpc::default();
+        rtr.set_remote_qpn(0x1234);
+        rtr.set_rwe(true);
+        rtr.primary_address_path_mut().set_udp_sport(0xc123);
+        qp.transition(Opcode::INIT2RTR_QP, 1 << 3, &rtr).unwrap();
+        let mut rts = Qpc::default();
+        rts.primary_address_path_mut().set_ack_timeout(14);
+        qp.transition(Opcode::RTR2RTS_QP, 0, &rts).unwrap();
+        let context = qp.query();
+        assert_eq!((context.pd(), context.remote_qpn(), context.rwe(), context.rre()), (3, 0x1234, true, false));
+        let path = context.primary_address_path();
+        assert_eq!((path.pkey_index(), path.udp_sport(), path.ack_timeout()), (1, 0xc123, 14));
+        assert_eq!(context.state(), QpState::ReadyToSend as u8);
+    }
+
+    #[test]
+    fn states_follow_each_other() {
+        let buffer = Buffer::new(0, 0, 0, &[]).unwrap();
+        let qp = Qp::new(7, Qpc::default(), None, None, buffer, Vec::new());
+        assert_eq!(qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default()), Err(WrongState(QpState::Reset)));
+        qp.transition(Opcode::QP_2ERR, 0, &Qpc::default()).unwrap();
+        assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default()).is_err());
+        qp.transition(Opcode::QP_2RST, 0, &Qpc::default()).unwrap();
+        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default()).unwrap();
+    }
+}

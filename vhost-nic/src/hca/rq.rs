@@ -1,0 +1,109 @@
+//! Receive queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::work_queue::Rqc;
+use mlx5_prm::wqe::DataSegment;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::counter::QueueCounters;
+use super::cq::Cq;
+use super::usage::{Use, Users};
+use super::work_queue::WorkQueue;
+
+/// What a receive or send queue does (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum QueueState {
+    /// Nothing.
+    Reset = 0,
+    /// Its work.
+    Ready = 1,
+    /// Nothing any more.
+    Error = 3,
+}
+
+impl QueueState {
+    /// The state of this number.
+    pub fn new(number: u8) -> Option<Self> {
+        [Self::Reset, Self::Ready, Self::Error].into_iter().find(|state| *state as u8 == number)
+    }
+
+    /// Whether the guest may bring a queue from this state to that one.
+    pub fn may_become(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Ready, Self::Reset) => false,
+            (Self::Reset, Self::Error) => false,
+            _ => true,
+        }
+    }
+}
+
+/// A receive queue.
+#[derive(Debug)]
+pub struct Rq {
+    /// Its number.
+    pub number: u32,
+    /// The protection domain of its keys.
+    pub pd: u32,
+    /// Its WQEs.
+    pub ring: WorkQueue,
+    /// Where it completes.
+    pub cq: Arc<Cq>,
+    /// Where it counts, if the guest gave it a set of counters.
+    pub counters: Option<Arc<QueueCounters>>,
+    /// The tables and TIRs that send to it.
+    pub users: Users,
+    state: Mutex<RqState>,
+    _cq_use: Use,
+}
+
+/// The part of a receive queue that changes.
+#[derive(Debug)]
+pub struct RqState {
+    /// As the guest gave it; with its state.
+    pub context: Rqc,
+    /// What it does.
+    pub state: QueueState,
+    /// How many WQEs are used up.
+    pub consumer: u16,
+    /// The scatter list of the current WQE; kept so that its memory is.
+    pub segments: Vec<DataSegment>,
+}
+
+impl Rq {
+    pub(crate) fn new(
+        number: u32,
+        context: Rqc,
+        ring: WorkQueue,
+        cq: Arc<Cq>,
+        counters: Option<Arc<QueueCounters>>,
+    ) -> Self {
+        Self {
+            number,
+            pd: context.wq().pd(),
+            ring,
+            _cq_use: cq.users.add(),
+            cq,
+            counters,
+            users: Users::default(),
+            state: Mutex::new(RqState { context, state: QueueState::Reset, consumer: 0, segments: Vec::new() }),
+        }
+    }
+
+    /// The changing part; whoever holds it is the only one to receive.
+    pub fn lock(&self) -> MutexGuard<'_, RqState> {
+        self.state.lock()
+    }
+}
+
+impl RqState {
+    /// Goes to another state. A reset forgets all WQEs.
+    pub fn become_state(&mut self, next: QueueState) {
+        if next == QueueState::Reset {
+            self.consumer = 0;
+        }
+        self.state = next;
+        self.context.set_state(next as u8);
+    }
+}

@@ -1,0 +1,68 @@
+//! Send queues.
+
+use std::sync::Arc;
+
+use mlx5_prm::work_queue::Sqc;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::cq::Cq;
+use super::rq::QueueState;
+use super::usage::Use;
+use super::work_queue::WorkQueue;
+
+/// A send queue.
+#[derive(Debug)]
+pub struct Sq {
+    /// Its number.
+    pub number: u32,
+    /// The protection domain of its keys.
+    pub pd: u32,
+    /// Its WQEs.
+    pub ring: WorkQueue,
+    /// Where it completes.
+    pub cq: Arc<Cq>,
+    state: Mutex<SqState>,
+    _cq_use: Use,
+    _tis_use: Option<Use>,
+}
+
+/// The part of a send queue that changes.
+#[derive(Debug)]
+pub struct SqState {
+    /// As the guest gave it; with its state.
+    pub context: Sqc,
+    /// What it does.
+    pub state: QueueState,
+    /// How far WQEs are carried out, in basic blocks.
+    pub consumer: u16,
+}
+
+impl Sq {
+    pub(crate) fn new(number: u32, context: Sqc, ring: WorkQueue, cq: Arc<Cq>, tis_use: Option<Use>) -> Self {
+        Self {
+            number,
+            pd: context.wq().pd(),
+            ring,
+            _cq_use: cq.users.add(),
+            cq,
+            state: Mutex::new(SqState { context, state: QueueState::Reset, consumer: 0 }),
+            _tis_use: tis_use,
+        }
+    }
+
+    /// The changing part; whoever holds it is the only one to send.
+    pub fn lock(&self) -> MutexGuard<'_, SqState> {
+        self.state.lock()
+    }
+}
+
+impl SqState {
+    /// Goes to another state. A reset forgets all WQEs.
+    pub fn become_state(&mut self, next: QueueState) {
+        if next == QueueState::Reset {
+            self.consumer = 0;
+        }
+        self.state = next;
+        self.context.set_state(next as u8);
+    }
+}

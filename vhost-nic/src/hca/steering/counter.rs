@@ -1,0 +1,118 @@
+//! Flow counters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{MAX_COUNTERS, Result, SteeringError};
+
+/// What a flow counter counted: `traffic_counter` of `include/linux/mlx5/mlx5_ifc.h`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: u64,
+    /// Their bytes.
+    pub octets: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FlowCounter {
+    packets: AtomicU64,
+    octets: AtomicU64,
+}
+
+impl FlowCounter {
+    pub fn count(&self, octets: usize) {
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.octets.fetch_add(octets as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self, clear: bool) -> Traffic {
+        let read = |counter: &AtomicU64| match clear {
+            true => counter.swap(0, Ordering::Relaxed),
+            false => counter.load(Ordering::Relaxed),
+        };
+        Traffic {
+            packets: read(&self.packets),
+            octets: read(&self.octets),
+        }
+    }
+}
+
+/// All flow counters: those allocated together, by the first one's id.
+#[derive(Debug)]
+pub(super) struct FlowCounters {
+    bulks: BTreeMap<u32, Vec<Arc<FlowCounter>>>,
+    next: u32,
+    count: usize,
+}
+
+impl Default for FlowCounters {
+    fn default() -> Self {
+        // The driver takes id 0 for none.
+        Self {
+            bulks: BTreeMap::new(),
+            next: 1,
+            count: 0,
+        }
+    }
+}
+
+impl FlowCounters {
+    pub fn alloc(&mut self, count: u32) -> Result<u32> {
+        let wanted = count.max(1) as usize;
+        if self.count.saturating_add(wanted) > MAX_COUNTERS {
+            return Err(SteeringError::Full);
+        }
+        let id = self.find_room(wanted as u32).ok_or(SteeringError::Full)?;
+        self.next = id + wanted as u32;
+        self.count += wanted;
+        self.bulks.insert(id, (0..wanted).map(|_| Arc::default()).collect());
+        Ok(id)
+    }
+
+    /// Ids come back only after all others.
+    fn find_room(&self, count: u32) -> Option<u32> {
+        if self.next.checked_add(count).is_some() && self.bulks.range(self.next..).next().is_none() {
+            return Some(self.next);
+        }
+        let mut id = 1u32;
+        for (&start, bulk) in &self.bulks {
+            if start.checked_sub(id).is_some_and(|room| room >= count) {
+                return Some(id);
+            }
+            id = start.checked_add(bulk.len() as u32)?;
+        }
+        id.checked_add(count).map(|_| id)
+    }
+
+    pub fn dealloc(&mut self, id: u32) -> Result<()> {
+        let bulk = self.bulks.get(&id).ok_or(SteeringError::NoCounter(id))?;
+        if bulk.iter().any(|counter| Arc::strong_count(counter) > 1) {
+            return Err(SteeringError::InUse);
+        }
+        self.count -= bulk.len();
+        self.bulks.remove(&id);
+        Ok(())
+    }
+
+    pub fn get(&self, id: u32) -> Result<Arc<FlowCounter>> {
+        self.find(id).cloned().ok_or(SteeringError::NoCounter(id))
+    }
+
+    fn find(&self, id: u32) -> Option<&Arc<FlowCounter>> {
+        let (start, bulk) = self.bulks.range(..=id).next_back()?;
+        bulk.get((id - start) as usize)
+    }
+
+    pub fn query(&self, id: u32, count: u32, clear: bool) -> Result<Vec<Traffic>> {
+        let ids = (0..count.max(1)).map(|offset| id.checked_add(offset).ok_or(SteeringError::NoCounter(id)));
+        // All or none: nothing is cleared if one is missing.
+        let counters: Vec<_> = ids.map(|id| self.get(id?)).collect::<Result<_>>()?;
+        Ok(counters.iter().map(|counter| counter.read(clear)).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+}

@@ -1,0 +1,150 @@
+//! A flow group: entries that look at the same bits, found by the values of these.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use mlx5_prm::flow::FteMatchParam;
+use zerocopy::IntoBytes;
+
+use super::counter::FlowCounter;
+use super::fields::{MatchFields, WORDS};
+use super::{Destination, Use};
+
+/// Length of a part of the match parameters, in bytes.
+const PART: usize = 64;
+/// Bit of the inner headers in `match_criteria_enable`, and their place among the parts.
+const INNER_HEADERS: usize = 2;
+
+/// An entry, as the executor sees it.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub action: u16,
+    pub flow_tag: u32,
+    pub destinations: Vec<Destination<T>>,
+    pub uses: Vec<Use>,
+    pub counters: Vec<(u32, Arc<FlowCounter>)>,
+}
+
+/// What an entry wants to see.
+#[derive(Debug)]
+struct Rule<T> {
+    /// The values of the words its group looks at; none if no frame has what it wants.
+    key: Option<Key>,
+    entry: Entry<T>,
+}
+
+/// The words of a frame that a group looks at, masked.
+type Key = Box<[u32]>;
+
+#[derive(Debug)]
+pub(super) struct Group<T> {
+    pub id: u32,
+    pub range: RangeInclusive<u32>,
+    /// The words in which the mask is not 0, and the mask there.
+    mask: Vec<(usize, u32)>,
+    /// The mask of what no frame has: everything behind the miscellaneous parameters.
+    absent: Box<[u8]>,
+    rules: BTreeMap<u32, Rule<T>>,
+    /// Indexes of the rules with a key, lowest first.
+    by_key: HashMap<Key, Vec<u32>, RandomState>,
+}
+
+impl<T> Group<T> {
+    pub fn new(id: u32, range: RangeInclusive<u32>, criteria_enable: u8, criteria: &FteMatchParam) -> Self {
+        let mut bytes = [0; size_of::<FteMatchParam>()];
+        bytes.copy_from_slice(criteria.as_bytes());
+        for (part, bytes) in bytes.chunks_exact_mut(PART).enumerate() {
+            if criteria_enable & 1 << part == 0 {
+                bytes.fill(0);
+            }
+        }
+        let (seen, absent) = split(&bytes);
+        let mask = seen
+            .0
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, mask)| *mask != 0)
+            .collect();
+        Self {
+            id,
+            range,
+            mask,
+            absent: absent.into(),
+            rules: BTreeMap::new(),
+            by_key: HashMap::default(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.rules.values().map(|rule| &rule.entry)
+    }
+
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
+        self.rules.get_mut(&index).map(|rule| &mut rule.entry)
+    }
+
+    pub fn contains(&self, index: u32) -> bool {
+        self.rules.contains_key(&index)
+    }
+
+    pub fn insert(&mut self, index: u32, value: &FteMatchParam, entry: Entry<T>) {
+        let key = self.key_of(value);
+        if let Some(key) = &key {
+            let indexes = self.by_key.entry(key.clone()).or_default();
+            let at = indexes.partition_point(|&other| other < index);
+            indexes.insert(at, index);
+        }
+        self.rules.insert(index, Rule { key, entry });
+    }
+
+    pub fn remove(&mut self, index: u32) -> bool {
+        let Some(rule) = self.rules.remove(&index) else {
+            return false;
+        };
+        if let Some(key) = rule.key
+            && let Some(indexes) = self.by_key.get_mut(&key)
+        {
+            indexes.retain(|&other| other != index);
+            if indexes.is_empty() {
+                self.by_key.remove(&key);
+            }
+        }
+        true
+    }
+
+    /// The first entry that the frame matches.
+    pub fn find(&self, fields: &MatchFields) -> Option<&Entry<T>> {
+        let mut key = [0; WORDS];
+        for (word, (at, mask)) in key.iter_mut().zip(&self.mask) {
+            *word = fields.0[*at] & mask;
+        }
+        let index = self.by_key.get(&key[..self.mask.len()])?.first()?;
+        self.rules.get(index).map(|rule| &rule.entry)
+    }
+
+    fn key_of(&self, value: &FteMatchParam) -> Option<Key> {
+        let (value, absent) = split(value.as_bytes());
+        let inner = INNER_HEADERS * PART - 4 * WORDS;
+        if self.absent[inner..inner + PART].iter().any(|&mask| mask != 0)
+            || self.absent.iter().zip(absent).any(|(mask, value)| mask & value != 0)
+        {
+            return None;
+        }
+        Some(self.mask.iter().map(|&(at, mask)| value.0[at] & mask).collect())
+    }
+}
+
+/// What frames have, and what they do not have.
+fn split(bytes: &[u8]) -> (MatchFields, &[u8]) {
+    match bytes.split_first_chunk() {
+        Some((seen, absent)) => (MatchFields::from_bytes(seen), absent),
+        None => (MatchFields([0; WORDS]), &[]),
+    }
+}

@@ -1,0 +1,133 @@
+//! What is between queues and the wire: TIS, TIR, RQT.
+
+use std::sync::Arc;
+
+use mlx5_prm::transport::{Rqtc, Tirc, Tisc};
+use parking_lot::RwLock;
+
+use super::rq::Rq;
+use super::usage::{Use, Users};
+use crate::engine::offload::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
+
+/// A transport interface send.
+#[derive(Debug)]
+pub struct Tis {
+    /// Its number.
+    pub number: u32,
+    /// As the guest gave it.
+    pub context: RwLock<Tisc>,
+    /// The send queues on it.
+    pub users: Users,
+}
+
+/// A receive queue table.
+#[derive(Debug)]
+pub struct Rqt {
+    /// Its number.
+    pub number: u32,
+    /// The TIRs on it.
+    pub users: Users,
+    entries: RwLock<Entries>,
+}
+
+#[derive(Debug)]
+struct Entries {
+    context: Rqtc,
+    queues: Vec<(Arc<Rq>, Use)>,
+}
+
+impl Rqt {
+    pub(crate) fn new(number: u32, context: Rqtc, queues: Vec<Arc<Rq>>) -> Self {
+        Self { number, users: Users::default(), entries: RwLock::new(Entries { context, queues: used(queues) }) }
+    }
+
+    /// Replaces the queues. The largest number of them stays.
+    pub fn set_queues(&self, queues: Vec<Arc<Rq>>) {
+        let mut entries = self.entries.write();
+        entries.context.set_rqt_actual_size(queues.len() as u16);
+        entries.queues = used(queues);
+    }
+
+    /// The queue for a hash.
+    pub fn queue(&self, hash: u32) -> Option<Arc<Rq>> {
+        let entries = self.entries.read();
+        let count = entries.queues.len();
+        let (queue, _) = entries.queues.get(hash as usize % count.max(1))?;
+        Some(queue.clone())
+    }
+
+    /// The context, and the numbers of the queues.
+    pub fn query(&self) -> (Rqtc, Vec<u32>) {
+        let entries = self.entries.read();
+        (entries.context.clone(), entries.queues.iter().map(|(queue, _)| queue.number).collect())
+    }
+}
+
+fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Use)> {
+    queues.into_iter().map(|queue| (queue.clone(), queue.users.add())).collect()
+}
+
+/// Where a TIR sends packets.
+#[derive(Debug)]
+pub enum Dispatch {
+    /// To one queue.
+    Direct(Arc<Rq>, Use),
+    /// To the queues of a table, by hash.
+    Indirect(Arc<Rqt>, Use),
+}
+
+/// A transport interface receive.
+#[derive(Debug)]
+pub struct Tir {
+    /// Its number.
+    pub number: u32,
+    /// The flow table entries that send to it.
+    pub users: Users,
+    /// As the guest gave it, and what follows from that.
+    pub state: RwLock<TirState>,
+}
+
+/// The part of a TIR that changes.
+#[derive(Debug)]
+pub struct TirState {
+    context: Tirc,
+    /// Where it sends packets.
+    pub dispatch: Dispatch,
+    /// The hash of its packets.
+    pub hash: RssHash,
+}
+
+impl TirState {
+    /// What a context says.
+    pub fn new(context: Tirc, dispatch: Dispatch) -> Self {
+        Self { hash: hash(&context), context, dispatch }
+    }
+
+    /// As the guest gave it.
+    pub fn context(&self) -> &Tirc {
+        &self.context
+    }
+
+    /// Changes the context.
+    pub fn modify(&mut self, change: impl FnOnce(&mut Tirc)) {
+        change(&mut self.context);
+        self.hash = hash(&self.context);
+    }
+}
+
+/// `MLX5_RX_HASH_FN_TOEPLITZ`.
+const HASH_TOEPLITZ: u8 = 2;
+
+fn hash(context: &Tirc) -> RssHash {
+    let selector = context.rx_hash_field_selector_outer();
+    RssHash {
+        function: match context.rx_hash_fn() {
+            HASH_TOEPLITZ => HashFunction::Toeplitz(Toeplitz::new(context.rx_hash_toeplitz_key())),
+            _ => HashFunction::InvertedXor8,
+        },
+        symmetric: context.rx_hash_symmetric(),
+        l3: if selector.l3_prot_type() { L3Protocol::Ipv6 } else { L3Protocol::Ipv4 },
+        l4: if selector.l4_prot_type() { L4Protocol::Udp } else { L4Protocol::Tcp },
+        fields: selector.selected_fields(),
+    }
+}

@@ -1,0 +1,31 @@
+//! Who uses an object: one that is in use cannot be destroyed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Counts the users of an object.
+#[derive(Debug, Default)]
+pub struct Users(Arc<AtomicU32>);
+
+/// One use of an object, as long as it exists.
+#[derive(Debug)]
+pub struct Use(Arc<AtomicU32>);
+
+impl Users {
+    /// One user more.
+    pub fn add(&self) -> Use {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Use(self.0.clone())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

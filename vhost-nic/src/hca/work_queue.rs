@@ -1,0 +1,134 @@
+//! The rings of WQEs behind receive and send queues.
+
+use mlx5_prm::work_queue::Wq;
+use mlx5_prm::wqe::{DataSegment, INVALID_LKEY, NextSegment, SEND_WQE_BB};
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use super::buffer::{Buffer, BufferError};
+use crate::dma::{self, Dma, Purpose};
+
+/// Largest log2 of the number of WQEs.
+pub const MAX_LOG_WQ_SIZE: u8 = 16;
+/// Log2 of the size in bytes of receive WQEs, least and most.
+pub const RECEIVE_STRIDES: std::ops::RangeInclusive<u8> = 4..=11;
+/// The same of send WQEs: always one basic block.
+pub const SEND_STRIDE: u8 = 6;
+
+/// How the WQEs of a queue follow each other (`enum mlx5_wq_type`, mlx5_ifc.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WqType {
+    /// Each names the next one.
+    LinkedList,
+    /// In the order of the ring.
+    Cyclic,
+}
+
+/// Why a context describes no ring.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WqError {
+    /// A type of queue that is not there.
+    #[error("Work queues of type {0} are not supported.")]
+    Type(u8),
+    /// WQEs too small or too large.
+    #[error("A WQE of 2^{0} bytes is not possible.")]
+    Stride(u8),
+    /// Too many WQEs.
+    #[error("A work queue of 2^{0} WQEs is not possible.")]
+    Size(u8),
+    /// Its buffer is not right.
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
+}
+
+/// A ring of WQEs and its doorbell record.
+#[derive(Debug, Clone)]
+pub struct WorkQueue {
+    /// How WQEs follow each other.
+    pub wq_type: WqType,
+    buffer: Buffer,
+    log_size: u8,
+    log_stride: u8,
+    dbr_addr: u64,
+}
+
+impl WorkQueue {
+    /// The ring of a `wq` context, whose page list `pas` is as it is in the command.
+    pub fn new(wq: &Wq, pas: &[u8]) -> Result<Self, WqError> {
+        let wq_type = match wq.wq_type() {
+            0 => WqType::LinkedList,
+            1 => WqType::Cyclic,
+            other => return Err(WqError::Type(other)),
+        };
+        let (log_size, log_stride) = (wq.log_wq_sz(), wq.log_wq_stride());
+        if !RECEIVE_STRIDES.contains(&log_stride) {
+            return Err(WqError::Stride(log_stride));
+        }
+        if log_size > MAX_LOG_WQ_SIZE {
+            return Err(WqError::Size(log_size));
+        }
+        let buffer = Buffer::new(wq.log_wq_pg_sz(), wq.page_offset(), 1 << (log_size + log_stride), pas)?;
+        Ok(Self { wq_type, buffer, log_size, log_stride, dbr_addr: wq.dbr_addr() })
+    }
+
+    /// Number of WQEs, a power of two.
+    pub fn size(&self) -> u32 {
+        1 << self.log_size
+    }
+
+    /// Bytes of a WQE.
+    pub fn stride(&self) -> usize {
+        1 << self.log_stride
+    }
+
+    /// How far the guest has posted receive WQEs, modulo 2^16.
+    pub fn receive_producer(&self, dma: &Dma) -> dma::Result<u16> {
+        self.record(dma, 0)
+    }
+
+    /// How far the guest has posted send WQEs, in basic blocks modulo 2^16.
+    pub fn send_producer(&self, dma: &Dma) -> dma::Result<u16> {
+        self.record(dma, 4)
+    }
+
+    fn record(&self, dma: &Dma, offset: u64) -> dma::Result<u16> {
+        let word: u32 = dma.load(Purpose::DoorbellRecord, self.dbr_addr.wrapping_add(offset))?;
+        Ok(u32::from_be(word) as u16)
+    }
+
+    /// Reads the scatter list of receive WQE `index` into `segments`, and returns the index of the next one.
+    pub fn receive_wqe(&self, dma: &Dma, index: u32, segments: &mut Vec<DataSegment>) -> dma::Result<u32> {
+        let mut wqe = [0; 1 << *RECEIVE_STRIDES.end()];
+        let wqe = &mut wqe[..self.stride()];
+        let index = index & (self.size() - 1);
+        self.buffer.read(dma, Purpose::ReceiveWqe, u64::from(index) << self.log_stride, wqe)?;
+        let (next, list) = match self.wq_type {
+            WqType::Cyclic => (index.wrapping_add(1), &*wqe),
+            WqType::LinkedList => match NextSegment::read_from_prefix(wqe) {
+                Ok((segment, list)) => (segment.next_wqe_index.get().into(), list),
+                Err(_) => (0, &[][..]),
+            },
+        };
+        segments.clear();
+        for segment in list.as_chunks::<{ size_of::<DataSegment>() }>().0 {
+            let Ok(mut segment) = DataSegment::read_from_bytes(segment) else {
+                break;
+            };
+            // Of what is received this bit says how it may be padded (`MLX5_HW_START_PADDING`, qp.h), and is no part of the length.
+            segment.byte_count.set(segment.byte_count.get() & !DataSegment::INLINE);
+            if segment.lkey.get() == INVALID_LKEY {
+                break;
+            }
+            if segment.byte_count.get() > 0 {
+                segments.push(segment);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Reads a send queue's bytes from basic block `index` on, across the end of the ring.
+    pub fn send_bytes(&self, dma: &Dma, index: u16, data: &mut [u8]) -> dma::Result<()> {
+        self.buffer.read(dma, Purpose::SendWqe, u64::from(index) * SEND_WQE_BB as u64, data)
+    }
+}
+

@@ -1,0 +1,178 @@
+//! Captures of what passes a switch, in the pcapng format that Wireshark reads.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use pcap_file::pcapng::PcapNgWriter;
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::{DataLink, PcapError};
+use thiserror::Error;
+
+use super::port::Frame;
+use super::switch::{MAX_FRAME, Tap};
+
+/// Length of a section header block without options, in bytes.
+const SECTION_HEADER: u64 = 28;
+/// Most bytes of a packet's block that are not the packet.
+const PACKET_OVERHEAD: u64 = 35;
+/// How long a frame may wait in the buffer, so that a running capture can be watched.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why there is no capture.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// The file cannot be created.
+    #[error("The capture file cannot be created: {0}")]
+    Create(#[source] std::io::Error),
+    /// The file cannot be written.
+    #[error("The capture file cannot be written: {0}")]
+    Write(#[source] PcapError),
+}
+
+/// How much was captured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CaptureStats {
+    /// Frames in the file.
+    pub frames: u64,
+    /// Frames left out, because the file is as long as it may be or cannot be written.
+    pub omitted: u64,
+    /// Length of the file, in bytes.
+    pub bytes: u64,
+}
+
+/// Writes every frame once, when it enters the switch; the interface is the port it came in through.
+pub struct Capture<W: Write + Send = BufWriter<File>> {
+    state: Mutex<State<W>>,
+}
+
+impl<W: Write + Send> std::fmt::Debug for Capture<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+struct State<W: Write> {
+    writer: PcapNgWriter<W>,
+    interfaces: HashMap<u32, u32>,
+    limit: u64,
+    full: bool,
+    flushed: Instant,
+    stats: CaptureStats,
+}
+
+impl Capture {
+    /// A capture to a new file of at most `limit` bytes.
+    pub fn create(path: &Path, limit: u64) -> Result<Self, CaptureError> {
+        let file = File::create(path).map_err(CaptureError::Create)?;
+        Self::new(BufWriter::new(file), limit)
+    }
+}
+
+impl<W: Write + Send> Capture<W> {
+    /// A capture of at most `limit` bytes.
+    pub fn new(writer: W, limit: u64) -> Result<Self, CaptureError> {
+        let writer = PcapNgWriter::new(writer).map_err(CaptureError::Write)?;
+        Ok(Self {
+            state: Mutex::new(State {
+                writer,
+                interfaces: HashMap::new(),
+                limit,
+                full: false,
+                flushed: Instant::now(),
+                stats: CaptureStats {
+                    bytes: SECTION_HEADER,
+                    ..CaptureStats::default()
+                },
+            }),
+        })
+    }
+
+    /// How much was captured.
+    pub fn stats(&self) -> CaptureStats {
+        self.state.lock().stats
+    }
+
+    /// Ends the capture and returns what it wrote to. Frames may wait in the writer's own buffer.
+    pub fn into_inner(self) -> W {
+        self.state.into_inner().writer.into_inner()
+    }
+}
+
+impl<W: Write + Send> Tap for Capture<W> {
+    fn frame(&self, port: u32, name: &str, frame: Frame<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if !state.full
+            && let Err(error) = state.append(port, name, now, frame.bytes)
+        {
+            log::warn!("The capture ends: {error}");
+            state.full = true;
+        }
+        if state.full {
+            state.stats.omitted += 1;
+        }
+    }
+}
+
+impl<W: Write> State<W> {
+    fn append(&mut self, port: u32, name: &str, now: Duration, bytes: &[u8]) -> Result<(), PcapError> {
+        // An interface's block holds its name and less than 64 bytes more.
+        let needed = bytes.len() as u64 + PACKET_OVERHEAD + name.len() as u64 + 64;
+        if self.stats.bytes + needed > self.limit {
+            log::info!("The capture ends, its file may not grow beyond {} bytes.", self.limit);
+            self.full = true;
+            // What was held back is all there will be.
+            return self.flush();
+        }
+        let interface_id = match self.interfaces.get(&port) {
+            Some(&id) => id,
+            None => self.add_interface(port, name)?,
+        };
+        let block = EnhancedPacketBlock {
+            interface_id,
+            timestamp: now,
+            original_len: bytes.len() as u32,
+            data: Cow::Borrowed(bytes),
+            options: Vec::new(),
+        };
+        self.stats.bytes += self.writer.write_pcapng_block(block)? as u64;
+        self.stats.frames += 1;
+        if self.flushed.elapsed() >= FLUSH_INTERVAL {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn add_interface(&mut self, port: u32, name: &str) -> Result<u32, PcapError> {
+        let id = self.interfaces.len() as u32;
+        let block = InterfaceDescriptionBlock {
+            linktype: DataLink::ETHERNET,
+            snaplen: MAX_FRAME as u32,
+            options: vec![
+                InterfaceDescriptionOption::IfName(Cow::Owned(name.to_owned())),
+                // Packets have their time in nanoseconds.
+                InterfaceDescriptionOption::IfTsResol(9),
+            ],
+        };
+        self.stats.bytes += self.writer.write_pcapng_block(block)? as u64;
+        self.interfaces.insert(port, id);
+        Ok(id)
+    }
+
+    fn flush(&mut self) -> Result<(), PcapError> {
+        self.flushed = Instant::now();
+        self.writer.get_mut().flush().map_err(PcapError::IoError)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What passed a switch and what did not, for the statistics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// Frames in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TrafficStats {
+    /// All frames.
+    pub frames: u64,
+    /// Their bytes, without preamble, frame check sequence and the gap between frames.
+    pub bytes: u64,
+    /// Frames to one station.
+    pub unicast: u64,
+    /// Frames to a group, without broadcasts.
+    pub multicast: u64,
+    /// Frames to all.
+    pub broadcast: u64,
+}
+
+/// Frames the switch took from a port, or had for it, and dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DropStats {
+    /// Sent while the port's link was down.
+    pub link_down: u64,
+    /// Shorter than an Ethernet header.
+    pub too_short: u64,
+    /// Longer than any MTU allows.
+    pub too_long: u64,
+    /// From a group address or from none.
+    pub bad_source: u64,
+    /// MAC control (pause): a link's own affair.
+    pub mac_control: u64,
+    /// To a station that is behind the sending port.
+    pub same_port: u64,
+    /// With no other port whose link is up.
+    pub no_destination: u64,
+    /// Sent from within the delivery of a frame that was sent from within the delivery of a frame, and so on.
+    pub nested: u64,
+    /// For the port, while its link was down.
+    pub undeliverable: u64,
+}
+
+/// What passed a port of a switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PortStats {
+    /// The port's name.
+    pub name: String,
+    /// Whether frames pass.
+    pub link_up: bool,
+    /// Stations the switch knows behind the port.
+    pub stations: usize,
+    /// Frames the port sent into the switch, without dropped ones.
+    pub sent: TrafficStats,
+    /// Frames the switch sent to the port.
+    pub received: TrafficStats,
+    /// Dropped frames.
+    pub dropped: DropStats,
+    /// Frames of stations that were not learned, because the port has too many.
+    pub not_learned: u64,
+    /// Frames to stations the switch did not know, which went to all ports.
+    pub flooded: u64,
+}
+
+/// What passed a switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SwitchStats {
+    /// Each port, in the order of their arrival.
+    pub ports: Vec<PortStats>,
+}
+
+/// A counter that any thread adds to.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whom a frame is for, by its destination address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cast {
+    Unicast,
+    Multicast,
+    Broadcast,
+}
+
+impl Cast {
+    pub fn of(destination: [u8; 6]) -> Self {
+        match destination {
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::Broadcast,
+            [first, ..] if first & 1 == 1 => Self::Multicast,
+            _ => Self::Unicast,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    bytes: Counter,
+    unicast: Counter,
+    multicast: Counter,
+    broadcast: Counter,
+}
+
+impl Traffic {
+    pub fn count(&self, cast: Cast, bytes: usize) {
+        self.bytes.add(bytes as u64);
+        match cast {
+            Cast::Unicast => self.unicast.add(1),
+            Cast::Multicast => self.multicast.add(1),
+            Cast::Broadcast => self.broadcast.add(1),
+        }
+    }
+
+    pub fn snapshot(&self) -> TrafficStats {
+        let (unicast, multicast, broadcast) = (self.unicast.get(), self.multicast.get(), self.broadcast.get());
+        TrafficStats {
+            frames: unicast + multicast + broadcast,
+            bytes: self.bytes.get(),
+            unicast,
+            multicast,
+            broadcast,
+        }
+    }
+}
+
+/// The counters behind [`DropStats`].
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    pub link_down: Counter,
+    pub too_short: Counter,
+    pub too_long: Counter,
+    pub bad_source: Counter,
+    pub mac_control: Counter,
+    pub same_port: Counter,
+    pub no_destination: Counter,
+    pub nested: Counter,
+    pub undeliverable: Counter,
+}
+
+impl Drops {
+    pub fn snapshot(&self) -> DropStats {
+        DropStats {
+            link_down: self.link_down.get(),
+            too_short: self.too_short.get(),
+            too_long: self.too_long.get(),
+            bad_source: self.bad_source.get(),
+            mac_control: self.mac_control.get(),
+            same_port: self.same_port.get(),
+            no_destination: self.no_destination.get(),
+            nested: self.nested.get(),
+            undeliverable: self.undeliverable.get(),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! A learning switch (IEEE 802.1Q chapter 8, without spanning tree).
+//!
+//! Frames to a station it knows go to that port, all others to every port but the sender's. There is no filtering by VLAN: tagged frames
+//! pass as they are, but every VLAN has stations of its own. Of the reserved group addresses only MAC control (pause) stops here; LLDP,
+//! LACP and the like pass, as if the guests were connected by a cable.
+//!
+//! A frame is delivered on the thread of its sender. No lock is held meanwhile, so that a port can send, attach and detach from within
+//! [`Port::receive`].
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::RwLock;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::port::{Frame, Port};
+use super::stats::{Cast, Counter, Drops, PortStats, SwitchStats, Traffic};
+use super::table::{Knowledge, PortId, Station, Table};
+
+/// Length of the shortest frame, in bytes: an Ethernet header. Ports pad to what their link wants.
+pub const MIN_FRAME: usize = 14;
+/// Length of the longest frame, in bytes: the largest MTU of a ConnectX, the Ethernet header and two VLAN tags.
+pub const MAX_FRAME: usize = 9978 + 14 + 8;
+
+/// How deep deliveries may nest: a port that answers from within [`Port::receive`] is one deeper than the frame it answers.
+const MAX_NESTING: u32 = 16;
+/// MAC control, IEEE 802.3 annex 31B.
+const PAUSE_ADDRESS: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x01];
+
+thread_local! {
+    static NESTING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Bounds of a switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most stations the switch learns behind one port.
+    pub stations_per_port: usize,
+    /// After how many seconds without a frame a station is forgotten.
+    pub station_age: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // The age is the recommended value of IEEE 802.1Q table 8-6.
+        Self {
+            stations_per_port: 4096,
+            station_age: 300,
+        }
+    }
+}
+
+/// Sees every frame that enters a switch.
+pub trait Tap: Send + Sync {
+    /// A frame came in through a port. Called before the frame is delivered, on the sender's thread.
+    fn frame(&self, port: PortId, name: &str, frame: Frame<'_>);
+}
+
+/// A switch.
+#[derive(Default)]
+pub struct Switch {
+    state: RwLock<State>,
+    /// Whether there is a tap: saves looking.
+    tapped: AtomicBool,
+    tap: RwLock<Option<Arc<dyn Tap>>>,
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switch")
+            .field("ports", &self.state.read().ports)
+            .finish_non_exhaustive()
+    }
+}
+
+struct State {
+    ports: Arc<[Arc<Member>]>,
+    table: Table,
+    next_id: PortId,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl State {
+    fn new(limits: Limits) -> Self {
+        Self {
+            ports: Arc::new([]),
+            table: Table::new(limits.stations_per_port, limits.station_age),
+            next_id: 0,
+        }
+    }
+
+    fn port(&self, id: PortId) -> Option<&Arc<Member>> {
+        // Ids only grow, and ports are added at the end.
+        let index = self.ports.binary_search_by_key(&id, |member| member.id).ok()?;
+        self.ports.get(index)
+    }
+}
+
+/// A port as the switch knows it.
+struct Member {
+    id: PortId,
+    name: String,
+    port: Weak<dyn Port>,
+    enabled: AtomicBool,
+    plugged: AtomicBool,
+    sent: Traffic,
+    received: Traffic,
+    dropped: Drops,
+    not_learned: Counter,
+    flooded: Counter,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Member {
+    fn link_up(&self) -> bool {
+        self.enabled.load(Ordering::Acquire) && self.plugged.load(Ordering::Acquire)
+    }
+
+    fn deliver(&self, cast: Cast, frame: Frame<'_>) {
+        match self.port.upgrade() {
+            Some(port) if self.link_up() => {
+                self.received.count(cast, frame.bytes.len());
+                port.receive(frame);
+            }
+            _ => self.dropped.undeliverable.add(1),
+        }
+    }
+
+    fn stats(&self, stations: usize) -> PortStats {
+        PortStats {
+            name: self.name.clone(),
+            link_up: self.link_up(),
+            stations,
+            sent: self.sent.snapshot(),
+            received: self.received.snapshot(),
+            dropped: self.dropped.snapshot(),
+            not_learned: self.not_learned.get(),
+            flooded: self.flooded.get(),
+        }
+    }
+}
+
+/// Where a frame goes.
+enum Route {
+    One(Arc<Member>),
+    All(Arc<[Arc<Member>]>),
+    SamePort,
+}
+
+impl Switch {
+    /// A switch without ports, with the default limits.
+    pub fn new() -> Arc<Self> {
+        Self::with_limits(Limits::default())
+    }
+
+    /// A switch without ports.
+    pub fn with_limits(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            state: RwLock::new(State::new(limits)),
+            ..Self::default()
+        })
+    }
+
+    /// Connects a port, whose link is up until told otherwise. It stays as long as the handle lives, through which it sends.
+    ///
+    /// The switch does not keep `port` alive, so that the port can own its handle (`Arc::new_cyclic`).
+    pub fn attach(self: &Arc<Self>, name: &str, port: Weak<dyn Port>) -> SwitchPort {
+        let mut state = self.state.write();
+        let id = state.next_id;
+        state.next_id += 1;
+        let member = Arc::new(Member {
+            id,
+            name: name.to_owned(),
+            port,
+            enabled: AtomicBool::new(true),
+            plugged: AtomicBool::new(true),
+            sent: Traffic::default(),
+            received: Traffic::default(),
+            dropped: Drops::default(),
+            not_learned: Counter::default(),
+            flooded: Counter::default(),
+        });
+        state.ports = state.ports.iter().cloned().chain([Arc::clone(&member)]).collect();
+        SwitchPort {
+            switch: Arc::clone(self),
+            member,
+        }
+    }
+
+    /// Shows every frame to `tap`, or to nobody.
+    pub fn set_tap(&self, tap: Option<Arc<dyn Tap>>) {
+        self.tapped.store(tap.is_some(), Ordering::Release);
+        *self.tap.write() = tap;
+    }
+
+    /// Plugs in or pulls the cable of the ports with this name, and tells them. False if there is none.
+    pub fn set_cable(&self, name: &str, plugged: bool) -> bool {
+        let ports = Arc::clone(&self.state.read().ports);
+        let mut found = false;
+        for member in ports.iter().filter(|member| member.name == name) {
+            found = true;
+            if member.plugged.swap(plugged, Ordering::AcqRel) != plugged {
+                if !plugged {
+                    self.state.write().table.forget_port(member.id);
+                }
+                if let Some(port) = member.port.upgrade() {
+                    port.cable_changed(plugged);
+                }
+            }
+        }
+        found
+    }
+
+    /// What passed.
+    pub fn stats(&self) -> SwitchStats {
+        let state = self.state.read();
+        SwitchStats {
+            ports: state
+                .ports
+                .iter()
+                .map(|member| member.stats(state.table.stations(member.id)))
+                .collect(),
+        }
+    }
+
+    fn forward(&self, sender: &Member, frame: Frame<'_>) {
+        if !sender.link_up() {
+            return sender.dropped.link_down.add(1);
+        }
+        let bytes = frame.bytes;
+        let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = bytes.first_chunk::<MIN_FRAME>() else {
+            return sender.dropped.too_short.add(1);
+        };
+        if bytes.len() > MAX_FRAME {
+            return sender.dropped.too_long.add(1);
+        }
+        let (destination, source) = ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]);
+        if source[0] & 1 == 1 || source == [0; 6] {
+            return sender.dropped.bad_source.add(1);
+        }
+        if self.tapped.load(Ordering::Acquire)
+            && let Some(tap) = self.tap.read().clone()
+        {
+            tap.frame(sender.id, &sender.name, frame);
+        }
+        if destination == PAUSE_ADDRESS {
+            return sender.dropped.mac_control.add(1);
+        }
+        let vlan = match ([t0, t1], bytes.get(14..16)) {
+            ([0x81, 0x00] | [0x88, 0xa8], Some(&[high, low])) => u16::from_be_bytes([high, low]) & 0xfff,
+            _ => 0,
+        };
+        let cast = Cast::of(destination);
+        let from = Station::new(vlan, source);
+        let to = (cast == Cast::Unicast).then(|| Station::new(vlan, destination));
+        match self.route(sender, from, to) {
+            Route::SamePort => sender.dropped.same_port.add(1),
+            Route::One(member) => {
+                sender.sent.count(cast, bytes.len());
+                member.deliver(cast, frame);
+            }
+            Route::All(members) => flood(sender, &members, cast, frame),
+        }
+    }
+
+    /// Learns where the frame came from and finds out where it goes.
+    fn route(&self, sender: &Member, from: Station, to: Option<Station>) -> Route {
+        let now = seconds();
+        let state = self.state.read();
+        let knowledge = state.table.refresh(from, sender.id, now);
+        let route = match to.and_then(|station| state.table.find(station, now)) {
+            Some(id) if id == sender.id => Route::SamePort,
+            Some(id) => match state.port(id) {
+                Some(member) => Route::One(Arc::clone(member)),
+                None => Route::All(Arc::clone(&state.ports)),
+            },
+            None => Route::All(Arc::clone(&state.ports)),
+        };
+        drop(state);
+        if knowledge == Knowledge::Missing {
+            let mut state = self.state.write();
+            // Not for a port that has left meanwhile.
+            if state.port(sender.id).is_some() && !state.table.learn(from, sender.id, now) {
+                sender.not_learned.add(1);
+            }
+        }
+        route
+    }
+}
+
+fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frame: Frame<'_>) {
+    let mut others = members
+        .iter()
+        .filter(|member| member.id != sender.id && member.link_up())
+        .peekable();
+    if others.peek().is_none() {
+        return sender.dropped.no_destination.add(1);
+    }
+    sender.sent.count(cast, frame.bytes.len());
+    if cast == Cast::Unicast {
+        sender.flooded.add(1);
+    }
+    for member in others {
+        member.deliver(cast, frame);
+    }
+}
+
+/// Seconds since the host started; cheap, and exact enough for ageing.
+fn seconds() -> u32 {
+    clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32
+}
+
+/// A port's place in a switch: what it sends through. The port leaves when this is dropped; a frame that is being delivered on another
+/// thread meanwhile may still arrive.
+#[derive(Debug)]
+pub struct SwitchPort {
+    switch: Arc<Switch>,
+    member: Arc<Member>,
+}
+
+impl SwitchPort {
+    /// Sends a frame. The receivers have it when this returns.
+    pub fn send(&self, frame: Frame<'_>) {
+        let depth = NESTING.get();
+        if depth >= MAX_NESTING {
+            return self.member.dropped.nested.add(1);
+        }
+        NESTING.set(depth + 1);
+        self.switch.forward(&self.member, frame);
+        NESTING.set(depth);
+    }
+
+    /// Switches the port's own side of the link on or off.
+    pub fn set_enabled(&self, enabled: bool) {
+        if self.member.enabled.swap(enabled, Ordering::AcqRel) && !enabled {
+            self.switch.state.write().table.forget_port(self.member.id);
+        }
+    }
+
+    /// Whether the cable is plugged in.
+    pub fn is_plugged(&self) -> bool {
+        self.member.plugged.load(Ordering::Acquire)
+    }
+
+    /// Whether frames pass: the cable is plugged in and the port's own side is on.
+    pub fn link_up(&self) -> bool {
+        self.member.link_up()
+    }
+
+    /// What passed.
+    pub fn stats(&self) -> PortStats {
+        let stations = self.switch.state.read().table.stations(self.member.id);
+        self.member.stats(stations)
+    }
+}
+
+impl Drop for SwitchPort {
+    fn drop(&mut self) {
+        let mut state = self.switch.state.write();
+        state.ports = state
+            .ports
+            .iter()
+            .filter(|member| member.id != self.member.id)
+            .cloned()
+            .collect();
+        state.table.forget_port(self.member.id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Which adapter a function says it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Vendor ID of Mellanox.
+pub(super) const VENDOR: u16 = 0x15b3;
+
+/// An adapter that the mlx5 drivers know (mlx5_core_pci_table in the kernel's mlx5/core/main.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Identity {
+    /// ConnectX-5.
+    #[default]
+    ConnectX5,
+    /// ConnectX-5 Ex.
+    ConnectX5Ex,
+    /// ConnectX-6 Dx.
+    ConnectX6Dx,
+    /// ConnectX-7.
+    ConnectX7,
+    /// A virtual function of ConnectX-5 or later, as a guest sees one that was passed through.
+    VirtualFunction,
+}
+
+/// A name that no adapter has.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("There is no adapter {0:?}; there are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf.")]
+pub struct UnknownIdentity(String);
+
+impl Identity {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::ConnectX5,
+        Self::ConnectX5Ex,
+        Self::ConnectX6Dx,
+        Self::ConnectX7,
+        Self::VirtualFunction,
+    ];
+
+    /// What the command line calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConnectX5 => "connectx-5",
+            Self::ConnectX5Ex => "connectx-5ex",
+            Self::ConnectX6Dx => "connectx-6dx",
+            Self::ConnectX7 => "connectx-7",
+            Self::VirtualFunction => "vf",
+        }
+    }
+
+    /// PCI Device ID.
+    pub const fn device_id(self) -> u16 {
+        match self {
+            Self::ConnectX5 => 0x1017,
+            Self::ConnectX5Ex => 0x1019,
+            Self::ConnectX6Dx => 0x101d,
+            Self::ConnectX7 => 0x1021,
+            Self::VirtualFunction => 0x101e,
+        }
+    }
+
+    /// PCI Subsystem ID: that of a card of Mellanox's, where the PCI ID database names one.
+    pub const fn subsystem_id(self) -> u16 {
+        match self {
+            // MCX515A-CCAT.
+            Self::ConnectX5 => 0x0006,
+            // MCX516A-CDAT.
+            Self::ConnectX5Ex => 0x0008,
+            Self::ConnectX6Dx | Self::ConnectX7 | Self::VirtualFunction => 0x0006,
+        }
+    }
+
+    /// Whether it is a virtual function.
+    pub const fn is_virtual(self) -> bool {
+        matches!(self, Self::VirtualFunction)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Identity {
+    type Err = UnknownIdentity;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|identity| identity.name() == name)
+            .ok_or_else(|| UnknownIdentity(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_to_its_adapter() {
+        for identity in Identity::ALL {
+            assert_eq!(identity.to_string().parse(), Ok(identity));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let error = "connectx-4".parse::<Identity>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "There is no adapter \"connectx-4\"; there are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf."
+        );
+    }
+}

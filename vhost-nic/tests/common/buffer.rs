@@ -1,0 +1,70 @@
+//! Buffers of queues, in pages that do not follow each other.
+
+use std::sync::Arc;
+
+use super::memory::{Block, Memory, PAGE};
+
+/// A buffer, by offset.
+#[derive(Debug)]
+pub struct Buffer {
+    pages: Vec<Block>,
+    length: u64,
+}
+
+impl Buffer {
+    /// A zeroed buffer; of less than a page if it is shorter.
+    pub fn new(memory: &Arc<Memory>, length: u64) -> Self {
+        let mut pages: Vec<Block> = (0..length.div_ceil(PAGE)).map(|_| memory.allocate(PAGE)).collect();
+        pages.reverse();
+        Self { pages, length }
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The list of pages that comes at the end of the command that makes a queue.
+    pub fn page_list(&self) -> Vec<u8> {
+        self.pages.iter().flat_map(|page| page.address().to_be_bytes()).collect()
+    }
+
+    /// The guest addresses of its pages.
+    pub fn addresses(&self) -> Vec<u64> {
+        self.pages.iter().map(Block::address).collect()
+    }
+
+    /// Writes bytes; behind the end it goes on at the start.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let mut done = 0;
+        while done < data.len() {
+            let (page, within, room) = self.place(offset + done as u64);
+            let now = room.min(data.len() - done);
+            page.write(within, &data[done..done + now]);
+            done += now;
+        }
+    }
+
+    /// Reads bytes; behind the end it goes on at the start.
+    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut data = Vec::with_capacity(length);
+        while data.len() < length {
+            let (page, within, room) = self.place(offset + data.len() as u64);
+            data.extend(page.read(within, room.min(length - data.len())));
+        }
+        data
+    }
+
+    /// Reads a big-endian number, and after it what the device wrote before it.
+    pub fn load(&self, offset: u64) -> u32 {
+        let (page, within, _) = self.place(offset);
+        page.load(within)
+    }
+
+    /// The page of an offset, the offset in it, and how many bytes of it follow.
+    fn place(&self, offset: u64) -> (&Block, u64, usize) {
+        let offset = offset % self.length;
+        let within = offset % PAGE;
+        (&self.pages[(offset / PAGE) as usize], within, (PAGE - within).min(self.length - offset) as usize)
+    }
+}

@@ -1,0 +1,139 @@
+//! The RAM of a guest without a machine, and who has which part of it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rustix::fs::MemfdFlags;
+use vhost_nic::dma::Backing;
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+
+/// Guest address of the first byte.
+pub const BASE: u64 = 0x1_4000_0000;
+/// Bytes of RAM; only those that are touched cost anything.
+pub const SIZE: u64 = 256 << 20;
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// A guest's RAM.
+#[derive(Debug)]
+pub struct Memory {
+    file: File,
+    mapping: MmapRegion,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// Everything from here on was never used.
+    next: u64,
+    /// What was given back, by length.
+    blocks: BTreeMap<u64, Vec<u64>>,
+    used: u64,
+}
+
+/// A part of the RAM, as long as it is not dropped. Aligned to its length, but to no more than a page.
+#[derive(Debug)]
+pub struct Block {
+    memory: Arc<Memory>,
+    address: u64,
+    length: u64,
+}
+
+impl Memory {
+    /// Zeroed RAM.
+    pub fn new() -> Arc<Self> {
+        let file = File::from(rustix::fs::memfd_create("test-guest-ram", MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(SIZE).unwrap();
+        let mapping = MmapRegion::from_file(FileOffset::new(file.try_clone().unwrap(), 0), SIZE as usize).unwrap();
+        Arc::new(Self { file, mapping, free: Mutex::default() })
+    }
+
+    /// What an attachment maps for the device.
+    pub fn backing(&self) -> Backing {
+        Backing { file: self.file.try_clone().unwrap(), offset: 0, writable: true }
+    }
+
+    /// Zeroed bytes.
+    pub fn allocate(self: &Arc<Self>, length: u64) -> Block {
+        let length = length.max(8).next_power_of_two();
+        let mut free = self.free.lock();
+        let address = match free.blocks.get_mut(&length).and_then(Vec::pop) {
+            Some(address) => address,
+            None => {
+                let start = free.next.next_multiple_of(length.min(PAGE));
+                free.next = start + length;
+                assert!(free.next <= SIZE, "the test's RAM is too small");
+                BASE + start
+            }
+        };
+        free.used += length;
+        drop(free);
+        let block = Block { memory: Arc::clone(self), address, length };
+        block.write(0, &vec![0; length as usize]);
+        block
+    }
+
+    /// Bytes that belong to somebody.
+    pub fn used(&self) -> u64 {
+        self.free.lock().used
+    }
+
+    /// Reads at a guest address.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        self.at(address, data.len()).copy_to(data);
+    }
+
+    fn at(&self, address: u64, length: usize) -> VolatileSlice<'_> {
+        self.mapping.get_slice((address - BASE) as usize, length).unwrap()
+    }
+}
+
+impl Block {
+    /// Its guest address.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its length in bytes, a power of two.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn slice(&self, offset: u64, length: usize) -> VolatileSlice<'_> {
+        assert!(offset + length as u64 <= self.length, "the driver left its own memory");
+        self.memory.at(self.address + offset, length)
+    }
+
+    /// Writes bytes.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        self.slice(offset, data.len()).copy_from(data);
+    }
+
+    /// Reads bytes.
+    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut data = vec![0; length];
+        self.slice(offset, length).copy_to(&mut data[..]);
+        data
+    }
+
+    /// Writes a big-endian number that the device sees after everything written before.
+    pub fn store(&self, offset: u64, value: u32) {
+        self.slice(offset, 4).store(value.to_be(), 0, Ordering::Release).unwrap();
+    }
+
+    /// Reads a big-endian number, and after it what the device wrote before it.
+    pub fn load(&self, offset: u64) -> u32 {
+        u32::from_be(self.slice(offset, 4).load(0, Ordering::Acquire).unwrap())
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut free = self.memory.free.lock();
+        free.used -= self.length;
+        free.blocks.entry(self.length).or_default().push(self.address);
+    }
+}

@@ -1,0 +1,198 @@
+//! Flow tables (`core/fs_cmd.c`), and those a network driver makes (`core/en_fs.c`, `core/lib/fs_ttc.c`).
+
+use mlx5_prm::flow::*;
+use mlx5_prm::layout::Layout;
+use mlx5_prm::opcode::Opcode;
+use zerocopy::IntoBytes;
+
+use super::command::Result;
+use super::hca::Hca;
+
+/// `FS_FT_NIC_RX`.
+pub const NIC_RX: u8 = 0;
+/// `MLX5_MATCH_OUTER_HEADERS`.
+pub const MATCH_OUTER: u8 = 1;
+/// `MLX5_FLOW_CONTEXT_ACTION_*`.
+pub mod action {
+    /// Goes on normally.
+    pub const ALLOW: u16 = 1;
+    /// Is dropped.
+    pub const DROP: u16 = 1 << 1;
+    /// Goes to the destinations.
+    pub const FORWARD: u16 = 1 << 2;
+    /// Is counted.
+    pub const COUNT: u16 = 1 << 3;
+}
+/// Types of destinations (`MLX5_IFC_FLOW_DESTINATION_TYPE_*`).
+const TO_TABLE: u8 = 1;
+const TO_TIR: u8 = 2;
+
+/// Where an entry leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// To another table.
+    Table(u32),
+    /// To a TIR.
+    Tir(u32),
+}
+
+/// A table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Its id.
+    pub id: u32,
+}
+
+/// An entry of a table.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    /// Its group.
+    pub group: u32,
+    /// Its index in the table.
+    pub index: u32,
+    /// What headers must be where the group looks.
+    pub value: &'a FteMatchParam,
+    /// What happens.
+    pub action: u16,
+    /// Where it leads.
+    pub to: &'a [To],
+    /// Counters that count it.
+    pub counters: &'a [u32],
+    /// What completions say of it.
+    pub tag: u32,
+}
+
+impl Table {
+    /// A table of `1 << log_size` entries on a level.
+    pub fn create(hca: &Hca, level: u8, log_size: u8) -> Result<Self> {
+        let mut input = CreateFlowTableIn::default();
+        input.set_table_type(NIC_RX);
+        input.flow_table_context_mut().set_level(level);
+        input.flow_table_context_mut().set_log_size(log_size);
+        let output: CreateFlowTableOut = hca.commands.call(Opcode::CREATE_FLOW_TABLE, &input)?;
+        Ok(Self { id: output.table_id() })
+    }
+
+    /// Makes it the first one a frame meets.
+    pub fn set_root(self, hca: &Hca) -> Result<()> {
+        let mut input = SetFlowTableRootIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        hca.commands.call::<_, SetFlowTableRootOut>(Opcode::SET_FLOW_TABLE_ROOT, &input).map(drop)
+    }
+
+    /// Destroys it.
+    pub fn destroy(self, hca: &Hca) -> Result<()> {
+        let mut input = DestroyFlowTableIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        hca.commands.call::<_, DestroyFlowTableOut>(Opcode::DESTROY_FLOW_TABLE, &input).map(drop)
+    }
+
+    /// A group of entries that look at the bits of `criteria` in the outer headers; returns its id.
+    pub fn create_group(self, hca: &Hca, entries: std::ops::RangeInclusive<u32>, criteria: &FteMatchParam) -> Result<u32> {
+        let mut input = CreateFlowGroupIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        input.set_start_flow_index(*entries.start());
+        input.set_end_flow_index(*entries.end());
+        let anything = criteria.as_bytes().iter().any(|&byte| byte != 0);
+        input.set_match_criteria_enable(if anything { MATCH_OUTER } else { 0 });
+        *input.match_criteria_mut() = criteria.clone();
+        let output: CreateFlowGroupOut = hca.commands.call(Opcode::CREATE_FLOW_GROUP, &input)?;
+        Ok(output.group_id())
+    }
+
+    /// Destroys a group.
+    pub fn destroy_group(self, hca: &Hca, group: u32) -> Result<()> {
+        let mut input = DestroyFlowGroupIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        input.set_group_id(group);
+        hca.commands.call::<_, DestroyFlowGroupOut>(Opcode::DESTROY_FLOW_GROUP, &input).map(drop)
+    }
+
+    /// Sets an entry.
+    pub fn set(self, hca: &Hca, entry: &Entry<'_>) -> Result<()> {
+        let mut input = SetFteIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        input.set_flow_index(entry.index);
+        let context = input.flow_context_mut();
+        context.set_group_id(entry.group);
+        context.set_flow_tag(entry.tag);
+        context.set_action(entry.action);
+        context.set_destination_list_size(entry.to.len() as u32);
+        context.set_flow_counter_list_size(entry.counters.len() as u32);
+        *context.match_value_mut() = entry.value.clone();
+        let mut list = Vec::new();
+        for to in entry.to {
+            let mut destination = DestFormatStruct::default();
+            let (kind, id) = match *to {
+                To::Table(id) => (TO_TABLE, id),
+                To::Tir(id) => (TO_TIR, id),
+            };
+            destination.set_destination_type(kind);
+            destination.set_destination_id(id);
+            list.extend_from_slice(destination.as_bytes());
+        }
+        for counter in entry.counters {
+            list.extend_from_slice(&counter.to_be_bytes());
+            list.extend_from_slice(&[0; 4]);
+        }
+        hca.commands.call_with::<_, SetFteOut>(Opcode::SET_FLOW_TABLE_ENTRY, 0, &input, &list, 0).map(drop)
+    }
+
+    /// Sets an entry that sends what it matches to one place.
+    pub fn forward(self, hca: &Hca, group: u32, index: u32, value: &FteMatchParam, to: To) -> Result<()> {
+        self.set(hca, &Entry { group, index, value, action: action::FORWARD, to: &[to], counters: &[], tag: 0 })
+    }
+
+    /// Deletes an entry.
+    pub fn delete(self, hca: &Hca, index: u32) -> Result<()> {
+        let mut input = DeleteFteIn::default();
+        input.set_table_type(NIC_RX);
+        input.set_table_id(self.id);
+        input.set_flow_index(index);
+        hca.commands.call::<_, DeleteFteOut>(Opcode::DELETE_FLOW_TABLE_ENTRY, &input).map(drop)
+    }
+}
+
+/// Allocates a counter.
+pub fn alloc_counter(hca: &Hca) -> Result<u32> {
+    let input = AllocFlowCounterIn::default();
+    hca.commands.call(Opcode::ALLOC_FLOW_COUNTER, &input).map(|output: AllocFlowCounterOut| output.flow_counter_id())
+}
+
+/// Frees a counter.
+pub fn dealloc_counter(hca: &Hca, id: u32) -> Result<()> {
+    let mut input = DeallocFlowCounterIn::default();
+    input.set_flow_counter_id(id);
+    hca.commands.call::<_, DeallocFlowCounterOut>(Opcode::DEALLOC_FLOW_COUNTER, &input).map(drop)
+}
+
+/// Packets and bytes of a counter.
+pub fn query_counter(hca: &Hca, id: u32) -> Result<(u64, u64)> {
+    let mut input = QueryFlowCounterIn::default();
+    input.set_flow_counter_id(id);
+    let (_, list): (QueryFlowCounterOut, _) =
+        hca.commands.call_with(Opcode::QUERY_FLOW_COUNTER, 0, &input, &[], TrafficCounter::SIZE)?;
+    let counter: &TrafficCounter = zerocopy::FromBytes::ref_from_bytes(&list).unwrap();
+    Ok((counter.packets(), counter.octets()))
+}
+
+/// A mask or value of outer headers.
+pub fn outer(fill: impl FnOnce(&mut FteMatchSetLyr24)) -> FteMatchParam {
+    let mut fields = FteMatchParam::default();
+    fill(fields.outer_headers_mut());
+    fields
+}
+
+/// A destination address, or a mask of one.
+pub fn destination(mac: [u8; 6]) -> FteMatchParam {
+    let [a, b, c, d, e, f] = mac;
+    outer(|headers| {
+        headers.set_dmac_47_16(u32::from_be_bytes([a, b, c, d]));
+        headers.set_dmac_15_0(u16::from_be_bytes([e, f]));
+    })
+}

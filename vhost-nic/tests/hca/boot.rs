@@ -1,0 +1,34 @@
+//! The driver comes and goes.
+
+use std::sync::Arc;
+
+use vhost_nic::net::Switch;
+
+use crate::common::hca::Hca;
+use crate::common::machine::Machine;
+use crate::common::netdev::{Netdev, Options};
+
+#[test]
+fn an_adapter_boots_and_leaves_nothing_behind() {
+    let machine = Arc::new(Machine::new(&Switch::new(), 1));
+    for _ in 0..3 {
+        let hca = Hca::boot(&machine);
+        assert_eq!(machine.nic.snapshot().objects.get("eq"), Some(&3));
+        hca.shutdown();
+    }
+    assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
+}
+
+#[test]
+fn an_interface_comes_up_and_leaves_nothing_behind() {
+    let machine = Arc::new(Machine::new(&Switch::new(), 1));
+    for channels in [1, 4] {
+        let hca = Arc::new(Hca::boot(&machine));
+        let netdev = Netdev::open(&hca, &Options { channels, ..Options::default() });
+        assert!(netdev.link_up());
+        netdev.close();
+        Arc::into_inner(hca).unwrap().shutdown();
+    }
+    assert_eq!(machine.nic.snapshot().findings, Default::default());
+    assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
+}

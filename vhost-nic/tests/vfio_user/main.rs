@@ -1,0 +1,12 @@
+//! The vfio-user attachment, message by message.
+
+mod client;
+mod connections;
+mod fuzz_driver;
+mod fuzzing;
+mod host;
+mod hostile;
+mod independent;
+mod interrupts;
+mod memory;
+mod messages;

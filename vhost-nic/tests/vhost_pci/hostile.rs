@@ -1,0 +1,174 @@
+//! Guests that break the rules.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::driver::{
+    CFG_READ, CFG_WRITE, COMMAND, DATA, Descriptor, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_READ, MMIO_WRITE, MSI,
+    NEXT, QUEUE_SIZE, WRITE, available_ring, header,
+};
+use super::{Bed, message};
+
+/// The device still does what it is for.
+fn assert_works(driver: &mut Driver) {
+    assert_eq!(driver.config(0), 0x1017_15b3);
+    driver.write(0x8000, b"as usual");
+    assert_eq!(driver.read(MMIO_READ, 0x8000, 8), *b"as usual");
+}
+
+fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> Descriptor {
+    Descriptor {
+        address,
+        length,
+        flags,
+        next,
+    }
+}
+
+/// Sends a chain that is made by hand, beginning with descriptor 0; returns how much was written into it.
+fn send(driver: &mut Driver, chain: &[Descriptor]) -> usize {
+    for (index, &descriptor) in chain.iter().enumerate() {
+        driver.describe(COMMAND, index as u16, descriptor);
+    }
+    driver.offer(COMMAND, 0);
+    driver.kick(COMMAND);
+    driver.reap(COMMAND).1
+}
+
+#[test]
+fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
+    let bed = Bed::new();
+    let mut driver = bed.driver();
+    driver.put(DATA, &header(CFG_READ, 0, 4, 0));
+    let good = descriptor(DATA, 16, NEXT, 1);
+    let bad: [&[Descriptor]; 7] = [
+        &[good, descriptor(DATA + 64, 4, WRITE | NEXT, 0)],
+        &[good, descriptor(DATA + 64, 4, WRITE | NEXT, QUEUE_SIZE)],
+        &[good, descriptor(MEMORY + MEMORY_SIZE - 2, 4, WRITE, 0)],
+        &[good, descriptor(0, 4, WRITE, 0)],
+        &[good, descriptor(u64::MAX - 1, 4, WRITE, 0)],
+        &[descriptor(MEMORY - 8, 16, NEXT, 1), descriptor(DATA + 64, 4, WRITE, 0)],
+        &[good, descriptor(DATA + 64, u32::MAX, WRITE, 0)],
+    ];
+    for chain in bad {
+        assert_eq!(send(&mut driver, chain), 0, "{chain:?}");
+    }
+    assert_eq!(bed.server.stats().bad_chains, bad.len() as u64);
+    assert_works(&mut driver);
+}
+
+#[test]
+fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
+    let bed = Bed::new();
+    let mut driver = bed.driver();
+    assert_eq!(driver.command(&[CFG_READ; 15], &[], 4), [], "no whole header");
+    for op in [0, 6, MSI, 8, 255] {
+        assert_eq!(
+            driver.command(&header(op, 0, 4, 0), &[], 4),
+            [0xff; 4],
+            "operation {op}"
+        );
+    }
+    for size in [0, 3, 5, 16] {
+        let answer = driver.command(&header(CFG_READ, 0, size, 0), &[], 16);
+        assert_eq!(answer, vec![0xff; size as usize], "{size} bytes of configuration");
+    }
+    let answer = driver.command(&header(MMIO_READ, 0, u32::MAX, 0), &[], 16);
+    assert_eq!(answer, [0xff; 16]);
+    // arch/um/drivers/virtio_pcidev.c sends this for memset_io().
+    let mut fill = header(CFG_WRITE, 0, 64, 0x8000);
+    fill.push(0xa5);
+    assert_eq!(driver.command(&fill, &[], 0), []);
+    let cut = header(MMIO_WRITE, 0, 8, 0x8000);
+    assert_eq!(driver.command(&cut, &[1, 2, 3], 0), [], "less data than said");
+    assert_eq!(driver.command(&cut, &[], 0), [], "no data");
+    assert_eq!(bed.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
+    assert_eq!(bed.server.stats().bad_commands, 1 + 5 + 4 + 1 + 1 + 2);
+    assert_works(&mut driver);
+}
+
+#[test]
+fn a_buffer_too_small_gets_what_fits() {
+    let bed = Bed::new();
+    let mut driver = bed.driver();
+    driver.write(0x8000, b"as usual");
+    assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 3), *b"as ");
+    assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0), []);
+    assert_eq!(bed.server.stats().short_buffers, 2);
+
+    driver.give_buffers(0, 1, 19);
+    bed.function.msix().raise(1);
+    assert_eq!(driver.reap(INTERRUPT), (0, 0));
+    driver.give_buffers(1, 1, 20);
+    assert_eq!(driver.interrupt(), message(1));
+    assert_eq!(bed.server.stats().short_buffers, 3);
+}
+
+#[test]
+fn a_ring_with_impossible_indices_rests_until_the_next_connection() {
+    let bed = Bed::new();
+    let mut driver = bed.driver();
+    driver.put(available_ring(COMMAND) + 2, &0x8000_u16.to_le_bytes());
+    driver.kick(COMMAND);
+    assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
+    assert_eq!(bed.server.stats().bad_rings, 1);
+    driver.kick(COMMAND);
+    assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
+    assert_eq!(bed.server.stats().bad_rings, 1);
+    drop(driver);
+    bed.wait_for_reset(2);
+    assert_works(&mut bed.driver());
+}
+
+#[test]
+fn a_kick_that_is_taken_back_costs_nothing() {
+    let bed = Bed::new();
+    let mut driver = bed.driver();
+    for _ in 0..1000 {
+        driver.kick(COMMAND);
+        // The descriptor is one and the same on both sides, and the device has made it one that does not block.
+        let _ = driver.kicks[COMMAND].read();
+    }
+    assert_works(&mut driver);
+}
+
+#[test]
+fn whatever_a_guest_sends_the_device_goes_on() {
+    let bed = Bed::new();
+    let driver = RefCell::new(bed.driver());
+    let address = prop_oneof![
+        Just(DATA),
+        DATA..DATA + 0x100,
+        MEMORY..MEMORY + MEMORY_SIZE + 64,
+        any::<u64>(),
+    ];
+    let length = prop_oneof![0..64_u32, any::<u32>()];
+    // Without VIRTQ_DESC_F_INDIRECT, which was not negotiated.
+    let chain = vec((address, length, 0..4_u16, prop_oneof![0..8_u16, any::<u16>()]), 1..6);
+    let op = prop_oneof![0..10_u8, any::<u8>()];
+    let place = prop_oneof![0..0x9000_u64, any::<u64>()];
+    let command = (op, 0..3_u8, prop_oneof![0..20_u32, any::<u32>()], place);
+    let mut runner = TestRunner::new(Config {
+        cases: 2000,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(&(command, chain), |((op, bar, size, place), chain)| {
+        let mut driver = driver.borrow_mut();
+        driver.put(DATA, &header(op, bar, size, place));
+        let chain: Vec<_> = chain
+            .into_iter()
+            .map(|(address, length, flags, next)| descriptor(address, length, flags, next))
+            .collect();
+        send(&mut driver, &chain);
+        Ok(())
+    });
+    outcome.unwrap();
+    drop(driver);
+    bed.wait_for_reset(2);
+    assert_works(&mut bed.driver());
+}
