@@ -142,7 +142,10 @@ impl Machine {
 
         args.option(
             "-chardev",
-            format!("file,id=console,append=on,path={}", escape(&console(&self.logs, &self.name))),
+            format!(
+                "file,id=console,append=on,path={}",
+                escape(&console(&self.logs, &self.name))
+            ),
         );
         args.option("-serial", "chardev:console");
         args.option("-chardev", format!("socket,id=qmp,server=on,wait=off,fd={qmp_fd}"));

@@ -103,7 +103,8 @@ impl Machine {
         let mut args = vec![
             format!("mem={}M", self.memory_mib),
             format!("initrd={}", self.image.initrd.display()),
-            format!("ubd0r={}", self.image.rootfs.display()),
+            // Read-only, and not locked: the other guests have it too.
+            format!("ubd0rc={}", self.image.rootfs.display()),
             "con=null".to_owned(),
             "con0=null,fd:1".to_owned(),
             "console=tty0".to_owned(),
@@ -114,6 +115,9 @@ impl Machine {
             format!("uml_dir={}/", self.sockets.display()),
             format!("umid={}", self.name),
             "panic=-1".to_owned(),
+            // A busy host keeps a device from answering for longer than the 40 ms after which the driver gives up, and gives
+            // away a buffer that the device still has.
+            "virtio_pcidev.max_delay_us=10000000".to_owned(),
         ];
         let id = self.image.virtio_pci_id;
         args.extend(

@@ -7,6 +7,7 @@ HOST_PACKAGES=(
   libelf-dev zlib1g-dev # objtool, always on for x86-64
   perl python3 kmod cpio zstd xz-utils
   e2fsprogs # mke2fs -d
+  patch
   ca-certificates debian-archive-keyring
 )
 

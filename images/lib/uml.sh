@@ -14,7 +14,7 @@ uml_dir() {
   local key
   key=$({
     kernel_key uml
-    cat "$IMAGES_DIR"/uml/{Kconfig.mlx5_ib,init}
+    cat "$IMAGES_DIR"/uml/{Kconfig.mlx5_ib,init,patches/*.patch}
     echo "recipe $UML_RECIPE"
   } | key_of)
   echo "$KERNEL_DIR/uml-$key"
@@ -25,6 +25,20 @@ uml_done() {
 
 uml_make() {
   mortal make -C "$(kernel_source_dir)" O="$KBUILD" ARCH=um KBUILD_KCONFIG="$KBUILD/Kconfig.uml" "$@"
+}
+
+# The source is shared with the other kernels and stays as it is: make finds a .c
+# file in the O= tree before the one in the source tree (VPATH).
+uml_patch() {
+  local patch file
+  sed -n 's,^+++ b/,,p' "$IMAGES_DIR"/uml/patches/*.patch | sort -u | while read -r file; do
+    mkdir -p "$(dirname "$KBUILD/$file")"
+    cp "$(kernel_source_dir)/$file" "$KBUILD/$file"
+  done
+  for patch in "$IMAGES_DIR"/uml/patches/*.patch; do
+    patch -d "$KBUILD" -p1 --no-backup-if-mismatch <"$patch" ||
+      die "${patch##*/} does not fit this kernel" "see whether the kernel has it by now, and adapt or drop images/uml/patches"
+  done
 }
 
 # uml_initrd CPIO: busybox and the init that looks for the disk.
@@ -54,6 +68,8 @@ uml_stage() {
   kernel_fragment uml | sed 's/^\(CONFIG_[^=]*\)=n$/# \1 is not set/' >"$dir/fragment"
   uml_make KCONFIG_ALLCONFIG="$dir/fragment" allnoconfig || die "configuring the User Mode Linux kernel failed"
   kernel_check uml "$KBUILD/.config"
+
+  uml_patch
 
   marker "compiling, had $(find "$KBUILD" -name '*.o' | wc -l)"
   uml_make -j"$(nproc)" linux || die "compiling the User Mode Linux kernel failed"

@@ -55,6 +55,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What a session needs of the VMM and gets.
 type Mapper = Arc<dyn RegionMapper>;
 
+/// Who answers control requests.
+enum Service {
+    /// A session.
+    Session(Arc<Session>),
+    /// There can be no session: every request is refused.
+    Refusal,
+    /// Nobody: the device is stopped.
+    None,
+}
+
 /// One connection of a guest's VMM.
 pub struct IsmBackend {
     guest: Arc<Guest>,
@@ -138,33 +148,44 @@ impl IsmBackend {
         Ok(Arc::new(ChannelMapper::new(channel)?))
     }
 
-    /// The session, begun if the driver has just come up. Called on the control worker only.
-    fn session(&self, vrings: &[Vring]) -> Option<Arc<Session>> {
+    /// Who answers control requests; begins or goes on with a session if the device has just been started. Called on the
+    /// control worker only.
+    fn service(&self, vrings: &[Vring]) -> Service {
         if let Some(session) = self.guest.session() {
-            return Some(session);
+            return Service::Session(session);
         }
         let (control, events) = (&vrings[CONTROL_QUEUE as usize], &vrings[EVENT_QUEUE as usize]);
         let still_up = || !self.closed.load(Ordering::Acquire) && control.get_ref().get_queue().ready();
         if !still_up() {
-            return None;
+            return Service::None;
         }
-        let mapper = self.mapper()?;
+        let Some(mapper) = self.mapper() else {
+            return Service::Refusal;
+        };
         let ring = EventQueue::new(events.clone(), self.memory.clone(), self.guest.stats().clone());
         let how = if [control, events].iter().all(|vring| vring.queue_next_avail() == 0) {
             Start::Anew
         } else {
             Start::Onward
         };
-        let session = self.guest.start(still_up, how, Box::new(ring), mapper)?;
-        // What was rung while the device was stopped.
-        session.serve_doorbells();
-        Some(session)
+        match self.guest.start(still_up, how, Box::new(ring), mapper) {
+            Ok(Some(session)) => {
+                // What was rung while the device was stopped.
+                session.serve_doorbells();
+                Service::Session(session)
+            }
+            Ok(None) => Service::None,
+            Err(error) => {
+                warn!("{}: no session: {error}", self.guest.stats().guest());
+                Service::Refusal
+            }
+        }
     }
 
     /// Answers what a session asked before the machine was paused.
-    fn answer_late(&self, session: Option<&Arc<Session>>, vring: &Vring) {
+    fn answer_late(&self, session: &Arc<Session>, vring: &Vring) {
         let mut late = lock(&self.late);
-        if let (Some((asker, answer)), Some(session)) = (late.take(), session)
+        if let Some((asker, answer)) = late.take()
             && Arc::ptr_eq(&asker, session)
         {
             let rest = virtqueue::answer_late(vring, &self.memory, self.guest.stats(), answer);
@@ -176,8 +197,15 @@ impl IsmBackend {
         let vring = &vrings[CONTROL_QUEUE as usize];
         let stats = self.guest.stats();
         loop {
-            let session = self.session(vrings);
-            self.answer_late(session.as_ref(), vring);
+            let session = match self.service(vrings) {
+                Service::Session(session) => Some(session),
+                Service::Refusal => None,
+                // What is in the queue is for who comes next.
+                Service::None => return,
+            };
+            if let Some(session) = &session {
+                self.answer_late(session, vring);
+            }
             // The driver may reset the device while its request waits for the VMM, and start it again.
             let current = || session.as_ref().is_none_or(|session| session.is_alive());
             while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {

@@ -149,40 +149,31 @@ impl Guest {
 
     /// The device has been started: begins a session unless one runs, or goes on with the one that was paused. `still_up`
     /// is asked under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start cannot outlive the stop
-    /// it raced with.
+    /// it raced with; there is no session when the answer is no. Fails for want of a doorbell area.
     pub fn start(
         &self,
         still_up: impl FnOnce() -> bool,
         how: Start,
         ring: Box<dyn EventRing>,
         mapper: Arc<dyn RegionMapper>,
-    ) -> Option<Arc<Session>> {
+    ) -> io::Result<Option<Arc<Session>>> {
         let mut state = lock(&self.state);
         if let Some(session) = state.session.as_ref().filter(|session| !session.is_paused()) {
-            return Some(session.clone());
+            return Ok(Some(session.clone()));
         }
         if !still_up() {
-            return None;
+            return Ok(None);
         }
         if let Some(session) = state.session.clone() {
             // The rings of a driver that has asked for nothing yet are at their beginning, too.
             let goes_on = how == Start::Onward || !session.asked.load(Ordering::Relaxed);
             if goes_on && session.resume() {
                 session.sink.open(ring);
-                return Some(session);
+                return Ok(Some(session));
             }
             self.end(&mut state);
         }
-        let area = match DoorbellArea::new(self.fabric.limits().window_size) {
-            Ok(area) => area,
-            Err(error) => {
-                warn!(
-                    "{}: no session, for want of a doorbell area: {error}",
-                    self.stats.guest()
-                );
-                return None;
-            }
-        };
+        let area = DoorbellArea::new(self.fabric.limits().window_size)?;
         let sink = Arc::new(EventSink::new(self.stats.clone()));
         self.fabric.join(state.gid, state.devid, sink.clone());
         sink.open(ring);
@@ -202,7 +193,7 @@ impl Guest {
         state.session = Some(session.clone());
         self.stats.sessions.add(1);
         info!("{}: driver is up, GID {}", self.stats.guest(), session.gid);
-        Some(session)
+        Ok(Some(session))
     }
 
     /// The device has been stopped. That is a reset by the driver or the machine, or the machine is paused: the VMM does not

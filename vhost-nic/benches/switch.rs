@@ -57,9 +57,7 @@ fn network(count: usize) -> Network {
     let attach = |sink: &Arc<Sink>| switch.attach("port", Arc::downgrade(sink) as Weak<dyn Port>);
     let ports: Vec<_> = sinks.iter().map(attach).collect();
     for (number, port) in ports.iter().enumerate() {
-        port.send(Frame {
-            bytes: &tcp_frame([0xff; 6], mac(number), 64),
-        });
+        port.send(Frame::new(&tcp_frame([0xff; 6], mac(number), 64)));
     }
     Network { sinks, ports }
 }
@@ -76,18 +74,14 @@ fn forwarding(c: &mut Criterion) {
             let mut next = 0;
             group.bench_function(BenchmarkId::new(format!("unicast-{size}"), count), |b| {
                 b.iter(|| {
-                    network.ports[next].send(Frame {
-                        bytes: black_box(&frames[next]),
-                    });
+                    network.ports[next].send(Frame::new(black_box(&frames[next])));
                     next = (next + 1) % count;
                 });
             });
             let broadcast = tcp_frame([0xff; 6], mac(0), size);
             group.bench_function(BenchmarkId::new(format!("broadcast-{size}"), count), |b| {
                 b.iter(|| {
-                    network.ports[0].send(Frame {
-                        bytes: black_box(&broadcast),
-                    })
+                    network.ports[0].send(Frame::new(black_box(&broadcast)))
                 });
             });
             assert!(network.sinks.iter().all(|sink| sink.0.load(Ordering::Relaxed) > 0));
@@ -109,9 +103,7 @@ fn contention(c: &mut Criterion) {
                 for (port, frame) in network.ports.iter().zip(&frames) {
                     scope.spawn(move || {
                         (0..rounds).for_each(|_| {
-                            port.send(Frame {
-                                bytes: black_box(frame),
-                            })
+                            port.send(Frame::new(black_box(frame)))
                         })
                     });
                 }

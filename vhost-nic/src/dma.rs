@@ -8,11 +8,11 @@ mod region;
 mod stats;
 
 use std::fs::File;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use thiserror::Error;
-use vm_memory::{AtomicAccess, Bytes, VolatileSlice};
+use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
 use region::Regions;
 pub use stats::{DmaStats, Purpose, PurposeStats};
@@ -137,6 +137,50 @@ impl Dma {
     /// Writes a naturally aligned integer at once; a guest that sees it sees all that was written before it.
     pub fn store<T: AtomicAccess>(&self, purpose: Purpose, address: u64, value: T) -> Result<()> {
         self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release))
+    }
+
+    /// Writes `length` bytes at `address` that are at `source_address` of another guest's memory, or of the same: what a message takes from
+    /// one guest to another is copied once.
+    pub fn copy_from(
+        &self,
+        purpose: Purpose,
+        address: u64,
+        source: &Dma,
+        source_purpose: Purpose,
+        source_address: u64,
+        length: usize,
+    ) -> Result<()> {
+        // Recursive: two threads that copy between the same two guests, each one way, and a change of mappings must not wait for each other.
+        let (to, from) = (self.regions.read_recursive(), source.regions.read_recursive());
+        let mut targets = Vec::new();
+        let result = to.visit(address, length, true, |slice| targets.push(slice));
+        self.stats.count(purpose, length, result.is_ok());
+        result?;
+        let mut targets = targets.into_iter();
+        let mut target = targets.next();
+        let result = from.visit(source_address, length, false, |mut slice| {
+            while let Some(to) = target {
+                let now = slice.len().min(to.len());
+                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else { return };
+                part.copy_to_volatile_slice(to_part);
+                target = to.offset(now).ok().filter(|rest| !rest.is_empty()).or_else(|| targets.next());
+                match slice.offset(now) {
+                    Ok(rest) if !rest.is_empty() => slice = rest,
+                    _ => return,
+                }
+            }
+        });
+        source.stats.count(source_purpose, length, result.is_ok());
+        result
+    }
+
+    /// Replaces a naturally aligned 64-bit integer by what `change` makes of it, if anything, at once; returns what was there.
+    pub fn update(&self, purpose: Purpose, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
+        self.atomic::<u64, u64>(purpose, address, true, |slice| {
+            let value = slice.get_atomic_ref::<AtomicU64>(0)?;
+            let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| change(u64::from_le(old)).map(u64::to_le));
+            Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
+        })
     }
 
     /// How often and how much was accessed, by purpose.

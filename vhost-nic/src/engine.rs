@@ -3,6 +3,7 @@
 //! One thread per NIC sends. A received frame is written by the thread of its sender.
 
 pub mod offload;
+mod rdma;
 mod receive;
 mod transmit;
 mod worker;
@@ -12,7 +13,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
-use crate::hca::Hca;
+use crate::hca::bells::Bells;
+use crate::hca::finding::Finding;
+use crate::hca::{Hca, Queue};
 use crate::net::{Frame, SwitchPort};
 pub use worker::Worker;
 
@@ -47,13 +50,26 @@ impl Engine {
     pub fn run(&self, queue: u32) {
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
-        transmit::run(self, queue);
+        match self.hca.queues.get(queue).as_deref() {
+            Some(Queue::Send(sq)) => transmit::run(self, sq),
+            Some(Queue::Pair(qp)) => rdma::run(self, qp),
+            // A doorbell and a command that destroys the queue may cross.
+            Some(Queue::Receive(_)) | None => {
+                let what = format_args!("There is no queue {queue:#x} to send from.");
+                self.hca.findings.report(Finding::StrayDoorbell, what);
+            }
+        }
     }
 
     /// Takes a frame from the wire.
     pub fn receive(&self, frame: Frame<'_>) {
         let _open = self.gate.read_recursive();
-        receive::from_wire(self, frame.bytes);
+        receive::from_wire(self, frame);
+    }
+
+    /// What the NIC's thread waits for.
+    pub fn bells(&self) -> &Arc<Bells> {
+        &self.hca.bells
     }
 
     /// Does something while no frame is under way in this NIC.

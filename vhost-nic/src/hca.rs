@@ -1,5 +1,6 @@
 //! The objects of one function: what its guest has made, and what the hardware keeps about it.
 
+pub mod bells;
 pub mod buffer;
 pub mod counter;
 pub mod cq;
@@ -20,15 +21,18 @@ pub mod work_queue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::queue_pair::Qpc;
 use parking_lot::{Mutex, RwLock};
 
+use bells::Bells;
 use counter::{PortCounters, QueueCounters};
 use cq::Cq;
 use eq::Eqs;
 use finding::Findings;
 use mkey::Mkey;
 use qp::Qp;
-use rq::Rq;
+use rq::{QueueState, Rq};
 use sq::Sq;
 use srq::{Rmp, XrcSrq};
 use steering::Steering;
@@ -90,6 +94,8 @@ pub struct Hca {
     pub msix: Arc<Msix>,
     /// What the guest did wrong.
     pub findings: Arc<Findings>,
+    /// What the NIC's thread waits for.
+    pub bells: Arc<Bells>,
     /// User access regions.
     pub uars: Table<Domain>,
     /// Protection domains.
@@ -137,6 +143,7 @@ impl Hca {
             dma,
             msix,
             findings: Arc::default(),
+            bells: Arc::default(),
             uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
             pds: Table::new(1..1 << 16),
             transport_domains: Table::new(1..1 << 16),
@@ -161,8 +168,26 @@ impl Hca {
         }
     }
 
-    /// Forgets all objects. Nobody may use them at the same time.
+    /// The queue pair of a number.
+    pub fn queue_pair(&self, number: u32) -> Option<Arc<Qp>> {
+        match self.queues.get(number).as_deref() {
+            Some(Queue::Pair(qp)) => Some(qp.clone()),
+            _ => None,
+        }
+    }
+
+    /// The queue pair of management datagrams, which has the number 1 on the wire.
+    pub fn management_queue_pair(&self) -> Option<Arc<Qp>> {
+        self.queues.all().iter().find_map(|queue| match &**queue {
+            Queue::Pair(qp) if qp.parameters().service == qp::service::GSI => Some(qp.clone()),
+            _ => None,
+        })
+    }
+
+    /// Forgets all objects.
     pub fn clear(&self) {
+        self.bells.clear();
+        self.silence();
         self.steering.clear();
         self.multicast_groups.lock().clear();
         self.tirs.clear();
@@ -180,6 +205,18 @@ impl Hca {
         }
         let mut vport = self.vport.write();
         *vport = Vport::new(vport.permanent, 1500);
+    }
+
+    /// Sees that nobody works for a queue any more: who does finishes its packet first.
+    fn silence(&self) {
+        let vport = self.vport.read().clone();
+        for queue in self.queues.all() {
+            match &*queue {
+                Queue::Receive(rq) => rq.lock().become_state(QueueState::Reset),
+                Queue::Send(sq) => sq.lock().become_state(QueueState::Reset),
+                Queue::Pair(qp) => drop(qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport)),
+            }
+        }
     }
 
     /// How many objects of each kind there are; kinds without any are left out.

@@ -12,3 +12,4 @@ pub mod hca;
 pub mod net;
 pub mod nic;
 pub mod pci;
+pub mod roce;

@@ -74,7 +74,7 @@ pub struct Nic {
     hca: Arc<Hca>,
     firmware: Arc<Firmware>,
     engine: Arc<Engine>,
-    worker: Worker,
+    _worker: Worker,
     registers: Mutex<Registers>,
     started: Instant,
 }
@@ -149,7 +149,7 @@ impl Nic {
             hca,
             firmware,
             engine,
-            worker,
+            _worker: worker,
             registers: Mutex::default(),
             started: Instant::now(),
         }))
@@ -276,7 +276,7 @@ impl Nic {
 
     fn send_doorbell(&self, number: u32) {
         match self.hca.queues.get(number).as_deref() {
-            Some(Queue::Send(_) | Queue::Pair(_)) => self.worker.ring(number),
+            Some(Queue::Send(_) | Queue::Pair(_)) => self.hca.bells.ring(number),
             Some(Queue::Receive(_)) | None => {
                 self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
             }

@@ -9,6 +9,11 @@ use crate::guest::Guest;
 /// Loading under software emulation, with all the code in it never translated before.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The driver, which User Mode Linux has in the kernel; and the first function it has a place for.
+const DRIVER: &str = "/sys/bus/pci/drivers/mlx5_core";
+const FUNCTION: &str = "0000:00:00.0";
+const BOUND: &str = "/sys/bus/pci/drivers/mlx5_core/0000:00:00.0";
+
 /// How a guest's NIC is set up.
 #[derive(Debug, Clone)]
 pub struct NicSetup {
@@ -32,9 +37,15 @@ impl Guest {
         } else {
             "mlx5_core"
         };
+        let load = if self.is_uml() {
+            // They are in the kernel.
+            format!("[ -e {BOUND} ] || echo {FUNCTION} > {DRIVER}/bind")
+        } else {
+            format!("modprobe -a {modules}")
+        };
         let script = format!(
             "set -e\n\
-             modprobe -a {modules}\n\
+             {load}\n\
              for try in $(seq 200); do\n\
              \x20 for device in /sys/class/net/*; do\n\
              \x20   if [ \"$(<$device/address)\" = {mac} ]; then\n\
@@ -87,9 +98,12 @@ impl Guest {
 
     /// Takes out all drivers of the NIC.
     pub fn nic_unload(&self) -> Result<()> {
-        let unload = self
-            .shell("for m in rdma_ucm mlx5_ib mlx5_core; do [ ! -d /sys/module/$m ] || rmmod $m || exit; done")
-            .timeout(LOAD_TIMEOUT);
+        let script = if self.is_uml() {
+            format!("[ ! -e {BOUND} ] || echo {FUNCTION} > {DRIVER}/unbind")
+        } else {
+            "for m in rdma_ucm mlx5_ib mlx5_core; do [ ! -d /sys/module/$m ] || rmmod $m || exit; done".to_owned()
+        };
+        let unload = self.shell(&script).called("unload").timeout(LOAD_TIMEOUT);
         unload.run()?.check().map(drop)
     }
 

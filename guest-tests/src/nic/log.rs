@@ -33,6 +33,10 @@ impl KernelMessage {
 
     /// Whether it is of the drivers of this NIC, or of the RDMA core about it.
     pub fn is_of_mlx5(&self) -> bool {
+        // SMC names each device it finds, and says so as a warning.
+        if self.text.contains("] smc: ") {
+            return false;
+        }
         ["mlx5", "infiniband", "ib_core", "ib_cm", "ib_mad", "NETDEV WATCHDOG"]
             .iter()
             .any(|word| self.text.contains(word))

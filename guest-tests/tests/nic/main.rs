@@ -9,5 +9,6 @@ mod lab;
 mod lspci;
 mod mixed;
 mod probe;
+mod rdma;
 mod stock;
 mod verbs;

@@ -97,7 +97,7 @@ impl Slot {
             ..FakeVmm::default()
         });
         let session = guest.start(|| true, Start::Anew, Box::new(FakeRing), vmm.clone());
-        (vmm, session.expect("a session begins"))
+        (vmm, session.unwrap().expect("a session begins"))
     }
 
     fn new(fabric: &Arc<Fabric>) -> Self {

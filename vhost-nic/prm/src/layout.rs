@@ -131,6 +131,8 @@ macro_rules! layout {
             }
         }
 
+        // A field called `len` is a field.
+        #[allow(clippy::len_without_is_empty)]
         impl $name {
             $($crate::layout::accessors!($size, $field, $offset $(, $width)?; $kind $(($argument))?);)*
         }

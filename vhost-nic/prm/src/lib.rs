@@ -17,6 +17,7 @@ pub mod mkey;
 pub mod opcode;
 pub mod queue_entry;
 pub mod queue_pair;
+pub mod rdma_wqe;
 pub mod transport;
 pub mod uar;
 pub mod vport;

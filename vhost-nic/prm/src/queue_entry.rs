@@ -68,6 +68,10 @@ impl Cqe {
     pub const L4_OK: u8 = 1 << 2;
     /// In `op_own`: the completion is of a message whose sender asked for attention.
     pub const SOLICITED: u8 = 1 << 1;
+    /// In `op_own`: bytes 0 to 31 are data (`MLX5_INLINE_SCATTER_32`).
+    pub const INLINE_32: u8 = 1 << 2;
+    /// In `op_own`: the 64 bytes before are data (`MLX5_INLINE_SCATTER_64`).
+    pub const INLINE_64: u8 = 2 << 2;
     /// In `op_own`: whose turn it is; changes with every lap.
     pub const OWNER: u8 = 1;
 }

@@ -77,6 +77,11 @@ impl Memory {
     fn new(address: u64, length: u64, backing: Backing) -> Result<Self> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| DmaError::Map { address, source };
         let size = usize::try_from(length).map_err(|error| failed(error.into()))?;
+        // Behind the end of the file there is no memory: an access there would be a signal.
+        let file_length = backing.file.metadata().map_err(|error| failed(error.into()))?.len();
+        if backing.offset.checked_add(length).is_none_or(|end| end > file_length) {
+            return Err(failed("the file ends before it.".into()));
+        }
         let protection = if backing.writable {
             libc::PROT_READ | libc::PROT_WRITE
         } else {
@@ -140,12 +145,12 @@ impl Regions {
     }
 
     /// Calls `act` for each piece of the range, in order; for none if any of it is out of reach.
-    pub(super) fn visit(
-        &self,
+    pub(super) fn visit<'a>(
+        &'a self,
         address: u64,
         length: usize,
         write: bool,
-        mut act: impl FnMut(VolatileSlice<'_>),
+        mut act: impl FnMut(VolatileSlice<'a>),
     ) -> Result<()> {
         if length == 0 {
             return Ok(());

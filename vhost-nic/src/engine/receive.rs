@@ -6,23 +6,26 @@ use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 
-use super::Engine;
+use super::{Engine, rdma};
 use super::offload::checksum::{Coverage, Verified, verify};
 use super::offload::parse::{FrameView, Network, Transport, ethertype, tcp_flags};
 use super::offload::rss::HashResult;
 use crate::dma::Purpose;
 use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
-use crate::hca::mkey::{self, Access};
+use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::transport::{Dispatch, Tir};
+use crate::net::Frame;
+use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
 const FRAME_OVERHEAD: usize = 14 + 8;
-/// What a TIR does not want of the function itself (`MLX5_TIRC_SELF_LB_BLOCK_*`, mlx5_ifc.h).
-const BLOCK_UNICAST: u8 = 1;
-const BLOCK_MULTICAST: u8 = 2;
+/// What a TIR takes of the function itself, in `self_lb_block`. The names in mlx5_ifc.h (`MLX5_TIRC_SELF_LB_BLOCK_*`) say the contrary; the
+/// driver sets the bits to allow it (`mlx5e_modify_tirs_lb` of the loopback test, `MLX5_QP_FLAG_TIR_ALLOW_SELF_LB_UC`).
+const SELF_UNICAST: u8 = 1;
+const SELF_MULTICAST: u8 = 2;
 /// Bytes of the Ethernet addresses, behind which a VLAN tag stands, and of the tag.
 const ADDRESSES: usize = 12;
 const TAG: usize = 4;
@@ -40,34 +43,50 @@ enum Source {
 }
 
 /// Takes a frame from the wire.
-pub(super) fn from_wire(engine: &Engine, frame: &[u8]) {
+pub(super) fn from_wire(engine: &Engine, frame: Frame<'_>) {
     let counters = &engine.hca.port_counters;
     let fits = frame.len() <= usize::from(engine.firmware.port_mtu()) + FRAME_OVERHEAD;
     if !fits || !engine.firmware.initialized() || !engine.firmware.link_up() {
         counters.refused.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    counters.received.count(frame);
+    counters.received.count(frame.bytes, frame.len());
     deliver(engine, frame, Source::Wire);
 }
 
 /// Takes a frame the function sent to itself.
-pub(super) fn from_self(engine: &Engine, frame: &[u8]) {
+pub(super) fn from_self(engine: &Engine, frame: Frame<'_>) {
     deliver(engine, frame, Source::Itself);
 }
 
-fn deliver(engine: &Engine, frame: &[u8], source: Source) {
-    let hca = &engine.hca;
-    let Some(view) = FrameView::new(frame) else {
+fn deliver(engine: &Engine, frame: Frame<'_>, source: Source) {
+    let Some(view) = FrameView::new(frame.bytes) else {
         return;
     };
+    if is_roce(&view) && rdma::receive(engine, frame, &view, source == Source::Itself) {
+        return;
+    }
+    match frame.payload {
+        None => to_tables(engine, &view, source),
+        // The guest's flow tables want all of it.
+        Some(_) => {
+            let bytes = frame.to_bytes();
+            if let Some(view) = bytes.as_deref().and_then(FrameView::new) {
+                to_tables(engine, &view, source);
+            }
+        }
+    }
+}
+
+fn to_tables(engine: &Engine, view: &FrameView<'_>, source: Source) {
+    let hca = &engine.hca;
     let mut deliveries = DELIVERIES.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let outcome = hca.steering.classify(table_type::NIC_RX, &view, &mut deliveries);
+    let outcome = hca.steering.classify(table_type::NIC_RX, view, &mut deliveries);
     if outcome == Outcome::Deliver {
         // The same for all copies, and for most frames there is one.
-        let verified = verify(&view, Coverage::Packet);
+        let verified = verify(view, Coverage::Packet);
         for Delivery { target: tir, flow_tag } in deliveries.drain(..) {
-            to_tir(engine, &tir, flow_tag, &view, verified, source);
+            to_tir(engine, &tir, flow_tag, view, verified, source);
         }
     } else if source == Source::Wire {
         hca.port_counters.unmatched.fetch_add(1, Ordering::Relaxed);
@@ -77,11 +96,11 @@ fn deliver(engine: &Engine, frame: &[u8], source: Source) {
 
 fn to_tir(engine: &Engine, tir: &Tir, flow_tag: u32, view: &FrameView<'_>, verified: Verified, source: Source) {
     let state = tir.state.read();
-    let blocked = match Cast::of(view.bytes()) {
-        Cast::Unicast => BLOCK_UNICAST,
-        Cast::Multicast | Cast::Broadcast => BLOCK_MULTICAST,
+    let allowed = match Cast::of(view.bytes()) {
+        Cast::Unicast => SELF_UNICAST,
+        Cast::Multicast | Cast::Broadcast => SELF_MULTICAST,
     };
-    if source == Source::Itself && state.context().self_lb_block() & blocked != 0 {
+    if source == Source::Itself && state.context().self_lb_block() & allowed == 0 {
         return;
     }
     let (rq, hash) = match &state.dispatch {
@@ -168,6 +187,7 @@ fn scatter(
     if (length as u64) > room {
         return Err((Syndrome::LocalLength, format!("{length} bytes do not fit in {room}")));
     }
+    let accessor = Accessor { pd: rq.pd, qpn: rq.number, reserved_lkey: false };
     let mut segments = state.segments.iter();
     let (mut key, mut address, mut left) = (0, 0, 0);
     for part in parts {
@@ -179,10 +199,13 @@ fn scatter(
             }
             let (now, later) = rest.split_at(rest.len().min(left));
             let mut unwritten = now;
-            mkey::translate(&hca.mkeys, key, rq.pd, address, now.len() as u64, Access::LocalWrite, |address, length| {
-                let (piece, more) = unwritten.split_at(length.min(unwritten.len()));
+            mkey::translate(&hca.mkeys, key, accessor, address, now.len() as u64, Access::LocalWrite, |piece| {
+                let (data, more) = unwritten.split_at(piece.length().min(unwritten.len()));
                 unwritten = more;
-                hca.dma.write(Purpose::Scatter, address, piece)
+                match piece {
+                    Piece::Memory(address, _) => hca.dma.write(Purpose::Scatter, address, data),
+                    Piece::Null(_) => Ok(()),
+                }
             })
             .map_err(|error| protection(error.to_string()))?
             .map_err(|error| protection(error.to_string()))?;

@@ -11,10 +11,9 @@ use super::offload::checksum::{self, Fill};
 use super::offload::tso::Segments;
 use super::{Engine, receive};
 use crate::dma::Purpose;
-use crate::hca::Queue;
 use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
-use crate::hca::mkey::{self, Access};
+use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
 use crate::net::Frame;
@@ -56,15 +55,8 @@ struct Wqe<'a> {
 }
 
 /// Carries out what is posted to a queue.
-pub(super) fn run(engine: &Engine, number: u32) {
-    let hca = &engine.hca;
-    let Some(queue) = hca.queues.get(number) else {
-        hca.findings.report(Finding::StrayDoorbell, format_args!("There is no queue {number:#x} to send from."));
-        return;
-    };
-    let Queue::Send(sq) = &*queue else {
-        return;
-    };
+pub(super) fn run(engine: &Engine, sq: &Sq) {
+    let (hca, number) = (&engine.hca, sq.number);
     let mut state = sq.lock();
     loop {
         let producer = match sq.ring.send_producer(&hca.dma) {
@@ -173,13 +165,13 @@ fn send_frame(
     let mss = ethernet.mss.get() & 0x3fff;
     if mss != 0 {
         let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
-        segments.emit(segment, |segment| transmit(engine, segment));
+        segments.emit(segment, |segment| transmit(engine, Frame::new(segment)));
     } else {
         checksum::fill(frame, fill);
         if frame.len() < MIN_FRAME {
             frame.resize(MIN_FRAME, 0);
         }
-        transmit(engine, frame);
+        transmit(engine, Frame::new(frame));
     }
     Ok(())
 }
@@ -230,10 +222,14 @@ fn gather_segment(engine: &Engine, sq: &Sq, data: &DataSegment, frame: &mut Vec<
     }
     let protection = |why: String| Failure { syndrome: Syndrome::LocalProtection, why };
     let key = data.lkey.get();
-    mkey::translate(&hca.mkeys, key, sq.pd, data.address.get(), length as u64, Access::LocalRead, |address, length| {
+    let accessor = Accessor { pd: sq.pd, qpn: sq.number, reserved_lkey: false };
+    mkey::translate(&hca.mkeys, key, accessor, data.address.get(), length as u64, Access::LocalRead, |piece| {
         let start = frame.len();
-        frame.resize(start + length, 0);
-        hca.dma.read(Purpose::Gather, address, &mut frame[start..])
+        frame.resize(start + piece.length(), 0);
+        match piece {
+            Piece::Memory(address, _) => hca.dma.read(Purpose::Gather, address, &mut frame[start..]),
+            Piece::Null(_) => Ok(()),
+        }
     })
     .map_err(|error| protection(error.to_string()))?
     .map_err(|error| protection(error.to_string()))
@@ -250,17 +246,17 @@ fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
 }
 
 /// Sends a finished frame to where it belongs: the wire, or the function itself.
-fn transmit(engine: &Engine, frame: &[u8]) {
+pub(super) fn transmit(engine: &Engine, frame: Frame<'_>) {
     let hca = &engine.hca;
     let counters = &hca.port_counters;
     if frame.len() > usize::from(engine.firmware.port_mtu()) + FRAME_OVERHEAD || !engine.firmware.link_up() {
         counters.send_errors.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let cast = Cast::of(frame);
+    let cast = Cast::of(frame.bytes);
     let (own, loops) = {
         let vport = hca.vport.read();
-        let own = frame.first_chunk::<6>().is_some_and(|destination| vport.is_own(destination));
+        let own = frame.bytes.first_chunk::<6>().is_some_and(|destination| vport.is_own(destination));
         let context = &vport.context;
         let off = if cast == Cast::Unicast { context.disable_uc_local_lb() } else { context.disable_mc_local_lb() };
         (own, !off)
@@ -271,9 +267,9 @@ fn transmit(engine: &Engine, frame: &[u8]) {
     }
     // Frames to the function's own address stay inside.
     if !own {
-        counters.sent.count(frame);
+        counters.sent.count(frame.bytes, frame.len());
         if let Some(wire) = engine.wire.get() {
-            wire.send(Frame { bytes: frame });
+            wire.send(frame);
         }
     }
 }

@@ -189,6 +189,7 @@ table! {
         modify_root = 1, "the root may change";
         identified_miss_table_mode = 1, "tables name where misses go";
         flow_table_modify = 1, "MODIFY_FLOW_TABLE";
+        ignore_flow_level = 1, "an entry may lead to a table of any level; without it Linux 6.1 warns";
         log_max_ft_size = 16, "entries of a table";
         max_ft_level = 64, "tables behind each other";
         log_max_ft_num = 10, "number of tables";

@@ -42,12 +42,10 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .table
         .get(context.c_eqn_or_apu_element())
         .ok_or(no_such("the completion queue's event queue does not exist"))?;
-    if hca.uars.get(context.uar_page()).is_none() {
-        return Err(no_such("the completion queue's UAR does not exist"));
-    }
+    let uar = hca.uars.get(context.uar_page()).ok_or(no_such("the completion queue's UAR does not exist"))?;
     let buffer = buffer(context, pas)?;
     let around = Surroundings { dma: hca.dma.clone(), eqs: hca.eqs.clone(), findings: hca.findings.clone() };
-    let make = |number| Cq::new(number, context.clone(), buffer, eq, around);
+    let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.users.add());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateCqOut::default();
     output.set_cqn(cq.number);

@@ -6,7 +6,7 @@ use mlx5_prm::opcode::Opcode;
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use crate::hca::buffer::Buffer;
-use crate::hca::eq::{Eq, MAX_LOG_EQ_SIZE};
+use crate::hca::eq::{Eq, MAX_LOG_EQ_SIZE, NewEq};
 
 pub(super) const COMMANDS: Commands =
     &[(Opcode::CREATE_EQ, create), (Opcode::DESTROY_EQ, destroy), (Opcode::QUERY_EQ, query)];
@@ -21,9 +21,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if context.log_eq_size() > MAX_LOG_EQ_SIZE {
         return Err(bad_parameter("the event queue is too large"));
     }
-    if hca.uars.get(context.uar_page()).is_none() {
-        return Err(no_such("the event queue's UAR does not exist"));
-    }
+    let uar = hca.uars.get(context.uar_page()).ok_or(no_such("the event queue's UAR does not exist"))?;
     if context.intr() >= hca.msix.vectors() {
         return Err(bad_parameter("the event queue's interrupt vector does not exist"));
     }
@@ -32,9 +30,8 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .map_err(|_| bad_parameter("the event queue's pages do not fit its size"))?;
     // The mask is four words of 64 bits; of types from 64 on this device has none (core/eq.c writes the lowest first).
     let mask = input.event_bitmask().first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
-    let make = |number| {
-        Eq::new(number, context.clone(), mask, buffer, hca.dma.clone(), hca.msix.clone(), hca.findings.clone())
-    };
+    let made = NewEq { context: context.clone(), mask, buffer, uar: uar.users.add() };
+    let make = |number| Eq::new(number, made, hca.dma.clone(), hca.msix.clone(), hca.findings.clone());
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateEqOut::default();
     output.set_eq_number(eq.number as u8);

@@ -1,12 +1,12 @@
 //! Commands on memory keys.
 
-use mlx5_prm::hca::{QuerySpecialContextsOut};
+use mlx5_prm::hca::QuerySpecialContextsOut;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_such};
-use crate::hca::mkey::{Mkey, access_mode};
+use crate::hca::mkey::{DUMP_FILL_MKEY, InvalidMkey, Mkey, NULL_MKEY, OCTWORD, RESERVED_LKEY};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_MKEY, create),
@@ -15,19 +15,15 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_SPECIAL_CONTEXTS, query_special_contexts),
 ];
 
-/// Bytes in the unit that lists of translations are counted in.
-const OCTWORD: usize = 16;
-/// A key that reads as zeros and takes what is written.
-const NULL_MKEY: u32 = 0x200;
-/// A key without meaning that data not worth copying has.
-const DUMP_FILL_MKEY: u32 = 0x300;
+/// Bytes of a key's list of translations that QUERY_MKEY has at most.
+const QUERY_LIMIT: usize = 1 << 20;
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let (input, tail) = input.with_tail::<CreateMkeyIn>()?;
     let context = input.memory_key_mkey_entry();
-    if access_mode(context).is_none() {
-        return Err(bad_parameter("there is no such access mode"));
+    if input.pg_access() || input.mkey_umem_valid() || input.data_direct() {
+        return Err(bad_parameter("the key's pages are to come by a way that there is not"));
     }
     // The driver makes its own keys before it has a protection domain that matters; those of a domain must name one.
     if context.pd() != 0 && hca.pds.get(context.pd()).is_none() {
@@ -38,7 +34,10 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .checked_mul(OCTWORD)
         .and_then(|length| tail.get(..length))
         .ok_or(bad_parameter("the list of translations is shorter than it says"))?;
-    let make = |index| Mkey::new(index, context.clone(), translations);
+    let make = Mkey::prepare(context.clone(), translations).map_err(|error| match error {
+        InvalidMkey::Mode => bad_parameter("there is no such access mode"),
+        InvalidMkey::Length => bad_parameter("the list of translations is too long"),
+    })?;
     let mkey = hca.mkeys.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateMkeyOut::default();
     output.set_mkey_index(mkey.index);
@@ -47,20 +46,39 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let index = input.fields::<DestroyMkeyIn>()?.mkey_index();
-    firmware.hca.mkeys.remove(index).ok_or(no_such("there is no such memory key"))?;
+    let mkey = firmware
+        .hca
+        .mkeys
+        .remove(index)
+        .ok_or(no_such("there is no such memory key"))?;
+    mkey.revoke();
     Reply::ok::<DestroyMkeyOut>()
 }
 
 fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let index = input.fields::<QueryMkeyIn>()?.mkey_index();
-    let mkey = firmware.hca.mkeys.get(index).ok_or(no_such("there is no such memory key"))?;
+    let mkey = firmware
+        .hca
+        .mkeys
+        .get(index)
+        .ok_or(no_such("there is no such memory key"))?;
     let mut output = QueryMkeyOut::default();
-    *output.memory_key_mkey_entry_mut() = mkey.context.clone();
-    Reply::new(output)
+    *output.memory_key_mkey_entry_mut() = mkey.context();
+    let mut translations = mkey.translations(QUERY_LIMIT);
+    // The first two are in the output's fixed part.
+    translations.resize(translations.len().max(2 * OCTWORD), 0);
+    output
+        .bsf0_klm0_pas_mtt0_1_mut()
+        .copy_from_slice(&translations[..OCTWORD]);
+    output
+        .bsf1_klm1_pas_mtt2_3_mut()
+        .copy_from_slice(&translations[OCTWORD..2 * OCTWORD]);
+    Reply::with_tail(output, &translations[2 * OCTWORD..])
 }
 
 fn query_special_contexts(_: &Firmware, _: Input<'_>) -> Result {
     let mut output = QuerySpecialContextsOut::default();
+    output.set_resd_lkey(RESERVED_LKEY);
     output.set_null_mkey(NULL_MKEY);
     output.set_dump_fill_mkey(DUMP_FILL_MKEY);
     output.set_terminate_scatter_list_mkey(mlx5_prm::wqe::INVALID_LKEY);

@@ -10,8 +10,9 @@ use super::Firmware;
 use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::Cq;
-use crate::hca::qp::{Qp, service};
+use crate::hca::qp::{Qp, QpParts, ReceiveSource, service};
 use crate::hca::usage::Use;
+use crate::hca::work_queue::WorkQueue;
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -65,34 +66,55 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("there is no such service"));
     }
     let has_sq = !context.no_sq();
-    let has_rq = context.rq_type() == RQ_OWN && context.st() != service::XRC && context.log_rq_size() + context.log_rq_stride() > 0;
-    let sq_bytes = if has_sq { 1 << (context.log_sq_size() + SQ_STRIDE) } else { 0 };
-    let rq_bytes =
-        if has_rq { 1_u64 << (context.log_rq_size() + context.log_rq_stride() + MIN_RQ_STRIDE) } else { 0 };
+    let has_rq = context.rq_type() == RQ_OWN
+        && context.st() != service::XRC
+        && context.log_rq_size() + context.log_rq_stride() > 0;
+    let rq_stride = context.log_rq_stride() + MIN_RQ_STRIDE;
+    let sq_bytes = if has_sq { 1_u64 << (context.log_sq_size() + SQ_STRIDE) } else { 0 };
+    let rq_bytes = if has_rq { 1_u64 << (context.log_rq_size() + rq_stride) } else { 0 };
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
         .map_err(|_| bad_parameter("the queue pair's pages do not fit its size"))?;
-    if hca.pds.get(context.pd()).is_none() {
+    // The driver makes its own queue pair for keys without a domain.
+    if (context.st() != service::REG_UMR || context.pd() != 0) && hca.pds.get(context.pd()).is_none() {
         return Err(no_such("the queue pair's protection domain does not exist"));
     }
+    let part = |start, log_size, stride| WorkQueue::part(buffer.clone(), start, log_size, stride, context.dbr_addr());
     let mut uses: Vec<Use> = Vec::new();
-    match context.rq_type() {
-        RQ_OWN | RQ_NONE => {}
+    let mut xrc_srq = None;
+    let receives = match context.rq_type() {
+        _ if has_rq => ReceiveSource::Own(part(0, context.log_rq_size(), rq_stride)),
+        RQ_OWN | RQ_NONE => ReceiveSource::None,
         RQ_SHARED => {
             let number = context.srqn_rmpn_xrqn();
-            let users = match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
-                (_, Some(srq)) if context.st() == service::XRC => srq.users.add(),
-                (Some(rmp), _) => rmp.users.add(),
+            match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
+                (_, Some(srq)) => {
+                    uses.push(srq.users.add());
+                    xrc_srq = Some(srq);
+                    ReceiveSource::Xrc
+                }
+                (Some(rmp), _) => {
+                    uses.push(rmp.users.add());
+                    ReceiveSource::Pool(rmp)
+                }
                 _ => return Err(no_such("the queue pair's shared receive queue does not exist")),
-            };
-            uses.push(users);
+            }
         }
         _ => return Err(bad_parameter("there is no such kind of receive queue")),
-    }
+    };
+    // The target of XRC names no shared receive queue; its packets do.
+    let receives = if context.st() == service::XRC { ReceiveSource::Xrc } else { receives };
     // A queue pair names a completion queue for a side it does not have, or none.
     let side = |has: bool, number: u32| if has || number != 0 { cq(hca, number).map(Some) } else { Ok(None) };
-    let send_cq = side(has_sq, context.cqn_snd())?;
-    let receive_cq = side(has_rq, context.cqn_rcv())?;
-    let make = |number| Queue::Pair(Arc::new(Qp::new(number, context.clone(), send_cq, receive_cq, buffer, uses)));
+    let parts = QpParts {
+        send_cq: side(has_sq, context.cqn_snd())?,
+        receive_cq: side(has_rq, context.cqn_rcv())?,
+        send_queue: has_sq.then(|| part(rq_bytes, context.log_sq_size(), SQ_STRIDE)),
+        receives,
+        xrc_srq,
+        uses,
+    };
+    let vport = hca.vport.read();
+    let make = |number| Queue::Pair(Arc::new(Qp::new(number, context.clone(), parts, &vport)));
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateQpOut::default();
     output.set_qpn(queue.number());
@@ -101,9 +123,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyQpIn>()?.qpn();
-    if find(&firmware.hca, number)?.users.count() > 0 {
+    let qp = find(&firmware.hca, number)?;
+    if qp.users.count() > 0 {
         return Err(in_use("the queue pair is in a multicast group"));
     }
+    // Who works for it finishes its packet first, and touches its memory no more.
+    let _ = qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &firmware.hca.vport.read());
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyQpOut>()
 }
@@ -125,9 +150,11 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
             (input.qpn(), input.opt_param_mask(), input.qpc())
         }
     };
-    find(&firmware.hca, number)?
-        .transition(opcode, mask, context)
+    let qp = find(&firmware.hca, number)?;
+    qp.transition(opcode, mask, context, &firmware.hca.vport.read())
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
+    // What is posted already waits for nothing else.
+    firmware.hca.bells.ring(number);
     Reply::ok::<Rst2initQpOut>()
 }
 

@@ -8,6 +8,7 @@ use mlx5_prm::work_queue::*;
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use crate::hca::rq::{QueueState, Rq};
+use crate::hca::usage::Use;
 use crate::hca::work_queue::WorkQueue;
 use crate::hca::{Hca, Queue};
 
@@ -29,11 +30,12 @@ pub(super) fn ring(wq: &Wq, pas: &[u8]) -> Result<WorkQueue> {
 
 /// No protection domain has the number 0. The driver's drop queue, which never gets a WQE, names it (`mlx5e_build_drop_rq_param`,
 /// core/en/params.c).
-pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<()> {
+pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Use>> {
     if pd == 0 {
-        return Ok(());
+        return Ok(None);
     }
-    hca.pds.get(pd).map(drop).ok_or(no_such("the queue's protection domain does not exist"))
+    let pd = hca.pds.get(pd).ok_or(no_such("the queue's protection domain does not exist"))?;
+    Ok(Some(pd.users.add()))
 }
 
 /// The state a queue of state `now` is brought to, if the guest knows its state.
@@ -61,13 +63,13 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("receive queues on a memory pool are not supported"));
     }
     let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the receive queue's completion queue does not exist"))?;
-    require_pd(hca, context.wq().pd())?;
+    let pd = require_pd(hca, context.wq().pd())?;
     let counters = match context.counter_set_id() {
         0 => None,
         id => Some(hca.queue_counters.get(id.into()).ok_or(no_such("the receive queue's counters do not exist"))?),
     };
     let ring = ring(context.wq(), pas)?;
-    let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), ring, cq, counters)));
+    let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), ring, cq, counters, pd)));
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateRqOut::default();
     output.set_rqn(queue.number());

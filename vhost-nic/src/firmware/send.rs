@@ -35,18 +35,17 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("hairpin queues are not supported"));
     }
     let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the send queue's completion queue does not exist"))?;
-    require_pd(hca, context.wq().pd())?;
-    if hca.uars.get(context.wq().uar_page()).is_none() {
-        return Err(no_such("the send queue's UAR does not exist"));
-    }
-    let tis_use = match context.tis_lst_sz() {
-        0 => None,
+    let mut uses = Vec::from_iter(require_pd(hca, context.wq().pd())?);
+    let uar = hca.uars.get(context.wq().uar_page()).ok_or(no_such("the send queue's UAR does not exist"))?;
+    uses.push(uar.users.add());
+    match context.tis_lst_sz() {
+        0 => {}
         1 => {
             let tis = hca.tises.get(context.tis_num_0()).ok_or(no_such("the send queue's TIS does not exist"))?;
-            Some(tis.users.add())
+            uses.push(tis.users.add());
         }
         _ => return Err(bad_parameter("a send queue has one TIS at most")),
-    };
+    }
     if context.wq().log_wq_stride() != SEND_STRIDE {
         return Err(bad_parameter("send WQEs are counted in units of 64 bytes"));
     }
@@ -54,7 +53,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if ring.wq_type != WqType::Cyclic {
         return Err(bad_parameter("send queues are rings"));
     }
-    let make = |number| Queue::Send(Arc::new(Sq::new(number, context.clone(), ring, cq, tis_use)));
+    let make = |number| Queue::Send(Arc::new(Sq::new(number, context.clone(), ring, cq, uses)));
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateSqOut::default();
     output.set_sqn(queue.number());

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use super::receive::{require_pd, ring};
-use crate::hca::srq::{Rmp, XrcSrq};
+use crate::hca::Hca;
+use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
 use crate::hca::usage::Users;
 
 pub(super) const COMMANDS: Commands = &[
@@ -27,6 +28,13 @@ const RMP_ERROR: u8 = 3;
 /// Strides of an XRC shared receive queue count from 16 bytes.
 const XRC_SRQ_MIN_STRIDE: u8 = 4;
 
+/// The guest wants to be told when fewer WQEs than `limit` are left, perhaps at once.
+fn set_limit(hca: &Hca, list: &ReceiveList, number: u32, limit: u16) {
+    if list.set_limit(&hca.dma, limit) {
+        hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
+    }
+}
+
 fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let (input, pas) = input.with_tail::<CreateRmpIn>()?;
@@ -37,7 +45,7 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     require_pd(hca, context.wq().pd())?;
     let ring = ring(context.wq(), pas)?;
     let make =
-        |number| Rmp { number, ring, context: Mutex::new(context.clone()), users: Users::default() };
+        |number| Rmp { number, list: ReceiveList::new(ring), context: Mutex::new(context.clone()), users: Users::default() };
     let rmp = hca.rmps.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateRmpOut::default();
     output.set_rmpn(rmp.number);
@@ -51,6 +59,7 @@ fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let new = input.ctx();
     if input.bitmask().lwm() {
         context.wq_mut().set_lwm(new.wq().lwm());
+        set_limit(&firmware.hca, &rmp.list, rmp.number, new.wq().lwm());
     }
     match new.state() {
         RMP_READY => {}
@@ -100,7 +109,7 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let ring = ring(&xrc_srq_wq(context), pas)?;
     let make = |number| XrcSrq {
         number,
-        ring,
+        list: ReceiveList::new(ring),
         _uses: vec![cq.users.add(), xrcd.users.add()],
         cq,
         context: Mutex::new(context.clone()),
@@ -134,5 +143,6 @@ fn arm_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<ArmXrcSrqIn>()?;
     let srq = firmware.hca.xrc_srqs.get(input.xrc_srqn()).ok_or(no_such("there is no such shared receive queue"))?;
     srq.context.lock().set_lwm(input.lwm());
+    set_limit(&firmware.hca, &srq.list, srq.number, input.lwm());
     Reply::ok::<ArmXrcSrqOut>()
 }

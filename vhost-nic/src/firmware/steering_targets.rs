@@ -38,10 +38,13 @@ const DISPATCH_INDIRECT: u8 = 1;
 fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let context = input.fields::<CreateTisIn>()?.ctx();
-    if hca.transport_domains.get(context.transport_domain()).is_none() {
-        return Err(no_such("the TIS's transport domain does not exist"));
-    }
-    let make = |number| Tis { number, context: RwLock::new(context.clone()), users: Users::default() };
+    let domain = hca
+        .transport_domains
+        .get(context.transport_domain())
+        .ok_or(no_such("the TIS's transport domain does not exist"))?
+        .users
+        .add();
+    let make = |number| Tis { number, context: RwLock::new(context.clone()), users: Users::default(), domain };
     let tis = hca.tises.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTisOut::default();
     output.set_tisn(tis.number);
@@ -100,11 +103,14 @@ fn dispatch(hca: &Hca, context: &Tirc) -> Result<Dispatch> {
 fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let context = input.fields::<CreateTirIn>()?.ctx();
-    if hca.transport_domains.get(context.transport_domain()).is_none() {
-        return Err(no_such("the TIR's transport domain does not exist"));
-    }
+    let domain = hca
+        .transport_domains
+        .get(context.transport_domain())
+        .ok_or(no_such("the TIR's transport domain does not exist"))?
+        .users
+        .add();
     let state = TirState::new(context.clone(), dispatch(hca, context)?);
-    let make = |number| Tir { number, users: Users::default(), state: RwLock::new(state) };
+    let make = |number| Tir { number, users: Users::default(), state: RwLock::new(state), domain };
     let tir = hca.tirs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTirOut::default();
     output.set_tirn(tir.number);

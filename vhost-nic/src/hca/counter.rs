@@ -83,9 +83,9 @@ impl Direction {
     pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
     /// Counts a frame.
-    pub fn count(&self, frame: &[u8]) {
-        self.of(Cast::of(frame)).count(frame.len());
-        let class = Self::SIZES.partition_point(|&end| end < frame.len() + 4).min(Self::SIZES.len() - 1);
+    pub fn count(&self, start: &[u8], length: usize) {
+        self.of(Cast::of(start)).count(length);
+        let class = Self::SIZES.partition_point(|&end| end < length + 4).min(Self::SIZES.len() - 1);
         self.sizes[class].fetch_add(1, Ordering::Relaxed);
     }
 

@@ -15,6 +15,8 @@ use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
+/// Data up to this goes into the entry's own beginning.
+const SHORT_DATA: usize = 32;
 /// Consumer indexes on the wire have 24 bits.
 const INDEX_MASK: u32 = 0xff_ffff;
 /// In an event about a queue: it was full (`mlx5_ib_cq_event`, and `struct mlx5_eqe_cq_err`).
@@ -32,7 +34,7 @@ pub struct Cq {
     dma: Arc<Dma>,
     findings: Arc<Findings>,
     state: Mutex<State>,
-    _eq_use: Use,
+    _uses: [Use; 2],
 }
 
 /// What the consumer waits for.
@@ -94,7 +96,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Cq {
-    pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings) -> Self {
+    pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings, uar: Use) -> Self {
         let Surroundings { dma, eqs, findings } = around;
         let state = State {
             context,
@@ -105,12 +107,34 @@ impl Cq {
             arm: Arm::Nothing,
             overrun: false,
         };
-        Self { number, users: Users::default(), _eq_use: eq.users.add(), eq, eqs, dma, findings, state: Mutex::new(state) }
+        Self { number, users: Users::default(), _uses: [eq.users.add(), uar], eq, eqs, dma, findings, state: Mutex::new(state) }
     }
 
     /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit is filled in.
     pub fn post(&self, cqe: Cqe) {
         let mut state = self.state.lock();
+        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) {
+            state.arm = Arm::Nothing;
+            drop(state);
+            self.notify();
+        }
+    }
+
+    /// Appends a completion that carries data, 64 bytes at most and more than 32 only in a large entry.
+    pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) {
+        let mut state = self.state.lock();
+        if data.len() <= SHORT_DATA {
+            cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
+            cqe.op_own |= Cqe::INLINE_32;
+        } else {
+            let size = entry_size(&state.context).unwrap_or(64);
+            let offset = u64::from(state.producer % state.size()) * size;
+            if let Err(error) = state.buffer.write(&self.dma, Purpose::Cqe, offset, data) {
+                self.findings.report(Finding::LostCqe, format_args!("Completion queue {}: {error}", self.number));
+                return;
+            }
+            cqe.op_own |= Cqe::INLINE_64;
+        }
         if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) {
             state.arm = Arm::Nothing;
             drop(state);

@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 use super::buffer::Buffer;
 use super::finding::{Finding, Findings};
 use super::table::Table;
-use super::usage::Users;
+use super::usage::{Use, Users};
 use crate::dma::{Dma, Purpose};
 use crate::pci::Msix;
 
@@ -30,11 +30,21 @@ pub struct Eq {
     pub mask: u64,
     /// The completion queues that report here.
     pub users: Users,
+    _uar: Use,
     buffer: Buffer,
     state: Mutex<State>,
     dma: Arc<Dma>,
     msix: Arc<Msix>,
     findings: Arc<Findings>,
+}
+
+/// What an event queue is made of.
+#[derive(Debug)]
+pub(crate) struct NewEq {
+    pub(crate) context: Eqc,
+    pub(crate) mask: u64,
+    pub(crate) buffer: Buffer,
+    pub(crate) uar: Use,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,16 +55,10 @@ struct State {
 }
 
 impl Eq {
-    pub(crate) fn new(
-        number: u32,
-        context: Eqc,
-        mask: u64,
-        buffer: Buffer,
-        dma: Arc<Dma>,
-        msix: Arc<Msix>,
-        findings: Arc<Findings>,
-    ) -> Self {
-        Self { number, context, mask, users: Users::default(), buffer, state: Mutex::default(), dma, msix, findings }
+    pub(crate) fn new(number: u32, made: NewEq, dma: Arc<Dma>, msix: Arc<Msix>, findings: Arc<Findings>) -> Self {
+        let NewEq { context, mask, buffer, uar } = made;
+        let (users, state) = (Users::default(), Mutex::default());
+        Self { number, context, mask, users, _uar: uar, buffer, state, dma, msix, findings }
     }
 
     /// Appends an event, and interrupts the guest if it waits for one.

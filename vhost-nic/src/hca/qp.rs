@@ -1,14 +1,25 @@
 //! Queue pairs: context and states.
 
+mod parameters;
+mod requester;
+mod responder;
+
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_pair::{Ads, Qpc};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::buffer::Buffer;
+pub use parameters::Parameters;
+pub use requester::{Data, Message, Requester, Work};
+pub use responder::{Incoming, Receive, Resource, Responder};
+
 use super::cq::Cq;
+use super::srq::{Rmp, XrcSrq};
 use super::usage::{Use, Users};
+use super::vport::Vport;
+use super::work_queue::WorkQueue;
+use crate::roce::psn::Psn;
 
 /// What a queue pair does (`enum mlx5_qp_state`, qp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +47,19 @@ pub mod service {
     pub const REG_UMR: u8 = 0xc;
 }
 
+/// Where a queue pair takes receive WQEs from.
+#[derive(Debug, Clone)]
+pub enum ReceiveSource {
+    /// Its own receive queue.
+    Own(WorkQueue),
+    /// A pool.
+    Pool(Arc<Rmp>),
+    /// The shared receive queue that a packet names.
+    Xrc,
+    /// Nowhere.
+    None,
+}
+
 /// A queue pair.
 #[derive(Debug)]
 pub struct Qp {
@@ -45,11 +69,20 @@ pub struct Qp {
     pub send_cq: Option<Arc<Cq>>,
     /// Where receives complete, if it has a receive queue.
     pub receive_cq: Option<Arc<Cq>>,
-    /// The ring buffer: the receive queue, then the send queue.
-    pub buffer: Buffer,
+    /// Its send queue, if it has one.
+    pub send_queue: Option<WorkQueue>,
+    /// Its receive queue.
+    pub receives: ReceiveSource,
+    /// The shared receive queue it was made for, in an XRC domain.
+    pub xrc_srq: Option<Arc<XrcSrq>>,
     /// The multicast groups it is in.
     pub users: Users,
+    /// Its sending side. Whoever needs both sides locks this one first.
+    pub requester: Mutex<Requester>,
+    /// Its receiving side.
+    pub responder: Mutex<Responder>,
     state: Mutex<(QpState, Qpc)>,
+    parameters: RwLock<Arc<Parameters>>,
     _uses: Vec<Use>,
 }
 
@@ -57,31 +90,59 @@ pub struct Qp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongState(pub QpState);
 
+/// What a queue pair is made of, besides its context.
+#[derive(Debug)]
+pub(crate) struct QpParts {
+    pub(crate) send_cq: Option<Arc<Cq>>,
+    pub(crate) receive_cq: Option<Arc<Cq>>,
+    pub(crate) send_queue: Option<WorkQueue>,
+    pub(crate) receives: ReceiveSource,
+    pub(crate) xrc_srq: Option<Arc<XrcSrq>>,
+    pub(crate) uses: Vec<Use>,
+}
+
 impl Qp {
-    pub(crate) fn new(
-        number: u32,
-        context: Qpc,
-        send_cq: Option<Arc<Cq>>,
-        receive_cq: Option<Arc<Cq>>,
-        buffer: Buffer,
-        mut uses: Vec<Use>,
-    ) -> Self {
+    pub(crate) fn new(number: u32, context: Qpc, parts: QpParts, vport: &Vport) -> Self {
+        let QpParts { send_cq, receive_cq, send_queue, receives, xrc_srq, mut uses } = parts;
         uses.extend([&send_cq, &receive_cq].into_iter().flatten().map(|cq| cq.users.add()));
         Self {
             number,
             send_cq,
             receive_cq,
-            buffer,
+            send_queue,
+            receives,
+            xrc_srq,
             users: Users::default(),
+            requester: Mutex::new(Requester::new(Psn::default())),
+            responder: Mutex::new(Responder::new(Psn::default())),
+            parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport))),
             state: Mutex::new((QpState::Reset, context)),
             _uses: uses,
         }
     }
 
-    /// Follows a command that changes the state, with the fields of `new` that belong to it.
-    pub fn transition(&self, command: Opcode, optional: u32, new: &Qpc) -> Result<(), WrongState> {
-        use QpState::*;
+    /// What the data path needs to know.
+    pub fn parameters(&self) -> Arc<Parameters> {
+        self.parameters.read().clone()
+    }
+
+    /// Goes to the error state, as the hardware does by itself. Returns whether it was in another one.
+    pub fn fail(&self, vport: &Vport) -> bool {
         let (state, context) = &mut *self.state.lock();
+        let changed = !matches!(state, QpState::Error | QpState::Reset);
+        if changed {
+            *state = QpState::Error;
+            context.set_state(QpState::Error as u8);
+            *self.parameters.write() = Arc::new(Parameters::new(*state, context, vport));
+        }
+        changed
+    }
+
+    /// Follows a command that changes the state, with the fields of `new` that belong to it.
+    pub fn transition(&self, command: Opcode, optional: u32, new: &Qpc, vport: &Vport) -> Result<(), WrongState> {
+        use QpState::*;
+        let mut guard = self.state.lock();
+        let (state, context) = &mut *guard;
         let next = match (command, *state) {
             (Opcode::QP_2RST, _) => Reset,
             (Opcode::QP_2ERR, _) => Error,
@@ -103,12 +164,36 @@ impl Qp {
         merge_optional(context, optional, new);
         *state = next;
         context.set_state(next as u8);
+        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport));
+        let (send_psn, receive_psn) = (Psn::new(context.next_send_psn()), Psn::new(context.next_rcv_psn()));
+        // The data path locks a side first, and the state while it holds it.
+        drop(guard);
+        match command {
+            Opcode::QP_2RST | Opcode::RST2INIT_QP => {
+                *self.requester.lock() = Requester::new(Psn::default());
+                *self.responder.lock() = Responder::new(Psn::default());
+            }
+            Opcode::INIT2RTR_QP => self.responder.lock().expected = receive_psn,
+            Opcode::RTR2RTS_QP => {
+                let mut requester = self.requester.lock();
+                requester.next_psn = send_psn;
+                requester.send_psn = send_psn;
+                requester.unacknowledged = send_psn;
+            }
+            _ => {}
+        }
         Ok(())
     }
 
     /// The context with its state.
     pub fn query(&self) -> Qpc {
-        self.state.lock().1.clone()
+        let mut context = self.state.lock().1.clone();
+        let requester = self.requester.lock();
+        context.set_next_send_psn(requester.next_psn.value());
+        context.set_hw_sq_wqebb_counter(requester.fetched);
+        drop(requester);
+        context.set_next_rcv_psn(self.responder.lock().expected.value());
+        context
     }
 }
 
@@ -202,22 +287,34 @@ fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
 mod tests {
     use super::*;
 
+    fn qp() -> (Qp, Vport) {
+        let parts = QpParts {
+            send_cq: None,
+            receive_cq: None,
+            send_queue: None,
+            receives: ReceiveSource::None,
+            xrc_srq: None,
+            uses: Vec::new(),
+        };
+        let vport = Vport::new([2, 0, 0, 0, 0, 1], 1500);
+        (Qp::new(7, Qpc::default(), parts, &vport), vport)
+    }
+
     #[test]
     fn sparse_contexts_are_merged() {
-        let buffer = Buffer::new(0, 0, 0, &[]).unwrap();
-        let qp = Qp::new(7, Qpc::default(), None, None, buffer, Vec::new());
+        let (qp, vport) = qp();
         let mut init = Qpc::default();
         init.set_pd(3);
         init.primary_address_path_mut().set_pkey_index(1);
-        qp.transition(Opcode::RST2INIT_QP, 0, &init).unwrap();
+        qp.transition(Opcode::RST2INIT_QP, 0, &init, &vport).unwrap();
         let mut rtr = Qpc::default();
         rtr.set_remote_qpn(0x1234);
         rtr.set_rwe(true);
         rtr.primary_address_path_mut().set_udp_sport(0xc123);
-        qp.transition(Opcode::INIT2RTR_QP, 1 << 3, &rtr).unwrap();
+        qp.transition(Opcode::INIT2RTR_QP, 1 << 3, &rtr, &vport).unwrap();
         let mut rts = Qpc::default();
         rts.primary_address_path_mut().set_ack_timeout(14);
-        qp.transition(Opcode::RTR2RTS_QP, 0, &rts).unwrap();
+        qp.transition(Opcode::RTR2RTS_QP, 0, &rts, &vport).unwrap();
         let context = qp.query();
         assert_eq!((context.pd(), context.remote_qpn(), context.rwe(), context.rre()), (3, 0x1234, true, false));
         let path = context.primary_address_path();
@@ -227,12 +324,11 @@ mod tests {
 
     #[test]
     fn states_follow_each_other() {
-        let buffer = Buffer::new(0, 0, 0, &[]).unwrap();
-        let qp = Qp::new(7, Qpc::default(), None, None, buffer, Vec::new());
-        assert_eq!(qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default()), Err(WrongState(QpState::Reset)));
-        qp.transition(Opcode::QP_2ERR, 0, &Qpc::default()).unwrap();
-        assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default()).is_err());
-        qp.transition(Opcode::QP_2RST, 0, &Qpc::default()).unwrap();
-        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default()).unwrap();
+        let (qp, vport) = qp();
+        assert_eq!(qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default(), &vport), Err(WrongState(QpState::Reset)));
+        qp.transition(Opcode::QP_2ERR, 0, &Qpc::default(), &vport).unwrap();
+        assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).is_err());
+        qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport).unwrap();
+        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).unwrap();
     }
 }

@@ -32,7 +32,8 @@ impl QueueState {
     /// Whether the guest may bring a queue from this state to that one.
     pub fn may_become(self, next: Self) -> bool {
         match (self, next) {
-            (Self::Ready, Self::Reset) => false,
+            // Out of error leads only a reset.
+            (Self::Error, Self::Ready) => false,
             (Self::Reset, Self::Error) => false,
             _ => true,
         }
@@ -55,7 +56,8 @@ pub struct Rq {
     /// The tables and TIRs that send to it.
     pub users: Users,
     state: Mutex<RqState>,
-    _cq_use: Use,
+    /// What it refers to.
+    _uses: Vec<Use>,
 }
 
 /// The part of a receive queue that changes.
@@ -72,18 +74,20 @@ pub struct RqState {
 }
 
 impl Rq {
+    /// A queue in reset, of a protection domain of which there is a use if it has one.
     pub(crate) fn new(
         number: u32,
         context: Rqc,
         ring: WorkQueue,
         cq: Arc<Cq>,
         counters: Option<Arc<QueueCounters>>,
+        pd: Option<Use>,
     ) -> Self {
         Self {
             number,
             pd: context.wq().pd(),
             ring,
-            _cq_use: cq.users.add(),
+            _uses: pd.into_iter().chain([cq.users.add()]).collect(),
             cq,
             counters,
             users: Users::default(),

@@ -22,8 +22,8 @@ pub struct Sq {
     /// Where it completes.
     pub cq: Arc<Cq>,
     state: Mutex<SqState>,
-    _cq_use: Use,
-    _tis_use: Option<Use>,
+    /// What it refers to.
+    _uses: Vec<Use>,
 }
 
 /// The part of a send queue that changes.
@@ -38,15 +38,16 @@ pub struct SqState {
 }
 
 impl Sq {
-    pub(crate) fn new(number: u32, context: Sqc, ring: WorkQueue, cq: Arc<Cq>, tis_use: Option<Use>) -> Self {
+    /// A queue in reset. `uses` are those of its domain, its UAR and its TIS.
+    pub(crate) fn new(number: u32, context: Sqc, ring: WorkQueue, cq: Arc<Cq>, mut uses: Vec<Use>) -> Self {
+        uses.push(cq.users.add());
         Self {
             number,
             pd: context.wq().pd(),
             ring,
-            _cq_use: cq.users.add(),
             cq,
             state: Mutex::new(SqState { context, state: QueueState::Reset, consumer: 0 }),
-            _tis_use: tis_use,
+            _uses: uses,
         }
     }
 

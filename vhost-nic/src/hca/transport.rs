@@ -18,6 +18,8 @@ pub struct Tis {
     pub context: RwLock<Tisc>,
     /// The send queues on it.
     pub users: Users,
+    /// Of its transport domain.
+    pub domain: Use,
 }
 
 /// A receive queue table.
@@ -85,6 +87,8 @@ pub struct Tir {
     pub users: Users,
     /// As the guest gave it, and what follows from that.
     pub state: RwLock<TirState>,
+    /// Of its transport domain.
+    pub domain: Use,
 }
 
 /// The part of a TIR that changes.

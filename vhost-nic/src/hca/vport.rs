@@ -2,6 +2,8 @@
 
 use mlx5_prm::vport::{NicVportContext, RoceAddrLayout};
 
+use crate::roce::gid::Gid;
+
 /// Entries of the RoCE address table.
 pub const ROCE_ADDRESSES: usize = 32;
 
@@ -46,8 +48,33 @@ impl Vport {
         u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 
+    /// The addresses of an entry of the RoCE address table, if it is filled in.
+    pub fn roce_source(&self, index: u8) -> Option<RoceSource> {
+        let entry = self.roce_addresses.get(usize::from(index))?;
+        let ([a, b], [c, d, e, f]) = (entry.source_mac_47_32().to_be_bytes(), entry.source_mac_31_0().to_be_bytes());
+        let gid = *entry.source_l3_address();
+        // IPv4 addresses are as they are in IPv6, or plain in the last bytes.
+        let gid = match (entry.roce_l3_type(), gid) {
+            (0, [.., a, b, c, d]) => Gid::from_ipv4([a, b, c, d]),
+            (_, gid) => Gid(gid),
+        };
+        let mac = [a, b, c, d, e, f];
+        (mac != Mac::default()).then(|| RoceSource { mac, gid, vlan: entry.vlan_valid().then(|| entry.vlan_id()) })
+    }
+
     /// Whether frames to this address are the guest's own.
     pub fn is_own(&self, destination: &[u8]) -> bool {
         destination == self.permanent || self.unicast.iter().any(|mac| mac == destination)
     }
+}
+
+/// The addresses of an entry of the RoCE address table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoceSource {
+    /// MAC address.
+    pub mac: Mac,
+    /// IP address.
+    pub gid: Gid,
+    /// VLAN id, if there is one.
+    pub vlan: Option<u16>,
 }

@@ -47,6 +47,8 @@ pub struct WorkQueue {
     /// How WQEs follow each other.
     pub wq_type: WqType,
     buffer: Buffer,
+    /// Where in the buffer the ring begins, in bytes.
+    start: u64,
     log_size: u8,
     log_stride: u8,
     dbr_addr: u64,
@@ -68,7 +70,13 @@ impl WorkQueue {
             return Err(WqError::Size(log_size));
         }
         let buffer = Buffer::new(wq.log_wq_pg_sz(), wq.page_offset(), 1 << (log_size + log_stride), pas)?;
-        Ok(Self { wq_type, buffer, log_size, log_stride, dbr_addr: wq.dbr_addr() })
+        Ok(Self { wq_type, buffer, start: 0, log_size, log_stride, dbr_addr: wq.dbr_addr() })
+    }
+
+    /// A ring that is a part of a buffer, as those of a queue pair: `2^log_size` WQEs of `2^log_stride` bytes from byte `start` on, which are all in the
+    /// buffer.
+    pub fn part(buffer: Buffer, start: u64, log_size: u8, log_stride: u8, dbr_addr: u64) -> Self {
+        Self { wq_type: WqType::Cyclic, buffer, start, log_size, log_stride, dbr_addr }
     }
 
     /// Number of WQEs, a power of two.
@@ -101,7 +109,7 @@ impl WorkQueue {
         let mut wqe = [0; 1 << *RECEIVE_STRIDES.end()];
         let wqe = &mut wqe[..self.stride()];
         let index = index & (self.size() - 1);
-        self.buffer.read(dma, Purpose::ReceiveWqe, u64::from(index) << self.log_stride, wqe)?;
+        self.read(dma, Purpose::ReceiveWqe, u64::from(index) << self.log_stride, wqe)?;
         let (next, list) = match self.wq_type {
             WqType::Cyclic => (index.wrapping_add(1), &*wqe),
             WqType::LinkedList => match NextSegment::read_from_prefix(wqe) {
@@ -126,9 +134,17 @@ impl WorkQueue {
         Ok(next)
     }
 
+    /// Reads from the ring, across its end.
+    fn read(&self, dma: &Dma, purpose: Purpose, offset: u64, data: &mut [u8]) -> dma::Result<()> {
+        let size = 1 << (self.log_size + self.log_stride);
+        let offset = offset & (size - 1);
+        let (first, rest) = data.split_at_mut((data.len() as u64).min(size - offset) as usize);
+        self.buffer.read(dma, purpose, self.start + offset, first)?;
+        self.buffer.read(dma, purpose, self.start, rest)
+    }
+
     /// Reads a send queue's bytes from basic block `index` on, across the end of the ring.
     pub fn send_bytes(&self, dma: &Dma, index: u16, data: &mut [u8]) -> dma::Result<()> {
-        self.buffer.read(dma, Purpose::SendWqe, u64::from(index) * SEND_WQE_BB as u64, data)
+        self.read(dma, Purpose::SendWqe, u64::from(index) * SEND_WQE_BB as u64, data)
     }
 }
-

@@ -112,7 +112,8 @@ impl<W: Write + Send> Tap for Capture<W> {
         let mut state = self.state.lock();
         let state = &mut *state;
         if !state.full
-            && let Err(error) = state.append(port, name, now, frame.bytes)
+            && let Some(bytes) = frame.to_bytes()
+            && let Err(error) = state.append(port, name, now, &bytes)
         {
             log::warn!("The capture ends: {error}");
             state.full = true;

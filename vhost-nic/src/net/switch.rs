@@ -130,7 +130,7 @@ impl Member {
     fn deliver(&self, cast: Cast, frame: Frame<'_>) {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
-                self.received.count(cast, frame.bytes.len());
+                self.received.count(cast, frame.len());
                 port.receive(frame);
             }
             _ => self.dropped.undeliverable.add(1),
@@ -242,7 +242,7 @@ impl Switch {
         let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = bytes.first_chunk::<MIN_FRAME>() else {
             return sender.dropped.too_short.add(1);
         };
-        if bytes.len() > MAX_FRAME {
+        if frame.len() > MAX_FRAME {
             return sender.dropped.too_long.add(1);
         }
         let (destination, source) = ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]);
@@ -267,7 +267,7 @@ impl Switch {
         match self.route(sender, from, to) {
             Route::SamePort => sender.dropped.same_port.add(1),
             Route::One(member) => {
-                sender.sent.count(cast, bytes.len());
+                sender.sent.count(cast, frame.len());
                 member.deliver(cast, frame);
             }
             Route::All(members) => flood(sender, &members, cast, frame),
@@ -307,7 +307,7 @@ fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frame: Frame<'_>)
     if others.peek().is_none() {
         return sender.dropped.no_destination.add(1);
     }
-    sender.sent.count(cast, frame.bytes.len());
+    sender.sent.count(cast, frame.len());
     if cast == Cast::Unicast {
         sender.flooded.add(1);
     }

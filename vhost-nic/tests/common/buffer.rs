@@ -26,7 +26,10 @@ impl Buffer {
 
     /// The list of pages that comes at the end of the command that makes a queue.
     pub fn page_list(&self) -> Vec<u8> {
-        self.pages.iter().flat_map(|page| page.address().to_be_bytes()).collect()
+        self.pages
+            .iter()
+            .flat_map(|page| page.address().to_be_bytes())
+            .collect()
     }
 
     /// The guest addresses of its pages.
@@ -65,6 +68,10 @@ impl Buffer {
     fn place(&self, offset: u64) -> (&Block, u64, usize) {
         let offset = offset % self.length;
         let within = offset % PAGE;
-        (&self.pages[(offset / PAGE) as usize], within, (PAGE - within).min(self.length - offset) as usize)
+        (
+            &self.pages[(offset / PAGE) as usize],
+            within,
+            (PAGE - within).min(self.length - offset) as usize,
+        )
     }
 }

@@ -79,7 +79,10 @@ impl Commands {
     pub fn new(machine: Arc<Machine>) -> Self {
         let sizes = machine.read(CMDQ_ADDRESS_LOW) & 0xff;
         let (log_size, log_stride) = (sizes >> 4, sizes & 0xf);
-        assert!(1 << log_size == 32 && 1 << log_stride == size_of::<CommandEntry>(), "the driver's limits (cmd.c)");
+        assert!(
+            1 << log_size == 32 && 1 << log_stride == size_of::<CommandEntry>(),
+            "the driver's limits (cmd.c)"
+        );
         let queue = machine.memory.allocate(PAGE);
         machine.write(CMDQ_ADDRESS_HIGH, (queue.address() >> 32) as u32);
         machine.write(CMDQ_ADDRESS_LOW, queue.address() as u32);
@@ -125,7 +128,11 @@ impl Commands {
     /// Carries out a command given by its bytes, from its opcode on.
     pub fn execute(&self, input: &[u8], output_length: usize) -> Result<Vec<u8>> {
         let opcode = InputHeader::read_from_prefix(input).map(|(header, _)| header.opcode.get());
-        let slot = self.take_slot(if opcode == Ok(Opcode::MANAGE_PAGES.0) { 1 << PAGE_SLOT } else { REGULAR_SLOTS });
+        let slot = self.take_slot(if opcode == Ok(Opcode::MANAGE_PAGES.0) {
+            1 << PAGE_SLOT
+        } else {
+            REGULAR_SLOTS
+        });
         let prepared = self.prepare(input, output_length);
         self.post(slot, &prepared);
         self.ring(1 << slot);
@@ -148,7 +155,8 @@ impl Commands {
     /// A command's entry and mailboxes.
     pub fn prepare(&self, input: &[u8], output_length: usize) -> Prepared {
         let token = self.token.fetch_add(1, Ordering::Relaxed);
-        let mut entry = CommandEntry { kind: CommandEntry::PCI, token, status_own: OWNED_BY_HARDWARE, ..Default::default() };
+        let mut entry = CommandEntry::default();
+        (entry.kind, entry.token, entry.status_own) = (CommandEntry::PCI, token, OWNED_BY_HARDWARE);
         let (first, rest) = input.split_at(input.len().min(CommandEntry::INLINE));
         entry.input[..first.len()].copy_from_slice(first);
         entry.input_length.set(input.len() as u32);
@@ -162,8 +170,10 @@ impl Commands {
 
     fn chain(&self, data: &[u8], token: u8) -> Vec<Block> {
         let parts = data.chunks(Mailbox::DATA);
-        let blocks: Vec<Block> =
-            parts.clone().map(|_| self.machine.memory.allocate(size_of::<Mailbox>() as u64)).collect();
+        let blocks: Vec<Block> = parts
+            .clone()
+            .map(|_| self.machine.memory.allocate(size_of::<Mailbox>() as u64))
+            .collect();
         for (number, (part, block)) in parts.zip(&blocks).enumerate() {
             let mut mailbox = Mailbox::new_zeroed();
             mailbox.data[..part.len()].copy_from_slice(part);
@@ -183,7 +193,8 @@ impl Commands {
         }
         let bytes = command.entry.as_bytes();
         self.queue.write(offset, &bytes[..60]);
-        self.queue.store(offset + 60, u32::from_be_bytes(*bytes[60..].first_chunk().unwrap()));
+        self.queue
+            .store(offset + 60, u32::from_be_bytes(*bytes[60..].first_chunk().unwrap()));
     }
 
     /// Tells the device of commands, a bit for every slot.
@@ -236,7 +247,11 @@ impl Commands {
             return in_memory;
         };
         while let Some(event) = events.queue.next() {
-            assert_eq!(event.event_type, EventType::Command as u8, "only such events belong here");
+            assert_eq!(
+                event.event_type,
+                EventType::Command as u8,
+                "only such events belong here"
+            );
             events.done |= u32::from_be_bytes(*event.data.first_chunk().unwrap());
             events.queue.update(true);
         }

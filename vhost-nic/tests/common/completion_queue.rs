@@ -1,6 +1,8 @@
 //! Completion queues (`core/cq.c`, `core/wq.h`).
 
-use mlx5_prm::completion::{CreateCqIn, CreateCqOut, Cqc, DestroyCqIn, DestroyCqOut, ModifyCqIn, ModifyCqOut, QueryCqIn, QueryCqOut};
+use mlx5_prm::completion::{
+    Cqc, CreateCqIn, CreateCqOut, DestroyCqIn, DestroyCqOut, ModifyCqIn, ModifyCqOut, QueryCqIn, QueryCqOut,
+};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
 use zerocopy::FromBytes;
@@ -36,7 +38,11 @@ pub struct Shape {
 impl Shape {
     /// A queue of plain completions.
     pub fn plain(log_size: u8) -> Self {
-        Self { log_size, large: false, overrun_ignored: false }
+        Self {
+            log_size,
+            large: false,
+            overrun_ignored: false,
+        }
     }
 
     fn entry(self) -> u64 {
@@ -77,22 +83,35 @@ impl CompletionQueue {
         context.set_c_eqn_or_apu_element(eqn.into());
         context.set_dbr_addr(record.address());
         let (output, _): (CreateCqOut, _) =
-            hca.commands.call_with(Opcode::CREATE_CQ, 0, &input, &buffer.page_list(), 0)?;
-        Ok(Self { number: output.cqn(), shape, buffer, record, consumer: 0, events: 0, uar: hca.uar })
+            hca.commands
+                .call_with(Opcode::CREATE_CQ, 0, &input, &buffer.page_list(), 0)?;
+        Ok(Self {
+            number: output.cqn(),
+            shape,
+            buffer,
+            record,
+            consumer: 0,
+            events: 0,
+            uar: hca.uar,
+        })
     }
 
     /// Destroys it in the device.
     pub fn destroy(&self, hca: &Hca) -> Result<()> {
         let mut input = DestroyCqIn::default();
         input.set_cqn(self.number);
-        hca.commands.call::<_, DestroyCqOut>(Opcode::DESTROY_CQ, &input).map(drop)
+        hca.commands
+            .call::<_, DestroyCqOut>(Opcode::DESTROY_CQ, &input)
+            .map(drop)
     }
 
     /// Its context in the device.
     pub fn query(&self, hca: &Hca) -> Result<Cqc> {
         let mut input = QueryCqIn::default();
         input.set_cqn(self.number);
-        hca.commands.call::<_, QueryCqOut>(Opcode::QUERY_CQ, &input).map(|output| output.cq_context().clone())
+        hca.commands
+            .call::<_, QueryCqOut>(Opcode::QUERY_CQ, &input)
+            .map(|output| output.cq_context().clone())
     }
 
     /// Goes over to a buffer of another size. Returns what was still in the old one.
@@ -104,7 +123,8 @@ impl CompletionQueue {
         let context = input.cq_context_mut();
         context.set_log_cq_size(log_size);
         context.set_cqe_sz(shape.large.into());
-        hca.commands.call_with::<_, ModifyCqOut>(Opcode::MODIFY_CQ, RESIZE, &input, &buffer.page_list(), 0)?;
+        hca.commands
+            .call_with::<_, ModifyCqOut>(Opcode::MODIFY_CQ, RESIZE, &input, &buffer.page_list(), 0)?;
         let mut rest = Vec::new();
         loop {
             let cqe = await_some("the completion that ends the old buffer", || self.next());
@@ -169,4 +189,3 @@ pub fn error_of(cqe: &Cqe) -> Option<(u8, u16)> {
     let bytes = zerocopy::IntoBytes::as_bytes(cqe);
     error.then(|| (bytes[55], cqe.wqe_counter.get()))
 }
-

@@ -51,10 +51,17 @@ impl EventQueue {
         context.set_log_eq_size(log_size);
         context.set_uar_page(uar);
         context.set_intr(vector);
-        let (output, _): (CreateEqOut, _) =
-            commands.call_with(Opcode::CREATE_EQ, 0, &input, &buffer.page_list(), 0)?;
+        let (output, _): (CreateEqOut, _) = commands.call_with(Opcode::CREATE_EQ, 0, &input, &buffer.page_list(), 0)?;
         let number = output.eq_number();
-        Ok(Self { number, vector, machine: Arc::clone(machine), buffer, log_size, consumer: 0, uar })
+        Ok(Self {
+            number,
+            vector,
+            machine: Arc::clone(machine),
+            buffer,
+            log_size,
+            consumer: 0,
+            uar,
+        })
     }
 
     /// Destroys it in the device.

@@ -64,9 +64,15 @@ impl Hca {
         assert_eq!(machine.read(CMDIF_REV) >> 16, COMMAND_INTERFACE);
         assert_ne!(machine.read(FW_REV), u32::MAX);
         let commands = Commands::new(Arc::clone(machine));
-        commands.call::<_, EnableHcaOut>(Opcode::ENABLE_HCA, &EnableHcaIn::default()).unwrap();
+        commands
+            .call::<_, EnableHcaOut>(Opcode::ENABLE_HCA, &EnableHcaIn::default())
+            .unwrap();
         let issi: QueryIssiOut = commands.call(Opcode::QUERY_ISSI, &QueryIssiIn::default()).unwrap();
-        assert_ne!(issi.supported_issi_dw0() & 1 << 1, 0, "the firmware speaks interface step 1");
+        assert_ne!(
+            issi.supported_issi_dw0() & 1 << 1,
+            0,
+            "the firmware speaks interface step 1"
+        );
         let mut input = SetIssiIn::default();
         input.set_current_issi(1);
         commands.call::<_, SetIssiOut>(Opcode::SET_ISSI, &input).unwrap();
@@ -75,11 +81,17 @@ impl Hca {
         access_register(&commands, HOST_ENDIANNESS, true, &[0; 16]).unwrap();
         let capabilities = set_capabilities(&commands);
         give_pages(machine, &commands, &pages, INIT_PAGES);
-        commands.call::<_, InitHcaOut>(Opcode::INIT_HCA, &InitHcaIn::default()).unwrap();
+        commands
+            .call::<_, InitHcaOut>(Opcode::INIT_HCA, &InitHcaIn::default())
+            .unwrap();
         let mut input = SetDriverVersionIn::default();
         input.driver_version_mut()[..15].copy_from_slice(b"Test,mlx5,1.0.0");
-        commands.call::<_, SetDriverVersionOut>(Opcode::SET_DRIVER_VERSION, &input).unwrap();
-        let adapter: QueryAdapterOut = commands.call(Opcode::QUERY_ADAPTER, &QueryAdapterIn::default()).unwrap();
+        commands
+            .call::<_, SetDriverVersionOut>(Opcode::SET_DRIVER_VERSION, &input)
+            .unwrap();
+        let adapter: QueryAdapterOut = commands
+            .call(Opcode::QUERY_ADAPTER, &QueryAdapterIn::default())
+            .unwrap();
         assert_eq!(adapter.query_adapter_struct().ieee_vendor_id(), 0x2c9);
         let uar = alloc_uar(&commands).unwrap();
         let eq = |log_size, mask| {
@@ -90,7 +102,15 @@ impl Hca {
         commands.use_events(Some(eq(5, EventType::Command.bit())));
         let events = Mutex::new(eq(8, ASYNC_EVENTS));
         let page_events = eq(4, EventType::PageRequest.bit());
-        Self { machine: Arc::clone(machine), commands, uar, capabilities, events, page_events, pages }
+        Self {
+            machine: Arc::clone(machine),
+            commands,
+            uar,
+            capabilities,
+            events,
+            page_events,
+            pages,
+        }
     }
 
     /// Does what `mlx5_core` does when it is removed: nothing may be left, and every page comes back.
@@ -102,9 +122,13 @@ impl Hca {
         dealloc_uar(&self.commands, self.uar).unwrap();
         let left = self.machine.nic.snapshot().objects;
         assert!(left.is_empty(), "left: {left:?}");
-        self.commands.call::<_, TeardownHcaOut>(Opcode::TEARDOWN_HCA, &TeardownHcaIn::default()).unwrap();
+        self.commands
+            .call::<_, TeardownHcaOut>(Opcode::TEARDOWN_HCA, &TeardownHcaIn::default())
+            .unwrap();
         self.reclaim_pages();
-        self.commands.call::<_, DisableHcaOut>(Opcode::DISABLE_HCA, &DisableHcaIn::default()).unwrap();
+        self.commands
+            .call::<_, DisableHcaOut>(Opcode::DISABLE_HCA, &DisableHcaIn::default())
+            .unwrap();
         assert_eq!(self.machine.nic.snapshot().pages, 0);
     }
 
@@ -116,10 +140,17 @@ impl Hca {
             let mut input = ManagePagesIn::default();
             input.set_input_num_entries(MAX_RECLAIM);
             let room = MAX_RECLAIM as usize * 8;
-            let (output, list): (ManagePagesOut, _) =
-                self.commands.call_with(Opcode::MANAGE_PAGES, TAKE, &input, &[], room).unwrap();
+            let (output, list): (ManagePagesOut, _) = self
+                .commands
+                .call_with(Opcode::MANAGE_PAGES, TAKE, &input, &[], room)
+                .unwrap();
             assert_ne!(output.output_num_entries(), 0, "the firmware keeps pages");
-            for page in list.as_chunks::<8>().0.iter().take(output.output_num_entries() as usize) {
+            for page in list
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .take(output.output_num_entries() as usize)
+            {
                 assert!(returned.insert(u64::from_be_bytes(*page)), "no page comes back twice");
             }
         }
@@ -152,13 +183,16 @@ impl Hca {
 
 /// Asks how many pages the firmware wants, and gives them.
 fn give_pages(machine: &Arc<Machine>, commands: &Commands, pages: &Mutex<Vec<Block>>, when: u16) {
-    let (output, _): (QueryPagesOut, _) =
-        commands.call_with(Opcode::QUERY_PAGES, when, &QueryPagesIn::default(), &[], 0).unwrap();
+    let (output, _): (QueryPagesOut, _) = commands
+        .call_with(Opcode::QUERY_PAGES, when, &QueryPagesIn::default(), &[], 0)
+        .unwrap();
     let new: Vec<Block> = (0..output.num_pages()).map(|_| machine.memory.allocate(PAGE)).collect();
     let list: Vec<u8> = new.iter().flat_map(|page| page.address().to_be_bytes()).collect();
     let mut input = ManagePagesIn::default();
     input.set_input_num_entries(output.num_pages());
-    commands.call_with::<_, ManagePagesOut>(Opcode::MANAGE_PAGES, GIVE, &input, &list, 0).unwrap();
+    commands
+        .call_with::<_, ManagePagesOut>(Opcode::MANAGE_PAGES, GIVE, &input, &list, 0)
+        .unwrap();
     pages.lock().extend(new);
 }
 
@@ -166,14 +200,17 @@ fn give_pages(machine: &Arc<Machine>, commands: &Commands, pages: &Mutex<Vec<Blo
 fn set_capabilities(commands: &Commands) -> CmdHcaCap {
     let query = |which| {
         let op_mod = GENERAL << 1 | which;
-        let (output, _): (QueryHcaCapOut, _) =
-            commands.call_with(Opcode::QUERY_HCA_CAP, op_mod, &QueryHcaCapIn::default(), &[], 0).unwrap();
+        let (output, _): (QueryHcaCapOut, _) = commands
+            .call_with(Opcode::QUERY_HCA_CAP, op_mod, &QueryHcaCapIn::default(), &[], 0)
+            .unwrap();
         output
     };
     let current = query(CURRENT);
     let mut input = SetHcaCapIn::default();
     *input.capability_mut() = *current.capability();
-    commands.call_with::<_, SetHcaCapOut>(Opcode::SET_HCA_CAP, GENERAL << 1, &input, &[], 0).unwrap();
+    commands
+        .call_with::<_, SetHcaCapOut>(Opcode::SET_HCA_CAP, GENERAL << 1, &input, &[], 0)
+        .unwrap();
     let set = query(CURRENT);
     assert_eq!(set, current);
     CmdHcaCap::read_from_prefix(set.capability()).unwrap().0
@@ -184,14 +221,15 @@ pub fn access_register(commands: &Commands, id: u16, write: bool, data: &[u8]) -
     let mut input = AccessRegisterIn::default();
     input.set_register_id(id);
     let op_mod = u16::from(!write);
-    let (_, data): (AccessRegisterOut, _) =
-        commands.call_with(Opcode::ACCESS_REG, op_mod, &input, data, data.len())?;
+    let (_, data): (AccessRegisterOut, _) = commands.call_with(Opcode::ACCESS_REG, op_mod, &input, data, data.len())?;
     Ok(data)
 }
 
 /// Allocates a doorbell page.
 pub fn alloc_uar(commands: &Commands) -> Result<u32> {
-    commands.call(Opcode::ALLOC_UAR, &AllocUarIn::default()).map(|output: AllocUarOut| output.uar())
+    commands
+        .call(Opcode::ALLOC_UAR, &AllocUarIn::default())
+        .map(|output: AllocUarOut| output.uar())
 }
 
 /// Frees a doorbell page.

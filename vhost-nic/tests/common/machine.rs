@@ -33,7 +33,13 @@ pub struct Lines {
 
 impl InterruptLines for Lines {
     fn deliver(&self, vector: u16, message: MsixMessage) -> Delivery {
-        assert_eq!(message, MsixMessage { address: MESSAGE_ADDRESS, data: 0x4000 | u32::from(vector) });
+        assert_eq!(
+            message,
+            MsixMessage {
+                address: MESSAGE_ADDRESS,
+                data: 0x4000 | u32::from(vector)
+            }
+        );
         *self.arrived.lock().entry(vector).or_default() += 1;
         self.changed.notify_all();
         Delivery::Done
@@ -78,12 +84,23 @@ impl Machine {
     pub fn new(switch: &Arc<Switch>, number: u8) -> Self {
         let mac = [0x52, 0x54, 0, 0, 0xc5, number];
         let parts = FunctionParts::new(VECTORS);
-        let config = NicConfig { name: format!("nic{number}"), mac, vhca_id: number.into(), zeroed_capabilities: Vec::new() };
+        let config = NicConfig {
+            name: format!("nic{number}"),
+            mac,
+            vhca_id: number.into(),
+            zeroed_capabilities: Vec::new(),
+        };
         let nic = Nic::new(&config, &parts).unwrap();
         nic.connect(switch);
         let identity = Identity::default();
         let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
-        let machine = Self { function, nic, memory: Memory::new(), lines: Arc::default(), mac };
+        let machine = Self {
+            function,
+            nic,
+            memory: Memory::new(),
+            lines: Arc::default(),
+            mac,
+        };
         machine.map();
         machine.function.connect(machine.lines.clone(), Masking::Function);
         machine.switch_on();
@@ -92,7 +109,10 @@ impl Machine {
 
     /// Makes all RAM reachable.
     pub fn map(&self) {
-        self.function.dma().map(BASE, SIZE, Some(self.memory.backing())).unwrap();
+        self.function
+            .dma()
+            .map(BASE, SIZE, Some(self.memory.backing()))
+            .unwrap();
     }
 
     /// What the PCI core of a kernel does for its driver.
@@ -104,7 +124,8 @@ impl Machine {
             entry[8..12].copy_from_slice(&(0x4000 | u32::from(vector)).to_le_bytes());
             self.function.bar_write(0, MSIX_TABLE + u64::from(vector) * 16, &entry);
         }
-        self.function.config_write(self.msix_control(), &MSIX_ENABLE.to_le_bytes());
+        self.function
+            .config_write(self.msix_control(), &MSIX_ENABLE.to_le_bytes());
     }
 
     fn msix_control(&self) -> u64 {

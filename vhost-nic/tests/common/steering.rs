@@ -78,7 +78,9 @@ impl Table {
         let mut input = SetFlowTableRootIn::default();
         input.set_table_type(NIC_RX);
         input.set_table_id(self.id);
-        hca.commands.call::<_, SetFlowTableRootOut>(Opcode::SET_FLOW_TABLE_ROOT, &input).map(drop)
+        hca.commands
+            .call::<_, SetFlowTableRootOut>(Opcode::SET_FLOW_TABLE_ROOT, &input)
+            .map(drop)
     }
 
     /// Destroys it.
@@ -86,11 +88,18 @@ impl Table {
         let mut input = DestroyFlowTableIn::default();
         input.set_table_type(NIC_RX);
         input.set_table_id(self.id);
-        hca.commands.call::<_, DestroyFlowTableOut>(Opcode::DESTROY_FLOW_TABLE, &input).map(drop)
+        hca.commands
+            .call::<_, DestroyFlowTableOut>(Opcode::DESTROY_FLOW_TABLE, &input)
+            .map(drop)
     }
 
     /// A group of entries that look at the bits of `criteria` in the outer headers; returns its id.
-    pub fn create_group(self, hca: &Hca, entries: std::ops::RangeInclusive<u32>, criteria: &FteMatchParam) -> Result<u32> {
+    pub fn create_group(
+        self,
+        hca: &Hca,
+        entries: std::ops::RangeInclusive<u32>,
+        criteria: &FteMatchParam,
+    ) -> Result<u32> {
         let mut input = CreateFlowGroupIn::default();
         input.set_table_type(NIC_RX);
         input.set_table_id(self.id);
@@ -109,7 +118,9 @@ impl Table {
         input.set_table_type(NIC_RX);
         input.set_table_id(self.id);
         input.set_group_id(group);
-        hca.commands.call::<_, DestroyFlowGroupOut>(Opcode::DESTROY_FLOW_GROUP, &input).map(drop)
+        hca.commands
+            .call::<_, DestroyFlowGroupOut>(Opcode::DESTROY_FLOW_GROUP, &input)
+            .map(drop)
     }
 
     /// Sets an entry.
@@ -140,12 +151,25 @@ impl Table {
             list.extend_from_slice(&counter.to_be_bytes());
             list.extend_from_slice(&[0; 4]);
         }
-        hca.commands.call_with::<_, SetFteOut>(Opcode::SET_FLOW_TABLE_ENTRY, 0, &input, &list, 0).map(drop)
+        hca.commands
+            .call_with::<_, SetFteOut>(Opcode::SET_FLOW_TABLE_ENTRY, 0, &input, &list, 0)
+            .map(drop)
     }
 
     /// Sets an entry that sends what it matches to one place.
     pub fn forward(self, hca: &Hca, group: u32, index: u32, value: &FteMatchParam, to: To) -> Result<()> {
-        self.set(hca, &Entry { group, index, value, action: action::FORWARD, to: &[to], counters: &[], tag: 0 })
+        self.set(
+            hca,
+            &Entry {
+                group,
+                index,
+                value,
+                action: action::FORWARD,
+                to: &[to],
+                counters: &[],
+                tag: 0,
+            },
+        )
     }
 
     /// Deletes an entry.
@@ -154,21 +178,27 @@ impl Table {
         input.set_table_type(NIC_RX);
         input.set_table_id(self.id);
         input.set_flow_index(index);
-        hca.commands.call::<_, DeleteFteOut>(Opcode::DELETE_FLOW_TABLE_ENTRY, &input).map(drop)
+        hca.commands
+            .call::<_, DeleteFteOut>(Opcode::DELETE_FLOW_TABLE_ENTRY, &input)
+            .map(drop)
     }
 }
 
 /// Allocates a counter.
 pub fn alloc_counter(hca: &Hca) -> Result<u32> {
     let input = AllocFlowCounterIn::default();
-    hca.commands.call(Opcode::ALLOC_FLOW_COUNTER, &input).map(|output: AllocFlowCounterOut| output.flow_counter_id())
+    hca.commands
+        .call(Opcode::ALLOC_FLOW_COUNTER, &input)
+        .map(|output: AllocFlowCounterOut| output.flow_counter_id())
 }
 
 /// Frees a counter.
 pub fn dealloc_counter(hca: &Hca, id: u32) -> Result<()> {
     let mut input = DeallocFlowCounterIn::default();
     input.set_flow_counter_id(id);
-    hca.commands.call::<_, DeallocFlowCounterOut>(Opcode::DEALLOC_FLOW_COUNTER, &input).map(drop)
+    hca.commands
+        .call::<_, DeallocFlowCounterOut>(Opcode::DEALLOC_FLOW_COUNTER, &input)
+        .map(drop)
 }
 
 /// Packets and bytes of a counter.
@@ -176,7 +206,8 @@ pub fn query_counter(hca: &Hca, id: u32) -> Result<(u64, u64)> {
     let mut input = QueryFlowCounterIn::default();
     input.set_flow_counter_id(id);
     let (_, list): (QueryFlowCounterOut, _) =
-        hca.commands.call_with(Opcode::QUERY_FLOW_COUNTER, 0, &input, &[], TrafficCounter::SIZE)?;
+        hca.commands
+            .call_with(Opcode::QUERY_FLOW_COUNTER, 0, &input, &[], TrafficCounter::SIZE)?;
     let counter: &TrafficCounter = zerocopy::FromBytes::ref_from_bytes(&list).unwrap();
     Ok((counter.packets(), counter.octets()))
 }

@@ -1,6 +1,5 @@
 //! Domains, keys, and what is between queues and the wire: PD, transport domain, mkey, TIS, RQT, TIR.
 
-use mlx5_prm::layout::Layout;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::transport::*;
@@ -17,19 +16,24 @@ const ANY_QP: u32 = 0xff_ffff;
 const TOEPLITZ: u8 = 2;
 /// `MLX5_TIRC_DISP_TYPE_INDIRECT`.
 const INDIRECT: u8 = 1;
-/// `MLX5_TIRC_SELF_LB_BLOCK_BLOCK_UNICAST` and `_MULTICAST`.
-pub const BLOCK_LOOPBACK: u8 = 3;
+/// A TIR takes the function's own frames: `MLX5_TIRC_SELF_LB_BLOCK_BLOCK_UNICAST` and `_MULTICAST`, whose names say the contrary of what the
+/// driver sets them for (`mlx5e_modify_tirs_lb`).
+pub const ALLOW_LOOPBACK: u8 = 3;
 
 /// Allocates a protection domain.
 pub fn alloc_pd(hca: &Hca) -> Result<u32> {
-    hca.commands.call(Opcode::ALLOC_PD, &AllocPdIn::default()).map(|output: AllocPdOut| output.pd())
+    hca.commands
+        .call(Opcode::ALLOC_PD, &AllocPdIn::default())
+        .map(|output: AllocPdOut| output.pd())
 }
 
 /// Frees it.
 pub fn dealloc_pd(hca: &Hca, pd: u32) -> Result<()> {
     let mut input = DeallocPdIn::default();
     input.set_pd(pd);
-    hca.commands.call::<_, DeallocPdOut>(Opcode::DEALLOC_PD, &input).map(drop)
+    hca.commands
+        .call::<_, DeallocPdOut>(Opcode::DEALLOC_PD, &input)
+        .map(drop)
 }
 
 /// Allocates a transport domain.
@@ -43,7 +47,9 @@ pub fn alloc_transport_domain(hca: &Hca) -> Result<u32> {
 pub fn dealloc_transport_domain(hca: &Hca, domain: u32) -> Result<()> {
     let mut input = DeallocTransportDomainIn::default();
     input.set_transport_domain(domain);
-    hca.commands.call::<_, DeallocTransportDomainOut>(Opcode::DEALLOC_TRANSPORT_DOMAIN, &input).map(drop)
+    hca.commands
+        .call::<_, DeallocTransportDomainOut>(Opcode::DEALLOC_TRANSPORT_DOMAIN, &input)
+        .map(drop)
 }
 
 /// Makes the key of all memory, by guest address. Returns the key as WQEs name it.
@@ -64,21 +70,27 @@ pub fn create_mkey(hca: &Hca, pd: u32) -> Result<u32> {
 pub fn destroy_mkey(hca: &Hca, key: u32) -> Result<()> {
     let mut input = DestroyMkeyIn::default();
     input.set_mkey_index(key >> 8);
-    hca.commands.call::<_, DestroyMkeyOut>(Opcode::DESTROY_MKEY, &input).map(drop)
+    hca.commands
+        .call::<_, DestroyMkeyOut>(Opcode::DESTROY_MKEY, &input)
+        .map(drop)
 }
 
 /// Makes a TIS.
 pub fn create_tis(hca: &Hca, transport_domain: u32) -> Result<u32> {
     let mut input = CreateTisIn::default();
     input.ctx_mut().set_transport_domain(transport_domain);
-    hca.commands.call(Opcode::CREATE_TIS, &input).map(|output: CreateTisOut| output.tisn())
+    hca.commands
+        .call(Opcode::CREATE_TIS, &input)
+        .map(|output: CreateTisOut| output.tisn())
 }
 
 /// Destroys a TIS.
 pub fn destroy_tis(hca: &Hca, tisn: u32) -> Result<()> {
     let mut input = DestroyTisIn::default();
     input.set_tisn(tisn);
-    hca.commands.call::<_, DestroyTisOut>(Opcode::DESTROY_TIS, &input).map(drop)
+    hca.commands
+        .call::<_, DestroyTisOut>(Opcode::DESTROY_TIS, &input)
+        .map(drop)
 }
 
 fn list(queues: &[u32]) -> Vec<u8> {
@@ -90,8 +102,9 @@ pub fn create_rqt(hca: &Hca, queues: &[u32]) -> Result<u32> {
     let mut input = CreateRqtIn::default();
     input.rqt_context_mut().set_rqt_max_size(queues.len() as u16);
     input.rqt_context_mut().set_rqt_actual_size(queues.len() as u16);
-    let (output, _): (CreateRqtOut, _) =
-        hca.commands.call_with(Opcode::CREATE_RQT, 0, &input, &list(queues), 0)?;
+    let (output, _): (CreateRqtOut, _) = hca
+        .commands
+        .call_with(Opcode::CREATE_RQT, 0, &input, &list(queues), 0)?;
     Ok(output.rqtn())
 }
 
@@ -101,14 +114,18 @@ pub fn modify_rqt(hca: &Hca, rqtn: u32, queues: &[u32]) -> Result<()> {
     input.set_rqtn(rqtn);
     input.bitmask_mut().set_rqn_list(true);
     input.ctx_mut().set_rqt_actual_size(queues.len() as u16);
-    hca.commands.call_with::<_, ModifyRqtOut>(Opcode::MODIFY_RQT, 0, &input, &list(queues), 0).map(drop)
+    hca.commands
+        .call_with::<_, ModifyRqtOut>(Opcode::MODIFY_RQT, 0, &input, &list(queues), 0)
+        .map(drop)
 }
 
 /// Destroys a table of receive queues.
 pub fn destroy_rqt(hca: &Hca, rqtn: u32) -> Result<()> {
     let mut input = DestroyRqtIn::default();
     input.set_rqtn(rqtn);
-    hca.commands.call::<_, DestroyRqtOut>(Opcode::DESTROY_RQT, &input).map(drop)
+    hca.commands
+        .call::<_, DestroyRqtOut>(Opcode::DESTROY_RQT, &input)
+        .map(drop)
 }
 
 /// What a TIR hashes.
@@ -123,7 +140,9 @@ pub struct HashFields {
 }
 
 fn create_tir_of(hca: &Hca, input: &CreateTirIn) -> Result<u32> {
-    hca.commands.call(Opcode::CREATE_TIR, input).map(|output: CreateTirOut| output.tirn())
+    hca.commands
+        .call(Opcode::CREATE_TIR, input)
+        .map(|output: CreateTirOut| output.tirn())
 }
 
 /// Makes a TIR that sends to one queue.
@@ -150,25 +169,22 @@ pub fn create_rss_tir(hca: &Hca, transport_domain: u32, rqtn: u32, key: &[u8; 40
     create_tir_of(hca, &input)
 }
 
-/// Says which of the function's own frames a TIR does not take.
-pub fn set_self_loopback(hca: &Hca, tirn: u32, block: u8) -> Result<()> {
+/// Says which of the function's own frames a TIR takes.
+pub fn set_self_loopback(hca: &Hca, tirn: u32, allow: u8) -> Result<()> {
     let mut input = ModifyTirIn::default();
     input.set_tirn(tirn);
     input.bitmask_mut().set_self_lb_en(true);
-    input.ctx_mut().set_self_lb_block(block);
-    hca.commands.call::<_, ModifyTirOut>(Opcode::MODIFY_TIR, &input).map(drop)
+    input.ctx_mut().set_self_lb_block(allow);
+    hca.commands
+        .call::<_, ModifyTirOut>(Opcode::MODIFY_TIR, &input)
+        .map(drop)
 }
 
 /// Destroys a TIR.
 pub fn destroy_tir(hca: &Hca, tirn: u32) -> Result<()> {
     let mut input = DestroyTirIn::default();
     input.set_tirn(tirn);
-    hca.commands.call::<_, DestroyTirOut>(Opcode::DESTROY_TIR, &input).map(drop)
-}
-
-/// The bytes of a layout with a number of `width` bits at bit `offset`; for commands that differ only in names.
-pub fn numbered<T: Layout + Default>(offset: usize, width: usize, number: u32) -> T {
-    let mut fields = T::default();
-    mlx5_prm::layout::set(fields.as_mut_bytes(), offset, width, number.into());
-    fields
+    hca.commands
+        .call::<_, DestroyTirOut>(Opcode::DESTROY_TIR, &input)
+        .map(drop)
 }

@@ -24,7 +24,13 @@ fn an_interface_comes_up_and_leaves_nothing_behind() {
     let machine = Arc::new(Machine::new(&Switch::new(), 1));
     for channels in [1, 4] {
         let hca = Arc::new(Hca::boot(&machine));
-        let netdev = Netdev::open(&hca, &Options { channels, ..Options::default() });
+        let netdev = Netdev::open(
+            &hca,
+            &Options {
+                channels,
+                ..Options::default()
+            },
+        );
         assert!(netdev.link_up());
         netdev.close();
         Arc::into_inner(hca).unwrap().shutdown();

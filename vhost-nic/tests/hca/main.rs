@@ -4,3 +4,17 @@
 mod common;
 
 mod boot;
+mod commands;
+mod crowd;
+mod delivery;
+mod frames;
+mod fuzzing;
+mod lan;
+mod life;
+mod mistakes;
+mod offloads;
+mod port;
+mod queues;
+mod receive;
+mod registers;
+mod send;

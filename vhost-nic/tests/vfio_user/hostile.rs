@@ -8,6 +8,7 @@ use crate::client::*;
 use crate::host::{Host, PANIC};
 
 const EINVAL: u32 = 22;
+const EMFILE: u32 = 24;
 
 /// A new client finds everything as the first one did.
 fn assert_serves(host: &Host) {
@@ -122,7 +123,7 @@ fn more_descriptors_than_agreed_on_are_refused_and_closed() {
     for count in [17, 64, 253] {
         let fds = vec![theirs.as_fd(); count];
         let reply = client.call_with(SET_IRQS, &words(&[20, 0x24, 2, 0, count as u32]), &fds);
-        assert_eq!(reply, Err(EINVAL));
+        assert_eq!(reply, Err(EMFILE));
     }
     let fds = vec![theirs.as_fd(); 5];
     for command in [DMA_MAP, REGION_READ, RESET, 999] {
@@ -133,6 +134,27 @@ fn more_descriptors_than_agreed_on_are_refused_and_closed() {
     // Nobody else has the other end any more.
     let mut end = Client::new(ours);
     assert!(end.is_closed());
+}
+
+#[test]
+fn descriptors_with_every_byte_of_a_message_do_not_pile_up() {
+    let host = Host::new();
+    let mut client = host.client();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let bytes = message(1, SET_IRQS, 0, &words(&[20, 0x24, 2, 0, 16]));
+    let (last, rest) = bytes.split_last().unwrap();
+    for byte in rest {
+        client.send_raw(&[*byte], &[theirs.as_fd(); 16]);
+    }
+    // Other tests have their descriptors, but not as many.
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(open() < before + 16 * rest.len() / 2);
+    client.send_raw(&[*last], &[]);
+    assert_eq!(client.reply(1, SET_IRQS), Err(EMFILE));
+    drop(theirs);
+    assert!(Client::new(ours).is_closed());
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
 fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     let bed = Bed::new();
     let mut driver = bed.driver();
-    assert_eq!(driver.command(&[CFG_READ; 15], &[], 4), [], "no whole header");
+    assert!(driver.command(&[CFG_READ; 15], &[], 4).is_empty(), "no whole header");
     for op in [0, 6, MSI, 8, 255] {
         assert_eq!(
             driver.command(&header(op, 0, 4, 0), &[], 4),
@@ -82,10 +82,10 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     // arch/um/drivers/virtio_pcidev.c sends this for memset_io().
     let mut fill = header(CFG_WRITE, 0, 64, 0x8000);
     fill.push(0xa5);
-    assert_eq!(driver.command(&fill, &[], 0), []);
+    assert!(driver.command(&fill, &[], 0).is_empty());
     let cut = header(MMIO_WRITE, 0, 8, 0x8000);
-    assert_eq!(driver.command(&cut, &[1, 2, 3], 0), [], "less data than said");
-    assert_eq!(driver.command(&cut, &[], 0), [], "no data");
+    assert!(driver.command(&cut, &[1, 2, 3], 0).is_empty(), "less data than said");
+    assert!(driver.command(&cut, &[], 0).is_empty(), "no data");
     assert_eq!(bed.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
     assert_eq!(bed.server.stats().bad_commands, 1 + 5 + 4 + 1 + 1 + 2);
     assert_works(&mut driver);
@@ -97,7 +97,7 @@ fn a_buffer_too_small_gets_what_fits() {
     let mut driver = bed.driver();
     driver.write(0x8000, b"as usual");
     assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 3), *b"as ");
-    assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0), []);
+    assert!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0).is_empty());
     assert_eq!(bed.server.stats().short_buffers, 2);
 
     driver.give_buffers(0, 1, 19);

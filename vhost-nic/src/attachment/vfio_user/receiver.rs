@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zerocopy::FromBytes;
 
+use super::version::MAX_MSG_FDS;
 use super::wire::Header;
 
 /// What is received at most with one system call, and waits here to be served. Some hundred doorbells.
@@ -26,9 +27,11 @@ pub struct Receiver<'a> {
     end: usize,
     /// How much was taken of the stream before `start`.
     taken: u64,
-    /// Descriptors that were received and not yet taken; none where one was lost for want of room in our own table. Each
-    /// with the position in the stream up to which the call that brought it had received.
-    descriptors: VecDeque<(u64, Option<OwnedFd>)>,
+    /// Descriptors that were received and not yet taken. Each with the position in the stream up to which the call that
+    /// brought it had received.
+    descriptors: VecDeque<(u64, OwnedFd)>,
+    /// The same position for descriptors that were not kept.
+    lost: Option<u64>,
 }
 
 /// A message.
@@ -44,7 +47,7 @@ pub struct Message<'a> {
 pub struct Descriptors {
     /// In the order they were sent.
     pub fds: Vec<OwnedFd>,
-    /// Whether more were sent, which could not be received.
+    /// Whether more were sent, which were too many.
     pub lost: bool,
 }
 
@@ -58,6 +61,7 @@ impl<'a> Receiver<'a> {
             end: 0,
             taken: 0,
             descriptors: VecDeque::new(),
+            lost: None,
         }
     }
 
@@ -89,11 +93,13 @@ impl<'a> Receiver<'a> {
             .front()
             .is_some_and(|(position, _)| *position <= self.taken)
         {
-            match self.descriptors.pop_front().and_then(|(_, fd)| fd) {
-                Some(fd) => descriptors.fds.push(fd),
-                None => descriptors.lost = true,
-            }
+            descriptors.fds.extend(self.descriptors.pop_front().map(|(_, fd)| fd));
         }
+        if self.lost.is_some_and(|position| position <= self.taken) {
+            self.lost = None;
+            descriptors.lost = true;
+        }
+        descriptors.lost |= descriptors.fds.len() > MAX_MSG_FDS;
         Ok(Some(Message {
             header,
             payload: &self.buffer[from..self.start],
@@ -134,12 +140,24 @@ impl<'a> Receiver<'a> {
         let position = self.taken + (self.end - self.start) as u64;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.descriptors.extend(fds.map(|fd| (position, Some(fd))));
+                // Waiting are those of a message that has begun, and these, which can be the next one's. More are closed: every
+                // piece of a message can bring some, and a client could take all the descriptors there are.
+                for fd in fds {
+                    if self.descriptors.len() < 2 * MAX_MSG_FDS {
+                        self.descriptors.push_back((position, fd));
+                    } else {
+                        self.lost = Some(position);
+                    }
+                }
             }
         }
+        // Our own table is full.
         if received.flags.contains(ReturnFlags::CTRUNC) {
-            self.descriptors.push_back((position, None));
+            self.lost = Some(position);
         }
         Ok(received.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

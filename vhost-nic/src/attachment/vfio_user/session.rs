@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::interrupts::EventFds;
 use super::receiver::{Descriptors, Message};
-use super::version::{self, MAX_DATA_XFER_SIZE, MAX_MSG_FDS};
+use super::version::{self, MAX_DATA_XFER_SIZE};
 use super::wire::*;
 use crate::dma::{Backing, DmaError};
 use crate::pci::{BAR_SIZE, CONFIG_SPACE_SIZE, PciFunction};
@@ -63,9 +63,6 @@ impl<'a> Session<'a> {
         if received.lost {
             return Err(Errno::MFILE);
         }
-        if received.fds.len() > MAX_MSG_FDS {
-            return Err(Errno::INVAL);
-        }
         let payload = message.payload;
         match command {
             command::VERSION => {
@@ -104,10 +101,11 @@ impl<'a> Session<'a> {
         if access & !(DMA_MAP_READ | DMA_MAP_WRITE) != 0 || received.fds.len() > 1 {
             return Err(Errno::INVAL);
         }
-        let backing = match received.fds.pop() {
-            Some(fd) => Some(backing(map, File::from(fd))?),
-            None => None,
-        };
+        let backing = received.fds.pop().map(|fd| Backing {
+            file: File::from(fd),
+            offset: map.offset.get(),
+            writable: access & DMA_MAP_WRITE != 0,
+        });
         if backing.is_some() {
             self.memory = Memory::Shared;
         } else if self.memory == Memory::Nothing {
@@ -199,20 +197,6 @@ impl<'a> Session<'a> {
         }
         self.function.reset();
     }
-}
-
-/// What is behind a mapping, if the file has that much: an access beyond its end would be fatal.
-fn backing(map: &DmaMap, file: File) -> Result<Backing, Errno> {
-    let metadata = file.metadata().map_err(|_| Errno::INVAL)?;
-    let end = map.offset.get().checked_add(map.size.get()).ok_or(Errno::INVAL)?;
-    if !metadata.is_file() || end > metadata.len() {
-        return Err(Errno::INVAL);
-    }
-    Ok(Backing {
-        file,
-        offset: map.offset.get(),
-        writable: map.flags.get() & DMA_MAP_WRITE != 0,
-    })
 }
 
 fn device_info(request: &DeviceInfo, reply: &mut Vec<u8>) -> Result<(), Errno> {

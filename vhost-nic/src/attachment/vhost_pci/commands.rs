@@ -1,5 +1,6 @@
 //! The command queue: accesses of the guest to its function.
 
+use log::trace;
 use zerocopy::FromBytes;
 
 use crate::pci::PciFunction;
@@ -37,6 +38,7 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostPciStats) -> usiz
         stats.find(&stats.bad_commands, "a command without a header");
         return 0;
     };
+    trace!("{}: descriptor {}: {header:x?} {data:x?}", stats.guest(), chain.head());
     let size = header.size as usize;
     let operation = match Operation::command(header.op) {
         None => return refuse(chain, size, stats, "an unknown command"),

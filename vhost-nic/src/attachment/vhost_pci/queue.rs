@@ -37,10 +37,15 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostPciStats) -> Opti
 /// Gives a chain back to the driver, with `written` bytes in its writable part.
 pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
     // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be told.
-    let _ = vring.add_used(chain.chain.head_index(), written as u32);
+    let _ = vring.add_used(chain.head(), written as u32);
 }
 
 impl Chain {
+    /// Its first descriptor's index.
+    pub fn head(&self) -> u16 {
+        self.chain.head_index()
+    }
+
     /// Whether its descriptors are all there, in the guest's memory, and end.
     pub fn is_sound(&self) -> bool {
         let last = self.chain.clone().last();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 use rustix::net::Shutdown;
-use vhost::vhost_user::Listener;
+use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -121,7 +121,10 @@ impl Shared {
         info!("{guest}: a guest connected");
         self.remember(daemon.shutdown_handle());
         match daemon.wait() {
-            Ok(()) => info!("{guest}: the guest disconnected"),
+            // User Mode Linux never says that it goes.
+            Ok(()) | Err(Error::HandleRequest(VhostUserError::Disconnected | VhostUserError::PartialMessage)) => {
+                info!("{guest}: the guest disconnected");
+            }
             Err(error) => info!("{guest}: the guest's connection ended: {error}"),
         }
         self.remember(None);

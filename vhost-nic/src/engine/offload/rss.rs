@@ -67,7 +67,8 @@ impl Toeplitz {
 /// `rx_hash_fn` of the TIR context.
 #[derive(Debug, Clone)]
 pub enum HashFunction {
-    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: all bytes of the input, exclusive or, inverted.
+    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: all bytes of the input, exclusive or, the order of the bits inverted, which the driver undoes in the
+    /// indirection table (`mlx5e_bits_invert`, `drivers/net/ethernet/mellanox/mlx5/core/en/rqt.c`).
     InvertedXor8,
     /// `MLX5_RX_HASH_FN_TOEPLITZ`.
     Toeplitz(Toeplitz),
@@ -200,7 +201,7 @@ impl RssHash {
         }
         let bytes = &input.bytes[..input.length];
         let value = match &self.function {
-            HashFunction::InvertedXor8 => u32::from(!bytes.iter().fold(0u8, |sum, byte| sum ^ byte)),
+            HashFunction::InvertedXor8 => u32::from(bytes.iter().fold(0u8, |sum, byte| sum ^ byte).reverse_bits()),
             HashFunction::Toeplitz(toeplitz) => toeplitz.hash(bytes),
         };
         HashResult {

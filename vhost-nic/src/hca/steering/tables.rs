@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use super::counter::FlowCounters;
 use super::group::{Entry, Group};
 use super::{
@@ -49,8 +51,8 @@ impl<T> Table<T> {
 
 #[derive(Debug)]
 pub(super) struct Tables<T> {
-    tables: HashMap<u32, Table<T>>,
-    roots: HashMap<u8, u32>,
+    tables: HashMap<u32, Table<T>, RandomState>,
+    roots: BTreeMap<u8, u32>,
     next_table: u32,
     next_group: u32,
     group_ids: HashSet<u32>,
@@ -60,8 +62,8 @@ pub(super) struct Tables<T> {
 impl<T> Default for Tables<T> {
     fn default() -> Self {
         Self {
-            tables: HashMap::new(),
-            roots: HashMap::new(),
+            tables: HashMap::default(),
+            roots: BTreeMap::new(),
             next_table: 1,
             next_group: 1,
             group_ids: HashSet::new(),

@@ -6,6 +6,7 @@ use super::*;
 use crate::engine::offload::parse::FrameView;
 
 mod commands;
+mod sequences;
 
 type Flows = FlowTables<u32>;
 

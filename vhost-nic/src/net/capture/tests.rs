@@ -24,10 +24,10 @@ fn send_all(capture: &Arc<Capture<Vec<u8>>>, frames: &[(usize, Vec<u8>)]) {
     let ports = ["nic0", "nic1"].map(|name| switch.attach(name, Arc::downgrade(&sink)));
     switch.set_tap(Some(Arc::clone(capture) as Arc<dyn Tap>));
     for (port, bytes) in frames {
-        ports[*port].send(Frame { bytes });
+        ports[*port].send(Frame::new(bytes));
     }
     switch.set_tap(None);
-    ports[0].send(Frame { bytes: &frame(9, 60) });
+    ports[0].send(Frame::new(&frame(9, 60)));
 }
 
 /// The frames of a capture with the names of their interfaces.
@@ -116,7 +116,7 @@ fn a_capture_to_a_file_is_complete_when_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.pcapng");
     let capture = Capture::create(&path, 1 << 20).unwrap();
-    capture.frame(0, "nic0", Frame { bytes: &frame(1, 60) });
+    capture.frame(0, "nic0", Frame::new(&frame(1, 60)));
     drop(capture);
     assert_eq!(
         read(&std::fs::read(&path).unwrap()),

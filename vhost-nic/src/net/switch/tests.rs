@@ -40,7 +40,7 @@ impl Station {
     }
 
     fn send(&self, bytes: &[u8]) {
-        self.port.send(Frame { bytes });
+        self.port.send(Frame::new(bytes));
     }
 }
 
@@ -253,7 +253,7 @@ impl Port for Mirror {
         let mut bytes = frame.bytes.to_vec();
         bytes[..12].rotate_left(6);
         if let Some(port) = self.port.get() {
-            port.send(Frame { bytes: &bytes });
+            port.send(Frame::new(&bytes));
         }
     }
 }
@@ -280,15 +280,11 @@ fn a_port_can_answer_from_within_the_delivery() {
 fn two_ports_that_answer_each_other_come_to_an_end() {
     let switch = Switch::new();
     let (one, two) = (mirror(&switch, "one"), mirror(&switch, "two"));
-    one.port.get().unwrap().send(Frame {
-        bytes: &frame(mac(2), mac(1)),
-    });
+    one.port.get().unwrap().send(Frame::new(&frame(mac(2), mac(1))));
     let dropped = [&one, &two].map(|mirror| mirror.port.get().unwrap().stats().dropped.nested);
     assert_eq!(dropped[0] + dropped[1], 1);
     // The bound is on the depth: the next frame passes.
-    one.port.get().unwrap().send(Frame {
-        bytes: &frame(mac(2), mac(1)),
-    });
+    one.port.get().unwrap().send(Frame::new(&frame(mac(2), mac(1))));
     assert_eq!(two.port.get().unwrap().stats().received.frames, u64::from(MAX_NESTING));
 }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn station(number: u8) -> Station {
@@ -79,4 +81,37 @@ fn a_port_that_leaves_takes_its_stations_along() {
     assert_eq!(table.find(station(1), 0), None);
     assert_eq!(table.find(station(2), 0), Some(2));
     assert_eq!(table.stations(1), 0);
+}
+
+proptest! {
+    /// Against the definition: where each station was seen last, and when.
+    #[test]
+    fn any_history_leaves_right_counts(history in prop::collection::vec((0..6u8, 0..3u32, 0..4u32, any::<bool>()), 1..60)) {
+        let mut table = Table::new(2, 5);
+        let mut known: HashMap<u8, (PortId, u32)> = HashMap::new();
+        let mut now = 0;
+        for (number, port, later, leaves) in history {
+            now += later;
+            if leaves {
+                table.forget_port(port);
+                known.retain(|_, (other, _)| *other != port);
+            } else if table.refresh(station(number), port, now) == Knowledge::Current {
+                prop_assert_eq!(known.insert(number, (port, now)).map(|(port, _)| port), Some(port));
+            } else if table.learn(station(number), port, now) {
+                known.insert(number, (port, now));
+            } else {
+                known.remove(&number);
+            }
+            for number in 0..6 {
+                let expected = known.get(&number).filter(|(_, seen)| now - seen <= 5).map(|(port, _)| *port);
+                prop_assert_eq!(table.find(station(number), now), expected);
+            }
+            for port in 0..3 {
+                let held = table.entries.values().filter(|entry| entry.port == port).count();
+                prop_assert_eq!(table.stations(port), held);
+                prop_assert!(held <= 2);
+            }
+            known.retain(|number, _| table.entries.contains_key(&station(*number)));
+        }
+    }
 }

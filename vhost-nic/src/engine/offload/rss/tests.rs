@@ -134,13 +134,13 @@ fn an_spi_is_hashed_behind_the_addresses() {
 }
 
 #[test]
-fn inverted_xor8_is_one_byte() {
+fn inverted_xor8_is_one_byte_with_its_bits_reversed() {
     let xor = RssHash {
         function: HashFunction::InvertedXor8,
         ..rss(L3Protocol::Ipv4, ADDRESSES, false)
     };
-    let frame = tcp_frame("1.2.4.8", 1, "16.32.64.0", 2);
-    assert_eq!(hash(&xor, &frame).value, 0x80);
+    let frame = tcp_frame("1.2.4.8", 1, "16.0.0.0", 2);
+    assert_eq!(hash(&xor, &frame).value, 0xf8);
 }
 
 #[test]

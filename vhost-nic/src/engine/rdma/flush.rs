@@ -1,0 +1,67 @@
+//! Queue pairs in error: what is posted goes back to the guest, now and later.
+
+use std::time::{Duration, Instant};
+
+use mlx5_prm::queue_entry::{EventType, Syndrome};
+
+use super::{Engine, completion, work};
+use crate::hca::qp::{Incoming, Parameters, Qp, ReceiveSource};
+use crate::hca::srq::event_data;
+
+/// How often a queue pair in error is looked at: receives are posted without a doorbell.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Gives back all that is posted, and comes again.
+pub(super) fn run(engine: &Engine, qp: &Qp) {
+    let parameters = qp.parameters();
+    send_side(engine, qp, &parameters);
+    receive_side(engine, qp, &parameters);
+    engine.hca.bells.ring_at(Instant::now() + LOOK_AGAIN, qp.number);
+}
+
+fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
+    let requester = &mut *qp.requester.lock();
+    for message in requester.messages.drain(..) {
+        completion::send_failed(qp, parameters, completion::opcode(&message), message.index, Syndrome::WrFlush);
+    }
+    requester.current = 0;
+    let Some(ring) = &qp.send_queue else { return };
+    let Ok(producer) = ring.send_producer(&engine.hca.dma) else { return };
+    while requester.fetched != producer {
+        let index = requester.fetched;
+        let posted = producer.wrapping_sub(index);
+        let (message, blocks) = work::fetch(&engine.hca.dma, ring, index, posted, parameters.service);
+        completion::send_failed(qp, parameters, message.control.opcode(), index, Syndrome::WrFlush);
+        requester.fetched = index.wrapping_add(blocks);
+    }
+}
+
+fn receive_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
+    let responder = &mut *qp.responder.lock();
+    let started = match responder.incoming.take() {
+        Some(Incoming::Send { receive, .. }) => Some(receive),
+        _ => None,
+    };
+    let spare = responder.spare.take();
+    let Some(cq) = &qp.receive_cq else { return };
+    for receive in started.into_iter().chain(spare) {
+        completion::receive_failed(qp, cq, parameters.user_index, receive.wqe_counter, Syndrome::WrFlush);
+    }
+    match &qp.receives {
+        ReceiveSource::Own(ring) => {
+            let Ok(producer) = ring.receive_producer(&engine.hca.dma) else { return };
+            while responder.consumer != producer {
+                let index = responder.consumer;
+                completion::receive_failed(qp, cq, parameters.user_index, index, Syndrome::WrFlush);
+                responder.consumer = index.wrapping_add(1);
+            }
+        }
+        // Those of a shared queue stay there.
+        ReceiveSource::Pool(_) | ReceiveSource::Xrc => {
+            if !std::mem::replace(&mut responder.last_wqe_told, true) {
+                engine.hca.eqs.announce(EventType::SrqLastWqe, 0, &event_data(qp.number));
+            }
+        }
+        ReceiveSource::None => {}
+    }
+}

@@ -1,0 +1,203 @@
+//! Data of messages in guest memory.
+
+use mlx5_prm::wqe::DataSegment;
+
+use super::Engine;
+use crate::dma::{DmaError, Purpose};
+use crate::hca::mkey::{self, Access, Accessor, Piece};
+use crate::hca::qp::{Data, Parameters, Qp};
+use crate::net::Payload;
+
+/// Memory that a queue pair may not reach, or that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreachable;
+
+/// Who a queue pair is to memory keys.
+pub(super) fn accessor(qp: &Qp, parameters: &Parameters) -> Accessor {
+    Accessor { pd: parameters.pd, qpn: qp.number, reserved_lkey: parameters.reserved_lkey }
+}
+
+/// Calls `act` with each piece of a key's range and its distance from the beginning.
+fn pieces(
+    engine: &Engine,
+    accessor: Accessor,
+    key: u32,
+    address: u64,
+    length: usize,
+    access: Access,
+    mut act: impl FnMut(Piece, usize) -> Result<(), DmaError>,
+) -> Result<(), Unreachable> {
+    let mut done = 0;
+    let result = mkey::translate(&engine.hca.mkeys, key, accessor, address, length as u64, access, |piece: Piece| {
+        let length = piece.length();
+        act(piece, done)?;
+        done += length as usize;
+        Ok::<(), DmaError>(())
+    });
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Unreachable),
+    }
+}
+
+/// Appends a key's range to a payload.
+fn push_key(
+    engine: &Engine,
+    accessor: Accessor,
+    key: u32,
+    address: u64,
+    length: usize,
+    access: Access,
+    payload: &mut Payload,
+) -> Result<(), Unreachable> {
+    pieces(engine, accessor, key, address, length, access, |piece, _| {
+        match piece {
+            Piece::Memory(address, length) => payload.push_memory(&engine.hca.dma, address, length as usize),
+            Piece::Null(length) => payload.push_zeros(length as usize),
+        }
+        Ok(())
+    })
+}
+
+/// The `length` bytes from `offset` on of a message's data, by reference.
+pub(super) fn gather(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    data: &[Data],
+    offset: usize,
+    length: usize,
+) -> Result<Payload, Unreachable> {
+    let mut payload = Payload::default();
+    let (mut at, end) = (0, offset + length);
+    for part in data {
+        let size = match part {
+            Data::Inline(bytes) => bytes.len(),
+            Data::Memory(segment) => segment.byte_count.get() as usize,
+        };
+        let (from, to) = (at.max(offset), (at + size).min(end));
+        if from < to {
+            match part {
+                Data::Inline(bytes) => payload.push_bytes(&bytes[from - at..to - at]),
+                Data::Memory(segment) => {
+                    let (key, address) = (segment.lkey.get(), segment.address.get().wrapping_add((from - at) as u64));
+                    let accessor = accessor(qp, parameters);
+                    push_key(engine, accessor, key, address, to - from, Access::LocalRead, &mut payload)?;
+                }
+            }
+        }
+        at += size;
+    }
+    Ok(payload)
+}
+
+/// What another side reads of a key's range.
+pub(super) fn remote_read(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    rkey: u32,
+    address: u64,
+    length: usize,
+) -> Result<Payload, Unreachable> {
+    let mut payload = Payload::default();
+    push_key(engine, accessor(qp, parameters), rkey, address, length, Access::RemoteRead, &mut payload)?;
+    Ok(payload)
+}
+
+/// Writes a payload into a key's range.
+pub(super) fn write(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    key: u32,
+    address: u64,
+    payload: &Payload,
+    access: Access,
+) -> Result<(), Unreachable> {
+    let range = Range { payload, from: 0, length: payload.len() };
+    write_range(engine, accessor(qp, parameters), key, address, range, access)
+}
+
+/// A part of a payload.
+struct Range<'a> {
+    payload: &'a Payload,
+    from: usize,
+    length: usize,
+}
+
+fn write_range(
+    engine: &Engine,
+    accessor: Accessor,
+    key: u32,
+    address: u64,
+    range: Range<'_>,
+    access: Access,
+) -> Result<(), Unreachable> {
+    pieces(engine, accessor, key, address, range.length, access, |piece, done| match piece {
+        Piece::Memory(address, length) => {
+            range.payload.write_to(range.from + done, length as usize, &engine.hca.dma, address)
+        }
+        Piece::Null(_) => Ok(()),
+    })
+}
+
+/// Whether all of a range may be accessed; nothing is.
+pub(super) fn check(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    key: u32,
+    address: u64,
+    length: usize,
+    access: Access,
+) -> Result<(), Unreachable> {
+    pieces(engine, accessor(qp, parameters), key, address, length, access, |_, _| Ok(()))
+}
+
+/// Writes a payload into a scatter list, `offset` bytes behind its beginning. What does not fit is an error.
+pub(super) fn scatter<'a>(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    segments: impl Iterator<Item = &'a DataSegment>,
+    offset: usize,
+    payload: &Payload,
+) -> Result<(), Unreachable> {
+    let (mut at, end) = (0, offset + payload.len());
+    for segment in segments {
+        let size = segment.byte_count.get() as usize;
+        let (from, to) = (at.max(offset), (at + size).min(end));
+        if from < to {
+            let (key, address) = (segment.lkey.get(), segment.address.get().wrapping_add((from - at) as u64));
+            let range = Range { payload, from: from - offset, length: to - from };
+            write_range(engine, accessor(qp, parameters), key, address, range, Access::LocalWrite)?;
+        }
+        at += size;
+    }
+    if at < end { Err(Unreachable) } else { Ok(()) }
+}
+
+/// Replaces the 8 bytes at a key's address, and returns what was there. In memory they are in the guest's own order.
+pub(super) fn atomic(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    rkey: u32,
+    address: u64,
+    change: impl Fn(u64) -> Option<u64>,
+) -> Result<u64, Unreachable> {
+    let mut original = None;
+    let whole = size_of::<u64>();
+    pieces(engine, accessor(qp, parameters), rkey, address, whole, Access::RemoteAtomic, |piece, _| {
+        match piece {
+            Piece::Memory(address, length) if length as usize == whole => {
+                original = Some(engine.hca.dma.update(Purpose::Atomic, address, &change)?);
+            }
+            Piece::Null(_) => original = Some(0),
+            Piece::Memory(..) => {}
+        }
+        Ok(())
+    })?;
+    original.ok_or(Unreachable)
+}

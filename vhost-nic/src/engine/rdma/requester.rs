@@ -1,0 +1,367 @@
+//! The sending side: WQEs become packets.
+
+use std::time::{Duration, Instant};
+
+use mlx5_prm::mkey::Mkc;
+use mlx5_prm::queue_entry::Syndrome;
+use mlx5_prm::rdma_wqe::UmrControlSegment;
+use mlx5_prm::wqe::{ControlSegment, DataSegment};
+use zerocopy::FromBytes;
+
+use super::memory::{self, Unreachable};
+use crate::hca::mkey::{self, UmrControl, UmrPoster};
+use super::{Engine, Outgoing, completion, datagram, fail, send, work};
+use crate::hca::finding::Finding;
+use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
+use crate::hca::work_queue::WorkQueue;
+use crate::net::Payload;
+use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
+use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::psn::Psn;
+
+/// Packets that are made before any of them is sent.
+const BATCH: usize = 32;
+/// Messages that may wait for their acknowledgement.
+const MAX_MESSAGES: usize = 256;
+/// The unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
+const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
+/// A busy host looks like loss: no timeout is shorter.
+const MIN_TIMEOUT: Duration = Duration::from_millis(20);
+/// `rnr_retry`: for ever.
+const RNR_RETRY_INFINITE: u8 = 7;
+/// In `fm_ce_se`: how a WQE waits for earlier ones (`MLX5_FENCE_MODE_*`, qp.h).
+const FENCE_SHIFT: u8 = 5;
+const FENCE_SMALL: u8 = 1;
+
+/// Sends all that can be sent now.
+pub(super) fn run(engine: &Engine, qp: &Qp) {
+    let Some(ring) = &qp.send_queue else { return };
+    loop {
+        let parameters = qp.parameters();
+        let mut batch = Vec::new();
+        {
+            let requester = &mut *qp.requester.lock();
+            if !ready(engine, qp, &parameters, requester) {
+                return;
+            }
+            while batch.len() < BATCH && next(engine, qp, &parameters, ring, requester, &mut batch) {}
+            complete(qp, &parameters, requester);
+            if batch.is_empty() {
+                return arm(engine, qp, &parameters, requester);
+            }
+        }
+        for packet in &batch {
+            send(engine, packet);
+        }
+    }
+}
+
+/// Looks at the clock: whether something may be sent now. Something may have to be sent again.
+fn ready(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester) -> bool {
+    let now = Instant::now();
+    requester.alarm = requester.alarm.filter(|alarm| *alarm > now);
+    if let Some(time) = requester.not_before {
+        if time > now {
+            set_alarm(engine, qp, requester, time);
+            return false;
+        }
+        requester.not_before = None;
+    }
+    if requester.deadline.is_some_and(|deadline| deadline <= now) {
+        requester.deadline = None;
+        if requester.retries >= parameters.retry_count {
+            fail_first(engine, qp, parameters, requester, Syndrome::TransportRetryExceeded);
+            return false;
+        }
+        requester.retries += 1;
+        let oldest = requester.unacknowledged;
+        requester.go_back(oldest);
+    }
+    true
+}
+
+/// Sees that the queue pair is looked after when its time has come.
+fn arm(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
+    let waits = requester.messages.iter().take(requester.current).any(|message| !message.done && message.packets > 0);
+    if !waits || parameters.ack_timeout == 0 {
+        requester.deadline = None;
+        return;
+    }
+    let timeout = ACK_TIMEOUT_UNIT.saturating_mul(1 << parameters.ack_timeout).max(MIN_TIMEOUT);
+    let deadline = *requester.deadline.get_or_insert_with(|| Instant::now() + timeout);
+    set_alarm(engine, qp, requester, deadline);
+}
+
+fn set_alarm(engine: &Engine, qp: &Qp, requester: &mut Requester, time: Instant) {
+    if requester.alarm.is_none_or(|alarm| alarm > time) {
+        requester.alarm = Some(time);
+        engine.hca.bells.ring_at(time, qp.number);
+    }
+}
+
+/// Makes the next packet, or carries out the next WQE that needs none. Returns whether there may be more.
+fn next(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    ring: &WorkQueue,
+    requester: &mut Requester,
+    batch: &mut Vec<Outgoing>,
+) -> bool {
+    if requester.current == requester.messages.len() && !fetch(engine, qp, parameters, ring, requester) {
+        return false;
+    }
+    let at = requester.current;
+    let open = requester.open_requests();
+    let earlier_done = requester.messages.iter().take(at).all(|message| message.done);
+    let message = &requester.messages[at];
+    let fence = message.control.fm_ce_se >> FENCE_SHIFT;
+    if fence > FENCE_SMALL && open > 0 || message.work.is_request() && open >= parameters.max_requests {
+        return false;
+    }
+    match &message.work {
+        Work::Nop => {}
+        Work::Bad(_) | Work::Umr { .. } if !earlier_done => return false,
+        Work::Bad(syndrome) => {
+            let syndrome = *syndrome;
+            complete(qp, parameters, requester);
+            fail_first(engine, qp, parameters, requester, syndrome);
+            return false;
+        }
+        Work::Umr { bytes } => {
+            if !memory_key_update(engine, qp, parameters, bytes, message.control.immediate.get()) {
+                complete(qp, parameters, requester);
+                fail_first(engine, qp, parameters, requester, Syndrome::MwBind);
+                return false;
+            }
+        }
+        Work::Datagram { .. } => match datagram::packet(engine, qp, parameters, message, requester.send_psn) {
+            Ok(packet) => {
+                batch.push(packet);
+                requester.send_psn += 1;
+            }
+            Err(syndrome) if earlier_done => {
+                complete(qp, parameters, requester);
+                fail_first(engine, qp, parameters, requester, syndrome);
+                return false;
+            }
+            Err(_) => return false,
+        },
+        _ => match packet(engine, qp, parameters, message, requester.send_psn) {
+            Ok(packet) => {
+                batch.push(packet);
+                let sent = if message.work.is_request() { message.packets } else { 1 };
+                requester.send_psn += sent;
+                if !message.last().is_before(requester.send_psn) {
+                    return true;
+                }
+                // Nobody acknowledges what is unreliable.
+                requester.messages[at].done |= parameters.service == service::UC;
+                requester.current += 1;
+                return true;
+            }
+            Err(Unreachable) if earlier_done => {
+                complete(qp, parameters, requester);
+                fail_first(engine, qp, parameters, requester, Syndrome::LocalProtection);
+                return false;
+            }
+            Err(Unreachable) => return false,
+        },
+    }
+    requester.messages[at].done = true;
+    requester.current += 1;
+    true
+}
+
+/// Reads the next WQE, if there is one.
+fn fetch(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    ring: &WorkQueue,
+    requester: &mut Requester,
+) -> bool {
+    if requester.messages.len() >= MAX_MESSAGES {
+        return false;
+    }
+    let producer = match ring.send_producer(&engine.hca.dma) {
+        Ok(producer) => producer,
+        Err(error) => {
+            let what = format_args!("Queue pair {:#x}: {error}", qp.number);
+            engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
+            return false;
+        }
+    };
+    let index = requester.fetched;
+    let posted = producer.wrapping_sub(index);
+    if posted == 0 {
+        return false;
+    }
+    let (mut message, blocks) = work::fetch(&engine.hca.dma, ring, index, posted, parameters.service);
+    if let Work::Bad(_) = message.work {
+        let what = format_args!("Queue pair {:#x}, WQE {index:#x} makes no sense: {:?}", qp.number, message.control);
+        engine.hca.findings.report(Finding::BadSendWqe, what);
+    }
+    message.first = requester.next_psn;
+    message.packets = match message.work {
+        Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
+        Work::Datagram { .. } | Work::CompareSwap { .. } | Work::FetchAdd { .. } => 1,
+        _ => (message.length as usize).div_ceil(parameters.mtu).max(1) as u32,
+    };
+    requester.next_psn += message.packets;
+    requester.fetched = index.wrapping_add(blocks);
+    requester.messages.push_back(message);
+    true
+}
+
+/// The packet of a message with this PSN.
+fn packet(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    message: &Message,
+    psn: Psn,
+) -> Result<Outgoing, Unreachable> {
+    let path = parameters.path.ok_or(Unreachable)?;
+    let transport = match parameters.service {
+        service::UC => Transport::Uc,
+        service::XRC => Transport::Xrc,
+        _ => Transport::Rc,
+    };
+    let index = psn.distance(message.first).max(0) as u32;
+    let position = Position::of(index, message.packets);
+    let offset = index as usize * parameters.mtu;
+    let length = (message.length as usize).saturating_sub(offset).min(parameters.mtu);
+    let (operation, position, notice) = match message.work {
+        Work::Send { immediate, invalidate } => (Operation::Send, position, notice(position, immediate, invalidate)),
+        Work::Write { immediate, .. } => (Operation::Write, position, notice(position, immediate, None)),
+        Work::Read { .. } => (Operation::ReadRequest, Position::Only, Notice::None),
+        Work::CompareSwap { .. } => (Operation::CompareSwap, Position::Only, Notice::None),
+        Work::FetchAdd { .. } => (Operation::FetchAdd, Position::Only, Notice::None),
+        Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => return Err(Unreachable),
+    };
+    let opcode = Opcode::new(transport, operation, position, notice).ok_or(Unreachable)?;
+    let ends = position.ends();
+    let solicited = ends && message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
+    let bth = Bth::new(opcode, parameters.remote_qpn, psn)
+        .with_ack_request(ends && transport != Transport::Uc)
+        .with_solicited(solicited && !message.work.is_request());
+    let mut headers = Headers::new(bth);
+    headers.xrc = message.xrc_srqn.map(XrcEth::new);
+    let mut payload = Payload::default();
+    match message.work {
+        Work::Send { immediate, invalidate } => {
+            if ends {
+                headers.immediate = immediate.map(|immediate| ImmDt { immediate: immediate.to_be_bytes() });
+                headers.invalidate = invalidate.map(|rkey| Ieth { rkey: rkey.into() });
+            }
+            payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
+        }
+        Work::Write { address, rkey, immediate } => {
+            if position.begins() {
+                headers.reth = Some(Reth::new(address, rkey, message.length));
+            }
+            if ends {
+                headers.immediate = immediate.map(|immediate| ImmDt { immediate: immediate.to_be_bytes() });
+            }
+            payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
+        }
+        Work::Read { address, rkey } => headers.reth = Some(Reth::new(address, rkey, message.length)),
+        Work::CompareSwap { address, rkey, swap, compare } => {
+            headers.atomic = Some(AtomicEth {
+                virtual_address: address.into(),
+                rkey: rkey.into(),
+                swap_or_add: swap.into(),
+                compare: compare.into(),
+            });
+        }
+        Work::FetchAdd { address, rkey, add } => {
+            headers.atomic = Some(AtomicEth {
+                virtual_address: address.into(),
+                rkey: rkey.into(),
+                swap_or_add: add.into(),
+                compare: 0.into(),
+            });
+        }
+        Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => {}
+    }
+    Ok(Outgoing { path, headers, payload })
+}
+
+fn notice(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Notice {
+    match (position.ends(), immediate, invalidate) {
+        (true, Some(_), _) => Notice::Immediate,
+        (true, None, Some(_)) => Notice::Invalidate,
+        _ => Notice::None,
+    }
+}
+
+/// Changes a memory key.
+fn memory_key_update(engine: &Engine, qp: &Qp, parameters: &Parameters, bytes: &[u8], key: u32) -> bool {
+    let Some((control, context, list)) = umr_segments(bytes) else {
+        return false;
+    };
+    let accessor = memory::accessor(qp, parameters);
+    let poster = UmrPoster {
+        accessor,
+        reg_umr: parameters.service == service::REG_UMR,
+        fast_register: parameters.fast_register,
+    };
+    let mut translations = Vec::new();
+    if control.flags & UmrControlSegment::INLINE != 0 {
+        translations.extend_from_slice(list);
+    } else if control.translation_length() > 0 {
+        let Ok((segment, _)) = DataSegment::read_from_prefix(list) else {
+            return false;
+        };
+        let data = [Data::Memory(segment)];
+        let length = control.translation_length().min(segment.byte_count.get() as usize);
+        let gathered = memory::gather(engine, qp, parameters, &data, 0, length);
+        if gathered.is_ok_and(|payload| payload.append_to(&mut translations).is_err()) {
+            return false;
+        }
+    }
+    mkey::umr(&engine.hca.mkeys, poster, key, &UmrControl::from(&control), &context, &translations).is_ok()
+}
+
+/// The parts of a WQE that changes a key: control, context, and the list or where it is.
+fn umr_segments(bytes: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
+    let (control, rest) = UmrControlSegment::read_from_prefix(bytes).ok()?;
+    let (context, list) = Mkc::read_from_prefix(rest).ok()?;
+    Some((control, context, list))
+}
+
+/// Takes what is done from the front of the queue, and tells the guest.
+pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
+    while let Some(message) = requester.messages.pop_front_if(|message| message.done) {
+        requester.current = requester.current.saturating_sub(1);
+        completion::sent(qp, parameters, &message);
+    }
+}
+
+/// The oldest message failed; all after it are flushed.
+pub(super) fn fail_first(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    requester: &mut Requester,
+    syndrome: Syndrome,
+) {
+    if let Some(message) = requester.messages.pop_front() {
+        requester.current = requester.current.saturating_sub(1);
+        completion::send_failed(qp, parameters, completion::opcode(&message), message.index, syndrome);
+    }
+    requester.deadline = None;
+    fail(engine, qp, None);
+}
+
+/// Whether the other side may be tried again that has no receive posted.
+pub(super) fn rnr_allowed(parameters: &Parameters, requester: &mut Requester) -> bool {
+    if parameters.rnr_retry != RNR_RETRY_INFINITE {
+        if requester.rnr_retries >= parameters.rnr_retry {
+            return false;
+        }
+        requester.rnr_retries += 1;
+    }
+    true
+}

@@ -1,0 +1,502 @@
+//! The receiving side of connections: requests in, answers out.
+
+use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
+
+use super::completion::{self, Arrival};
+use super::{Engine, Outgoing, fail, memory, send};
+use crate::hca::cq::Cq;
+use crate::hca::mkey::{self, Access};
+use crate::hca::qp::{
+    Incoming, Parameters, Qp, QpState, Receive, ReceiveSource, Resource, Responder, service,
+};
+use crate::hca::srq::{LIMIT_EVENT, ReceiveList, XrcSrq, event_data};
+use crate::net::Payload;
+use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
+use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::packet::Packet;
+use crate::roce::psn::Psn;
+use crate::roce::syndrome::{Nak, Syndrome};
+
+/// Longest message that a request may name (IBTA 9.7.4.1.3).
+const MAX_LENGTH: u32 = 1 << 31;
+
+/// What goes back to the requester, once nobody holds the queue pair.
+enum Answer {
+    /// Nothing.
+    None,
+    /// An acknowledgement, or a refusal.
+    Acknowledge { syndrome: Syndrome, psn: Psn, msn: u32 },
+    /// What an atomic operation found.
+    Atomic { psn: Psn, msn: u32, original: u64 },
+    /// The data of a read.
+    Read { psn: Psn, msn: u32, address: u64, rkey: u32, length: u32 },
+}
+
+/// A request that is refused.
+struct Refused {
+    nak: Nak,
+    /// The queue pair goes to error, and the guest is told so.
+    event: Option<EventType>,
+}
+
+const INVALID: Refused = Refused { nak: Nak::InvalidRequest, event: Some(EventType::WqInvalidRequestError) };
+const NO_ACCESS: Refused = Refused { nak: Nak::RemoteAccess, event: Some(EventType::WqAccessError) };
+
+/// How a request goes on.
+enum Step {
+    /// It is carried out.
+    Done(Answer),
+    /// There is no receive for it.
+    NoReceive,
+    /// It is refused.
+    Refused(Refused),
+}
+
+/// Takes a request.
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, payload: &Payload) {
+    if !matches!(parameters.state, QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained) {
+        return;
+    }
+    let answer = {
+        let mut responder = qp.responder.lock();
+        if parameters.service == service::UC {
+            unreliable(engine, qp, parameters, &mut responder, packet, payload);
+            return;
+        }
+        reliable(engine, qp, parameters, &mut responder, packet, payload)
+    };
+    reply(engine, qp, parameters, answer);
+}
+
+fn reliable(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+    payload: &Payload,
+) -> Answer {
+    let bth = &packet.headers.bth;
+    let psn = bth.psn();
+    if psn.is_before(responder.expected) {
+        return duplicate(responder, packet);
+    }
+    if psn.is_after(responder.expected) {
+        // Reported once; what follows is silence until the gap is filled.
+        if std::mem::replace(&mut responder.gap_reported, true) {
+            return Answer::None;
+        }
+        let syndrome = Syndrome::Nak(Nak::PsnSequence);
+        return Answer::Acknowledge { syndrome, psn: responder.expected, msn: responder.msn };
+    }
+    responder.gap_reported = false;
+    match execute(engine, qp, parameters, responder, packet, payload) {
+        Step::Done(answer) => {
+            let taken = match packet.opcode.operation() {
+                Operation::ReadRequest => read_packets(packet, parameters.mtu),
+                _ => 1,
+            };
+            responder.expected += taken;
+            match answer {
+                Answer::None if bth.ack_request() => {
+                    Answer::Acknowledge { syndrome: Syndrome::ACK, psn, msn: responder.msn }
+                }
+                answer => answer,
+            }
+        }
+        Step::NoReceive => {
+            // What comes behind is out of order, and known to be.
+            responder.gap_reported = true;
+            Answer::Acknowledge { syndrome: Syndrome::Rnr(parameters.rnr_timer), psn, msn: responder.msn }
+        }
+        Step::Refused(Refused { nak, event }) => {
+            responder.incoming = None;
+            fail(engine, qp, event);
+            Answer::Acknowledge { syndrome: Syndrome::Nak(nak), psn, msn: responder.msn }
+        }
+    }
+}
+
+/// A request that was carried out before.
+fn duplicate(responder: &Responder, packet: &Packet) -> Answer {
+    let psn = packet.headers.bth.psn();
+    match packet.opcode.operation() {
+        Operation::ReadRequest => match packet.headers.reth {
+            Some(reth) => Answer::Read {
+                psn,
+                msn: responder.msn,
+                address: reth.virtual_address.get(),
+                rkey: reth.rkey.get(),
+                length: reth.dma_length.get(),
+            },
+            None => Answer::None,
+        },
+        Operation::CompareSwap | Operation::FetchAdd => {
+            // Never carried out twice: what it found is kept.
+            let found = responder.resources.iter().find(|resource| resource.psn == psn);
+            match found.and_then(|resource| resource.original) {
+                Some(original) => Answer::Atomic { psn, msn: responder.msn, original },
+                None => Answer::None,
+            }
+        }
+        _ => Answer::Acknowledge { syndrome: Syndrome::ACK, psn: responder.expected - 1, msn: responder.msn },
+    }
+}
+
+fn read_packets(packet: &Packet, mtu: usize) -> u32 {
+    let length = packet.headers.reth.map_or(0, |reth| reth.dma_length.get());
+    (length as usize).div_ceil(mtu).max(1) as u32
+}
+
+fn execute(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+    payload: &Payload,
+) -> Step {
+    let position = packet.opcode.position();
+    let full = payload.len() == parameters.mtu;
+    let length_fits = match position {
+        Position::First | Position::Middle => full,
+        Position::Last => (1..=parameters.mtu).contains(&payload.len()),
+        Position::Only => payload.len() <= parameters.mtu,
+    };
+    let under_way = match (&responder.incoming, packet.opcode.operation()) {
+        (None, _) => position.begins(),
+        (Some(Incoming::Send { .. }), Operation::Send) | (Some(Incoming::Write { .. }), Operation::Write) => {
+            !position.begins()
+        }
+        _ => false,
+    };
+    if !length_fits || !under_way {
+        return Step::Refused(INVALID);
+    }
+    match packet.opcode.operation() {
+        Operation::Send => execute_send(engine, qp, parameters, responder, packet, payload),
+        Operation::Write => execute_write(engine, qp, parameters, responder, packet, payload),
+        Operation::ReadRequest => execute_read(engine, qp, parameters, responder, packet),
+        Operation::CompareSwap | Operation::FetchAdd => execute_atomic(engine, qp, parameters, responder, packet),
+        _ => Step::Refused(INVALID),
+    }
+}
+
+/// The shared receive queue that an XRC packet names.
+fn xrc_srq(engine: &Engine, packet: &Packet) -> Option<std::sync::Arc<XrcSrq>> {
+    engine.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
+}
+
+/// Takes a receive WQE; none if none is posted.
+fn take_receive(engine: &Engine, qp: &Qp, responder: &mut Responder, packet: &Packet) -> Option<Receive> {
+    if let Some(spare) = responder.spare.take() {
+        return Some(spare);
+    }
+    let dma = &engine.hca.dma;
+    let mut segments = Vec::new();
+    let from_list = |list: &ReceiveList, number: u32, segments: &mut Vec<_>| {
+        let taken = list.take(dma, segments).ok()??;
+        if taken.limit_reached {
+            engine.hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
+        }
+        Some(taken.index)
+    };
+    let wqe_counter = match &qp.receives {
+        ReceiveSource::Own(ring) => {
+            let index = responder.consumer;
+            if ring.receive_producer(dma).ok()? == index {
+                return None;
+            }
+            ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
+            responder.consumer = index.wrapping_add(1);
+            index
+        }
+        ReceiveSource::Pool(rmp) => from_list(&rmp.list, rmp.number, &mut segments)?,
+        ReceiveSource::Xrc => {
+            let srq = xrc_srq(engine, packet)?;
+            from_list(&srq.list, srq.number, &mut segments)?
+        }
+        ReceiveSource::None => return None,
+    };
+    let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
+    Some(Receive { wqe_counter, segments, room })
+}
+
+/// Where a receive completes, and how its queue is named there.
+fn with_cq(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, act: impl FnOnce(&Cq, u32)) {
+    if let ReceiveSource::Xrc = qp.receives {
+        if let Some(srq) = xrc_srq(engine, packet) {
+            let user_index = srq.context.lock().user_index();
+            act(&srq.cq, user_index);
+        }
+    } else if let Some(cq) = &qp.receive_cq {
+        act(cq, parameters.user_index);
+    }
+}
+
+fn execute_send(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+    payload: &Payload,
+) -> Step {
+    let position = packet.opcode.position();
+    if position.begins() {
+        let Some(receive) = take_receive(engine, qp, responder, packet) else {
+            return Step::NoReceive;
+        };
+        responder.incoming = Some(Incoming::Send { receive, received: 0, inline: Vec::new() });
+    }
+    let Some(Incoming::Send { receive, received, .. }) = &mut responder.incoming else {
+        return Step::Refused(INVALID);
+    };
+    let refused = |syndrome: CqeSyndrome, nak: Nak, receive: &Receive| {
+        with_cq(engine, qp, parameters, packet, |cq, user_index| {
+            completion::receive_failed(qp, cq, user_index, receive.wqe_counter, syndrome);
+        });
+        Step::Refused(Refused { nak, event: None })
+    };
+    let length = u64::from(*received) + payload.len() as u64;
+    if length > receive.room {
+        return refused(CqeSyndrome::LocalLength, Nak::InvalidRequest, receive);
+    }
+    // What is short enough goes into the completion, as a whole or not at all.
+    let inline = position == Position::Only && !payload.is_empty() && payload.len() <= parameters.responder_inline;
+    let mut data = Vec::new();
+    let stored = if inline {
+        payload.append_to(&mut data).map_err(|_| memory::Unreachable)
+    } else {
+        let offset = *received as usize;
+        memory::scatter(engine, qp, parameters, receive.segments.iter(), offset, payload)
+    };
+    if stored.is_err() {
+        return refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
+    }
+    *received += payload.len() as u32;
+    if !position.ends() {
+        return Step::Done(Answer::None);
+    }
+    let invalidated = packet.headers.invalidate.map(|header| header.rkey.get());
+    if let Some(key) = invalidated {
+        let accessor = memory::accessor(qp, parameters);
+        if mkey::invalidate(&engine.hca.mkeys, key, accessor, true).is_err() {
+            return Step::Refused(NO_ACCESS);
+        }
+    }
+    let arrival = Arrival {
+        write: false,
+        immediate: packet.headers.immediate.map(|header| u32::from_be_bytes(header.immediate)),
+        invalidated,
+        solicited: packet.headers.bth.solicited(),
+        length: *received,
+    };
+    with_cq(engine, qp, parameters, packet, |cq, user_index| {
+        let cqe: Cqe = completion::arrived(qp, user_index, receive, arrival);
+        if inline { cq.post_with_data(cqe, &data) } else { cq.post(cqe) }
+    });
+    responder.incoming = None;
+    responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
+    Step::Done(Answer::None)
+}
+
+fn execute_write(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+    payload: &Payload,
+) -> Step {
+    let position = packet.opcode.position();
+    if position.begins() {
+        let Some(reth) = packet.headers.reth else {
+            return Step::Refused(INVALID);
+        };
+        if !parameters.remote_write || reth.dma_length.get() > MAX_LENGTH {
+            return Step::Refused(INVALID);
+        }
+        let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
+        // All of it or nothing; where nothing is written, the key means nothing (C9-88).
+        let allowed = memory::check(engine, qp, parameters, rkey, address, length as usize, Access::RemoteWrite);
+        if length > 0 && allowed.is_err() {
+            return Step::Refused(NO_ACCESS);
+        }
+        responder.incoming = Some(Incoming::Write { address, rkey, length, received: 0 });
+    }
+    let Some(Incoming::Write { address, rkey, length, received }) = &mut responder.incoming else {
+        return Step::Refused(INVALID);
+    };
+    let so_far = u64::from(*received) + payload.len() as u64;
+    let complete = so_far == u64::from(*length);
+    if so_far > u64::from(*length) || position.ends() != complete {
+        return Step::Refused(INVALID);
+    }
+    let at = address.wrapping_add(u64::from(*received));
+    if !payload.is_empty()
+        && memory::write(engine, qp, parameters, *rkey, at, payload, Access::RemoteWrite).is_err()
+    {
+        return Step::Refused(NO_ACCESS);
+    }
+    let length = *length;
+    if let Some(header) = packet.headers.immediate {
+        let Some(receive) = take_receive(engine, qp, responder, packet) else {
+            if position.begins() {
+                responder.incoming = None;
+            }
+            return Step::NoReceive;
+        };
+        let arrival = Arrival {
+            write: true,
+            immediate: Some(u32::from_be_bytes(header.immediate)),
+            invalidated: None,
+            solicited: packet.headers.bth.solicited(),
+            length,
+        };
+        with_cq(engine, qp, parameters, packet, |cq, user_index| {
+            cq.post(completion::arrived(qp, user_index, &receive, arrival));
+        });
+    }
+    if position.ends() {
+        responder.incoming = None;
+        responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
+    } else if let Some(Incoming::Write { received, .. }) = &mut responder.incoming {
+        *received += payload.len() as u32;
+    }
+    Step::Done(Answer::None)
+}
+
+fn remember(parameters: &Parameters, responder: &mut Responder, resource: Resource) {
+    while responder.resources.len() >= parameters.max_resources {
+        responder.resources.pop_front();
+    }
+    responder.resources.push_back(resource);
+}
+
+fn execute_read(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, packet: &Packet) -> Step {
+    let Some(reth) = packet.headers.reth else {
+        return Step::Refused(INVALID);
+    };
+    let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
+    if !parameters.remote_read || length > MAX_LENGTH {
+        return Step::Refused(INVALID);
+    }
+    let allowed = memory::check(engine, qp, parameters, rkey, address, length as usize, Access::RemoteRead);
+    if length > 0 && allowed.is_err() {
+        return Step::Refused(NO_ACCESS);
+    }
+    let psn = packet.headers.bth.psn();
+    remember(parameters, responder, Resource { psn, packets: read_packets(packet, parameters.mtu), original: None });
+    responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
+    Step::Done(Answer::Read { psn, msn: responder.msn, address, rkey, length })
+}
+
+fn execute_atomic(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+) -> Step {
+    let Some(atomic) = packet.headers.atomic else {
+        return Step::Refused(INVALID);
+    };
+    let address = atomic.virtual_address.get();
+    if !parameters.remote_atomic || !address.is_multiple_of(8) {
+        return Step::Refused(INVALID);
+    }
+    let (operand, compare) = (atomic.swap_or_add.get(), atomic.compare.get());
+    let swap = packet.opcode.operation() == Operation::CompareSwap;
+    let found = memory::atomic(engine, qp, parameters, atomic.rkey.get(), address, |value| match swap {
+        true => (value == compare).then_some(operand),
+        false => Some(value.wrapping_add(operand)),
+    });
+    let Ok(original) = found else {
+        return Step::Refused(NO_ACCESS);
+    };
+    let psn = packet.headers.bth.psn();
+    remember(parameters, responder, Resource { psn, packets: 1, original: Some(original) });
+    responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
+    Step::Done(Answer::Atomic { psn, msn: responder.msn, original })
+}
+
+/// An unreliable message: what does not fit is dropped, and the message with it.
+fn unreliable(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+    payload: &Payload,
+) {
+    let psn = packet.headers.bth.psn();
+    let begins = packet.opcode.position().begins();
+    let cut = psn != responder.expected || begins;
+    if cut && let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {
+        // It is used for the next message, from its beginning.
+        responder.spare = Some(receive);
+    }
+    responder.expected = psn + 1;
+    if begins {
+        responder.skipping = false;
+    } else if cut {
+        responder.skipping = true;
+    }
+    if responder.skipping {
+        return;
+    }
+    match execute(engine, qp, parameters, responder, packet, payload) {
+        Step::Done(_) => {}
+        Step::NoReceive => {
+            responder.incoming = None;
+            responder.skipping = true;
+        }
+        Step::Refused(_) => {
+            responder.incoming = None;
+            responder.skipping = true;
+        }
+    }
+}
+
+fn reply(engine: &Engine, qp: &Qp, parameters: &Parameters, answer: Answer) {
+    let Some(path) = parameters.path else { return };
+    let transport = if parameters.service == service::XRC { Transport::Xrc } else { Transport::Rc };
+    let respond = |operation, position, psn, aeth: Option<Aeth>, original: Option<u64>, payload: Payload| {
+        if let Some(opcode) = Opcode::new(transport, operation, position, Notice::None) {
+            let mut headers = Headers::new(Bth::new(opcode, parameters.remote_qpn, psn));
+            headers.aeth = aeth;
+            headers.atomic_ack = original.map(|original| AtomicAckEth { original: original.into() });
+            send(engine, &Outgoing { path, headers, payload });
+        }
+    };
+    let nothing = Payload::default;
+    match answer {
+        Answer::None => {}
+        Answer::Acknowledge { syndrome, psn, msn } => {
+            let aeth = Aeth::new(syndrome.byte(), msn);
+            respond(Operation::Acknowledge, Position::Only, psn, Some(aeth), None, nothing());
+        }
+        Answer::Atomic { psn, msn, original } => {
+            let aeth = Aeth::new(Syndrome::ACK.byte(), msn);
+            respond(Operation::AtomicAcknowledge, Position::Only, psn, Some(aeth), Some(original), nothing());
+        }
+        Answer::Read { psn, msn, address, rkey, length } => {
+            let count = (length as usize).div_ceil(parameters.mtu).max(1) as u32;
+            for index in 0..count {
+                let offset = index as usize * parameters.mtu;
+                let now = (length as usize - offset).min(parameters.mtu);
+                let at = address.wrapping_add(offset as u64);
+                let Ok(payload) = memory::remote_read(engine, qp, parameters, rkey, at, now) else {
+                    // The key was taken away meanwhile.
+                    let aeth = Aeth::new(Syndrome::Nak(Nak::RemoteAccess).byte(), msn);
+                    respond(Operation::Acknowledge, Position::Only, psn + index, Some(aeth), None, nothing());
+                    return fail(engine, qp, Some(EventType::WqAccessError));
+                };
+                let position = Position::of(index, count);
+                let aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), msn));
+                respond(Operation::ReadResponse, position, psn + index, aeth, None, payload);
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Answers to what a queue pair has sent.
+
+use std::time::Instant;
+
+use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
+
+use super::{Engine, memory, requester};
+use crate::hca::qp::{Data, Parameters, Qp, QpState, Requester, Work};
+use crate::net::Payload;
+use crate::roce::opcode::Operation;
+use crate::roce::packet::Packet;
+use crate::roce::psn::Psn;
+use crate::roce::syndrome::{Nak, Syndrome};
+
+/// Takes an answer.
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, payload: &Payload) {
+    if parameters.state != QpState::ReadyToSend {
+        return;
+    }
+    let requester = &mut *qp.requester.lock();
+    let psn = packet.headers.bth.psn();
+    // Of what was not sent, or is acknowledged already: a ghost.
+    if !psn.is_before(requester.next_psn) || psn.is_before(requester.unacknowledged) {
+        return;
+    }
+    match packet.opcode.operation() {
+        Operation::ReadResponse => read_response(engine, qp, parameters, requester, packet, payload),
+        Operation::AtomicAcknowledge => atomic_response(engine, qp, parameters, requester, packet),
+        _ => {
+            let Some(syndrome) = packet.headers.aeth.and_then(|aeth| Syndrome::from_byte(aeth.syndrome)) else {
+                return;
+            };
+            match syndrome {
+                Syndrome::Ack { .. } => acknowledge(requester, psn + 1),
+                Syndrome::Rnr(timer) => {
+                    acknowledge(requester, psn);
+                    if requester::rnr_allowed(parameters, requester) {
+                        requester.go_back(psn);
+                        requester.not_before = Some(Instant::now() + timer.delay());
+                    } else {
+                        fail(engine, qp, parameters, requester, psn, CqeSyndrome::RnrRetryExceeded);
+                    }
+                }
+                Syndrome::Nak(Nak::PsnSequence) => {
+                    acknowledge(requester, psn);
+                    requester.go_back(psn);
+                }
+                Syndrome::Nak(nak) => {
+                    acknowledge(requester, psn);
+                    let syndrome = match nak {
+                        Nak::RemoteAccess => CqeSyndrome::RemoteAccess,
+                        Nak::RemoteOperational => CqeSyndrome::RemoteOperation,
+                        Nak::InvalidRequest | Nak::InvalidRdRequest | Nak::PsnSequence => {
+                            CqeSyndrome::RemoteInvalidRequest
+                        }
+                    };
+                    fail(engine, qp, parameters, requester, psn, syndrome);
+                }
+            }
+        }
+    }
+    requester::complete(qp, parameters, requester);
+    // What waited for this, or is to be sent again, is the NIC's thread's work.
+    engine.hca.bells.ring(qp.number);
+}
+
+/// All packets before `psn` have arrived. A read or an atomic among them whose answer has not was lost, and is asked for again.
+fn acknowledge(requester: &mut Requester, psn: Psn) {
+    let mut lost = None;
+    for message in requester.messages.iter_mut().take(requester.current + 1) {
+        if message.packets == 0 || message.done {
+            continue;
+        }
+        if !message.last().is_before(psn) {
+            break;
+        }
+        if message.work.is_request() {
+            lost = Some(message.first);
+            break;
+        }
+        message.done = true;
+    }
+    let reached = lost.unwrap_or(psn);
+    if reached.is_after(requester.unacknowledged) {
+        requester.unacknowledged = reached;
+        progress(requester);
+    }
+    if let Some(first) = lost {
+        requester.go_back(first);
+    }
+}
+
+fn progress(requester: &mut Requester) {
+    requester.retries = 0;
+    requester.rnr_retries = 0;
+    requester.deadline = None;
+}
+
+/// The message that a PSN belongs to failed at the other side; those before it are done.
+fn fail(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    requester: &mut Requester,
+    psn: Psn,
+    syndrome: CqeSyndrome,
+) {
+    requester::complete(qp, parameters, requester);
+    if requester.messages.front().is_some_and(|first| first.packets > 0 && !psn.is_before(first.first)) {
+        requester::fail_first(engine, qp, parameters, requester, syndrome);
+    }
+}
+
+/// The read or atomic that an answer with this PSN belongs to.
+fn request(requester: &Requester, psn: Psn) -> Option<usize> {
+    requester
+        .messages
+        .iter()
+        .take(requester.current + 1)
+        .position(|message| message.work.is_request() && !message.done && psn.is_within(message.first, message.last()))
+}
+
+fn read_response(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    requester: &mut Requester,
+    packet: &Packet,
+    payload: &Payload,
+) {
+    let psn = packet.headers.bth.psn();
+    let Some(at) = request(requester, psn) else { return };
+    let message = &mut requester.messages[at];
+    let (first, last) = (message.first, message.last());
+    let index = psn.distance(first).max(0) as u32;
+    if index < message.answered {
+        return;
+    }
+    if index > message.answered {
+        // A part is missing: all of it is asked for again.
+        return requester.go_back(first);
+    }
+    let offset = index as usize * parameters.mtu;
+    let expected = (message.length as usize - offset.min(message.length as usize)).min(parameters.mtu);
+    if payload.len() != expected || !matches!(message.work, Work::Read { .. }) {
+        return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);
+    }
+    // Everything before the read has arrived.
+    acknowledge(requester, first);
+    let message = &mut requester.messages[at];
+    let inline = message.length > 0
+        && message.length as usize <= parameters.requester_inline
+        && message.control.fm_ce_se & mlx5_prm::wqe::ControlSegment::CQ_UPDATE != 0;
+    let stored = if inline {
+        let mut data = Vec::new();
+        let stored = payload.append_to(&mut data).map_err(|_| memory::Unreachable);
+        message.answer = Some(data);
+        stored
+    } else {
+        memory::scatter(engine, qp, parameters, segments(&message.data), offset, payload)
+    };
+    if stored.is_err() {
+        return fail(engine, qp, parameters, requester, psn, CqeSyndrome::LocalProtection);
+    }
+    message.answered += 1;
+    message.done = psn == last;
+    requester.unacknowledged = psn + 1;
+    progress(requester);
+}
+
+fn segments(data: &[Data]) -> impl Iterator<Item = &mlx5_prm::wqe::DataSegment> {
+    data.iter().filter_map(|part| match part {
+        Data::Memory(segment) => Some(segment),
+        Data::Inline(_) => None,
+    })
+}
+
+fn atomic_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, packet: &Packet) {
+    let psn = packet.headers.bth.psn();
+    let (Some(at), Some(header)) = (request(requester, psn), packet.headers.atomic_ack) else {
+        return;
+    };
+    acknowledge(requester, psn);
+    let message = &mut requester.messages[at];
+    if matches!(message.work, Work::Read { .. }) {
+        return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);
+    }
+    // In memory it is as the guest's processor has it.
+    let bytes = header.original.get().to_le_bytes();
+    let inline = parameters.requester_inline >= bytes.len()
+        && message.control.fm_ce_se & mlx5_prm::wqe::ControlSegment::CQ_UPDATE != 0;
+    if inline {
+        message.answer = Some(bytes.to_vec());
+    } else {
+        let mut payload = Payload::default();
+        payload.push_bytes(&bytes);
+        if memory::scatter(engine, qp, parameters, segments(&message.data), 0, &payload).is_err() {
+            return fail(engine, qp, parameters, requester, psn, CqeSyndrome::LocalProtection);
+        }
+    }
+    message.done = true;
+    requester.unacknowledged = psn + 1;
+    progress(requester);
+}

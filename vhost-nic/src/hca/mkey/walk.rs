@@ -1,0 +1,210 @@
+//! From a range of a key to the guest's memory.
+
+use mlx5_prm::mkey::Mkc;
+
+use super::context::{check_range, check_user};
+use super::translation::{Klm, MTT_FLAGS, MTT_READ, MTT_WRITE, Translations};
+use super::{Access, Accessor, DUMP_FILL_MKEY, Mkey, MkeyError, NULL_MKEY, Piece, RESERVED_LKEY, VARIANT_BITS};
+use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
+use crate::hca::table::Table;
+
+/// How many keys of keys there may be on the way to memory (`max_indirection` of the capabilities).
+pub const MAX_INDIRECTION: u32 = 4;
+
+/// Calls `act` with each piece of `length` bytes at `address` of a key, in order.
+///
+/// Nothing is reached with a key that is not to be used like that. Of a key of other keys, pieces before one that fails may have been
+/// reached. A range of no bytes is in all keys, even those that do not exist (InfiniBand Architecture, C9-88). `act` must not change keys.
+pub fn translate<E>(
+    table: &Table<Mkey>,
+    key: u32,
+    accessor: Accessor,
+    address: u64,
+    length: u64,
+    access: Access,
+    mut act: impl FnMut(Piece) -> Result<(), E>,
+) -> Result<Result<(), E>, MkeyError> {
+    if length == 0 {
+        return Ok(Ok(()));
+    }
+    let mut act = |piece| act(piece).map_err(Stop::Act);
+    match (Walk { table, accessor }).range(Range { key, address, length }, access, MAX_INDIRECTION, &mut act) {
+        Ok(()) => Ok(Ok(())),
+        Err(Stop::Act(error)) => Ok(Err(error)),
+        Err(Stop::Mkey(error)) => Err(error),
+    }
+}
+
+enum Stop<E> {
+    Act(E),
+    Mkey(MkeyError),
+}
+
+impl<E> From<MkeyError> for Stop<E> {
+    fn from(error: MkeyError) -> Self {
+        Self::Mkey(error)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Range {
+    key: u32,
+    address: u64,
+    length: u64,
+}
+
+impl Range {
+    fn outside(self) -> MkeyError {
+        MkeyError::Range(self.key, self.length, self.address)
+    }
+}
+
+struct Walk<'a> {
+    table: &'a Table<Mkey>,
+    accessor: Accessor,
+}
+
+impl Walk<'_> {
+    /// `indirection` is how many keys of keys may still follow, this one included. Each piece has at least a byte: the work is bounded
+    /// by the length of the range, whatever the keys are.
+    fn range<E>(
+        &self,
+        range: Range,
+        access: Access,
+        indirection: u32,
+        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+    ) -> Result<(), Stop<E>> {
+        let Range { key, address, length } = range;
+        match key {
+            NULL_MKEY | DUMP_FILL_MKEY => return act(Piece::Null(length as usize)),
+            RESERVED_LKEY if self.accessor.reserved_lkey && is_local(access) => {
+                address.checked_add(length).ok_or(range.outside())?;
+                return act(Piece::Memory(address, length as usize));
+            }
+            _ => {}
+        }
+        let mkey = self.table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
+        // The same key may be on the way again, where a writer that waits must not stop us: it waits for us.
+        let state = mkey.state.read_recursive();
+        let context = &state.context;
+        check_user(context, key, self.accessor)?;
+        let offset = check_range(context, key, address, length, access)?;
+        match &state.translations {
+            Translations::Physical => act(Piece::Memory(address, length as usize)),
+            Translations::Mtt { pages, .. } => pieces_of_pages(context, pages, range, offset, access, act),
+            Translations::Klm { ranges, ends, .. } => {
+                let indirection = indirection.checked_sub(1).ok_or(MkeyError::Indirection(key))?;
+                let (mut at, mut rest) = (offset, length);
+                // The first range that ends behind the first byte; it is not empty.
+                let mut index = ends.partition_point(|end| *end <= at);
+                while rest > 0 {
+                    let (inner, end) = ranges.get(index).zip(ends.get(index)).ok_or(range.outside())?;
+                    let now = rest.min(end - at);
+                    let skip = u64::from(inner.byte_count) - (end - at);
+                    self.inner(*inner, skip, now, access, indirection, act)?;
+                    (at, rest) = (at + now, rest - now);
+                    index += 1;
+                    if ends.get(index).is_some_and(|end| *end <= at) {
+                        index += ends[index..].partition_point(|end| *end <= at);
+                    }
+                }
+                Ok(())
+            }
+            Translations::Ksm { blocks, .. } => {
+                let indirection = indirection.checked_sub(1).ok_or(MkeyError::Indirection(key))?;
+                let shift = context.log_page_size();
+                let (mut at, mut rest) = (offset, length);
+                while rest > 0 {
+                    let inner = index(at, shift)
+                        .and_then(|index| blocks.get(index))
+                        .ok_or(range.outside())?;
+                    let skip = at & mask(shift);
+                    let now = rest.min((1 << shift) - skip);
+                    self.inner(*inner, skip, now, access, indirection, act)?;
+                    (at, rest) = (at + now, rest - now);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `length` bytes of a range of another key, from byte `skip` of it.
+    fn inner<E>(
+        &self,
+        inner: Klm,
+        skip: u64,
+        length: u64,
+        access: Access,
+        indirection: u32,
+        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+    ) -> Result<(), Stop<E>> {
+        let outside = MkeyError::Range(inner.key, length, inner.address);
+        let address = inner.address.checked_add(skip).ok_or(outside)?;
+        // What the peer may do is said by the key it was given (IBTA, memory windows): the memory behind need only be the guest's own to
+        // read or write.
+        let local = match access {
+            Access::LocalRead | Access::RemoteRead => Access::LocalRead,
+            Access::LocalWrite | Access::RemoteWrite | Access::RemoteAtomic => Access::LocalWrite,
+        };
+        self.range(
+            Range {
+                key: inner.key,
+                address,
+                length,
+            },
+            local,
+            indirection,
+            act,
+        )
+    }
+}
+
+fn pieces_of_pages<E>(
+    context: &Mkc,
+    pages: &[u64],
+    range: Range,
+    offset: u64,
+    access: Access,
+    act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+) -> Result<(), Stop<E>> {
+    let shift = context.log_page_size();
+    if u32::from(shift) < ADAPTER_PAGE_SHIFT {
+        return Err(MkeyError::Translation(range.key).into());
+    }
+    let permission = match access {
+        Access::LocalRead | Access::RemoteRead => MTT_READ,
+        Access::LocalWrite | Access::RemoteWrite => MTT_WRITE,
+        Access::RemoteAtomic => MTT_READ | MTT_WRITE,
+    };
+    // The first page of the list is that of the key's first byte.
+    let start = offset
+        .checked_add(context.start_addr() & mask(shift))
+        .ok_or(range.outside())?;
+    let last = start.checked_add(range.length - 1).ok_or(range.outside())?;
+    let first = index(start, shift).ok_or(range.outside())?;
+    let last = index(last, shift).ok_or(range.outside())?;
+    let pages = pages.get(first..=last).ok_or(range.outside())?;
+    if pages.iter().any(|page| page & permission != permission) {
+        return Err(MkeyError::Access(range.key).into());
+    }
+    let (mut skip, mut rest) = (start & mask(shift), range.length);
+    for page in pages {
+        let now = rest.min((1 << shift) - skip);
+        act(Piece::Memory((page & !MTT_FLAGS).wrapping_add(skip), now as usize))?;
+        (skip, rest) = (0, rest - now);
+    }
+    Ok(())
+}
+
+fn is_local(access: Access) -> bool {
+    matches!(access, Access::LocalRead | Access::LocalWrite)
+}
+
+/// The bits of an address within a page or block; sizes have 6 bits.
+fn mask(shift: u8) -> u64 {
+    (1 << shift) - 1
+}
+
+fn index(offset: u64, shift: u8) -> Option<usize> {
+    usize::try_from(offset >> shift).ok()
+}

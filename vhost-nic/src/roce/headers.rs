@@ -1,0 +1,369 @@
+//! The transport headers (IBTA volume 1, chapter 9; RoCE v2: annex A17). Numbers are big-endian on the wire.
+
+use zerocopy::byteorder::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::opcode::{Extension, Opcode};
+use super::psn::Psn;
+
+/// The P_Key of RoCE: the default partition, full member.
+pub const DEFAULT_PKEY: u16 = 0xffff;
+
+/// The low 24 bits.
+const LOW_24: u32 = 0xff_ffff;
+
+/// Base transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Bth {
+    /// See [`Opcode`].
+    pub opcode: u8,
+    flags: u8,
+    /// Partition key.
+    pub pkey: U16,
+    congestion_qpn: U32,
+    ack_psn: U32,
+}
+const _: () = assert!(size_of::<Bth>() == 12);
+
+impl Bth {
+    const SOLICITED: u8 = 1 << 7;
+    const MIGREQ: u8 = 1 << 6;
+    const FECN: u32 = 1 << 31;
+    const BECN: u32 = 1 << 30;
+    const ACKREQ: u32 = 1 << 31;
+
+    /// A header with MigReq set and the default P_Key, as ConnectX sends it.
+    pub fn new(opcode: Opcode, destination_qpn: u32, psn: Psn) -> Self {
+        Self {
+            opcode: opcode.byte(),
+            flags: Self::MIGREQ,
+            pkey: U16::new(DEFAULT_PKEY),
+            congestion_qpn: U32::new(destination_qpn & LOW_24),
+            ack_psn: U32::new(psn.value()),
+        }
+    }
+
+    /// The same header with the solicited event bit.
+    pub fn with_solicited(mut self, solicited: bool) -> Self {
+        set(&mut self.flags, Self::SOLICITED, solicited);
+        self
+    }
+
+    /// The same header with the wish for an acknowledgement.
+    pub fn with_ack_request(mut self, wanted: bool) -> Self {
+        let psn = self.psn().value();
+        self.ack_psn = U32::new(if wanted { psn | Self::ACKREQ } else { psn });
+        self
+    }
+
+    /// The same header with this many bytes of padding (0 to 3) after the payload.
+    pub fn with_pad(mut self, pad: u8) -> Self {
+        self.flags = self.flags & !0x30 | (pad & 3) << 4;
+        self
+    }
+
+    /// The same header with the congestion bits.
+    pub fn with_congestion(mut self, fecn: bool, becn: bool) -> Self {
+        let mut bits = 0;
+        if fecn {
+            bits |= Self::FECN;
+        }
+        if becn {
+            bits |= Self::BECN;
+        }
+        self.congestion_qpn = U32::new(bits | self.destination_qpn());
+        self
+    }
+
+    /// The same header in another partition.
+    pub fn with_pkey(mut self, pkey: u16) -> Self {
+        self.pkey = U16::new(pkey);
+        self
+    }
+
+    /// Solicited event.
+    pub fn solicited(&self) -> bool {
+        self.flags & Self::SOLICITED != 0
+    }
+
+    /// Migration state: whether the path is the migrated one, which the only one is.
+    pub fn migreq(&self) -> bool {
+        self.flags & Self::MIGREQ != 0
+    }
+
+    /// Bytes of padding after the payload.
+    pub fn pad(&self) -> u8 {
+        self.flags >> 4 & 3
+    }
+
+    /// Transport header version; 0 is the only one.
+    pub fn version(&self) -> u8 {
+        self.flags & 0xf
+    }
+
+    /// Forward explicit congestion notification.
+    pub fn fecn(&self) -> bool {
+        self.congestion_qpn.get() & Self::FECN != 0
+    }
+
+    /// Backward explicit congestion notification.
+    pub fn becn(&self) -> bool {
+        self.congestion_qpn.get() & Self::BECN != 0
+    }
+
+    /// Destination queue pair.
+    pub fn destination_qpn(&self) -> u32 {
+        self.congestion_qpn.get() & LOW_24
+    }
+
+    /// Whether the sender wants an acknowledgement.
+    pub fn ack_request(&self) -> bool {
+        self.ack_psn.get() & Self::ACKREQ != 0
+    }
+
+    /// Packet sequence number.
+    pub fn psn(&self) -> Psn {
+        Psn::new(self.ack_psn.get())
+    }
+}
+
+fn set(flags: &mut u8, bit: u8, on: bool) {
+    *flags = if on { *flags | bit } else { *flags & !bit };
+}
+
+/// RDMA extended transport header: the memory a WRITE or READ is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Reth {
+    /// Address, as the key counts it.
+    pub virtual_address: U64,
+    /// Remote key.
+    pub rkey: U32,
+    /// Length of the whole message in bytes.
+    pub dma_length: U32,
+}
+const _: () = assert!(size_of::<Reth>() == 16);
+
+impl Reth {
+    /// The header for a message of this length in bytes.
+    pub fn new(virtual_address: u64, rkey: u32, dma_length: u32) -> Self {
+        Self {
+            virtual_address: U64::new(virtual_address),
+            rkey: U32::new(rkey),
+            dma_length: U32::new(dma_length),
+        }
+    }
+}
+
+/// ACK extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Aeth {
+    /// See [`Syndrome`](super::syndrome::Syndrome).
+    pub syndrome: u8,
+    msn: [u8; 3],
+}
+const _: () = assert!(size_of::<Aeth>() == 4);
+
+impl Aeth {
+    /// The header with the low 24 bits of the message sequence number.
+    pub fn new(syndrome: u8, msn: u32) -> Self {
+        let [_, msn @ ..] = msn.to_be_bytes();
+        Self { syndrome, msn }
+    }
+
+    /// Message sequence number, 24 bits.
+    pub fn msn(&self) -> u32 {
+        let [high, middle, low] = self.msn;
+        u32::from_be_bytes([0, high, middle, low])
+    }
+}
+
+/// Atomic extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AtomicEth {
+    /// Address, as the key counts it.
+    pub virtual_address: U64,
+    /// Remote key.
+    pub rkey: U32,
+    /// What to put there, or to add.
+    pub swap_or_add: U64,
+    /// What must be there for the swap.
+    pub compare: U64,
+}
+const _: () = assert!(size_of::<AtomicEth>() == 28);
+
+/// Atomic ACK extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AtomicAckEth {
+    /// What was there before.
+    pub original: U64,
+}
+const _: () = assert!(size_of::<AtomicAckEth>() == 8);
+
+/// Datagram extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Deth {
+    /// Queue key.
+    pub qkey: U32,
+    source_qpn: U32,
+}
+const _: () = assert!(size_of::<Deth>() == 8);
+
+impl Deth {
+    /// The header of a sender.
+    pub fn new(qkey: u32, source_qpn: u32) -> Self {
+        Self {
+            qkey: U32::new(qkey),
+            source_qpn: U32::new(source_qpn & LOW_24),
+        }
+    }
+
+    /// The sender's queue pair.
+    pub fn source_qpn(&self) -> u32 {
+        self.source_qpn.get() & LOW_24
+    }
+}
+
+/// Immediate data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ImmDt {
+    /// The four bytes, which mean something to the applications only.
+    pub immediate: [u8; 4],
+}
+const _: () = assert!(size_of::<ImmDt>() == 4);
+
+/// Invalidate extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ieth {
+    /// The receiver's key to invalidate.
+    pub rkey: U32,
+}
+const _: () = assert!(size_of::<Ieth>() == 4);
+
+/// XRC extended transport header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct XrcEth {
+    srqn: U32,
+}
+const _: () = assert!(size_of::<XrcEth>() == 4);
+
+impl XrcEth {
+    /// The header that names an SRQ of the receiver.
+    pub fn new(srqn: u32) -> Self {
+        Self {
+            srqn: U32::new(srqn & LOW_24),
+        }
+    }
+
+    /// The SRQ number.
+    pub fn srqn(&self) -> u32 {
+        self.srqn.get() & LOW_24
+    }
+}
+
+/// The transport headers of a packet: those that its opcode prescribes, no others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Headers {
+    pub bth: Bth,
+    pub xrc: Option<XrcEth>,
+    pub deth: Option<Deth>,
+    pub reth: Option<Reth>,
+    pub atomic: Option<AtomicEth>,
+    pub aeth: Option<Aeth>,
+    pub atomic_ack: Option<AtomicAckEth>,
+    pub immediate: Option<ImmDt>,
+    pub invalidate: Option<Ieth>,
+}
+
+impl Headers {
+    /// Most bytes they can have: with XRC and an atomic operation.
+    pub const MAX_LENGTH: usize = size_of::<Bth>() + size_of::<XrcEth>() + size_of::<AtomicEth>();
+
+    /// Only a BTH.
+    pub fn new(bth: Bth) -> Self {
+        Self { bth, ..Self::default() }
+    }
+
+    /// Their bytes.
+    pub fn length(&self) -> usize {
+        let mut length = 0;
+        self.each(|bytes| length += bytes.len());
+        length
+    }
+
+    /// Appends their bytes.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        self.each(|bytes| out.extend_from_slice(bytes));
+    }
+
+    /// Reads those that follow a BTH of this opcode, and what comes after them. `None` if there are too few bytes.
+    pub fn parse(bth: Bth, opcode: Opcode, mut rest: &[u8]) -> Option<(Self, &[u8])> {
+        let mut headers = Self::new(bth);
+        for extension in opcode.extensions() {
+            match extension {
+                Extension::XrcEth => headers.xrc = Some(take(&mut rest)?),
+                Extension::Deth => headers.deth = Some(take(&mut rest)?),
+                Extension::Reth => headers.reth = Some(take(&mut rest)?),
+                Extension::AtomicEth => headers.atomic = Some(take(&mut rest)?),
+                Extension::Aeth => headers.aeth = Some(take(&mut rest)?),
+                Extension::AtomicAckEth => headers.atomic_ack = Some(take(&mut rest)?),
+                Extension::ImmDt => headers.immediate = Some(take(&mut rest)?),
+                Extension::Ieth => headers.invalidate = Some(take(&mut rest)?),
+            }
+        }
+        Some((headers, rest))
+    }
+
+    /// Whether they are those that the opcode prescribes.
+    pub fn are_of(&self, opcode: Opcode) -> bool {
+        let present = [
+            (Extension::XrcEth, self.xrc.is_some()),
+            (Extension::Deth, self.deth.is_some()),
+            (Extension::Reth, self.reth.is_some()),
+            (Extension::AtomicEth, self.atomic.is_some()),
+            (Extension::Aeth, self.aeth.is_some()),
+            (Extension::AtomicAckEth, self.atomic_ack.is_some()),
+            (Extension::ImmDt, self.immediate.is_some()),
+            (Extension::Ieth, self.invalidate.is_some()),
+        ];
+        present
+            .into_iter()
+            .filter_map(|(extension, present)| present.then_some(extension))
+            .eq(opcode.extensions())
+    }
+
+    fn each(&self, mut visit: impl FnMut(&[u8])) {
+        visit(self.bth.as_bytes());
+        // The order in which they follow each other, for every opcode.
+        visit(bytes(&self.xrc));
+        visit(bytes(&self.deth));
+        visit(bytes(&self.reth));
+        visit(bytes(&self.atomic));
+        visit(bytes(&self.aeth));
+        visit(bytes(&self.atomic_ack));
+        visit(bytes(&self.immediate));
+        visit(bytes(&self.invalidate));
+    }
+}
+
+fn bytes<T: IntoBytes + Immutable>(header: &Option<T>) -> &[u8] {
+    header.as_ref().map_or(&[], IntoBytes::as_bytes)
+}
+
+fn take<T: FromBytes>(rest: &mut &[u8]) -> Option<T> {
+    let (header, behind) = T::read_from_prefix(rest).ok()?;
+    *rest = behind;
+    Some(header)
+}
+
+#[cfg(test)]
+mod tests;

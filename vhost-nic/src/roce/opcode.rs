@@ -1,0 +1,255 @@
+//! What a packet is (IBTA volume 1, section 9.2.1: BTH opcodes).
+
+/// The service that a packet belongs to: bits 7:5 of the opcode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Transport {
+    /// Reliable connection.
+    Rc = 0x00,
+    /// Unreliable connection.
+    Uc = 0x20,
+    /// Unreliable datagram.
+    Ud = 0x60,
+    /// Congestion notification (RoCE v2, annex A17).
+    Cnp = 0x80,
+    /// Extended reliable connection (annex A14).
+    Xrc = 0xa0,
+}
+
+/// What a packet does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Operation {
+    Send,
+    Write,
+    ReadRequest,
+    ReadResponse,
+    Acknowledge,
+    AtomicAcknowledge,
+    CompareSwap,
+    FetchAdd,
+    CongestionNotification,
+}
+
+/// Which packet of its message a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Position {
+    First,
+    Middle,
+    Last,
+    Only,
+}
+
+impl Position {
+    /// Of a message's packet `index` of `count`.
+    pub fn of(index: u32, count: u32) -> Self {
+        match (index == 0, index.checked_add(1).is_none_or(|next| next >= count)) {
+            (true, true) => Self::Only,
+            (true, false) => Self::First,
+            (false, false) => Self::Middle,
+            (false, true) => Self::Last,
+        }
+    }
+
+    /// Whether a message begins with it.
+    pub fn begins(self) -> bool {
+        matches!(self, Self::First | Self::Only)
+    }
+
+    /// Whether a message ends with it.
+    pub fn ends(self) -> bool {
+        matches!(self, Self::Last | Self::Only)
+    }
+}
+
+/// What the end of a message brings along for the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Notice {
+    /// Nothing.
+    #[default]
+    None,
+    /// An immediate.
+    Immediate,
+    /// A key to invalidate.
+    Invalidate,
+}
+
+/// An extended transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Extension {
+    XrcEth,
+    Deth,
+    Reth,
+    AtomicEth,
+    Aeth,
+    AtomicAckEth,
+    ImmDt,
+    Ieth,
+}
+
+/// An opcode that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Opcode {
+    byte: u8,
+    transport: Transport,
+    operation: Operation,
+    position: Position,
+    notice: Notice,
+}
+
+/// By the low five bits of the opcode.
+const OPERATIONS: [Option<(Operation, Position, Notice)>; 0x18] = {
+    use Notice::{Immediate, Invalidate, None as Plain};
+    use Operation::*;
+    use Position::*;
+    [
+        Some((Send, First, Plain)),
+        Some((Send, Middle, Plain)),
+        Some((Send, Last, Plain)),
+        Some((Send, Last, Immediate)),
+        Some((Send, Only, Plain)),
+        Some((Send, Only, Immediate)),
+        Some((Write, First, Plain)),
+        Some((Write, Middle, Plain)),
+        Some((Write, Last, Plain)),
+        Some((Write, Last, Immediate)),
+        Some((Write, Only, Plain)),
+        Some((Write, Only, Immediate)),
+        Some((ReadRequest, Only, Plain)),
+        Some((ReadResponse, First, Plain)),
+        Some((ReadResponse, Middle, Plain)),
+        Some((ReadResponse, Last, Plain)),
+        Some((ReadResponse, Only, Plain)),
+        Some((Acknowledge, Only, Plain)),
+        Some((AtomicAcknowledge, Only, Plain)),
+        Some((CompareSwap, Only, Plain)),
+        Some((FetchAdd, Only, Plain)),
+        None,
+        Some((Send, Last, Invalidate)),
+        Some((Send, Only, Invalidate)),
+    ]
+};
+
+impl Opcode {
+    /// Congestion notification.
+    pub const CNP: Self = Self {
+        byte: 0x81,
+        transport: Transport::Cnp,
+        operation: Operation::CongestionNotification,
+        position: Position::Only,
+        notice: Notice::None,
+    };
+
+    /// The opcode for this, if there is one.
+    pub fn new(transport: Transport, operation: Operation, position: Position, notice: Notice) -> Option<Self> {
+        let row = (operation, position, notice);
+        if transport == Transport::Cnp {
+            return (row == Self::CNP.row()).then_some(Self::CNP);
+        }
+        let number = OPERATIONS.iter().position(|candidate| *candidate == Some(row))?;
+        Self::from_byte(transport as u8 | number as u8)
+    }
+
+    /// What a byte of the wire says; `None` if it is no opcode known here.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        let number = byte & 0x1f;
+        let transport = match byte & 0xe0 {
+            0x00 => Transport::Rc,
+            0x20 if number <= 0x0b => Transport::Uc,
+            0x60 if matches!(number, 0x04 | 0x05) => Transport::Ud,
+            0x80 if byte == Self::CNP.byte => return Some(Self::CNP),
+            0xa0 => Transport::Xrc,
+            _ => return None,
+        };
+        let (operation, position, notice) = (*OPERATIONS.get(usize::from(number))?)?;
+        Some(Self {
+            byte,
+            transport,
+            operation,
+            position,
+            notice,
+        })
+    }
+
+    /// The byte on the wire.
+    pub fn byte(self) -> u8 {
+        self.byte
+    }
+
+    /// Its service.
+    pub fn transport(self) -> Transport {
+        self.transport
+    }
+
+    /// What it does.
+    pub fn operation(self) -> Operation {
+        self.operation
+    }
+
+    /// Which packet of the message it is.
+    pub fn position(self) -> Position {
+        self.position
+    }
+
+    /// What the end of the message brings along.
+    pub fn notice(self) -> Notice {
+        self.notice
+    }
+
+    /// Whether it has an immediate.
+    pub fn with_immediate(self) -> bool {
+        self.notice == Notice::Immediate
+    }
+
+    /// Whether it has a key to invalidate.
+    pub fn with_invalidate(self) -> bool {
+        self.notice == Notice::Invalidate
+    }
+
+    /// Whether a requester sends it.
+    pub fn is_request(self) -> bool {
+        !self.is_response() && self != Self::CNP
+    }
+
+    /// Whether a responder sends it.
+    pub fn is_response(self) -> bool {
+        matches!(
+            self.operation,
+            Operation::ReadResponse | Operation::Acknowledge | Operation::AtomicAcknowledge
+        )
+    }
+
+    /// The headers between BTH and payload, in their order.
+    pub fn extensions(self) -> impl Iterator<Item = Extension> {
+        use Operation::*;
+        let address = match self.transport {
+            Transport::Ud => Some(Extension::Deth),
+            Transport::Xrc if self.is_request() => Some(Extension::XrcEth),
+            _ => None,
+        };
+        let (first, second) = match (self.operation, self.position) {
+            (Write, position) if position.begins() => (Some(Extension::Reth), None),
+            (ReadRequest, _) => (Some(Extension::Reth), None),
+            (ReadResponse, Position::Middle) => (None, None),
+            (ReadResponse | Acknowledge, _) => (Some(Extension::Aeth), None),
+            (AtomicAcknowledge, _) => (Some(Extension::Aeth), Some(Extension::AtomicAckEth)),
+            (CompareSwap | FetchAdd, _) => (Some(Extension::AtomicEth), None),
+            _ => (None, None),
+        };
+        let notice = match self.notice {
+            Notice::None => None,
+            Notice::Immediate => Some(Extension::ImmDt),
+            Notice::Invalidate => Some(Extension::Ieth),
+        };
+        [address, first, second, notice].into_iter().flatten()
+    }
+
+    fn row(self) -> (Operation, Position, Notice) {
+        (self.operation, self.position, self.notice)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Heads of packets, written and read.
+
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use super::headers::{Bth, Headers};
+use super::opcode::Opcode;
+use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_UDP_PAYLOAD, Path, UDP_HEADER, Vlan};
+use super::{ICRC_LENGTH, MAX_PAYLOAD, UDP_PORT, pad_length};
+use crate::engine::offload::checksum::Sum;
+use crate::engine::offload::parse::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
+
+/// Most bytes of a head: with a VLAN tag and IPv6.
+pub const MAX_HEAD: usize = ETHERNET_HEADER + 4 + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;
+
+/// Appends the head of a packet with so many bytes of payload (at most [`MAX_PAYLOAD`]). Its lengths count payload, padding and ICRC, and its
+/// BTH the padding, although only the head is written.
+pub fn emit_headers(path: &Path, headers: &Headers, payload_length: usize, out: &mut Vec<u8>) {
+    debug_assert!(payload_length <= MAX_PAYLOAD, "payload of {payload_length} bytes");
+    debug_assert!(
+        Opcode::from_byte(headers.bth.opcode).is_some_and(|opcode| headers.are_of(opcode)),
+        "{headers:?}"
+    );
+    let pad = pad_length(payload_length);
+    let headers = Headers {
+        bth: headers.bth.with_pad(pad as u8),
+        ..*headers
+    };
+    path.emit(headers.length() + payload_length + pad + ICRC_LENGTH, out);
+    headers.emit(out);
+}
+
+/// Whether a frame is a RoCE v2 packet, sound or not: then it is not for the network stack.
+pub fn is_roce(frame: &FrameView<'_>) -> bool {
+    matches!(frame.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT)
+}
+
+/// Why a frame is no packet. All of these are dropped without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Error {
+    /// Not UDP to [`UDP_PORT`].
+    #[error("the frame is not RoCE v2")]
+    NotRoce,
+    /// A service tag or two tags.
+    #[error("the VLAN tags are not a single customer tag")]
+    Vlan,
+    /// Options or extension headers.
+    #[error("the IP header has options")]
+    Options,
+    /// Damaged on the way.
+    #[error("the checksum of the IPv4 header is wrong")]
+    HeaderChecksum,
+    /// UDP length, frame and headers contradict each other.
+    #[error("the lengths of the packet do not fit together")]
+    Length,
+    /// Not version 0.
+    #[error("the transport header version is {0}")]
+    Version(u8),
+    /// An opcode that does not exist.
+    #[error("the opcode {:#04x} is unknown", .0.opcode)]
+    Opcode(Bth),
+}
+
+/// What a packet says, but for its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// How it came.
+    pub path: Path,
+    /// What it is.
+    pub opcode: Opcode,
+    /// The transport headers.
+    pub headers: Headers,
+    /// Where the payload begins in the frame: the length of the head.
+    pub payload_offset: usize,
+    /// Bytes of payload, without padding and ICRC.
+    pub payload_length: usize,
+}
+
+impl Packet {
+    /// Reads a frame that is complete, with payload, padding and ICRC; what follows them is Ethernet padding. The ICRC is not verified.
+    pub fn new_checked(frame: &FrameView<'_>) -> Result<Self, Error> {
+        let packet = Self::parse(frame)?;
+        let end = packet.payload_offset + packet.payload_length + usize::from(packet.headers.bth.pad()) + ICRC_LENGTH;
+        if end > frame.network_end {
+            return Err(Error::Length);
+        }
+        Ok(packet)
+    }
+
+    /// Reads a head whose payload is elsewhere: it must end where the payload would begin.
+    pub fn new_checked_head(head: &FrameView<'_>) -> Result<Self, Error> {
+        let packet = Self::parse(head)?;
+        if packet.payload_offset != head.bytes().len() {
+            return Err(Error::Length);
+        }
+        Ok(packet)
+    }
+
+    fn parse(frame: &FrameView<'_>) -> Result<Self, Error> {
+        let Transport::Udp(udp) = frame.transport else {
+            return Err(Error::NotRoce);
+        };
+        if udp.destination_port != UDP_PORT {
+            return Err(Error::NotRoce);
+        }
+        let (addresses, traffic_class, hop_limit, flow_label) = network(frame)?;
+        let path = Path {
+            source_mac: frame.source(),
+            destination_mac: frame.destination(),
+            vlan: vlan(frame)?,
+            addresses,
+            udp_source_port: udp.source_port,
+            traffic_class,
+            hop_limit,
+            flow_label,
+        };
+        let udp_payload = usize::from(udp.length)
+            .checked_sub(UDP_HEADER)
+            .filter(|length| *length >= MIN_UDP_PAYLOAD)
+            .ok_or(Error::Length)?;
+        let bth_offset = frame.transport_offset + UDP_HEADER;
+        let bytes = frame.bytes().get(bth_offset..).ok_or(Error::Length)?;
+        let (bth, rest) = Bth::read_from_prefix(bytes).map_err(|_| Error::Length)?;
+        if bth.version() != 0 {
+            return Err(Error::Version(bth.version()));
+        }
+        let opcode = Opcode::from_byte(bth.opcode).ok_or(Error::Opcode(bth))?;
+        let (headers, rest) = Headers::parse(bth, opcode, rest).ok_or(Error::Length)?;
+        let headers_length = bytes.len() - rest.len();
+        let payload_length = udp_payload
+            .checked_sub(headers_length + usize::from(bth.pad()) + ICRC_LENGTH)
+            .ok_or(Error::Length)?;
+        Ok(Self {
+            path,
+            opcode,
+            headers,
+            payload_offset: bth_offset + headers_length,
+            payload_length,
+        })
+    }
+}
+
+fn network(frame: &FrameView<'_>) -> Result<(Addresses, u8, u8, u32), Error> {
+    match frame.network {
+        Network::Ipv4(ipv4) => {
+            let header = frame.bytes().get(frame.network_offset..frame.transport_offset);
+            let header = header
+                .filter(|header| header.len() == IPV4_HEADER)
+                .ok_or(Error::Options)?;
+            if Sum::of(header).checksum() != 0 {
+                return Err(Error::HeaderChecksum);
+            }
+            let addresses = Addresses::Ipv4 {
+                source: ipv4.source,
+                destination: ipv4.destination,
+            };
+            Ok((addresses, ipv4.tos, ipv4.ttl, 0))
+        }
+        Network::Ipv6(ipv6) => {
+            if ipv6.header_length != IPV6_HEADER {
+                return Err(Error::Options);
+            }
+            let addresses = Addresses::Ipv6 {
+                source: ipv6.source,
+                destination: ipv6.destination,
+            };
+            Ok((addresses, ipv6.traffic_class, ipv6.hop_limit, ipv6.flow_label))
+        }
+        Network::None => Err(Error::NotRoce),
+    }
+}
+
+fn vlan(frame: &FrameView<'_>) -> Result<Option<Vlan>, Error> {
+    match frame.vlan {
+        [None, None] => Ok(None),
+        [Some(tag), None] if tag.tpid == ethertype::CVLAN => Ok(Some(Vlan {
+            id: tag.id(),
+            priority: (tag.tci >> 13) as u8,
+        })),
+        _ => Err(Error::Vlan),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

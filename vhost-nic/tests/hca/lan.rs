@@ -1,0 +1,57 @@
+//! Guests with an interface each, on one switch.
+
+use std::sync::Arc;
+
+use vhost_nic::net::Switch;
+
+use crate::common::hca::Hca;
+use crate::common::machine::Machine;
+use crate::common::netdev::{Netdev, Options};
+
+/// A switch and its guests.
+pub struct Lan {
+    /// The guests.
+    pub guests: Vec<Netdev>,
+}
+
+impl Lan {
+    /// That many guests, all alike.
+    pub fn new(guests: u8, options: &Options) -> Self {
+        let switch = Switch::new();
+        let guests = (1..=guests).map(|number| guest(&switch, number, options)).collect();
+        Self { guests }
+    }
+
+    /// The first two guests.
+    pub fn pair(&mut self) -> (&mut Netdev, &mut Netdev) {
+        let [a, b, ..] = &mut self.guests[..] else {
+            panic!("there are not two guests")
+        };
+        (a, b)
+    }
+
+    /// Takes all guests down, whose drivers made no mistake.
+    #[track_caller]
+    pub fn end(self) {
+        for guest in self.guests {
+            let machine = Arc::clone(&guest.hca.machine);
+            assert_eq!(machine.nic.snapshot().findings, Default::default());
+            shut(guest);
+            assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
+        }
+    }
+}
+
+/// A guest on a switch.
+pub fn guest(switch: &Arc<Switch>, number: u8, options: &Options) -> Netdev {
+    let machine = Arc::new(Machine::new(switch, number));
+    Netdev::open(&Arc::new(Hca::boot(&machine)), options)
+}
+
+/// Takes a guest down.
+#[track_caller]
+pub fn shut(guest: Netdev) {
+    let hca = Arc::clone(&guest.hca);
+    guest.close();
+    Arc::into_inner(hca).unwrap().shutdown();
+}

@@ -1,0 +1,176 @@
+//! The end: resets, drivers that vanish, guests that go while others send.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mlx5_prm::hca::{TeardownHcaIn, TeardownHcaOut};
+use mlx5_prm::opcode::Opcode;
+
+use crate::common::hca::Hca;
+use crate::common::netdev::{Netdev, Options};
+use crate::common::send_queue::Request;
+use crate::frames::plain;
+use crate::lan::{Lan, shut};
+
+/// `MLX5_TEARDOWN_HCA_IN_PROFILE_PREPARE_FAST_TEARDOWN`.
+const FAST: u16 = 2;
+/// The part of the initialization segment that tells the interface's state, and the state in which it is off.
+const INTERFACE: u64 = 0x14;
+const DISABLED: u32 = 1 << 8;
+
+/// Ends the other threads of a test, also when it fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_reset_forgets_everything_and_the_driver_can_begin_again() {
+    let mut lan = Lan::new(2, &Options::default());
+    let mut receiver = lan.guests.pop().unwrap();
+    for _ in 0..3 {
+        let machine = Arc::clone(&receiver.hca.machine);
+        machine.function.reset();
+        let snapshot = machine.nic.snapshot();
+        assert!(snapshot.objects.is_empty(), "{:?}", snapshot.objects);
+        assert_eq!(snapshot.pages, 0);
+        assert!(!snapshot.started);
+        drop(receiver);
+        machine.switch_on();
+        receiver = Netdev::open(&Arc::new(Hca::boot(&machine)), &Options::default());
+        let sender = &mut lan.guests[0];
+        let frame = plain(sender.hca.machine.mac, machine.mac, 500);
+        sender.send(&frame);
+        assert_eq!(receiver.receive().frame, frame);
+    }
+    shut(receiver);
+    lan.end();
+}
+
+#[test]
+fn a_fast_teardown_leaves_no_object() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let mut input = TeardownHcaIn::default();
+    input.set_profile(FAST);
+    b.hca.commands.use_events(None);
+    b.hca
+        .commands
+        .call::<_, TeardownHcaOut>(Opcode::TEARDOWN_HCA, &input)
+        .unwrap();
+    assert!(b.hca.machine.nic.snapshot().objects.is_empty());
+    a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 60));
+    b.expect_silence();
+    assert_eq!(b.hca.machine.nic.snapshot().port.refused, 1);
+}
+
+#[test]
+fn an_interface_that_is_switched_off_stops() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    b.hca.machine.write(INTERFACE, DISABLED);
+    assert_eq!(b.hca.machine.read(INTERFACE) & 7 << 8, DISABLED);
+    a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 60));
+    b.expect_silence();
+    assert!(b.hca.machine.nic.snapshot().objects.is_empty());
+}
+
+#[test]
+fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
+    let mut lan = Lan::new(
+        3,
+        &Options {
+            log_rq: 8,
+            log_cq: 8,
+            ..Options::default()
+        },
+    );
+    let mut victim = lan.guests.pop().unwrap();
+    let stop = AtomicBool::new(false);
+    let target = victim.hca.machine.mac;
+    let victim = std::thread::scope(|scope| {
+        let _end = Ending(&stop);
+        for guest in &mut lan.guests {
+            let stop = &stop;
+            scope.spawn(move || {
+                let frame = plain(guest.hca.machine.mac, target, 1000);
+                while !stop.load(Ordering::Relaxed) {
+                    guest.send(&frame);
+                }
+            });
+        }
+        for round in 0..20 {
+            let machine = Arc::clone(&victim.hca.machine);
+            let frame = victim.receive().frame;
+            assert_eq!(frame.len(), 1000);
+            // It sends as well when it is hit.
+            let block = victim.place(&frame);
+            victim.channels[0].sq.send(&Request {
+                data: &[(block.address(), 1000)],
+                ..Request::default()
+            });
+            if round % 2 == 0 {
+                machine.function.reset();
+            } else {
+                machine.function.dma().unmap_all();
+                machine.function.reset();
+                machine.map();
+            }
+            let used = machine.memory.used();
+            drop(block);
+            drop(victim);
+            assert!(machine.memory.used() < used);
+            machine.switch_on();
+            victim = Netdev::open(
+                &Arc::new(Hca::boot(&machine)),
+                &Options {
+                    log_rq: 8,
+                    ..Options::default()
+                },
+            );
+        }
+        victim
+    });
+    shut(victim);
+    for guest in lan.guests {
+        assert_eq!(guest.hca.machine.nic.snapshot().findings, Default::default());
+        shut(guest);
+    }
+}
+
+#[test]
+fn queues_come_and_go_while_frames_arrive() {
+    let mut lan = Lan::new(2, &Options::default());
+    let receiver = lan.guests.pop().unwrap();
+    let mut sender = lan.guests.pop().unwrap();
+    let machine = Arc::clone(&receiver.hca.machine);
+    let stop = AtomicBool::new(false);
+    let frame = plain(sender.hca.machine.mac, machine.mac, 1000);
+    std::thread::scope(|scope| {
+        let _end = Ending(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                sender.send(&frame);
+            }
+        });
+        let hca = Arc::clone(&receiver.hca);
+        let mut receiver = receiver;
+        for _ in 0..20 {
+            assert_eq!(receiver.receive().frame, frame);
+            receiver.close();
+            // What was the interface's is somebody else's now, and nothing may write there.
+            let others = machine.memory.allocate(16 << 20);
+            others.write(0, &[0x3c; 16 << 20]);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            assert!(others.read(0, 16 << 20).iter().all(|&byte| byte == 0x3c));
+            drop(others);
+            receiver = Netdev::open(&hca, &Options::default());
+        }
+        receiver.close();
+        Arc::into_inner(hca).unwrap().shutdown();
+    });
+    shut(sender);
+}

@@ -1,0 +1,358 @@
+//! What a driver should not do, and what hardware answers.
+
+use mlx5_prm::queue_entry::{EventType, Syndrome};
+use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
+use zerocopy::IntoBytes;
+
+use crate::common::BRIEF;
+use crate::common::completion_queue::error_of;
+use crate::common::memory::{BASE, SIZE};
+use crate::common::netdev::{Netdev, Options};
+use crate::common::receive_queue::segment;
+use crate::common::send_queue::{Request, SendQueue, state};
+use crate::frames::plain;
+use crate::lan::{Lan, shut};
+
+/// Posts WQEs that `make` makes on a fresh interface, with a good one behind, and checks how they fail. The queue recovers afterwards.
+#[track_caller]
+fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 100);
+    let block = a.place(&frame);
+    let good = [(block.address(), 100)];
+    let channel = &mut a.channels[0];
+    let wqe = make(&channel.sq, block.address());
+    let counter = channel.sq.post(&wqe);
+    let cqe = channel.send_cq.wait();
+    assert_eq!(error_of(&cqe), Some((syndrome as u8, counter)), "{cqe:?}");
+    assert_eq!(channel.sq.query(&a.hca).unwrap().state(), state::ERROR);
+    // The driver's way back: reset, ready (core/en/reporter_tx.c).
+    channel.sq.modify(&a.hca, state::ERROR, state::RESET).unwrap();
+    while channel.send_cq.next().is_some() {}
+    channel.send_cq.release();
+    channel.sq.forget();
+    channel.sq.modify(&a.hca, state::RESET, state::READY).unwrap();
+    let counter = channel.sq.send(&Request {
+        data: &good,
+        ..Request::default()
+    });
+    channel.sq.check(&channel.send_cq.wait(), WqeOpcode::Send, counter);
+    assert_eq!(b.receive().frame, frame);
+    assert_eq!(a.hca.machine.nic.snapshot().findings.get("bad_send_wqe"), Some(&1));
+    drop(block);
+    lan.guests.into_iter().for_each(shut);
+}
+
+#[test]
+fn an_unknown_key_is_an_error() {
+    fails(Syndrome::LocalProtection, |sq, address| {
+        let mut wqe = sq.wqe(&Request {
+            data: &[(address, 100)],
+            ..Request::default()
+        });
+        let key = wqe.len() - 12;
+        wqe[key..key + 4].copy_from_slice(&0x7777_7700_u32.to_be_bytes());
+        wqe
+    });
+}
+
+#[test]
+fn another_variant_of_a_key_is_an_error() {
+    fails(Syndrome::LocalProtection, |sq, address| {
+        let mut wqe = sq.wqe(&Request {
+            data: &[(address, 100)],
+            ..Request::default()
+        });
+        let variant = wqe.len() - 9;
+        wqe[variant] ^= 1;
+        wqe
+    });
+}
+
+#[test]
+fn an_address_without_memory_is_an_error() {
+    for address in [0, BASE + SIZE - 50, u64::MAX, u64::MAX - 50] {
+        fails(Syndrome::LocalProtection, |sq, _| {
+            sq.wqe(&Request {
+                data: &[(address, 100)],
+                ..Request::default()
+            })
+        });
+    }
+}
+
+#[test]
+fn an_opcode_of_another_kind_of_queue_is_an_error() {
+    for opcode in [WqeOpcode::RdmaWrite as u8, WqeOpcode::Umr as u8, 0x29, 0xff] {
+        fails(Syndrome::LocalQpOperation, |sq, _| {
+            let mut wqe = sq.wqe(&Request::default());
+            wqe[3] = opcode;
+            wqe
+        });
+    }
+}
+
+#[test]
+fn an_entry_without_a_size_is_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, _| {
+        sq.control(WqeOpcode::Nop as u8, 0, false).as_bytes().to_vec()
+    });
+}
+
+#[test]
+fn an_entry_beyond_what_is_posted_is_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, _| {
+        sq.control(WqeOpcode::Nop as u8, 63 * 16, false).as_bytes().to_vec()
+    });
+}
+
+#[test]
+fn an_entry_larger_than_its_queue_is_an_error() {
+    let lan = Lan::new(
+        1,
+        &Options {
+            log_sq: 2,
+            ..Options::default()
+        },
+    );
+    let mut guest = lan.guests.into_iter().next().unwrap();
+    let channel = &mut guest.channels[0];
+    let control = channel.sq.control(WqeOpcode::Nop as u8, 63 * 16, false);
+    channel.sq.set_record(16);
+    guest.hca.machine.write_pair(
+        u64::from(guest.hca.uar) * 4096 + 0x800,
+        *control.as_bytes().first_chunk().unwrap(),
+    );
+    let channel = &mut guest.channels[0];
+    channel.sq.post(control.as_bytes());
+    assert!(error_of(&channel.send_cq.wait()).is_some());
+    shut(guest);
+}
+
+#[test]
+fn a_send_without_an_ethernet_segment_is_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, _| {
+        sq.control(WqeOpcode::Send as u8, 16, false).as_bytes().to_vec()
+    });
+}
+
+#[test]
+fn headers_longer_than_the_entry_are_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, _| {
+        let mut ethernet = EthernetSegment::default();
+        ethernet.inline_header_size.set(0x3ff);
+        [
+            sq.control(WqeOpcode::Send as u8, 32, false).as_bytes(),
+            ethernet.as_bytes(),
+        ]
+        .concat()
+    });
+}
+
+#[test]
+fn a_frame_of_gigabytes_is_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, address| {
+        sq.wqe(&Request {
+            data: &[(address, 0x7fff_ffff)],
+            ..Request::default()
+        })
+    });
+}
+
+#[test]
+fn segmenting_what_is_no_tcp_is_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, address| {
+        sq.wqe(&Request {
+            data: &[(address, 100)],
+            mss: 1000,
+            ..Request::default()
+        })
+    });
+}
+
+#[test]
+fn what_is_posted_behind_an_error_is_flushed_in_order() {
+    let lan = Lan::new(1, &Options::default());
+    let mut guest = lan.guests.into_iter().next().unwrap();
+    let channel = &mut guest.channels[0];
+    let bad = channel.sq.control(0xff, 16, false);
+    channel.sq.put(bad.as_bytes());
+    for _ in 0..5 {
+        let nop = channel.sq.control(WqeOpcode::Nop as u8, 16, true);
+        channel.sq.put(nop.as_bytes());
+    }
+    channel.sq.ring(*bad.as_bytes().first_chunk().unwrap());
+    assert_eq!(
+        error_of(&channel.send_cq.wait()),
+        Some((Syndrome::LocalQpOperation as u8, 0))
+    );
+    for counter in 1..6 {
+        assert_eq!(
+            error_of(&channel.send_cq.wait()),
+            Some((Syndrome::WrFlush as u8, counter))
+        );
+    }
+    let late = channel.sq.nop();
+    assert_eq!(error_of(&channel.send_cq.wait()), Some((Syndrome::WrFlush as u8, late)));
+    shut(guest);
+}
+
+/// Receives one frame into a queue whose next WQE is `list`, and returns the syndrome of its completion.
+fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    damage(b);
+    a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 100));
+    let cqe = b.channels[0].receive_cq.wait();
+    let (syndrome, counter) = error_of(&cqe).unwrap();
+    assert_eq!(counter, 0);
+    assert_eq!(b.hca.machine.nic.snapshot().findings.get("bad_receive_wqe"), Some(&1));
+    assert_eq!(b.channels[0].rq.query(&b.hca).unwrap().state(), state::ERROR);
+    let channel = &mut b.channels[0];
+    // The driver's way back (core/en/reporter_rx.c).
+    channel.rq.modify(&b.hca, state::ERROR, state::RESET).unwrap();
+    while channel.receive_cq.next().is_some() {}
+    channel.receive_cq.release();
+    channel.rq.forget();
+    channel.rq.modify(&b.hca, state::RESET, state::READY).unwrap();
+    channel.rq.fill();
+    let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 200);
+    a.send(&frame);
+    assert_eq!(b.receive().frame, frame);
+    lan.guests.into_iter().for_each(shut);
+    syndrome
+}
+
+#[test]
+fn a_receive_buffer_with_a_bad_key_is_an_error() {
+    let syndrome = receive_into(|b| {
+        let list = [segment(b.channels[0].rq.buffer_address(0), 2048, 0x1234_5600)];
+        b.channels[0].rq.write_wqe(0, &list);
+    });
+    assert_eq!(syndrome, Syndrome::LocalProtection as u8);
+}
+
+#[test]
+fn a_receive_buffer_outside_memory_is_an_error() {
+    let syndrome = receive_into(|b| {
+        let list = [segment(BASE + SIZE - 8, 2048, b.key)];
+        b.channels[0].rq.write_wqe(0, &list);
+    });
+    assert_eq!(syndrome, Syndrome::LocalProtection as u8);
+}
+
+#[test]
+fn a_frame_longer_than_its_buffer_is_an_error() {
+    let syndrome = receive_into(|b| {
+        let list = [segment(b.channels[0].rq.buffer_address(0), 99, b.key)];
+        b.channels[0].rq.write_wqe(0, &list);
+    });
+    assert_eq!(syndrome, Syndrome::LocalLength as u8);
+}
+
+#[test]
+fn a_completion_queue_that_overruns_is_an_event() {
+    let lan = Lan::new(
+        1,
+        &Options {
+            log_cq: 2,
+            ..Options::default()
+        },
+    );
+    let mut guest = lan.guests.into_iter().next().unwrap();
+    let channel = &mut guest.channels[0];
+    for _ in 0..5 {
+        channel.sq.nop();
+    }
+    let event = guest.hca.wait_event(EventType::CqError);
+    let number = guest.channels[0].send_cq.number;
+    assert_eq!(event.data[..4], number.to_be_bytes());
+    assert_eq!(event.data[11], 1, "overrun");
+    let channel = &mut guest.channels[0];
+    for _ in 0..4 {
+        assert_eq!(error_of(&channel.send_cq.wait()), None, "those that had room are good");
+    }
+    assert!(channel.send_cq.next().is_none());
+    assert_eq!(guest.hca.machine.nic.snapshot().findings.get("cq_overrun"), Some(&1));
+    shut(guest);
+}
+
+#[test]
+fn a_doorbell_record_outside_memory_is_counted() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let machine = a.hca.machine.clone();
+    let (_, record) = a.channels[0].sq.addresses();
+    machine.function.dma().unmap(record & !0xfff, 4096).unwrap();
+    a.channels[0].sq.nop();
+    crate::common::eventually("a finding", || {
+        machine
+            .nic
+            .snapshot()
+            .findings
+            .contains_key("unreadable_doorbell_record")
+    });
+    let (_, record) = b.channels[0].rq.addresses();
+    let receiver = b.hca.machine.clone();
+    receiver.function.dma().unmap(record & !0xfff, 4096).unwrap();
+    machine.function.dma().unmap_all();
+    machine.map();
+    // The doorbell was lost, but the next one makes up for it.
+    a.channels[0].sq.nop();
+    a.channels[0].send_cq.wait();
+    a.channels[0].send_cq.wait();
+    a.channels[0].send_cq.release();
+    a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 100));
+    crate::common::eventually("a finding", || {
+        receiver
+            .nic
+            .snapshot()
+            .findings
+            .contains_key("unreadable_doorbell_record")
+    });
+}
+
+#[test]
+fn memory_that_goes_away_in_use_ends_what_uses_it() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let (source, destination) = (a.hca.machine.mac, b.hca.machine.mac);
+    b.hca.machine.function.dma().unmap_all();
+    for number in 0..10 {
+        a.send(&plain(source, destination, 100 + number));
+    }
+    let findings = b.hca.machine.nic.snapshot().findings;
+    assert_eq!(findings.get("unreadable_doorbell_record"), Some(&10), "{findings:?}");
+    a.hca.machine.function.dma().unmap_all();
+    a.channels[0].sq.nop();
+    std::thread::sleep(BRIEF);
+    let findings = a.hca.machine.nic.snapshot().findings;
+    assert_eq!(findings.get("unreadable_doorbell_record"), Some(&1), "{findings:?}");
+}
+
+#[test]
+fn an_entry_wraps_where_its_ring_ends() {
+    let mut lan = Lan::new(
+        2,
+        &Options {
+            log_sq: 2,
+            ..Options::default()
+        },
+    );
+    let (a, b) = lan.pair();
+    let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 150);
+    // Three blocks of four: it begins at a different one every time.
+    for _ in 0..16 {
+        let (inline, rest) = frame.split_at(120);
+        a.send_with(
+            rest,
+            Request {
+                inline,
+                ..Request::default()
+            },
+        );
+        assert_eq!(b.receive().frame, frame);
+    }
+    lan.end();
+}
