@@ -144,9 +144,9 @@ const _: () = assert!(size_of::<UmrControlSegment>() == 48);
 impl UmrControlSegment {
     /// In `flags`: `xlt_offset` counts (`MLX5_UMR_TRANSLATION_OFFSET_EN`, `device.h`).
     pub const TRANSLATION_OFFSET_EN: u8 = 1 << 4;
-    /// In `flags`: fail if the key is free (`MLX5_UMR_CHECK_NOT_FREE`).
+    /// In `flags`: fail unless the key is free (`MLX5_UMR_CHECK_NOT_FREE`; `mlx5_ib/umr.c` sets it to enable a key).
     pub const CHECK_NOT_FREE: u8 = 1 << 5;
-    /// In `flags`: fail if the key is not free (`MLX5_UMR_CHECK_FREE`).
+    /// In `flags`: fail if the key is free (`MLX5_UMR_CHECK_FREE`; `mlx5_ib/umr.c` sets it to disable a key).
     pub const CHECK_FREE: u8 = 2 << 5;
     /// In `flags`: the translation entries are in the WQE (`MLX5_UMR_INLINE`).
     pub const INLINE: u8 = 1 << 7;

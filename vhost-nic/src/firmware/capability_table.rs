@@ -118,7 +118,7 @@ table! {
         log_max_klm_list_size = 16, "entries of an indirect key";
         max_indirection = 4, "keys behind keys";
         fixed_buffer_size = 1, "keys of equal ranges";
-        umr_modify_entity_size_disabled = 1, "keys are made and destroyed by commands only";
+        umr_modify_entity_size_disabled = 0, "queues may register memory";
         max_qp_cnt = 64, "queue pairs of a multicast group";
         log_max_mcg = 10, "multicast groups";
         max_qp_mcg = 64, "queue pairs of a multicast group";

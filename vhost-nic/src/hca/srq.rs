@@ -25,6 +25,13 @@ pub struct Rmp {
     pub users: Users,
 }
 
+impl Rmp {
+    /// The protection domain of its keys.
+    pub fn pd(&self) -> u32 {
+        self.context.lock().wq().pd()
+    }
+}
+
 /// An XRC shared receive queue.
 #[derive(Debug)]
 pub struct XrcSrq {
@@ -39,6 +46,13 @@ pub struct XrcSrq {
     /// The queues that take WQEs from it.
     pub users: Users,
     pub(crate) _uses: Vec<Use>,
+}
+
+impl XrcSrq {
+    /// The protection domain of its keys.
+    pub fn pd(&self) -> u32 {
+        self.context.lock().pd()
+    }
 }
 
 /// WQEs that name each other, taken by many queues.

@@ -115,7 +115,7 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
         return;
     }
     let responder = &mut *qp.responder.lock();
-    let Some(receive) = take(engine, qp, responder) else { return };
+    let Some(receive) = take(engine, qp, &parameters, responder) else { return };
     let Some(cq) = &qp.receive_cq else { return };
     let mut data = Payload::default();
     data.push_bytes(&grh::area(view));
@@ -126,8 +126,8 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
         responder.spare = Some(receive);
         return;
     }
-    let stored = memory::scatter(engine, qp, &parameters, receive.segments.iter(), 0, &data)
-        .and_then(|()| memory::scatter(engine, qp, &parameters, receive.segments.iter(), head, payload));
+    let stored = memory::scatter_receive(engine, qp, &parameters, &receive, 0, &data)
+        .and_then(|()| memory::scatter_receive(engine, qp, &parameters, &receive, head, payload));
     if stored.is_err() {
         completion::receive_failed(qp, cq, parameters.user_index, receive.wqe_counter, Syndrome::LocalProtection);
         return super::fail(engine, qp, None);
@@ -156,13 +156,13 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
     cq.post(cqe);
 }
 
-fn take(engine: &Engine, qp: &Qp, responder: &mut Responder) -> Option<Receive> {
+fn take(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder) -> Option<Receive> {
     if let Some(spare) = responder.spare.take() {
         return Some(spare);
     }
     let dma = &engine.hca.dma;
     let mut segments = Vec::new();
-    let wqe_counter = match &qp.receives {
+    let (wqe_counter, pd) = match &qp.receives {
         ReceiveSource::Own(ring) => {
             let index = responder.consumer;
             if ring.receive_producer(dma).ok()? == index {
@@ -170,11 +170,11 @@ fn take(engine: &Engine, qp: &Qp, responder: &mut Responder) -> Option<Receive> 
             }
             ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
             responder.consumer = index.wrapping_add(1);
-            index
+            (index, parameters.pd)
         }
-        ReceiveSource::Pool(rmp) => rmp.list.take(dma, &mut segments).ok()??.index,
+        ReceiveSource::Pool(rmp) => (rmp.list.take(dma, &mut segments).ok()??.index, rmp.pd()),
         ReceiveSource::Xrc | ReceiveSource::None => return None,
     };
     let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive { wqe_counter, segments, room })
+    Some(Receive { wqe_counter, pd, segments, room })
 }

@@ -5,7 +5,7 @@ use mlx5_prm::wqe::DataSegment;
 use super::Engine;
 use crate::dma::{DmaError, Purpose};
 use crate::hca::mkey::{self, Access, Accessor, Piece};
-use crate::hca::qp::{Data, Parameters, Qp};
+use crate::hca::qp::{Data, Parameters, Qp, Receive};
 use crate::net::Payload;
 
 /// Memory that a queue pair may not reach, or that is not there.
@@ -155,11 +155,34 @@ pub(super) fn check(
     pieces(engine, accessor(qp, parameters), key, address, length, access, |_, _| Ok(()))
 }
 
+/// Writes a payload into the memory of a receive WQE, `offset` bytes behind its beginning.
+pub(super) fn scatter_receive(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    receive: &Receive,
+    offset: usize,
+    payload: &Payload,
+) -> Result<(), Unreachable> {
+    let accessor = Accessor { pd: receive.pd, ..accessor(qp, parameters) };
+    scatter_as(engine, accessor, receive.segments.iter(), offset, payload)
+}
+
 /// Writes a payload into a scatter list, `offset` bytes behind its beginning. What does not fit is an error.
 pub(super) fn scatter<'a>(
     engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
+    segments: impl Iterator<Item = &'a DataSegment>,
+    offset: usize,
+    payload: &Payload,
+) -> Result<(), Unreachable> {
+    scatter_as(engine, accessor(qp, parameters), segments, offset, payload)
+}
+
+fn scatter_as<'a>(
+    engine: &Engine,
+    accessor: Accessor,
     segments: impl Iterator<Item = &'a DataSegment>,
     offset: usize,
     payload: &Payload,
@@ -171,7 +194,7 @@ pub(super) fn scatter<'a>(
         if from < to {
             let (key, address) = (segment.lkey.get(), segment.address.get().wrapping_add((from - at) as u64));
             let range = Range { payload, from: from - offset, length: to - from };
-            write_range(engine, accessor(qp, parameters), key, address, range, Access::LocalWrite)?;
+            write_range(engine, accessor, key, address, range, Access::LocalWrite)?;
         }
         at += size;
     }

@@ -188,7 +188,13 @@ fn xrc_srq(engine: &Engine, packet: &Packet) -> Option<std::sync::Arc<XrcSrq>> {
 }
 
 /// Takes a receive WQE; none if none is posted.
-fn take_receive(engine: &Engine, qp: &Qp, responder: &mut Responder, packet: &Packet) -> Option<Receive> {
+fn take_receive(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &Packet,
+) -> Option<Receive> {
     if let Some(spare) = responder.spare.take() {
         return Some(spare);
     }
@@ -201,7 +207,7 @@ fn take_receive(engine: &Engine, qp: &Qp, responder: &mut Responder, packet: &Pa
         }
         Some(taken.index)
     };
-    let wqe_counter = match &qp.receives {
+    let (wqe_counter, pd) = match &qp.receives {
         ReceiveSource::Own(ring) => {
             let index = responder.consumer;
             if ring.receive_producer(dma).ok()? == index {
@@ -209,17 +215,17 @@ fn take_receive(engine: &Engine, qp: &Qp, responder: &mut Responder, packet: &Pa
             }
             ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
             responder.consumer = index.wrapping_add(1);
-            index
+            (index, parameters.pd)
         }
-        ReceiveSource::Pool(rmp) => from_list(&rmp.list, rmp.number, &mut segments)?,
+        ReceiveSource::Pool(rmp) => (from_list(&rmp.list, rmp.number, &mut segments)?, rmp.pd()),
         ReceiveSource::Xrc => {
             let srq = xrc_srq(engine, packet)?;
-            from_list(&srq.list, srq.number, &mut segments)?
+            (from_list(&srq.list, srq.number, &mut segments)?, srq.pd())
         }
         ReceiveSource::None => return None,
     };
     let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive { wqe_counter, segments, room })
+    Some(Receive { wqe_counter, pd, segments, room })
 }
 
 /// Where a receive completes, and how its queue is named there.
@@ -244,7 +250,7 @@ fn execute_send(
 ) -> Step {
     let position = packet.opcode.position();
     if position.begins() {
-        let Some(receive) = take_receive(engine, qp, responder, packet) else {
+        let Some(receive) = take_receive(engine, qp, parameters, responder, packet) else {
             return Step::NoReceive;
         };
         responder.incoming = Some(Incoming::Send { receive, received: 0, inline: Vec::new() });
@@ -269,7 +275,7 @@ fn execute_send(
         payload.append_to(&mut data).map_err(|_| memory::Unreachable)
     } else {
         let offset = *received as usize;
-        memory::scatter(engine, qp, parameters, receive.segments.iter(), offset, payload)
+        memory::scatter_receive(engine, qp, parameters, receive, offset, payload)
     };
     if stored.is_err() {
         return refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
@@ -341,7 +347,7 @@ fn execute_write(
     }
     let length = *length;
     if let Some(header) = packet.headers.immediate {
-        let Some(receive) = take_receive(engine, qp, responder, packet) else {
+        let Some(receive) = take_receive(engine, qp, parameters, responder, packet) else {
             if position.begins() {
                 responder.incoming = None;
             }

@@ -11,6 +11,8 @@ use crate::roce::psn::Psn;
 pub struct Receive {
     /// What the completion calls it.
     pub wqe_counter: u16,
+    /// The protection domain of its keys: the queue's it was posted to.
+    pub pd: u32,
     /// Where data goes.
     pub segments: Vec<DataSegment>,
     /// Bytes of room.
