@@ -85,6 +85,9 @@ impl Queue {
     }
 }
 
+/// The numbers of the queue pairs in a multicast group.
+type GroupMembers = Vec<(u32, usage::Use)>;
+
 /// All objects of a function.
 #[derive(Debug)]
 pub struct Hca {
@@ -127,7 +130,7 @@ pub struct Hca {
     /// Sets of queue counters.
     pub queue_counters: Table<QueueCounters>,
     /// Multicast groups and the numbers of the queue pairs in them.
-    pub multicast_groups: Mutex<BTreeMap<[u8; 16], Vec<(u32, usage::Use)>>>,
+    pub multicast_groups: Mutex<BTreeMap<[u8; 16], GroupMembers>>,
     /// Flow tables.
     pub steering: Steering,
     /// The virtual port.

@@ -306,7 +306,8 @@ impl Device for Nic {
         data.fill(0);
         let segment = self.init_segment();
         let bytes = segment.as_bytes();
-        match usize::try_from(offset).ok().and_then(|from| Some(bytes.get(from..from.checked_add(data.len())?)?)) {
+        let range = usize::try_from(offset).ok().and_then(|from| Some(from..from.checked_add(data.len())?));
+        match range.and_then(|range| bytes.get(range)) {
             Some(bytes) => data.copy_from_slice(bytes),
             // UARs are for writing.
             None if offset >> UAR_SHIFT >= FIRST_UAR.into() => {}

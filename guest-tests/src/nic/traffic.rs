@@ -53,14 +53,19 @@ impl<'a> Flow<'a> {
     /// Sends `count` echo requests with `size` bytes of payload (16 at least, for the time), unfragmented; an error unless all are answered. Returns the times
     /// in microseconds.
     pub fn ping(&self, count: u32, size: u32) -> Result<Vec<f64>> {
-        let script = format!("ping -n -M do -i 0.01 -W 5 -c {count} -s {size} {}", self.to);
+        // Without -w, ping waits for the last answer no longer than two round trips, which a busy host may take more than. With it,
+        // ping goes on until as many have come; what matters are the first ones.
+        let script = format!("ping -n -M do -i 0.01 -w 30 -c {count} -s {size} {}", self.to);
         let ping = self.client.shell(&script).timeout(MARGIN);
         let output = ping.run()?.check()?;
         let times: Vec<f64> = output
             .stdout
             .lines()
-            .filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse::<f64>().ok())
-            .map(|milliseconds| milliseconds * 1000.0)
+            .filter_map(|line| {
+                let number: u32 = line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()?;
+                let milliseconds: f64 = line.split_once("time=")?.1.split(' ').next()?.parse().ok()?;
+                (number <= count).then_some(milliseconds * 1000.0)
+            })
             .collect();
         if times.len() == count as usize {
             Ok(times)

@@ -1,9 +1,10 @@
 //! Everything at once, for long: what is lost must be in somebody's counters.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_tests::{Guest, Iperf, NIC, Result};
+use guest_tests::{Iperf, NIC, Result};
 
 use crate::lab::{Lab, Setup};
 
@@ -21,7 +22,7 @@ fn no_loss_is_unexplained_in_mixed_traffic() -> Result<()> {
 fn mixed(name: &'static str, time: Duration) -> Result<()> {
     let lab = Setup::new(name, 2).start()?;
     let seconds = u32::try_from(time.as_secs()).expect("not that long");
-    let before = explained(&lab)?;
+    let before = drops(&lab)?;
     let end = Instant::now() + time;
     let (udp, rounds) = thread::scope(|scope| -> Result<(Vec<Iperf>, u32)> {
         let lab = &lab;
@@ -53,11 +54,16 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
         }
         Ok((udp.map(join).into_iter().collect::<Result<_>>()?, rounds))
     })?;
-    let explained = explained(&lab)? - before;
+    let mut counted = drops(&lab)?;
+    counted.retain(|name, count| {
+        *count -= before.get(name).copied().unwrap_or(0);
+        *count > 0
+    });
+    let explained: u64 = counted.values().sum();
     let (sent, lost) = udp
         .iter()
         .fold((0, 0), |(sent, lost), one| (sent + one.packets, lost + one.lost));
-    eprintln!("{rounds} rounds; UDP: {lost} of {sent} lost, {explained} drops counted");
+    eprintln!("{rounds} rounds; UDP: {lost} of {sent} lost; counted: {counted:?}");
     assert!(sent > 100, "{udp:?}");
     assert!(
         lost <= explained,
@@ -70,24 +76,28 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// All drops that the guests' kernels and drivers have counted, of received and of sent frames.
-fn explained(lab: &Lab) -> Result<u64> {
-    lab.bed().guests().iter().map(guest_drops).sum()
-}
+/// Drops by who counted them.
+type Drops = BTreeMap<String, u64>;
 
-fn guest_drops(guest: &Guest) -> Result<u64> {
+/// All drops that the guests' kernels and drivers have counted, of received and of sent frames.
+fn drops(lab: &Lab) -> Result<Drops> {
     // Rings of the device, queues of the driver and of the kernel, sockets' buffers.
     let script = format!(
-        "ethtool -S {NIC} | awk '$1 ~ /^(rx_out_of_buffer|rx_discards_phy|tx_queue_dropped|rx_buff_alloc_err):$/ {{ n += $2 }} END {{ print n + 0 }}'\n\
-         tc -s qdisc show dev {NIC} | sed -n 's/.*dropped \\([0-9]*\\).*/\\1/p'\n\
-         nstat -asz UdpRcvbufErrors UdpSndbufErrors Udp6RcvbufErrors | awk 'NR > 1 {{ print $2 }}'\n\
-         cat /sys/class/net/{NIC}/statistics/tx_dropped\n\
-         awk '{{ print strtonum(\"0x\" $2) }}' /proc/net/softnet_stat"
+        "ethtool -S {NIC} | awk '$1 ~ /^(rx_out_of_buffer|rx_discards_phy|tx_queue_dropped|rx_buff_alloc_err):$/'\n\
+         tc -s qdisc show dev {NIC} | sed -n 's/.*dropped \\([0-9]*\\).*/qdisc: \\1/p'\n\
+         nstat -asz UdpRcvbufErrors UdpSndbufErrors Udp6RcvbufErrors | awk 'NR > 1 {{ print $1 \": \" $2 }}'\n\
+         echo \"tx_dropped: $(</sys/class/net/{NIC}/statistics/tx_dropped)\"\n\
+         awk '{{ print \"backlog: \" strtonum(\"0x\" $2) }}' /proc/net/softnet_stat"
     );
-    let numbers = guest.run(&script)?.check()?;
-    Ok(numbers
-        .stdout
-        .lines()
-        .filter_map(|line| line.trim().parse::<u64>().ok())
-        .sum())
+    let mut drops = Drops::new();
+    for guest in lab.bed().guests() {
+        let counters = guest.run(&script)?.check()?;
+        for line in counters.stdout.lines() {
+            if let Some((name, value)) = line.trim().split_once(": ") {
+                let name = format!("{} {name}", guest.name());
+                *drops.entry(name).or_default() += value.trim().parse::<u64>().expect("a number");
+            }
+        }
+    }
+    Ok(drops)
 }

@@ -105,6 +105,7 @@ fn to_tir(engine: &Engine, tir: &Tir, flow_tag: u32, view: &FrameView<'_>, verif
     }
     let (rq, hash) = match &state.dispatch {
         Dispatch::Direct(rq, _) => (Some(rq.clone()), HashResult::default()),
+        Dispatch::Nowhere => (None, HashResult::default()),
         Dispatch::Indirect(rqt, _) => {
             let hash = state.hash.hash(view);
             (rqt.queue(hash.value), hash)

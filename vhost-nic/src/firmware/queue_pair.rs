@@ -128,7 +128,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(in_use("the queue pair is in a multicast group"));
     }
     // Who works for it finishes its packet first, and touches its memory no more.
-    let _ = qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &firmware.hca.vport.read());
+    qp.retire(&firmware.hca.vport.read());
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyQpOut>()
 }

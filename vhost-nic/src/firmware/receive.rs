@@ -97,7 +97,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(in_use("tables or TIRs send to the receive queue"));
     }
     // Who is receiving into it finishes its WQE first, and touches its memory no more.
-    rq.lock().become_state(QueueState::Reset);
+    rq.retire();
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyRqOut>()
 }

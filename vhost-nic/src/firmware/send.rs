@@ -8,7 +8,6 @@ use mlx5_prm::work_queue::*;
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_such};
 use super::receive::{next_state, require_pd, ring};
-use crate::hca::rq::QueueState;
 use crate::hca::sq::Sq;
 use crate::hca::work_queue::{SEND_STRIDE, WqType};
 use crate::hca::{Hca, Queue};
@@ -74,7 +73,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroySqIn>()?.sqn();
     // Who is sending from it finishes its WQE first, and touches its memory no more.
-    find(&firmware.hca, number)?.lock().become_state(QueueState::Reset);
+    find(&firmware.hca, number)?.retire();
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroySqOut>()
 }

@@ -147,9 +147,11 @@ fn modify_tir(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_tir(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyTirIn>()?.tirn();
-    if find_tir(&firmware.hca, number)?.users.count() > 0 {
+    let tir = find_tir(&firmware.hca, number)?;
+    if tir.users.count() > 0 {
         return Err(in_use("flow table entries send to the TIR"));
     }
+    tir.retire();
     firmware.hca.tirs.remove(number);
     Reply::ok::<DestroyTirOut>()
 }
@@ -203,9 +205,11 @@ fn modify_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyRqtIn>()?.rqtn();
-    if find_rqt(&firmware.hca, number)?.users.count() > 0 {
+    let rqt = find_rqt(&firmware.hca, number)?;
+    if rqt.users.count() > 0 {
         return Err(in_use("TIRs are on the table"));
     }
+    rqt.set_queues(Vec::new());
     firmware.hca.rqts.remove(number);
     Reply::ok::<DestroyRqtOut>()
 }

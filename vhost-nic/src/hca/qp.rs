@@ -83,7 +83,7 @@ pub struct Qp {
     pub responder: Mutex<Responder>,
     state: Mutex<(QpState, Qpc)>,
     parameters: RwLock<Arc<Parameters>>,
-    _uses: Vec<Use>,
+    uses: Mutex<Vec<Use>>,
 }
 
 /// A command that a queue pair cannot follow in its state.
@@ -117,8 +117,15 @@ impl Qp {
             responder: Mutex::new(Responder::new(Psn::default())),
             parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport))),
             state: Mutex::new((QpState::Reset, context)),
-            _uses: uses,
+            uses: Mutex::new(uses),
         }
+    }
+
+    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self, vport: &Vport) {
+        // From every state there is a way to reset.
+        let _ = self.transition(Opcode::QP_2RST, 0, &Qpc::default(), vport);
+        self.uses.lock().clear();
     }
 
     /// What the data path needs to know.

@@ -57,7 +57,7 @@ pub struct Rq {
     pub users: Users,
     state: Mutex<RqState>,
     /// What it refers to.
-    _uses: Vec<Use>,
+    uses: Mutex<Vec<Use>>,
 }
 
 /// The part of a receive queue that changes.
@@ -87,7 +87,7 @@ impl Rq {
             number,
             pd: context.wq().pd(),
             ring,
-            _uses: pd.into_iter().chain([cq.users.add()]).collect(),
+            uses: Mutex::new(pd.into_iter().chain([cq.users.add()]).collect()),
             cq,
             counters,
             users: Users::default(),
@@ -98,6 +98,12 @@ impl Rq {
     /// The changing part; whoever holds it is the only one to receive.
     pub fn lock(&self) -> MutexGuard<'_, RqState> {
         self.state.lock()
+    }
+
+    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        self.lock().become_state(QueueState::Reset);
+        self.uses.lock().clear();
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Sq {
     pub cq: Arc<Cq>,
     state: Mutex<SqState>,
     /// What it refers to.
-    _uses: Vec<Use>,
+    uses: Mutex<Vec<Use>>,
 }
 
 /// The part of a send queue that changes.
@@ -47,13 +47,19 @@ impl Sq {
             ring,
             cq,
             state: Mutex::new(SqState { context, state: QueueState::Reset, consumer: 0 }),
-            _uses: uses,
+            uses: Mutex::new(uses),
         }
     }
 
     /// The changing part; whoever holds it is the only one to send.
     pub fn lock(&self) -> MutexGuard<'_, SqState> {
         self.state.lock()
+    }
+
+    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        self.lock().become_state(QueueState::Reset);
+        self.uses.lock().clear();
     }
 }
 

@@ -76,6 +76,8 @@ pub enum Dispatch {
     Direct(Arc<Rq>, Use),
     /// To the queues of a table, by hash.
     Indirect(Arc<Rqt>, Use),
+    /// To nobody: it is destroyed.
+    Nowhere,
 }
 
 /// A transport interface receive.
@@ -89,6 +91,13 @@ pub struct Tir {
     pub state: RwLock<TirState>,
     /// Of its transport domain.
     pub domain: Use,
+}
+
+impl Tir {
+    /// The guest destroys it: it sends to nobody any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        self.state.write().dispatch = Dispatch::Nowhere;
+    }
 }
 
 /// The part of a TIR that changes.

@@ -31,7 +31,7 @@ fn pieces(
     let result = mkey::translate(&engine.hca.mkeys, key, accessor, address, length as u64, access, |piece: Piece| {
         let length = piece.length();
         act(piece, done)?;
-        done += length as usize;
+        done += length;
         Ok::<(), DmaError>(())
     });
     match result {
@@ -52,8 +52,8 @@ fn push_key(
 ) -> Result<(), Unreachable> {
     pieces(engine, accessor, key, address, length, access, |piece, _| {
         match piece {
-            Piece::Memory(address, length) => payload.push_memory(&engine.hca.dma, address, length as usize),
-            Piece::Null(length) => payload.push_zeros(length as usize),
+            Piece::Memory(address, length) => payload.push_memory(&engine.hca.dma, address, length),
+            Piece::Null(length) => payload.push_zeros(length),
         }
         Ok(())
     })
@@ -136,7 +136,7 @@ fn write_range(
 ) -> Result<(), Unreachable> {
     pieces(engine, accessor, key, address, range.length, access, |piece, done| match piece {
         Piece::Memory(address, length) => {
-            range.payload.write_to(range.from + done, length as usize, &engine.hca.dma, address)
+            range.payload.write_to(range.from + done, length, &engine.hca.dma, address)
         }
         Piece::Null(_) => Ok(()),
     })
@@ -214,7 +214,7 @@ pub(super) fn atomic(
     let whole = size_of::<u64>();
     pieces(engine, accessor(qp, parameters), rkey, address, whole, Access::RemoteAtomic, |piece, _| {
         match piece {
-            Piece::Memory(address, length) if length as usize == whole => {
+            Piece::Memory(address, length) if length == whole => {
                 original = Some(engine.hca.dma.update(Purpose::Atomic, address, &change)?);
             }
             Piece::Null(_) => original = Some(0),

@@ -333,7 +333,8 @@ fn umr_segments(bytes: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
 
 /// Takes what is done from the front of the queue, and tells the guest.
 pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
-    while let Some(message) = requester.messages.pop_front_if(|message| message.done) {
+    while requester.messages.front().is_some_and(|message| message.done) {
+        let Some(message) = requester.messages.pop_front() else { break };
         requester.current = requester.current.saturating_sub(1);
         completion::sent(qp, parameters, &message);
     }

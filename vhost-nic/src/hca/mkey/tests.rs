@@ -143,7 +143,8 @@ fn a_key_is_for_its_domain_and_its_accesses() {
 
 #[test]
 fn each_access_has_its_permission() {
-    let permissions: [(Access, fn(&mut Mkc, bool)); 5] = [
+    type Permit = fn(&mut Mkc, bool);
+    let permissions: [(Access, Permit); 5] = [
         (Access::LocalRead, Mkc::set_lr),
         (Access::LocalWrite, Mkc::set_lw),
         (Access::RemoteRead, Mkc::set_rr),

@@ -1,0 +1,57 @@
+//! The harness on User Mode Linux guests.
+
+use std::time::{Duration, Instant};
+
+use guest_tests::{Error, Exit, Result, Testbed};
+
+use crate::lab::noise;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_user_mode_guest_does_as_it_is_told() -> Result<()> {
+    let bed = Testbed::builder("uml").guests(0).uml_guests(1).start()?;
+    let a = bed.guest(0);
+
+    let out = a.run("echo out; echo err >&2; exit 3")?;
+    assert_eq!(out.status, Exit::Code(3));
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(a.run("hostname")?.check()?.text(), "a");
+    assert!(a.hello()?.release.ends_with("-uml"), "{}", a.hello()?.release);
+
+    // Both ways, byte by byte, and more than any buffer on the way holds.
+    let content = noise(1_000_000);
+    a.put_bytes(&content, "/tmp/noise", 0o600)?;
+    assert!(a.get("/tmp/noise")? == content);
+    let sum = a.command(["sha1sum"]).stdin(content).run()?.check()?;
+    assert_eq!(sum.text(), a.run("sha1sum - </tmp/noise")?.text());
+
+    let job = a.spawn("sleep 1000")?;
+    job.pid(SOON)?;
+    job.kill(15);
+    assert_eq!(job.wait(SOON)?.status, Exit::Signal(15));
+    assert!(matches!(a.qmp(), Err(Error::Unsupported(_))));
+    bed.finish()
+}
+
+#[test]
+fn a_user_mode_guest_stops_goes_on_dies_and_comes_back() -> Result<()> {
+    let bed = Testbed::builder("uml-life").guests(0).uml_guests(2).start()?;
+    let (a, b) = (bed.guest(0), bed.guest(1));
+    let boot = a.hello()?.boot_id;
+
+    b.pause()?;
+    let error = b.shell("true").timeout(Duration::from_millis(500)).run();
+    assert!(error.is_err(), "a stopped guest does nothing");
+    b.resume()?;
+    b.run("true")?.check()?;
+
+    a.kill()?;
+    assert!(!a.is_running());
+    let begin = Instant::now();
+    a.restart()?;
+    assert!(begin.elapsed() < SOON);
+    assert_ne!(a.hello()?.boot_id, boot);
+    b.run("true")?.check()?;
+    bed.finish()
+}

@@ -1,0 +1,49 @@
+//! User Mode Linux guests with the NIC.
+
+use guest_tests::{NicOptions, NicSetup, Result, Testbed};
+
+/// Bytes that no compression or repetition can fake.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// User Mode Linux guests with the NIC up.
+pub fn nic_bed(name: &str, guests: usize) -> Result<Testbed> {
+    let bed = Testbed::builder(name)
+        .guests(0)
+        .uml_guests(guests)
+        .nic(NicOptions::default())
+        .start()?;
+    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    Ok(bed)
+}
+
+/// Asserts that the daemon holds nothing for any guest.
+pub fn assert_nothing_left(bed: &Testbed) -> Result<()> {
+    let stats = bed.daemon().stats()?;
+    for guest in stats["guests"].as_array().expect("the daemon's guests") {
+        for (kind, count) in guest["objects"].as_object().expect("objects by kind") {
+            assert_eq!(*count, 0, "{kind} left behind in {guest:#}");
+        }
+        assert_eq!(guest["pages"], 0, "pages left behind in {guest:#}");
+    }
+    Ok(())
+}
+
+/// Takes the drivers out everywhere: nobody may have had a complaint, and nothing may be left in the daemon.
+pub fn finish(bed: Testbed) -> Result<()> {
+    bed.each(|guest| {
+        guest.nic_unload()?;
+        guest.nic_check_log(&[])
+    })?;
+    assert_nothing_left(&bed)?;
+    bed.finish()
+}

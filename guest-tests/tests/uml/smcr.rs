@@ -1,0 +1,125 @@
+//! SMC-R: the kernel's sockets over reliable connections of the NIC.
+//!
+//! SMC falls back to TCP without a word, so each connection's mode is the kernel's own word for it, and so are the counters at the end.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use guest_tests::{Guest, Job, NicOptions, Result, Testbed};
+use serde_json::Value;
+
+use crate::lab::{finish, nic_bed};
+
+const PORT: u16 = 5000;
+const SOON: Duration = Duration::from_secs(20);
+/// SIGTERM.
+const TERM: i32 = 15;
+/// A workload's longest time. One that hangs ends earlier: each of its waits has a limit.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A server of workloads in each of two guests, which have an enterprise id in common.
+fn start(name: &str) -> Result<(Testbed, [Job; 2])> {
+    let bed = nic_bed(name, 2)?;
+    let serve = |guest: &Guest| {
+        guest.run("/host/smc-tool ueid add VHOST-NIC.TEST")?.check()?;
+        let job = guest.spawn(&format!("exec /host/smc-tool --json serve --port {PORT}"))?;
+        job.wait_line("ready", SOON)?;
+        Ok(job)
+    };
+    let servers = [serve(bed.guest(0))?, serve(bed.guest(1))?];
+    Ok((bed, servers))
+}
+
+/// The last line of what a program printed, as JSON.
+fn last_value(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_default()
+}
+
+/// Runs a workload from one guest to another over SMC-R, and returns its report.
+fn call(bed: &Testbed, from: usize, to: usize, workload: &str) -> Result<Value> {
+    let address: Ipv4Addr = NicOptions::address(to);
+    let command =
+        format!("/host/smc-tool --json {workload} --to {address}:{PORT} --expect-mode smcr --timeout 60");
+    let out = bed.guest(from).shell(&command).timeout(LONG).run()?.check()?;
+    Ok(last_value(&out.stdout))
+}
+
+fn assert_smcr(socket: &Value) {
+    assert_eq!(socket["mode"], "smcr", "{socket}");
+    assert_eq!(socket["has_smcr_link"], true, "{socket}");
+}
+
+fn bulk(bed: &Testbed, bytes: &str) -> Result<()> {
+    for (from, to, direction) in [(0, 1, "to"), (1, 0, "to"), (0, 1, "both")] {
+        let workload = format!("bulk --bytes {bytes} --direction {direction} --check hash --seed {}", from + 10);
+        let report = call(bed, from, to, &workload)?;
+        assert_smcr(&report["connection"]["socket"]);
+        assert!(report["digest_to"].is_string(), "{report}");
+        assert_eq!(report["digest_from"].is_string(), direction == "both", "{report}");
+        eprintln!(
+            "SMC-R, {bytes} from {from} to {to}, {direction}: {:.1} MB/s",
+            report["megabytes_per_second"].as_f64().unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+fn many_connections(bed: &Testbed, count: u64) -> Result<()> {
+    let report = call(bed, 0, 1, &format!("connections --count {count} --bytes-each 64K --each"))?;
+    assert_eq!(report["modes"]["smcr"], count, "{report}");
+    assert_eq!(report["fallbacks"], 0, "{report}");
+    report["sockets"].as_array().expect("the sockets").iter().for_each(assert_smcr);
+    eprintln!(
+        "{count} connections: {:.1} s to open, {:.1} s to exchange",
+        report["open_seconds"].as_f64().unwrap_or_default(),
+        report["exchange_seconds"].as_f64().unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Sees that both kernels counted these connections as SMC-R version 2, and no others.
+fn assert_counted(bed: &Testbed, connections: u64) -> Result<()> {
+    for guest in bed.guests() {
+        let out = guest.run("/host/smc-tool --json stats")?.check()?;
+        let stats = last_value(&out.stdout);
+        let summary = &stats["summary"];
+        assert_eq!(summary["smcr"], connections, "{stats}");
+        for name in ["smcd_v1", "smcd_v2", "fallbacks", "handshake_errors"] {
+            assert_eq!(summary[name], 0, "{name} in {stats}");
+        }
+        let version_2 = ["client_v2", "server_v2"].map(|side| stats["smcr"][side].as_u64().unwrap_or(0));
+        assert_eq!(version_2.iter().sum::<u64>(), connections, "{stats}");
+    }
+    Ok(())
+}
+
+fn end((bed, servers): (Testbed, [Job; 2])) -> Result<()> {
+    for server in servers {
+        server.kill(TERM);
+        let report = last_value(&server.wait(SOON)?.check()?.stdout);
+        assert_eq!(report["mismatches"], 0, "{report}");
+    }
+    finish(bed)
+}
+
+#[test]
+fn two_guests_talk_smc_r() -> Result<()> {
+    let lab = start("uml-smcr")?;
+    bulk(&lab.0, "16M")?;
+    let report = call(&lab.0, 0, 1, "rtt --count 300")?;
+    assert_smcr(&report["connection"]["socket"]);
+    eprintln!("round trip: p50 {} us, p99 {} us", report["p50_us"], report["p99_us"]);
+    many_connections(&lab.0, 20)?;
+    assert_counted(&lab.0, 3 + 1 + 20)?;
+    end(lab)
+}
+
+#[test]
+#[ignore = "long: 256 MiB each way"]
+fn two_guests_talk_smc_r_for_long() -> Result<()> {
+    let lab = start("uml-smcr-long")?;
+    bulk(&lab.0, "256M")?;
+    many_connections(&lab.0, 200)?;
+    assert_counted(&lab.0, 3 + 200)?;
+    end(lab)
+}
