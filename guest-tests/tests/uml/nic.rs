@@ -13,10 +13,7 @@ fn the_nic_is_a_connectx_5_whose_drivers_have_no_complaint() -> Result<()> {
     assert_eq!(a.read("/sys/class/infiniband/mlx5_0/ports/1/state")?, "4: ACTIVE");
     let driver = a.run(&format!("ethtool -i {NIC}"))?.check()?;
     assert!(driver.stdout.starts_with("driver: mlx5_core\n"), "{}", driver.stdout);
-    a.nic_unload()?;
-    a.nic_check_log(&[])?;
-    assert_nothing_left(&bed)?;
-    bed.finish()
+    finish(bed)
 }
 
 #[test]
@@ -65,8 +62,5 @@ fn a_pc_and_a_user_mode_guest_are_on_one_switch() -> Result<()> {
     let to_pc = Flow::new(bed.guest(1), bed.guest(0), NicOptions::address_v6(0));
     to_user_mode.compare_digests(2)?;
     to_pc.compare_digests(2)?;
-    bed.each(|guest| guest.nic_unload())?;
-    bed.each(|guest| guest.nic_check_log(&[]))?;
-    assert_nothing_left(&bed)?;
-    bed.finish()
+    finish(bed)
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use guest_tests::{Guest, NicOptions, NicSetup, Result, Testbed};
 
-use crate::lab::{assert_nothing_left, finish, noise};
+use crate::lab::{finish, noise};
 
 /// A hang is found by the kernel after two minutes, and by us before.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,7 +25,11 @@ fn start(name: &str, guests: usize) -> Result<Testbed> {
 }
 
 fn script(guest: &Guest, what: &str, script: &str) -> Result<String> {
-    let out = guest.shell(&format!("set -e\n{script}")).called(what).timeout(LIMIT).run()?;
+    let out = guest
+        .shell(&format!("set -e\n{script}"))
+        .called(what)
+        .timeout(LIMIT)
+        .run()?;
     Ok(out.check()?.stdout)
 }
 
@@ -68,7 +72,7 @@ fn withdraw(guest: &Guest) -> Result<()> {
     .map(drop)
 }
 
-/// Connects, writes, reads back and disconnects; the disk is behind the target all the time, and bypasses no cache of the host's.
+/// Connects, writes past the page cache, reads back, compares and disconnects.
 fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
     let address = NicOptions::address(target);
     let connect = format!(
@@ -85,19 +89,24 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
              echo 'there is no disk' >&2; exit 1\n"
         ),
     )?;
-    // Other sizes than the block layer's favourites, and not always from the beginning.
-    let skip = round % 7;
+    // All of it in pieces of several sizes, then a part that begins and ends anywhere.
+    let part = format!("skip={0} seek={0} count=4095", 1 + round % 7);
     script(
         host,
         "write and read back",
         &format!(
-            "dd if=/tmp/noise of=/dev/nvme0n1 bs=512 seek={skip} count=8191 oflag=direct status=none\n\
-             dd if=/dev/nvme0n1 of=/tmp/read bs=512 skip={skip} count=8191 iflag=direct status=none\n\
-             head -c $((8191*512)) /tmp/noise | cmp - /tmp/read\n\
-             for size in 4K 64K 1M; do\n\
+            "for size in 4096 65536 1048576; do\n\
+             \x20 count=$(({DATA} / size))\n\
              \x20 dd if=/tmp/noise of=/dev/nvme0n1 bs=$size oflag=direct status=none\n\
-             \x20 dd if=/dev/nvme0n1 of=/tmp/read bs=$size count=$((4096/${{size//[KM]}}))$([ $size = 1M ] || echo K) iflag=direct status=none\n\
-             done\n"
+             \x20 dd if=/dev/nvme0n1 of=/tmp/read bs=$size count=$count iflag=direct status=none\n\
+             \x20 cmp /tmp/noise /tmp/read\n\
+             \x20 dd if=/dev/zero of=/dev/nvme0n1 bs=$size count=$count oflag=direct status=none\n\
+             done\n\
+             cp /tmp/noise /tmp/read\n\
+             dd if=/dev/zero of=/tmp/read bs=512 {part} conv=notrunc status=none\n\
+             dd if=/tmp/noise of=/dev/nvme0n1 bs=1M oflag=direct status=none\n\
+             dd if=/dev/zero of=/dev/nvme0n1 bs=512 {part} oflag=direct status=none\n\
+             dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct status=none | cmp - /tmp/read\n"
         ),
     )?;
     script(
@@ -108,4 +117,35 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
          echo 'the controller stays' >&2; exit 1\n",
     )
     .map(drop)
+}
+
+fn run(name: &str, guests: usize, rounds: usize) -> Result<()> {
+    let bed = start(name, guests)?;
+    let (host, target) = (bed.guest(0), bed.guest(guests - 1));
+    host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
+    offer(target)?;
+    let begin = Instant::now();
+    for round in 0..rounds {
+        use_once(host, target.index(), round)?;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("{rounds} times connected, written, read and disconnected: {seconds:.1} s");
+    withdraw(target)?;
+    finish(bed)
+}
+
+#[test]
+fn a_guest_is_its_own_nvme_target() -> Result<()> {
+    run("uml-nvme", 1, 3)
+}
+
+#[test]
+#[ignore = "long: a hundred times"]
+fn a_guest_is_its_own_nvme_target_a_hundred_times() -> Result<()> {
+    run("uml-nvme-long", 1, 100)
+}
+
+#[test]
+fn a_guest_is_the_nvme_target_of_another() -> Result<()> {
+    run("uml-nvme-pair", 2, 2)
 }

@@ -38,8 +38,7 @@ fn last_value(text: &str) -> Value {
 /// Runs a workload from one guest to another over SMC-R, and returns its report.
 fn call(bed: &Testbed, from: usize, to: usize, workload: &str) -> Result<Value> {
     let address: Ipv4Addr = NicOptions::address(to);
-    let command =
-        format!("/host/smc-tool --json {workload} --to {address}:{PORT} --expect-mode smcr --timeout 60");
+    let command = format!("/host/smc-tool --json {workload} --to {address}:{PORT} --expect-mode smcr --timeout 60");
     let out = bed.guest(from).shell(&command).timeout(LONG).run()?.check()?;
     Ok(last_value(&out.stdout))
 }
@@ -51,7 +50,10 @@ fn assert_smcr(socket: &Value) {
 
 fn bulk(bed: &Testbed, bytes: &str) -> Result<()> {
     for (from, to, direction) in [(0, 1, "to"), (1, 0, "to"), (0, 1, "both")] {
-        let workload = format!("bulk --bytes {bytes} --direction {direction} --check hash --seed {}", from + 10);
+        let workload = format!(
+            "bulk --bytes {bytes} --direction {direction} --check hash --seed {}",
+            from + 10
+        );
         let report = call(bed, from, to, &workload)?;
         assert_smcr(&report["connection"]["socket"]);
         assert!(report["digest_to"].is_string(), "{report}");
@@ -65,10 +67,19 @@ fn bulk(bed: &Testbed, bytes: &str) -> Result<()> {
 }
 
 fn many_connections(bed: &Testbed, count: u64) -> Result<()> {
-    let report = call(bed, 0, 1, &format!("connections --count {count} --bytes-each 64K --each"))?;
+    let report = call(
+        bed,
+        0,
+        1,
+        &format!("connections --count {count} --bytes-each 64K --each"),
+    )?;
     assert_eq!(report["modes"]["smcr"], count, "{report}");
     assert_eq!(report["fallbacks"], 0, "{report}");
-    report["sockets"].as_array().expect("the sockets").iter().for_each(assert_smcr);
+    report["sockets"]
+        .as_array()
+        .expect("the sockets")
+        .iter()
+        .for_each(assert_smcr);
     eprintln!(
         "{count} connections: {:.1} s to open, {:.1} s to exchange",
         report["open_seconds"].as_f64().unwrap_or_default(),
