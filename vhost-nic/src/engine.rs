@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
-use crate::hca::bells::Bells;
+use crate::hca::bells::{Attention, Bells};
 use crate::hca::finding::Finding;
 use crate::hca::{Hca, Queue};
 use crate::net::{Frame, SwitchPort};
@@ -46,10 +46,19 @@ impl Engine {
         self.wire.get()
     }
 
-    /// Carries out what the guest has posted to a queue since.
-    pub fn run(&self, queue: u32) {
+    /// Looks after what wants attention.
+    pub fn attend(&self, what: Attention) {
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
+        let queue = match what {
+            Attention::Queue(queue) => queue,
+            Attention::Cq(number) => {
+                if let Some(cq) = self.hca.cqs.get(number) {
+                    cq.period_over();
+                }
+                return;
+            }
+        };
         match self.hca.queues.get(queue).as_deref() {
             Some(Queue::Send(sq)) => transmit::run(self, sq),
             Some(Queue::Pair(qp)) => rdma::run(self, qp),

@@ -35,8 +35,8 @@ impl Drop for Worker {
 }
 
 fn work(engine: &Weak<Engine>, bells: &Bells) {
-    while let Some(queue) = bells.wait() {
+    while let Some(what) = bells.wait() {
         let Some(engine) = engine.upgrade() else { return };
-        engine.run(queue);
+        engine.attend(what);
     }
 }

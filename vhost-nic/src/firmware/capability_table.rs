@@ -130,7 +130,7 @@ table! {
         compact_address_vector = 1, "address vectors in WQEs of UD";
         cq_oi = 1, "completion queues may be overrun on purpose";
         cq_resize = 1, "MODIFY_CQ";
-        cq_moderation = 1, "MODIFY_CQ; the values are kept and reported";
+        cq_moderation = 1, "events wait for more completions, or for a while";
         cq_period_mode_modify = 1, "MODIFY_CQ";
         block_lb_mc = 1, "a queue pair may not want its own multicasts";
         set_deth_sqpn = 1, "QP1 on any number";

@@ -44,7 +44,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .ok_or(no_such("the completion queue's event queue does not exist"))?;
     let uar = hca.uars.get(context.uar_page()).ok_or(no_such("the completion queue's UAR does not exist"))?;
     let buffer = buffer(context, pas)?;
-    let around = Surroundings { dma: hca.dma.clone(), eqs: hca.eqs.clone(), findings: hca.findings.clone() };
+    let around = Surroundings {
+        dma: hca.dma.clone(),
+        eqs: hca.eqs.clone(),
+        bells: hca.bells.clone(),
+        findings: hca.findings.clone(),
+    };
     let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.users.add());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateCqOut::default();

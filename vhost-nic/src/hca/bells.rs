@@ -5,7 +5,16 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Queues that want attention, now or later.
+/// What wants attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attention {
+    /// A queue from which something may be sent.
+    Queue(u32),
+    /// A completion queue whose consumer may have waited long enough.
+    Cq(u32),
+}
+
+/// What wants attention, now or later.
 #[derive(Debug, Default)]
 pub struct Bells {
     waiting: Mutex<Waiting>,
@@ -15,7 +24,7 @@ pub struct Bells {
 #[derive(Debug, Default)]
 struct Waiting {
     queues: VecDeque<u32>,
-    alarms: BTreeSet<(Instant, u32)>,
+    alarms: BTreeSet<(Instant, Attention)>,
     stop: bool,
 }
 
@@ -29,11 +38,11 @@ impl Bells {
         }
     }
 
-    /// A queue wants attention at that time. One that has an earlier alarm gets both.
-    pub fn ring_at(&self, time: Instant, queue: u32) {
+    /// Something wants attention at that time. What has an earlier alarm gets both.
+    pub fn ring_at(&self, time: Instant, what: Attention) {
         let mut waiting = self.waiting.lock();
         let first = waiting.alarms.first().is_none_or(|(earliest, _)| time < *earliest);
-        waiting.alarms.insert((time, queue));
+        waiting.alarms.insert((time, what));
         if first {
             self.rung.notify_one();
         }
@@ -52,20 +61,20 @@ impl Bells {
         waiting.alarms.clear();
     }
 
-    /// Waits for the next queue that wants attention; none if it is time to stop.
-    pub fn wait(&self) -> Option<u32> {
+    /// Waits for the next that wants attention; none if it is time to stop.
+    pub fn wait(&self) -> Option<Attention> {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.stop {
                 return None;
             }
             if let Some(queue) = waiting.queues.pop_front() {
-                return Some(queue);
+                return Some(Attention::Queue(queue));
             }
             match waiting.alarms.first().copied() {
-                Some((time, queue)) if time <= Instant::now() => {
-                    waiting.alarms.remove(&(time, queue));
-                    return Some(queue);
+                Some((time, what)) if time <= Instant::now() => {
+                    waiting.alarms.remove(&(time, what));
+                    return Some(what);
                 }
                 Some((time, _)) => drop(self.rung.wait_until(&mut waiting, time)),
                 None => self.rung.wait(&mut waiting),

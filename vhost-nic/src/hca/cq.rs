@@ -1,12 +1,14 @@
 //! Completion queues.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mlx5_prm::completion::Cqc;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use zerocopy::IntoBytes;
 
+use super::bells::{Attention, Bells};
 use super::buffer::Buffer;
 use super::eq::{Eq, Eqs};
 use super::finding::{Finding, Findings};
@@ -15,6 +17,8 @@ use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
+/// Shorter periods of moderation than the host can keep are none.
+const SHORTEST_PERIOD: Duration = Duration::from_micros(50);
 /// Data up to this goes into the entry's own beginning.
 const SHORT_DATA: usize = 32;
 /// Consumer indexes on the wire have 24 bits.
@@ -31,6 +35,7 @@ pub struct Cq {
     pub users: Users,
     eq: Arc<Eq>,
     eqs: Arc<Eqs>,
+    bells: Arc<Bells>,
     dma: Arc<Dma>,
     findings: Arc<Findings>,
     state: Mutex<State>,
@@ -55,6 +60,10 @@ struct State {
     /// Behind the last completion that was solicited.
     solicited: u32,
     arm: Arm,
+    /// Completions since the consumer began to wait.
+    gathered: u16,
+    /// When the consumer is told of them at the latest.
+    told_at: Option<Instant>,
     overrun: bool,
 }
 
@@ -92,12 +101,13 @@ pub fn entry_size(context: &Cqc) -> Option<u64> {
 pub(crate) struct Surroundings {
     pub(crate) dma: Arc<Dma>,
     pub(crate) eqs: Arc<Eqs>,
+    pub(crate) bells: Arc<Bells>,
     pub(crate) findings: Arc<Findings>,
 }
 
 impl Cq {
     pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings, uar: Use) -> Self {
-        let Surroundings { dma, eqs, findings } = around;
+        let Surroundings { dma, eqs, bells, findings } = around;
         let state = State {
             context,
             buffer,
@@ -105,18 +115,18 @@ impl Cq {
             consumer: 0,
             solicited: 0,
             arm: Arm::Nothing,
+            gathered: 0,
+            told_at: None,
             overrun: false,
         };
-        Self { number, users: Users::default(), _uses: [eq.users.add(), uar], eq, eqs, dma, findings, state: Mutex::new(state) }
+        Self { number, users: Users::default(), _uses: [eq.users.add(), uar], eq, eqs, bells, dma, findings, state: Mutex::new(state) }
     }
 
     /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit is filled in.
     pub fn post(&self, cqe: Cqe) {
         let mut state = self.state.lock();
-        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) {
-            state.arm = Arm::Nothing;
-            drop(state);
-            self.notify();
+        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
+            self.fire(state);
         }
     }
 
@@ -135,10 +145,8 @@ impl Cq {
             }
             cqe.op_own |= Cqe::INLINE_64;
         }
-        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) {
-            state.arm = Arm::Nothing;
-            drop(state);
-            self.notify();
+        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
+            self.fire(state);
         }
     }
 
@@ -182,11 +190,42 @@ impl Cq {
         let mut state = self.state.lock();
         state.consumer = consumer & INDEX_MASK;
         state.arm = if solicited_only { Arm::Solicited } else { Arm::Any };
+        state.gathered = 0;
+        state.told_at = None;
         if state.due(state.consumer) {
-            state.arm = Arm::Nothing;
-            drop(state);
-            self.notify();
+            self.fire(state);
         }
+    }
+
+    /// Whether the consumer is told later: it wants completions by the dozen, or after a while.
+    fn hold_back(&self, state: &mut State) -> bool {
+        let (period, count) = (Duration::from_micros(state.context.cq_period().into()), state.context.cq_max_count());
+        state.gathered = state.gathered.saturating_add(1);
+        if period < SHORTEST_PERIOD || (count > 0 && state.gathered >= count) {
+            return false;
+        }
+        if state.told_at.is_none() {
+            let time = Instant::now() + period;
+            state.told_at = Some(time);
+            self.bells.ring_at(time, Attention::Cq(self.number));
+        }
+        true
+    }
+
+    /// The consumer may have waited long enough.
+    pub fn period_over(&self) {
+        let state = self.state.lock();
+        if state.arm != Arm::Nothing && state.told_at.is_some_and(|time| time <= Instant::now()) {
+            self.fire(state);
+        }
+    }
+
+    /// Tells the consumer, who waits no more.
+    fn fire(&self, mut state: MutexGuard<'_, State>) {
+        state.arm = Arm::Nothing;
+        state.told_at = None;
+        drop(state);
+        self.notify();
     }
 
     fn notify(&self) {

@@ -150,6 +150,13 @@ impl CompletionQueue {
         Some(Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap())
     }
 
+    /// The lower half of the large entry read last.
+    pub fn lower_half(&self) -> Vec<u8> {
+        assert!(self.shape.large, "there is none");
+        let index = u64::from(self.consumer.wrapping_sub(1)) % (1 << self.shape.log_size);
+        self.buffer.read(index * self.shape.entry(), CQE as usize)
+    }
+
     /// Waits for a completion.
     #[track_caller]
     pub fn wait(&mut self) -> Cqe {

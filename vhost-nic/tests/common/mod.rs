@@ -15,8 +15,12 @@ pub mod hca;
 pub mod machine;
 pub mod memory;
 pub mod netdev;
+pub mod node;
+pub mod queue_pair;
 pub mod receive_queue;
+pub mod region;
 pub mod send_queue;
+pub mod shared_receive;
 pub mod steering;
 pub mod transport;
 

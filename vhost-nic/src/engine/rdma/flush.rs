@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::{Engine, completion, work};
+use crate::hca::bells::Attention;
 use crate::hca::qp::{Incoming, Parameters, Qp, ReceiveSource};
 use crate::hca::srq::event_data;
 
@@ -16,7 +17,7 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
     let parameters = qp.parameters();
     send_side(engine, qp, &parameters);
     receive_side(engine, qp, &parameters);
-    engine.hca.bells.ring_at(Instant::now() + LOOK_AGAIN, qp.number);
+    engine.hca.bells.ring_at(Instant::now() + LOOK_AGAIN, Attention::Queue(qp.number));
 }
 
 fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {

@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 use super::memory::{self, Unreachable};
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use super::{Engine, Outgoing, completion, datagram, fail, send, work};
+use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
 use crate::hca::work_queue::WorkQueue;
@@ -45,14 +46,16 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
                 return;
             }
             while batch.len() < BATCH && next(engine, qp, &parameters, ring, requester, &mut batch) {}
-            complete(qp, &parameters, requester);
             if batch.is_empty() {
+                complete(qp, &parameters, requester);
                 return arm(engine, qp, &parameters, requester);
             }
         }
         for packet in &batch {
             send(engine, packet);
         }
+        // Only now are the data of what nobody acknowledges read, and the guest's again.
+        complete(qp, &parameters, &mut qp.requester.lock());
     }
 }
 
@@ -69,11 +72,10 @@ fn ready(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
     }
     if requester.deadline.is_some_and(|deadline| deadline <= now) {
         requester.deadline = None;
-        if requester.retries >= parameters.retry_count {
+        if !retry_allowed(parameters, requester) {
             fail_first(engine, qp, parameters, requester, Syndrome::TransportRetryExceeded);
             return false;
         }
-        requester.retries += 1;
         let oldest = requester.unacknowledged;
         requester.go_back(oldest);
     }
@@ -95,7 +97,7 @@ fn arm(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Reques
 fn set_alarm(engine: &Engine, qp: &Qp, requester: &mut Requester, time: Instant) {
     if requester.alarm.is_none_or(|alarm| alarm > time) {
         requester.alarm = Some(time);
-        engine.hca.bells.ring_at(time, qp.number);
+        engine.hca.bells.ring_at(time, Attention::Queue(qp.number));
     }
 }
 
@@ -121,7 +123,7 @@ fn next(
     }
     match &message.work {
         Work::Nop => {}
-        Work::Bad(_) | Work::Umr { .. } if !earlier_done => return false,
+        Work::Bad(_) | Work::Umr { .. } if !earlier_done || !batch.is_empty() => return false,
         Work::Bad(syndrome) => {
             let syndrome = *syndrome;
             complete(qp, parameters, requester);
@@ -140,7 +142,7 @@ fn next(
                 batch.push(packet);
                 requester.send_psn += 1;
             }
-            Err(syndrome) if earlier_done => {
+            Err(syndrome) if earlier_done && batch.is_empty() => {
                 complete(qp, parameters, requester);
                 fail_first(engine, qp, parameters, requester, syndrome);
                 return false;
@@ -150,7 +152,7 @@ fn next(
         _ => match packet(engine, qp, parameters, message, requester.send_psn) {
             Ok(packet) => {
                 batch.push(packet);
-                let sent = if message.work.is_request() { message.packets } else { 1 };
+                let sent = if message.work.is_request() { message.packets - message.answered } else { 1 };
                 requester.send_psn += sent;
                 if !message.last().is_before(requester.send_psn) {
                     return true;
@@ -160,7 +162,7 @@ fn next(
                 requester.current += 1;
                 return true;
             }
-            Err(Unreachable) if earlier_done => {
+            Err(Unreachable) if earlier_done && batch.is_empty() => {
                 complete(qp, parameters, requester);
                 fail_first(engine, qp, parameters, requester, Syndrome::LocalProtection);
                 return false;
@@ -266,7 +268,11 @@ fn packet(
             }
             payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
         }
-        Work::Read { address, rkey } => headers.reth = Some(Reth::new(address, rkey, message.length)),
+        Work::Read { address, rkey } => {
+            // Of what was answered in part, only the rest is asked for again.
+            let done = offset.min(message.length as usize);
+            headers.reth = Some(Reth::new(address.wrapping_add(done as u64), rkey, message.length - done as u32));
+        }
         Work::CompareSwap { address, rkey, swap, compare } => {
             headers.atomic = Some(AtomicEth {
                 virtual_address: address.into(),
@@ -354,6 +360,13 @@ pub(super) fn fail_first(
     }
     requester.deadline = None;
     fail(engine, qp, None);
+}
+
+/// Whether packets may be sent again that did not arrive (IBTA 9.9.2.1.1). Whatever is acknowledged begins the count anew.
+pub(super) fn retry_allowed(parameters: &Parameters, requester: &mut Requester) -> bool {
+    let allowed = requester.retries < parameters.retry_count;
+    requester.retries += u8::from(allowed);
+    allowed
 }
 
 /// Whether the other side may be tried again that has no receive posted.

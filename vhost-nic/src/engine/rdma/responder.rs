@@ -79,7 +79,7 @@ fn reliable(
     let bth = &packet.headers.bth;
     let psn = bth.psn();
     if psn.is_before(responder.expected) {
-        return duplicate(responder, packet);
+        return duplicate(responder, packet, parameters.mtu);
     }
     if psn.is_after(responder.expected) {
         // Reported once; what follows is silence until the gap is filled.
@@ -110,7 +110,7 @@ fn reliable(
             Answer::Acknowledge { syndrome: Syndrome::Rnr(parameters.rnr_timer), psn, msn: responder.msn }
         }
         Step::Refused(Refused { nak, event }) => {
-            responder.incoming = None;
+            // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
             Answer::Acknowledge { syndrome: Syndrome::Nak(nak), psn, msn: responder.msn }
         }
@@ -118,18 +118,18 @@ fn reliable(
 }
 
 /// A request that was carried out before.
-fn duplicate(responder: &Responder, packet: &Packet) -> Answer {
+fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
     let psn = packet.headers.bth.psn();
     match packet.opcode.operation() {
         Operation::ReadRequest => match packet.headers.reth {
-            Some(reth) => Answer::Read {
+            Some(reth) if responder.resources.iter().any(|resource| repeats(resource, psn, packet, mtu)) => Answer::Read {
                 psn,
                 msn: responder.msn,
                 address: reth.virtual_address.get(),
                 rkey: reth.rkey.get(),
                 length: reth.dma_length.get(),
             },
-            None => Answer::None,
+            _ => Answer::None,
         },
         Operation::CompareSwap | Operation::FetchAdd => {
             // Never carried out twice: what it found is kept.
@@ -141,6 +141,14 @@ fn duplicate(responder: &Responder, packet: &Packet) -> Answer {
         }
         _ => Answer::Acknowledge { syndrome: Syndrome::ACK, psn: responder.expected - 1, msn: responder.msn },
     }
+}
+
+/// Whether a read asks for the end of what was asked for before (IBTA 9.7.5.1.3).
+fn repeats(resource: &Resource, psn: Psn, packet: &Packet, mtu: usize) -> bool {
+    let end = resource.psn + resource.packets;
+    resource.original.is_none()
+        && psn.is_within(resource.psn, end - 1)
+        && psn.distance(end).unsigned_abs() == read_packets(packet, mtu)
 }
 
 fn read_packets(packet: &Packet, mtu: usize) -> u32 {
@@ -266,7 +274,9 @@ fn execute_send(
     };
     let length = u64::from(*received) + payload.len() as u64;
     if length > receive.room {
-        return refused(CqeSyndrome::LocalLength, Nak::InvalidRequest, receive);
+        let step = refused(CqeSyndrome::LocalLength, Nak::InvalidRequest, receive);
+        responder.incoming = None;
+        return step;
     }
     // What is short enough goes into the completion, as a whole or not at all.
     let inline = position == Position::Only && !payload.is_empty() && payload.len() <= parameters.responder_inline;
@@ -278,7 +288,9 @@ fn execute_send(
         memory::scatter_receive(engine, qp, parameters, receive, offset, payload)
     };
     if stored.is_err() {
-        return refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
+        let step = refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
+        responder.incoming = None;
+        return step;
     }
     *received += payload.len() as u32;
     if !position.ends() {
@@ -454,12 +466,10 @@ fn unreliable(
     }
     match execute(engine, qp, parameters, responder, packet, payload) {
         Step::Done(_) => {}
-        Step::NoReceive => {
-            responder.incoming = None;
-            responder.skipping = true;
-        }
-        Step::Refused(_) => {
-            responder.incoming = None;
+        Step::NoReceive | Step::Refused(_) => {
+            if let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {
+                responder.spare = Some(receive);
+            }
             responder.skipping = true;
         }
     }

@@ -31,9 +31,12 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
                 return;
             };
             match syndrome {
-                Syndrome::Ack { .. } => acknowledge(requester, psn + 1),
+                Syndrome::Ack { .. } => {
+                    acknowledge(requester, psn + 1);
+                }
+                // The answer to an earlier request was lost: that goes first.
+                _ if !acknowledge(requester, psn) => {}
                 Syndrome::Rnr(timer) => {
-                    acknowledge(requester, psn);
                     if requester::rnr_allowed(parameters, requester) {
                         requester.go_back(psn);
                         requester.not_before = Some(Instant::now() + timer.delay());
@@ -42,11 +45,13 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
                     }
                 }
                 Syndrome::Nak(Nak::PsnSequence) => {
-                    acknowledge(requester, psn);
-                    requester.go_back(psn);
+                    if requester::retry_allowed(parameters, requester) {
+                        requester.go_back(psn);
+                    } else {
+                        fail(engine, qp, parameters, requester, psn, CqeSyndrome::TransportRetryExceeded);
+                    }
                 }
                 Syndrome::Nak(nak) => {
-                    acknowledge(requester, psn);
                     let syndrome = match nak {
                         Nak::RemoteAccess => CqeSyndrome::RemoteAccess,
                         Nak::RemoteOperational => CqeSyndrome::RemoteOperation,
@@ -64,8 +69,9 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
     engine.hca.bells.ring(qp.number);
 }
 
-/// All packets before `psn` have arrived. A read or an atomic among them whose answer has not was lost, and is asked for again.
-fn acknowledge(requester: &mut Requester, psn: Psn) {
+/// All packets before `psn` have arrived. A read or an atomic among them whose answer has not was lost, and is asked for again; then this
+/// returns false.
+fn acknowledge(requester: &mut Requester, psn: Psn) -> bool {
     let mut lost = None;
     for message in requester.messages.iter_mut().take(requester.current + 1) {
         if message.packets == 0 || message.done {
@@ -75,7 +81,7 @@ fn acknowledge(requester: &mut Requester, psn: Psn) {
             break;
         }
         if message.work.is_request() {
-            lost = Some(message.first);
+            lost = Some(message.first + message.answered);
             break;
         }
         message.done = true;
@@ -88,6 +94,7 @@ fn acknowledge(requester: &mut Requester, psn: Psn) {
     if let Some(first) = lost {
         requester.go_back(first);
     }
+    lost.is_none()
 }
 
 fn progress(requester: &mut Requester) {
@@ -137,8 +144,9 @@ fn read_response(
         return;
     }
     if index > message.answered {
-        // A part is missing: all of it is asked for again.
-        return requester.go_back(first);
+        // A part is missing: it is asked for again, with all that follows.
+        let missing = first + message.answered;
+        return requester.go_back(missing);
     }
     let offset = index as usize * parameters.mtu;
     let expected = (message.length as usize - offset.min(message.length as usize)).min(parameters.mtu);
@@ -146,7 +154,9 @@ fn read_response(
         return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);
     }
     // Everything before the read has arrived.
-    acknowledge(requester, first);
+    if !acknowledge(requester, first) {
+        return;
+    }
     let message = &mut requester.messages[at];
     let inline = message.length > 0
         && message.length as usize <= parameters.requester_inline
@@ -180,7 +190,9 @@ fn atomic_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester:
     let (Some(at), Some(header)) = (request(requester, psn), packet.headers.atomic_ack) else {
         return;
     };
-    acknowledge(requester, psn);
+    if !acknowledge(requester, psn) {
+        return;
+    }
     let message = &mut requester.messages[at];
     if matches!(message.work, Work::Read { .. }) {
         return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);

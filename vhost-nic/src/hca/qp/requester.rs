@@ -125,23 +125,18 @@ impl Requester {
         self.messages.iter().take(self.current).filter(|message| message.work.is_request() && !message.done).count()
     }
 
-    /// Sends again from a PSN on.
+    /// Sends again from a PSN on. Of a read, what was not answered yet.
     pub fn go_back(&mut self, psn: Psn) {
         let at = self
             .messages
             .iter()
             .position(|message| message.packets > 0 && !message.done && psn.is_within(message.first, message.last()));
         if let Some(at) = at.filter(|at| *at <= self.current) {
-            let message = &mut self.messages[at];
+            let message = &self.messages[at];
             self.current = at;
             self.send_psn = psn;
             if message.work.is_request() {
-                // An answer is asked for as a whole.
-                self.send_psn = message.first;
-                message.answered = 0;
-            }
-            for later in self.messages.iter_mut().skip(at + 1).filter(|later| later.work.is_request()) {
-                later.answered = 0;
+                self.send_psn = message.first + message.answered;
             }
         }
     }

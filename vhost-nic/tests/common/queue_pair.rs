@@ -1,0 +1,528 @@
+//! Queue pairs (`mlx5_ib/qp.c`, `wr.c`).
+
+use std::sync::Arc;
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
+use mlx5_prm::queue_pair::*;
+use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
+use mlx5_prm::wqe::{ControlSegment, DataSegment, INVALID_LKEY, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
+use zerocopy::IntoBytes;
+
+use super::buffer::Buffer;
+use super::command::Result;
+use super::completion_queue::{self, CompletionQueue};
+use super::hca::Hca;
+use super::machine::Machine;
+use super::memory::Block;
+use super::node::{GID_INDEX, Node};
+
+/// Doorbell register of a UAR page.
+const DOORBELL: u64 = 0x800;
+/// Log2 of the bytes of a receive WQE: four entries.
+const LOG_RQ_STRIDE: u8 = 6;
+/// Kinds of service (`MLX5_QP_ST_*`).
+pub mod service {
+    #![allow(missing_docs)]
+    pub const RC: u8 = 0;
+    pub const UC: u8 = 1;
+    pub const UD: u8 = 2;
+    pub const XRC: u8 = 3;
+}
+/// Kinds of receive queues (`MLX5_*_RQ`).
+const RQ_SHARED: u8 = 1;
+const RQ_NONE: u8 = 3;
+
+/// How a queue pair is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// The service.
+    pub service: u8,
+    /// Whether it has a send queue.
+    pub sends: bool,
+    /// The shared receive queue, if it has one.
+    pub srq: Option<u32>,
+    /// The XRC domain, or 0.
+    pub xrcd: u32,
+    /// Log2 of the basic blocks of the send queue.
+    pub log_sq: u8,
+    /// Log2 of the receive WQEs.
+    pub log_rq: u8,
+    /// Whether completions are of 128 bytes.
+    pub large_cqes: bool,
+    /// `cs_req`: what is received by reads and atomics goes into completions.
+    pub cs_req: u8,
+    /// `cs_res`: what is received by sends goes into completions.
+    pub cs_res: u8,
+    /// The protection domain, if it is not the node's.
+    pub pd: Option<u32>,
+}
+
+impl Shape {
+    /// A plain queue pair of a service.
+    pub fn new(service: u8) -> Self {
+        Self {
+            service,
+            sends: true,
+            srq: None,
+            xrcd: 0,
+            log_sq: 8,
+            log_rq: 8,
+            large_cqes: false,
+            cs_req: 0,
+            cs_res: 0,
+            pd: None,
+        }
+    }
+}
+
+/// How a connection is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The code of the path MTU: 128 bytes times two to it.
+    pub mtu: u8,
+    /// Where sequence numbers begin on either side: of what is sent, of what is received.
+    pub psn: (u32, u32),
+    /// Attempts without an answer.
+    pub retry_count: u8,
+    /// Attempts without a receive.
+    pub rnr_retry: u8,
+    /// The code of the wait that goes with RNR.
+    pub min_rnr_nak: u8,
+    /// The code of the wait for an answer.
+    pub ack_timeout: u8,
+    /// What the other side may do: read, write, atomics.
+    pub access: (bool, bool, bool),
+    /// Log2 of the reads and atomics under way.
+    pub log_depth: u8,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            mtu: 3,
+            psn: (0x12_3456, 0x65_4321),
+            retry_count: 7,
+            rnr_retry: 7,
+            min_rnr_nak: 1,
+            ack_timeout: 12,
+            access: (true, true, true),
+            log_depth: 4,
+        }
+    }
+}
+
+impl Connection {
+    /// Bytes of payload in a packet.
+    pub fn mtu(&self) -> usize {
+        128 << self.mtu
+    }
+
+    fn reverse(self) -> Self {
+        Self {
+            psn: (self.psn.1, self.psn.0),
+            ..self
+        }
+    }
+}
+
+/// Memory of a receive WQE: address, bytes, key.
+pub type Scatter = (u64, u32, u32);
+
+/// Data of a send WQE.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// In memory.
+    Memory(Scatter),
+    /// In the WQE.
+    Inline(Vec<u8>),
+}
+
+/// What a send WQE asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The opcode.
+    pub opcode: WqeOpcode,
+    /// Address and key at the other side.
+    pub remote: Option<(u64, u32)>,
+    /// Operands of an atomic: swap or add, compare.
+    pub operands: Option<(u64, u64)>,
+    /// The immediate or key to invalidate.
+    pub immediate: u32,
+    /// Its data.
+    pub data: Vec<Data>,
+    /// Completion, fence and solicited bits.
+    pub flags: u8,
+    /// The shared receive queue of the other side.
+    pub xrc_srqn: Option<u32>,
+    /// Where a datagram goes.
+    pub to: Option<AddressVector>,
+}
+
+impl Request {
+    /// A request that completes.
+    pub fn new(opcode: WqeOpcode, data: Vec<Data>) -> Self {
+        Self {
+            opcode,
+            remote: None,
+            operands: None,
+            immediate: 0,
+            data,
+            flags: ControlSegment::CQ_UPDATE,
+            xrc_srqn: None,
+            to: None,
+        }
+    }
+
+    /// A request that names memory of the other side.
+    pub fn remote(opcode: WqeOpcode, data: Vec<Data>, address: u64, key: u32) -> Self {
+        Self {
+            remote: Some((address, key)),
+            ..Self::new(opcode, data)
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        if let Some(srqn) = self.xrc_srqn {
+            let mut segment = XrcSegment::default();
+            segment.xrc_srqn.set(srqn);
+            body.extend_from_slice(segment.as_bytes());
+        }
+        if let Some(vector) = &self.to {
+            body.extend_from_slice(vector.as_bytes());
+        }
+        if let Some((address, key)) = self.remote {
+            let mut segment = RemoteAddressSegment::default();
+            segment.raddr.set(address);
+            segment.rkey.set(key);
+            body.extend_from_slice(segment.as_bytes());
+        }
+        if let Some((swap_add, compare)) = self.operands {
+            let mut segment = AtomicSegment::default();
+            segment.swap_add.set(swap_add);
+            segment.compare.set(compare);
+            body.extend_from_slice(segment.as_bytes());
+        }
+        for part in &self.data {
+            match part {
+                Data::Memory(scatter) => body.extend_from_slice(&scatter_list(&[*scatter], 1)),
+                Data::Inline(bytes) => {
+                    let count = DataSegment::INLINE | bytes.len() as u32;
+                    body.extend_from_slice(&count.to_be_bytes());
+                    body.extend_from_slice(bytes);
+                    body.resize(body.len().next_multiple_of(SEND_WQE_DS), 0);
+                }
+            }
+        }
+        body
+    }
+}
+
+/// Data segments, and what ends a list of fewer than `room`.
+pub fn scatter_list(scatter: &[Scatter], room: usize) -> Vec<u8> {
+    assert!(scatter.len() <= room);
+    let mut bytes = Vec::new();
+    for &(address, length, key) in scatter {
+        let mut segment = DataSegment::default();
+        segment.byte_count.set(length);
+        segment.lkey.set(key);
+        segment.address.set(address);
+        bytes.extend_from_slice(segment.as_bytes());
+    }
+    if scatter.len() < room {
+        let mut end = DataSegment::default();
+        end.lkey.set(INVALID_LKEY);
+        bytes.extend_from_slice(end.as_bytes());
+    }
+    bytes
+}
+
+/// A queue pair with completion queues of its own.
+pub struct QueuePair {
+    /// Its number.
+    pub number: u32,
+    /// Where it is.
+    pub shape: Shape,
+    /// Completions of sends.
+    pub send_cq: CompletionQueue,
+    /// Completions of receives.
+    pub receive_cq: CompletionQueue,
+    pd: u32,
+    machine: Arc<Machine>,
+    buffer: Buffer,
+    record: Block,
+    sent: u16,
+    posted: u16,
+    uar: u32,
+}
+
+impl QueuePair {
+    /// A queue pair in reset.
+    pub fn create(node: &Node, shape: Shape) -> Result<Self> {
+        let hca = &node.hca;
+        let own_rq = shape.srq.is_none() && shape.service != service::XRC;
+        let rq_bytes = if own_rq { 1_u64 << (shape.log_rq + LOG_RQ_STRIDE) } else { 0 };
+        let sq_bytes = if shape.sends { (SEND_WQE_BB as u64) << shape.log_sq } else { 0 };
+        let memory = &hca.machine.memory;
+        let (buffer, record) = (Buffer::new(memory, rq_bytes + sq_bytes), memory.allocate(8));
+        let send_cq = node.completion_queue(9, shape.large_cqes);
+        let receive_cq = node.completion_queue(9, shape.large_cqes);
+        let pd = shape.pd.unwrap_or(node.pd);
+        let mut input = CreateQpIn::default();
+        let context = input.qpc_mut();
+        context.set_st(shape.service);
+        context.set_pd(pd);
+        context.set_uar_page(hca.uar);
+        context.set_dbr_addr(record.address());
+        context.set_cqn_snd(send_cq.number);
+        context.set_cqn_rcv(receive_cq.number);
+        context.set_user_index(0x12_3456);
+        context.set_cs_req(shape.cs_req);
+        context.set_cs_res(shape.cs_res);
+        context.set_xrcd(shape.xrcd);
+        context.set_no_sq(!shape.sends);
+        if shape.sends {
+            context.set_log_sq_size(shape.log_sq);
+        }
+        match shape.srq {
+            Some(number) => {
+                context.set_rq_type(RQ_SHARED);
+                context.set_srqn_rmpn_xrqn(number);
+            }
+            None if own_rq => {
+                context.set_log_rq_size(shape.log_rq);
+                context.set_log_rq_stride(LOG_RQ_STRIDE - 4);
+            }
+            None => context.set_rq_type(RQ_NONE),
+        }
+        let (output, _): (CreateQpOut, _) =
+            hca.commands.call_with(Opcode::CREATE_QP, 0, &input, &buffer.page_list(), 0)?;
+        Ok(Self {
+            number: output.qpn(),
+            shape,
+            send_cq,
+            receive_cq,
+            pd,
+            machine: Arc::clone(&hca.machine),
+            buffer,
+            record,
+            sent: 0,
+            posted: 0,
+            uar: hca.uar,
+        })
+    }
+
+    fn modify(&self, node: &Node, opcode: Opcode, optional: u32, context: &Qpc) -> Result<()> {
+        let mut input = Rst2initQpIn::default();
+        input.set_qpn(self.number);
+        input.set_opt_param_mask(optional);
+        *input.qpc_mut() = context.clone();
+        node.hca.commands.call::<_, Rst2initQpOut>(opcode, &input).map(drop)
+    }
+
+    /// Brings it from reset to ready to send, towards queue pair `remote` of another node.
+    pub fn connect(&self, node: &Node, peer: &Node, remote: u32, how: &Connection) -> Result<()> {
+        let mut context = Qpc::default();
+        let (read, write, atomic) = how.access;
+        context.set_pd(self.pd);
+        context.set_q_key(Q_KEY);
+        context.set_rre(read);
+        context.set_rwe(write);
+        context.set_rae(atomic);
+        context.set_atomic_mode(1);
+        context.primary_address_path_mut().set_vhca_port_num(1);
+        self.modify(node, Opcode::RST2INIT_QP, 0, &context)?;
+        let mut context = Qpc::default();
+        context.set_mtu(how.mtu);
+        context.set_log_msg_max(30);
+        context.set_remote_qpn(remote);
+        context.set_next_rcv_psn(how.psn.1);
+        context.set_log_rra_max(how.log_depth);
+        context.set_min_rnr_nak(how.min_rnr_nak);
+        let path = context.primary_address_path_mut();
+        path.set_src_addr_index(GID_INDEX);
+        path.set_hop_limit(64);
+        path.set_udp_sport(0xc123);
+        path.set_rmac_47_32(u16::from_be_bytes([peer.mac[0], peer.mac[1]]));
+        path.set_rmac_31_0(u32::from_be_bytes([peer.mac[2], peer.mac[3], peer.mac[4], peer.mac[5]]));
+        *path.rgid_rip_mut() = peer.gid;
+        self.modify(node, Opcode::INIT2RTR_QP, 0, &context)?;
+        let mut context = Qpc::default();
+        context.set_next_send_psn(how.psn.0);
+        context.set_retry_count(how.retry_count);
+        context.set_rnr_retry(how.rnr_retry);
+        context.set_log_sra_max(how.log_depth);
+        context.primary_address_path_mut().set_ack_timeout(how.ack_timeout);
+        self.modify(node, Opcode::RTR2RTS_QP, 0, &context)
+    }
+
+    /// Brings it to error.
+    pub fn fail(&self, node: &Node) -> Result<()> {
+        let mut input = Qp2errIn::default();
+        input.set_qpn(self.number);
+        node.hca.commands.call::<_, Qp2errOut>(Opcode::QP_2ERR, &input).map(drop)
+    }
+
+    /// Brings it to reset, and forgets what was posted.
+    pub fn reset(&mut self, node: &Node) -> Result<()> {
+        let mut input = Qp2rstIn::default();
+        input.set_qpn(self.number);
+        node.hca.commands.call::<_, Qp2rstOut>(Opcode::QP_2RST, &input)?;
+        (self.sent, self.posted) = (0, 0);
+        self.record.store(0, 0);
+        self.record.store(4, 0);
+        Ok(())
+    }
+
+    /// Its context.
+    pub fn query(&self, node: &Node) -> Result<Qpc> {
+        let mut input = QueryQpIn::default();
+        input.set_qpn(self.number);
+        node.hca
+            .commands
+            .call(Opcode::QUERY_QP, &input)
+            .map(|output: QueryQpOut| output.qpc().clone())
+    }
+
+    /// Destroys it and its completion queues.
+    pub fn destroy(&self, node: &Node) -> Result<()> {
+        let mut input = DestroyQpIn::default();
+        input.set_qpn(self.number);
+        node.hca.commands.call::<_, DestroyQpOut>(Opcode::DESTROY_QP, &input)?;
+        self.send_cq.destroy(&node.hca)?;
+        self.receive_cq.destroy(&node.hca)
+    }
+
+    fn send_start(&self) -> u64 {
+        let sq_bytes = if self.shape.sends { (SEND_WQE_BB as u64) << self.shape.log_sq } else { 0 };
+        self.buffer.length() - sq_bytes
+    }
+
+    /// Posts a request without telling the device. Returns the counter of its completion.
+    pub fn put(&mut self, request: &Request) -> u16 {
+        let body = request.body();
+        let mut control = ControlSegment::default();
+        control
+            .opmod_idx_opcode
+            .set(u32::from(self.sent) << 8 | request.opcode as u32);
+        let length = SEND_WQE_DS + body.len();
+        control.qpn_ds.set(self.number << 8 | (length / SEND_WQE_DS) as u32);
+        control.fm_ce_se = request.flags;
+        control.immediate.set(request.immediate);
+        self.put_bytes(&[control.as_bytes(), &body].concat())
+    }
+
+    /// Posts a WQE as it is, without telling the device.
+    pub fn put_bytes(&mut self, wqe: &[u8]) -> u16 {
+        let counter = self.sent;
+        for block in wqe.chunks(SEND_WQE_BB) {
+            let index = u64::from(self.sent) & ((1 << self.shape.log_sq) - 1);
+            self.buffer.write(self.send_start() + index * SEND_WQE_BB as u64, block);
+            self.sent = self.sent.wrapping_add(1);
+        }
+        counter
+    }
+
+    /// Tells the device of all that is posted.
+    pub fn ring(&self) {
+        self.record.store(4, self.sent.into());
+        let mut value = [0; 8];
+        value[..4].copy_from_slice(&(u32::from(self.sent.wrapping_sub(1)) << 8).to_be_bytes());
+        value[4..].copy_from_slice(&(self.number << 8).to_be_bytes());
+        self.machine.write_pair(u64::from(self.uar) * 4096 + DOORBELL, value);
+    }
+
+    /// Posts a request. Returns the counter of its completion.
+    pub fn post(&mut self, request: &Request) -> u16 {
+        let counter = self.put(request);
+        self.ring();
+        counter
+    }
+
+    /// Posts a receive. Returns the counter of its completion.
+    pub fn receive(&mut self, scatter: &[Scatter]) -> u16 {
+        let index = u64::from(self.posted) & ((1 << self.shape.log_rq) - 1);
+        self.buffer.write(index << LOG_RQ_STRIDE, &scatter_list(scatter, 4));
+        let counter = self.posted;
+        self.posted = self.posted.wrapping_add(1);
+        self.record.store(0, self.posted.into());
+        counter
+    }
+
+    /// Waits for the completion of a request that goes well.
+    #[track_caller]
+    pub fn sent(&mut self, opcode: WqeOpcode, counter: u16) -> Cqe {
+        let cqe = self.send_cq.wait();
+        self.send_cq.release();
+        assert_eq!(completion_queue::error_of(&cqe), None, "{cqe:02x?}");
+        assert_eq!(cqe.op_own >> 4, CqeOpcode::Request as u8, "{cqe:02x?}");
+        assert_eq!(cqe.wqe_counter.get(), counter);
+        assert_eq!(cqe.sop_drop_qpn.get(), (opcode as u32) << 24 | self.number);
+        assert_eq!(cqe.srqn_uidx.get(), 0x12_3456);
+        cqe
+    }
+
+    /// Waits for the completion of a receive that goes well.
+    #[track_caller]
+    pub fn received(&mut self, opcode: CqeOpcode, counter: u16, length: usize) -> Cqe {
+        let cqe = self.receive_cq.wait();
+        self.receive_cq.release();
+        assert_eq!(completion_queue::error_of(&cqe), None, "{cqe:02x?}");
+        assert_eq!(cqe.op_own >> 4, opcode as u8, "{cqe:02x?}");
+        assert_eq!(cqe.wqe_counter.get(), counter);
+        assert_eq!(cqe.sop_drop_qpn.get() & 0xff_ffff, self.number);
+        assert_eq!(cqe.byte_count.get() as usize, length);
+        cqe
+    }
+
+    /// Waits for a completion of a request that fails: syndrome.
+    #[track_caller]
+    pub fn send_error(&mut self, counter: u16) -> u8 {
+        let cqe = self.send_cq.wait();
+        self.send_cq.release();
+        assert_eq!(cqe.op_own >> 4, CqeOpcode::RequestError as u8, "{cqe:02x?}");
+        let (syndrome, wqe) = completion_queue::error_of(&cqe).unwrap();
+        assert_eq!(wqe, counter);
+        syndrome
+    }
+
+    /// Waits for a completion of a receive that fails: syndrome.
+    #[track_caller]
+    pub fn receive_error(&mut self, counter: u16) -> u8 {
+        let cqe = self.receive_cq.wait();
+        self.receive_cq.release();
+        assert_eq!(cqe.op_own >> 4, CqeOpcode::ResponderError as u8, "{cqe:02x?}");
+        let (syndrome, wqe) = completion_queue::error_of(&cqe).unwrap();
+        assert_eq!(wqe, counter);
+        syndrome
+    }
+
+    /// Checks that nothing has completed.
+    #[track_caller]
+    pub fn silent(&mut self) {
+        assert!(self.send_cq.next().is_none() && self.receive_cq.next().is_none());
+    }
+}
+
+/// The key of datagrams.
+pub const Q_KEY: u32 = 0x1111_1111;
+
+/// Connects two queue pairs with each other.
+pub fn connect(a: (&Node, &QueuePair), b: (&Node, &QueuePair), how: &Connection) {
+    a.1.connect(a.0, b.0, b.1.number, how).unwrap();
+    b.1.connect(b.0, a.0, a.1.number, &how.reverse()).unwrap();
+}
+
+/// Where a datagram to a queue pair goes.
+pub fn address(peer: &Node, qpn: u32, q_key: u32) -> AddressVector {
+    let mut vector = AddressVector::default();
+    vector.qkey.set(q_key);
+    vector.dqp_dct.set(AddressVector::EXTENDED | qpn);
+    vector.udp_sport.set(0xc321);
+    vector.rmac = peer.mac;
+    vector.hop_limit = 64;
+    vector.grh_gid_fl.set(AddressVector::GRH | u32::from(GID_INDEX) << 20);
+    vector.rgid = peer.gid;
+    vector
+}

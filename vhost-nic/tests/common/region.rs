@@ -1,0 +1,118 @@
+//! Memory that is registered with a key (`mlx5_ib/mr.c`).
+
+use mlx5_prm::mkey::{CreateMkeyIn, CreateMkeyOut};
+use mlx5_prm::opcode::Opcode;
+
+use super::buffer::Buffer;
+use super::command::Result;
+use super::hca::Hca;
+use super::memory::PAGE;
+use super::transport::destroy_mkey;
+
+/// What others may do with a region.
+#[derive(Debug, Clone, Copy)]
+pub struct Rights {
+    /// The queue pairs of the guest may write.
+    pub local_write: bool,
+    /// The other side may read.
+    pub remote_read: bool,
+    /// The other side may write.
+    pub remote_write: bool,
+    /// The other side may do atomic operations.
+    pub remote_atomic: bool,
+}
+
+impl Rights {
+    /// Everything.
+    pub const ALL: Self = Self {
+        local_write: true,
+        remote_read: true,
+        remote_write: true,
+        remote_atomic: true,
+    };
+    /// Only what needs no permission.
+    pub const READ_ONLY: Self = Self {
+        local_write: false,
+        remote_read: false,
+        remote_write: false,
+        remote_atomic: false,
+    };
+}
+
+/// The queue pair of a key that any may use.
+const ANY_QP: u32 = 0xff_ffff;
+/// `MLX5_MKC_ACCESS_MODE_MTT`.
+const MTT: u8 = 1;
+/// In a translation entry: readable and writable.
+const MTT_ACCESS: u64 = 0b11;
+/// The low byte of keys.
+const VARIANT: u8 = 0xa7;
+/// Keys count addresses from here, and where the first byte is in its page.
+const START: u64 = 0x7f12_3456_7000;
+
+/// Pages that do not follow each other, with a key that counts their addresses as if they did.
+#[derive(Debug)]
+pub struct Region {
+    /// The key, local and remote.
+    pub key: u32,
+    /// The address of its first byte.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+    buffer: Buffer,
+}
+
+impl Region {
+    /// `length` zeroed bytes in protection domain `pd`.
+    pub fn create(hca: &Hca, pd: u32, length: u64, rights: Rights) -> Result<Self> {
+        let buffer = Buffer::new(&hca.machine.memory, length.next_multiple_of(PAGE));
+        let addresses = buffer.addresses();
+        let mut list: Vec<u8> = addresses.iter().flat_map(|page| (page | MTT_ACCESS).to_be_bytes()).collect();
+        list.resize(list.len().next_multiple_of(16), 0);
+        let mut input = CreateMkeyIn::default();
+        input.set_translations_octword_actual_size((list.len() / 16) as u32);
+        let context = input.memory_key_mkey_entry_mut();
+        context.set_access_mode_1_0(MTT);
+        context.set_lr(true);
+        context.set_lw(rights.local_write);
+        context.set_rr(rights.remote_read);
+        context.set_rw(rights.remote_write);
+        context.set_a(rights.remote_atomic);
+        context.set_pd(pd);
+        context.set_qpn(ANY_QP);
+        context.set_mkey_7_0(VARIANT);
+        context.set_start_addr(START);
+        context.set_len(length);
+        context.set_log_page_size(PAGE.ilog2() as u8);
+        context.set_translations_octword_size((list.len() / 16) as u32);
+        let (output, _): (CreateMkeyOut, _) = hca.commands.call_with(Opcode::CREATE_MKEY, 0, &input, &list, 0)?;
+        Ok(Self {
+            key: output.mkey_index() << 8 | u32::from(VARIANT),
+            start: START,
+            length,
+            buffer,
+        })
+    }
+
+    /// Destroys the key.
+    pub fn destroy(&self, hca: &Hca) -> Result<()> {
+        destroy_mkey(hca, self.key)
+    }
+
+    /// The address of a byte, as the key counts it.
+    pub fn at(&self, offset: u64) -> u64 {
+        self.start + offset
+    }
+
+    /// Writes bytes.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        assert!(offset + data.len() as u64 <= self.length, "the test left its own memory");
+        self.buffer.write(offset, data);
+    }
+
+    /// Reads bytes.
+    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        assert!(offset + length as u64 <= self.length, "the test left its own memory");
+        self.buffer.read(offset, length)
+    }
+}

@@ -1,0 +1,137 @@
+//! Shared receive queues: memory pools and those of XRC (`core/` and `mlx5_ib/srq.c`, `srq_cmd.c`).
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::work_queue::*;
+use mlx5_prm::wqe::NextSegment;
+use zerocopy::IntoBytes;
+
+use super::buffer::Buffer;
+use super::command::Result;
+use super::completion_queue::CompletionQueue;
+use super::hca::Hca;
+use super::memory::Block;
+use super::queue_pair::{Scatter, scatter_list};
+
+/// Log2 of the bytes of a WQE: a link and three entries.
+const LOG_STRIDE: u8 = 6;
+
+enum Kind {
+    Pool,
+    Xrc,
+}
+
+/// A shared receive queue.
+pub struct SharedReceive {
+    /// Its number.
+    pub number: u32,
+    kind: Kind,
+    buffer: Buffer,
+    record: Block,
+    log_size: u8,
+    posted: u16,
+}
+
+impl SharedReceive {
+    fn parts(hca: &Hca, log_size: u8) -> (Buffer, Block) {
+        let memory = &hca.machine.memory;
+        (Buffer::new(memory, 1 << (log_size + LOG_STRIDE)), memory.allocate(8))
+    }
+
+    /// A memory pool.
+    pub fn pool(hca: &Hca, pd: u32, log_size: u8) -> Result<Self> {
+        let (buffer, record) = Self::parts(hca, log_size);
+        let mut input = CreateRmpIn::default();
+        input.ctx_mut().set_state(1);
+        let wq = input.ctx_mut().wq_mut();
+        wq.set_pd(pd);
+        wq.set_dbr_addr(record.address());
+        wq.set_log_wq_stride(LOG_STRIDE);
+        wq.set_log_wq_sz(log_size);
+        let (output, _): (CreateRmpOut, _) =
+            hca.commands.call_with(Opcode::CREATE_RMP, 0, &input, &buffer.page_list(), 0)?;
+        Ok(Self {
+            number: output.rmpn(),
+            kind: Kind::Pool,
+            buffer,
+            record,
+            log_size,
+            posted: 0,
+        })
+    }
+
+    /// A queue of an XRC domain.
+    pub fn xrc(hca: &Hca, pd: u32, xrcd: u32, cq: &CompletionQueue, log_size: u8) -> Result<Self> {
+        let (buffer, record) = Self::parts(hca, log_size);
+        let mut input = CreateXrcSrqIn::default();
+        let context = input.xrc_srq_context_entry_mut();
+        context.set_log_xrc_srq_size(log_size);
+        context.set_log_rq_stride(LOG_STRIDE - 4);
+        context.set_xrcd(xrcd);
+        context.set_cqn(cq.number);
+        context.set_pd(pd);
+        context.set_user_index(0xabcd);
+        context.set_db_record_addr_h((record.address() >> 32) as u32);
+        context.set_db_record_addr_l(record.address() as u32 >> 2);
+        let (output, _): (CreateXrcSrqOut, _) =
+            hca.commands.call_with(Opcode::CREATE_XRC_SRQ, 0, &input, &buffer.page_list(), 0)?;
+        Ok(Self {
+            number: output.xrc_srqn(),
+            kind: Kind::Xrc,
+            buffer,
+            record,
+            log_size,
+            posted: 0,
+        })
+    }
+
+    /// Posts a receive. Its index is what its completion will say.
+    pub fn post(&mut self, scatter: &[Scatter]) -> u16 {
+        let mask = (1 << self.log_size) - 1;
+        let index = self.posted & mask;
+        let mut next = NextSegment::default();
+        next.next_wqe_index.set((index + 1) & mask);
+        let wqe = [next.as_bytes(), &scatter_list(scatter, 3)].concat();
+        self.buffer.write(u64::from(index) << LOG_STRIDE, &wqe);
+        self.posted = self.posted.wrapping_add(1);
+        self.record.store(0, self.posted.into());
+        index
+    }
+
+    /// Wants an event when fewer receives than `limit` are left.
+    pub fn arm(&self, hca: &Hca, limit: u16) -> Result<()> {
+        match self.kind {
+            Kind::Pool => {
+                let mut input = ModifyRmpIn::default();
+                input.set_rmpn(self.number);
+                input.set_rmp_state(1);
+                input.bitmask_mut().set_lwm(true);
+                input.ctx_mut().set_state(1);
+                input.ctx_mut().wq_mut().set_lwm(limit);
+                hca.commands.call::<_, ModifyRmpOut>(Opcode::MODIFY_RMP, &input).map(drop)
+            }
+            Kind::Xrc => {
+                let mut input = ArmXrcSrqIn::default();
+                input.set_op_mod(1);
+                input.set_xrc_srqn(self.number);
+                input.set_lwm(limit);
+                hca.commands.call::<_, ArmXrcSrqOut>(Opcode::ARM_XRC_SRQ, &input).map(drop)
+            }
+        }
+    }
+
+    /// Destroys it.
+    pub fn destroy(&self, hca: &Hca) -> Result<()> {
+        match self.kind {
+            Kind::Pool => {
+                let mut input = DestroyRmpIn::default();
+                input.set_rmpn(self.number);
+                hca.commands.call::<_, DestroyRmpOut>(Opcode::DESTROY_RMP, &input).map(drop)
+            }
+            Kind::Xrc => {
+                let mut input = DestroyXrcSrqIn::default();
+                input.set_xrc_srqn(self.number);
+                hca.commands.call::<_, DestroyXrcSrqOut>(Opcode::DESTROY_XRC_SRQ, &input).map(drop)
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! RDMA between two guests as their drivers see it, without machines, over a wire that can lose packets. See `common`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod operations;
+mod pair;
+mod wire;

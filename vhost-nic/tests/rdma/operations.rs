@@ -1,0 +1,100 @@
+//! Every operation, byte for byte.
+
+use mlx5_prm::queue_entry::CqeOpcode;
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+
+use crate::common::queue_pair::{Connection, Data, Request, Shape, service};
+use crate::pair::{Pair, pattern};
+
+/// Lengths around everything that has a length.
+fn lengths(mtu: usize) -> Vec<usize> {
+    let mut lengths = vec![0, 1, 3, 31, 32, 33, 63, 64, 65];
+    lengths.extend([mtu - 1, mtu, mtu + 1, 2 * mtu - 1, 2 * mtu, 2 * mtu + 1, 1 << 20]);
+    lengths
+}
+
+/// What is beside the data must stay as it is.
+const MARGIN: u64 = 5000;
+
+#[test]
+fn sends_of_all_lengths_arrive_byte_for_byte() {
+    let how = Connection::default();
+    for service in [service::RC, service::UC] {
+        let mut pair = Pair::new(Shape::new(service), &how);
+        for (index, length) in lengths(how.mtu()).into_iter().enumerate() {
+            let data = pattern(index as u64, length);
+            let canvas = pattern(99, length + 2 * MARGIN as usize);
+            pair.a.memory.write(11, &data);
+            pair.b.memory.write(0, &canvas);
+            let receive = pair.b.qp.receive(&[pair.b.part(MARGIN, length / 2), pair.b.part(MARGIN + length as u64 / 2, length - length / 2 + 1)]);
+            let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(11, length)));
+            let cqe = pair.b.qp.received(CqeOpcode::ResponderSend, receive, length);
+            assert_eq!(cqe.srqn_uidx.get(), 0x12_3456);
+            pair.a.qp.sent(WqeOpcode::Send, send);
+            let mut expected = canvas;
+            expected[MARGIN as usize..][..length].copy_from_slice(&data);
+            assert!(pair.b.memory.read(0, expected.len()) == expected, "{length} bytes");
+        }
+        pair.a.qp.silent();
+        pair.b.qp.silent();
+        pair.end();
+    }
+}
+
+#[test]
+fn writes_of_all_lengths_arrive_byte_for_byte_and_silently() {
+    let how = Connection::default();
+    for service in [service::RC, service::UC] {
+        let mut pair = Pair::new(Shape::new(service), &how);
+        for (index, length) in lengths(how.mtu()).into_iter().enumerate() {
+            let data = pattern(index as u64, length);
+            let canvas = pattern(99, length + 2 * MARGIN as usize);
+            pair.a.memory.write(4095, &data);
+            pair.b.memory.write(0, &canvas);
+            let write = pair.a.qp.post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(4095, length), MARGIN));
+            pair.a.qp.sent(WqeOpcode::RdmaWrite, write);
+            let mut expected = canvas;
+            expected[MARGIN as usize..][..length].copy_from_slice(&data);
+            assert!(pair.b.memory.read(0, expected.len()) == expected, "{length} bytes");
+            // With an immediate, a receive tells of it.
+            let receive = pair.b.qp.receive(&[]);
+            let mut request = pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(4095, length), MARGIN + 1);
+            request.immediate = 0xfeed_0000 + index as u32;
+            request.flags |= ControlSegment::SOLICITED;
+            let write = pair.a.qp.post(&request);
+            let cqe = pair.b.qp.received(CqeOpcode::ResponderWriteImmediate, receive, length);
+            assert_eq!(cqe.immediate.get(), 0xfeed_0000 + index as u32);
+            pair.a.qp.sent(WqeOpcode::RdmaWriteImmediate, write);
+            expected[MARGIN as usize + 1..][..length].copy_from_slice(&data);
+            assert!(pair.b.memory.read(0, expected.len()) == expected, "{length} bytes");
+        }
+        pair.a.qp.silent();
+        pair.b.qp.silent();
+        pair.end();
+    }
+}
+
+#[test]
+fn reads_of_all_lengths_arrive_byte_for_byte() {
+    let how = Connection::default();
+    let mut pair = Pair::new(Shape::new(service::RC), &how);
+    for (index, length) in lengths(how.mtu()).into_iter().enumerate() {
+        let data = pattern(index as u64, length);
+        let canvas = pattern(99, length + 2 * MARGIN as usize);
+        pair.b.memory.write(4093, &data);
+        pair.a.memory.write(0, &canvas);
+        let parts = vec![
+            Data::Memory(pair.a.part(MARGIN, length / 3)),
+            Data::Memory(pair.a.part(MARGIN + length as u64 / 3, length - length / 3)),
+        ];
+        let read = pair.a.qp.post(&pair.request(WqeOpcode::RdmaRead, parts, 4093));
+        let cqe = pair.a.qp.sent(WqeOpcode::RdmaRead, read);
+        assert_eq!(cqe.byte_count.get() as usize, length);
+        let mut expected = canvas;
+        expected[MARGIN as usize..][..length].copy_from_slice(&data);
+        assert!(pair.a.memory.read(0, expected.len()) == expected, "{length} bytes");
+    }
+    pair.a.qp.silent();
+    pair.b.qp.silent();
+    pair.end();
+}

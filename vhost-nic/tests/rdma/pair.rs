@@ -1,0 +1,99 @@
+//! Two guests with connected queue pairs and memory.
+
+use std::sync::Arc;
+
+use mlx5_prm::wqe::WqeOpcode;
+use vhost_nic::net::Switch;
+
+use crate::common::node::Node;
+use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect};
+use crate::common::region::Region;
+use crate::wire::Wire;
+
+/// Bytes of the regions.
+pub const SIZE: u64 = 3 << 20;
+
+/// One side.
+pub struct End {
+    /// The guest.
+    pub node: Node,
+    /// Its queue pair.
+    pub qp: QueuePair,
+    /// Its memory.
+    pub memory: Region,
+}
+
+/// Two guests.
+pub struct Pair {
+    /// The one that asks.
+    pub a: End,
+    /// The one that answers.
+    pub b: End,
+    /// What is between them.
+    pub wire: Wire,
+}
+
+impl End {
+    fn new(switch: &Arc<Switch>, number: u8, shape: Shape) -> Self {
+        let node = Node::open(switch, number);
+        let qp = QueuePair::create(&node, shape).unwrap();
+        let memory = node.region(SIZE);
+        Self { node, qp, memory }
+    }
+
+    /// A part of its memory.
+    pub fn part(&self, offset: u64, length: usize) -> (u64, u32, u32) {
+        (self.memory.at(offset), length as u32, self.memory.key)
+    }
+
+    /// A part of its memory, as data of a request.
+    pub fn data(&self, offset: u64, length: usize) -> Vec<Data> {
+        vec![Data::Memory(self.part(offset, length))]
+    }
+
+    fn close(self) {
+        self.qp.destroy(&self.node).unwrap();
+        self.memory.destroy(&self.node.hca).unwrap();
+        self.node.close();
+    }
+}
+
+impl Pair {
+    /// Two guests with a queue pair each, connected.
+    pub fn new(shape: Shape, how: &Connection) -> Self {
+        let pair = Self::unconnected(shape, shape);
+        connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), how);
+        pair
+    }
+
+    /// Two guests with a queue pair each.
+    pub fn unconnected(first: Shape, second: Shape) -> Self {
+        let switches = [Switch::new(), Switch::new()];
+        let wire = Wire::new(&switches[0], &switches[1]);
+        let (a, b) = (End::new(&switches[0], 1, first), End::new(&switches[1], 2, second));
+        Self { a, b, wire }
+    }
+
+    /// A request with memory of `b` at `offset`.
+    pub fn request(&self, opcode: WqeOpcode, data: Vec<Data>, offset: u64) -> Request {
+        Request::remote(opcode, data, self.b.memory.at(offset), self.b.memory.key)
+    }
+
+    /// Takes both down; nothing may be left.
+    #[track_caller]
+    pub fn end(self) {
+        self.a.close();
+        self.b.close();
+    }
+}
+
+/// Bytes that tell where they belong.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        })
+        .collect()
+}
