@@ -218,10 +218,13 @@ for number in range(50):
     };
     let without = stray()?;
     assert!(without < 50, "{without} frames for somebody else");
+    // While tags are stripped, the driver warns that it cannot see those of providers.
+    ethtool(lab.guest(1), "-K rxvlan off")?;
     lab.guest(1).run(&format!("ip link set {NIC} promisc on"))?.check()?;
     let with = stray()?;
     assert!(with >= 50, "{with} frames in promiscuous mode");
     lab.guest(1).run(&format!("ip link set {NIC} promisc off"))?.check()?;
+    ethtool(lab.guest(1), "-K rxvlan on")?;
     let without = stray()?;
     assert!(without < 50, "{without} frames for somebody else afterwards");
     Ok(())

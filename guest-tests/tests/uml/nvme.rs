@@ -90,7 +90,7 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
         ),
     )?;
     // All of it in pieces of several sizes, then a part that begins and ends anywhere.
-    let part = format!("skip={0} seek={0} count=4095", 1 + round % 7);
+    let part = format!("skip={0} seek={0} count=255", 1 + round % 7);
     script(
         host,
         "write and read back",

@@ -259,7 +259,8 @@ pub(super) fn transmit(engine: &Engine, frame: Frame<'_>) {
         let own = frame.bytes.first_chunk::<6>().is_some_and(|destination| vport.is_own(destination));
         let context = &vport.context;
         let off = if cast == Cast::Unicast { context.disable_uc_local_lb() } else { context.disable_mc_local_lb() };
-        (own, !off)
+        // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
+        (own, !off || frame.payload.is_some())
     };
     if loops && (own || cast != Cast::Unicast) {
         counters.loopback.count(frame.len());

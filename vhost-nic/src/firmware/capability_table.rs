@@ -119,6 +119,7 @@ table! {
         max_indirection = 4, "keys behind keys";
         fixed_buffer_size = 1, "keys of equal ranges";
         umr_modify_entity_size_disabled = 0, "queues may register memory";
+        imaicl = 1, "memory windows, which a UMR binds";
         max_qp_cnt = 64, "queue pairs of a multicast group";
         log_max_mcg = 10, "multicast groups";
         max_qp_mcg = 64, "queue pairs of a multicast group";

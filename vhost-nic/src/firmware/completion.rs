@@ -1,10 +1,11 @@
 //! Commands on completion queues.
 
+use mlx5_prm::command::Status;
 use mlx5_prm::completion::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, Surroundings, entry_size};
 
@@ -81,7 +82,12 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
     let cq = firmware.hca.cqs.get(input.cqn()).ok_or(no_such("there is no such completion queue"))?;
     let new = input.cq_context();
     match op_mod {
-        OPMOD_RESIZE => cq.resize(new, buffer(new, pas)?),
+        OPMOD_RESIZE => {
+            if !cq.resize(new, buffer(new, pas)?) {
+                let reason = "the completion queue holds more completions than that";
+                return Err(Refusal::new(Status::BadSizeOutstandingCqes, reason));
+            }
+        }
         OPMOD_MODIFY => {
             let select = u32::from_be_bytes(*input.modify_field_select_resize_field_select());
             cq.modify(|context| {

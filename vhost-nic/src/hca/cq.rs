@@ -250,9 +250,14 @@ impl Cq {
         change(&mut self.state.lock().context);
     }
 
-    /// Goes over to another buffer. The last completion in the old one says so.
-    pub fn resize(&self, context: &Cqc, buffer: Buffer) {
+    /// Goes over to another buffer. The last completion in the old one says so. Returns false, and stays, if the new one has no room for
+    /// all that the consumer has not read.
+    pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
         let mut state = self.state.lock();
+        state.consumer = self.consumer_index(&state.context);
+        if state.producer.wrapping_sub(state.consumer) & INDEX_MASK > 1 << context.log_cq_size() {
+            return false;
+        }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
         self.append(&mut state, marker);
         state.context.set_log_cq_size(context.log_cq_size());
@@ -260,6 +265,7 @@ impl Cq {
         state.context.set_page_offset(context.page_offset());
         state.context.set_cqe_sz(context.cqe_sz());
         state.buffer = buffer;
+        true
     }
 
     /// The context with its counters.

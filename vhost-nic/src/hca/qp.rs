@@ -133,6 +133,11 @@ impl Qp {
         self.parameters.read().clone()
     }
 
+    /// Whether it is in this state. Whoever asks while it holds a side's lock may use that side: a reset or a destruction waits for it.
+    pub fn is_still(&self, state: QpState) -> bool {
+        self.parameters.read().state == state
+    }
+
     /// Goes to the error state, as the hardware does by itself. Returns whether it was in another one.
     pub fn fail(&self, vport: &Vport) -> bool {
         let (state, context) = &mut *self.state.lock();

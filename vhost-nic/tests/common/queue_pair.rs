@@ -12,7 +12,6 @@ use zerocopy::IntoBytes;
 use super::buffer::Buffer;
 use super::command::Result;
 use super::completion_queue::{self, CompletionQueue};
-use super::hca::Hca;
 use super::machine::Machine;
 use super::memory::Block;
 use super::node::{GID_INDEX, Node};

@@ -3,6 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod errors;
+mod inline;
+mod loss;
 mod operations;
 mod pair;
+mod services;
 mod wire;

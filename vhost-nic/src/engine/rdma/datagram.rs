@@ -115,6 +115,9 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
         return;
     }
     let responder = &mut *qp.responder.lock();
+    if !qp.is_still(parameters.state) {
+        return;
+    }
     let Some(receive) = take(engine, qp, &parameters, responder) else { return };
     let Some(cq) = &qp.receive_cq else { return };
     let mut data = Payload::default();

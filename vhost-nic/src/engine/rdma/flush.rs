@@ -22,6 +22,9 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
 
 fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     let requester = &mut *qp.requester.lock();
+    if !qp.is_still(parameters.state) {
+        return;
+    }
     for message in requester.messages.drain(..) {
         completion::send_failed(qp, parameters, completion::opcode(&message), message.index, Syndrome::WrFlush);
     }
@@ -39,6 +42,9 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
 
 fn receive_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     let responder = &mut *qp.responder.lock();
+    if !qp.is_still(parameters.state) {
+        return;
+    }
     let started = match responder.incoming.take() {
         Some(Incoming::Send { receive, .. }) => Some(receive),
         _ => None,

@@ -42,7 +42,7 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
         let mut batch = Vec::new();
         {
             let requester = &mut *qp.requester.lock();
-            if !ready(engine, qp, &parameters, requester) {
+            if !qp.is_still(parameters.state) || !ready(engine, qp, &parameters, requester) {
                 return;
             }
             while batch.len() < BATCH && next(engine, qp, &parameters, ring, requester, &mut batch) {}

@@ -57,8 +57,20 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
     if !matches!(parameters.state, QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained) {
         return;
     }
+    let of_srq;
+    let parameters = match (parameters.service, xrc_srq(engine, packet)) {
+        (service::XRC, Some(srq)) => {
+            // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
+            of_srq = Parameters { pd: srq.pd(), ..parameters.clone() };
+            &of_srq
+        }
+        _ => parameters,
+    };
     let answer = {
         let mut responder = qp.responder.lock();
+        if !qp.is_still(parameters.state) {
+            return;
+        }
         if parameters.service == service::UC {
             unreliable(engine, qp, parameters, &mut responder, packet, payload);
             return;
@@ -261,9 +273,9 @@ fn execute_send(
         let Some(receive) = take_receive(engine, qp, parameters, responder, packet) else {
             return Step::NoReceive;
         };
-        responder.incoming = Some(Incoming::Send { receive, received: 0, inline: Vec::new() });
+        responder.incoming = Some(Incoming::Send { receive, received: 0 });
     }
-    let Some(Incoming::Send { receive, received, .. }) = &mut responder.incoming else {
+    let Some(Incoming::Send { receive, received }) = &mut responder.incoming else {
         return Step::Refused(INVALID);
     };
     let refused = |syndrome: CqeSyndrome, nak: Nak, receive: &Receive| {

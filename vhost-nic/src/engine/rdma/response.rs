@@ -18,6 +18,9 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
         return;
     }
     let requester = &mut *qp.requester.lock();
+    if !qp.is_still(parameters.state) {
+        return;
+    }
     let psn = packet.headers.bth.psn();
     // Of what was not sent, or is acknowledged already: a ghost.
     if !psn.is_before(requester.next_psn) || psn.is_before(requester.unacknowledged) {
@@ -32,10 +35,10 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
             };
             match syndrome {
                 Syndrome::Ack { .. } => {
-                    acknowledge(requester, psn + 1);
+                    acknowledge(engine, qp, parameters, requester, psn + 1);
                 }
                 // The answer to an earlier request was lost: that goes first.
-                _ if !acknowledge(requester, psn) => {}
+                _ if !acknowledge(engine, qp, parameters, requester, psn) => {}
                 Syndrome::Rnr(timer) => {
                     if requester::rnr_allowed(parameters, requester) {
                         requester.go_back(psn);
@@ -44,13 +47,7 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
                         fail(engine, qp, parameters, requester, psn, CqeSyndrome::RnrRetryExceeded);
                     }
                 }
-                Syndrome::Nak(Nak::PsnSequence) => {
-                    if requester::retry_allowed(parameters, requester) {
-                        requester.go_back(psn);
-                    } else {
-                        fail(engine, qp, parameters, requester, psn, CqeSyndrome::TransportRetryExceeded);
-                    }
-                }
+                Syndrome::Nak(Nak::PsnSequence) => again(engine, qp, parameters, requester, psn),
                 Syndrome::Nak(nak) => {
                     let syndrome = match nak {
                         Nak::RemoteAccess => CqeSyndrome::RemoteAccess,
@@ -71,7 +68,7 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
 
 /// All packets before `psn` have arrived. A read or an atomic among them whose answer has not was lost, and is asked for again; then this
 /// returns false.
-fn acknowledge(requester: &mut Requester, psn: Psn) -> bool {
+fn acknowledge(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) -> bool {
     let mut lost = None;
     for message in requester.messages.iter_mut().take(requester.current + 1) {
         if message.packets == 0 || message.done {
@@ -92,9 +89,20 @@ fn acknowledge(requester: &mut Requester, psn: Psn) -> bool {
         progress(requester);
     }
     if let Some(first) = lost {
-        requester.go_back(first);
+        again(engine, qp, parameters, requester, first);
     }
     lost.is_none()
+}
+
+/// What was sent from `psn` on did not arrive, or its answer did not.
+fn again(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) {
+    if requester.send_psn == psn {
+        // Known already.
+    } else if requester::retry_allowed(parameters, requester) {
+        requester.go_back(psn);
+    } else {
+        fail(engine, qp, parameters, requester, psn, CqeSyndrome::TransportRetryExceeded);
+    }
 }
 
 fn progress(requester: &mut Requester) {
@@ -146,7 +154,7 @@ fn read_response(
     if index > message.answered {
         // A part is missing: it is asked for again, with all that follows.
         let missing = first + message.answered;
-        return requester.go_back(missing);
+        return again(engine, qp, parameters, requester, missing);
     }
     let offset = index as usize * parameters.mtu;
     let expected = (message.length as usize - offset.min(message.length as usize)).min(parameters.mtu);
@@ -154,7 +162,7 @@ fn read_response(
         return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);
     }
     // Everything before the read has arrived.
-    if !acknowledge(requester, first) {
+    if !acknowledge(engine, qp, parameters, requester, first) {
         return;
     }
     let message = &mut requester.messages[at];
@@ -190,7 +198,7 @@ fn atomic_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester:
     let (Some(at), Some(header)) = (request(requester, psn), packet.headers.atomic_ack) else {
         return;
     };
-    if !acknowledge(requester, psn) {
+    if !acknowledge(engine, qp, parameters, requester, psn) {
         return;
     }
     let message = &mut requester.messages[at];

@@ -23,7 +23,7 @@ pub struct Receive {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum Incoming {
-    Send { receive: Receive, received: u32, inline: Vec<u8> },
+    Send { receive: Receive, received: u32 },
     Write { address: u64, rkey: u32, length: u32, received: u32 },
 }
 

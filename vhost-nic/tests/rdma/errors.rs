@@ -1,0 +1,223 @@
+//! What goes wrong, and how both sides are told.
+
+use std::time::Duration;
+
+use mlx5_prm::queue_entry::{CqeOpcode, EventType};
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use zerocopy::IntoBytes;
+
+use crate::common::node::Node;
+use crate::common::queue_pair::{Connection, Request, Shape, service};
+use crate::common::region::{Region, Rights};
+use crate::common::transport::{alloc_pd, dealloc_pd};
+use crate::pair::{Pair, pattern};
+
+/// The state of a queue pair in error.
+const ERROR: u8 = 6;
+
+fn pair() -> Pair {
+    Pair::new(Shape::new(service::RC), &Connection::default())
+}
+
+#[track_caller]
+fn expect_event(node: &Node, event_type: EventType, number: u32) {
+    let event = node.hca.wait_event(event_type);
+    assert_eq!(event.data[24..], number.to_be_bytes());
+}
+
+#[track_caller]
+fn expect_states(pair: &Pair, a: u8, b: u8) {
+    assert_eq!(pair.a.qp.query(&pair.a.node).unwrap().state(), a);
+    assert_eq!(pair.b.qp.query(&pair.b.node).unwrap().state(), b);
+}
+
+#[test]
+fn a_bad_local_key_is_a_local_protection_error() {
+    for opcode in [WqeOpcode::Send, WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
+        let mut pair = pair();
+        let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
+        let (address, length, key) = pair.a.part(0, 100);
+        let data = vec![crate::common::queue_pair::Data::Memory((address, length, key ^ 1))];
+        let request = match opcode {
+            WqeOpcode::Send => Request::new(opcode, data),
+            _ => pair.request(opcode, data, 0),
+        };
+        let bad = pair.a.qp.put(&request);
+        let after = pair.a.qp.put(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0));
+        pair.a.qp.ring();
+        assert_eq!(pair.a.qp.send_error(bad), 0x04, "{opcode:?}");
+        assert_eq!(pair.a.qp.send_error(after), 0x05);
+        expect_states(&pair, ERROR, 3);
+        pair.b.qp.silent();
+        let _ = receive;
+        pair.end();
+    }
+}
+
+#[test]
+fn wqes_that_make_no_sense_are_local_queue_pair_errors() {
+    // An opcode that there is not, and an atomic of 4 bytes.
+    for kind in 0..2 {
+        let mut pair = pair();
+        let good = pair.a.qp.put(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0));
+        let bad = if kind == 0 {
+            let mut control = ControlSegment::default();
+            control.opmod_idx_opcode.set(0x3f);
+            control.qpn_ds.set(pair.a.qp.number << 8 | 1);
+            pair.a.qp.put_bytes(control.as_bytes())
+        } else {
+            let mut request = pair.request(WqeOpcode::AtomicFetchAdd, pair.a.data(0, 4), 0);
+            request.operands = Some((1, 0));
+            pair.a.qp.put(&request)
+        };
+        pair.a.qp.ring();
+        pair.a.qp.sent(WqeOpcode::RdmaWrite, good);
+        assert_eq!(pair.a.qp.send_error(bad), 0x02);
+        expect_states(&pair, ERROR, 3);
+        pair.end();
+    }
+}
+
+#[test]
+fn what_a_key_does_not_allow_is_a_remote_access_error() {
+    let read_only = Rights::READ_ONLY;
+    for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead, WqeOpcode::AtomicFetchAdd] {
+        // No right, another domain, beyond the end, no such key.
+        for kind in 0..4 {
+            let mut pair = pair();
+            let hca = &pair.b.node.hca;
+            let other_pd = alloc_pd(hca).unwrap();
+            let (pd, rights) = match kind {
+                0 => (pair.b.node.pd, read_only),
+                1 => (other_pd, Rights::ALL),
+                _ => (pair.b.node.pd, Rights::ALL),
+            };
+            let target = Region::create(hca, pd, 4096, rights).unwrap();
+            let canvas = pattern(4, 4096);
+            target.write(0, &canvas);
+            let (address, key) = match kind {
+                2 => (target.at(4096), target.key),
+                3 => (target.start, target.key ^ 1),
+                _ => (target.start, target.key),
+            };
+            let mut request = Request::remote(opcode, pair.a.data(0, 8), address, key);
+            if opcode == WqeOpcode::AtomicFetchAdd {
+                request.operands = Some((1, 0));
+            }
+            let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
+            let bad = pair.a.qp.post(&request);
+            assert_eq!(pair.a.qp.send_error(bad), 0x13, "{opcode:?} {kind}");
+            assert_eq!(pair.b.qp.receive_error(receive), 0x05);
+            expect_event(&pair.b.node, EventType::WqAccessError, pair.b.qp.number);
+            expect_states(&pair, ERROR, ERROR);
+            assert!(target.read(0, 4096) == canvas);
+            target.destroy(&pair.b.node.hca).unwrap();
+            dealloc_pd(&pair.b.node.hca, other_pd).unwrap();
+            pair.end();
+        }
+    }
+}
+
+#[test]
+fn what_the_queue_pair_does_not_allow_is_a_remote_invalid_request() {
+    for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead, WqeOpcode::AtomicCompareSwap] {
+        let how = Connection {
+            access: (false, false, false),
+            ..Connection::default()
+        };
+        let mut pair = Pair::new(Shape::new(service::RC), &how);
+        let mut request = pair.request(opcode, pair.a.data(0, 8), 0);
+        if opcode == WqeOpcode::AtomicCompareSwap {
+            request.operands = Some((1, 0));
+        }
+        let bad = pair.a.qp.post(&request);
+        assert_eq!(pair.a.qp.send_error(bad), 0x12);
+        expect_event(&pair.b.node, EventType::WqInvalidRequestError, pair.b.qp.number);
+        expect_states(&pair, ERROR, ERROR);
+        pair.end();
+    }
+}
+
+#[test]
+fn an_atomic_at_an_odd_address_is_a_remote_invalid_request() {
+    let mut pair = pair();
+    let mut request = pair.request(WqeOpcode::AtomicFetchAdd, pair.a.data(0, 8), 4);
+    request.operands = Some((1, 0));
+    let bad = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(bad), 0x12);
+    expect_event(&pair.b.node, EventType::WqInvalidRequestError, pair.b.qp.number);
+    pair.end();
+}
+
+#[test]
+fn a_message_longer_than_its_receive_is_an_error_on_both_sides() {
+    for length in [101, 1025, 5000] {
+        let mut pair = pair();
+        let first = pair.b.qp.receive(&[pair.b.part(0, 60), pair.b.part(100, 40)]);
+        let second = pair.b.qp.receive(&[pair.b.part(0, 60)]);
+        let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, length)));
+        assert_eq!(pair.a.qp.send_error(send), 0x12);
+        assert_eq!(pair.b.qp.receive_error(first), 0x01);
+        assert_eq!(pair.b.qp.receive_error(second), 0x05);
+        expect_states(&pair, ERROR, ERROR);
+        pair.end();
+    }
+}
+
+#[test]
+fn a_receive_into_a_bad_key_is_an_error_on_both_sides() {
+    let mut pair = pair();
+    let (address, length, key) = pair.b.part(0, 100);
+    let receive = pair.b.qp.receive(&[(address, length, key ^ 1)]);
+    let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 100)));
+    assert_eq!(pair.a.qp.send_error(send), 0x14);
+    assert_eq!(pair.b.qp.receive_error(receive), 0x04);
+    expect_states(&pair, ERROR, ERROR);
+    pair.end();
+}
+
+#[test]
+fn a_key_that_cannot_be_invalidated_gives_the_receive_back() {
+    let mut pair = pair();
+    let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
+    let mut request = Request::new(WqeOpcode::SendInvalidate, pair.a.data(0, 100));
+    request.immediate = 0x00ff_ff00;
+    let send = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(send), 0x13);
+    assert_eq!(pair.b.qp.receive_error(receive), 0x05);
+    pair.b.qp.silent();
+    pair.end();
+}
+
+#[test]
+fn all_that_is_posted_before_and_after_an_error_comes_back() {
+    let mut pair = pair();
+    let receives: Vec<u16> = (0..5).map(|_| pair.b.qp.receive(&[pair.b.part(0, 8)])).collect();
+    pair.b.qp.fail(&pair.b.node).unwrap();
+    for receive in receives {
+        assert_eq!(pair.b.qp.receive_error(receive), 0x05);
+    }
+    let silent = Request {
+        flags: 0,
+        ..Request::new(WqeOpcode::Send, pair.b.data(0, 8))
+    };
+    for round in 0..5 {
+        // Nobody rings for receives.
+        let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
+        assert_eq!(pair.b.qp.receive_error(receive), 0x05, "{round}");
+        let send = pair.b.qp.post(&silent);
+        assert_eq!(pair.b.qp.send_error(send), 0x05);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    pair.b.qp.silent();
+    // From reset it works anew.
+    pair.b.qp.reset(&pair.b.node).unwrap();
+    pair.a.qp.reset(&pair.a.node).unwrap();
+    let how = Connection::default();
+    crate::common::queue_pair::connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
+    let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
+    let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(100, 8)));
+    pair.a.qp.sent(WqeOpcode::Send, send);
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, 8);
+    pair.end();
+}

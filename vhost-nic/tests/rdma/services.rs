@@ -1,0 +1,244 @@
+//! Datagrams, shared receive queues, XRC, and a guest that talks to itself.
+
+use mlx5_prm::queue_entry::{CqeOpcode, EventType};
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+
+use crate::common::node::{alloc_xrcd, dealloc_xrcd};
+use crate::common::queue_pair::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service};
+use crate::common::shared_receive::SharedReceive;
+use crate::pair::{Pair, pattern};
+
+/// Bytes of the GRH area in front of a datagram.
+const GRH: usize = 40;
+
+#[test]
+fn inline_and_pointer_segments_mix() {
+    for service in [service::RC, service::UC] {
+        let mut pair = Pair::new(Shape::new(service), &Connection::default());
+        for size in [0, 1, 3, 11, 12, 13, 28, 44, 100, 300] {
+            let (head, middle, tail) = (pattern(1, size), pattern(2, 1500), pattern(3, size / 2));
+            pair.a.memory.write(10, &middle);
+            let data = vec![
+                Data::Inline(head.clone()),
+                Data::Memory(pair.a.part(10, 1500)),
+                Data::Inline(tail.clone()),
+            ];
+            let expected = [head, middle, tail].concat();
+            let receive = pair.b.qp.receive(&[pair.b.part(0, expected.len())]);
+            let mut request = Request::new(WqeOpcode::SendImmediate, data.clone());
+            request.immediate = 0x0102_0304;
+            let send = pair.a.qp.post(&request);
+            let cqe = pair.b.qp.received(CqeOpcode::ResponderSendImmediate, receive, expected.len());
+            assert_eq!(cqe.immediate.get(), 0x0102_0304);
+            pair.a.qp.sent(WqeOpcode::SendImmediate, send);
+            assert!(pair.b.memory.read(0, expected.len()) == expected);
+            let write = pair.a.qp.post(&pair.request(WqeOpcode::RdmaWrite, data, 5001));
+            pair.a.qp.sent(WqeOpcode::RdmaWrite, write);
+            assert!(pair.b.memory.read(5001, expected.len()) == expected);
+        }
+        pair.end();
+    }
+}
+
+#[test]
+fn atomics_return_what_they_found() {
+    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    let mut value = u64::MAX - 2;
+    pair.b.memory.write(64, &value.to_le_bytes());
+    for round in 0..20_u64 {
+        let mut request = pair.request(WqeOpcode::AtomicFetchAdd, pair.a.data(3, 8), 64);
+        request.operands = Some((round, 0));
+        let counter = pair.a.qp.post(&request);
+        pair.a.qp.sent(WqeOpcode::AtomicFetchAdd, counter);
+        assert_eq!(pair.a.memory.read(3, 8), value.to_le_bytes());
+        value = value.wrapping_add(round);
+        let compare = if round % 3 == 0 { value ^ 1 } else { value };
+        let mut request = pair.request(WqeOpcode::AtomicCompareSwap, pair.a.data(3, 8), 64);
+        request.operands = Some((round << 40, compare));
+        let counter = pair.a.qp.post(&request);
+        pair.a.qp.sent(WqeOpcode::AtomicCompareSwap, counter);
+        assert_eq!(pair.a.memory.read(3, 8), value.to_le_bytes());
+        if compare == value {
+            value = round << 40;
+        }
+        assert_eq!(pair.b.memory.read(64, 8), value.to_le_bytes());
+    }
+    pair.end();
+}
+
+#[test]
+fn datagrams_arrive_behind_their_header() {
+    let how = Connection::default();
+    let mut pair = Pair::new(Shape::new(service::UD), &how);
+    for length in [0, 1, 31, 32, 33, 63, 64, 65, 1023, 1024] {
+        for immediate in [false, true] {
+            let data = pattern(length as u64, length);
+            pair.a.memory.write(7, &data);
+            let room = length + GRH;
+            let receive = pair.b.qp.receive(&[pair.b.part(1000, 17), pair.b.part(1017, room - 17)]);
+            let opcode = if immediate { WqeOpcode::SendImmediate } else { WqeOpcode::Send };
+            let mut request = Request::new(opcode, pair.a.data(7, length));
+            request.to = Some(address(&pair.b.node, pair.b.qp.number, Q_KEY));
+            request.immediate = 0x7777_0001;
+            let send = pair.a.qp.post(&request);
+            let kind = if immediate { CqeOpcode::ResponderSendImmediate } else { CqeOpcode::ResponderSend };
+            let cqe = pair.b.qp.received(kind, receive, room);
+            assert_eq!(cqe.flags_rqpn.get() & 0xff_ffff, pair.a.qp.number);
+            assert_eq!(cqe.flags_rqpn.get() >> 28 & 3, 1, "there is a header");
+            if immediate {
+                assert_eq!(cqe.immediate.get(), 0x7777_0001);
+            }
+            pair.a.qp.sent(opcode, send);
+            let arrived = pair.b.memory.read(1000, room);
+            assert!(arrived[GRH..] == data, "{length}");
+            // The IPv4 header is in the last 20 bytes.
+            assert_eq!((arrived[20], &arrived[32..36], &arrived[36..40]), (0x45, &[10, 0, 0, 1][..], &[10, 0, 0, 2][..]));
+        }
+    }
+    // Another key, and no room: lost, and the receive stays.
+    let receive = pair.b.qp.receive(&[pair.b.part(0, GRH + 10)]);
+    for (length, key) in [(10, Q_KEY ^ 1), (11, Q_KEY), (10, Q_KEY)] {
+        let mut request = Request::new(WqeOpcode::Send, pair.a.data(0, length));
+        request.to = Some(address(&pair.b.node, pair.b.qp.number, key));
+        let send = pair.a.qp.post(&request);
+        pair.a.qp.sent(WqeOpcode::Send, send);
+        if (length, key) != (10, Q_KEY) {
+            pair.b.qp.silent();
+        }
+    }
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, GRH + 10);
+    // Longer than a packet: refused where it is posted.
+    let mut request = Request::new(WqeOpcode::Send, pair.a.data(0, how.mtu() + 1));
+    request.to = Some(address(&pair.b.node, pair.b.qp.number, Q_KEY));
+    let send = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(send), 0x01);
+    pair.end();
+}
+
+#[test]
+fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let (mut a, b) = (pair.a, pair.b);
+    let mut pool = SharedReceive::pool(&b.node.hca, b.node.pd, 4).unwrap();
+    let shape = Shape {
+        srq: Some(pool.number),
+        ..Shape::new(service::RC)
+    };
+    let mut targets = [0, 1].map(|_| QueuePair::create(&b.node, shape).unwrap());
+    let mut other = QueuePair::create(&a.node, Shape::new(service::RC)).unwrap();
+    connect((&a.node, &a.qp), (&b.node, &targets[0]), &Connection::default());
+    connect((&a.node, &other), (&b.node, &targets[1]), &Connection::default());
+    let mut armed = false;
+    for round in 0..40_u64 {
+        if !armed {
+            for slot in 0..4 {
+                pool.post(&[b.part(slot * 100, 50), b.part(slot * 100 + 50, 50)]);
+            }
+            pool.arm(&b.node.hca, 2).unwrap();
+            armed = true;
+        }
+        let length = 1 + (round as usize * 7) % 100;
+        let data = pattern(round, length);
+        a.memory.write(0, &data);
+        let request = Request::new(WqeOpcode::Send, a.data(0, length));
+        let (sender, target) = if round % 3 == 0 { (&mut other, &mut targets[1]) } else { (&mut a.qp, &mut targets[0]) };
+        let send = sender.post(&request);
+        sender.sent(WqeOpcode::Send, send);
+        // Posted in the order of the ring, so they are taken in it.
+        let slot = round % 16;
+        target.received(CqeOpcode::ResponderSend, slot as u16, length);
+        assert!(b.memory.read(slot % 4 * 100, length) == data, "{round}");
+        match round % 4 {
+            2 => {
+                // One is left.
+                let event = b.node.hca.wait_event(EventType::SrqRqLimit);
+                assert_eq!(event.data[24..], pool.number.to_be_bytes());
+            }
+            3 => armed = false,
+            _ => assert!(b.node.hca.events.lock().next().is_none(), "no event yet"),
+        }
+    }
+    // In error, what is in the pool stays there, and the guest is told that no more is taken.
+    pool.post(&[b.part(0, 100)]);
+    targets[0].fail(&b.node).unwrap();
+    let event = b.node.hca.wait_event(EventType::SrqLastWqe);
+    assert_eq!(event.data[24..], targets[0].number.to_be_bytes());
+    targets[0].silent();
+    for target in &targets {
+        target.destroy(&b.node).unwrap();
+    }
+    other.destroy(&a.node).unwrap();
+    pool.destroy(&b.node.hca).unwrap();
+    Pair { a, b, wire: pair.wire }.end();
+}
+
+#[test]
+fn xrc_messages_go_to_the_shared_queue_they_name() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let (a, b) = (pair.a, pair.b);
+    let xrcd = alloc_xrcd(&b.node.hca).unwrap();
+    let mut cqs = [0, 1].map(|_| b.node.completion_queue(6, false));
+    let mut queues = [0, 1].map(|index| SharedReceive::xrc(&b.node.hca, b.node.pd, xrcd, &cqs[index], 4).unwrap());
+    let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
+    let shape = Shape {
+        sends: false,
+        xrcd,
+        ..Shape::new(service::XRC)
+    };
+    let target = QueuePair::create(&b.node, shape).unwrap();
+    connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
+    for round in 0..12_u64 {
+        let index = round as usize % 2;
+        let data = pattern(round, 3000);
+        a.memory.write(0, &data);
+        let receive = queues[index].post(&[b.part(round * 3000, 3000)]);
+        let mut request = Request::new(WqeOpcode::Send, a.data(0, 3000));
+        request.xrc_srqn = Some(queues[index].number);
+        request.flags |= ControlSegment::SOLICITED;
+        let send = initiator.post(&request);
+        initiator.sent(WqeOpcode::Send, send);
+        let cqe = cqs[index].wait();
+        cqs[index].release();
+        assert_eq!((cqe.wqe_counter.get(), cqe.byte_count.get()), (receive, 3000));
+        assert_eq!(cqe.srqn_uidx.get(), 0xabcd);
+        assert!(b.memory.read(round * 3000, 3000) == data);
+        let mut request = Request::remote(WqeOpcode::RdmaRead, a.data(100_000, 3000), b.memory.at(round * 3000), b.memory.key);
+        request.xrc_srqn = Some(0);
+        let read = initiator.post(&request);
+        initiator.sent(WqeOpcode::RdmaRead, read);
+        assert!(a.memory.read(100_000, 3000) == data);
+    }
+    initiator.destroy(&a.node).unwrap();
+    target.destroy(&b.node).unwrap();
+    for (queue, cq) in queues.iter().zip(&cqs) {
+        queue.destroy(&b.node.hca).unwrap();
+        cq.destroy(&b.node.hca).unwrap();
+    }
+    dealloc_xrcd(&b.node.hca, xrcd).unwrap();
+    Pair { a, b, wire: pair.wire }.end();
+}
+
+#[test]
+fn a_guest_talks_to_itself() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let (mut a, b) = (pair.a, pair.b);
+    let mut second = QueuePair::create(&a.node, Shape::new(service::RC)).unwrap();
+    let how = Connection::default();
+    connect((&a.node, &a.qp), (&a.node, &second), &how);
+    for length in [1, 1024, 5000, 1 << 20] {
+        let data = pattern(length as u64, length);
+        a.memory.write(0, &data);
+        let receive = second.receive(&[a.part(1 << 20, length)]);
+        let send = a.qp.post(&Request::new(WqeOpcode::Send, a.data(0, length)));
+        second.received(CqeOpcode::ResponderSend, receive, length);
+        a.qp.sent(WqeOpcode::Send, send);
+        assert!(a.memory.read(1 << 20, length) == data);
+        let request = Request::remote(WqeOpcode::RdmaRead, a.data(2 << 20, length), a.memory.at(1 << 20), a.memory.key);
+        let read = second.post(&request);
+        second.sent(WqeOpcode::RdmaRead, read);
+        assert!(a.memory.read(2 << 20, length) == data);
+    }
+    second.destroy(&a.node).unwrap();
+    assert!(pair.wire.seen().is_empty(), "nothing of it is on the wire");
+    Pair { a, b, wire: pair.wire }.end();
+}
