@@ -80,9 +80,7 @@ fn forwarding(c: &mut Criterion) {
             });
             let broadcast = tcp_frame([0xff; 6], mac(0), size);
             group.bench_function(BenchmarkId::new(format!("broadcast-{size}"), count), |b| {
-                b.iter(|| {
-                    network.ports[0].send(Frame::new(black_box(&broadcast)))
-                });
+                b.iter(|| network.ports[0].send(Frame::new(black_box(&broadcast))));
             });
             assert!(network.sinks.iter().all(|sink| sink.0.load(Ordering::Relaxed) > 0));
         }
@@ -101,11 +99,7 @@ fn contention(c: &mut Criterion) {
             let begin = Instant::now();
             std::thread::scope(|scope| {
                 for (port, frame) in network.ports.iter().zip(&frames) {
-                    scope.spawn(move || {
-                        (0..rounds).for_each(|_| {
-                            port.send(Frame::new(black_box(frame)))
-                        })
-                    });
+                    scope.spawn(move || (0..rounds).for_each(|_| port.send(Frame::new(black_box(frame)))));
                 }
             });
             begin.elapsed()

@@ -161,9 +161,15 @@ impl Dma {
         let result = from.visit(source_address, length, false, |mut slice| {
             while let Some(to) = target {
                 let now = slice.len().min(to.len());
-                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else { return };
+                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else {
+                    return;
+                };
                 part.copy_to_volatile_slice(to_part);
-                target = to.offset(now).ok().filter(|rest| !rest.is_empty()).or_else(|| targets.next());
+                target = to
+                    .offset(now)
+                    .ok()
+                    .filter(|rest| !rest.is_empty())
+                    .or_else(|| targets.next());
                 match slice.offset(now) {
                     Ok(rest) if !rest.is_empty() => slice = rest,
                     _ => return,
@@ -178,7 +184,9 @@ impl Dma {
     pub fn update(&self, purpose: Purpose, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
         self.atomic::<u64, u64>(purpose, address, true, |slice| {
             let value = slice.get_atomic_ref::<AtomicU64>(0)?;
-            let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| change(u64::from_le(old)).map(u64::to_le));
+            let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                change(u64::from_le(old)).map(u64::to_le)
+            });
             Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
         })
     }

@@ -8,13 +8,13 @@ mod receive;
 mod transmit;
 mod worker;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
 use crate::hca::bells::{Attention, Bells};
-use crate::hca::finding::Finding;
 use crate::hca::{Hca, Queue};
 use crate::net::{Frame, SwitchPort};
 pub use worker::Worker;
@@ -32,7 +32,12 @@ pub struct Engine {
 impl Engine {
     /// A data path that is not connected to anything yet.
     pub fn new(hca: Arc<Hca>, firmware: Arc<Firmware>) -> Self {
-        Self { hca, firmware, wire: OnceLock::new(), gate: RwLock::new(()) }
+        Self {
+            hca,
+            firmware,
+            wire: OnceLock::new(),
+            gate: RwLock::new(()),
+        }
     }
 
     /// Connects the NIC to a switch, once and for all.
@@ -63,15 +68,17 @@ impl Engine {
             Some(Queue::Send(sq)) => transmit::run(self, sq),
             Some(Queue::Pair(qp)) => rdma::run(self, qp),
             // A doorbell and a command that destroys the queue may cross.
-            Some(Queue::Receive(_)) | None => {
-                let what = format_args!("There is no queue {queue:#x} to send from.");
-                self.hca.findings.report(Finding::StrayDoorbell, what);
-            }
+            Some(Queue::Receive(_)) | None => {}
         }
     }
 
     /// Takes a frame from the wire.
     pub fn receive(&self, frame: Frame<'_>) {
+        // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
+        if !self.firmware.initialized() {
+            self.hca.port_counters.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let _open = self.gate.read_recursive();
         receive::from_wire(self, frame);
     }

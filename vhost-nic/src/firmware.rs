@@ -71,7 +71,12 @@ pub struct Firmware {
 impl Firmware {
     /// Firmware for these objects, with these capabilities.
     pub fn new(hca: Arc<Hca>, capabilities: Capabilities) -> Self {
-        let handlers = FAMILIES.iter().copied().flatten().map(|(opcode, handler)| (opcode.0, *handler)).collect();
+        let handlers = FAMILIES
+            .iter()
+            .copied()
+            .flatten()
+            .map(|(opcode, handler)| (opcode.0, *handler))
+            .collect();
         Self {
             hca,
             handlers,
@@ -94,6 +99,11 @@ impl Firmware {
     pub fn reset(&self) {
         let _one_at_a_time = self.running.lock();
         self.forget();
+    }
+
+    /// Lets no more traffic in.
+    pub fn halt(&self) {
+        self.initialized.store(false, Ordering::Release);
     }
 
     fn forget(&self) {

@@ -59,7 +59,10 @@ pub struct Domain {
 impl Domain {
     /// A domain of this number.
     pub fn new(number: u32) -> Self {
-        Self { number, users: Users::default() }
+        Self {
+            number,
+            users: Users::default(),
+        }
     }
 }
 
@@ -152,7 +155,9 @@ impl Hca {
             transport_domains: Table::new(1..1 << 16),
             xrcds: Table::new(1..1 << 16),
             uctxs: Table::new(1..1 << 10),
-            eqs: Arc::new(Eqs { table: Table::new(1..1 << 7) }),
+            eqs: Arc::new(Eqs {
+                table: Table::new(1..1 << 7),
+            }),
             cqs: Table::new(1..1 << 16),
             mkeys: Table::new(mkey::FIRST_INDEX..1 << 20),
             tises: Table::new(1..1 << 14),

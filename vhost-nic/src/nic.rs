@@ -173,7 +173,13 @@ impl Nic {
         let ((received, received_bytes), (sent, sent_bytes)) = (counters.received.total(), counters.sent.total());
         NicSnapshot {
             name: self.name.clone(),
-            mac: self.hca.vport.read().permanent.map(|byte| format!("{byte:02x}")).join(":"),
+            mac: self
+                .hca
+                .vport
+                .read()
+                .permanent
+                .map(|byte| format!("{byte:02x}"))
+                .join(":"),
             started: self.firmware.initialized(),
             link_up: self.firmware.link_up(),
             objects: self.hca.object_counts(),
@@ -204,10 +210,14 @@ impl Nic {
         segment.cmdif_rev_fw_sub.set(CMD_IF_REVISION << 16 | FIRMWARE_SUBMINOR);
         segment.cmdq_addr_h.set(registers.queue_high);
         let sizes = u32::from(LOG_CMDQ_SIZE << 4 | LOG_CMDQ_STRIDE);
-        segment.cmdq_addr_l_sz.set(registers.queue_low | registers.interface << 8 | sizes);
+        segment
+            .cmdq_addr_l_sz
+            .set(registers.queue_low | registers.interface << 8 | sizes);
         segment.internal_timer_h.set((nanoseconds >> 32) as u32);
         segment.internal_timer_l.set(nanoseconds as u32);
-        segment.health_counter.set((elapsed.as_millis() / HEALTH_TICK_MS) as u32 & 0xff_ffff);
+        segment
+            .health_counter
+            .set((elapsed.as_millis() / HEALTH_TICK_MS) as u32 & 0xff_ffff);
         segment
     }
 
@@ -284,16 +294,22 @@ impl Nic {
     }
 
     fn stray(&self, offset: u64, length: usize) {
-        let what = format_args!("{}: {length} bytes at {offset:#x} of the BAR are no register.", self.name);
+        let what = format_args!(
+            "{}: {length} bytes at {offset:#x} of the BAR are no register.",
+            self.name
+        );
         self.hca.findings.report(Finding::StrayAccess, what);
     }
 
     fn stray_doorbell(&self, what: std::fmt::Arguments<'_>) {
-        self.hca.findings.report(Finding::StrayDoorbell, format_args!("{}: {what}", self.name));
+        self.hca
+            .findings
+            .report(Finding::StrayDoorbell, format_args!("{}: {what}", self.name));
     }
 
     /// Ends all that is under way, and forgets what the guest has set up.
     fn stop(&self) {
+        self.firmware.halt();
         self.engine.quiesce(|| {
             self.firmware.reset();
             self.hca.clear();
@@ -306,7 +322,9 @@ impl Device for Nic {
         data.fill(0);
         let segment = self.init_segment();
         let bytes = segment.as_bytes();
-        let range = usize::try_from(offset).ok().and_then(|from| Some(from..from.checked_add(data.len())?));
+        let range = usize::try_from(offset)
+            .ok()
+            .and_then(|from| Some(from..from.checked_add(data.len())?));
         match range.and_then(|range| bytes.get(range)) {
             Some(bytes) => data.copy_from_slice(bytes),
             // UARs are for writing.
@@ -336,5 +354,9 @@ const BAR_PAGES: u64 = BAR_SIZE >> UAR_SHIFT;
 impl Port for Nic {
     fn receive(&self, frame: Frame<'_>) {
         self.engine.receive(frame);
+    }
+
+    fn cable_changed(&self, plugged: bool) {
+        self.set_cable(plugged);
     }
 }

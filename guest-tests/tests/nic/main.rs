@@ -11,4 +11,5 @@ mod mixed;
 mod probe;
 mod rdma;
 mod stock;
+mod suite;
 mod verbs;

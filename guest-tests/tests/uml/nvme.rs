@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_tests::{Guest, NicOptions, NicSetup, Result, Testbed};
+use guest_tests::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
 
 use crate::lab::{finish, noise};
 
@@ -148,4 +148,31 @@ fn a_guest_is_its_own_nvme_target_a_hundred_times() -> Result<()> {
 #[test]
 fn a_guest_is_the_nvme_target_of_another() -> Result<()> {
     run("uml-nvme-pair", 2, 2)
+}
+
+/// Gives a guest the kernel's software transport on the interface, instead of the NIC's.
+fn become_software(guest: &Guest) -> Result<()> {
+    script(
+        guest,
+        "put rxe on the interface",
+        &format!(
+            "echo mlx5_core.rdma.0 >/sys/bus/auxiliary/drivers/mlx5_ib.rdma/unbind\n\
+             rdma link add rxe0 type rxe netdev {NIC}\n"
+        ),
+    )
+    .map(drop)
+}
+
+#[test]
+#[ignore = "long: the software transport is slow"]
+fn a_guest_with_the_kernels_own_roce_is_the_nvme_target_of_another() -> Result<()> {
+    let bed = start("uml-nvme-rxe", 2)?;
+    let (host, target) = (bed.guest(0), bed.guest(1));
+    become_software(target)?;
+    host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
+    offer(target)?;
+    use_once(host, target.index(), 0)?;
+    withdraw(target)?;
+    target.run("rdma link del rxe0")?.check()?;
+    finish(bed)
 }

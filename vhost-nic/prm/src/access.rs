@@ -493,4 +493,25 @@ layout! {
     }
 }
 
-crate::layout::layouts!(AccessRegisterIn, AccessRegisterOut, PtysReg, PaosReg, PmtuReg, PcmrReg, PfccReg, PplmReg, PvlcReg, PpcntReg, Eth8023CntrsGrpDataLayout, Eth2863CntrsGrpDataLayout, Eth2819CntrsGrpDataLayout, Eth3635CntrsGrpDataLayout, EthExtendedCntrsGrpDataLayout, EthPerPrioGrpDataLayout, IbPortCntrsGrpDataLayout, PhysLayerCntrs, PmlpReg, MciaReg);
+crate::layout::layouts!(
+    AccessRegisterIn,
+    AccessRegisterOut,
+    PtysReg,
+    PaosReg,
+    PmtuReg,
+    PcmrReg,
+    PfccReg,
+    PplmReg,
+    PvlcReg,
+    PpcntReg,
+    Eth8023CntrsGrpDataLayout,
+    Eth2863CntrsGrpDataLayout,
+    Eth2819CntrsGrpDataLayout,
+    Eth3635CntrsGrpDataLayout,
+    EthExtendedCntrsGrpDataLayout,
+    EthPerPrioGrpDataLayout,
+    IbPortCntrsGrpDataLayout,
+    PhysLayerCntrs,
+    PmlpReg,
+    MciaReg
+);

@@ -574,4 +574,17 @@ layout! {
     }
 }
 
-crate::layout::layouts!(QueryHcaCapIn, QueryHcaCapOut, SetHcaCapIn, SetHcaCapOut, CmdHcaCap, PerProtocolNetworkingOffloadCaps, AtomicCaps, RoceCap, FlowTableNicCap, FlowTablePropLayout, OdpCap, OdpSchemeCap);
+crate::layout::layouts!(
+    QueryHcaCapIn,
+    QueryHcaCapOut,
+    SetHcaCapIn,
+    SetHcaCapOut,
+    CmdHcaCap,
+    PerProtocolNetworkingOffloadCaps,
+    AtomicCaps,
+    RoceCap,
+    FlowTableNicCap,
+    FlowTablePropLayout,
+    OdpCap,
+    OdpSchemeCap
+);

@@ -93,7 +93,11 @@ pub struct OutputHeader {
 impl OutputHeader {
     /// The header of a command that became this.
     pub fn new(status: Status, syndrome: u32) -> Self {
-        Self { status: status as u8, syndrome: syndrome.into(), ..Self::default() }
+        Self {
+            status: status as u8,
+            syndrome: syndrome.into(),
+            ..Self::default()
+        }
     }
 }
 

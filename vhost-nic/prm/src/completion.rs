@@ -109,4 +109,14 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateCqIn, CreateCqOut, DestroyCqIn, DestroyCqOut, QueryCqIn, QueryCqOut, ModifyCqIn, ModifyCqOut, Cqc);
+crate::layout::layouts!(
+    CreateCqIn,
+    CreateCqOut,
+    DestroyCqIn,
+    DestroyCqOut,
+    QueryCqIn,
+    QueryCqOut,
+    ModifyCqIn,
+    ModifyCqOut,
+    Cqc
+);

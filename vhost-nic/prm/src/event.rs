@@ -75,4 +75,12 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateEqIn, CreateEqOut, DestroyEqIn, DestroyEqOut, QueryEqIn, QueryEqOut, Eqc);
+crate::layout::layouts!(
+    CreateEqIn,
+    CreateEqOut,
+    DestroyEqIn,
+    DestroyEqOut,
+    QueryEqIn,
+    QueryEqOut,
+    Eqc
+);

@@ -464,4 +464,40 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateFlowTableIn, CreateFlowTableOut, ModifyFlowTableIn, ModifyFlowTableOut, DestroyFlowTableIn, DestroyFlowTableOut, QueryFlowTableIn, QueryFlowTableOut, SetFlowTableRootIn, SetFlowTableRootOut, CreateFlowGroupIn, CreateFlowGroupOut, DestroyFlowGroupIn, DestroyFlowGroupOut, QueryFlowGroupIn, QueryFlowGroupOut, SetFteIn, SetFteOut, DeleteFteIn, DeleteFteOut, QueryFteIn, QueryFteOut, AllocFlowCounterIn, AllocFlowCounterOut, DeallocFlowCounterIn, DeallocFlowCounterOut, QueryFlowCounterIn, QueryFlowCounterOut, FlowTableContext, FlowContext, DestFormatStruct, FteMatchParam, FteMatchSetLyr24, FteMatchSetMisc, TrafficCounter);
+crate::layout::layouts!(
+    CreateFlowTableIn,
+    CreateFlowTableOut,
+    ModifyFlowTableIn,
+    ModifyFlowTableOut,
+    DestroyFlowTableIn,
+    DestroyFlowTableOut,
+    QueryFlowTableIn,
+    QueryFlowTableOut,
+    SetFlowTableRootIn,
+    SetFlowTableRootOut,
+    CreateFlowGroupIn,
+    CreateFlowGroupOut,
+    DestroyFlowGroupIn,
+    DestroyFlowGroupOut,
+    QueryFlowGroupIn,
+    QueryFlowGroupOut,
+    SetFteIn,
+    SetFteOut,
+    DeleteFteIn,
+    DeleteFteOut,
+    QueryFteIn,
+    QueryFteOut,
+    AllocFlowCounterIn,
+    AllocFlowCounterOut,
+    DeallocFlowCounterIn,
+    DeallocFlowCounterOut,
+    QueryFlowCounterIn,
+    QueryFlowCounterOut,
+    FlowTableContext,
+    FlowContext,
+    DestFormatStruct,
+    FteMatchParam,
+    FteMatchSetLyr24,
+    FteMatchSetMisc,
+    TrafficCounter
+);

@@ -217,4 +217,28 @@ layout! {
     }
 }
 
-crate::layout::layouts!(EnableHcaIn, EnableHcaOut, DisableHcaIn, DisableHcaOut, InitHcaIn, InitHcaOut, TeardownHcaIn, TeardownHcaOut, QueryIssiIn, QueryIssiOut, SetIssiIn, SetIssiOut, QueryPagesIn, QueryPagesOut, ManagePagesIn, ManagePagesOut, QueryAdapterIn, QueryAdapterOut, SetDriverVersionIn, SetDriverVersionOut, QuerySpecialContextsIn, QuerySpecialContextsOut, QueryAdapterParamBlock);
+crate::layout::layouts!(
+    EnableHcaIn,
+    EnableHcaOut,
+    DisableHcaIn,
+    DisableHcaOut,
+    InitHcaIn,
+    InitHcaOut,
+    TeardownHcaIn,
+    TeardownHcaOut,
+    QueryIssiIn,
+    QueryIssiOut,
+    SetIssiIn,
+    SetIssiOut,
+    QueryPagesIn,
+    QueryPagesOut,
+    ManagePagesIn,
+    ManagePagesOut,
+    QueryAdapterIn,
+    QueryAdapterOut,
+    SetDriverVersionIn,
+    SetDriverVersionOut,
+    QuerySpecialContextsIn,
+    QuerySpecialContextsOut,
+    QueryAdapterParamBlock
+);

@@ -38,7 +38,11 @@ pub struct Declaration {
 impl Declaration {
     /// The declaration of a type.
     pub const fn of<T: Layout>() -> Self {
-        Self { ifc: T::IFC, size: T::SIZE, fields: T::FIELDS }
+        Self {
+            ifc: T::IFC,
+            size: T::SIZE,
+            fields: T::FIELDS,
+        }
     }
 }
 
@@ -218,9 +222,15 @@ macro_rules! accessors {
 }
 
 macro_rules! width {
-    (; bytes($length:literal)) => { $length * 8 };
-    (; layout ($inner:ident)) => { size_of::<$inner>() * 8 };
-    ($width:literal; $int:ident) => { $width };
+    (; bytes($length:literal)) => {
+        $length * 8
+    };
+    (; layout ($inner:ident)) => {
+        size_of::<$inner>() * 8
+    };
+    ($width:literal; $int:ident) => {
+        $width
+    };
 }
 
 /// Lists the layouts of a module, for those who compare them with `mlx5_ifc.h`.
@@ -254,7 +264,10 @@ mod tests {
             let ones: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
             assert_eq!(ones as usize, 64 - width);
             set(&mut bytes, offset, width, 0x5a5a_5a5a_5a5a_5a5a);
-            assert_eq!(get(&bytes, offset, width), 0x5a5a_5a5a_5a5a_5a5a & (u64::MAX >> (64 - width)));
+            assert_eq!(
+                get(&bytes, offset, width),
+                0x5a5a_5a5a_5a5a_5a5a & (u64::MAX >> (64 - width))
+            );
         }
     }
 }

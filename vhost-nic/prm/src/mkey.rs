@@ -110,4 +110,13 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateMkeyIn, CreateMkeyOut, DestroyMkeyIn, DestroyMkeyOut, QueryMkeyIn, QueryMkeyOut, Mkc, Mtt);
+crate::layout::layouts!(
+    CreateMkeyIn,
+    CreateMkeyOut,
+    DestroyMkeyIn,
+    DestroyMkeyOut,
+    QueryMkeyIn,
+    QueryMkeyOut,
+    Mkc,
+    Mtt
+);

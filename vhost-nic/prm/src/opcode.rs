@@ -19,7 +19,10 @@ macro_rules! opcodes {
 impl Opcode {
     /// Its name, if it has one.
     pub fn name(self) -> Option<&'static str> {
-        Self::ALL.iter().find(|(opcode, _)| *opcode == self).map(|(_, name)| *name)
+        Self::ALL
+            .iter()
+            .find(|(opcode, _)| *opcode == self)
+            .map(|(_, name)| *name)
     }
 }
 

@@ -59,7 +59,10 @@ const _: () = assert!(std::mem::offset_of!(Cqe, flags_rqpn) == 24 && std::mem::o
 impl Cqe {
     /// A completion of this kind, else zero.
     pub fn new(opcode: CqeOpcode) -> Self {
-        Self { op_own: (opcode as u8) << 4, ..Self::default() }
+        Self {
+            op_own: (opcode as u8) << 4,
+            ..Self::default()
+        }
     }
 
     /// In `hds_ip_ext`: the layer-3 header's checksum is right.
@@ -119,7 +122,11 @@ const _: () = assert!(size_of::<ErrorCqe>() == 64 && std::mem::offset_of!(ErrorC
 impl ErrorCqe {
     /// A completion in error, else zero.
     pub fn new(opcode: CqeOpcode, syndrome: Syndrome) -> Self {
-        Self { syndrome: syndrome as u8, op_own: (opcode as u8) << 4, ..Self::default() }
+        Self {
+            syndrome: syndrome as u8,
+            op_own: (opcode as u8) << 4,
+            ..Self::default()
+        }
     }
 }
 
@@ -173,7 +180,11 @@ const _: () = assert!(size_of::<Eqe>() == 64 && std::mem::offset_of!(Eqe, data) 
 impl Eqe {
     /// An event, else zero.
     pub fn new(event_type: EventType, sub_type: u8) -> Self {
-        Self { event_type: event_type as u8, sub_type, ..Self::default() }
+        Self {
+            event_type: event_type as u8,
+            sub_type,
+            ..Self::default()
+        }
     }
 }
 

@@ -406,4 +406,35 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateQpIn, CreateQpOut, DestroyQpIn, DestroyQpOut, QueryQpIn, QueryQpOut, Rst2initQpIn, Rst2initQpOut, Init2initQpIn, Init2initQpOut, Init2rtrQpIn, Init2rtrQpOut, Rtr2rtsQpIn, Rtr2rtsQpOut, Rts2rtsQpIn, Rts2rtsQpOut, Sqerr2rtsQpIn, Sqerr2rtsQpOut, Sqd2rtsQpIn, Sqd2rtsQpOut, Qp2errIn, Qp2errOut, Qp2rstIn, Qp2rstOut, AttachToMcgIn, AttachToMcgOut, DetachFromMcgIn, DetachFromMcgOut, Qpc, Ads);
+crate::layout::layouts!(
+    CreateQpIn,
+    CreateQpOut,
+    DestroyQpIn,
+    DestroyQpOut,
+    QueryQpIn,
+    QueryQpOut,
+    Rst2initQpIn,
+    Rst2initQpOut,
+    Init2initQpIn,
+    Init2initQpOut,
+    Init2rtrQpIn,
+    Init2rtrQpOut,
+    Rtr2rtsQpIn,
+    Rtr2rtsQpOut,
+    Rts2rtsQpIn,
+    Rts2rtsQpOut,
+    Sqerr2rtsQpIn,
+    Sqerr2rtsQpOut,
+    Sqd2rtsQpIn,
+    Sqd2rtsQpOut,
+    Qp2errIn,
+    Qp2errOut,
+    Qp2rstIn,
+    Qp2rstOut,
+    AttachToMcgIn,
+    AttachToMcgOut,
+    DetachFromMcgIn,
+    DetachFromMcgOut,
+    Qpc,
+    Ads
+);

@@ -315,4 +315,37 @@ layout! {
     }
 }
 
-crate::layout::layouts!(CreateTisIn, CreateTisOut, ModifyTisIn, ModifyTisOut, DestroyTisIn, DestroyTisOut, QueryTisIn, QueryTisOut, CreateTirIn, CreateTirOut, ModifyTirIn, ModifyTirOut, DestroyTirIn, DestroyTirOut, QueryTirIn, QueryTirOut, CreateRqtIn, CreateRqtOut, ModifyRqtIn, ModifyRqtOut, DestroyRqtIn, DestroyRqtOut, QueryRqtIn, QueryRqtOut, Tisc, Tirc, RxHashFieldSelect, Rqtc, RqNum, ModifyTisBitmask, ModifyTirBitmask, RqtBitmask);
+crate::layout::layouts!(
+    CreateTisIn,
+    CreateTisOut,
+    ModifyTisIn,
+    ModifyTisOut,
+    DestroyTisIn,
+    DestroyTisOut,
+    QueryTisIn,
+    QueryTisOut,
+    CreateTirIn,
+    CreateTirOut,
+    ModifyTirIn,
+    ModifyTirOut,
+    DestroyTirIn,
+    DestroyTirOut,
+    QueryTirIn,
+    QueryTirOut,
+    CreateRqtIn,
+    CreateRqtOut,
+    ModifyRqtIn,
+    ModifyRqtOut,
+    DestroyRqtIn,
+    DestroyRqtOut,
+    QueryRqtIn,
+    QueryRqtOut,
+    Tisc,
+    Tirc,
+    RxHashFieldSelect,
+    Rqtc,
+    RqNum,
+    ModifyTisBitmask,
+    ModifyTirBitmask,
+    RqtBitmask
+);

@@ -188,4 +188,26 @@ layout! {
     }
 }
 
-crate::layout::layouts!(AllocUarIn, AllocUarOut, DeallocUarIn, DeallocUarOut, AllocPdIn, AllocPdOut, DeallocPdIn, DeallocPdOut, AllocTransportDomainIn, AllocTransportDomainOut, DeallocTransportDomainIn, DeallocTransportDomainOut, AllocXrcdIn, AllocXrcdOut, DeallocXrcdIn, DeallocXrcdOut, CreateUctxIn, CreateUctxOut, DestroyUctxIn, DestroyUctxOut, Uctx);
+crate::layout::layouts!(
+    AllocUarIn,
+    AllocUarOut,
+    DeallocUarIn,
+    DeallocUarOut,
+    AllocPdIn,
+    AllocPdOut,
+    DeallocPdIn,
+    DeallocPdOut,
+    AllocTransportDomainIn,
+    AllocTransportDomainOut,
+    DeallocTransportDomainIn,
+    DeallocTransportDomainOut,
+    AllocXrcdIn,
+    AllocXrcdOut,
+    DeallocXrcdIn,
+    DeallocXrcdOut,
+    CreateUctxIn,
+    CreateUctxOut,
+    DestroyUctxIn,
+    DestroyUctxOut,
+    Uctx
+);

@@ -17,7 +17,9 @@ type Fields = Vec<(String, usize, usize)>;
 impl Header {
     fn parse(text: &str) -> Self {
         let mut header = Self::default();
-        let mut lines = text.lines().map(|line| line.split("/*").next().unwrap_or("").trim().to_owned());
+        let mut lines = text
+            .lines()
+            .map(|line| line.split("/*").next().unwrap_or("").trim().to_owned());
         while let Some(line) = lines.next() {
             let mut words = line.split_whitespace();
             let (Some(kind @ ("struct" | "union")), Some(name), Some("{"), None) =
@@ -25,7 +27,11 @@ impl Header {
             else {
                 continue;
             };
-            let body = lines.by_ref().take_while(|line| line != "};").filter(|line| !line.is_empty()).collect();
+            let body = lines
+                .by_ref()
+                .take_while(|line| line != "};")
+                .filter(|line| !line.is_empty())
+                .collect();
             header.bodies.insert(name.to_owned(), (kind == "union", body));
         }
         header
@@ -47,7 +53,11 @@ impl Header {
             let start = if union { 0 } else { at };
             let width = if line == "union {" || line == "struct {" {
                 let (inner, width) = self.walk(lines, line == "union {");
-                fields.extend(inner.into_iter().map(|(name, offset, width)| (name, start + offset, width)));
+                fields.extend(
+                    inner
+                        .into_iter()
+                        .map(|(name, offset, width)| (name, start + offset, width)),
+                );
                 width
             } else {
                 let (name, width) = self.field(line);
@@ -80,12 +90,18 @@ impl Header {
         let width = match words[..] {
             ["u8", _] => count,
             [_, kind, _] => {
-                let (union, body) = &self.bodies.get(kind).unwrap_or_else(|| panic!("{kind} is not declared"));
+                let (union, body) = &self
+                    .bodies
+                    .get(kind)
+                    .unwrap_or_else(|| panic!("{kind} is not declared"));
                 self.walk(&mut body.iter(), *union).1 * count
             }
             _ => panic!("not a field: {line}"),
         };
-        (words.last().copied().unwrap_or("").to_lowercase(), if flexible { 0 } else { width })
+        (
+            words.last().copied().unwrap_or("").to_lowercase(),
+            if flexible { 0 } else { width },
+        )
     }
 }
 
@@ -101,8 +117,10 @@ fn header() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("MLX5_IFC_H") {
         return Some(path.into());
     }
-    let cache = std::env::var_os("GUEST_CACHE")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache")), PathBuf::from);
+    let cache = std::env::var_os("GUEST_CACHE").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache")),
+        PathBuf::from,
+    );
     let sources = std::fs::read_dir(cache.join("kernel")).ok()?;
     let mut headers: Vec<PathBuf> = sources
         .filter_map(|entry| Some(entry.ok()?.path().join("include/linux/mlx5/mlx5_ifc.h")))

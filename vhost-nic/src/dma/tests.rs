@@ -129,18 +129,32 @@ fn data_goes_from_guest_to_guest_across_mappings_on_both_sides() {
     from.map(0x1000, 0x2000, backing(&from_file, 0x1000, false)).unwrap();
     to.map(0x8000, 0x2000, backing(&to_file, 0, true)).unwrap();
     to.map(0xa000, 0x1000, backing(&to_file, 0x2000, true)).unwrap();
-    to.copy_from(Purpose::Scatter, 0x8100, &from, Purpose::Gather, 0x80, 0x2e00).unwrap();
+    to.copy_from(Purpose::Scatter, 0x8100, &from, Purpose::Gather, 0x80, 0x2e00)
+        .unwrap();
     let mut back = vec![0; 0x2e00];
     to_file.read_exact_at(&mut back, 0x100).unwrap();
     assert_eq!(back, data[0x80..0x2e80]);
-    assert!(to.copy_from(Purpose::Scatter, 0xaff0, &from, Purpose::Gather, 0, 0x20).is_err());
-    assert!(to.copy_from(Purpose::Scatter, 0x8000, &from, Purpose::Gather, 0x2ff0, 0x20).is_err());
-    to.copy_from(Purpose::Scatter, 0x8000, &to, Purpose::Gather, 0x9000, 0x800).unwrap();
+    assert!(
+        to.copy_from(Purpose::Scatter, 0xaff0, &from, Purpose::Gather, 0, 0x20)
+            .is_err()
+    );
+    assert!(
+        to.copy_from(Purpose::Scatter, 0x8000, &from, Purpose::Gather, 0x2ff0, 0x20)
+            .is_err()
+    );
+    to.copy_from(Purpose::Scatter, 0x8000, &to, Purpose::Gather, 0x9000, 0x800)
+        .unwrap();
 }
 
 #[test]
 fn a_file_that_is_too_short_is_refused() {
     let file = memory(0x1000);
-    assert!(matches!(Dma::new().map(0, 0x2000, backing(&file, 0, true)), Err(DmaError::Map { .. })));
-    assert!(matches!(Dma::new().map(0, 0x1000, backing(&file, 0x1000, true)), Err(DmaError::Map { .. })));
+    assert!(matches!(
+        Dma::new().map(0, 0x2000, backing(&file, 0, true)),
+        Err(DmaError::Map { .. })
+    ));
+    assert!(matches!(
+        Dma::new().map(0, 0x1000, backing(&file, 0x1000, true)),
+        Err(DmaError::Map { .. })
+    ));
 }

@@ -107,7 +107,14 @@ fn connected(engine: &Engine, packet: &Packet, payload: &Payload) {
 fn send(engine: &Engine, packet: &Outgoing) {
     let mut head = Vec::with_capacity(MAX_HEAD);
     emit_headers(&packet.path, &packet.headers, packet.payload.len(), &mut head);
-    transmit::transmit(engine, Frame { bytes: &head, payload: Some(&packet.payload) });
+    transmit::transmit(
+        engine,
+        Frame {
+            bytes: &head,
+            payload: Some(&packet.payload),
+        },
+        None,
+    );
 }
 
 /// A queue pair goes to error. What is posted is flushed by the NIC's thread, for nobody holds locks there.

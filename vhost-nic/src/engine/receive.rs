@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 
-use super::{Engine, rdma};
 use super::offload::checksum::{Coverage, Verified, verify};
 use super::offload::parse::{FrameView, Network, Transport, ethertype, tcp_flags};
 use super::offload::rss::HashResult;
+use super::{Engine, rdma};
 use crate::dma::Purpose;
 use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
@@ -39,7 +39,8 @@ thread_local! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Wire,
-    Itself,
+    /// With the transport domain that sent it, if it was not RDMA.
+    Itself(Option<u32>),
 }
 
 /// Takes a frame from the wire.
@@ -55,15 +56,15 @@ pub(super) fn from_wire(engine: &Engine, frame: Frame<'_>) {
 }
 
 /// Takes a frame the function sent to itself.
-pub(super) fn from_self(engine: &Engine, frame: Frame<'_>) {
-    deliver(engine, frame, Source::Itself);
+pub(super) fn from_self(engine: &Engine, frame: Frame<'_>, domain: Option<u32>) {
+    deliver(engine, frame, Source::Itself(domain));
 }
 
 fn deliver(engine: &Engine, frame: Frame<'_>, source: Source) {
     let Some(view) = FrameView::new(frame.bytes) else {
         return;
     };
-    if is_roce(&view) && rdma::receive(engine, frame, &view, source == Source::Itself) {
+    if is_roce(&view) && rdma::receive(engine, frame, &view, source != Source::Wire) {
         return;
     }
     match frame.payload {
@@ -100,7 +101,12 @@ fn to_tir(engine: &Engine, tir: &Tir, flow_tag: u32, view: &FrameView<'_>, verif
         Cast::Unicast => SELF_UNICAST,
         Cast::Multicast | Cast::Broadcast => SELF_MULTICAST,
     };
-    if source == Source::Itself && state.context().self_lb_block() & allowed == 0 {
+    // A frame of another transport domain is not its own.
+    let own = match source {
+        Source::Wire => false,
+        Source::Itself(domain) => domain.is_none_or(|domain| domain == state.context().transport_domain()),
+    };
+    if own && state.context().self_lb_block() & allowed == 0 {
         return;
     }
     let (rq, hash) = match &state.dispatch {
@@ -146,7 +152,13 @@ fn to_queue(engine: &Engine, rq: &Rq, flow_tag: u32, view: &FrameView<'_>, verif
         Some(tag) => {
             cqe.vlan_info.set(tag.tci);
             cqe.l4_l3_hdr_type |= 1;
-            scatter(engine, rq, state, index, &[&view.bytes()[..ADDRESSES], &view.bytes()[ADDRESSES + TAG..]])
+            scatter(
+                engine,
+                rq,
+                state,
+                index,
+                &[&view.bytes()[..ADDRESSES], &view.bytes()[ADDRESSES + TAG..]],
+            )
         }
         None => scatter(engine, rq, state, index, &[view.bytes()]),
     };
@@ -184,11 +196,19 @@ fn scatter(
         .receive_wqe(&hca.dma, index.into(), &mut state.segments)
         .map_err(|error| protection(error.to_string()))?;
     let length: usize = parts.iter().map(|part| part.len()).sum();
-    let room: u64 = state.segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
+    let room: u64 = state
+        .segments
+        .iter()
+        .map(|segment| u64::from(segment.byte_count.get()))
+        .sum();
     if (length as u64) > room {
         return Err((Syndrome::LocalLength, format!("{length} bytes do not fit in {room}")));
     }
-    let accessor = Accessor { pd: rq.pd, qpn: rq.number, reserved_lkey: false };
+    let accessor = Accessor {
+        pd: rq.pd,
+        qpn: rq.number,
+        reserved_lkey: false,
+    };
     let mut segments = state.segments.iter();
     let (mut key, mut address, mut left) = (0, 0, 0);
     for part in parts {
@@ -196,18 +216,30 @@ fn scatter(
         while !rest.is_empty() {
             if left == 0 {
                 let Some(segment) = segments.next() else { break };
-                (key, address, left) = (segment.lkey.get(), segment.address.get(), segment.byte_count.get() as usize);
+                (key, address, left) = (
+                    segment.lkey.get(),
+                    segment.address.get(),
+                    segment.byte_count.get() as usize,
+                );
             }
             let (now, later) = rest.split_at(rest.len().min(left));
             let mut unwritten = now;
-            mkey::translate(&hca.mkeys, key, accessor, address, now.len() as u64, Access::LocalWrite, |piece| {
-                let (data, more) = unwritten.split_at(piece.length().min(unwritten.len()));
-                unwritten = more;
-                match piece {
-                    Piece::Memory(address, _) => hca.dma.write(Purpose::Scatter, address, data),
-                    Piece::Null(_) => Ok(()),
-                }
-            })
+            mkey::translate(
+                &hca.mkeys,
+                key,
+                accessor,
+                address,
+                now.len() as u64,
+                Access::LocalWrite,
+                |piece| {
+                    let (data, more) = unwritten.split_at(piece.length().min(unwritten.len()));
+                    unwritten = more;
+                    match piece {
+                        Piece::Memory(address, _) => hca.dma.write(Purpose::Scatter, address, data),
+                        Piece::Null(_) => Ok(()),
+                    }
+                },
+            )
             .map_err(|error| protection(error.to_string()))?
             .map_err(|error| protection(error.to_string()))?;
             address = address.wrapping_add(now.len() as u64);

@@ -45,7 +45,10 @@ struct Failure {
 }
 
 fn malformed(why: impl Into<String>) -> Failure {
-    Failure { syndrome: Syndrome::LocalQpOperation, why: why.into() }
+    Failure {
+        syndrome: Syndrome::LocalQpOperation,
+        why: why.into(),
+    }
 }
 
 /// A send WQE, as far as its size says.
@@ -83,8 +86,11 @@ fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16) {
     let mut memory = [0; MAX_WQE];
     while state.state == QueueState::Ready && state.consumer != producer {
         let index = state.consumer;
-        let result = fetch(engine, sq, index, producer, &mut memory)
-            .and_then(|wqe| execute(engine, sq, &wqe).map(|()| wqe.control).map_err(|failure| (wqe.control, failure)));
+        let result = fetch(engine, sq, index, producer, &mut memory).and_then(|wqe| {
+            execute(engine, sq, &wqe)
+                .map(|()| wqe.control)
+                .map_err(|failure| (wqe.control, failure))
+        });
         match result {
             Ok(control) => {
                 let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB);
@@ -127,13 +133,21 @@ fn fetch<'a>(
     let length = control.ds() * SEND_WQE_DS;
     let blocks = length.div_ceil(SEND_WQE_BB);
     if control.ds() == 0 || blocks > usize::from(producer.wrapping_sub(index)) {
-        return Err((control, malformed(format!("its size is {}, beyond what is posted", control.ds()))));
+        return Err((
+            control,
+            malformed(format!("its size is {}, beyond what is posted", control.ds())),
+        ));
     }
     if length > SEND_WQE_BB {
         let rest = &mut memory[SEND_WQE_BB..length];
-        sq.ring.send_bytes(dma, index.wrapping_add(1), rest).map_err(|error| (control, unreadable(error)))?;
+        sq.ring
+            .send_bytes(dma, index.wrapping_add(1), rest)
+            .map_err(|error| (control, unreadable(error)))?;
     }
-    Ok(Wqe { control, bytes: &memory[..length] })
+    Ok(Wqe {
+        control,
+        bytes: &memory[..length],
+    })
 }
 
 fn execute(engine: &Engine, sq: &Sq, wqe: &Wqe<'_>) -> Result<(), Failure> {
@@ -142,7 +156,10 @@ fn execute(engine: &Engine, sq: &Sq, wqe: &Wqe<'_>) -> Result<(), Failure> {
         Some(WqeOpcode::Send | WqeOpcode::Lso) => {
             BUFFERS.with_borrow_mut(|buffers| send_frame(engine, sq, wqe, &mut buffers.frame, &mut buffers.segment))
         }
-        _ => Err(malformed(format!("opcode {:#x} is none of a send queue", wqe.control.opcode()))),
+        _ => Err(malformed(format!(
+            "opcode {:#x} is none of a send queue",
+            wqe.control.opcode()
+        ))),
     }
 }
 
@@ -153,8 +170,10 @@ fn send_frame(
     frame: &mut Vec<u8>,
     segment: &mut Vec<u8>,
 ) -> Result<(), Failure> {
-    let Some((ethernet, _)) =
-        wqe.bytes.get(size_of::<ControlSegment>()..).and_then(|bytes| EthernetSegment::read_from_prefix(bytes).ok())
+    let Some((ethernet, _)) = wqe
+        .bytes
+        .get(size_of::<ControlSegment>()..)
+        .and_then(|bytes| EthernetSegment::read_from_prefix(bytes).ok())
     else {
         return Err(malformed("it has no Ethernet segment"));
     };
@@ -165,13 +184,15 @@ fn send_frame(
     let mss = ethernet.mss.get() & 0x3fff;
     if mss != 0 {
         let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
-        segments.emit(segment, |segment| transmit(engine, Frame::new(segment)));
+        segments.emit(segment, |segment| {
+            transmit(engine, Frame::new(segment), sq.transport_domain)
+        });
     } else {
         checksum::fill(frame, fill);
         if frame.len() < MIN_FRAME {
             frame.resize(MIN_FRAME, 0);
         }
-        transmit(engine, Frame::new(frame));
+        transmit(engine, Frame::new(frame), sq.transport_domain);
     }
     Ok(())
 }
@@ -186,8 +207,15 @@ fn gather(
 ) -> Result<(), Failure> {
     let start = size_of::<ControlSegment>() + EthernetSegment::INLINE_HEADER_START;
     let inline = ethernet.inline_header_size.get();
-    let inline = if inline & EthernetSegment::INSERT_VLAN != 0 { 0 } else { usize::from(inline & 0x3ff) };
-    let headers = wqe.bytes.get(start..start + inline).ok_or_else(|| malformed("its headers are longer than itself"))?;
+    let inline = if inline & EthernetSegment::INSERT_VLAN != 0 {
+        0
+    } else {
+        usize::from(inline & 0x3ff)
+    };
+    let headers = wqe
+        .bytes
+        .get(start..start + inline)
+        .ok_or_else(|| malformed("its headers are longer than itself"))?;
     frame.extend_from_slice(headers);
     // The segments begin behind the Ethernet segment, or at the next unit behind the headers.
     let fixed = size_of::<ControlSegment>() + size_of::<EthernetSegment>();
@@ -200,7 +228,10 @@ fn gather(
         if count & DataSegment::INLINE != 0 {
             let length = (count & DataSegment::INLINE_LENGTH) as usize;
             let from = at + size_of_val(&data.byte_count);
-            let bytes = wqe.bytes.get(from..from + length).ok_or_else(|| malformed("its data is longer than itself"))?;
+            let bytes = wqe
+                .bytes
+                .get(from..from + length)
+                .ok_or_else(|| malformed("its data is longer than itself"))?;
             frame.extend_from_slice(bytes);
             at = (from + length).next_multiple_of(SEND_WQE_DS);
         } else {
@@ -220,17 +251,32 @@ fn gather_segment(engine: &Engine, sq: &Sq, data: &DataSegment, frame: &mut Vec<
     if length > MAX_LSO {
         return Err(malformed("its frame is too long"));
     }
-    let protection = |why: String| Failure { syndrome: Syndrome::LocalProtection, why };
+    let protection = |why: String| Failure {
+        syndrome: Syndrome::LocalProtection,
+        why,
+    };
     let key = data.lkey.get();
-    let accessor = Accessor { pd: sq.pd, qpn: sq.number, reserved_lkey: false };
-    mkey::translate(&hca.mkeys, key, accessor, data.address.get(), length as u64, Access::LocalRead, |piece| {
-        let start = frame.len();
-        frame.resize(start + piece.length(), 0);
-        match piece {
-            Piece::Memory(address, _) => hca.dma.read(Purpose::Gather, address, &mut frame[start..]),
-            Piece::Null(_) => Ok(()),
-        }
-    })
+    let accessor = Accessor {
+        pd: sq.pd,
+        qpn: sq.number,
+        reserved_lkey: false,
+    };
+    mkey::translate(
+        &hca.mkeys,
+        key,
+        accessor,
+        data.address.get(),
+        length as u64,
+        Access::LocalRead,
+        |piece| {
+            let start = frame.len();
+            frame.resize(start + piece.length(), 0);
+            match piece {
+                Piece::Memory(address, _) => hca.dma.read(Purpose::Gather, address, &mut frame[start..]),
+                Piece::Null(_) => Ok(()),
+            }
+        },
+    )
     .map_err(|error| protection(error.to_string()))?
     .map_err(|error| protection(error.to_string()))
 }
@@ -245,8 +291,9 @@ fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
     }
 }
 
-/// Sends a finished frame to where it belongs: the wire, or the function itself.
-pub(super) fn transmit(engine: &Engine, frame: Frame<'_>) {
+/// Sends a finished frame to where it belongs: the wire, or the function itself. `domain` is the transport domain it is sent from, if
+/// it is not RDMA's.
+pub(super) fn transmit(engine: &Engine, frame: Frame<'_>, domain: Option<u32>) {
     let hca = &engine.hca;
     let counters = &hca.port_counters;
     if frame.len() > usize::from(engine.firmware.port_mtu()) + FRAME_OVERHEAD || !engine.firmware.link_up() {
@@ -256,15 +303,22 @@ pub(super) fn transmit(engine: &Engine, frame: Frame<'_>) {
     let cast = Cast::of(frame.bytes);
     let (own, loops) = {
         let vport = hca.vport.read();
-        let own = frame.bytes.first_chunk::<6>().is_some_and(|destination| vport.is_own(destination));
+        let own = frame
+            .bytes
+            .first_chunk::<6>()
+            .is_some_and(|destination| vport.is_own(destination));
         let context = &vport.context;
-        let off = if cast == Cast::Unicast { context.disable_uc_local_lb() } else { context.disable_mc_local_lb() };
+        let off = if cast == Cast::Unicast {
+            context.disable_uc_local_lb()
+        } else {
+            context.disable_mc_local_lb()
+        };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
         (own, !off || frame.payload.is_some())
     };
     if loops && (own || cast != Cast::Unicast) {
         counters.loopback.count(frame.len());
-        receive::from_self(engine, frame);
+        receive::from_self(engine, frame, domain);
     }
     // Frames to the function's own address stay inside.
     if !own {
@@ -290,7 +344,9 @@ fn complete(sq: &Sq, state: &SqState, control: &ControlSegment, index: u16) {
 fn fail(sq: &Sq, state: &SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {
     let mut error = ErrorCqe::new(CqeOpcode::RequestError, syndrome);
     error.srqn_uidx.set(state.context.user_index());
-    error.s_wqe_opcode_qpn.set(u32::from(control.opcode()) << 24 | sq.number);
+    error
+        .s_wqe_opcode_qpn
+        .set(u32::from(control.opcode()) << 24 | sq.number);
     error.wqe_counter.set(index);
     sq.cq.post(error.into());
 }

@@ -18,8 +18,13 @@ impl Worker {
     pub fn start(name: &str, engine: &Arc<Engine>) -> std::io::Result<Self> {
         let bells = engine.bells().clone();
         let (engine, listening) = (Arc::downgrade(engine), bells.clone());
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(&engine, &listening))?;
-        Ok(Self { bells, thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&engine, &listening))?;
+        Ok(Self {
+            bells,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -27,7 +32,11 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.bells.stop();
         // The thread itself may be the last that held the NIC.
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+        if let Some(thread) = self
+            .thread
+            .take()
+            .filter(|thread| thread.thread().id() != thread::current().id())
+        {
             // A panic has been told already.
             let _ = thread.join();
         }

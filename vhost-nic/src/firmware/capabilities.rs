@@ -35,12 +35,20 @@ pub struct Capabilities {
 impl Capabilities {
     /// All that this device has, for the function `vhca_id`, but with the fields named in `zeroed` set to 0.
     pub fn new(vhca_id: u16, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
-        let mut max: BTreeMap<Group, GroupBytes> =
-            Group::ALL.into_iter().map(|group| (group, Box::new([0; GROUP_SIZE]))).collect();
-        if let Some(unknown) = zeroed.iter().find(|name| !TABLE.iter().any(|entry| entry.field == name.as_str())) {
+        let mut max: BTreeMap<Group, GroupBytes> = Group::ALL
+            .into_iter()
+            .map(|group| (group, Box::new([0; GROUP_SIZE])))
+            .collect();
+        if let Some(unknown) = zeroed
+            .iter()
+            .find(|name| !TABLE.iter().any(|entry| entry.field == name.as_str()))
+        {
             return Err(UnknownCapability(unknown.clone()));
         }
-        for entry in TABLE.iter().filter(|entry| !zeroed.iter().any(|name| name == entry.field)) {
+        for entry in TABLE
+            .iter()
+            .filter(|entry| !zeroed.iter().any(|name| name == entry.field))
+        {
             if let (Some(field), Some(bytes)) = (entry.group.field(entry.field), max.get_mut(&entry.group)) {
                 layout::set(&mut bytes[..], field.offset, field.width, entry.value);
             }
@@ -50,7 +58,10 @@ impl Capabilities {
         {
             general.set_vhca_id(vhca_id);
         }
-        Ok(Self { current: max.clone(), max })
+        Ok(Self {
+            current: max.clone(),
+            max,
+        })
     }
 
     /// Every capability, with the reason for it.
@@ -72,7 +83,11 @@ fn group(op_mod: u16) -> (u16, bool) {
 fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let (number, current) = group(input.op_mod());
     let capabilities = firmware.capabilities.lock();
-    let values = if current { &capabilities.current } else { &capabilities.max };
+    let values = if current {
+        &capabilities.current
+    } else {
+        &capabilities.max
+    };
     let group = Group::new(number).ok_or(bad_parameter("there is no such group of capabilities"))?;
     let mut output = QueryHcaCapOut::default();
     if let Some(bytes) = values.get(&group) {
@@ -94,7 +109,11 @@ fn set(firmware: &Firmware, input: Input<'_>) -> Result {
         Group::General => **bytes = *input.capability(),
         // Here only what it wants to change (`handle_hca_cap_atomic`, `handle_hca_cap_roce`).
         Group::Atomic | Group::Roce => {
-            let fields = if group == Group::Atomic { AtomicCaps::FIELDS } else { RoceCap::FIELDS };
+            let fields = if group == Group::Atomic {
+                AtomicCaps::FIELDS
+            } else {
+                RoceCap::FIELDS
+            };
             for field in fields.iter().filter(|field| field.width <= 64) {
                 match layout::get(input.capability(), field.offset, field.width) {
                     0 => {}
@@ -114,8 +133,14 @@ mod tests {
     #[test]
     fn every_capability_is_a_field_that_its_value_fits() {
         for entry in TABLE {
-            let field = entry.group.field(entry.field).unwrap_or_else(|| panic!("{entry:?} is no field"));
-            assert!(field.width == 64 || entry.value >> field.width == 0, "{entry:?} does not fit");
+            let field = entry
+                .group
+                .field(entry.field)
+                .unwrap_or_else(|| panic!("{entry:?} is no field"));
+            assert!(
+                field.width == 64 || entry.value >> field.width == 0,
+                "{entry:?} does not fit"
+            );
             assert!(!entry.reason.is_empty());
         }
         let mut names: Vec<_> = TABLE.iter().map(|entry| entry.field).collect();
@@ -131,6 +156,9 @@ mod tests {
         let general = |caps: &Capabilities| CmdHcaCap::read_from_prefix(&caps.max[&Group::General][..]).unwrap().0;
         assert!(general(&all).roce() && !general(&fewer).roce());
         assert_eq!(general(&all).vhca_id(), 7);
-        assert_eq!(Capabilities::new(0, &["warp".to_owned()]).unwrap_err(), UnknownCapability("warp".to_owned()));
+        assert_eq!(
+            Capabilities::new(0, &["warp".to_owned()]).unwrap_err(),
+            UnknownCapability("warp".to_owned())
+        );
     }
 }

@@ -32,7 +32,13 @@ pub struct Capability {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 5] = [Self::General, Self::EthernetOffloads, Self::Atomic, Self::Roce, Self::FlowTable];
+    pub(super) const ALL: [Self; 5] = [
+        Self::General,
+        Self::EthernetOffloads,
+        Self::Atomic,
+        Self::Roce,
+        Self::FlowTable,
+    ];
 
     pub(super) fn new(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|group| *group as u16 == number)
@@ -43,7 +49,10 @@ impl Group {
     pub(super) fn field(self, name: &str) -> Option<Field> {
         let find = |fields: &[Field], base: usize| {
             let field = fields.iter().find(|field| field.name == name)?;
-            Some(Field { offset: field.offset + base, ..*field })
+            Some(Field {
+                offset: field.offset + base,
+                ..*field
+            })
         };
         match self {
             Self::General => find(CmdHcaCap::FIELDS, 0),

@@ -107,7 +107,10 @@ impl Reply {
 
     /// An output.
     pub fn new<T: Layout>(output: T) -> Result {
-        Ok(Self { bytes: output.as_bytes().to_vec(), fixed: T::SIZE })
+        Ok(Self {
+            bytes: output.as_bytes().to_vec(),
+            fixed: T::SIZE,
+        })
     }
 
     /// An output with a list behind it. The guest sees as much of the list as it made room for.

@@ -1,8 +1,8 @@
 //! The command queue: how commands come from the guest's memory and their results go back there.
 
+use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
 use mlx5_prm::queue_entry::EventType;
-use log::{debug, warn};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Firmware;
@@ -58,20 +58,34 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     let dma = &*hca.dma;
     let mut entry = CommandEntry::default();
     if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
-        hca.findings.report(Finding::CommandUnreadable, format_args!("A command cannot be read: {error}"));
+        hca.findings.report(
+            Finding::CommandUnreadable,
+            format_args!("A command cannot be read: {error}"),
+        );
         return;
     }
     if entry.status_own & OWNED_BY_HARDWARE == 0 {
-        hca.findings.report(Finding::CommandUnreadable, format_args!("Slot {bit:#x} holds no command of ours."));
+        hca.findings.report(
+            Finding::CommandUnreadable,
+            format_args!("Slot {bit:#x} holds no command of ours."),
+        );
         return;
     }
     // The command that makes the queue for command events is not announced there: the driver does not expect it yet.
-    let listeners: Vec<_> =
-        hca.eqs.table.all().into_iter().filter(|eq| eq.mask & EventType::Command.bit() != 0).collect();
+    let listeners: Vec<_> = hca
+        .eqs
+        .table
+        .all()
+        .into_iter()
+        .filter(|eq| eq.mask & EventType::Command.bit() != 0)
+        .collect();
     let delivery = match deliver(firmware, dma, &mut entry) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, why)) => {
-            hca.findings.report(Finding::CommandUnreadable, format_args!("A command is not delivered: {why}"));
+            hca.findings.report(
+                Finding::CommandUnreadable,
+                format_args!("A command is not delivered: {why}"),
+            );
             delivery
         }
     };
@@ -81,11 +95,18 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     let bytes = entry.as_bytes();
     let written = bytes.split_last_chunk::<4>().map(|(body, last)| {
         let end = address.wrapping_add(body.len() as u64);
-        dma.write(Purpose::CommandReply, address.wrapping_add(output as u64), &body[output..])
-            .and_then(|()| dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
+        dma.write(
+            Purpose::CommandReply,
+            address.wrapping_add(output as u64),
+            &body[output..],
+        )
+        .and_then(|()| dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
     });
     if let Some(Err(error)) = written {
-        hca.findings.report(Finding::CommandUnreadable, format_args!("A command cannot be answered: {error}"));
+        hca.findings.report(
+            Finding::CommandUnreadable,
+            format_args!("A command cannot be answered: {error}"),
+        );
         return;
     }
     for eq in listeners {
@@ -96,7 +117,10 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
 /// Reads the input, carries the command out, and writes the output but for what is in the entry itself.
 fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(), Undelivered> {
     if entry.kind != CommandEntry::PCI {
-        return Err(Undelivered(Delivery::CommandDescriptor, format!("its kind is {}.", entry.kind)));
+        return Err(Undelivered(
+            Delivery::CommandDescriptor,
+            format!("its kind is {}.", entry.kind),
+        ));
     }
     let input_length = entry.input_length.get() as usize;
     let output_length = entry.output_length.get() as usize;
@@ -106,14 +130,26 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
     }
     let input = read_input(dma, entry, input_length)?;
     let Some(input) = Input::new(&input) else {
-        return Err(Undelivered(Delivery::InputLength, format!("{input_length} bytes are no command.")));
+        return Err(Undelivered(
+            Delivery::InputLength,
+            format!("{input_length} bytes are no command."),
+        ));
     };
     let output = match execute(firmware, input, output_length) {
         Ok(bytes) => bytes,
         Err(refusal) => {
             firmware.hca.findings.report(
-                if refusal.status == Status::BadOperation { Finding::UnknownCommand } else { Finding::CommandRefused },
-                format_args!("{} is refused: {} ({:?}).", input.opcode(), refusal.reason, refusal.status),
+                if refusal.status == Status::BadOperation {
+                    Finding::UnknownCommand
+                } else {
+                    Finding::CommandRefused
+                },
+                format_args!(
+                    "{} is refused: {} ({:?}).",
+                    input.opcode(),
+                    refusal.reason,
+                    refusal.status
+                ),
             );
             refusal_bytes(refusal)
         }
@@ -128,7 +164,11 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
 fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Vec<u8>, Refusal> {
     let handler = firmware.handler(input.opcode()).ok_or_else(|| {
         if firmware.first_of_unknown(input.opcode()) {
-            warn!("The guest's driver sent {} (op_mod {:#x}), which this device does not know.", input.opcode(), input.op_mod());
+            warn!(
+                "The guest's driver sent {} (op_mod {:#x}), which this device does not know.",
+                input.opcode(),
+                input.op_mod()
+            );
         }
         Refusal::new(Status::BadOperation, "there is no such command")
     })?;
@@ -163,7 +203,8 @@ fn write_output(dma: &Dma, entry: &CommandEntry, output: &[u8]) -> Result<(), Un
     for (number, part) in (0..).zip(output.chunks(Mailbox::DATA)) {
         let mailbox = read_mailbox(dma, next).map_err(|error| Undelivered::output(&error))?;
         check(&mailbox, number, entry.token)?;
-        dma.write(Purpose::CommandReply, next, part).map_err(|error| Undelivered::output(&error))?;
+        dma.write(Purpose::CommandReply, next, part)
+            .map_err(|error| Undelivered::output(&error))?;
         next = mailbox.next.get();
     }
     Ok(())
@@ -177,7 +218,10 @@ fn read_mailbox(dma: &Dma, address: u64) -> Result<Mailbox, DmaError> {
 
 fn check(mailbox: &Mailbox, number: u32, token: u8) -> Result<(), Undelivered> {
     if mailbox.token != token {
-        return Err(Undelivered(Delivery::TokenError, format!("mailbox {number} is of another command.")));
+        return Err(Undelivered(
+            Delivery::TokenError,
+            format!("mailbox {number} is of another command."),
+        ));
     }
     if mailbox.block_number.get() != number {
         let why = format!("mailbox {number} says it is {}.", mailbox.block_number.get());

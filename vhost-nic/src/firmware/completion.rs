@@ -30,8 +30,13 @@ fn buffer(context: &Cqc, pas: &[u8]) -> Result<Buffer> {
         return Err(bad_parameter("the completion queue is too large"));
     }
     let entry = entry_size(context).ok_or(bad_parameter("there are no completions of that size"))?;
-    Buffer::new(context.log_page_size(), context.page_offset(), entry << context.log_cq_size(), pas)
-        .map_err(|_| bad_parameter("the completion queue's pages do not fit its size"))
+    Buffer::new(
+        context.log_page_size(),
+        context.page_offset(),
+        entry << context.log_cq_size(),
+        pas,
+    )
+    .map_err(|_| bad_parameter("the completion queue's pages do not fit its size"))
 }
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -43,7 +48,10 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .table
         .get(context.c_eqn_or_apu_element())
         .ok_or(no_such("the completion queue's event queue does not exist"))?;
-    let uar = hca.uars.get(context.uar_page()).ok_or(no_such("the completion queue's UAR does not exist"))?;
+    let uar = hca
+        .uars
+        .get(context.uar_page())
+        .ok_or(no_such("the completion queue's UAR does not exist"))?;
     let buffer = buffer(context, pas)?;
     let around = Surroundings {
         dma: hca.dma.clone(),
@@ -60,17 +68,26 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyCqIn>()?.cqn();
-    let cq = firmware.hca.cqs.get(number).ok_or(no_such("there is no such completion queue"))?;
+    let cq = firmware
+        .hca
+        .cqs
+        .get(number)
+        .ok_or(no_such("there is no such completion queue"))?;
     if cq.users.count() > 0 {
         return Err(in_use("other queues complete to the completion queue"));
     }
+    cq.retire();
     firmware.hca.cqs.remove(number);
     Reply::ok::<DestroyCqOut>()
 }
 
 fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<QueryCqIn>()?.cqn();
-    let cq = firmware.hca.cqs.get(number).ok_or(no_such("there is no such completion queue"))?;
+    let cq = firmware
+        .hca
+        .cqs
+        .get(number)
+        .ok_or(no_such("there is no such completion queue"))?;
     let mut output = QueryCqOut::default();
     *output.cq_context_mut() = cq.query();
     Reply::new(output)
@@ -79,7 +96,11 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
 fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
     let op_mod = input.op_mod();
     let (input, pas) = input.with_tail::<ModifyCqIn>()?;
-    let cq = firmware.hca.cqs.get(input.cqn()).ok_or(no_such("there is no such completion queue"))?;
+    let cq = firmware
+        .hca
+        .cqs
+        .get(input.cqn())
+        .ok_or(no_such("there is no such completion queue"))?;
     let new = input.cq_context();
     match op_mod {
         OPMOD_RESIZE => {

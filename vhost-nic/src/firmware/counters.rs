@@ -27,7 +27,11 @@ fn alloc_queue_counters(firmware: &Firmware, _: Input<'_>) -> Result {
 
 fn dealloc_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
     let id = input.fields::<DeallocQCounterIn>()?.counter_set_id();
-    firmware.hca.queue_counters.remove(id.into()).ok_or(no_such("there is no such set of counters"))?;
+    firmware
+        .hca
+        .queue_counters
+        .remove(id.into())
+        .ok_or(no_such("there is no such set of counters"))?;
     Reply::ok::<DeallocQCounterOut>()
 }
 
@@ -63,7 +67,9 @@ fn query_vport_counters(firmware: &Firmware, input: Input<'_>) -> Result {
     fill(output.transmitted_eth_multicast_mut(), sent.of(Cast::Multicast));
     fill(output.transmitted_eth_broadcast_mut(), sent.of(Cast::Broadcast));
     fill(output.local_loopback_mut(), &counters.loopback);
-    output.transmit_errors_mut().set_packets(counters.send_errors.load(Ordering::Relaxed));
+    output
+        .transmit_errors_mut()
+        .set_packets(counters.send_errors.load(Ordering::Relaxed));
     if clear {
         received.clear();
         sent.clear();

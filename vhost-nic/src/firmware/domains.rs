@@ -24,7 +24,10 @@ pub(super) const COMMANDS: Commands = &[
 ];
 
 fn alloc(table: &Table<Domain>) -> Result<u32> {
-    table.insert_with(Domain::new).map(|domain| domain.number).ok_or(TABLE_FULL)
+    table
+        .insert_with(Domain::new)
+        .map(|domain| domain.number)
+        .ok_or(TABLE_FULL)
 }
 
 fn dealloc(table: &Table<Domain>, number: u32) -> Result<()> {
@@ -65,7 +68,10 @@ fn alloc_transport_domain(firmware: &Firmware, _: Input<'_>) -> Result {
 }
 
 fn dealloc_transport_domain(firmware: &Firmware, input: Input<'_>) -> Result {
-    dealloc(&firmware.hca.transport_domains, input.fields::<DeallocTransportDomainIn>()?.transport_domain())?;
+    dealloc(
+        &firmware.hca.transport_domains,
+        input.fields::<DeallocTransportDomainIn>()?.transport_domain(),
+    )?;
     Reply::ok::<DeallocTransportDomainOut>()
 }
 

@@ -8,8 +8,11 @@ use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, 
 use crate::hca::buffer::Buffer;
 use crate::hca::eq::{Eq, MAX_LOG_EQ_SIZE, NewEq};
 
-pub(super) const COMMANDS: Commands =
-    &[(Opcode::CREATE_EQ, create), (Opcode::DESTROY_EQ, destroy), (Opcode::QUERY_EQ, query)];
+pub(super) const COMMANDS: Commands = &[
+    (Opcode::CREATE_EQ, create),
+    (Opcode::DESTROY_EQ, destroy),
+    (Opcode::QUERY_EQ, query),
+];
 
 /// Log2 of the bytes of an entry.
 const LOG_EQE: u8 = 6;
@@ -21,7 +24,10 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if context.log_eq_size() > MAX_LOG_EQ_SIZE {
         return Err(bad_parameter("the event queue is too large"));
     }
-    let uar = hca.uars.get(context.uar_page()).ok_or(no_such("the event queue's UAR does not exist"))?;
+    let uar = hca
+        .uars
+        .get(context.uar_page())
+        .ok_or(no_such("the event queue's UAR does not exist"))?;
     if context.intr() >= hca.msix.vectors() {
         return Err(bad_parameter("the event queue's interrupt vector does not exist"));
     }
@@ -29,8 +35,16 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), length, pas)
         .map_err(|_| bad_parameter("the event queue's pages do not fit its size"))?;
     // The mask is four words of 64 bits; of types from 64 on this device has none (core/eq.c writes the lowest first).
-    let mask = input.event_bitmask().first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
-    let made = NewEq { context: context.clone(), mask, buffer, uar: uar.users.add() };
+    let mask = input
+        .event_bitmask()
+        .first_chunk()
+        .map_or(0, |word| u64::from_be_bytes(*word));
+    let made = NewEq {
+        context: context.clone(),
+        mask,
+        buffer,
+        uar: uar.users.add(),
+    };
     let make = |number| Eq::new(number, made, hca.dma.clone(), hca.msix.clone(), hca.findings.clone());
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateEqOut::default();
@@ -40,17 +54,28 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyEqIn>()?.eq_number().into();
-    let eq = firmware.hca.eqs.table.get(number).ok_or(no_such("there is no such event queue"))?;
+    let eq = firmware
+        .hca
+        .eqs
+        .table
+        .get(number)
+        .ok_or(no_such("there is no such event queue"))?;
     if eq.users.count() > 0 {
         return Err(in_use("completion queues report to the event queue"));
     }
+    eq.retire();
     firmware.hca.eqs.table.remove(number);
     Reply::ok::<DestroyEqOut>()
 }
 
 fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<QueryEqIn>()?.eq_number().into();
-    let eq = firmware.hca.eqs.table.get(number).ok_or(no_such("there is no such event queue"))?;
+    let eq = firmware
+        .hca
+        .eqs
+        .table
+        .get(number)
+        .ok_or(no_such("there is no such event queue"))?;
     let mut output = QueryEqOut::default();
     *output.eq_context_entry_mut() = eq.query();
     Reply::new(output)

@@ -58,9 +58,15 @@ impl From<SteeringError> for Refusal {
             OutsideGroup(_) => (Status::BadIndex, "the flow table entry is outside of its group"),
             Level { .. } => (Status::BadParameter, "a flow table leads only to higher levels"),
             BadAction(_) => (Status::BadParameter, "the flow table entry's actions are not possible"),
-            BadList => (Status::BadParameter, "the flow table entry's lists do not fit its actions"),
+            BadList => (
+                Status::BadParameter,
+                "the flow table entry's lists do not fit its actions",
+            ),
             TooLarge(_) => (Status::BadParameter, "the flow table is too large"),
-            Full => (Status::LimitExceeded, "there are no more flow tables, groups, entries or counters"),
+            Full => (
+                Status::LimitExceeded,
+                "there are no more flow tables, groups, entries or counters",
+            ),
         };
         Self::new(status, reason)
     }
@@ -92,14 +98,20 @@ fn modify_table(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<ModifyFlowTableIn>()?;
     if input.modify_field_select() & MODIFY_MISS_TABLE != 0 {
         let miss = miss(input.flow_table_context())?;
-        firmware.hca.steering.modify_table(input.table_type(), input.table_id(), miss)?;
+        firmware
+            .hca
+            .steering
+            .modify_table(input.table_type(), input.table_id(), miss)?;
     }
     Reply::ok::<ModifyFlowTableOut>()
 }
 
 fn destroy_table(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<DestroyFlowTableIn>()?;
-    firmware.hca.steering.destroy_table(input.table_type(), input.table_id())?;
+    firmware
+        .hca
+        .steering
+        .destroy_table(input.table_type(), input.table_id())?;
     Reply::ok::<DestroyFlowTableOut>()
 }
 
@@ -132,7 +144,10 @@ fn create_group(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_group(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<DestroyFlowGroupIn>()?;
-    firmware.hca.steering.destroy_group(input.table_type(), input.table_id(), input.group_id())?;
+    firmware
+        .hca
+        .steering
+        .destroy_group(input.table_type(), input.table_id(), input.group_id())?;
     Reply::ok::<DestroyFlowGroupOut>()
 }
 
@@ -142,9 +157,16 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
     if context.extended_destination() {
         return Err(bad_parameter("extended destinations are not supported"));
     }
-    let (destinations, counters) = (context.destination_list_size() as usize, context.flow_counter_list_size() as usize);
+    let (destinations, counters) = (
+        context.destination_list_size() as usize,
+        context.flow_counter_list_size() as usize,
+    );
     let short = bad_parameter("the list of destinations is shorter than it says");
-    let entries = list.as_chunks::<8>().0.get(..destinations.saturating_add(counters)).ok_or(short)?;
+    let entries = list
+        .as_chunks::<8>()
+        .0
+        .get(..destinations.saturating_add(counters))
+        .ok_or(short)?;
     let (destinations, counters) = entries.split_at(destinations);
     let mut actions = Actions {
         action: context.action(),
@@ -166,7 +188,10 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
         });
     }
     // An entry is a counter's id and four reserved bytes (`flow_counter_list`).
-    actions.counters = counters.iter().map(|[a, b, c, d, ..]| u32::from_be_bytes([*a, *b, *c, *d])).collect();
+    actions.counters = counters
+        .iter()
+        .map(|[a, b, c, d, ..]| u32::from_be_bytes([*a, *b, *c, *d]))
+        .collect();
     Ok(actions)
 }
 
@@ -193,7 +218,10 @@ fn set_entry(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn delete_entry(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<DeleteFteIn>()?;
-    firmware.hca.steering.delete_entry(input.table_type(), input.table_id(), input.flow_index())?;
+    firmware
+        .hca
+        .steering
+        .delete_entry(input.table_type(), input.table_id(), input.flow_index())?;
     Reply::ok::<DeleteFteOut>()
 }
 
@@ -206,14 +234,20 @@ fn alloc_counter(firmware: &Firmware, input: Input<'_>) -> Result {
 }
 
 fn dealloc_counter(firmware: &Firmware, input: Input<'_>) -> Result {
-    firmware.hca.steering.dealloc_counters(input.fields::<DeallocFlowCounterIn>()?.flow_counter_id())?;
+    firmware
+        .hca
+        .steering
+        .dealloc_counters(input.fields::<DeallocFlowCounterIn>()?.flow_counter_id())?;
     Reply::ok::<DeallocFlowCounterOut>()
 }
 
 fn query_counter(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<QueryFlowCounterIn>()?;
     let count = u32::from(input.num_of_counters()).max(1);
-    let counts = firmware.hca.steering.query_counters(input.flow_counter_id(), count, input.clear())?;
+    let counts = firmware
+        .hca
+        .steering
+        .query_counters(input.flow_counter_id(), count, input.clear())?;
     let list: Vec<u8> = counts
         .into_iter()
         .flat_map(|traffic| {

@@ -105,7 +105,9 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
         PAGES_CANT_GIVE => Reply::new(output),
         PAGES_GIVE => {
             let (list, _) = list.as_chunks::<8>();
-            let list = list.get(..count).ok_or(bad_parameter("the list of pages is shorter than it says"))?;
+            let list = list
+                .get(..count)
+                .ok_or(bad_parameter("the list of pages is shorter than it says"))?;
             pages.extend(list.iter().map(|page| u64::from_be_bytes(*page)));
             Reply::new(output)
         }
@@ -147,7 +149,11 @@ fn query_adapter(_: &Firmware, _: Input<'_>) -> Result {
 
 fn set_driver_version(_: &Firmware, input: Input<'_>) -> Result {
     let version = input.fields::<SetDriverVersionIn>()?.driver_version();
-    let text: String = version.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
+    let text: String = version
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .map(|byte| char::from(*byte))
+        .collect();
     info!("The guest's driver is {}", text.escape_debug());
     Reply::ok::<SetDriverVersionOut>()
 }

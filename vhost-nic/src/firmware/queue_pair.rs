@@ -52,7 +52,9 @@ fn find(hca: &Hca, number: u32) -> Result<Arc<Qp>> {
 }
 
 fn cq(hca: &Hca, number: u32) -> Result<Arc<Cq>> {
-    hca.cqs.get(number).ok_or(no_such("the queue pair's completion queue does not exist"))
+    hca.cqs
+        .get(number)
+        .ok_or(no_such("the queue pair's completion queue does not exist"))
 }
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -61,7 +63,13 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let context = input.qpc();
     if !matches!(
         context.st(),
-        service::RC | service::UC | service::UD | service::XRC | service::GSI | service::RAW_ETHERNET | service::REG_UMR
+        service::RC
+            | service::UC
+            | service::UD
+            | service::XRC
+            | service::GSI
+            | service::RAW_ETHERNET
+            | service::REG_UMR
     ) {
         return Err(bad_parameter("there is no such service"));
     }
@@ -70,8 +78,16 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         && context.st() != service::XRC
         && context.log_rq_size() + context.log_rq_stride() > 0;
     let rq_stride = context.log_rq_stride() + MIN_RQ_STRIDE;
-    let sq_bytes = if has_sq { 1_u64 << (context.log_sq_size() + SQ_STRIDE) } else { 0 };
-    let rq_bytes = if has_rq { 1_u64 << (context.log_rq_size() + rq_stride) } else { 0 };
+    let sq_bytes = if has_sq {
+        1_u64 << (context.log_sq_size() + SQ_STRIDE)
+    } else {
+        0
+    };
+    let rq_bytes = if has_rq {
+        1_u64 << (context.log_rq_size() + rq_stride)
+    } else {
+        0
+    };
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
         .map_err(|_| bad_parameter("the queue pair's pages do not fit its size"))?;
     // The driver makes its own queue pair for keys without a domain.
@@ -102,9 +118,19 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         _ => return Err(bad_parameter("there is no such kind of receive queue")),
     };
     // The target of XRC names no shared receive queue; its packets do.
-    let receives = if context.st() == service::XRC { ReceiveSource::Xrc } else { receives };
+    let receives = if context.st() == service::XRC {
+        ReceiveSource::Xrc
+    } else {
+        receives
+    };
     // A queue pair names a completion queue for a side it does not have, or none.
-    let side = |has: bool, number: u32| if has || number != 0 { cq(hca, number).map(Some) } else { Ok(None) };
+    let side = |has: bool, number: u32| {
+        if has || number != 0 {
+            cq(hca, number).map(Some)
+        } else {
+            Ok(None)
+        }
+    };
     let parts = QpParts {
         send_cq: side(has_sq, context.cqn_snd())?,
         receive_cq: side(has_rq, context.cqn_rcv())?,
@@ -178,7 +204,9 @@ fn attach_to_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
 fn detach_from_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<DetachFromMcgIn>()?;
     let mut groups = firmware.hca.multicast_groups.lock();
-    let members = groups.get_mut(input.multicast_gid()).ok_or(no_such("there is no such multicast group"))?;
+    let members = groups
+        .get_mut(input.multicast_gid())
+        .ok_or(no_such("there is no such multicast group"))?;
     let before = members.len();
     members.retain(|(number, _)| *number != input.qpn());
     let found = members.len() < before;

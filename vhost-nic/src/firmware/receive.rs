@@ -34,7 +34,10 @@ pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Use>> {
     if pd == 0 {
         return Ok(None);
     }
-    let pd = hca.pds.get(pd).ok_or(no_such("the queue's protection domain does not exist"))?;
+    let pd = hca
+        .pds
+        .get(pd)
+        .ok_or(no_such("the queue's protection domain does not exist"))?;
     Ok(Some(pd.users.add()))
 }
 
@@ -62,11 +65,18 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if context.mem_rq_type() != MEMORY_INLINE {
         return Err(bad_parameter("receive queues on a memory pool are not supported"));
     }
-    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the receive queue's completion queue does not exist"))?;
+    let cq = hca
+        .cqs
+        .get(context.cqn())
+        .ok_or(no_such("the receive queue's completion queue does not exist"))?;
     let pd = require_pd(hca, context.wq().pd())?;
     let counters = match context.counter_set_id() {
         0 => None,
-        id => Some(hca.queue_counters.get(id.into()).ok_or(no_such("the receive queue's counters do not exist"))?),
+        id => Some(
+            hca.queue_counters
+                .get(id.into())
+                .ok_or(no_such("the receive queue's counters do not exist"))?,
+        ),
     };
     let ring = ring(context.wq(), pas)?;
     let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), ring, cq, counters, pd)));

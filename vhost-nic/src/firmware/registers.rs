@@ -225,7 +225,9 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
     let discards = counters.out_of_buffer.load(Ordering::Relaxed) + counters.unmatched.load(Ordering::Relaxed);
     match asked.grp() {
         group::IEEE_802_3 => {
-            let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else {
+                return Vec::new();
+            };
             counts!(to:
                 a_frames_transmitted_ok = sent.total().0, a_frames_received_ok = received.total().0,
                 a_octets_transmitted_ok = sent.total().1, a_octets_received_ok = received.total().1,
@@ -236,7 +238,9 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
             );
         }
         group::RFC_2863 => {
-            let Ok(to) = Eth2863CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            let Ok(to) = Eth2863CntrsGrpDataLayout::mut_from_bytes(set) else {
+                return Vec::new();
+            };
             counts!(to:
                 if_in_octets = received.total().1, if_in_ucast_pkts = packets(received, Cast::Unicast),
                 if_in_discards = discards, if_out_octets = sent.total().1,
@@ -249,7 +253,9 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
             );
         }
         group::RFC_2819 => {
-            let Ok(to) = Eth2819CntrsGrpDataLayout::mut_from_bytes(set) else { return Vec::new() };
+            let Ok(to) = Eth2819CntrsGrpDataLayout::mut_from_bytes(set) else {
+                return Vec::new();
+            };
             counts!(to:
                 ether_stats_octets = received.total().1, ether_stats_pkts = received.total().0,
                 ether_stats_broadcast_pkts = packets(received, Cast::Broadcast),

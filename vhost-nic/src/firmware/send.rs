@@ -33,14 +33,25 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if context.hairpin() {
         return Err(bad_parameter("hairpin queues are not supported"));
     }
-    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the send queue's completion queue does not exist"))?;
+    let cq = hca
+        .cqs
+        .get(context.cqn())
+        .ok_or(no_such("the send queue's completion queue does not exist"))?;
     let mut uses = Vec::from_iter(require_pd(hca, context.wq().pd())?);
-    let uar = hca.uars.get(context.wq().uar_page()).ok_or(no_such("the send queue's UAR does not exist"))?;
+    let uar = hca
+        .uars
+        .get(context.wq().uar_page())
+        .ok_or(no_such("the send queue's UAR does not exist"))?;
     uses.push(uar.users.add());
+    let mut transport_domain = None;
     match context.tis_lst_sz() {
         0 => {}
         1 => {
-            let tis = hca.tises.get(context.tis_num_0()).ok_or(no_such("the send queue's TIS does not exist"))?;
+            let tis = hca
+                .tises
+                .get(context.tis_num_0())
+                .ok_or(no_such("the send queue's TIS does not exist"))?;
+            transport_domain = Some(tis.context.read().transport_domain());
             uses.push(tis.users.add());
         }
         _ => return Err(bad_parameter("a send queue has one TIS at most")),
@@ -52,7 +63,16 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if ring.wq_type != WqType::Cyclic {
         return Err(bad_parameter("send queues are rings"));
     }
-    let make = |number| Queue::Send(Arc::new(Sq::new(number, context.clone(), ring, cq, uses)));
+    let make = |number| {
+        Queue::Send(Arc::new(Sq::new(
+            number,
+            context.clone(),
+            ring,
+            cq,
+            transport_domain,
+            uses,
+        )))
+    };
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateSqOut::default();
     output.set_sqn(queue.number());

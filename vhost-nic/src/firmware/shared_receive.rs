@@ -44,8 +44,12 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     require_pd(hca, context.wq().pd())?;
     let ring = ring(context.wq(), pas)?;
-    let make =
-        |number| Rmp { number, list: ReceiveList::new(ring), context: Mutex::new(context.clone()), users: Users::default() };
+    let make = |number| Rmp {
+        number,
+        list: ReceiveList::new(ring),
+        context: Mutex::new(context.clone()),
+        users: Users::default(),
+    };
     let rmp = hca.rmps.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateRmpOut::default();
     output.set_rmpn(rmp.number);
@@ -54,7 +58,11 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<ModifyRmpIn>()?;
-    let rmp = firmware.hca.rmps.get(input.rmpn()).ok_or(no_such("there is no such memory pool"))?;
+    let rmp = firmware
+        .hca
+        .rmps
+        .get(input.rmpn())
+        .ok_or(no_such("there is no such memory pool"))?;
     let mut context = rmp.context.lock();
     let new = input.ctx();
     if input.bitmask().lwm() {
@@ -71,7 +79,11 @@ fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyRmpIn>()?.rmpn();
-    let rmp = firmware.hca.rmps.get(number).ok_or(no_such("there is no such memory pool"))?;
+    let rmp = firmware
+        .hca
+        .rmps
+        .get(number)
+        .ok_or(no_such("there is no such memory pool"))?;
     if rmp.users.count() > 0 {
         return Err(in_use("queues take WQEs from the memory pool"));
     }
@@ -81,7 +93,11 @@ fn destroy_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<QueryRmpIn>()?.rmpn();
-    let rmp = firmware.hca.rmps.get(number).ok_or(no_such("there is no such memory pool"))?;
+    let rmp = firmware
+        .hca
+        .rmps
+        .get(number)
+        .ok_or(no_such("there is no such memory pool"))?;
     let mut output = QueryRmpOut::default();
     *output.rmp_context_mut() = rmp.context.lock().clone();
     Reply::new(output)
@@ -103,14 +119,20 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let (input, pas) = input.with_tail::<CreateXrcSrqIn>()?;
     let context = input.xrc_srq_context_entry();
-    let cq = hca.cqs.get(context.cqn()).ok_or(no_such("the shared receive queue's completion queue does not exist"))?;
-    let xrcd = hca.xrcds.get(context.xrcd()).ok_or(no_such("the shared receive queue's domain does not exist"))?;
+    let cq = hca
+        .cqs
+        .get(context.cqn())
+        .ok_or(no_such("the shared receive queue's completion queue does not exist"))?;
+    let xrcd = hca
+        .xrcds
+        .get(context.xrcd())
+        .ok_or(no_such("the shared receive queue's domain does not exist"))?;
     require_pd(hca, context.pd())?;
     let ring = ring(&xrc_srq_wq(context), pas)?;
     let make = |number| XrcSrq {
         number,
         list: ReceiveList::new(ring),
-        _uses: vec![cq.users.add(), xrcd.users.add()],
+        uses: Mutex::new(vec![cq.users.add(), xrcd.users.add()]),
         cq,
         context: Mutex::new(context.clone()),
         users: Users::default(),
@@ -123,17 +145,26 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyXrcSrqIn>()?.xrc_srqn();
-    let srq = firmware.hca.xrc_srqs.get(number).ok_or(no_such("there is no such shared receive queue"))?;
+    let srq = firmware
+        .hca
+        .xrc_srqs
+        .get(number)
+        .ok_or(no_such("there is no such shared receive queue"))?;
     if srq.users.count() > 0 {
         return Err(in_use("queue pairs take WQEs from the shared receive queue"));
     }
+    srq.retire();
     firmware.hca.xrc_srqs.remove(number);
     Reply::ok::<DestroyXrcSrqOut>()
 }
 
 fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<QueryXrcSrqIn>()?.xrc_srqn();
-    let srq = firmware.hca.xrc_srqs.get(number).ok_or(no_such("there is no such shared receive queue"))?;
+    let srq = firmware
+        .hca
+        .xrc_srqs
+        .get(number)
+        .ok_or(no_such("there is no such shared receive queue"))?;
     let mut output = QueryXrcSrqOut::default();
     *output.xrc_srq_context_entry_mut() = srq.context.lock().clone();
     Reply::new(output)
@@ -141,7 +172,11 @@ fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn arm_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<ArmXrcSrqIn>()?;
-    let srq = firmware.hca.xrc_srqs.get(input.xrc_srqn()).ok_or(no_such("there is no such shared receive queue"))?;
+    let srq = firmware
+        .hca
+        .xrc_srqs
+        .get(input.xrc_srqn())
+        .ok_or(no_such("there is no such shared receive queue"))?;
     srq.context.lock().set_lwm(input.lwm());
     set_limit(&firmware.hca, &srq.list, srq.number, input.lwm());
     Reply::ok::<ArmXrcSrqOut>()

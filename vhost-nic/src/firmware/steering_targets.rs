@@ -44,7 +44,12 @@ fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
         .ok_or(no_such("the TIS's transport domain does not exist"))?
         .users
         .add();
-    let make = |number| Tis { number, context: RwLock::new(context.clone()), users: Users::default(), domain };
+    let make = |number| Tis {
+        number,
+        context: RwLock::new(context.clone()),
+        users: Users::default(),
+        domain,
+    };
     let tis = hca.tises.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTisOut::default();
     output.set_tisn(tis.number);
@@ -110,7 +115,12 @@ fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
         .users
         .add();
     let state = TirState::new(context.clone(), dispatch(hca, context)?);
-    let make = |number| Tir { number, users: Users::default(), state: RwLock::new(state), domain };
+    let make = |number| Tir {
+        number,
+        users: Users::default(),
+        state: RwLock::new(state),
+        domain,
+    };
     let tir = hca.tirs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTirOut::default();
     output.set_tirn(tir.number);
@@ -164,7 +174,9 @@ fn query_tir(firmware: &Firmware, input: Input<'_>) -> Result {
 }
 
 fn find_rqt(hca: &Hca, number: u32) -> Result<Arc<Rqt>> {
-    hca.rqts.get(number).ok_or(no_such("there is no such receive queue table"))
+    hca.rqts
+        .get(number)
+        .ok_or(no_such("there is no such receive queue table"))
 }
 
 fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>> {
@@ -177,7 +189,10 @@ fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>>
         .0
         .get(..count.into())
         .ok_or(bad_parameter("the list of queues is shorter than it says"))?;
-    entries.iter().map(|entry| receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff)).collect()
+    entries
+        .iter()
+        .map(|entry| receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff))
+        .collect()
 }
 
 fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -188,7 +203,10 @@ fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("the table has too many queues"));
     }
     let queues = listed_queues(hca, context, list)?;
-    let rqt = hca.rqts.insert_with(|number| Rqt::new(number, context.clone(), queues)).ok_or(TABLE_FULL)?;
+    let rqt = hca
+        .rqts
+        .insert_with(|number| Rqt::new(number, context.clone(), queues))
+        .ok_or(TABLE_FULL)?;
     let mut output = CreateRqtOut::default();
     output.set_rqtn(rqt.number);
     Reply::new(output)

@@ -39,7 +39,10 @@ fn to_layout(mac: Mac, layout: &mut MacAddressLayout) {
 }
 
 fn from_layout(layout: &MacAddressLayout) -> Mac {
-    let ([a, b], [c, d, e, f]) = (layout.mac_addr_47_32().to_be_bytes(), layout.mac_addr_31_0().to_be_bytes());
+    let ([a, b], [c, d, e, f]) = (
+        layout.mac_addr_47_32().to_be_bytes(),
+        layout.mac_addr_31_0().to_be_bytes(),
+    );
     [a, b, c, d, e, f]
 }
 
@@ -58,7 +61,11 @@ fn query_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
     let list = match input.allowed_list_type() {
         LIST_UNICAST => macs(&vport.unicast),
         LIST_MULTICAST => macs(&vport.multicast),
-        LIST_VLAN => vport.vlans.iter().flat_map(|&vlan| (u64::from(vlan) << 32).to_be_bytes()).collect(),
+        LIST_VLAN => vport
+            .vlans
+            .iter()
+            .flat_map(|&vlan| (u64::from(vlan) << 32).to_be_bytes())
+            .collect(),
         _ => return Err(bad_parameter("there is no such list of addresses")),
     };
     context.set_allowed_list_type(input.allowed_list_type());
@@ -76,12 +83,20 @@ fn modify_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
             .0
             .get(..new.allowed_list_size().into())
             .ok_or(bad_parameter("the list of addresses is shorter than it says"))?;
-        let macs = || entries.iter().map(|entry| [entry[2], entry[3], entry[4], entry[5], entry[6], entry[7]]).collect();
+        let macs = || {
+            entries
+                .iter()
+                .map(|entry| [entry[2], entry[3], entry[4], entry[5], entry[6], entry[7]])
+                .collect()
+        };
         match new.allowed_list_type() {
             LIST_UNICAST => vport.unicast = macs(),
             LIST_MULTICAST => vport.multicast = macs(),
             LIST_VLAN => {
-                vport.vlans = entries.iter().map(|entry| u16::from_be_bytes([entry[2], entry[3]]) & 0xfff).collect();
+                vport.vlans = entries
+                    .iter()
+                    .map(|entry| u16::from_be_bytes([entry[2], entry[3]]) & 0xfff)
+                    .collect();
             }
             _ => return Err(bad_parameter("there is no such list of addresses")),
         }
@@ -150,8 +165,11 @@ fn query_roce_address(firmware: &Firmware, input: Input<'_>) -> Result {
     let vport = firmware.hca.vport.read();
     let mut output = QueryRoceAddressOut::default();
     debug_assert_eq!(vport.roce_addresses.len(), ROCE_ADDRESSES);
-    *output.roce_address_mut() =
-        vport.roce_addresses.get(index).cloned().ok_or(bad_parameter("the RoCE address table has no such entry"))?;
+    *output.roce_address_mut() = vport
+        .roce_addresses
+        .get(index)
+        .cloned()
+        .ok_or(bad_parameter("the RoCE address table has no such entry"))?;
     Reply::new(output)
 }
 

@@ -47,10 +47,18 @@ impl Buffer {
         let start = u64::from(page_offset) << (page_shift - PAGE_OFFSET_SHIFT);
         let needed = (start + length).div_ceil(1 << page_shift) as usize;
         let (given, _) = pas.as_chunks::<8>();
-        let pages = given.get(..needed).ok_or(BufferError::TooFewPages { needed, given: given.len() })?;
+        let pages = given.get(..needed).ok_or(BufferError::TooFewPages {
+            needed,
+            given: given.len(),
+        })?;
         // The lowest bits are flags.
         let pages = pages.iter().map(|page| u64::from_be_bytes(*page) & !0xfff).collect();
-        Ok(Self { pages, page_shift, start, length })
+        Ok(Self {
+            pages,
+            page_shift,
+            start,
+            length,
+        })
     }
 
     /// Its length in bytes.
@@ -72,14 +80,19 @@ impl Buffer {
         mut act: impl FnMut(u64, usize) -> dma::Result<()>,
     ) -> dma::Result<()> {
         if length as u64 > self.length {
-            return Err(dma::DmaError::Unmapped { address: offset, length: length as u64 });
+            return Err(dma::DmaError::Unmapped {
+                address: offset,
+                length: length as u64,
+            });
         }
         let mut offset = offset % self.length.max(1);
         let mut rest = length;
         while rest > 0 {
             let at = self.start + offset;
             let in_page = at & ((1 << self.page_shift) - 1);
-            let now = (rest as u64).min((1 << self.page_shift) - in_page).min(self.length - offset) as usize;
+            let now = (rest as u64)
+                .min((1 << self.page_shift) - in_page)
+                .min(self.length - offset) as usize;
             act(self.pages[(at >> self.page_shift) as usize].wrapping_add(in_page), now)?;
             offset = (offset + now as u64) % self.length;
             rest -= now;

@@ -36,7 +36,10 @@ impl Traffic {
 
     /// Packets and bytes so far.
     pub fn get(&self) -> (u64, u64) {
-        (self.packets.load(Ordering::Relaxed), self.octets.load(Ordering::Relaxed))
+        (
+            self.packets.load(Ordering::Relaxed),
+            self.octets.load(Ordering::Relaxed),
+        )
     }
 
     /// Starts at zero again.
@@ -85,7 +88,9 @@ impl Direction {
     /// Counts a frame.
     pub fn count(&self, start: &[u8], length: usize) {
         self.of(Cast::of(start)).count(length);
-        let class = Self::SIZES.partition_point(|&end| end < length + 4).min(Self::SIZES.len() - 1);
+        let class = Self::SIZES
+            .partition_point(|&end| end < length + 4)
+            .min(Self::SIZES.len() - 1);
         self.sizes[class].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -108,7 +113,9 @@ impl Direction {
         [&self.unicast, &self.multicast, &self.broadcast]
             .map(Traffic::get)
             .into_iter()
-            .fold((0, 0), |(packets, octets), (more, bytes)| (packets + more, octets + bytes))
+            .fold((0, 0), |(packets, octets), (more, bytes)| {
+                (packets + more, octets + bytes)
+            })
     }
 
     /// Starts at zero again.

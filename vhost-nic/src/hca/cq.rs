@@ -39,7 +39,7 @@ pub struct Cq {
     dma: Arc<Dma>,
     findings: Arc<Findings>,
     state: Mutex<State>,
-    _uses: [Use; 2],
+    uses: Mutex<Vec<Use>>,
 }
 
 /// What the consumer waits for.
@@ -107,7 +107,12 @@ pub(crate) struct Surroundings {
 
 impl Cq {
     pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings, uar: Use) -> Self {
-        let Surroundings { dma, eqs, bells, findings } = around;
+        let Surroundings {
+            dma,
+            eqs,
+            bells,
+            findings,
+        } = around;
         let state = State {
             context,
             buffer,
@@ -119,7 +124,22 @@ impl Cq {
             told_at: None,
             overrun: false,
         };
-        Self { number, users: Users::default(), _uses: [eq.users.add(), uar], eq, eqs, bells, dma, findings, state: Mutex::new(state) }
+        Self {
+            number,
+            users: Users::default(),
+            uses: Mutex::new(vec![eq.users.add(), uar]),
+            eq,
+            eqs,
+            bells,
+            dma,
+            findings,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        self.uses.lock().clear();
     }
 
     /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit is filled in.
@@ -140,7 +160,10 @@ impl Cq {
             let size = entry_size(&state.context).unwrap_or(64);
             let offset = u64::from(state.producer % state.size()) * size;
             if let Err(error) = state.buffer.write(&self.dma, Purpose::Cqe, offset, data) {
-                self.findings.report(Finding::LostCqe, format_args!("Completion queue {}: {error}", self.number));
+                self.findings.report(
+                    Finding::LostCqe,
+                    format_args!("Completion queue {}: {error}", self.number),
+                );
                 return;
             }
             cqe.op_own |= Cqe::INLINE_64;
@@ -159,7 +182,10 @@ impl Cq {
             state.consumer = self.consumer_index(&state.context);
             if state.full() {
                 state.overrun = true;
-                self.findings.report(Finding::CqOverrun, format_args!("Completion queue {} is full.", self.number));
+                self.findings.report(
+                    Finding::CqOverrun,
+                    format_args!("Completion queue {} is full.", self.number),
+                );
                 let mut data = [0; 12];
                 data[..4].copy_from_slice(&self.number.to_be_bytes());
                 data[11] = SYNDROME_OVERRUN;
@@ -173,7 +199,10 @@ impl Cq {
         // Of a large entry, the completion is the upper half.
         let offset = u64::from(state.producer % state.size()) * size + (size - size_of::<Cqe>() as u64);
         if let Err(error) = state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()) {
-            self.findings.report(Finding::LostCqe, format_args!("Completion queue {}: {error}", self.number));
+            self.findings.report(
+                Finding::LostCqe,
+                format_args!("Completion queue {}: {error}", self.number),
+            );
             return false;
         }
         state.producer = state.producer.wrapping_add(1) & INDEX_MASK;
@@ -199,7 +228,10 @@ impl Cq {
 
     /// Whether the consumer is told later: it wants completions by the dozen, or after a while.
     fn hold_back(&self, state: &mut State) -> bool {
-        let (period, count) = (Duration::from_micros(state.context.cq_period().into()), state.context.cq_max_count());
+        let (period, count) = (
+            Duration::from_micros(state.context.cq_period().into()),
+            state.context.cq_max_count(),
+        );
         state.gathered = state.gathered.saturating_add(1);
         if period < SHORTEST_PERIOD || (count > 0 && state.gathered >= count) {
             return false;

@@ -30,7 +30,7 @@ pub struct Eq {
     pub mask: u64,
     /// The completion queues that report here.
     pub users: Users,
-    _uar: Use,
+    uar: Mutex<Option<Use>>,
     buffer: Buffer,
     state: Mutex<State>,
     dma: Arc<Dma>,
@@ -55,10 +55,31 @@ struct State {
 }
 
 impl Eq {
+    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        *self.uar.lock() = None;
+    }
+
     pub(crate) fn new(number: u32, made: NewEq, dma: Arc<Dma>, msix: Arc<Msix>, findings: Arc<Findings>) -> Self {
-        let NewEq { context, mask, buffer, uar } = made;
+        let NewEq {
+            context,
+            mask,
+            buffer,
+            uar,
+        } = made;
         let (users, state) = (Users::default(), Mutex::default());
-        Self { number, context, mask, users, _uar: uar, buffer, state, dma, msix, findings }
+        Self {
+            number,
+            context,
+            mask,
+            users,
+            uar: Mutex::new(Some(uar)),
+            buffer,
+            state,
+            dma,
+            msix,
+            findings,
+        }
     }
 
     /// Appends an event, and interrupts the guest if it waits for one.
@@ -70,13 +91,15 @@ impl Eq {
 
         let mut state = self.state.lock();
         if state.producer.wrapping_sub(state.consumer) & INDEX_MASK >= size {
-            self.findings.report(Finding::EqOverrun, format_args!("Event queue {} is full.", self.number));
+            self.findings
+                .report(Finding::EqOverrun, format_args!("Event queue {} is full.", self.number));
             return;
         }
         eqe.owner = (state.producer >> self.context.log_eq_size()) as u8 & 1;
         let offset = u64::from(state.producer % size) * size_of::<Eqe>() as u64;
         if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
-            self.findings.report(Finding::LostEqe, format_args!("Event queue {}: {error}", self.number));
+            self.findings
+                .report(Finding::LostEqe, format_args!("Event queue {}: {error}", self.number));
             return;
         }
         state.producer = state.producer.wrapping_add(1);

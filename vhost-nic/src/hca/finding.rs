@@ -74,6 +74,10 @@ impl Findings {
 
     /// All that was found.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        Finding::ALL.iter().map(|&finding| (finding.name(), self.count(finding))).filter(|(_, count)| *count > 0).collect()
+        Finding::ALL
+            .iter()
+            .map(|&finding| (finding.name(), self.count(finding)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 }

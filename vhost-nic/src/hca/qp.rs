@@ -103,7 +103,14 @@ pub(crate) struct QpParts {
 
 impl Qp {
     pub(crate) fn new(number: u32, context: Qpc, parts: QpParts, vport: &Vport) -> Self {
-        let QpParts { send_cq, receive_cq, send_queue, receives, xrc_srq, mut uses } = parts;
+        let QpParts {
+            send_cq,
+            receive_cq,
+            send_queue,
+            receives,
+            xrc_srq,
+            mut uses,
+        } = parts;
         uses.extend([&send_cq, &receive_cq].into_iter().flatten().map(|cq| cq.users.add()));
         Self {
             number,
@@ -260,7 +267,8 @@ fn merge_rts(to: &mut Qpc, from: &Qpc) {
         set_next_send_psn = next_send_psn, set_retry_count = retry_count, set_rnr_retry = rnr_retry,
         set_log_sra_max = log_sra_max, set_log_ack_req_freq = log_ack_req_freq,
     );
-    to.primary_address_path_mut().set_ack_timeout(from.primary_address_path().ack_timeout());
+    to.primary_address_path_mut()
+        .set_ack_timeout(from.primary_address_path().ack_timeout());
 }
 
 /// What a command may change besides, a bit each (`enum mlx5_qp_optpar`, qp.h).
@@ -328,16 +336,25 @@ mod tests {
         rts.primary_address_path_mut().set_ack_timeout(14);
         qp.transition(Opcode::RTR2RTS_QP, 0, &rts, &vport).unwrap();
         let context = qp.query();
-        assert_eq!((context.pd(), context.remote_qpn(), context.rwe(), context.rre()), (3, 0x1234, true, false));
+        assert_eq!(
+            (context.pd(), context.remote_qpn(), context.rwe(), context.rre()),
+            (3, 0x1234, true, false)
+        );
         let path = context.primary_address_path();
-        assert_eq!((path.pkey_index(), path.udp_sport(), path.ack_timeout()), (1, 0xc123, 14));
+        assert_eq!(
+            (path.pkey_index(), path.udp_sport(), path.ack_timeout()),
+            (1, 0xc123, 14)
+        );
         assert_eq!(context.state(), QpState::ReadyToSend as u8);
     }
 
     #[test]
     fn states_follow_each_other() {
         let (qp, vport) = qp();
-        assert_eq!(qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default(), &vport), Err(WrongState(QpState::Reset)));
+        assert_eq!(
+            qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default(), &vport),
+            Err(WrongState(QpState::Reset))
+        );
         qp.transition(Opcode::QP_2ERR, 0, &Qpc::default(), &vport).unwrap();
         assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).is_err());
         qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport).unwrap();

@@ -26,7 +26,9 @@ pub enum QueueState {
 impl QueueState {
     /// The state of this number.
     pub fn new(number: u8) -> Option<Self> {
-        [Self::Reset, Self::Ready, Self::Error].into_iter().find(|state| *state as u8 == number)
+        [Self::Reset, Self::Ready, Self::Error]
+            .into_iter()
+            .find(|state| *state as u8 == number)
     }
 
     /// Whether the guest may bring a queue from this state to that one.
@@ -91,7 +93,12 @@ impl Rq {
             cq,
             counters,
             users: Users::default(),
-            state: Mutex::new(RqState { context, state: QueueState::Reset, consumer: 0, segments: Vec::new() }),
+            state: Mutex::new(RqState {
+                context,
+                state: QueueState::Reset,
+                consumer: 0,
+                segments: Vec::new(),
+            }),
         }
     }
 

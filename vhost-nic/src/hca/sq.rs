@@ -21,6 +21,8 @@ pub struct Sq {
     pub ring: WorkQueue,
     /// Where it completes.
     pub cq: Arc<Cq>,
+    /// The transport domain of its TIS, if it has one.
+    pub transport_domain: Option<u32>,
     state: Mutex<SqState>,
     /// What it refers to.
     uses: Mutex<Vec<Use>>,
@@ -39,14 +41,26 @@ pub struct SqState {
 
 impl Sq {
     /// A queue in reset. `uses` are those of its domain, its UAR and its TIS.
-    pub(crate) fn new(number: u32, context: Sqc, ring: WorkQueue, cq: Arc<Cq>, mut uses: Vec<Use>) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        context: Sqc,
+        ring: WorkQueue,
+        cq: Arc<Cq>,
+        transport_domain: Option<u32>,
+        mut uses: Vec<Use>,
+    ) -> Self {
         uses.push(cq.users.add());
         Self {
             number,
             pd: context.wq().pd(),
             ring,
             cq,
-            state: Mutex::new(SqState { context, state: QueueState::Reset, consumer: 0 }),
+            transport_domain,
+            state: Mutex::new(SqState {
+                context,
+                state: QueueState::Reset,
+                consumer: 0,
+            }),
             uses: Mutex::new(uses),
         }
     }

@@ -45,10 +45,15 @@ pub struct XrcSrq {
     pub context: Mutex<XrcSrqc>,
     /// The queues that take WQEs from it.
     pub users: Users,
-    pub(crate) _uses: Vec<Use>,
+    pub(crate) uses: Mutex<Vec<Use>>,
 }
 
 impl XrcSrq {
+    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    pub fn retire(&self) {
+        self.uses.lock().clear();
+    }
+
     /// The protection domain of its keys.
     pub fn pd(&self) -> u32 {
         self.context.lock().pd()
@@ -84,7 +89,10 @@ pub struct Taken {
 impl ReceiveList {
     /// A list on a ring, of which nothing is taken yet.
     pub fn new(ring: WorkQueue) -> Self {
-        Self { ring, state: Mutex::default() }
+        Self {
+            ring,
+            state: Mutex::default(),
+        }
     }
 
     /// Takes the next WQE, whose scatter list goes into `segments`; none if there is none.
@@ -101,13 +109,19 @@ impl ReceiveList {
         if limit_reached {
             state.limit = 0;
         }
-        Ok(Some(Taken { index: index as u16, limit_reached }))
+        Ok(Some(Taken {
+            index: index as u16,
+            limit_reached,
+        }))
     }
 
     /// From now on, the guest wants to be told when fewer than `limit` WQEs are left. Returns whether that is so already.
     pub fn set_limit(&self, dma: &Dma, limit: u16) -> bool {
         let mut state = self.state.lock();
-        let posted = self.ring.receive_producer(dma).map_or(0, |producer| producer.wrapping_sub(state.taken));
+        let posted = self
+            .ring
+            .receive_producer(dma)
+            .map_or(0, |producer| producer.wrapping_sub(state.taken));
         let reached = posted < limit;
         state.limit = if reached { 0 } else { limit };
         reached

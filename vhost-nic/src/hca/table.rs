@@ -23,14 +23,22 @@ impl<T> Table<T> {
     /// An empty table whose objects get these numbers.
     pub fn new(numbers: Range<u32>) -> Self {
         let next = numbers.start;
-        Self { numbers, inner: RwLock::new(Inner { objects: BTreeMap::new(), next }) }
+        Self {
+            numbers,
+            inner: RwLock::new(Inner {
+                objects: BTreeMap::new(),
+                next,
+            }),
+        }
     }
 
     /// Makes an object, which learns its number; none if the table is full.
     pub fn insert_with(&self, make: impl FnOnce(u32) -> T) -> Option<Arc<T>> {
         let mut inner = self.inner.write();
         let free = |number: &u32| !inner.objects.contains_key(number);
-        let number = (inner.next..self.numbers.end).chain(self.numbers.start..inner.next).find(free)?;
+        let number = (inner.next..self.numbers.end)
+            .chain(self.numbers.start..inner.next)
+            .find(free)?;
         inner.next = number + 1;
         let object = Arc::new(make(number));
         inner.objects.insert(number, object.clone());
@@ -88,7 +96,9 @@ mod tests {
     #[test]
     fn numbers_come_back_last() {
         let table = Table::new(4..7);
-        let numbers: Vec<u32> = std::iter::from_fn(|| table.insert_with(|number| number)).map(|number| *number).collect();
+        let numbers: Vec<u32> = std::iter::from_fn(|| table.insert_with(|number| number))
+            .map(|number| *number)
+            .collect();
         assert_eq!(numbers, [4, 5, 6]);
         table.remove(4).unwrap();
         table.remove(6).unwrap();

@@ -40,7 +40,14 @@ struct Entries {
 
 impl Rqt {
     pub(crate) fn new(number: u32, context: Rqtc, queues: Vec<Arc<Rq>>) -> Self {
-        Self { number, users: Users::default(), entries: RwLock::new(Entries { context, queues: used(queues) }) }
+        Self {
+            number,
+            users: Users::default(),
+            entries: RwLock::new(Entries {
+                context,
+                queues: used(queues),
+            }),
+        }
     }
 
     /// Replaces the queues. The largest number of them stays.
@@ -61,12 +68,18 @@ impl Rqt {
     /// The context, and the numbers of the queues.
     pub fn query(&self) -> (Rqtc, Vec<u32>) {
         let entries = self.entries.read();
-        (entries.context.clone(), entries.queues.iter().map(|(queue, _)| queue.number).collect())
+        (
+            entries.context.clone(),
+            entries.queues.iter().map(|(queue, _)| queue.number).collect(),
+        )
     }
 }
 
 fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Use)> {
-    queues.into_iter().map(|queue| (queue.clone(), queue.users.add())).collect()
+    queues
+        .into_iter()
+        .map(|queue| (queue.clone(), queue.users.add()))
+        .collect()
 }
 
 /// Where a TIR sends packets.
@@ -113,7 +126,11 @@ pub struct TirState {
 impl TirState {
     /// What a context says.
     pub fn new(context: Tirc, dispatch: Dispatch) -> Self {
-        Self { hash: hash(&context), context, dispatch }
+        Self {
+            hash: hash(&context),
+            context,
+            dispatch,
+        }
     }
 
     /// As the guest gave it.
@@ -139,8 +156,16 @@ fn hash(context: &Tirc) -> RssHash {
             _ => HashFunction::InvertedXor8,
         },
         symmetric: context.rx_hash_symmetric(),
-        l3: if selector.l3_prot_type() { L3Protocol::Ipv6 } else { L3Protocol::Ipv4 },
-        l4: if selector.l4_prot_type() { L4Protocol::Udp } else { L4Protocol::Tcp },
+        l3: if selector.l3_prot_type() {
+            L3Protocol::Ipv6
+        } else {
+            L3Protocol::Ipv4
+        },
+        l4: if selector.l4_prot_type() {
+            L4Protocol::Udp
+        } else {
+            L4Protocol::Tcp
+        },
         fields: selector.selected_fields(),
     }
 }

@@ -51,7 +51,10 @@ impl Vport {
     /// The addresses of an entry of the RoCE address table, if it is filled in.
     pub fn roce_source(&self, index: u8) -> Option<RoceSource> {
         let entry = self.roce_addresses.get(usize::from(index))?;
-        let ([a, b], [c, d, e, f]) = (entry.source_mac_47_32().to_be_bytes(), entry.source_mac_31_0().to_be_bytes());
+        let ([a, b], [c, d, e, f]) = (
+            entry.source_mac_47_32().to_be_bytes(),
+            entry.source_mac_31_0().to_be_bytes(),
+        );
         let gid = *entry.source_l3_address();
         // IPv4 addresses are as they are in IPv6, or plain in the last bytes.
         let gid = match (entry.roce_l3_type(), gid) {
@@ -59,7 +62,11 @@ impl Vport {
             (_, gid) => Gid(gid),
         };
         let mac = [a, b, c, d, e, f];
-        (mac != Mac::default()).then(|| RoceSource { mac, gid, vlan: entry.vlan_valid().then(|| entry.vlan_id()) })
+        (mac != Mac::default()).then(|| RoceSource {
+            mac,
+            gid,
+            vlan: entry.vlan_valid().then(|| entry.vlan_id()),
+        })
     }
 
     /// Whether frames to this address are the guest's own.

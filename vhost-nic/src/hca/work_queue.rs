@@ -70,13 +70,27 @@ impl WorkQueue {
             return Err(WqError::Size(log_size));
         }
         let buffer = Buffer::new(wq.log_wq_pg_sz(), wq.page_offset(), 1 << (log_size + log_stride), pas)?;
-        Ok(Self { wq_type, buffer, start: 0, log_size, log_stride, dbr_addr: wq.dbr_addr() })
+        Ok(Self {
+            wq_type,
+            buffer,
+            start: 0,
+            log_size,
+            log_stride,
+            dbr_addr: wq.dbr_addr(),
+        })
     }
 
     /// A ring that is a part of a buffer, as those of a queue pair: `2^log_size` WQEs of `2^log_stride` bytes from byte `start` on, which are all in the
     /// buffer.
     pub fn part(buffer: Buffer, start: u64, log_size: u8, log_stride: u8, dbr_addr: u64) -> Self {
-        Self { wq_type: WqType::Cyclic, buffer, start, log_size, log_stride, dbr_addr }
+        Self {
+            wq_type: WqType::Cyclic,
+            buffer,
+            start,
+            log_size,
+            log_stride,
+            dbr_addr,
+        }
     }
 
     /// Number of WQEs, a power of two.

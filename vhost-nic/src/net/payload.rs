@@ -49,7 +49,11 @@ impl Payload {
 
     /// Appends what is in a guest's memory.
     pub fn push_memory(&mut self, dma: &Arc<Dma>, address: u64, length: usize) {
-        self.push(Piece::Memory { dma: dma.clone(), address, length });
+        self.push(Piece::Memory {
+            dma: dma.clone(),
+            address,
+            length,
+        });
     }
 
     /// Appends zeros.
@@ -82,7 +86,10 @@ impl Payload {
     pub fn write_to(&self, offset: usize, length: usize, target: &Dma, address: u64) -> dma::Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= self.length);
         let Some(end) = end else {
-            return Err(DmaError::Unmapped { address, length: length as u64 });
+            return Err(DmaError::Unmapped {
+                address,
+                length: length as u64,
+            });
         };
         let mut at = 0;
         for piece in &self.pieces {
@@ -93,7 +100,9 @@ impl Payload {
                 match piece {
                     Piece::Bytes(bytes) => target.write(Purpose::Scatter, address, &bytes[skip..skip + now])?,
                     Piece::Zeros(_) => target.write(Purpose::Scatter, address, &vec![0; now])?,
-                    Piece::Memory { dma, address: source, .. } => {
+                    Piece::Memory {
+                        dma, address: source, ..
+                    } => {
                         let source = source.wrapping_add(skip as u64);
                         target.copy_from(Purpose::Scatter, address, dma, Purpose::Gather, source, now)?;
                     }

@@ -23,7 +23,9 @@ impl<'a> Frame<'a> {
 
     /// Its length in bytes.
     pub fn len(&self) -> usize {
-        let tail = self.payload.map_or(0, |payload| payload.len().next_multiple_of(4) + roce::ICRC_LENGTH);
+        let tail = self
+            .payload
+            .map_or(0, |payload| payload.len().next_multiple_of(4) + roce::ICRC_LENGTH);
         self.bytes.len() + tail
     }
 

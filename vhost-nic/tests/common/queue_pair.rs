@@ -261,8 +261,16 @@ impl QueuePair {
     pub fn create(node: &Node, shape: Shape) -> Result<Self> {
         let hca = &node.hca;
         let own_rq = shape.srq.is_none() && shape.service != service::XRC;
-        let rq_bytes = if own_rq { 1_u64 << (shape.log_rq + LOG_RQ_STRIDE) } else { 0 };
-        let sq_bytes = if shape.sends { (SEND_WQE_BB as u64) << shape.log_sq } else { 0 };
+        let rq_bytes = if own_rq {
+            1_u64 << (shape.log_rq + LOG_RQ_STRIDE)
+        } else {
+            0
+        };
+        let sq_bytes = if shape.sends {
+            (SEND_WQE_BB as u64) << shape.log_sq
+        } else {
+            0
+        };
         let memory = &hca.machine.memory;
         let (buffer, record) = (Buffer::new(memory, rq_bytes + sq_bytes), memory.allocate(8));
         let send_cq = node.completion_queue(9, shape.large_cqes);
@@ -296,7 +304,8 @@ impl QueuePair {
             None => context.set_rq_type(RQ_NONE),
         }
         let (output, _): (CreateQpOut, _) =
-            hca.commands.call_with(Opcode::CREATE_QP, 0, &input, &buffer.page_list(), 0)?;
+            hca.commands
+                .call_with(Opcode::CREATE_QP, 0, &input, &buffer.page_list(), 0)?;
         Ok(Self {
             number: output.qpn(),
             shape,
@@ -360,7 +369,10 @@ impl QueuePair {
     pub fn fail(&self, node: &Node) -> Result<()> {
         let mut input = Qp2errIn::default();
         input.set_qpn(self.number);
-        node.hca.commands.call::<_, Qp2errOut>(Opcode::QP_2ERR, &input).map(drop)
+        node.hca
+            .commands
+            .call::<_, Qp2errOut>(Opcode::QP_2ERR, &input)
+            .map(drop)
     }
 
     /// Brings it to reset, and forgets what was posted.
@@ -394,7 +406,11 @@ impl QueuePair {
     }
 
     fn send_start(&self) -> u64 {
-        let sq_bytes = if self.shape.sends { (SEND_WQE_BB as u64) << self.shape.log_sq } else { 0 };
+        let sq_bytes = if self.shape.sends {
+            (SEND_WQE_BB as u64) << self.shape.log_sq
+        } else {
+            0
+        };
         self.buffer.length() - sq_bytes
     }
 

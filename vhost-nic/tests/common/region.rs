@@ -67,7 +67,10 @@ impl Region {
     pub fn create(hca: &Hca, pd: u32, length: u64, rights: Rights) -> Result<Self> {
         let buffer = Buffer::new(&hca.machine.memory, length.next_multiple_of(PAGE));
         let addresses = buffer.addresses();
-        let mut list: Vec<u8> = addresses.iter().flat_map(|page| (page | MTT_ACCESS).to_be_bytes()).collect();
+        let mut list: Vec<u8> = addresses
+            .iter()
+            .flat_map(|page| (page | MTT_ACCESS).to_be_bytes())
+            .collect();
         list.resize(list.len().next_multiple_of(16), 0);
         let mut input = CreateMkeyIn::default();
         input.set_translations_octword_actual_size((list.len() / 16) as u32);
@@ -78,6 +81,8 @@ impl Region {
         context.set_rr(rights.remote_read);
         context.set_rw(rights.remote_write);
         context.set_a(rights.remote_atomic);
+        // The other side may take it away with a message.
+        context.set_en_rinval(true);
         context.set_pd(pd);
         context.set_qpn(ANY_QP);
         context.set_mkey_7_0(VARIANT);
@@ -106,7 +111,10 @@ impl Region {
 
     /// Writes bytes.
     pub fn write(&self, offset: u64, data: &[u8]) {
-        assert!(offset + data.len() as u64 <= self.length, "the test left its own memory");
+        assert!(
+            offset + data.len() as u64 <= self.length,
+            "the test left its own memory"
+        );
         self.buffer.write(offset, data);
     }
 

@@ -48,7 +48,8 @@ impl SharedReceive {
         wq.set_log_wq_stride(LOG_STRIDE);
         wq.set_log_wq_sz(log_size);
         let (output, _): (CreateRmpOut, _) =
-            hca.commands.call_with(Opcode::CREATE_RMP, 0, &input, &buffer.page_list(), 0)?;
+            hca.commands
+                .call_with(Opcode::CREATE_RMP, 0, &input, &buffer.page_list(), 0)?;
         Ok(Self {
             number: output.rmpn(),
             kind: Kind::Pool,
@@ -73,7 +74,8 @@ impl SharedReceive {
         context.set_db_record_addr_h((record.address() >> 32) as u32);
         context.set_db_record_addr_l(record.address() as u32 >> 2);
         let (output, _): (CreateXrcSrqOut, _) =
-            hca.commands.call_with(Opcode::CREATE_XRC_SRQ, 0, &input, &buffer.page_list(), 0)?;
+            hca.commands
+                .call_with(Opcode::CREATE_XRC_SRQ, 0, &input, &buffer.page_list(), 0)?;
         Ok(Self {
             number: output.xrc_srqn(),
             kind: Kind::Xrc,
@@ -107,14 +109,18 @@ impl SharedReceive {
                 input.bitmask_mut().set_lwm(true);
                 input.ctx_mut().set_state(1);
                 input.ctx_mut().wq_mut().set_lwm(limit);
-                hca.commands.call::<_, ModifyRmpOut>(Opcode::MODIFY_RMP, &input).map(drop)
+                hca.commands
+                    .call::<_, ModifyRmpOut>(Opcode::MODIFY_RMP, &input)
+                    .map(drop)
             }
             Kind::Xrc => {
                 let mut input = ArmXrcSrqIn::default();
                 input.set_op_mod(1);
                 input.set_xrc_srqn(self.number);
                 input.set_lwm(limit);
-                hca.commands.call::<_, ArmXrcSrqOut>(Opcode::ARM_XRC_SRQ, &input).map(drop)
+                hca.commands
+                    .call::<_, ArmXrcSrqOut>(Opcode::ARM_XRC_SRQ, &input)
+                    .map(drop)
             }
         }
     }
@@ -125,12 +131,16 @@ impl SharedReceive {
             Kind::Pool => {
                 let mut input = DestroyRmpIn::default();
                 input.set_rmpn(self.number);
-                hca.commands.call::<_, DestroyRmpOut>(Opcode::DESTROY_RMP, &input).map(drop)
+                hca.commands
+                    .call::<_, DestroyRmpOut>(Opcode::DESTROY_RMP, &input)
+                    .map(drop)
             }
             Kind::Xrc => {
                 let mut input = DestroyXrcSrqIn::default();
                 input.set_xrc_srqn(self.number);
-                hca.commands.call::<_, DestroyXrcSrqOut>(Opcode::DESTROY_XRC_SRQ, &input).map(drop)
+                hca.commands
+                    .call::<_, DestroyXrcSrqOut>(Opcode::DESTROY_XRC_SRQ, &input)
+                    .map(drop)
             }
         }
     }

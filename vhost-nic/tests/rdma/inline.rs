@@ -53,7 +53,10 @@ fn short_sends_are_in_the_completion_of_the_receive() {
             // A write is in memory, whatever its length.
             pair.b.memory.write(0, &expected);
             let receive = pair.b.qp.receive(&[]);
-            let write = pair.a.qp.post(&pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(0, length), 200));
+            let write = pair
+                .a
+                .qp
+                .post(&pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(0, length), 200));
             let cqe = pair.b.qp.received(CqeOpcode::ResponderWriteImmediate, receive, length);
             pair.a.qp.sent(WqeOpcode::RdmaWriteImmediate, write);
             assert_eq!(data(&cqe, &pair.b.qp.receive_cq, length), None);

@@ -17,7 +17,11 @@ const LENGTH: usize = 5000;
 
 /// Posts one message of each kind, all at once, and checks memory and completions on both sides.
 fn everything_once(pair: &mut Pair, seed: u64) {
-    let (sent, written, read) = (pattern(seed, LENGTH), pattern(seed + 1, LENGTH), pattern(seed + 2, LENGTH));
+    let (sent, written, read) = (
+        pattern(seed, LENGTH),
+        pattern(seed + 1, LENGTH),
+        pattern(seed + 2, LENGTH),
+    );
     let (a, b) = (&pair.a, &pair.b);
     a.memory.write(0, &sent);
     a.memory.write(10_000, &written);
@@ -64,7 +68,11 @@ fn everything_once(pair: &mut Pair, seed: u64) {
     assert!(pair.b.memory.read(10_000, LENGTH) == written, "the write");
     assert!(pair.a.memory.read(20_000, LENGTH) == read, "the read");
     assert!(pair.b.memory.read(40_000, 100) == sent[..100], "the short send");
-    assert_eq!(pair.b.memory.read(30_000, 8), 1000_u64.to_le_bytes(), "the atomics, once each");
+    assert_eq!(
+        pair.b.memory.read(30_000, 8),
+        1000_u64.to_le_bytes(),
+        "the atomics, once each"
+    );
     assert_eq!(pair.a.memory.read(30_000, 8), 7_u64.to_le_bytes());
     assert_eq!(pair.a.memory.read(30_008, 8), 12_u64.to_le_bytes());
     pair.a.qp.silent();
@@ -174,9 +182,16 @@ fn a_read_of_many_packets_survives_many_losses() {
     let mut count = 0_u32;
     pair.wire.judge(move |_| {
         count += 1;
-        if count.is_multiple_of(17) { Fate::Drop } else { Fate::Pass }
+        if count.is_multiple_of(17) {
+            Fate::Drop
+        } else {
+            Fate::Pass
+        }
     });
-    let read = pair.a.qp.post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(0, length), 0));
+    let read = pair
+        .a
+        .qp
+        .post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(0, length), 0));
     pair.a.qp.sent(WqeOpcode::RdmaRead, read);
     assert!(pair.a.memory.read(0, length) == data);
     pair.end();
@@ -211,7 +226,10 @@ fn a_packet_that_never_arrives_among_others_that_do_is_given_up() {
         (Operation::Write, Position::Middle) | (Operation::ReadResponse, Position::First) => Fate::Drop,
         _ => Fate::Pass,
     });
-    let write = pair.a.qp.post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, LENGTH), 0));
+    let write = pair
+        .a
+        .qp
+        .post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, LENGTH), 0));
     assert_eq!(pair.a.qp.send_error(write), 0x15);
     pair.end();
     let mut pair = self::pair();
@@ -219,7 +237,10 @@ fn a_packet_that_never_arrives_among_others_that_do_is_given_up() {
         Position::First => Fate::Drop,
         _ => Fate::Pass,
     });
-    let read = pair.a.qp.post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(0, LENGTH), 0));
+    let read = pair
+        .a
+        .qp
+        .post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(0, LENGTH), 0));
     assert_eq!(pair.a.qp.send_error(read), 0x15);
     pair.end();
 }
@@ -235,7 +256,10 @@ fn receivers_that_are_not_ready_are_asked_as_often_as_the_connection_says() {
         let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
         assert_eq!(pair.a.qp.send_error(send), 0x16);
         let seen = pair.wire.seen();
-        let first = seen.iter().filter(|kind| kind.forth && kind.position == Position::First).count();
+        let first = seen
+            .iter()
+            .filter(|kind| kind.forth && kind.position == Position::First)
+            .count();
         assert_eq!(first, attempts, "{seen:?}");
         pair.end();
     }
@@ -255,7 +279,10 @@ fn a_receive_posted_during_the_wait_takes_the_message() {
         pair.a.memory.write(0, &data);
         let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
         eventually("a refusal", || {
-            pair.wire.seen().iter().any(|kind| !kind.forth && kind.operation == Operation::Acknowledge)
+            pair.wire
+                .seen()
+                .iter()
+                .any(|kind| !kind.forth && kind.operation == Operation::Acknowledge)
         });
         let receive = pair.b.qp.receive(&[pair.b.part(3, LENGTH)]);
         pair.b.qp.received(CqeOpcode::ResponderSend, receive, LENGTH);

@@ -8,5 +8,6 @@ mod inline;
 mod loss;
 mod operations;
 mod pair;
+mod programs;
 mod services;
 mod wire;

@@ -26,7 +26,10 @@ fn sends_of_all_lengths_arrive_byte_for_byte() {
             let canvas = pattern(99, length + 2 * MARGIN as usize);
             pair.a.memory.write(11, &data);
             pair.b.memory.write(0, &canvas);
-            let receive = pair.b.qp.receive(&[pair.b.part(MARGIN, length / 2), pair.b.part(MARGIN + length as u64 / 2, length - length / 2 + 1)]);
+            let receive = pair.b.qp.receive(&[
+                pair.b.part(MARGIN, length / 2),
+                pair.b.part(MARGIN + length as u64 / 2, length - length / 2 + 1),
+            ]);
             let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(11, length)));
             let cqe = pair.b.qp.received(CqeOpcode::ResponderSend, receive, length);
             assert_eq!(cqe.srqn_uidx.get(), 0x12_3456);
@@ -51,7 +54,10 @@ fn writes_of_all_lengths_arrive_byte_for_byte_and_silently() {
             let canvas = pattern(99, length + 2 * MARGIN as usize);
             pair.a.memory.write(4095, &data);
             pair.b.memory.write(0, &canvas);
-            let write = pair.a.qp.post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(4095, length), MARGIN));
+            let write = pair
+                .a
+                .qp
+                .post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(4095, length), MARGIN));
             pair.a.qp.sent(WqeOpcode::RdmaWrite, write);
             let mut expected = canvas;
             expected[MARGIN as usize..][..length].copy_from_slice(&data);

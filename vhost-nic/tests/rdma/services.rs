@@ -28,7 +28,10 @@ fn inline_and_pointer_segments_mix() {
             let mut request = Request::new(WqeOpcode::SendImmediate, data.clone());
             request.immediate = 0x0102_0304;
             let send = pair.a.qp.post(&request);
-            let cqe = pair.b.qp.received(CqeOpcode::ResponderSendImmediate, receive, expected.len());
+            let cqe = pair
+                .b
+                .qp
+                .received(CqeOpcode::ResponderSendImmediate, receive, expected.len());
             assert_eq!(cqe.immediate.get(), 0x0102_0304);
             pair.a.qp.sent(WqeOpcode::SendImmediate, send);
             assert!(pair.b.memory.read(0, expected.len()) == expected);
@@ -38,6 +41,29 @@ fn inline_and_pointer_segments_mix() {
         }
         pair.end();
     }
+}
+
+#[test]
+fn a_message_takes_a_key_away() {
+    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    let target = pair.b.node.region(4096);
+    let data = pattern(6, 2500);
+    pair.a.memory.write(0, &data);
+    let remote = Request::remote(WqeOpcode::RdmaWrite, pair.a.data(0, 100), target.start, target.key);
+    let write = pair.a.qp.post(&remote);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, write);
+    let receive = pair.b.qp.receive(&[pair.b.part(0, 2500)]);
+    let mut request = Request::new(WqeOpcode::SendInvalidate, pair.a.data(0, 2500));
+    request.immediate = target.key;
+    let send = pair.a.qp.post(&request);
+    let cqe = pair.b.qp.received(CqeOpcode::ResponderSendInvalidate, receive, 2500);
+    assert_eq!(cqe.immediate.get(), target.key);
+    pair.a.qp.sent(WqeOpcode::SendInvalidate, send);
+    assert!(pair.b.memory.read(0, 2500) == data && target.read(0, 100) == data[..100]);
+    let write = pair.a.qp.post(&remote);
+    assert_eq!(pair.a.qp.send_error(write), 0x13);
+    target.destroy(&pair.b.node.hca).unwrap();
+    pair.end();
 }
 
 #[test]
@@ -75,13 +101,24 @@ fn datagrams_arrive_behind_their_header() {
             let data = pattern(length as u64, length);
             pair.a.memory.write(7, &data);
             let room = length + GRH;
-            let receive = pair.b.qp.receive(&[pair.b.part(1000, 17), pair.b.part(1017, room - 17)]);
-            let opcode = if immediate { WqeOpcode::SendImmediate } else { WqeOpcode::Send };
+            let receive = pair
+                .b
+                .qp
+                .receive(&[pair.b.part(1000, 17), pair.b.part(1017, room - 17)]);
+            let opcode = if immediate {
+                WqeOpcode::SendImmediate
+            } else {
+                WqeOpcode::Send
+            };
             let mut request = Request::new(opcode, pair.a.data(7, length));
             request.to = Some(address(&pair.b.node, pair.b.qp.number, Q_KEY));
             request.immediate = 0x7777_0001;
             let send = pair.a.qp.post(&request);
-            let kind = if immediate { CqeOpcode::ResponderSendImmediate } else { CqeOpcode::ResponderSend };
+            let kind = if immediate {
+                CqeOpcode::ResponderSendImmediate
+            } else {
+                CqeOpcode::ResponderSend
+            };
             let cqe = pair.b.qp.received(kind, receive, room);
             assert_eq!(cqe.flags_rqpn.get() & 0xff_ffff, pair.a.qp.number);
             assert_eq!(cqe.flags_rqpn.get() >> 28 & 3, 1, "there is a header");
@@ -92,7 +129,10 @@ fn datagrams_arrive_behind_their_header() {
             let arrived = pair.b.memory.read(1000, room);
             assert!(arrived[GRH..] == data, "{length}");
             // The IPv4 header is in the last 20 bytes.
-            assert_eq!((arrived[20], &arrived[32..36], &arrived[36..40]), (0x45, &[10, 0, 0, 1][..], &[10, 0, 0, 2][..]));
+            assert_eq!(
+                (arrived[20], &arrived[32..36], &arrived[36..40]),
+                (0x45, &[10, 0, 0, 1][..], &[10, 0, 0, 2][..])
+            );
         }
     }
     // Another key, and no room: lost, and the receive stays.
@@ -141,7 +181,11 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
         let data = pattern(round, length);
         a.memory.write(0, &data);
         let request = Request::new(WqeOpcode::Send, a.data(0, length));
-        let (sender, target) = if round % 3 == 0 { (&mut other, &mut targets[1]) } else { (&mut a.qp, &mut targets[0]) };
+        let (sender, target) = if round % 3 == 0 {
+            (&mut other, &mut targets[1])
+        } else {
+            (&mut a.qp, &mut targets[0])
+        };
         let send = sender.post(&request);
         sender.sent(WqeOpcode::Send, send);
         // Posted in the order of the ring, so they are taken in it.
@@ -202,7 +246,12 @@ fn xrc_messages_go_to_the_shared_queue_they_name() {
         assert_eq!((cqe.wqe_counter.get(), cqe.byte_count.get()), (receive, 3000));
         assert_eq!(cqe.srqn_uidx.get(), 0xabcd);
         assert!(b.memory.read(round * 3000, 3000) == data);
-        let mut request = Request::remote(WqeOpcode::RdmaRead, a.data(100_000, 3000), b.memory.at(round * 3000), b.memory.key);
+        let mut request = Request::remote(
+            WqeOpcode::RdmaRead,
+            a.data(100_000, 3000),
+            b.memory.at(round * 3000),
+            b.memory.key,
+        );
         request.xrc_srqn = Some(0);
         let read = initiator.post(&request);
         initiator.sent(WqeOpcode::RdmaRead, read);
@@ -233,7 +282,12 @@ fn a_guest_talks_to_itself() {
         second.received(CqeOpcode::ResponderSend, receive, length);
         a.qp.sent(WqeOpcode::Send, send);
         assert!(a.memory.read(1 << 20, length) == data);
-        let request = Request::remote(WqeOpcode::RdmaRead, a.data(2 << 20, length), a.memory.at(1 << 20), a.memory.key);
+        let request = Request::remote(
+            WqeOpcode::RdmaRead,
+            a.data(2 << 20, length),
+            a.memory.at(1 << 20),
+            a.memory.key,
+        );
         let read = second.post(&request);
         second.sent(WqeOpcode::RdmaRead, read);
         assert!(a.memory.read(2 << 20, length) == data);

@@ -105,15 +105,19 @@ impl Wire {
 
 impl Port for Side {
     fn receive(&self, frame: Frame<'_>) {
-        let Some(other) = self.other.lock().upgrade() else { return };
+        let Some(other) = self.other.lock().upgrade() else {
+            return;
+        };
         let Some(bytes) = frame.to_bytes() else { return };
         let mut bytes = bytes.into_owned();
-        let kind = FrameView::new(&bytes).and_then(|view| Packet::new_checked(&view).ok()).map(|packet| Kind {
-            forth: self.forth,
-            operation: packet.opcode.operation(),
-            position: packet.opcode.position(),
-            psn: packet.headers.bth.psn().value(),
-        });
+        let kind = FrameView::new(&bytes)
+            .and_then(|view| Packet::new_checked(&view).ok())
+            .map(|packet| Kind {
+                forth: self.forth,
+                operation: packet.opcode.operation(),
+                position: packet.opcode.position(),
+                psn: packet.headers.bth.psn().value(),
+            });
         let fate = match &kind {
             Some(kind) => {
                 self.state.seen.lock().push(*kind);

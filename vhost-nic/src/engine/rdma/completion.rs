@@ -29,7 +29,8 @@ pub(super) fn sent(qp: &Qp, parameters: &Parameters, message: &Message) {
     }
     let mut cqe = Cqe::new(CqeOpcode::Request);
     cqe.srqn_uidx.set(parameters.user_index);
-    cqe.sop_drop_qpn.set(u32::from(message.control.opcode()) << 24 | qp.number);
+    cqe.sop_drop_qpn
+        .set(u32::from(message.control.opcode()) << 24 | qp.number);
     cqe.wqe_counter.set(message.index);
     if message.work.is_request() {
         cqe.byte_count.set(message.length);
@@ -55,14 +56,17 @@ pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arri
     let opcode = match arrival {
         Arrival { write: true, .. } => CqeOpcode::ResponderWriteImmediate,
         Arrival { immediate: Some(_), .. } => CqeOpcode::ResponderSendImmediate,
-        Arrival { invalidated: Some(_), .. } => CqeOpcode::ResponderSendInvalidate,
+        Arrival {
+            invalidated: Some(_), ..
+        } => CqeOpcode::ResponderSendInvalidate,
         _ => CqeOpcode::ResponderSend,
     };
     let mut cqe = Cqe::new(opcode);
     if arrival.solicited {
         cqe.op_own |= Cqe::SOLICITED;
     }
-    cqe.immediate.set(arrival.immediate.or(arrival.invalidated).unwrap_or(0));
+    cqe.immediate
+        .set(arrival.immediate.or(arrival.invalidated).unwrap_or(0));
     cqe.srqn_uidx.set(user_index);
     cqe.byte_count.set(arrival.length);
     cqe.sop_drop_qpn.set(qp.number);

@@ -18,6 +18,8 @@ use crate::roce::psn::Psn;
 
 /// The queue pair of management datagrams.
 const GSI_QPN: u32 = 1;
+/// The key of all such queue pairs (`IB_QP1_QKEY`, rdma/ib_mad.h); the driver only asks for their own.
+const GSI_Q_KEY: u32 = 0x8001_0000;
 /// What a multicast is sent to.
 const MULTICAST_QPN: u32 = 0xff_ffff;
 /// In a key: use the queue pair's own.
@@ -38,26 +40,40 @@ pub(super) fn packet(
     let Work::Datagram { to, immediate } = &message.work else {
         return Err(Syndrome::LocalQpOperation);
     };
-    let source = engine.hca.vport.read().roce_source(to.source_gid_index()).ok_or(Syndrome::LocalQpOperation)?;
+    let source = engine
+        .hca
+        .vport
+        .read()
+        .roce_source(to.source_gid_index())
+        .ok_or(Syndrome::LocalQpOperation)?;
     if message.length as usize > parameters.mtu {
         return Err(Syndrome::LocalLength);
     }
     let path = Path {
         source_mac: source.mac,
         destination_mac: to.rmac,
-        vlan: source.vlan.map(|id| Vlan { id, priority: to.ethernet_priority() }),
+        vlan: source.vlan.map(|id| Vlan {
+            id,
+            priority: to.ethernet_priority(),
+        }),
         addresses: Addresses::new(source.gid, Gid(to.rgid)),
         udp_source_port: to.udp_sport.get().max(MIN_SOURCE_PORT),
         traffic_class: to.tclass,
         hop_limit: to.hop_limit,
         flow_label: to.flow_label(),
     };
-    let notice = if immediate.is_some() { Notice::Immediate } else { Notice::None };
-    let opcode = Opcode::new(Transport::Ud, Operation::Send, Position::Only, notice).ok_or(Syndrome::LocalQpOperation)?;
+    let notice = if immediate.is_some() {
+        Notice::Immediate
+    } else {
+        Notice::None
+    };
+    let opcode =
+        Opcode::new(Transport::Ud, Operation::Send, Position::Only, notice).ok_or(Syndrome::LocalQpOperation)?;
     let solicited = message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
     let mut headers = Headers::new(Bth::new(opcode, to.remote_queue_number(), psn).with_solicited(solicited));
     let q_key = match to.qkey.get() {
-        own if own & Q_KEY_OWN != 0 && parameters.service != service::GSI => parameters.q_key,
+        _ if parameters.service == service::GSI => GSI_Q_KEY,
+        own if own & Q_KEY_OWN != 0 => parameters.q_key,
         key => key,
     };
     let from = match parameters.service {
@@ -66,7 +82,9 @@ pub(super) fn packet(
         _ => qp.number,
     };
     headers.deth = Some(Deth::new(q_key, from));
-    headers.immediate = immediate.map(|immediate| ImmDt { immediate: immediate.to_be_bytes() });
+    headers.immediate = immediate.map(|immediate| ImmDt {
+        immediate: immediate.to_be_bytes(),
+    });
     let payload = memory::gather(engine, qp, parameters, &message.data, 0, message.length as usize)
         .map_err(|_| Syndrome::LocalProtection)?;
     Ok(Outgoing { path, headers, payload })
@@ -105,7 +123,10 @@ pub(super) fn receive(engine: &Engine, packet: &Packet, payload: &Payload, view:
 
 fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &FrameView<'_>) {
     let parameters = qp.parameters();
-    let ready = matches!(parameters.state, QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained);
+    let ready = matches!(
+        parameters.state,
+        QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained
+    );
     let Some(deth) = packet.headers.deth else { return };
     if !ready || !matches!(parameters.service, service::UD | service::GSI) {
         return;
@@ -118,7 +139,9 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
     if !qp.is_still(parameters.state) {
         return;
     }
-    let Some(receive) = take(engine, qp, &parameters, responder) else { return };
+    let Some(receive) = take(engine, qp, &parameters, responder) else {
+        return;
+    };
     let Some(cq) = &qp.receive_cq else { return };
     let mut data = Payload::default();
     data.push_bytes(&grh::area(view));
@@ -132,12 +155,21 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
     let stored = memory::scatter_receive(engine, qp, &parameters, &receive, 0, &data)
         .and_then(|()| memory::scatter_receive(engine, qp, &parameters, &receive, head, payload));
     if stored.is_err() {
-        completion::receive_failed(qp, cq, parameters.user_index, receive.wqe_counter, Syndrome::LocalProtection);
+        completion::receive_failed(
+            qp,
+            cq,
+            parameters.user_index,
+            receive.wqe_counter,
+            Syndrome::LocalProtection,
+        );
         return super::fail(engine, qp, None);
     }
     let arrival = Arrival {
         write: false,
-        immediate: packet.headers.immediate.map(|header| u32::from_be_bytes(header.immediate)),
+        immediate: packet
+            .headers
+            .immediate
+            .map(|header| u32::from_be_bytes(header.immediate)),
         invalidated: None,
         solicited: packet.headers.bth.solicited(),
         length: length as u32,
@@ -179,5 +211,10 @@ fn take(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Respo
         ReceiveSource::Xrc | ReceiveSource::None => return None,
     };
     let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive { wqe_counter, pd, segments, room })
+    Some(Receive {
+        wqe_counter,
+        pd,
+        segments,
+        room,
+    })
 }

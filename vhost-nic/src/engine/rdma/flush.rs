@@ -17,7 +17,10 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
     let parameters = qp.parameters();
     send_side(engine, qp, &parameters);
     receive_side(engine, qp, &parameters);
-    engine.hca.bells.ring_at(Instant::now() + LOOK_AGAIN, Attention::Queue(qp.number));
+    engine
+        .hca
+        .bells
+        .ring_at(Instant::now() + LOOK_AGAIN, Attention::Queue(qp.number));
 }
 
 fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
@@ -26,11 +29,19 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
         return;
     }
     for message in requester.messages.drain(..) {
-        completion::send_failed(qp, parameters, completion::opcode(&message), message.index, Syndrome::WrFlush);
+        completion::send_failed(
+            qp,
+            parameters,
+            completion::opcode(&message),
+            message.index,
+            Syndrome::WrFlush,
+        );
     }
     requester.current = 0;
     let Some(ring) = &qp.send_queue else { return };
-    let Ok(producer) = ring.send_producer(&engine.hca.dma) else { return };
+    let Ok(producer) = ring.send_producer(&engine.hca.dma) else {
+        return;
+    };
     while requester.fetched != producer {
         let index = requester.fetched;
         let posted = producer.wrapping_sub(index);
@@ -56,7 +67,9 @@ fn receive_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     }
     match &qp.receives {
         ReceiveSource::Own(ring) => {
-            let Ok(producer) = ring.receive_producer(&engine.hca.dma) else { return };
+            let Ok(producer) = ring.receive_producer(&engine.hca.dma) else {
+                return;
+            };
             while responder.consumer != producer {
                 let index = responder.consumer;
                 completion::receive_failed(qp, cq, parameters.user_index, index, Syndrome::WrFlush);
@@ -66,7 +79,10 @@ fn receive_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
         // Those of a shared queue stay there.
         ReceiveSource::Pool(_) | ReceiveSource::Xrc => {
             if !std::mem::replace(&mut responder.last_wqe_told, true) {
-                engine.hca.eqs.announce(EventType::SrqLastWqe, 0, &event_data(qp.number));
+                engine
+                    .hca
+                    .eqs
+                    .announce(EventType::SrqLastWqe, 0, &event_data(qp.number));
             }
         }
         ReceiveSource::None => {}

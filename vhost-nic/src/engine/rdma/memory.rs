@@ -14,7 +14,11 @@ pub(super) struct Unreachable;
 
 /// Who a queue pair is to memory keys.
 pub(super) fn accessor(qp: &Qp, parameters: &Parameters) -> Accessor {
-    Accessor { pd: parameters.pd, qpn: qp.number, reserved_lkey: parameters.reserved_lkey }
+    Accessor {
+        pd: parameters.pd,
+        qpn: qp.number,
+        reserved_lkey: parameters.reserved_lkey,
+    }
 }
 
 /// Calls `act` with each piece of a key's range and its distance from the beginning.
@@ -28,12 +32,20 @@ fn pieces(
     mut act: impl FnMut(Piece, usize) -> Result<(), DmaError>,
 ) -> Result<(), Unreachable> {
     let mut done = 0;
-    let result = mkey::translate(&engine.hca.mkeys, key, accessor, address, length as u64, access, |piece: Piece| {
-        let length = piece.length();
-        act(piece, done)?;
-        done += length;
-        Ok::<(), DmaError>(())
-    });
+    let result = mkey::translate(
+        &engine.hca.mkeys,
+        key,
+        accessor,
+        address,
+        length as u64,
+        access,
+        |piece: Piece| {
+            let length = piece.length();
+            act(piece, done)?;
+            done += length;
+            Ok::<(), DmaError>(())
+        },
+    );
     match result {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Unreachable),
@@ -80,9 +92,20 @@ pub(super) fn gather(
             match part {
                 Data::Inline(bytes) => payload.push_bytes(&bytes[from - at..to - at]),
                 Data::Memory(segment) => {
-                    let (key, address) = (segment.lkey.get(), segment.address.get().wrapping_add((from - at) as u64));
+                    let (key, address) = (
+                        segment.lkey.get(),
+                        segment.address.get().wrapping_add((from - at) as u64),
+                    );
                     let accessor = accessor(qp, parameters);
-                    push_key(engine, accessor, key, address, to - from, Access::LocalRead, &mut payload)?;
+                    push_key(
+                        engine,
+                        accessor,
+                        key,
+                        address,
+                        to - from,
+                        Access::LocalRead,
+                        &mut payload,
+                    )?;
                 }
             }
         }
@@ -101,7 +124,15 @@ pub(super) fn remote_read(
     length: usize,
 ) -> Result<Payload, Unreachable> {
     let mut payload = Payload::default();
-    push_key(engine, accessor(qp, parameters), rkey, address, length, Access::RemoteRead, &mut payload)?;
+    push_key(
+        engine,
+        accessor(qp, parameters),
+        rkey,
+        address,
+        length,
+        Access::RemoteRead,
+        &mut payload,
+    )?;
     Ok(payload)
 }
 
@@ -115,7 +146,11 @@ pub(super) fn write(
     payload: &Payload,
     access: Access,
 ) -> Result<(), Unreachable> {
-    let range = Range { payload, from: 0, length: payload.len() };
+    let range = Range {
+        payload,
+        from: 0,
+        length: payload.len(),
+    };
     write_range(engine, accessor(qp, parameters), key, address, range, access)
 }
 
@@ -134,12 +169,22 @@ fn write_range(
     range: Range<'_>,
     access: Access,
 ) -> Result<(), Unreachable> {
-    pieces(engine, accessor, key, address, range.length, access, |piece, done| match piece {
-        Piece::Memory(address, length) => {
-            range.payload.write_to(range.from + done, length, &engine.hca.dma, address)
-        }
-        Piece::Null(_) => Ok(()),
-    })
+    pieces(
+        engine,
+        accessor,
+        key,
+        address,
+        range.length,
+        access,
+        |piece, done| match piece {
+            Piece::Memory(address, length) => {
+                range
+                    .payload
+                    .write_to(range.from + done, length, &engine.hca.dma, address)
+            }
+            Piece::Null(_) => Ok(()),
+        },
+    )
 }
 
 /// Whether all of a range may be accessed; nothing is.
@@ -152,7 +197,15 @@ pub(super) fn check(
     length: usize,
     access: Access,
 ) -> Result<(), Unreachable> {
-    pieces(engine, accessor(qp, parameters), key, address, length, access, |_, _| Ok(()))
+    pieces(
+        engine,
+        accessor(qp, parameters),
+        key,
+        address,
+        length,
+        access,
+        |_, _| Ok(()),
+    )
 }
 
 /// Writes a payload into the memory of a receive WQE, `offset` bytes behind its beginning.
@@ -164,7 +217,10 @@ pub(super) fn scatter_receive(
     offset: usize,
     payload: &Payload,
 ) -> Result<(), Unreachable> {
-    let accessor = Accessor { pd: receive.pd, ..accessor(qp, parameters) };
+    let accessor = Accessor {
+        pd: receive.pd,
+        ..accessor(qp, parameters)
+    };
     scatter_as(engine, accessor, receive.segments.iter(), offset, payload)
 }
 
@@ -192,8 +248,15 @@ fn scatter_as<'a>(
         let size = segment.byte_count.get() as usize;
         let (from, to) = (at.max(offset), (at + size).min(end));
         if from < to {
-            let (key, address) = (segment.lkey.get(), segment.address.get().wrapping_add((from - at) as u64));
-            let range = Range { payload, from: from - offset, length: to - from };
+            let (key, address) = (
+                segment.lkey.get(),
+                segment.address.get().wrapping_add((from - at) as u64),
+            );
+            let range = Range {
+                payload,
+                from: from - offset,
+                length: to - from,
+            };
             write_range(engine, accessor, key, address, range, Access::LocalWrite)?;
         }
         at += size;
@@ -212,15 +275,23 @@ pub(super) fn atomic(
 ) -> Result<u64, Unreachable> {
     let mut original = None;
     let whole = size_of::<u64>();
-    pieces(engine, accessor(qp, parameters), rkey, address, whole, Access::RemoteAtomic, |piece, _| {
-        match piece {
-            Piece::Memory(address, length) if length == whole => {
-                original = Some(engine.hca.dma.update(Purpose::Atomic, address, &change)?);
+    pieces(
+        engine,
+        accessor(qp, parameters),
+        rkey,
+        address,
+        whole,
+        Access::RemoteAtomic,
+        |piece, _| {
+            match piece {
+                Piece::Memory(address, length) if length == whole => {
+                    original = Some(engine.hca.dma.update(Purpose::Atomic, address, &change)?);
+                }
+                Piece::Null(_) => original = Some(0),
+                Piece::Memory(..) => {}
             }
-            Piece::Null(_) => original = Some(0),
-            Piece::Memory(..) => {}
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     original.ok_or(Unreachable)
 }

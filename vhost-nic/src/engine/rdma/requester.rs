@@ -9,10 +9,10 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use zerocopy::FromBytes;
 
 use super::memory::{self, Unreachable};
-use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use super::{Engine, Outgoing, completion, datagram, fail, send, work};
 use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
+use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
 use crate::hca::work_queue::WorkQueue;
 use crate::net::Payload;
@@ -84,12 +84,18 @@ fn ready(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
 
 /// Sees that the queue pair is looked after when its time has come.
 fn arm(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
-    let waits = requester.messages.iter().take(requester.current).any(|message| !message.done && message.packets > 0);
+    let waits = requester
+        .messages
+        .iter()
+        .take(requester.current)
+        .any(|message| !message.done && message.packets > 0);
     if !waits || parameters.ack_timeout == 0 {
         requester.deadline = None;
         return;
     }
-    let timeout = ACK_TIMEOUT_UNIT.saturating_mul(1 << parameters.ack_timeout).max(MIN_TIMEOUT);
+    let timeout = ACK_TIMEOUT_UNIT
+        .saturating_mul(1 << parameters.ack_timeout)
+        .max(MIN_TIMEOUT);
     let deadline = *requester.deadline.get_or_insert_with(|| Instant::now() + timeout);
     set_alarm(engine, qp, requester, deadline);
 }
@@ -114,6 +120,18 @@ fn next(
         return false;
     }
     let at = requester.current;
+    let message = &requester.messages[at];
+    if message.done {
+        // Acknowledged while it was to be sent again.
+        if message.packets > 0 {
+            requester.send_psn = message.first + message.packets;
+        }
+        requester.current += 1;
+        return true;
+    }
+    if message.packets > 0 && requester.send_psn.is_before(message.first) {
+        requester.send_psn = message.first;
+    }
     let open = requester.open_requests();
     let earlier_done = requester.messages.iter().take(at).all(|message| message.done);
     let message = &requester.messages[at];
@@ -152,7 +170,11 @@ fn next(
         _ => match packet(engine, qp, parameters, message, requester.send_psn) {
             Ok(packet) => {
                 batch.push(packet);
-                let sent = if message.work.is_request() { message.packets - message.answered } else { 1 };
+                let sent = if message.work.is_request() {
+                    message.packets - message.answered
+                } else {
+                    1
+                };
                 requester.send_psn += sent;
                 if !message.last().is_before(requester.send_psn) {
                     return true;
@@ -176,13 +198,7 @@ fn next(
 }
 
 /// Reads the next WQE, if there is one.
-fn fetch(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    ring: &WorkQueue,
-    requester: &mut Requester,
-) -> bool {
+fn fetch(engine: &Engine, qp: &Qp, parameters: &Parameters, ring: &WorkQueue, requester: &mut Requester) -> bool {
     if requester.messages.len() >= MAX_MESSAGES {
         return false;
     }
@@ -201,7 +217,10 @@ fn fetch(
     }
     let (mut message, blocks) = work::fetch(&engine.hca.dma, ring, index, posted, parameters.service);
     if let Work::Bad(_) = message.work {
-        let what = format_args!("Queue pair {:#x}, WQE {index:#x} makes no sense: {:?}", qp.number, message.control);
+        let what = format_args!(
+            "Queue pair {:#x}, WQE {index:#x} makes no sense: {:?}",
+            qp.number, message.control
+        );
         engine.hca.findings.report(Finding::BadSendWqe, what);
     }
     message.first = requester.next_psn;
@@ -254,26 +273,43 @@ fn packet(
     match message.work {
         Work::Send { immediate, invalidate } => {
             if ends {
-                headers.immediate = immediate.map(|immediate| ImmDt { immediate: immediate.to_be_bytes() });
+                headers.immediate = immediate.map(|immediate| ImmDt {
+                    immediate: immediate.to_be_bytes(),
+                });
                 headers.invalidate = invalidate.map(|rkey| Ieth { rkey: rkey.into() });
             }
             payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
         }
-        Work::Write { address, rkey, immediate } => {
+        Work::Write {
+            address,
+            rkey,
+            immediate,
+        } => {
             if position.begins() {
                 headers.reth = Some(Reth::new(address, rkey, message.length));
             }
             if ends {
-                headers.immediate = immediate.map(|immediate| ImmDt { immediate: immediate.to_be_bytes() });
+                headers.immediate = immediate.map(|immediate| ImmDt {
+                    immediate: immediate.to_be_bytes(),
+                });
             }
             payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
         }
         Work::Read { address, rkey } => {
             // Of what was answered in part, only the rest is asked for again.
             let done = offset.min(message.length as usize);
-            headers.reth = Some(Reth::new(address.wrapping_add(done as u64), rkey, message.length - done as u32));
+            headers.reth = Some(Reth::new(
+                address.wrapping_add(done as u64),
+                rkey,
+                message.length - done as u32,
+            ));
         }
-        Work::CompareSwap { address, rkey, swap, compare } => {
+        Work::CompareSwap {
+            address,
+            rkey,
+            swap,
+            compare,
+        } => {
             headers.atomic = Some(AtomicEth {
                 virtual_address: address.into(),
                 rkey: rkey.into(),
@@ -327,7 +363,15 @@ fn memory_key_update(engine: &Engine, qp: &Qp, parameters: &Parameters, bytes: &
             return false;
         }
     }
-    mkey::umr(&engine.hca.mkeys, poster, key, &UmrControl::from(&control), &context, &translations).is_ok()
+    mkey::umr(
+        &engine.hca.mkeys,
+        poster,
+        key,
+        &UmrControl::from(&control),
+        &context,
+        &translations,
+    )
+    .is_ok()
 }
 
 /// The parts of a WQE that changes a key: control, context, and the list or where it is.
@@ -340,7 +384,9 @@ fn umr_segments(bytes: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
 /// Takes what is done from the front of the queue, and tells the guest.
 pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
     while requester.messages.front().is_some_and(|message| message.done) {
-        let Some(message) = requester.messages.pop_front() else { break };
+        let Some(message) = requester.messages.pop_front() else {
+            break;
+        };
         requester.current = requester.current.saturating_sub(1);
         completion::sent(qp, parameters, &message);
     }

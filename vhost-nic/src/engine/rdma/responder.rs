@@ -6,9 +6,7 @@ use super::completion::{self, Arrival};
 use super::{Engine, Outgoing, fail, memory, send};
 use crate::hca::cq::Cq;
 use crate::hca::mkey::{self, Access};
-use crate::hca::qp::{
-    Incoming, Parameters, Qp, QpState, Receive, ReceiveSource, Resource, Responder, service,
-};
+use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, ReceiveSource, Resource, Responder, service};
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, XrcSrq, event_data};
 use crate::net::Payload;
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
@@ -29,7 +27,13 @@ enum Answer {
     /// What an atomic operation found.
     Atomic { psn: Psn, msn: u32, original: u64 },
     /// The data of a read.
-    Read { psn: Psn, msn: u32, address: u64, rkey: u32, length: u32 },
+    Read {
+        psn: Psn,
+        msn: u32,
+        address: u64,
+        rkey: u32,
+        length: u32,
+    },
 }
 
 /// A request that is refused.
@@ -39,8 +43,14 @@ struct Refused {
     event: Option<EventType>,
 }
 
-const INVALID: Refused = Refused { nak: Nak::InvalidRequest, event: Some(EventType::WqInvalidRequestError) };
-const NO_ACCESS: Refused = Refused { nak: Nak::RemoteAccess, event: Some(EventType::WqAccessError) };
+const INVALID: Refused = Refused {
+    nak: Nak::InvalidRequest,
+    event: Some(EventType::WqInvalidRequestError),
+};
+const NO_ACCESS: Refused = Refused {
+    nak: Nak::RemoteAccess,
+    event: Some(EventType::WqAccessError),
+};
 
 /// How a request goes on.
 enum Step {
@@ -54,14 +64,20 @@ enum Step {
 
 /// Takes a request.
 pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, payload: &Payload) {
-    if !matches!(parameters.state, QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained) {
+    if !matches!(
+        parameters.state,
+        QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained
+    ) {
         return;
     }
     let of_srq;
     let parameters = match (parameters.service, xrc_srq(engine, packet)) {
         (service::XRC, Some(srq)) => {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
-            of_srq = Parameters { pd: srq.pd(), ..parameters.clone() };
+            of_srq = Parameters {
+                pd: srq.pd(),
+                ..parameters.clone()
+            };
             &of_srq
         }
         _ => parameters,
@@ -99,7 +115,11 @@ fn reliable(
             return Answer::None;
         }
         let syndrome = Syndrome::Nak(Nak::PsnSequence);
-        return Answer::Acknowledge { syndrome, psn: responder.expected, msn: responder.msn };
+        return Answer::Acknowledge {
+            syndrome,
+            psn: responder.expected,
+            msn: responder.msn,
+        };
     }
     responder.gap_reported = false;
     match execute(engine, qp, parameters, responder, packet, payload) {
@@ -110,21 +130,31 @@ fn reliable(
             };
             responder.expected += taken;
             match answer {
-                Answer::None if bth.ack_request() => {
-                    Answer::Acknowledge { syndrome: Syndrome::ACK, psn, msn: responder.msn }
-                }
+                Answer::None if bth.ack_request() => Answer::Acknowledge {
+                    syndrome: Syndrome::ACK,
+                    psn,
+                    msn: responder.msn,
+                },
                 answer => answer,
             }
         }
         Step::NoReceive => {
             // What comes behind is out of order, and known to be.
             responder.gap_reported = true;
-            Answer::Acknowledge { syndrome: Syndrome::Rnr(parameters.rnr_timer), psn, msn: responder.msn }
+            Answer::Acknowledge {
+                syndrome: Syndrome::Rnr(parameters.rnr_timer),
+                psn,
+                msn: responder.msn,
+            }
         }
         Step::Refused(Refused { nak, event }) => {
             // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
-            Answer::Acknowledge { syndrome: Syndrome::Nak(nak), psn, msn: responder.msn }
+            Answer::Acknowledge {
+                syndrome: Syndrome::Nak(nak),
+                psn,
+                msn: responder.msn,
+            }
         }
     }
 }
@@ -134,24 +164,39 @@ fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
     let psn = packet.headers.bth.psn();
     match packet.opcode.operation() {
         Operation::ReadRequest => match packet.headers.reth {
-            Some(reth) if responder.resources.iter().any(|resource| repeats(resource, psn, packet, mtu)) => Answer::Read {
-                psn,
-                msn: responder.msn,
-                address: reth.virtual_address.get(),
-                rkey: reth.rkey.get(),
-                length: reth.dma_length.get(),
-            },
+            Some(reth)
+                if responder
+                    .resources
+                    .iter()
+                    .any(|resource| repeats(resource, psn, packet, mtu)) =>
+            {
+                Answer::Read {
+                    psn,
+                    msn: responder.msn,
+                    address: reth.virtual_address.get(),
+                    rkey: reth.rkey.get(),
+                    length: reth.dma_length.get(),
+                }
+            }
             _ => Answer::None,
         },
         Operation::CompareSwap | Operation::FetchAdd => {
             // Never carried out twice: what it found is kept.
             let found = responder.resources.iter().find(|resource| resource.psn == psn);
             match found.and_then(|resource| resource.original) {
-                Some(original) => Answer::Atomic { psn, msn: responder.msn, original },
+                Some(original) => Answer::Atomic {
+                    psn,
+                    msn: responder.msn,
+                    original,
+                },
                 None => Answer::None,
             }
         }
-        _ => Answer::Acknowledge { syndrome: Syndrome::ACK, psn: responder.expected - 1, msn: responder.msn },
+        _ => Answer::Acknowledge {
+            syndrome: Syndrome::ACK,
+            psn: responder.expected - 1,
+            msn: responder.msn,
+        },
     }
 }
 
@@ -245,7 +290,12 @@ fn take_receive(
         ReceiveSource::None => return None,
     };
     let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive { wqe_counter, pd, segments, room })
+    Some(Receive {
+        wqe_counter,
+        pd,
+        segments,
+        room,
+    })
 }
 
 /// Where a receive completes, and how its queue is named there.
@@ -317,14 +367,21 @@ fn execute_send(
     }
     let arrival = Arrival {
         write: false,
-        immediate: packet.headers.immediate.map(|header| u32::from_be_bytes(header.immediate)),
+        immediate: packet
+            .headers
+            .immediate
+            .map(|header| u32::from_be_bytes(header.immediate)),
         invalidated,
         solicited: packet.headers.bth.solicited(),
         length: *received,
     };
     with_cq(engine, qp, parameters, packet, |cq, user_index| {
         let cqe: Cqe = completion::arrived(qp, user_index, receive, arrival);
-        if inline { cq.post_with_data(cqe, &data) } else { cq.post(cqe) }
+        if inline {
+            cq.post_with_data(cqe, &data)
+        } else {
+            cq.post(cqe)
+        }
     });
     responder.incoming = None;
     responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
@@ -349,13 +406,32 @@ fn execute_write(
         }
         let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
         // All of it or nothing; where nothing is written, the key means nothing (C9-88).
-        let allowed = memory::check(engine, qp, parameters, rkey, address, length as usize, Access::RemoteWrite);
+        let allowed = memory::check(
+            engine,
+            qp,
+            parameters,
+            rkey,
+            address,
+            length as usize,
+            Access::RemoteWrite,
+        );
         if length > 0 && allowed.is_err() {
             return Step::Refused(NO_ACCESS);
         }
-        responder.incoming = Some(Incoming::Write { address, rkey, length, received: 0 });
+        responder.incoming = Some(Incoming::Write {
+            address,
+            rkey,
+            length,
+            received: 0,
+        });
     }
-    let Some(Incoming::Write { address, rkey, length, received }) = &mut responder.incoming else {
+    let Some(Incoming::Write {
+        address,
+        rkey,
+        length,
+        received,
+    }) = &mut responder.incoming
+    else {
         return Step::Refused(INVALID);
     };
     let so_far = u64::from(*received) + payload.len() as u64;
@@ -364,9 +440,7 @@ fn execute_write(
         return Step::Refused(INVALID);
     }
     let at = address.wrapping_add(u64::from(*received));
-    if !payload.is_empty()
-        && memory::write(engine, qp, parameters, *rkey, at, payload, Access::RemoteWrite).is_err()
-    {
+    if !payload.is_empty() && memory::write(engine, qp, parameters, *rkey, at, payload, Access::RemoteWrite).is_err() {
         return Step::Refused(NO_ACCESS);
     }
     let length = *length;
@@ -412,14 +486,36 @@ fn execute_read(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &m
     if !parameters.remote_read || length > MAX_LENGTH {
         return Step::Refused(INVALID);
     }
-    let allowed = memory::check(engine, qp, parameters, rkey, address, length as usize, Access::RemoteRead);
+    let allowed = memory::check(
+        engine,
+        qp,
+        parameters,
+        rkey,
+        address,
+        length as usize,
+        Access::RemoteRead,
+    );
     if length > 0 && allowed.is_err() {
         return Step::Refused(NO_ACCESS);
     }
     let psn = packet.headers.bth.psn();
-    remember(parameters, responder, Resource { psn, packets: read_packets(packet, parameters.mtu), original: None });
+    remember(
+        parameters,
+        responder,
+        Resource {
+            psn,
+            packets: read_packets(packet, parameters.mtu),
+            original: None,
+        },
+    );
     responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-    Step::Done(Answer::Read { psn, msn: responder.msn, address, rkey, length })
+    Step::Done(Answer::Read {
+        psn,
+        msn: responder.msn,
+        address,
+        rkey,
+        length,
+    })
 }
 
 fn execute_atomic(
@@ -446,9 +542,21 @@ fn execute_atomic(
         return Step::Refused(NO_ACCESS);
     };
     let psn = packet.headers.bth.psn();
-    remember(parameters, responder, Resource { psn, packets: 1, original: Some(original) });
+    remember(
+        parameters,
+        responder,
+        Resource {
+            psn,
+            packets: 1,
+            original: Some(original),
+        },
+    );
     responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-    Step::Done(Answer::Atomic { psn, msn: responder.msn, original })
+    Step::Done(Answer::Atomic {
+        psn,
+        msn: responder.msn,
+        original,
+    })
 }
 
 /// An unreliable message: what does not fit is dropped, and the message with it.
@@ -489,12 +597,18 @@ fn unreliable(
 
 fn reply(engine: &Engine, qp: &Qp, parameters: &Parameters, answer: Answer) {
     let Some(path) = parameters.path else { return };
-    let transport = if parameters.service == service::XRC { Transport::Xrc } else { Transport::Rc };
+    let transport = if parameters.service == service::XRC {
+        Transport::Xrc
+    } else {
+        Transport::Rc
+    };
     let respond = |operation, position, psn, aeth: Option<Aeth>, original: Option<u64>, payload: Payload| {
         if let Some(opcode) = Opcode::new(transport, operation, position, Notice::None) {
             let mut headers = Headers::new(Bth::new(opcode, parameters.remote_qpn, psn));
             headers.aeth = aeth;
-            headers.atomic_ack = original.map(|original| AtomicAckEth { original: original.into() });
+            headers.atomic_ack = original.map(|original| AtomicAckEth {
+                original: original.into(),
+            });
             send(engine, &Outgoing { path, headers, payload });
         }
     };
@@ -507,9 +621,22 @@ fn reply(engine: &Engine, qp: &Qp, parameters: &Parameters, answer: Answer) {
         }
         Answer::Atomic { psn, msn, original } => {
             let aeth = Aeth::new(Syndrome::ACK.byte(), msn);
-            respond(Operation::AtomicAcknowledge, Position::Only, psn, Some(aeth), Some(original), nothing());
+            respond(
+                Operation::AtomicAcknowledge,
+                Position::Only,
+                psn,
+                Some(aeth),
+                Some(original),
+                nothing(),
+            );
         }
-        Answer::Read { psn, msn, address, rkey, length } => {
+        Answer::Read {
+            psn,
+            msn,
+            address,
+            rkey,
+            length,
+        } => {
             let count = (length as usize).div_ceil(parameters.mtu).max(1) as u32;
             for index in 0..count {
                 let offset = index as usize * parameters.mtu;
@@ -518,7 +645,14 @@ fn reply(engine: &Engine, qp: &Qp, parameters: &Parameters, answer: Answer) {
                 let Ok(payload) = memory::remote_read(engine, qp, parameters, rkey, at, now) else {
                     // The key was taken away meanwhile.
                     let aeth = Aeth::new(Syndrome::Nak(Nak::RemoteAccess).byte(), msn);
-                    respond(Operation::Acknowledge, Position::Only, psn + index, Some(aeth), None, nothing());
+                    respond(
+                        Operation::Acknowledge,
+                        Position::Only,
+                        psn + index,
+                        Some(aeth),
+                        None,
+                        nothing(),
+                    );
                     return fail(engine, qp, Some(EventType::WqAccessError));
                 };
                 let position = Position::of(index, count);

@@ -70,7 +70,8 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
 /// returns false.
 fn acknowledge(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) -> bool {
     let mut lost = None;
-    for message in requester.messages.iter_mut().take(requester.current + 1) {
+    // Also those that are being sent again: what is acknowledged late was acknowledged.
+    for message in &mut requester.messages {
         if message.packets == 0 || message.done {
             continue;
         }
@@ -101,7 +102,14 @@ fn again(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
     } else if requester::retry_allowed(parameters, requester) {
         requester.go_back(psn);
     } else {
-        fail(engine, qp, parameters, requester, psn, CqeSyndrome::TransportRetryExceeded);
+        fail(
+            engine,
+            qp,
+            parameters,
+            requester,
+            psn,
+            CqeSyndrome::TransportRetryExceeded,
+        );
     }
 }
 
@@ -112,16 +120,13 @@ fn progress(requester: &mut Requester) {
 }
 
 /// The message that a PSN belongs to failed at the other side; those before it are done.
-fn fail(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    requester: &mut Requester,
-    psn: Psn,
-    syndrome: CqeSyndrome,
-) {
+fn fail(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn, syndrome: CqeSyndrome) {
     requester::complete(qp, parameters, requester);
-    if requester.messages.front().is_some_and(|first| first.packets > 0 && !psn.is_before(first.first)) {
+    if requester
+        .messages
+        .front()
+        .is_some_and(|first| first.packets > 0 && !psn.is_before(first.first))
+    {
         requester::fail_first(engine, qp, parameters, requester, syndrome);
     }
 }

@@ -43,7 +43,9 @@ pub(super) fn fetch(dma: &Dma, ring: &WorkQueue, index: u16, posted: u16, servic
         return (message, 1);
     }
     if length > SEND_WQE_BB
-        && ring.send_bytes(dma, index.wrapping_add(1), &mut memory[SEND_WQE_BB..length]).is_err()
+        && ring
+            .send_bytes(dma, index.wrapping_add(1), &mut memory[SEND_WQE_BB..length])
+            .is_err()
     {
         return (message, blocks);
     }
@@ -81,9 +83,18 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
             immediate: (opcode == WqeOpcode::SendImmediate).then_some(immediate),
         },
         _ if datagram => return None,
-        WqeOpcode::Send => Work::Send { immediate: None, invalidate: None },
-        WqeOpcode::SendImmediate => Work::Send { immediate: Some(immediate), invalidate: None },
-        WqeOpcode::SendInvalidate => Work::Send { immediate: None, invalidate: Some(immediate) },
+        WqeOpcode::Send => Work::Send {
+            immediate: None,
+            invalidate: None,
+        },
+        WqeOpcode::SendImmediate => Work::Send {
+            immediate: Some(immediate),
+            invalidate: None,
+        },
+        WqeOpcode::SendInvalidate => Work::Send {
+            immediate: None,
+            invalidate: Some(immediate),
+        },
         WqeOpcode::RdmaWrite | WqeOpcode::RdmaWriteImmediate => {
             let remote: RemoteAddressSegment = take(&mut rest)?;
             Work::Write {
@@ -94,16 +105,28 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
         }
         WqeOpcode::RdmaRead if service != service::UC => {
             let remote: RemoteAddressSegment = take(&mut rest)?;
-            Work::Read { address: remote.raddr.get(), rkey: remote.rkey.get() }
+            Work::Read {
+                address: remote.raddr.get(),
+                rkey: remote.rkey.get(),
+            }
         }
         WqeOpcode::AtomicCompareSwap | WqeOpcode::AtomicFetchAdd if service != service::UC => {
             let remote: RemoteAddressSegment = take(&mut rest)?;
             let atomic: AtomicSegment = take(&mut rest)?;
             let (address, rkey) = (remote.raddr.get(), remote.rkey.get());
             if opcode == WqeOpcode::AtomicCompareSwap {
-                Work::CompareSwap { address, rkey, swap: atomic.swap_add.get(), compare: atomic.compare.get() }
+                Work::CompareSwap {
+                    address,
+                    rkey,
+                    swap: atomic.swap_add.get(),
+                    compare: atomic.compare.get(),
+                }
             } else {
-                Work::FetchAdd { address, rkey, add: atomic.swap_add.get() }
+                Work::FetchAdd {
+                    address,
+                    rkey,
+                    add: atomic.swap_add.get(),
+                }
             }
         }
         _ => return None,

@@ -105,7 +105,10 @@ fn path(ads: &Ads, vport: &Vport) -> Option<Path> {
     Some(Path {
         source_mac: source.mac,
         destination_mac: [a, b, c, d, e, f],
-        vlan: source.vlan.map(|id| Vlan { id, priority: ads.eth_prio() }),
+        vlan: source.vlan.map(|id| Vlan {
+            id,
+            priority: ads.eth_prio(),
+        }),
         addresses: Addresses::new(source.gid, Gid(*ads.rgid_rip())),
         udp_source_port: ads.udp_sport(),
         traffic_class: ads.dscp() << 2 | ads.ecn(),

@@ -23,14 +23,38 @@ pub enum Data {
 #[allow(missing_docs)]
 pub enum Work {
     Nop,
-    Send { immediate: Option<u32>, invalidate: Option<u32> },
-    Datagram { to: Box<AddressVector>, immediate: Option<u32> },
-    Write { address: u64, rkey: u32, immediate: Option<u32> },
-    Read { address: u64, rkey: u32 },
-    CompareSwap { address: u64, rkey: u32, swap: u64, compare: u64 },
-    FetchAdd { address: u64, rkey: u32, add: u64 },
+    Send {
+        immediate: Option<u32>,
+        invalidate: Option<u32>,
+    },
+    Datagram {
+        to: Box<AddressVector>,
+        immediate: Option<u32>,
+    },
+    Write {
+        address: u64,
+        rkey: u32,
+        immediate: Option<u32>,
+    },
+    Read {
+        address: u64,
+        rkey: u32,
+    },
+    CompareSwap {
+        address: u64,
+        rkey: u32,
+        swap: u64,
+        compare: u64,
+    },
+    FetchAdd {
+        address: u64,
+        rkey: u32,
+        add: u64,
+    },
     /// A change of a memory key: control segment, context and list, as they are in the WQE.
-    Umr { bytes: Vec<u8> },
+    Umr {
+        bytes: Vec<u8>,
+    },
     /// A WQE that makes no sense.
     Bad(Syndrome),
 }
@@ -38,7 +62,10 @@ pub enum Work {
 impl Work {
     /// Whether the answer brings data.
     pub fn is_request(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::CompareSwap { .. } | Self::FetchAdd { .. })
+        matches!(
+            self,
+            Self::Read { .. } | Self::CompareSwap { .. } | Self::FetchAdd { .. }
+        )
     }
 }
 
@@ -122,7 +149,11 @@ impl Requester {
 
     /// Reads and atomics that are sent and not answered.
     pub fn open_requests(&self) -> usize {
-        self.messages.iter().take(self.current).filter(|message| message.work.is_request() && !message.done).count()
+        self.messages
+            .iter()
+            .take(self.current)
+            .filter(|message| message.work.is_request() && !message.done)
+            .count()
     }
 
     /// Sends again from a PSN on. Of a read, what was not answered yet.

@@ -23,8 +23,16 @@ pub struct Receive {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum Incoming {
-    Send { receive: Receive, received: u32 },
-    Write { address: u64, rkey: u32, length: u32, received: u32 },
+    Send {
+        receive: Receive,
+        received: u32,
+    },
+    Write {
+        address: u64,
+        rkey: u32,
+        length: u32,
+        received: u32,
+    },
 }
 
 /// A read or atomic that was answered, in case the answer gets lost.
