@@ -12,6 +12,7 @@ use crate::frames;
 pub struct Setup {
     name: &'static str,
     guests: usize,
+    memory_mib: Option<u32>,
     stock_kernel: Option<&'static str>,
     options: NicOptions,
     nic: NicSetup,
@@ -22,10 +23,17 @@ impl Setup {
         Self {
             name,
             guests,
+            memory_mib: None,
             stock_kernel: None,
             options: NicOptions::default(),
             nic: NicSetup::default(),
         }
+    }
+
+    /// More memory than usual.
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = Some(mib);
+        self
     }
 
     /// A kernel of Debian as it is.
@@ -54,6 +62,10 @@ impl Setup {
             // Enough for a whole test's messages.
             .kernel_arg("log_buf_len=2M")
             .share(frames::program());
+        let builder = match self.memory_mib {
+            Some(mib) => builder.memory_mib(mib),
+            None => builder,
+        };
         let bed = match self.stock_kernel {
             // Debian's wait 21 s for a processor before they call it stalled, which a busy host's may be.
             Some(series) => builder

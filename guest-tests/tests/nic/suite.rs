@@ -129,7 +129,7 @@ fn run(guest: &Guest, file: &str) -> Result<(Count, Vec<String>)> {
 fn the_test_suite_of_rdma_core_passes() -> Result<()> {
     let expectations: BTreeMap<String, Expectation> =
         serde_json::from_str(EXPECTATIONS).expect("the expectations are JSON");
-    let lab = Setup::new("nic-suite", 1).start()?;
+    let lab = Setup::new("nic-suite", 1).memory_mib(1024).start()?;
     let guest = lab.guest(0);
     guest.put_bytes(PROGRAM.as_bytes(), "/tmp/suite.py", 0o644)?;
     // A test asks for more entries of a completion queue than there may be; to refuse them is the driver's, not the memory's.
