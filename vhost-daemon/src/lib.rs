@@ -10,6 +10,7 @@ mod main_loop;
 pub mod manual;
 mod sockets;
 mod stats;
+pub mod vring;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,6 @@
 mod mapper;
 mod ram;
 mod virtqueue;
-mod vring;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -21,6 +20,7 @@ use std::time::Duration;
 use log::{debug, warn};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Backend, Listener};
+use vhost_daemon::vring::{Memory, Vring};
 use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -37,8 +37,7 @@ use crate::stats::Finding;
 use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
-use virtqueue::{EventQueue, LateAnswer, Memory};
-use vring::Vring;
+use virtqueue::{EventQueue, LateAnswer};
 
 pub use ram::UnsealedRam;
 

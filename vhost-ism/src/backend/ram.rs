@@ -10,7 +10,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion}
 use crate::slab::is_sealed_against_shrinking;
 use crate::stats::{Finding, GuestStats};
 
-use super::virtqueue::Memory;
+use vhost_daemon::vring::Memory;
 
 /// What to do with memory that its VMM could take away at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

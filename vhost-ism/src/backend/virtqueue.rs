@@ -8,18 +8,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use log::debug;
+use vhost_daemon::vring::{Memory, Vring};
 use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::control::MAX_REQUEST;
 use crate::event::EventRing;
 use crate::stats::{Finding, GuestStats};
-
-use super::vring::Vring;
-
-/// Guest memory as the front-end describes it at the moment.
-pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
 type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 

@@ -11,7 +11,6 @@ mod message;
 mod queue;
 mod server;
 mod stats;
-mod vring;
 
 pub use server::Server;
 pub use stats::{VhostPciSnapshot, VhostPciStats};

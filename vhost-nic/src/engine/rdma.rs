@@ -3,10 +3,12 @@
 //! A packet is handed over on the thread of its sender, and what answers it comes back on the same thread. So nobody holds a queue pair's
 //! lock while a packet of it is on its way.
 
+mod answer;
 mod completion;
 mod datagram;
 mod flush;
 mod memory;
+mod receive_queue;
 mod requester;
 mod responder;
 mod response;

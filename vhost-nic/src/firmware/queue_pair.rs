@@ -96,7 +96,6 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     let part = |start, log_size, stride| WorkQueue::part(buffer.clone(), start, log_size, stride, context.dbr_addr());
     let mut uses: Vec<Use> = Vec::new();
-    let mut xrc_srq = None;
     let receives = match context.rq_type() {
         _ if has_rq => ReceiveSource::Own(part(0, context.log_rq_size(), rq_stride)),
         RQ_OWN | RQ_NONE => ReceiveSource::None,
@@ -105,7 +104,6 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
             match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
                 (_, Some(srq)) => {
                     uses.push(srq.users.add());
-                    xrc_srq = Some(srq);
                     ReceiveSource::Xrc
                 }
                 (Some(rmp), _) => {
@@ -136,7 +134,6 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         receive_cq: side(has_rq, context.cqn_rcv())?,
         send_queue: has_sq.then(|| part(rq_bytes, context.log_sq_size(), SQ_STRIDE)),
         receives,
-        xrc_srq,
         uses,
     };
     let vport = hca.vport.read();

@@ -15,7 +15,7 @@ pub use requester::{Data, Message, Requester, Work};
 pub use responder::{Incoming, Receive, Resource, Responder};
 
 use super::cq::Cq;
-use super::srq::{Rmp, XrcSrq};
+use super::srq::Rmp;
 use super::usage::{Use, Users};
 use super::vport::Vport;
 use super::work_queue::WorkQueue;
@@ -73,8 +73,6 @@ pub struct Qp {
     pub send_queue: Option<WorkQueue>,
     /// Its receive queue.
     pub receives: ReceiveSource,
-    /// The shared receive queue it was made for, in an XRC domain.
-    pub xrc_srq: Option<Arc<XrcSrq>>,
     /// The multicast groups it is in.
     pub users: Users,
     /// Its sending side. Whoever needs both sides locks this one first.
@@ -97,7 +95,6 @@ pub(crate) struct QpParts {
     pub(crate) receive_cq: Option<Arc<Cq>>,
     pub(crate) send_queue: Option<WorkQueue>,
     pub(crate) receives: ReceiveSource,
-    pub(crate) xrc_srq: Option<Arc<XrcSrq>>,
     pub(crate) uses: Vec<Use>,
 }
 
@@ -108,7 +105,6 @@ impl Qp {
             receive_cq,
             send_queue,
             receives,
-            xrc_srq,
             mut uses,
         } = parts;
         uses.extend([&send_cq, &receive_cq].into_iter().flatten().map(|cq| cq.users.add()));
@@ -118,7 +114,6 @@ impl Qp {
             receive_cq,
             send_queue,
             receives,
-            xrc_srq,
             users: Users::default(),
             requester: Mutex::new(Requester::new(Psn::default())),
             responder: Mutex::new(Responder::new(Psn::default())),
@@ -313,7 +308,6 @@ mod tests {
             receive_cq: None,
             send_queue: None,
             receives: ReceiveSource::None,
-            xrc_srq: None,
             uses: Vec::new(),
         };
         let vport = Vport::new([2, 0, 0, 0, 0, 1], 1500);

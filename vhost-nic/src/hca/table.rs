@@ -45,17 +45,6 @@ impl<T> Table<T> {
         Some(object)
     }
 
-    /// Makes an object of number `number`, in whose place there is none yet.
-    pub fn insert_at(&self, number: u32, object: T) -> Option<Arc<T>> {
-        let mut inner = self.inner.write();
-        if inner.objects.contains_key(&number) {
-            return None;
-        }
-        let object = Arc::new(object);
-        inner.objects.insert(number, object.clone());
-        Some(object)
-    }
-
     /// The object of a number.
     pub fn get(&self, number: u32) -> Option<Arc<T>> {
         self.inner.read().objects.get(&number).cloned()

@@ -21,7 +21,7 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostPciStats;
-use super::vring::{Memory, Vring};
+use vhost_daemon::vring::{Memory, Vring};
 
 /// What arch/um/drivers/virtio_uml.c asks for at most.
 const MAX_QUEUE_SIZE: usize = 256;

@@ -8,7 +8,7 @@ use crate::pci::PciFunction;
 use super::message::{Header, Operation};
 use super::queue::{Chain, next_chain, return_chain};
 use super::stats::VhostPciStats;
-use super::vring::{Memory, Vring};
+use vhost_daemon::vring::{Memory, Vring};
 
 /// Longest access in bytes; far more than any driver copies at a time, and little enough to be served promptly.
 const MAX_ACCESS: usize = 64 * 1024;

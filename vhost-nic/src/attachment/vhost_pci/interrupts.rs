@@ -10,7 +10,7 @@ use crate::pci::{Delivery, InterruptLines, MsixMessage};
 use super::message::{Header, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
 use super::stats::VhostPciStats;
-use super::vring::{Memory, Vring};
+use vhost_daemon::vring::{Memory, Vring};
 
 /// Sends interrupts of one connection. The driver gives a few buffers and gives each again when it has read it, so an
 /// interrupt may have to wait: it stays pending in the function, and is sent when the driver kicks the queue.

@@ -8,7 +8,7 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use super::stats::VhostPciStats;
-use super::vring::{Memory, Vring};
+use vhost_daemon::vring::{Memory, Vring};
 
 /// A chain of buffers the driver made available.
 pub struct Chain {

@@ -4,9 +4,9 @@ use mlx5_prm::queue_entry::{Cqe, Syndrome};
 use mlx5_prm::wqe::ControlSegment;
 
 use super::completion::{self, Arrival};
-use super::memory;
 use super::{Engine, FrameView, Outgoing};
-use crate::hca::qp::{Message, Parameters, Qp, QpState, Receive, ReceiveSource, Responder, Work, service};
+use super::{memory, receive_queue};
+use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
 use crate::net::Payload;
 use crate::roce::gid::Gid;
 use crate::roce::grh;
@@ -139,7 +139,7 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
     if !qp.is_still(parameters.state) {
         return;
     }
-    let Some(receive) = take(engine, qp, &parameters, responder) else {
+    let Some(receive) = receive_queue::take(engine, qp, &parameters, responder, packet) else {
         return;
     };
     let Some(cq) = &qp.receive_cq else { return };
@@ -189,32 +189,4 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
         cqe.vlan_info.set(u16::from(vlan.priority) << 13 | vlan.id);
     }
     cq.post(cqe);
-}
-
-fn take(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder) -> Option<Receive> {
-    if let Some(spare) = responder.spare.take() {
-        return Some(spare);
-    }
-    let dma = &engine.hca.dma;
-    let mut segments = Vec::new();
-    let (wqe_counter, pd) = match &qp.receives {
-        ReceiveSource::Own(ring) => {
-            let index = responder.consumer;
-            if ring.receive_producer(dma).ok()? == index {
-                return None;
-            }
-            ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
-            responder.consumer = index.wrapping_add(1);
-            (index, parameters.pd)
-        }
-        ReceiveSource::Pool(rmp) => (rmp.list.take(dma, &mut segments).ok()??.index, rmp.pd()),
-        ReceiveSource::Xrc | ReceiveSource::None => return None,
-    };
-    let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive {
-        wqe_counter,
-        pd,
-        segments,
-        room,
-    })
 }

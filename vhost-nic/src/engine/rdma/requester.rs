@@ -358,8 +358,10 @@ fn memory_key_update(engine: &Engine, qp: &Qp, parameters: &Parameters, bytes: &
         };
         let data = [Data::Memory(segment)];
         let length = control.translation_length().min(segment.byte_count.get() as usize);
-        let gathered = memory::gather(engine, qp, parameters, &data, 0, length);
-        if gathered.is_ok_and(|payload| payload.append_to(&mut translations).is_err()) {
+        let Ok(list) = memory::gather(engine, qp, parameters, &data, 0, length) else {
+            return false;
+        };
+        if list.append_to(&mut translations).is_err() {
             return false;
         }
     }

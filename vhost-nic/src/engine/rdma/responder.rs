@@ -2,39 +2,19 @@
 
 use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
 
+use super::answer::{Answer, send_answer};
 use super::completion::{self, Arrival};
-use super::{Engine, Outgoing, fail, memory, send};
-use crate::hca::cq::Cq;
+use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
-use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, ReceiveSource, Resource, Responder, service};
-use crate::hca::srq::{LIMIT_EVENT, ReceiveList, XrcSrq, event_data};
+use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
 use crate::net::Payload;
-use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
 /// Longest message that a request may name (IBTA 9.7.4.1.3).
 const MAX_LENGTH: u32 = 1 << 31;
-
-/// What goes back to the requester, once nobody holds the queue pair.
-enum Answer {
-    /// Nothing.
-    None,
-    /// An acknowledgement, or a refusal.
-    Acknowledge { syndrome: Syndrome, psn: Psn, msn: u32 },
-    /// What an atomic operation found.
-    Atomic { psn: Psn, msn: u32, original: u64 },
-    /// The data of a read.
-    Read {
-        psn: Psn,
-        msn: u32,
-        address: u64,
-        rkey: u32,
-        length: u32,
-    },
-}
 
 /// A request that is refused.
 struct Refused {
@@ -71,7 +51,7 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
         return;
     }
     let of_srq;
-    let parameters = match (parameters.service, xrc_srq(engine, packet)) {
+    let parameters = match (parameters.service, receive_queue::xrc_srq(engine, packet)) {
         (service::XRC, Some(srq)) => {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
             of_srq = Parameters {
@@ -93,7 +73,7 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
         }
         reliable(engine, qp, parameters, &mut responder, packet, payload)
     };
-    reply(engine, qp, parameters, answer);
+    send_answer(engine, qp, parameters, answer);
 }
 
 fn reliable(
@@ -247,69 +227,6 @@ fn execute(
     }
 }
 
-/// The shared receive queue that an XRC packet names.
-fn xrc_srq(engine: &Engine, packet: &Packet) -> Option<std::sync::Arc<XrcSrq>> {
-    engine.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
-}
-
-/// Takes a receive WQE; none if none is posted.
-fn take_receive(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    responder: &mut Responder,
-    packet: &Packet,
-) -> Option<Receive> {
-    if let Some(spare) = responder.spare.take() {
-        return Some(spare);
-    }
-    let dma = &engine.hca.dma;
-    let mut segments = Vec::new();
-    let from_list = |list: &ReceiveList, number: u32, segments: &mut Vec<_>| {
-        let taken = list.take(dma, segments).ok()??;
-        if taken.limit_reached {
-            engine.hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
-        }
-        Some(taken.index)
-    };
-    let (wqe_counter, pd) = match &qp.receives {
-        ReceiveSource::Own(ring) => {
-            let index = responder.consumer;
-            if ring.receive_producer(dma).ok()? == index {
-                return None;
-            }
-            ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
-            responder.consumer = index.wrapping_add(1);
-            (index, parameters.pd)
-        }
-        ReceiveSource::Pool(rmp) => (from_list(&rmp.list, rmp.number, &mut segments)?, rmp.pd()),
-        ReceiveSource::Xrc => {
-            let srq = xrc_srq(engine, packet)?;
-            (from_list(&srq.list, srq.number, &mut segments)?, srq.pd())
-        }
-        ReceiveSource::None => return None,
-    };
-    let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
-    Some(Receive {
-        wqe_counter,
-        pd,
-        segments,
-        room,
-    })
-}
-
-/// Where a receive completes, and how its queue is named there.
-fn with_cq(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, act: impl FnOnce(&Cq, u32)) {
-    if let ReceiveSource::Xrc = qp.receives {
-        if let Some(srq) = xrc_srq(engine, packet) {
-            let user_index = srq.context.lock().user_index();
-            act(&srq.cq, user_index);
-        }
-    } else if let Some(cq) = &qp.receive_cq {
-        act(cq, parameters.user_index);
-    }
-}
-
 fn execute_send(
     engine: &Engine,
     qp: &Qp,
@@ -320,7 +237,7 @@ fn execute_send(
 ) -> Step {
     let position = packet.opcode.position();
     if position.begins() {
-        let Some(receive) = take_receive(engine, qp, parameters, responder, packet) else {
+        let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
             return Step::NoReceive;
         };
         responder.incoming = Some(Incoming::Send { receive, received: 0 });
@@ -329,7 +246,7 @@ fn execute_send(
         return Step::Refused(INVALID);
     };
     let refused = |syndrome: CqeSyndrome, nak: Nak, receive: &Receive| {
-        with_cq(engine, qp, parameters, packet, |cq, user_index| {
+        receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
             completion::receive_failed(qp, cq, user_index, receive.wqe_counter, syndrome);
         });
         Step::Refused(Refused { nak, event: None })
@@ -375,7 +292,7 @@ fn execute_send(
         solicited: packet.headers.bth.solicited(),
         length: *received,
     };
-    with_cq(engine, qp, parameters, packet, |cq, user_index| {
+    receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
         let cqe: Cqe = completion::arrived(qp, user_index, receive, arrival);
         if inline {
             cq.post_with_data(cqe, &data)
@@ -445,7 +362,7 @@ fn execute_write(
     }
     let length = *length;
     if let Some(header) = packet.headers.immediate {
-        let Some(receive) = take_receive(engine, qp, parameters, responder, packet) else {
+        let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
             if position.begins() {
                 responder.incoming = None;
             }
@@ -458,7 +375,7 @@ fn execute_write(
             solicited: packet.headers.bth.solicited(),
             length,
         };
-        with_cq(engine, qp, parameters, packet, |cq, user_index| {
+        receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
             cq.post(completion::arrived(qp, user_index, &receive, arrival));
         });
     }
@@ -591,74 +508,6 @@ fn unreliable(
                 responder.spare = Some(receive);
             }
             responder.skipping = true;
-        }
-    }
-}
-
-fn reply(engine: &Engine, qp: &Qp, parameters: &Parameters, answer: Answer) {
-    let Some(path) = parameters.path else { return };
-    let transport = if parameters.service == service::XRC {
-        Transport::Xrc
-    } else {
-        Transport::Rc
-    };
-    let respond = |operation, position, psn, aeth: Option<Aeth>, original: Option<u64>, payload: Payload| {
-        if let Some(opcode) = Opcode::new(transport, operation, position, Notice::None) {
-            let mut headers = Headers::new(Bth::new(opcode, parameters.remote_qpn, psn));
-            headers.aeth = aeth;
-            headers.atomic_ack = original.map(|original| AtomicAckEth {
-                original: original.into(),
-            });
-            send(engine, &Outgoing { path, headers, payload });
-        }
-    };
-    let nothing = Payload::default;
-    match answer {
-        Answer::None => {}
-        Answer::Acknowledge { syndrome, psn, msn } => {
-            let aeth = Aeth::new(syndrome.byte(), msn);
-            respond(Operation::Acknowledge, Position::Only, psn, Some(aeth), None, nothing());
-        }
-        Answer::Atomic { psn, msn, original } => {
-            let aeth = Aeth::new(Syndrome::ACK.byte(), msn);
-            respond(
-                Operation::AtomicAcknowledge,
-                Position::Only,
-                psn,
-                Some(aeth),
-                Some(original),
-                nothing(),
-            );
-        }
-        Answer::Read {
-            psn,
-            msn,
-            address,
-            rkey,
-            length,
-        } => {
-            let count = (length as usize).div_ceil(parameters.mtu).max(1) as u32;
-            for index in 0..count {
-                let offset = index as usize * parameters.mtu;
-                let now = (length as usize - offset).min(parameters.mtu);
-                let at = address.wrapping_add(offset as u64);
-                let Ok(payload) = memory::remote_read(engine, qp, parameters, rkey, at, now) else {
-                    // The key was taken away meanwhile.
-                    let aeth = Aeth::new(Syndrome::Nak(Nak::RemoteAccess).byte(), msn);
-                    respond(
-                        Operation::Acknowledge,
-                        Position::Only,
-                        psn + index,
-                        Some(aeth),
-                        None,
-                        nothing(),
-                    );
-                    return fail(engine, qp, Some(EventType::WqAccessError));
-                };
-                let position = Position::of(index, count);
-                let aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), msn));
-                respond(Operation::ReadResponse, position, psn + index, aeth, None, payload);
-            }
         }
     }
 }

@@ -1,20 +1,30 @@
-//! A vring whose kick may have been taken already.
+//! A vring that no front-end can make a thread wait on.
 //!
-//! vhost-user-backend 0.24 lets a worker end when a kick it was told of is not there. That happens when the device is
-//! stopped and started again between the two: the worker still knows of a kick of the old eventfd, and reads the new one.
+//! vhost-user-backend 0.24 reads kicks and writes calls as if that never blocked, but the front-end decides what the
+//! descriptors are and shares them. A kick can be gone before it is read, as when the device is stopped and started again
+//! between the two; a worker would end for that. And User Mode Linux gives pipes to be called on, which fill up while the
+//! guest is stopped.
 
 use std::fs::File;
 use std::io;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use vhost_user_backend::{VringRwLock, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::virtqueue::Memory;
+/// Guest memory as the front-end describes it at the moment.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// [`VringRwLock`], but for a kick that is not there.
+/// [`VringRwLock`] with descriptors that do not block.
 #[derive(Clone)]
 pub struct Vring(VringRwLock);
+
+fn nonblocking(file: File) -> Option<File> {
+    let set = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::NONBLOCK));
+    set.is_ok().then_some(file)
+}
 
 impl<'a> VringStateGuard<'a, Memory> for Vring {
     type G = RwLockReadGuard<'a, VringState<Memory>>;
@@ -25,9 +35,26 @@ impl<'a> VringStateMutGuard<'a, Memory> for Vring {
 }
 
 impl VringT<Memory> for Vring {
+    fn set_kick(&self, file: Option<File>) {
+        self.0.set_kick(file.and_then(nonblocking));
+    }
+
+    fn set_call(&self, file: Option<File>) {
+        self.0.set_call(file.and_then(nonblocking));
+    }
+
     fn read_kick(&self) -> io::Result<bool> {
         match self.0.read_kick() {
+            // An error would end the worker for a kick that somebody else has taken.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.get_ref().is_enabled()),
+            result => result,
+        }
+    }
+
+    fn signal_used_queue(&self) -> io::Result<()> {
+        match self.0.signal_used_queue() {
+            // The guest has not taken the calls before this one: it will look.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             result => result,
         }
     }
@@ -48,10 +75,6 @@ impl VringT<Memory> for Vring {
 
     fn add_used(&self, desc_index: u16, len: u32) -> Result<(), Error> {
         self.0.add_used(desc_index, len)
-    }
-
-    fn signal_used_queue(&self) -> io::Result<()> {
-        self.0.signal_used_queue()
     }
 
     fn enable_notification(&self) -> Result<bool, Error> {
@@ -100,14 +123,6 @@ impl VringT<Memory> for Vring {
 
     fn set_queue_ready(&self, ready: bool) {
         self.0.set_queue_ready(ready);
-    }
-
-    fn set_kick(&self, file: Option<File>) {
-        self.0.set_kick(file);
-    }
-
-    fn set_call(&self, file: Option<File>) {
-        self.0.set_call(file);
     }
 
     fn set_err(&self, file: Option<File>) {
