@@ -22,7 +22,7 @@ use common::region::Region;
 /// The name of the thread that sends for the first guest.
 const SENDER: &str = "nic1";
 /// Bytes of each guest's region.
-const REGION: u64 = 8 << 20;
+const REGION: u64 = 64 << 20;
 /// Log2 of the basic blocks of a send queue, for many requests and for few.
 const LOG_SQ: u8 = 12;
 const LOG_SQ_SHORT: u8 = 4;
@@ -125,6 +125,15 @@ impl Link {
         blocks
     }
 
+    /// Posts a request and waits for it. Returns its basic blocks.
+    fn fill_one(&mut self, request: &Request) -> u16 {
+        let before = self.qps[0].put(request);
+        let blocks = self.qps[0].posted_sends().wrapping_sub(before);
+        self.qps[0].ring();
+        self.complete();
+        blocks
+    }
+
     /// Posts what is in the ring again, `count` requests of `blocks` basic blocks, and waits for `completions`.
     fn again(&mut self, count: u16, blocks: u16, completions: u16) {
         self.qps[0].put_again(count * blocks);
@@ -202,27 +211,43 @@ fn latency(c: &mut Criterion) {
     }
 }
 
-/// Long messages, beside a copy of as many bytes in the same pieces.
+/// Long messages, beside copies of as many bytes: of the same bytes again and again, which the caches hold, and of ever other ones.
 fn bulk(c: &mut Criterion) {
     const LENGTH: usize = 1 << 20;
     let mut group = c.benchmark_group("bulk");
     group.throughput(Throughput::Bytes(LENGTH as u64));
-    for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
-        let mut link = Link::new(service::RC, LOG_SQ_SHORT);
-        let request = link.request(opcode, link.memory(LENGTH as u32));
-        let blocks = link.fill(&request, 1);
-        let worker = Worker::find();
-        group.bench_function(BenchmarkId::new(format!("{opcode:?}"), LENGTH), |b| {
-            b.iter_custom(|iterations| worker.time(|| (0..iterations).for_each(|_| link.again(1, blocks, 1))));
+    for (kind, places) in [("same", 1), ("other", 1 << LOG_SQ_SHORT)] {
+        let place = |index: usize| index % places * (REGION as usize / places);
+        for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
+            let mut link = Link::new(service::RC, LOG_SQ_SHORT);
+            let (own, peer) = (&link.regions[0], &link.regions[1]);
+            let requests: Vec<Request> = (0..1 << LOG_SQ_SHORT)
+                .map(|index| {
+                    let offset = place(index) as u64;
+                    let data = Data::Memory((own.at(offset), LENGTH as u32, own.key));
+                    Request::remote(opcode, vec![data], peer.at(offset), peer.key)
+                })
+                .collect();
+            let mut blocks = 1;
+            for request in &requests {
+                blocks = link.fill_one(request);
+            }
+            let worker = Worker::find();
+            group.bench_function(BenchmarkId::new(format!("{opcode:?}"), kind), |b| {
+                b.iter_custom(|iterations| worker.time(|| (0..iterations).for_each(|_| link.again(1, blocks, 1))));
+            });
+            link.close();
+        }
+        let (from, mut to) = (vec![0x5a_u8; REGION as usize], vec![0_u8; REGION as usize]);
+        let mut index = 0;
+        group.bench_function(BenchmarkId::new("memcpy", kind), |b| {
+            b.iter(|| {
+                let range = place(index)..place(index) + LENGTH;
+                index += 1;
+                hint::black_box(&mut to[range.clone()]).copy_from_slice(hint::black_box(&from[range]));
+            });
         });
-        link.close();
     }
-    let (from, mut to) = (vec![0x5a_u8; LENGTH], vec![0_u8; LENGTH]);
-    group.bench_function(BenchmarkId::new("memcpy", LENGTH), |b| {
-        b.iter(|| {
-            hint::black_box(&mut to).copy_from_slice(hint::black_box(&from));
-        });
-    });
 }
 
 criterion_group! {

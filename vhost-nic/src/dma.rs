@@ -11,6 +11,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use thiserror::Error;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
@@ -152,7 +153,7 @@ impl Dma {
     ) -> Result<()> {
         // Recursive: two threads that copy between the same two guests, each one way, and a change of mappings must not wait for each other.
         let (to, from) = (self.regions.read_recursive(), source.regions.read_recursive());
-        let mut targets = Vec::new();
+        let mut targets = SmallVec::<[_; 2]>::new();
         let result = to.visit(address, length, true, |slice| targets.push(slice));
         self.stats.count(purpose, length, result.is_ok());
         result?;

@@ -141,7 +141,10 @@ fn connected(engine: &Engine, packets: &[&RocePacket<'_>]) {
 
 /// Sends packets, in their order.
 fn send(engine: &Engine, packets: &[RocePacket<'_>]) {
-    let together = |a: &RocePacket<'_>, b: &RocePacket<'_>| Frame::Packet(a).addresses() == Frame::Packet(b).addresses();
+    let together = |a: &RocePacket<'_>, b: &RocePacket<'_>| {
+        let (a, b) = (&a.head.path, &b.head.path);
+        a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
+    };
     for burst in packets.chunk_by(together) {
         let frames: SmallVec<[Frame<'_>; BURST]> = burst.iter().map(Frame::Packet).collect();
         transmit::transmit(engine, &frames, None);

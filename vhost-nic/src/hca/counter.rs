@@ -91,13 +91,13 @@ impl Direction {
     /// Counts frames that go to the same destination.
     pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
         self.of(cast).count(frames);
-        let mut sizes = [0; Self::SIZES.len()];
-        for frame in frames {
-            let class = Self::SIZES.partition_point(|&end| end < frame.len() + 4);
-            sizes[class.min(Self::SIZES.len() - 1)] += 1;
-        }
-        for (total, more) in self.sizes.iter().zip(sizes).filter(|(_, more)| *more > 0) {
-            total.fetch_add(more, Ordering::Relaxed);
+        // Frames that follow each other are often equally long.
+        for equal in frames.chunk_by(|a, b| a.len() == b.len()) {
+            let length = equal.first().map_or(0, Frame::len);
+            let class = Self::SIZES
+                .partition_point(|&end| end < length + 4)
+                .min(Self::SIZES.len() - 1);
+            self.sizes[class].fetch_add(equal.len() as u64, Ordering::Relaxed);
         }
     }
 

@@ -65,7 +65,12 @@ impl<'a> Payload<'a> {
 
     /// Appends bytes of its own.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        self.push(Piece::Bytes(SmallVec::from_slice(bytes)));
+        // In their place already: pieces are large.
+        self.pieces.push(Piece::Bytes(SmallVec::new()));
+        if let Some(Piece::Bytes(own)) = self.pieces.last_mut() {
+            own.extend_from_slice(bytes);
+        }
+        self.length += bytes.len();
     }
 
     /// Appends what is in the memory.

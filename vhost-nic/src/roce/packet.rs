@@ -78,12 +78,8 @@ pub struct Packet {
 
 impl Packet {
     /// A packet that is to be sent, with so many bytes of payload (at most [`MAX_PAYLOAD`]).
-    pub fn new(path: Path, opcode: Opcode, headers: Headers, payload_length: usize) -> Self {
-        let pad = pad_length(payload_length);
-        let headers = Headers {
-            bth: headers.bth.with_pad(pad as u8),
-            ..headers
-        };
+    pub fn new(path: Path, opcode: Opcode, mut headers: Headers, payload_length: usize) -> Self {
+        headers.bth = headers.bth.with_pad(pad_length(payload_length) as u8);
         Self {
             payload_offset: path.length() + headers.length(),
             path,

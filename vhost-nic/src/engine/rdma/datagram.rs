@@ -29,14 +29,15 @@ const PKEY: u32 = 0xffff;
 /// Ports of address handles that name none (`r_roce_min_src_udp_port`).
 const MIN_SOURCE_PORT: u16 = 0xc000;
 
-/// The packet of a datagram.
-pub(super) fn packet<'a>(
+/// Adds the packet of a datagram to those that are about to be sent.
+pub(super) fn push_packet<'a>(
     engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-) -> Result<RocePacket<'a>, Syndrome> {
+    batch: &mut Vec<RocePacket<'a>>,
+) -> Result<(), Syndrome> {
     let Work::Datagram { to, immediate } = &message.work else {
         return Err(Syndrome::LocalQpOperation);
     };
@@ -85,12 +86,15 @@ pub(super) fn packet<'a>(
     headers.immediate = immediate.map(|immediate| ImmDt {
         immediate: immediate.to_be_bytes(),
     });
-    let payload = memory::gather(engine, qp, parameters, &message.data, 0, message.length as usize)
+    let length = message.length as usize;
+    let mut payload = Payload::of_memory(&engine.hca.dma);
+    memory::gather(engine, qp, parameters, &message.data, 0, length, &mut payload)
         .map_err(|_| Syndrome::LocalProtection)?;
-    Ok(RocePacket {
-        head: Packet::new(path, opcode, headers, payload.len()),
+    batch.push(RocePacket {
+        head: Packet::new(path, opcode, headers, length),
         payload,
-    })
+    });
+    Ok(())
 }
 
 /// Takes a datagram.

@@ -6,7 +6,7 @@ use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::{Engine, completion, work};
 use crate::hca::bells::Attention;
-use crate::hca::qp::{Incoming, Parameters, Qp, ReceiveSource};
+use crate::hca::qp::{Incoming, Message, Parameters, Qp, ReceiveSource};
 use crate::hca::srq::event_data;
 
 /// How often a queue pair in error is looked at: receives are posted without a doorbell.
@@ -28,14 +28,12 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     if !qp.is_still(parameters.state) {
         return;
     }
+    let flush = |message: &Message| {
+        let opcode = completion::opcode(message);
+        completion::send_failed(qp, parameters, opcode, message.index, Syndrome::WrFlush);
+    };
     for message in requester.messages.drain(..) {
-        completion::send_failed(
-            qp,
-            parameters,
-            completion::opcode(&message),
-            message.index,
-            Syndrome::WrFlush,
-        );
+        flush(&message);
     }
     requester.current = 0;
     let Some(ring) = &qp.send_queue else { return };
@@ -43,14 +41,10 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     if reader.look().is_err() {
         return;
     }
-    while let Some((message, blocks)) = reader.fetch(requester.fetched) {
-        completion::send_failed(
-            qp,
-            parameters,
-            message.control.opcode(),
-            message.index,
-            Syndrome::WrFlush,
-        );
+    while let Some(blocks) = reader.fetch(requester.fetched, &mut requester.messages) {
+        for message in requester.messages.drain(..) {
+            flush(&message);
+        }
         requester.fetched = requester.fetched.wrapping_add(blocks);
     }
 }

@@ -71,16 +71,16 @@ fn push_key(
     })
 }
 
-/// The `length` bytes from `offset` on of a message's data, by reference.
-pub(super) fn gather<'a>(
-    engine: &'a Engine,
+/// Appends the `length` bytes from `offset` on of a message's data to a payload of the guest's memory, by reference.
+pub(super) fn gather(
+    engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
     data: &[Data],
     offset: usize,
     length: usize,
-) -> Result<Payload<'a>, Unreachable> {
-    let mut payload = Payload::of_memory(&engine.hca.dma);
+    payload: &mut Payload<'_>,
+) -> Result<(), Unreachable> {
     let (mut at, end) = (0, offset + length);
     for part in data {
         let size = match part {
@@ -104,14 +104,14 @@ pub(super) fn gather<'a>(
                         address,
                         to - from,
                         Access::LocalRead,
-                        &mut payload,
+                        payload,
                     )?;
                 }
             }
         }
         at += size;
     }
-    Ok(payload)
+    Ok(())
 }
 
 /// What another side reads of a key's range.

@@ -182,12 +182,12 @@ fn next<'a>(
         }
         Work::Umr { .. } => Err(Syndrome::MwBind),
         Work::Bad(syndrome) => Err(*syndrome),
-        Work::Datagram { .. } => datagram::packet(engine, qp, parameters, message, requester.send_psn),
-        _ => packet(engine, qp, parameters, message, requester.send_psn)
+        Work::Datagram { .. } => datagram::push_packet(engine, qp, parameters, message, requester.send_psn, batch),
+        _ => push_packet(engine, qp, parameters, message, requester.send_psn, batch)
             .map_err(|Unreachable| Syndrome::LocalProtection),
     };
     match made {
-        Ok(packet) => batch.push(packet),
+        Ok(()) => {}
         // Those before it are completed first.
         Err(_) if !is_first(requester, batch) => return false,
         Err(syndrome) => {
@@ -222,7 +222,10 @@ fn fetch(
     if requester.messages.len() >= MAX_MESSAGES {
         return false;
     }
-    let Some((mut message, blocks)) = reader.fetch(requester.fetched) else {
+    let Some(blocks) = reader.fetch(requester.fetched, &mut requester.messages) else {
+        return false;
+    };
+    let Some(message) = requester.messages.back_mut() else {
         return false;
     };
     if let Work::Bad(_) = message.work {
@@ -240,18 +243,18 @@ fn fetch(
     };
     requester.next_psn += message.packets;
     requester.fetched = requester.fetched.wrapping_add(blocks);
-    requester.messages.push_back(message);
     true
 }
 
-/// The packet of a message with this PSN.
-fn packet<'a>(
+/// Adds the packet of a message with this PSN to those that are about to be sent.
+fn push_packet<'a>(
     engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-) -> Result<RocePacket<'a>, Unreachable> {
+    batch: &mut Vec<RocePacket<'a>>,
+) -> Result<(), Unreachable> {
     let path = parameters.path.ok_or(Unreachable)?;
     let index = psn.distance(message.first).max(0) as u32;
     let position = Position::of(index, message.packets);
@@ -272,7 +275,7 @@ fn packet<'a>(
         Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
     let mut headers = Headers::new(bth);
     headers.xrc = message.xrc_srqn.map(XrcEth::new);
-    let mut payload = Payload::new();
+    let mut carries = false;
     match message.work {
         Work::Send { immediate, invalidate } => {
             if ends {
@@ -281,7 +284,7 @@ fn packet<'a>(
                 });
                 headers.invalidate = invalidate.map(|rkey| Ieth { rkey: rkey.into() });
             }
-            payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
+            carries = true;
         }
         Work::Write {
             address,
@@ -296,7 +299,7 @@ fn packet<'a>(
                     immediate: immediate.to_be_bytes(),
                 });
             }
-            payload = memory::gather(engine, qp, parameters, &message.data, offset, length)?;
+            carries = true;
         }
         Work::Read { address, rkey } => {
             // Of what was answered in part, only the rest is asked for again.
@@ -330,10 +333,19 @@ fn packet<'a>(
         }
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => {}
     }
-    Ok(RocePacket {
-        head: Packet::new(path, opcode, headers, payload.len()),
-        payload,
-    })
+    let length = if carries { length } else { 0 };
+    batch.push(RocePacket {
+        head: Packet::new(path, opcode, headers, length),
+        payload: Payload::of_memory(&engine.hca.dma),
+    });
+    // In its place already: packets are large.
+    if let Some(RocePacket { payload, .. }) = batch.last_mut().filter(|_| carries)
+        && let Err(unreachable) = memory::gather(engine, qp, parameters, &message.data, offset, length, payload)
+    {
+        batch.pop();
+        return Err(unreachable);
+    }
+    Ok(())
 }
 
 fn notice(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Notice {
@@ -364,10 +376,10 @@ fn memory_key_update(engine: &Engine, qp: &Qp, parameters: &Parameters, bytes: &
         };
         let data = [Data::Memory(segment)];
         let length = control.translation_length().min(segment.byte_count.get() as usize);
-        let Ok(list) = memory::gather(engine, qp, parameters, &data, 0, length) else {
-            return false;
-        };
-        if list.append_to(&mut translations).is_err() {
+        let mut list = Payload::of_memory(&engine.hca.dma);
+        if memory::gather(engine, qp, parameters, &data, 0, length, &mut list).is_err()
+            || list.append_to(&mut translations).is_err()
+        {
             return false;
         }
     }
@@ -391,13 +403,11 @@ fn umr_segments(bytes: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
 
 /// Takes what is done from the front of the queue, and tells the guest.
 pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
-    while requester.messages.front().is_some_and(|message| message.done) {
-        let Some(message) = requester.messages.pop_front() else {
-            break;
-        };
-        requester.current = requester.current.saturating_sub(1);
+    let done = requester.messages.iter().take_while(|message| message.done).count();
+    for message in requester.messages.drain(..done) {
         completion::sent(qp, parameters, &message);
     }
+    requester.current = requester.current.saturating_sub(done);
 }
 
 /// The oldest message failed; all after it are flushed.

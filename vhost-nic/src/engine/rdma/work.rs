@@ -1,5 +1,7 @@
 //! Send WQEs of queue pairs, read from the ring.
 
+use std::collections::VecDeque;
+
 use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use smallvec::SmallVec;
@@ -51,16 +53,18 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The WQE at `index`, if it is posted, and the basic blocks it takes.
-    pub(super) fn fetch(&mut self, index: u16) -> Option<(Message, u16)> {
+    /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes.
+    pub(super) fn fetch(&mut self, index: u16, list: &mut VecDeque<Message>) -> Option<u16> {
         let posted = self.producer.wrapping_sub(index);
         if posted == 0 {
             return None;
         }
-        let mut message = Message::unknown(index);
+        // In its place already: messages are large.
+        list.push_back(Message::unknown(index));
+        let message = list.back_mut()?;
         let service = self.service;
         let Some(memory) = self.blocks(index, 1) else {
-            return Some((message, 1));
+            return Some(1);
         };
         if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
             message.control = control;
@@ -68,15 +72,15 @@ impl<'a> Reader<'a> {
         let length = message.control.ds() * SEND_WQE_DS;
         let blocks = length.div_ceil(SEND_WQE_BB) as u16;
         if blocks == 0 || blocks > posted {
-            return Some((message, 1));
+            return Some(1);
         }
         let work = self
             .blocks(index, blocks)
-            .and_then(|memory| parse(memory.get(..length)?, service, &mut message));
+            .and_then(|memory| parse(memory.get(..length)?, service, message));
         if let Some(work) = work {
             message.work = work;
         }
-        Some((message, blocks))
+        Some(blocks)
     }
 
     /// So many basic blocks from `index` on, which are posted. None if they cannot be read.
