@@ -38,7 +38,8 @@ pub struct Args {
     /// path=PATH or fd=FD: the socket (required). attach=vfio-user (the default, for QEMU) or vhost-user (for User Mode
     /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7, or
     /// vf: which member of the family the NIC says it is. vectors=N: how many MSI-X vectors it has, 8 by
-    /// default.
+    /// default. blue-flame=on or off (the default): whether it takes WQEs from doorbell registers; each takes at least eight stores
+    /// that trap.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
@@ -49,6 +50,11 @@ pub struct Args {
     /// How long the capture may become; what comes later is counted and not written.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "capture")]
     pub capture_limit: u64,
+
+    /// How many microseconds a send queue is looked after when all that was posted is sent: what the guest posts meanwhile is sent before
+    /// its doorbell has come through. Costs a processor for that time; 0 switches it off.
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    pub hot_period: u64,
 
     /// Advertise 0 for this capability, one of those that --print-capabilities names; may be repeated. For tests of drivers.
     #[arg(long, value_name = "NAME")]
@@ -68,6 +74,8 @@ pub struct GuestPlan {
     pub identity: Identity,
     /// How many MSI-X vectors its NIC has.
     pub vectors: u16,
+    /// Whether it has BlueFlame.
+    pub blue_flame: bool,
 }
 
 impl Args {
@@ -101,6 +109,7 @@ fn plan(guest: GuestArg, index: u8) -> GuestPlan {
         mac: guest.mac.unwrap_or([a, b, c, d, e, first.wrapping_add(index)]),
         identity: guest.identity,
         vectors: guest.vectors.unwrap_or(DEFAULT_VECTORS),
+        blue_flame: guest.blue_flame,
     }
 }
 

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
-        guests.push(Guest::new(&socket.name, plan, vhca_id, &args.zero_capability, &switch)?);
+        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch)?);
     }
     let capture = capture(args)?;
     if let Some(capture) = &capture {

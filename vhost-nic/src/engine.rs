@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
 use crate::hca::bells::{Attention, Bells};
+use crate::hca::rq::QueueState;
 use crate::hca::{Hca, Queue};
 use crate::net::{Frame, SwitchPort};
 pub use worker::Worker;
@@ -69,6 +70,20 @@ impl Engine {
             Some(Queue::Pair(qp)) => rdma::run(self, qp),
             // A doorbell and a command that destroys the queue may cross.
             Some(Queue::Receive(_)) | None => {}
+        }
+    }
+
+    /// Whether the guest has posted more to a queue than was read of it. Only of a queue that can send: others have their time.
+    pub fn has_posted(&self, number: u32) -> bool {
+        let _open = self.gate.read_recursive();
+        match self.hca.queues.get(number).as_deref() {
+            Some(Queue::Send(sq)) => {
+                let state = sq.lock();
+                let producer = sq.ring.send_producer(&self.hca.dma);
+                state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
+            }
+            Some(Queue::Pair(qp)) => rdma::has_posted(self, qp),
+            Some(Queue::Receive(_)) | None => false,
         }
     }
 

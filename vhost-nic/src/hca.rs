@@ -1,6 +1,7 @@
 //! The objects of one function: what its guest has made, and what the hardware keeps about it.
 
 pub mod bells;
+pub mod blue_flame;
 pub mod buffer;
 pub mod counter;
 pub mod cq;
@@ -26,6 +27,7 @@ use mlx5_prm::queue_pair::Qpc;
 use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
+use blue_flame::BlueFlame;
 use counter::{PortCounters, QueueCounters};
 use cq::Cq;
 use eq::Eqs;
@@ -102,6 +104,8 @@ pub struct Hca {
     pub findings: Arc<Findings>,
     /// What the NIC's thread waits for.
     pub bells: Arc<Bells>,
+    /// WQEs that come through doorbell registers.
+    pub blue_flame: BlueFlame,
     /// User access regions.
     pub uars: Table<Domain>,
     /// Protection domains.
@@ -150,6 +154,7 @@ impl Hca {
             msix,
             findings: Arc::default(),
             bells: Arc::default(),
+            blue_flame: BlueFlame::default(),
             uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
             pds: Table::new(1..1 << 16),
             transport_domains: Table::new(1..1 << 16),
@@ -195,6 +200,7 @@ impl Hca {
     /// Forgets all objects.
     pub fn clear(&self) {
         self.bells.clear();
+        self.blue_flame.clear();
         self.silence();
         self.steering.clear();
         self.multicast_groups.lock().clear();

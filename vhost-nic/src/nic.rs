@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::info;
 use mlx5_prm::init_segment::InitSegment;
@@ -15,6 +15,8 @@ use zerocopy::IntoBytes;
 use crate::dma::PurposeStats;
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
+use crate::hca::bells::Attention;
+use crate::hca::blue_flame::{self, Written};
 use crate::hca::finding::Finding;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
@@ -33,14 +35,15 @@ const INTERFACE_DISABLED: u32 = 1;
 /// How often the health counter moves: faster than the driver looks (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
 const HEALTH_TICK_MS: u128 = 100;
 
+/// How long the rest of a WQE may take to come through a register: each store of it traps.
+const PATIENCE: Duration = Duration::from_micros(500);
+
 /// Registers of a UAR (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`).
 mod uar {
     pub(super) const CQ_ARM: u64 = 0x20;
     pub(super) const EQ_ARM: u64 = 0x40;
     pub(super) const EQ_UPDATE: u64 = 0x48;
     pub(super) const BLUE_FLAME: std::ops::Range<u64> = 0x800..0x1000;
-    /// Half of a BlueFlame register: what its first bytes are written to is a doorbell.
-    pub(super) const BLUE_FLAME_BUFFER: u64 = 0x100;
 }
 
 /// What a NIC is to be like.
@@ -52,6 +55,10 @@ pub struct NicConfig {
     pub mac: Mac,
     /// A number no other NIC of the daemon has.
     pub vhca_id: u16,
+    /// Whether WQEs are taken from doorbell registers, too (`bf`).
+    pub blue_flame: bool,
+    /// How long a queue is looked after when nothing more is posted to it, in case something is.
+    pub hot: Duration,
     /// Capabilities it does without.
     pub zeroed_capabilities: Vec<String>,
 }
@@ -75,6 +82,7 @@ pub struct Nic {
     firmware: Arc<Firmware>,
     engine: Arc<Engine>,
     _worker: Worker,
+    blue_flame: bool,
     registers: Mutex<Registers>,
     started: Instant,
 }
@@ -106,6 +114,8 @@ pub struct NicSnapshot {
     pub dma: Vec<PurposeStats>,
     /// What the guest did wrong.
     pub findings: BTreeMap<&'static str, u64>,
+    /// WQEs that came through doorbell registers and were carried out from there.
+    pub blue_flame_wqes: u64,
     /// What went through its port.
     pub port: PortSnapshot,
     /// What its port of the switch saw.
@@ -138,18 +148,21 @@ pub struct PortSnapshot {
 impl Nic {
     /// A NIC on the memory and the interrupts of a function.
     pub fn new(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
-        let capabilities = Capabilities::new(config.vhca_id, &config.zeroed_capabilities)?;
+        let capabilities = Capabilities::new(config.vhca_id, config.blue_flame, &config.zeroed_capabilities)?;
         let uars = (BAR_SIZE >> UAR_SHIFT) as u32 - FIRST_UAR;
         let hca = Arc::new(Hca::new(parts.dma.clone(), parts.msix.clone(), config.mac, uars));
         let firmware = Arc::new(Firmware::new(hca.clone(), capabilities));
         let engine = Arc::new(Engine::new(hca.clone(), firmware.clone()));
-        let worker = Worker::start(&config.name, &engine)?;
+        // A queue that is looked after would be empty when its WQE comes through the register.
+        let hot = if config.blue_flame { Duration::ZERO } else { config.hot };
+        let worker = Worker::start(&config.name, &engine, hot)?;
         Ok(Arc::new(Self {
             name: config.name.clone(),
             hca,
             firmware,
             engine,
             _worker: worker,
+            blue_flame: config.blue_flame,
             registers: Mutex::default(),
             started: Instant::now(),
         }))
@@ -186,6 +199,7 @@ impl Nic {
             pages: self.firmware.pages_held(),
             dma: self.hca.dma.stats().snapshot(),
             findings: self.hca.findings.snapshot().into_iter().collect(),
+            blue_flame_wqes: self.hca.blue_flame.carried_out(),
             port: PortSnapshot {
                 received,
                 received_bytes,
@@ -274,22 +288,44 @@ impl Nic {
                     None => self.stray_doorbell(format_args!("There is no event queue {} to arm.", value >> 24)),
                 }
             }
-            (blue_flame, 8) if uar::BLUE_FLAME.contains(&blue_flame) => {
-                // What is not at the start of a buffer belongs to a WQE that is in memory as well.
-                if blue_flame.is_multiple_of(uar::BLUE_FLAME_BUFFER) {
-                    self.send_doorbell(word(&data[4..]) >> 8);
-                }
+            (register, length) if uar::BLUE_FLAME.contains(&register) && length > 0 && length.is_multiple_of(8) => {
+                self.write_blue_flame(page, (register - uar::BLUE_FLAME.start) as usize, data);
             }
             _ => self.stray((u64::from(page) << UAR_SHIFT) + offset, data.len()),
         }
     }
 
-    fn send_doorbell(&self, number: u32) {
-        match self.hca.queues.get(number).as_deref() {
-            Some(Queue::Send(_) | Queue::Pair(_)) => self.hca.bells.ring(number),
+    /// A doorbell of a send queue, or a part of a WQE.
+    fn write_blue_flame(&self, page: u32, offset: usize, data: &[u8]) {
+        let (half, offset) = (offset / blue_flame::BUFFER, offset % blue_flame::BUFFER);
+        let written = match (self.blue_flame, data.first_chunk::<8>()) {
+            (true, _) => self.hca.blue_flame.write(page, half, offset, data),
+            (false, Some([_, _, _, _, a, b, c, _])) if offset == 0 => Written::Begun {
+                number: u32::from_be_bytes([0, *a, *b, *c]),
+                may_follow: false,
+            },
+            // What is not at the start belongs to a WQE that is in memory as well.
+            (false, _) => Written::Part,
+        };
+        let (number, when, wqe) = match written {
+            Written::Part => return,
+            Written::Begun { number, may_follow } => (number, may_follow.then(|| Instant::now() + PATIENCE), None),
+            Written::Complete { number, wqe } => (number, None, Some(wqe)),
+        };
+        let queue = self.hca.queues.get(number);
+        let slot = match queue.as_deref() {
+            Some(Queue::Send(sq)) => &sq.blue_flame,
+            Some(Queue::Pair(qp)) => &qp.blue_flame,
             Some(Queue::Receive(_)) | None => {
-                self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
+                return self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
             }
+        };
+        if let Some(wqe) = wqe {
+            slot.put(wqe);
+        }
+        match when {
+            Some(time) => self.hca.bells.ring_at(time, Attention::Queue(number)),
+            None => self.hca.bells.ring(number),
         }
     }
 

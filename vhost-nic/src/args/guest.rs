@@ -50,6 +50,8 @@ pub struct GuestArg {
     pub identity: Identity,
     /// How many MSI-X vectors its NIC has, if given.
     pub vectors: Option<u16>,
+    /// Whether its NIC has BlueFlame.
+    pub blue_flame: bool,
 }
 
 impl GuestArg {
@@ -61,6 +63,7 @@ impl GuestArg {
             mac: None,
             identity: Identity::default(),
             vectors: None,
+            blue_flame: false,
         }
     }
 }
@@ -69,7 +72,8 @@ impl FromStr for GuestArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut socket, mut attach, mut mac, mut identity, mut vectors) = (None, None, None, None, None);
+        let (mut socket, mut attach, mut mac, mut identity, mut vectors, mut blue_flame) =
+            (None, None, None, None, None, None);
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
@@ -86,7 +90,10 @@ impl FromStr for GuestArg {
                     key,
                 ),
                 "vectors" => set(&mut vectors, parse_vectors(value)?, key),
-                _ => Err(format!("{key:?} is none of path, fd, attach, mac, id, vectors")),
+                "blue-flame" => set(&mut blue_flame, parse_switch(value)?, key),
+                _ => Err(format!(
+                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame"
+                )),
             }?;
         }
         Ok(Self {
@@ -95,6 +102,7 @@ impl FromStr for GuestArg {
             mac,
             identity: identity.unwrap_or_default(),
             vectors,
+            blue_flame: blue_flame.unwrap_or_default(),
         })
     }
 }
@@ -118,6 +126,14 @@ fn parse_attach(text: &str) -> Result<Attach, String> {
         "vfio-user" => Ok(Attach::VfioUser),
         "vhost-user" => Ok(Attach::VhostUser),
         _ => Err("a guest attaches over vfio-user or vhost-user".to_owned()),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
     }
 }
 
@@ -160,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33";
+        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on";
         let guest: GuestArg = text.parse().unwrap();
         let expected = GuestArg {
             socket: Socket::Path("/run/a.sock".into()),
@@ -168,6 +184,7 @@ mod tests {
             mac: Some([0x52, 0x54, 0, 0xaa, 0xc5, 0x10]),
             identity: Identity::ConnectX7,
             vectors: Some(33),
+            blue_flame: true,
         };
         assert_eq!(guest, expected);
         assert_eq!("fd=3".parse(), Ok(GuestArg::new(Socket::Fd(3))));
@@ -194,6 +211,7 @@ mod tests {
             "path=a,vectors=257",
             "path=a,vectors=-2",
             "path=a,speed=100",
+            "path=a,blue-flame=yes",
             "path=a,mac=52:54:00:00:c5",
             "path=a,mac=52:54:00:00:c5:01:02",
             "path=a,mac=52:54:00:00:c5:+1",

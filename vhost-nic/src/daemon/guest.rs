@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,7 +11,7 @@ use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
 
-use crate::args::{Attach, GuestPlan};
+use crate::args::{Args, Attach, GuestPlan};
 
 /// A guest and its NIC.
 pub struct Guest {
@@ -28,13 +29,15 @@ enum Server {
 
 impl Guest {
     /// A guest whose NIC is plugged into the switch, but whose VMM cannot connect yet.
-    pub fn new(name: &str, plan: &GuestPlan, vhca_id: u16, zeroed: &[String], switch: &Arc<Switch>) -> Result<Self> {
+    pub fn new(name: &str, plan: &GuestPlan, vhca_id: u16, args: &Args, switch: &Arc<Switch>) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
         let config = NicConfig {
             name: name.to_owned(),
             mac: plan.mac,
             vhca_id,
-            zeroed_capabilities: zeroed.to_vec(),
+            blue_flame: plan.blue_flame,
+            hot: Duration::from_micros(args.hot_period),
+            zeroed_capabilities: args.zero_capability.clone(),
         };
         let nic = Nic::new(&config, &parts)?;
         nic.connect(switch);

@@ -38,6 +38,16 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
     }
 }
 
+/// Whether more is posted than was read.
+pub(super) fn has_posted(engine: &Engine, qp: &Qp) -> bool {
+    let Some(ring) = &qp.send_queue else { return false };
+    let requester = qp.requester.lock();
+    // What cannot go on yet is told of when it can.
+    let waits = requester.not_before.is_some() || requester.current < requester.messages.len();
+    let producer = ring.send_producer(&engine.hca.dma);
+    qp.is_still(QpState::ReadyToSend) && !waits && producer.is_ok_and(|producer| producer != requester.fetched)
+}
+
 /// Takes a RoCE packet that is there in bytes. Returns whether it was one for this function's transport.
 pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool {
     let head = match Packet::new_checked(view) {
@@ -71,7 +81,10 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
             Frame::Bytes(_) => None,
         })
         .collect();
-    let all = packets.len() == frames.len() && packets.first().is_some_and(|first| is_for_transport(engine, &first.head));
+    let all = packets.len() == frames.len()
+        && packets
+            .first()
+            .is_some_and(|first| is_for_transport(engine, &first.head));
     if !all {
         return false;
     }

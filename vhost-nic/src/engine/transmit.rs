@@ -11,6 +11,7 @@ use super::offload::checksum::{self, Fill};
 use super::offload::tso::Segments;
 use super::{Engine, receive};
 use crate::dma::Purpose;
+use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
@@ -84,9 +85,11 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
 /// Carries out WQEs up to `producer`, or to the first that fails.
 fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16) {
     let mut memory = [0; MAX_WQE];
+    let mut blue_flame = sq.blue_flame.take();
     while state.state == QueueState::Ready && state.consumer != producer {
         let index = state.consumer;
-        let result = fetch(engine, sq, index, producer, &mut memory).and_then(|wqe| {
+        let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
+        let result = fetch(engine, sq, index, producer, blue_flame, &mut memory).and_then(|wqe| {
             execute(engine, sq, &wqe)
                 .map(|()| wqe.control)
                 .map_err(|failure| (wqe.control, failure))
@@ -117,9 +120,21 @@ fn fetch<'a>(
     sq: &Sq,
     index: u16,
     producer: u16,
+    blue_flame: Option<BlueFlameWqe>,
     memory: &'a mut [u8; MAX_WQE],
 ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
     let dma = &engine.hca.dma;
+    if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
+        && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
+        && bytes.len().div_ceil(SEND_WQE_BB) <= usize::from(producer.wrapping_sub(index))
+    {
+        engine.hca.blue_flame.count();
+        memory[..bytes.len()].copy_from_slice(bytes);
+        return Ok(Wqe {
+            control,
+            bytes: &memory[..bytes.len()],
+        });
+    }
     let unreadable = |error: crate::dma::DmaError| Failure {
         syndrome: Syndrome::LocalProtection,
         why: error.to_string(),

@@ -2,9 +2,13 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::hca::bells::Bells;
+use crate::hca::bells::{Attention, Bells, Call, Next};
+
+/// Most queues that are looked after at a time.
+const MAX_HOT: usize = 16;
 
 /// The sending thread; it ends when this is dropped.
 #[derive(Debug)]
@@ -14,13 +18,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread of this name.
-    pub fn start(name: &str, engine: &Arc<Engine>) -> std::io::Result<Self> {
+    /// Starts a thread of this name. It looks after a queue for `hot` longer than there is something posted.
+    pub fn start(name: &str, engine: &Arc<Engine>, hot: Duration) -> std::io::Result<Self> {
         let bells = engine.bells().clone();
         let (engine, listening) = (Arc::downgrade(engine), bells.clone());
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&engine, &listening))?;
+            .spawn(move || work(&engine, &listening, hot))?;
         Ok(Self {
             bells,
             thread: Some(thread),
@@ -43,9 +47,72 @@ impl Drop for Worker {
     }
 }
 
-fn work(engine: &Weak<Engine>, bells: &Bells) {
-    while let Some(what) = bells.wait() {
-        let Some(engine) = engine.upgrade() else { return };
-        engine.attend(what);
+/// Attends to what rings and to alarms, and meanwhile to hot queues.
+fn work(engine: &Weak<Engine>, bells: &Bells, period: Duration) {
+    let mut hot = HotQueues {
+        period,
+        queues: Vec::new(),
+    };
+    loop {
+        let call = if hot.queues.is_empty() {
+            bells.wait()
+        } else {
+            match bells.look() {
+                Next::Call(call) => Some(call),
+                Next::Stop => None,
+                Next::Later(_) => {
+                    let Some(engine) = engine.upgrade() else { return };
+                    hot.attend(&engine);
+                    continue;
+                }
+            }
+        };
+        let (Some(call), Some(engine)) = (call, engine.upgrade()) else {
+            return;
+        };
+        engine.attend(call.what);
+        if let Call {
+            what: Attention::Queue(number),
+            rang: true,
+        } = call
+        {
+            hot.add(number);
+        }
+    }
+}
+
+/// Queues whose doorbell rang a short time ago. Their doorbell records are looked at: the next doorbell itself takes its time to come through.
+struct HotQueues {
+    period: Duration,
+    /// With the time when there was something to do last.
+    queues: Vec<(u32, Instant)>,
+}
+
+impl HotQueues {
+    fn add(&mut self, number: u32) {
+        if self.period.is_zero() {
+            return;
+        }
+        self.queues.retain(|(other, _)| *other != number);
+        if self.queues.len() == MAX_HOT {
+            self.queues.remove(0);
+        }
+        self.queues.push((number, Instant::now()));
+    }
+
+    fn attend(&mut self, engine: &Engine) {
+        let mut idle = true;
+        for (number, last) in &mut self.queues {
+            if engine.has_posted(*number) {
+                engine.attend(Attention::Queue(*number));
+                *last = Instant::now();
+                idle = false;
+            }
+        }
+        self.queues.retain(|(_, last)| last.elapsed() < self.period);
+        if idle {
+            // The guest's own processors may want this one.
+            thread::yield_now();
+        }
     }
 }

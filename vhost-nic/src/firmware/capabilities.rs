@@ -33,8 +33,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// All that this device has, for the function `vhca_id`, but with the fields named in `zeroed` set to 0.
-    pub fn new(vhca_id: u16, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
+    /// All that this device has, for the function `vhca_id`, with BlueFlame or without, but with the fields named in `zeroed` set to 0.
+    pub fn new(vhca_id: u16, blue_flame: bool, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
         let mut max: BTreeMap<Group, GroupBytes> = Group::ALL
             .into_iter()
             .map(|group| (group, Box::new([0; GROUP_SIZE])))
@@ -57,6 +57,7 @@ impl Capabilities {
             && let Ok((general, _)) = CmdHcaCap::mut_from_prefix(&mut bytes[..])
         {
             general.set_vhca_id(vhca_id);
+            general.set_bf(blue_flame && !zeroed.iter().any(|name| name == "bf"));
         }
         Ok(Self {
             current: max.clone(),
@@ -151,13 +152,13 @@ mod tests {
 
     #[test]
     fn one_can_be_taken_away() {
-        let all = Capabilities::new(7, &[]).unwrap();
-        let fewer = Capabilities::new(7, &["roce".to_owned()]).unwrap();
+        let all = Capabilities::new(7, false, &[]).unwrap();
+        let fewer = Capabilities::new(7, false, &["roce".to_owned()]).unwrap();
         let general = |caps: &Capabilities| CmdHcaCap::read_from_prefix(&caps.max[&Group::General][..]).unwrap().0;
         assert!(general(&all).roce() && !general(&fewer).roce());
         assert_eq!(general(&all).vhca_id(), 7);
         assert_eq!(
-            Capabilities::new(0, &["warp".to_owned()]).unwrap_err(),
+            Capabilities::new(0, false, &["warp".to_owned()]).unwrap_err(),
             UnknownCapability("warp".to_owned())
         );
     }

@@ -150,7 +150,7 @@ table! {
         uar_sz = 5, "MiB of UARs, log2";
         log_pg_sz = 12, "bytes of a page";
         log_bf_reg_size = 9, "bytes of a doorbell register pair";
-        bf = 0, "a doorbell is one store; BlueFlame would be eight that trap";
+        bf = 0, "off unless asked for: a doorbell is one store that traps, a WQE in BlueFlame is eight and more";
         num_of_uars_per_page = 1, "a UAR is a page";
         driver_version = 1, "SET_DRIVER_VERSION";
         vport_counters = 1, "QUERY_VPORT_COUNTER";

@@ -62,23 +62,61 @@ impl Bells {
     }
 
     /// Waits for the next that wants attention; none if it is time to stop.
-    pub fn wait(&self) -> Option<Attention> {
+    pub fn wait(&self) -> Option<Call> {
         let mut waiting = self.waiting.lock();
         loop {
-            if waiting.stop {
-                return None;
+            match waiting.next() {
+                Next::Call(call) => return Some(call),
+                Next::Stop => return None,
+                Next::Later(Some(time)) => drop(self.rung.wait_until(&mut waiting, time)),
+                Next::Later(None) => self.rung.wait(&mut waiting),
             }
-            if let Some(queue) = waiting.queues.pop_front() {
-                return Some(Attention::Queue(queue));
+        }
+    }
+
+    /// What comes next at this moment, without waiting.
+    pub fn look(&self) -> Next {
+        self.waiting.lock().next()
+    }
+}
+
+/// Something that wants attention now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// What it is.
+    pub what: Attention,
+    /// Whether it rang; else its time has come.
+    pub rang: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This, now.
+    Call(Call),
+    /// Nothing now; something then, if nothing rings.
+    Later(Option<Instant>),
+    /// Nothing any more.
+    Stop,
+}
+
+impl Waiting {
+    fn next(&mut self) -> Next {
+        if self.stop {
+            return Next::Stop;
+        }
+        if let Some(queue) = self.queues.pop_front() {
+            return Next::Call(Call {
+                what: Attention::Queue(queue),
+                rang: true,
+            });
+        }
+        match self.alarms.first().copied() {
+            Some((time, what)) if time <= Instant::now() => {
+                self.alarms.remove(&(time, what));
+                Next::Call(Call { what, rang: false })
             }
-            match waiting.alarms.first().copied() {
-                Some((time, what)) if time <= Instant::now() => {
-                    waiting.alarms.remove(&(time, what));
-                    return Some(what);
-                }
-                Some((time, _)) => drop(self.rung.wait_until(&mut waiting, time)),
-                None => self.rung.wait(&mut waiting),
-            }
+            first => Next::Later(first.map(|(time, _)| time)),
         }
     }
 }

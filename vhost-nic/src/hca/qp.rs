@@ -14,6 +14,7 @@ pub use parameters::Parameters;
 pub use requester::{Data, Message, Requester, Work};
 pub use responder::{Incoming, Receive, Resource, Responder};
 
+use super::blue_flame::Slot;
 use super::cq::Cq;
 use super::srq::Rmp;
 use super::usage::{Use, Users};
@@ -73,6 +74,8 @@ pub struct Qp {
     pub send_queue: Option<WorkQueue>,
     /// Its receive queue.
     pub receives: ReceiveSource,
+    /// The WQE that came last through a doorbell register.
+    pub blue_flame: Slot,
     /// The multicast groups it is in.
     pub users: Users,
     /// Its sending side. Whoever needs both sides locks this one first.
@@ -114,6 +117,7 @@ impl Qp {
             receive_cq,
             send_queue,
             receives,
+            blue_flame: Slot::default(),
             users: Users::default(),
             requester: Mutex::new(Requester::new(Psn::default())),
             responder: Mutex::new(Responder::new(Psn::default())),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mlx5_prm::work_queue::Sqc;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::blue_flame::Slot;
 use super::cq::Cq;
 use super::rq::QueueState;
 use super::usage::Use;
@@ -23,6 +24,8 @@ pub struct Sq {
     pub cq: Arc<Cq>,
     /// The transport domain of its TIS, if it has one.
     pub transport_domain: Option<u32>,
+    /// The WQE that came last through a doorbell register.
+    pub blue_flame: Slot,
     state: Mutex<SqState>,
     /// What it refers to.
     uses: Mutex<Vec<Use>>,
@@ -56,6 +59,7 @@ impl Sq {
             ring,
             cq,
             transport_domain,
+            blue_flame: Slot::default(),
             state: Mutex::new(SqState {
                 context,
                 state: QueueState::Reset,

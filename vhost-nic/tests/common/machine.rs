@@ -82,14 +82,22 @@ pub struct Machine {
 impl Machine {
     /// A function that is switched on, on a port of `switch`; the `number`th, which its address ends in.
     pub fn new(switch: &Arc<Switch>, number: u8) -> Self {
+        Self::with(switch, number, |_| {})
+    }
+
+    /// The same, with a NIC that is configured otherwise.
+    pub fn with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mut NicConfig)) -> Self {
         let mac = [0x52, 0x54, 0, 0, 0xc5, number];
         let parts = FunctionParts::new(VECTORS);
-        let config = NicConfig {
+        let mut config = NicConfig {
             name: format!("nic{number}"),
             mac,
             vhca_id: number.into(),
+            blue_flame: false,
+            hot: Duration::ZERO,
             zeroed_capabilities: Vec::new(),
         };
+        configure(&mut config);
         let nic = Nic::new(&config, &parts).unwrap();
         nic.connect(switch);
         let identity = Identity::default();

@@ -39,7 +39,12 @@ pub struct Node {
 impl Node {
     /// Boots the `number`th guest of `switch` and gives it an IPv4 address.
     pub fn open(switch: &Arc<Switch>, number: u8) -> Self {
-        let machine = Arc::new(Machine::new(switch, number));
+        Self::with(Machine::new(switch, number), number)
+    }
+
+    /// Boots a guest and gives it the `number`th IPv4 address.
+    pub fn with(machine: Machine, number: u8) -> Self {
+        let machine = Arc::new(machine);
         let hca = Arc::new(Hca::boot(&machine));
         let mut input = ModifyNicVportContextIn::default();
         input.field_select_mut().set_roce_en(true);

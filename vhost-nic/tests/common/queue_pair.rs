@@ -18,6 +18,8 @@ use super::node::{GID_INDEX, Node};
 
 /// Doorbell register of a UAR page.
 const DOORBELL: u64 = 0x800;
+/// Bytes of half of it.
+const BLUE_FLAME_BUFFER: u64 = 0x100;
 /// Log2 of the bytes of a receive WQE: four entries.
 const LOG_RQ_STRIDE: u8 = 6;
 /// Kinds of service (`MLX5_QP_ST_*`).
@@ -416,16 +418,7 @@ impl QueuePair {
 
     /// Posts a request without telling the device. Returns the counter of its completion.
     pub fn put(&mut self, request: &Request) -> u16 {
-        let body = request.body();
-        let mut control = ControlSegment::default();
-        control
-            .opmod_idx_opcode
-            .set(u32::from(self.sent) << 8 | request.opcode as u32);
-        let length = SEND_WQE_DS + body.len();
-        control.qpn_ds.set(self.number << 8 | (length / SEND_WQE_DS) as u32);
-        control.fm_ce_se = request.flags;
-        control.immediate.set(request.immediate);
-        self.put_bytes(&[control.as_bytes(), &body].concat())
+        self.put_bytes(&self.wqe(request))
     }
 
     /// Posts a WQE as it is, without telling the device.
@@ -451,11 +444,48 @@ impl QueuePair {
 
     /// Tells the device of all that is posted.
     pub fn ring(&self) {
-        self.record.store(4, self.sent.into());
+        self.publish();
         let mut value = [0; 8];
         value[..4].copy_from_slice(&(u32::from(self.sent.wrapping_sub(1)) << 8).to_be_bytes());
         value[4..].copy_from_slice(&(self.number << 8).to_be_bytes());
         self.machine.write_pair(u64::from(self.uar) * 4096 + DOORBELL, value);
+    }
+
+    /// Says in memory how far is posted, and rings no doorbell.
+    pub fn publish(&self) {
+        self.record.store(4, self.sent.into());
+    }
+
+    /// Tells the device of all that is posted, with a WQE in the doorbell register's half `half`, eight bytes at a time.
+    pub fn ring_with(&self, half: u64, wqe: &[u8]) {
+        self.ring_with_loss(half, wqe, usize::MAX);
+    }
+
+    /// The same, but a store is lost.
+    pub fn ring_with_loss(&self, half: u64, wqe: &[u8], lost: usize) {
+        self.publish();
+        let mut copied = wqe.to_vec();
+        copied.resize(wqe.len().next_multiple_of(SEND_WQE_BB), 0);
+        let register = u64::from(self.uar) * 4096 + DOORBELL + half * BLUE_FLAME_BUFFER;
+        for (index, (at, store)) in (register..).step_by(8).zip(copied.as_chunks::<8>().0).enumerate() {
+            if index != lost {
+                self.machine.write_pair(at, *store);
+            }
+        }
+    }
+
+    /// The WQE of a request that is posted next.
+    pub fn wqe(&self, request: &Request) -> Vec<u8> {
+        let body = request.body();
+        let mut control = ControlSegment::default();
+        control
+            .opmod_idx_opcode
+            .set(u32::from(self.sent) << 8 | request.opcode as u32);
+        let length = SEND_WQE_DS + body.len();
+        control.qpn_ds.set(self.number << 8 | (length / SEND_WQE_DS) as u32);
+        control.fm_ce_se = request.flags;
+        control.immediate.set(request.immediate);
+        [control.as_bytes(), &body].concat()
     }
 
     /// Posts a request. Returns the counter of its completion.

@@ -3,7 +3,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod blue_flame;
 mod errors;
+mod hot;
 mod inline;
 mod loss;
 mod operations;

@@ -97,15 +97,7 @@ pub(super) fn gather(
                         segment.address.get().wrapping_add((from - at) as u64),
                     );
                     let accessor = accessor(qp, parameters);
-                    push_key(
-                        engine,
-                        accessor,
-                        key,
-                        address,
-                        to - from,
-                        Access::LocalRead,
-                        payload,
-                    )?;
+                    push_key(engine, accessor, key, address, to - from, Access::LocalRead, payload)?;
                 }
             }
         }

@@ -48,9 +48,9 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             }
             // What nobody acknowledges is read by now, and the guest's again.
             complete(qp, &parameters, requester);
-            let reader = reader
-                .get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
-            if let Err(error) = reader.look() {
+            let reader =
+                reader.get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
+            if let Err(error) = reader.look(&qp.blue_flame) {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
                 engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
             }
@@ -222,9 +222,12 @@ fn fetch(
     if requester.messages.len() >= MAX_MESSAGES {
         return false;
     }
-    let Some(blocks) = reader.fetch(requester.fetched, &mut requester.messages) else {
+    let Some((blocks, blue_flame)) = reader.fetch(requester.fetched, &mut requester.messages) else {
         return false;
     };
+    if blue_flame {
+        engine.hca.blue_flame.count();
+    }
     let Some(message) = requester.messages.back_mut() else {
         return false;
     };
@@ -271,8 +274,7 @@ fn push_packet<'a>(
     let opcode = Opcode::new(transport_of(parameters), operation, position, notice).ok_or(Unreachable)?;
     let ends = position.ends();
     let solicited = ends && message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
-    let bth =
-        Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
+    let bth = Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
     let mut headers = Headers::new(bth);
     headers.xrc = message.xrc_srqn.map(XrcEth::new);
     let mut carries = false;

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::dma::{self, Dma};
+use crate::hca::blue_flame::{BlueFlameWqe, Slot};
 use crate::hca::qp::{Data, Message, Work, service};
 use crate::hca::work_queue::WorkQueue;
 
@@ -27,6 +28,8 @@ pub(super) struct Reader<'a> {
     service: u8,
     /// Up to where is posted, in basic blocks.
     producer: u16,
+    /// The WQE that came through a doorbell register.
+    blue_flame: Option<BlueFlameWqe>,
     /// What is read of it: from this basic block on, so many.
     start: u16,
     blocks: u16,
@@ -41,20 +44,23 @@ impl<'a> Reader<'a> {
             ring,
             service,
             producer: consumer,
+            blue_flame: None,
             start: consumer,
             blocks: 0,
             window: [0; WINDOW as usize * SEND_WQE_BB],
         }
     }
 
-    /// Looks how far is posted.
-    pub(super) fn look(&mut self) -> dma::Result<()> {
+    /// Looks how far is posted, and what came through a doorbell register meanwhile.
+    pub(super) fn look(&mut self, slot: &Slot) -> dma::Result<()> {
+        // It was posted before it was written there.
+        self.blue_flame = slot.take().or(self.blue_flame.take());
         self.producer = self.ring.send_producer(self.dma)?;
         Ok(())
     }
 
-    /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes.
-    pub(super) fn fetch(&mut self, index: u16, list: &mut VecDeque<Message>) -> Option<u16> {
+    /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes, and whether it came through a doorbell register.
+    pub(super) fn fetch(&mut self, index: u16, list: &mut VecDeque<Message>) -> Option<(u16, bool)> {
         let posted = self.producer.wrapping_sub(index);
         if posted == 0 {
             return None;
@@ -63,8 +69,20 @@ impl<'a> Reader<'a> {
         list.push_back(Message::unknown(index));
         let message = list.back_mut()?;
         let service = self.service;
+        if let Some(wqe) = self.blue_flame.take_if(|wqe| wqe.index == index)
+            && let Ok((control, _)) = ControlSegment::read_from_prefix(&wqe.bytes)
+        {
+            let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
+            if blocks <= posted {
+                message.control = control;
+                if let Some(work) = parse(&wqe.bytes, service, message) {
+                    message.work = work;
+                }
+                return Some((blocks, true));
+            }
+        }
         let Some(memory) = self.blocks(index, 1) else {
-            return Some(1);
+            return Some((1, false));
         };
         if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
             message.control = control;
@@ -72,7 +90,7 @@ impl<'a> Reader<'a> {
         let length = message.control.ds() * SEND_WQE_DS;
         let blocks = length.div_ceil(SEND_WQE_BB) as u16;
         if blocks == 0 || blocks > posted {
-            return Some(1);
+            return Some((1, false));
         }
         let work = self
             .blocks(index, blocks)
@@ -80,7 +98,7 @@ impl<'a> Reader<'a> {
         if let Some(work) = work {
             message.work = work;
         }
-        Some(blocks)
+        Some((blocks, false))
     }
 
     /// So many basic blocks from `index` on, which are posted. None if they cannot be read.

@@ -1,0 +1,153 @@
+//! WQEs that come through doorbell registers (`mlx5_bf_copy` of libmlx5, `core/wc.c`).
+
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use vhost_nic::net::Switch;
+
+use crate::common::machine::Machine;
+use crate::common::node::Node;
+use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use crate::common::region::Region;
+
+/// A guest with BlueFlame, and two of its queue pairs connected with each other.
+struct Guest {
+    node: Node,
+    a: QueuePair,
+    b: QueuePair,
+    memory: Region,
+}
+
+impl Guest {
+    fn new(blue_flame: bool) -> Self {
+        let machine = Machine::with(&Switch::new(), 1, |config| config.blue_flame = blue_flame);
+        let node = Node::with(machine, 1);
+        assert_eq!(node.hca.capabilities.bf(), blue_flame);
+        let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
+        let (a, b) = (qp(), qp());
+        connect((&node, &a), (&node, &b), &Connection::default());
+        let memory = node.region(4096);
+        Self { node, a, b, memory }
+    }
+
+    /// Writes `bytes` at `offset`.
+    fn write(&self, offset: u64, bytes: Vec<u8>) -> Request {
+        let (address, key) = (self.memory.at(offset), self.memory.key);
+        Request::remote(WqeOpcode::RdmaWrite, vec![Data::Inline(bytes)], address, key)
+    }
+
+    fn carried_out(&self) -> u64 {
+        self.node.hca.machine.nic.snapshot().blue_flame_wqes
+    }
+
+    fn close(self) {
+        self.a.destroy(&self.node).unwrap();
+        self.b.destroy(&self.node).unwrap();
+        self.memory.destroy(&self.node.hca).unwrap();
+        self.node.close();
+    }
+}
+
+/// As the driver finds out whether it works: what is in the ring asks for no completion, what is in the register does.
+#[test]
+fn the_register_is_what_is_carried_out() {
+    let mut guest = Guest::new(true);
+    // The first shows that whole WQEs are written to this register; each half learns for itself.
+    for half in [0, 1] {
+        let request = guest.write(0, vec![1; 8]);
+        let wqe = guest.a.wqe(&request);
+        let counter = guest.a.put_bytes(&wqe);
+        guest.a.ring_with(half, &wqe);
+        guest.a.sent(WqeOpcode::RdmaWrite, counter);
+    }
+    let before = guest.carried_out();
+    for (index, length) in [8, 28, 60, 200].into_iter().enumerate() {
+        let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ 0x5a).collect();
+        let request = guest.write(64, bytes.clone());
+        let silent = Request {
+            flags: 0,
+            ..guest.write(64, vec![0xee; length])
+        };
+        let wqe = guest.a.wqe(&request);
+        let ring = guest.a.wqe(&silent);
+        let counter = guest.a.put_bytes(&ring);
+        guest.a.ring_with(index as u64 & 1, &wqe);
+        guest.a.sent(WqeOpcode::RdmaWrite, counter);
+        assert_eq!(guest.memory.read(64, length), bytes);
+    }
+    assert_eq!(guest.carried_out() - before, 4);
+    guest.close();
+}
+
+#[test]
+fn a_torn_copy_is_carried_out_from_the_ring() {
+    let mut guest = Guest::new(true);
+    for (lost, length) in [(1, 60), (7, 60), (9, 120)] {
+        let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ lost).collect();
+        let wqe = guest.a.wqe(&guest.write(0, bytes.clone()));
+        let counter = guest.a.put_bytes(&wqe);
+        guest.a.ring_with_loss(0, &wqe, usize::from(lost));
+        guest.a.sent(WqeOpcode::RdmaWrite, counter);
+        assert_eq!(guest.memory.read(0, length), bytes);
+    }
+    assert_eq!(guest.carried_out(), 0);
+    guest.close();
+}
+
+#[test]
+fn without_the_capability_copies_are_doorbells() {
+    let mut guest = Guest::new(false);
+    for round in 0..4 {
+        let bytes = vec![round; 60];
+        let wqe = guest.a.wqe(&guest.write(0, bytes.clone()));
+        let counter = guest.a.put_bytes(&wqe);
+        guest.a.ring_with(u64::from(round) & 1, &wqe);
+        guest.a.sent(WqeOpcode::RdmaWrite, counter);
+        assert_eq!(guest.memory.read(0, 60), bytes);
+    }
+    assert_eq!(guest.carried_out(), 0);
+    guest.close();
+}
+
+/// What a register gets may be of another WQE than the next, or no WQE at all.
+#[test]
+fn what_is_in_the_register_is_checked() {
+    let mut guest = Guest::new(true);
+    let good = guest.write(0, vec![7; 40]);
+    // Behind what is posted, long past, and of a queue that is not there.
+    let mut wild = guest.a.wqe(&good);
+    for (index, number) in [(0x4000_u32, guest.a.number), (0xffff, guest.a.number), (0, 0xff_fff0)] {
+        wild[..4].copy_from_slice(&(index << 8 | WqeOpcode::RdmaWrite as u32).to_be_bytes());
+        wild[4..7].copy_from_slice(&number.to_be_bytes()[1..]);
+        guest.a.ring_with(0, &wild);
+    }
+    let wqe = guest.a.wqe(&good);
+    let counter = guest.a.put_bytes(&wqe);
+    guest.a.ring_with(0, &wqe);
+    guest.a.sent(WqeOpcode::RdmaWrite, counter);
+    assert_eq!(guest.memory.read(0, 40), [7; 40]);
+    // A WQE that makes no sense is one from the register, too.
+    let mut bad = guest.a.wqe(&good);
+    bad[3] = 0x3f;
+    let counter = guest.a.put_bytes(&guest.a.wqe(&good));
+    guest.a.ring_with(0, &bad);
+    assert_eq!(guest.a.send_error(counter), 0x02);
+    guest.close();
+}
+
+/// The same with the queue of a driver that has no queue pairs: a NOP that completes only in the register.
+#[test]
+fn nops_complete_as_the_register_says() {
+    let mut guest = Guest::new(true);
+    let nop = |flags| Request {
+        flags,
+        ..Request::new(WqeOpcode::Nop, Vec::new())
+    };
+    for round in 0..20 {
+        let loud = guest.a.wqe(&nop(ControlSegment::CQ_UPDATE));
+        // The first of each half may be taken for a doorbell.
+        let ring = if round > 1 { guest.a.wqe(&nop(0)) } else { loud.clone() };
+        let counter = guest.a.put_bytes(&ring);
+        guest.a.ring_with(round & 1, &loud);
+        guest.a.sent(WqeOpcode::Nop, counter);
+    }
+    guest.close();
+}

@@ -1,0 +1,43 @@
+//! Queues that are looked after for a while when all is sent.
+
+use std::time::Duration;
+
+use mlx5_prm::wqe::WqeOpcode;
+use vhost_nic::net::Switch;
+
+use crate::common::machine::Machine;
+use crate::common::node::Node;
+use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+
+#[test]
+fn what_is_posted_meanwhile_needs_no_doorbell() {
+    let machine = Machine::with(&Switch::new(), 1, |config| config.hot = Duration::from_secs(60));
+    let node = Node::with(machine, 1);
+    let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
+    let (mut a, b) = (qp(), qp());
+    connect((&node, &a), (&node, &b), &Connection::default());
+    let memory = node.region(4096);
+    let request = |byte: u8| {
+        let data = vec![Data::Inline(vec![byte; 8])];
+        Request::remote(WqeOpcode::RdmaWrite, data, memory.at(0), memory.key)
+    };
+    let counter = a.post(&request(1));
+    a.sent(WqeOpcode::RdmaWrite, counter);
+    for byte in 2..50 {
+        let counter = a.put(&request(byte));
+        a.publish();
+        a.sent(WqeOpcode::RdmaWrite, counter);
+        assert_eq!(memory.read(0, 8), [byte; 8]);
+    }
+    // Another queue's doorbell is heard all the same.
+    let (mut c, d) = (qp(), qp());
+    connect((&node, &c), (&node, &d), &Connection::default());
+    let counter = c.post(&request(99));
+    c.sent(WqeOpcode::RdmaWrite, counter);
+    assert_eq!(memory.read(0, 8), [99; 8]);
+    for qp in [&a, &b, &c, &d] {
+        qp.destroy(&node).unwrap();
+    }
+    memory.destroy(&node.hca).unwrap();
+    node.close();
+}
