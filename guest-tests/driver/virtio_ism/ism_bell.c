@@ -265,20 +265,16 @@ static bool ism_poll_wanted(struct virtio_ism *ism)
 	return age < (s64)READ_ONCE(poll_us) * NSEC_PER_USEC;
 }
 
-/**
- * ism_poll_traffic() - there was traffic, so more of it is likely
- * @ism: the device
- *
- * Called for every message, so the poller finds out the time by itself.
- *
- * Context: any
- */
-void ism_poll_traffic(struct virtio_ism *ism)
+/* What ism_poll_traffic() does for the first of many. */
+void ism_poller_wake(struct virtio_ism *ism)
 {
+	/* Without the poller nobody would take the word back. */
+	if (!READ_ONCE(poll_us))
+		return;
 	WRITE_ONCE(ism->traffic, true);
 	/* Pairs with the one in ism_poller(). */
 	smp_mb();
-	if (READ_ONCE(ism->poller_sleeps) && READ_ONCE(poll_us))
+	if (READ_ONCE(ism->poller_sleeps))
 		wake_up_process(ism->poller);
 }
 
@@ -339,7 +335,7 @@ static int ism_poller(void *data)
 		}
 		set_current_state(TASK_IDLE);
 		WRITE_ONCE(ism->poller_sleeps, true);
-		/* Pairs with the one in ism_poll_traffic(). */
+		/* Pairs with the one in ism_poller_wake(). */
 		smp_mb();
 		if (!ism_poll_wanted(ism) && !kthread_should_stop())
 			schedule();
@@ -414,29 +410,4 @@ void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
 		return;
 	ringer->awake = &owner->awake;
 	ringer->bell = ism_slab_bell(slab, chunk);
-}
-
-/* Rings the bell; tells whether the doorbell is needed, too. */
-bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer)
-{
-	if (!ringer->bell)
-		return true;
-	/*
-	 * What the owner will look at is visible before the look at the bell.
-	 * The owner clears it before it looks: either it is still set and the
-	 * owner will see this write, too, or this is a new ring.
-	 */
-	virt_mb();
-	if (READ_ONCE(*ringer->bell)) {
-		ism_count(ism, ISM_BELLS_STILL_SET);
-		return false;
-	}
-	WRITE_ONCE(*ringer->bell, 1);
-	/* As in ism_set_awake() */
-	virt_mb();
-	if (READ_ONCE(*ringer->awake)) {
-		ism_count(ism, ISM_BELLS_SEEN);
-		return false;
-	}
-	return true;
 }
