@@ -7,6 +7,7 @@
 
 #include <linux/dibs.h>
 #include <linux/hashtable.h>
+#include <linux/hrtimer.h>
 #include <linux/list.h>
 #include <linux/memremap.h>
 #include <linux/mutex.h>
@@ -158,13 +159,19 @@ struct virtio_ism {
 	struct delayed_work deferred_work;
 
 	/* Bells */
-	spinlock_t bell_lock;		/* lists, bell_bytes, awake */
+	spinlock_t bell_lock;		/* lists, bell_bytes, awake to guarded */
 	struct list_head slabs;		/* additions and removals: map_lock, too */
 	struct list_head bells;
 	u8 **bell_bytes;		/* by chunk */
 	bool awake;
+	bool looking;			/* the poller, right now */
+	bool guarded;			/* the timer is started */
+	struct hrtimer guard;
 	bool traffic;			/* since the poller last looked */
-	u64 last_traffic;		/* the poller's own */
+	/* The poller's own */
+	u64 last_traffic;
+	u64 left;			/* when it let go of the processor */
+	int soon;			/* times in a row it was back soon */
 	bool poller_sleeps;		/* only once there is one */
 	struct task_struct *poller;
 
@@ -288,7 +295,7 @@ static inline bool ism_ring_bell(struct virtio_ism *ism,
 		return false;
 	}
 	WRITE_ONCE(*ringer->bell, 1);
-	/* As in ism_set_awake() */
+	/* As in ism_poll_begin() */
 	mb();
 	if (READ_ONCE(*ringer->awake)) {
 		ism_count(ism, ISM_BELLS_SEEN);
