@@ -15,7 +15,8 @@
  * 8-byte words, at any time, the producer's first: so write whole words, in
  * ascending order.
  */
-static void ism_copy(u8 *to, const void *from, unsigned int size)
+static __always_inline void ism_copy(u8 *to, const void *from,
+				     unsigned int size)
 {
 	unsigned int i;
 
@@ -31,20 +32,11 @@ static void ism_copy(u8 *to, const void *from, unsigned int size)
 	}
 }
 
-/*
- * Once per message of the client, so all in one piece: a call costs about as
- * much as what is done here, and far more under software emulation.
- */
-static __always_inline int ism_ring(struct virtio_ism *ism,
-				    const struct ism_ringer *ringer, u32 chunk)
+/* The owner does not look at its bells. */
+static noinline int ism_ring_doorbell(struct virtio_ism *ism, u32 chunk)
 {
 	u8 *bytes = ism->doorbell + VIRTIO_ISM_DOORBELL_BYTES;
 	__le32 *awake = (__le32 *)(ism->doorbell + VIRTIO_ISM_DOORBELL_AWAKE);
-
-	/* Most traffic is answered. */
-	ism_poll_traffic(ism);
-	if (!ism_ring_bell(ism, ringer))
-		return 0;
 
 	/* What the receiver will look at is visible before the ring. */
 	virt_wmb();
@@ -70,6 +62,10 @@ static __always_inline int ism_ring(struct virtio_ism *ism,
 	return 0;
 }
 
+/*
+ * Once per message of the client, so all in one piece: calls are what is dear
+ * here, above all under software emulation.
+ */
 static __always_inline int ism_write(struct virtio_ism *ism,
 				     struct ism_attachment *att, bool signal,
 				     unsigned int offset, const void *data,
@@ -82,7 +78,13 @@ static __always_inline int ism_write(struct virtio_ism *ism,
 		virt_wmb();	/* Payload first, the control message after it */
 	ism_copy(att->addr + offset, data, size);
 	ism_count_add(ism, ISM_BYTES_MOVED, size);
-	return signal ? ism_ring(ism, &att->ringer, att->chunk) : 0;
+	if (!signal)
+		return 0;
+	/* Most traffic is answered. */
+	ism_poll_traffic(ism);
+	if (!ism_ring_bell(ism, &att->ringer))
+		return 0;
+	return ism_ring_doorbell(ism, att->chunk);
 }
 
 /* attachment.lock held, or not attached yet for others */
@@ -94,7 +96,7 @@ int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 }
 
 /* In copy mode an attachment may have to be made first. */
-static int ism_move_copying(struct virtio_ism *ism, u64 token, bool signal,
+static noinline int ism_move_copying(struct virtio_ism *ism, u64 token, bool signal,
 			    unsigned int offset, const void *data,
 			    unsigned int size)
 {
