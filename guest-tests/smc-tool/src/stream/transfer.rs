@@ -80,8 +80,8 @@ impl Stop {
     }
 }
 
-/// A connection written by the system call alone: what the C library does around it (cancellation points) would be a tenth of
-/// what a small message costs.
+/// A connection written by the system call alone. The C library's way to it (cancellation points) takes longer than all the
+/// rest a program does for a small message.
 #[derive(Debug, Clone, Copy)]
 pub struct Direct<'a>(pub &'a TcpStream);
 
