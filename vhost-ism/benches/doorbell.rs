@@ -5,8 +5,10 @@
 //! * *echo*: the same four hops between threads, with nothing in them: A kicks an eventfd, a thread that waits with epoll
 //!   reads it and writes B's eventfd, B answers likewise.
 //!
-//! Both are measured in turns within one run, so that a busy machine slows both. `cargo bench -p vhost-ism`;
-//! `ROUNDS=n` and `TURNS=n` in the environment change how much is measured.
+//! Both are measured in short turns within one run, so that a busy machine slows both, and each hop of the one is between the
+//! same two processors as that of the other: A and what serves it on one, B and what serves it on another. Left to the
+//! scheduler, where the threads of either happen to sit says more than what they do. `cargo bench -p vhost-ism`; `ROUNDS=n`
+//! and `TURNS=n` in the environment change how much is measured.
 
 #[path = "../tests/common/mod.rs"]
 #[allow(unused_imports, reason = "the tests use them")]
@@ -19,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::*;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -30,6 +33,30 @@ fn from_environment(name: &str, default: usize) -> usize {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(default)
+}
+
+/// The processors of A and B; one and the same if there is no other.
+#[derive(Clone, Copy)]
+struct Places {
+    a: usize,
+    b: usize,
+}
+
+impl Places {
+    fn new() -> Self {
+        let allowed = sched_getaffinity(None).unwrap();
+        let mut processors = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));
+        let a = processors.next().unwrap();
+        let b = processors.next().unwrap_or(a);
+        Self { a, b }
+    }
+}
+
+/// Puts this thread, and those it starts from now on, on a processor.
+fn sit_on(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).unwrap();
 }
 
 /// An eventfd that is waited for with epoll, as both the device and a VMM do.
@@ -71,8 +98,9 @@ impl Waiter {
 }
 
 /// A thread that passes notifications on until it is told to end.
-fn relay(from: Waiter, to: EventFd, end: Arc<AtomicBool>) -> JoinHandle<()> {
+fn relay(processor: usize, from: Waiter, to: EventFd, end: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
+        sit_on(processor);
         while !end.load(Ordering::Relaxed) {
             if from.wait() {
                 to.write(1).unwrap();
@@ -90,14 +118,14 @@ struct Echo {
 }
 
 impl Echo {
-    fn new() -> Self {
+    fn new(places: Places) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let (to_b, at_b, to_a, called) = (Waiter::new(), Waiter::new(), Waiter::new(), Waiter::new());
         let kick = to_b.notifier();
         let threads = vec![
-            relay(to_b, at_b.notifier(), end.clone()),
-            relay(at_b, to_a.notifier(), end.clone()),
-            relay(to_a, called.notifier(), end.clone()),
+            relay(places.a, to_b, at_b.notifier(), end.clone()),
+            relay(places.b, at_b, to_a.notifier(), end.clone()),
+            relay(places.b, to_a, called.notifier(), end.clone()),
         ];
         Self {
             kick,
@@ -143,9 +171,13 @@ struct Device {
 }
 
 impl Device {
-    fn new() -> Self {
+    /// This thread is A's from now on.
+    fn new(places: Places) -> Self {
         let host = Host::default();
-        let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+        sit_on(places.b);
+        let mut b = host.boot("b");
+        sit_on(places.a);
+        let mut a = host.boot("a");
         let of_a = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
         let of_b = b.alloc_for_peer(a.gid(), 1 << 16).unwrap();
         let (a_sends, b_sends) = (a.attach(of_b.token).unwrap(), b.attach(of_a.token).unwrap());
@@ -153,6 +185,7 @@ impl Device {
         let answering = std::thread::spawn({
             let end = end.clone();
             move || {
+                sit_on(places.b);
                 let window = b.window.clone();
                 let (from, to) = (window.word(of_b.offset), window.word(b_sends.offset));
                 let bell = window.bell(b_sends.offset);
@@ -236,13 +269,14 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         // `cargo test --benches`: only see that it runs.
         let mut samples = Vec::new();
-        Device::new().rounds(&mut samples, 10);
-        Echo::new().round();
+        Device::new(Places::new()).rounds(&mut samples, 10);
+        Echo::new(Places::new()).round();
         return;
     }
-    let rounds = from_environment("ROUNDS", 2000);
-    let turns = from_environment("TURNS", 20);
-    let (mut device, mut echo) = (Device::new(), Echo::new());
+    let rounds = from_environment("ROUNDS", 500);
+    let turns = from_environment("TURNS", 80);
+    let places = Places::new();
+    let (mut device, mut echo) = (Device::new(places), Echo::new(places));
     let (mut through_device, mut through_echo) = (Vec::new(), Vec::new());
     let mut ratios = Vec::new();
     // The first turn warms up and does not count.

@@ -7,6 +7,7 @@
 
 #include <linux/dibs.h>
 #include <linux/hashtable.h>
+#include <linux/hrtimer.h>
 #include <linux/list.h>
 #include <linux/memremap.h>
 #include <linux/mutex.h>
@@ -158,13 +159,19 @@ struct virtio_ism {
 	struct delayed_work deferred_work;
 
 	/* Bells */
-	spinlock_t bell_lock;		/* lists, bell_bytes, awake */
+	spinlock_t bell_lock;		/* lists, bell_bytes, awake to guarded */
 	struct list_head slabs;		/* additions and removals: map_lock, too */
 	struct list_head bells;
 	u8 **bell_bytes;		/* by chunk */
 	bool awake;
+	bool looking;			/* the poller, right now */
+	bool guarded;			/* the timer is started */
+	struct hrtimer guard;
 	bool traffic;			/* since the poller last looked */
-	u64 last_traffic;		/* the poller's own */
+	/* The poller's own */
+	u64 last_traffic;
+	u64 left;			/* when it let go of the processor */
+	int soon;			/* times in a row it was back soon */
 	bool poller_sleeps;		/* only once there is one */
 	struct task_struct *poller;
 
@@ -254,8 +261,48 @@ void ism_bell_del(struct virtio_ism *ism, struct ism_bell *bell);
 void ism_bell_clear(struct virtio_ism *ism, u32 chunk);
 void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
 		     u32 chunk);
-bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer);
-void ism_poll_traffic(struct virtio_ism *ism);
+void ism_poller_wake(struct virtio_ism *ism);
+
+/**
+ * ism_poll_traffic() - there was traffic, so more of it is likely
+ * @ism: the device
+ *
+ * Called for every message, so the poller finds out the time by itself, and is
+ * told once until it has run: whoever set the word has woken it.
+ *
+ * Context: any
+ */
+static inline void ism_poll_traffic(struct virtio_ism *ism)
+{
+	if (!READ_ONCE(ism->traffic))
+		ism_poller_wake(ism);
+}
+
+/* Rings the bell; tells whether the doorbell is needed, too. */
+static inline bool ism_ring_bell(struct virtio_ism *ism,
+				 const struct ism_ringer *ringer)
+{
+	if (!ringer->bell)
+		return true;
+	/*
+	 * What the owner will look at is visible before the look at the bell.
+	 * The owner clears it before it looks: either it is still set and the
+	 * owner will see this write, too, or this is a new ring.
+	 */
+	mb();
+	if (READ_ONCE(*ringer->bell)) {
+		ism_count(ism, ISM_BELLS_STILL_SET);
+		return false;
+	}
+	WRITE_ONCE(*ringer->bell, 1);
+	/* As in ism_poll_begin() */
+	mb();
+	if (READ_ONCE(*ringer->awake)) {
+		ism_count(ism, ISM_BELLS_SEEN);
+		return false;
+	}
+	return true;
+}
 
 /* ism_attach.c */
 void ism_attachments_init(struct virtio_ism *ism);

@@ -168,8 +168,14 @@ int ism_detach(struct virtio_ism *ism, u64 token)
 	spin_unlock_bh(&ism->attach_lock);
 
 	if (att) {
+		/*
+		 * ism_move() takes no lock: wait for those that found the
+		 * attachment. Expedited, because whoever closes a connection
+		 * waits with us.
+		 */
+		synchronize_rcu_expedited();
 		ret = ism_attachment_unmap(ism, att);
-		kfree_rcu(att, rcu);
+		kfree(att);
 	}
 	mutex_unlock(&ism->map_lock);
 	return ret;

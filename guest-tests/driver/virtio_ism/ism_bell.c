@@ -9,9 +9,14 @@
  *
  * Looking is the work of a thread of the lowest priority, for a short time
  * after the last sign of traffic. It looks with preemption off, and says so in
- * its awake words, so "awake" always means that a processor is looking right
- * now. When something else is to run it says that it is asleep, looks once
- * more, and lets go of the processor.
+ * its awake words. When something else is to run it lets go of the processor.
+ *
+ * What is to run is mostly the program that the bell was rung for, and the
+ * thread is back as soon as that waits again. The peer meanwhile writes on, and
+ * would ring the doorbell once for each such turn. So a thread that has been
+ * back soon the last times stays awake while it is away, and a timer looks in
+ * its place should it not come back this time. Otherwise it says that it is
+ * asleep, and looks once more.
  */
 
 #include <linux/kthread.h>
@@ -29,6 +34,13 @@ MODULE_PARM_DESC(poll_us,
 
 /* Bells that one look takes at a time */
 #define ISM_LOOK_MAX		16
+
+/* A thread that was back this soon, so many times in a row, is expected back. */
+#define ISM_SOON_NS		(500 * NSEC_PER_USEC)
+#define ISM_SOON_TIMES		2
+
+/* The longest a ring waits for a thread that does not come back after all */
+#define ISM_GUARD_NS		NSEC_PER_MSEC
 
 /*
  * A slab this guest shares with a peer, as long as a DMB in it is owned or
@@ -207,7 +219,7 @@ void ism_bell_clear(struct virtio_ism *ism, u32 chunk)
 		WRITE_ONCE(*ism->bell_bytes[chunk], 0);
 	spin_unlock_irqrestore(&ism->bell_lock, flags);
 	/* Cleared before the DMB is looked at: a ring from now on is new. */
-	virt_mb();
+	mb();
 }
 
 /* Look at all bells; tells whether one was rung. */
@@ -235,7 +247,7 @@ static bool ism_look(struct virtio_ism *ism)
 			break;
 		any = true;
 		/* As in ism_bell_clear() */
-		virt_mb();
+		mb();
 
 		/* The client's tasklet runs right at the end of this. */
 		local_bh_disable();
@@ -265,38 +277,29 @@ static bool ism_poll_wanted(struct virtio_ism *ism)
 	return age < (s64)READ_ONCE(poll_us) * NSEC_PER_USEC;
 }
 
-/**
- * ism_poll_traffic() - there was traffic, so more of it is likely
- * @ism: the device
- *
- * Called for every message, so the poller finds out the time by itself.
- *
- * Context: any
- */
-void ism_poll_traffic(struct virtio_ism *ism)
+/* What ism_poll_traffic() does for the first of many. */
+void ism_poller_wake(struct virtio_ism *ism)
 {
+	/* Without the poller nobody would take the word back. */
+	if (!READ_ONCE(poll_us))
+		return;
 	WRITE_ONCE(ism->traffic, true);
 	/* Pairs with the one in ism_poller(). */
 	smp_mb();
-	if (READ_ONCE(ism->poller_sleeps) && READ_ONCE(poll_us))
+	if (READ_ONCE(ism->poller_sleeps))
 		wake_up_process(ism->poller);
 }
 
+/* bell_lock held; mb() has to come after it */
 static void ism_set_awake(struct virtio_ism *ism, bool awake)
 {
 	struct ism_slab *slab;
-	unsigned long flags;
 
-	spin_lock_irqsave(&ism->bell_lock, flags);
+	if (ism->awake == awake)
+		return;
 	ism->awake = awake;
 	list_for_each_entry(slab, &ism->slabs, list)
 		ism_slab_set_awake(slab, awake);
-	spin_unlock_irqrestore(&ism->bell_lock, flags);
-	/*
-	 * The word is visible before the next look at the bells. A ringer sets
-	 * the bell before it reads the word: one of both sees the other.
-	 */
-	virt_mb();
 }
 
 static bool ism_should_yield(void)
@@ -304,23 +307,100 @@ static bool ism_should_yield(void)
 	return need_resched() || test_thread_flag(TIF_NEED_RESCHED_LAZY);
 }
 
+/* The thread is here, and looks from now on. */
+static void ism_poll_begin(struct virtio_ism *ism)
+{
+	bool soon = local_clock() - ism->left < ISM_SOON_NS;
+	unsigned long flags;
+
+	ism->soon = soon ? min(ism->soon + 1, ISM_SOON_TIMES) : 0;
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	ism->looking = true;
+	ism_set_awake(ism, true);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	/*
+	 * The word is visible before the next look at the bells. A ringer sets
+	 * the bell before it reads the word: one of both sees the other.
+	 */
+	mb();
+}
+
+/*
+ * The thread lets go of the processor, and stays awake if it is expected back.
+ * Tells whether a bell rang before it was asleep.
+ */
+static bool ism_poll_end(struct virtio_ism *ism, bool stay)
+{
+	bool start = false;
+	unsigned long flags;
+
+	stay = stay && ism->soon == ISM_SOON_TIMES;
+	ism->left = local_clock();
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	ism->looking = false;
+	if (!stay)
+		ism_set_awake(ism, false);
+	else if (!ism->guarded)
+		start = ism->guarded = true;
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+
+	if (start)
+		hrtimer_start(&ism->guard, ns_to_ktime(ISM_GUARD_NS),
+			      HRTIMER_MODE_REL_SOFT);
+	if (stay)
+		return false;
+	/* As in ism_poll_begin() */
+	mb();
+	return ism_look(ism);
+}
+
+/* The thread may be away for longer than it should. */
+static enum hrtimer_restart ism_guard(struct hrtimer *timer)
+{
+	struct virtio_ism *ism = container_of(timer, struct virtio_ism, guard);
+	unsigned long flags;
+	bool away;
+
+	spin_lock_irqsave(&ism->bell_lock, flags);
+	ism->guarded = false;
+	away = !ism->looking;
+	if (away)
+		ism_set_awake(ism, false);
+	spin_unlock_irqrestore(&ism->bell_lock, flags);
+	if (away) {
+		/* As in ism_poll_begin() */
+		mb();
+		ism_look(ism);
+	}
+	return HRTIMER_NORESTART;
+}
+
 /* Poll until a bell rings, or something else is to run, or nobody rings. */
 static void ism_poll(struct virtio_ism *ism)
 {
-	bool rung = false;
+	bool rung = false, yield = false, wanted = true;
 
 	preempt_disable();
-	ism_set_awake(ism, true);
-	while (!rung && !ism_should_yield() && ism_poll_wanted(ism)) {
+	ism_poll_begin(ism);
+	while (!rung && !yield && wanted) {
 		rung = ism_look(ism);
 		cpu_relax();
+		yield = ism_should_yield();
+		wanted = ism_poll_wanted(ism);
 	}
-	ism_set_awake(ism, false);
-	rung |= ism_look(ism);
+	rung |= ism_poll_end(ism, rung || wanted);
 	preempt_enable();
 
 	if (rung)
 		WRITE_ONCE(ism->traffic, true);
+}
+
+/* Whoever rings from now on uses the doorbell. Tells whether somebody had not. */
+static bool ism_doze(struct virtio_ism *ism)
+{
+	if (!READ_ONCE(ism->awake))
+		return false;
+	return ism_poll_end(ism, false);
 }
 
 static int ism_poller(void *data)
@@ -337,15 +417,20 @@ static int ism_poller(void *data)
 			yield();
 			continue;
 		}
+		if (ism_doze(ism)) {
+			WRITE_ONCE(ism->traffic, true);
+			continue;
+		}
 		set_current_state(TASK_IDLE);
 		WRITE_ONCE(ism->poller_sleeps, true);
-		/* Pairs with the one in ism_poll_traffic(). */
+		/* Pairs with the one in ism_poller_wake(). */
 		smp_mb();
 		if (!ism_poll_wanted(ism) && !kthread_should_stop())
 			schedule();
 		WRITE_ONCE(ism->poller_sleeps, false);
 		__set_current_state(TASK_RUNNING);
 	}
+	ism_doze(ism);
 	return 0;
 }
 
@@ -354,6 +439,8 @@ int ism_bells_init(struct virtio_ism *ism)
 	spin_lock_init(&ism->bell_lock);
 	INIT_LIST_HEAD(&ism->slabs);
 	INIT_LIST_HEAD(&ism->bells);
+	hrtimer_setup(&ism->guard, ism_guard, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL_SOFT);
 	ism->bell_bytes = kvcalloc(ism->config.chunks,
 				   sizeof(*ism->bell_bytes), GFP_KERNEL);
 	return ism->bell_bytes ? 0 : -ENOMEM;
@@ -385,6 +472,7 @@ void ism_bells_stop(struct virtio_ism *ism)
 {
 	if (ism->poller)
 		kthread_stop(ism->poller);
+	hrtimer_cancel(&ism->guard);
 }
 
 void ism_bells_free(struct virtio_ism *ism)
@@ -414,29 +502,4 @@ void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
 		return;
 	ringer->awake = &owner->awake;
 	ringer->bell = ism_slab_bell(slab, chunk);
-}
-
-/* Rings the bell; tells whether the doorbell is needed, too. */
-bool ism_ring_bell(struct virtio_ism *ism, const struct ism_ringer *ringer)
-{
-	if (!ringer->bell)
-		return true;
-	/*
-	 * What the owner will look at is visible before the look at the bell.
-	 * The owner clears it before it looks: either it is still set and the
-	 * owner will see this write, too, or this is a new ring.
-	 */
-	virt_mb();
-	if (READ_ONCE(*ringer->bell)) {
-		ism_count(ism, ISM_BELLS_STILL_SET);
-		return false;
-	}
-	WRITE_ONCE(*ringer->bell, 1);
-	/* As in ism_set_awake() */
-	virt_mb();
-	if (READ_ONCE(*ringer->awake)) {
-		ism_count(ism, ISM_BELLS_SEEN);
-		return false;
-	}
-	return true;
 }

@@ -15,7 +15,8 @@
  * 8-byte words, at any time, the producer's first: so write whole words, in
  * ascending order.
  */
-static void ism_copy(u8 *to, const void *from, unsigned int size)
+static __always_inline void ism_copy(u8 *to, const void *from,
+				     unsigned int size)
 {
 	unsigned int i;
 
@@ -31,16 +32,11 @@ static void ism_copy(u8 *to, const void *from, unsigned int size)
 	}
 }
 
-static int ism_ring(struct virtio_ism *ism, const struct ism_ringer *ringer,
-		    u32 chunk)
+/* The owner does not look at its bells. */
+static noinline int ism_ring_doorbell(struct virtio_ism *ism, u32 chunk)
 {
 	u8 *bytes = ism->doorbell + VIRTIO_ISM_DOORBELL_BYTES;
 	__le32 *awake = (__le32 *)(ism->doorbell + VIRTIO_ISM_DOORBELL_AWAKE);
-
-	/* Most traffic is answered. */
-	ism_poll_traffic(ism);
-	if (!ism_ring_bell(ism, ringer))
-		return 0;
 
 	/* What the receiver will look at is visible before the ring. */
 	virt_wmb();
@@ -52,7 +48,7 @@ static int ism_ring(struct virtio_ism *ism, const struct ism_ringer *ringer,
 	 * the word before its last look at the bytes: one of both sees the
 	 * other.
 	 */
-	virt_mb();
+	mb();
 	if ((ism->config.features & VIRTIO_ISM_FEATURE_AWAKE) &&
 	    READ_ONCE(*awake)) {
 		ism_count(ism, ISM_DOORBELLS_SKIPPED);
@@ -66,9 +62,14 @@ static int ism_ring(struct virtio_ism *ism, const struct ism_ringer *ringer,
 	return 0;
 }
 
-int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
-		  bool signal, unsigned int offset, const void *data,
-		  unsigned int size)
+/*
+ * Once per message of the client, so all in one piece: calls are what is dear
+ * here, above all under software emulation.
+ */
+static __always_inline int ism_write(struct virtio_ism *ism,
+				     struct ism_attachment *att, bool signal,
+				     unsigned int offset, const void *data,
+				     unsigned int size)
 {
 	if (offset > att->len || size > att->len - offset)
 		return -EINVAL;
@@ -77,23 +78,27 @@ int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 		virt_wmb();	/* Payload first, the control message after it */
 	ism_copy(att->addr + offset, data, size);
 	ism_count_add(ism, ISM_BYTES_MOVED, size);
-	return signal ? ism_ring(ism, &att->ringer, att->chunk) : 0;
+	if (!signal)
+		return 0;
+	/* Most traffic is answered. */
+	ism_poll_traffic(ism);
+	if (!ism_ring_bell(ism, &att->ringer))
+		return 0;
+	return ism_ring_doorbell(ism, att->chunk);
 }
 
-/**
- * ism_move() - write into a peer's DMB, and ring its owner
- * @ism: the device
- * @token: the DMB
- * @signal: ring
- * @offset: offset within the DMB
- * @data: what to write
- * @size: how much of it, may be 0
- *
- * Context: atomic
- * Return: 0, or a negative errno, which ends the connection
- */
-int ism_move(struct virtio_ism *ism, u64 token, bool signal,
-	     unsigned int offset, const void *data, unsigned int size)
+/* attachment.lock held, or not attached yet for others */
+int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
+		  bool signal, unsigned int offset, const void *data,
+		  unsigned int size)
+{
+	return ism_write(ism, att, signal, offset, data, size);
+}
+
+/* In copy mode an attachment may have to be made first. */
+static noinline int ism_move_copying(struct virtio_ism *ism, u64 token, bool signal,
+			    unsigned int offset, const void *data,
+			    unsigned int size)
 {
 	struct ism_attachment *att;
 	int ret;
@@ -118,21 +123,51 @@ int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 				break;
 			case ISM_DETACHED:
 				/* Just taken out of the table. */
-				ret = ism->copy ? -EAGAIN : -EINVAL;
+				ret = -EAGAIN;
 				break;
 			default:
 				ret = -EIO;
 				break;
 			}
 			spin_unlock_bh(&att->lock);
-		} else if (ism->copy) {
+		} else {
 			ret = ism_queue_first_write(ism, token, signal, offset,
 						    data, size);
-		} else {
-			ret = -EINVAL;
 		}
 		rcu_read_unlock();
 	} while (ret == -EAGAIN);
 
+	return ret;
+}
+
+/**
+ * ism_move() - write into a peer's DMB, and ring its owner
+ * @ism: the device
+ * @token: the DMB
+ * @signal: ring
+ * @offset: offset within the DMB
+ * @data: what to write
+ * @size: how much of it, may be 0
+ *
+ * Context: atomic
+ * Return: 0, or a negative errno, which ends the connection
+ */
+int ism_move(struct virtio_ism *ism, u64 token, bool signal,
+	     unsigned int offset, const void *data, unsigned int size)
+{
+	struct ism_attachment *att;
+	int ret = -EINVAL;
+
+	if (ism->copy)
+		return ism_move_copying(ism, token, signal, offset, data, size);
+	if (ism_is_broken(ism))
+		return -EIO;
+
+	/* What is found here is attached, and stays so: see ism_detach(). */
+	rcu_read_lock();
+	att = ism_attachment_find(ism, token);
+	if (att)
+		ret = ism_write(ism, att, signal, offset, data, size);
+	rcu_read_unlock();
 	return ret;
 }

@@ -8,7 +8,7 @@ use super::WorkloadError;
 use super::exchange::{begin, finish};
 use crate::data::Check;
 use crate::messages::{NUMBER, stamp};
-use crate::stream::{ConnectOptions, ConnectionReport, Protocol, connect, write_all};
+use crate::stream::{ConnectOptions, ConnectionReport, Direct, connect, write_all};
 use crate::wire::{Request, Workload};
 
 /// What to send.
@@ -51,11 +51,9 @@ pub fn messages(options: &MessagesOptions) -> Result<MessagesReport, WorkloadErr
     }
     let connected = connect(&options.connect)?;
     let stream = &connected.stream;
-    if options.connect.proto == Protocol::Tcp {
-        stream
-            .set_nodelay(true)
-            .map_err(WorkloadError::system("set TCP_NODELAY"))?;
-    }
+    stream
+        .set_nodelay(true)
+        .map_err(WorkloadError::system("set TCP_NODELAY"))?;
     let request = Request {
         workload: Workload::Messages,
         check: Check::Pattern,
@@ -74,7 +72,7 @@ pub fn messages(options: &MessagesOptions) -> Result<MessagesReport, WorkloadErr
         // A look at the clock costs as much as a small write.
         for _ in 0..32 {
             stamp(&mut message, Some(sent));
-            write_all(stream, &message, sent * options.size as u64)?;
+            write_all(Direct(stream), &message, sent * options.size as u64)?;
             sent += 1;
         }
     }

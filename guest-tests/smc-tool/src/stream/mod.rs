@@ -10,4 +10,6 @@ pub use connect::{ConnectError, ConnectOptions, Connected, ConnectionReport, con
 pub use listen::{ListenError, listen};
 pub use mode::{ExpectedMode, WrongMode, inode};
 pub use protocol::{Buffers, Protocol};
-pub use transfer::{End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all};
+pub use transfer::{
+    Direct, End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all,
+};
