@@ -60,7 +60,7 @@ pub use guest_agent::{Exit, Hello};
 pub use image::{Accel, Image};
 pub use ism::IsmOptions;
 pub use link::Link;
-pub use locate::{target_dir, workspace_dir};
+pub use locate::{cache_dir, target_dir, workspace_dir};
 pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
 pub use process::Process;
 pub use qmp::Qmp;

@@ -8,9 +8,10 @@ use guest_tests::{Guest, Job, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-const READY: Duration = Duration::from_secs(20);
+/// Until a server listens.
+pub const READY: Duration = Duration::from_secs(20);
 /// Longest single workload.
-const TIMEOUT: Duration = Duration::from_secs(180);
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What a connection is asked to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,10 +205,12 @@ impl<'a> Pair<'a> {
 
     /// What both guests' kernels have counted.
     pub fn counted(&self) -> Result<[Counted; 2]> {
-        let one = |guest: &Guest| -> Result<Counted> {
-            let output = guest.run("/host/smc-tool --json stats")?.check()?;
-            Ok(serde_json::from_str::<Statistics>(output.text())?.summary)
-        };
-        Ok([one(self.client)?, one(self.server)?])
+        Ok([counted(self.client)?, counted(self.server)?])
     }
+}
+
+/// What a guest's kernel has counted.
+pub fn counted(guest: &Guest) -> Result<Counted> {
+    let output = guest.run("/host/smc-tool --json stats")?.check()?;
+    Ok(serde_json::from_str::<Statistics>(output.text())?.summary)
 }
