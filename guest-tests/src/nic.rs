@@ -3,6 +3,7 @@
 mod driver;
 mod log;
 mod programs;
+mod smc_r;
 mod traffic;
 
 use std::env;

@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use guest_tests::{Flow, Job, NIC, NicOptions, Testbed};
 
 use crate::beside::Beside;
 use crate::table::table;
 use crate::turns::{Goal, Series, Turns};
-use crate::workload::{Bulk, READY, RoundTrips, TIMEOUT};
+use crate::workload::{Bulk, Call, READY, RoundTrips};
 
 const PORT: u16 = 5001;
 const NAMES: [&str; 2] = ["virtio-net", "NIC"];
@@ -50,23 +50,24 @@ impl<'a> Pair<'a> {
         Flow::new(self.bed.guest(0), self.bed.guest(1), self.address(way))
     }
 
-    fn tool<T: serde::de::DeserializeOwned>(&self, way: Way, workload: &str) -> Result<T> {
-        let to = self.address(way);
-        let command = format!("/host/smc-tool --json {workload} --to {to}:{PORT} --proto tcp --expect-mode tcp");
-        let output = self.bed.guest(0).shell(&command).timeout(TIMEOUT).run()?.check()?;
-        serde_json::from_str(output.text())
-            .with_context(|| format!("`{workload}` printed something else than a report"))
+    fn call(&self, way: Way) -> Call<'a> {
+        Call {
+            client: self.bed.guest(0),
+            to: format!("{}:{PORT}", self.address(way)),
+            proto: "tcp",
+            mode: "tcp",
+        }
     }
 
     /// Minimum and median of TCP round trips of 64 bytes, every byte compared.
     fn round_trips(&self, way: Way, count: u32) -> Result<[f64; 2]> {
-        let trips: RoundTrips = self.tool(way, &format!("rtt --size 64 --count {count}"))?;
+        let trips: RoundTrips = self.call(way).run(&format!("rtt --size 64 --count {count}"))?;
         Ok([trips.min_us, trips.p50_us])
     }
 
     fn bulk(&self, way: Way, bytes: &str, check: &str) -> Result<f64> {
         let workload = format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check}");
-        Ok(self.tool::<Bulk>(way, &workload)?.megabytes_per_second)
+        Ok(self.call(way).run::<Bulk>(&workload)?.megabytes_per_second)
     }
 
     /// Figures of a round, in the order of [`turns`].

@@ -118,7 +118,7 @@ impl History {
     /// Keeps the record of this commit instead of an older one of it, and says what was done.
     pub fn close(mut self) -> Result<()> {
         match &self.earlier {
-            Some(Record { commit, rounds, .. }) => println!("Commit {commit} was measured in {rounds} rounds."),
+            Some(Record { commit, rounds, .. }) => println!("Commit {commit} was measured before (--rounds {rounds})."),
             None => println!("No earlier commit was measured on this machine."),
         }
         let Some(now) = self.now else {

@@ -11,6 +11,7 @@ mod nic;
 mod shell;
 mod table;
 mod turns;
+mod user_mode;
 mod verbs;
 mod web;
 mod workload;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
             bench::run(&Pair::start(&bed)?, rounds)?;
             Ok(bed.finish()?)
         }),
-        Command::NicDemo { shell } => nic::boot("nic-demo", 0).and_then(|bed| {
+        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|bed| {
             nic::demo(&bed)?;
             end_demo(bed, shell)
         }),

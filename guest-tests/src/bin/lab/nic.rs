@@ -8,7 +8,7 @@ use guest_tests::{NicOptions, NicSetup, Testbed};
 use crate::history::History;
 use crate::turns::Extreme;
 use crate::verbs::Verbs;
-use crate::{ethernet, verbs};
+use crate::{ethernet, user_mode, verbs};
 
 /// Two guests with a virtio-net link and a NIC each, one processor each, because the host may have only two. MTU 1500 on both
 /// networks. And `uml_guests` User Mode Linux guests on the same switch.
@@ -40,6 +40,8 @@ pub fn demo(bed: &Testbed) -> Result<()> {
     ethernet::show(bed)?;
     eprintln!("==> verbs: the NIC beside the kernel's software RoCE (rdma_rxe) over virtio-net");
     verbs::show(&Verbs::start(bed)?)?;
+    eprintln!("==> User Mode Linux: SMC-R over the NIC beside TCP over it");
+    user_mode::show(bed, [2, 3])?;
     for guest in bed.guests() {
         guest.nic_check_log(&[])?;
     }
