@@ -12,7 +12,7 @@ pub fn workspace_dir() -> PathBuf {
 }
 
 /// Where the image build and the driver build keep their results: GUEST_CACHE, or `.cache` in the source tree.
-pub(crate) fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     env::var_os("GUEST_CACHE").map_or_else(|| workspace_dir().join(".cache"), PathBuf::from)
 }
 

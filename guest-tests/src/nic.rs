@@ -2,6 +2,8 @@
 
 mod driver;
 mod log;
+mod programs;
+mod smc_r;
 mod traffic;
 
 use std::env;
@@ -13,6 +15,7 @@ use serde_json::json;
 
 pub use driver::NicSetup;
 pub use log::KernelMessage;
+pub use programs::Conversation;
 pub use traffic::{Flow, Iperf};
 
 use crate::daemon::Daemon;

@@ -1,7 +1,6 @@
 //! Verbs between two guests: the programs that others wrote.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_tests::{NicOptions, Result};
 
@@ -9,25 +8,12 @@ use crate::lab::{Lab, Setup, step};
 
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Runs a program as server in one guest and as client in another.
-fn pair(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
+/// Runs a program as server in guest 0 and as client in guest 1.
+fn pair(lab: &Lab, program: &str) -> Result<()> {
     step(program, || {
-        let job = lab.guest(server).spawn(program)?;
-        // Most of them tell nobody when they listen.
-        thread::sleep(Duration::from_millis(700));
-        let run = format!("{program} {}", NicOptions::address(server));
-        let started = Instant::now();
-        let output = lab.guest(client).shell(&run).timeout(TIMEOUT).run()?;
-        println!(
-            "  client {:.1} s: {}",
-            started.elapsed().as_secs_f64(),
-            last_line(&output.stdout)
-        );
-        if !output.success() {
-            println!("  server so far: {:?}", job.peek());
-        }
-        output.check()?;
-        job.wait(TIMEOUT)?.check()?;
+        let both = lab.flow(1, 0).converse_alike(program, TIMEOUT)?;
+        let seconds = both.client.elapsed.as_secs_f64();
+        println!("  client {seconds:.1} s: {}", last_line(&both.client.stdout));
         Ok(())
     })
 }
@@ -55,7 +41,7 @@ const PING_PONGS: [&str; 8] = [
 fn the_ping_pongs_run_between_two_guests() -> Result<()> {
     let lab = Setup::new("nic-pingpong", 2).start()?;
     for program in PING_PONGS {
-        pair(&lab, 0, 1, program)?;
+        pair(&lab, program)?;
     }
     lab.finish()
 }
@@ -78,7 +64,7 @@ const PERFTESTS: [&str; 10] = [
 fn perftest_runs_between_two_guests() -> Result<()> {
     let lab = Setup::new("nic-perftest", 2).start()?;
     for program in PERFTESTS {
-        pair(&lab, 0, 1, program)?;
+        pair(&lab, program)?;
     }
     lab.finish()
 }
@@ -87,20 +73,18 @@ fn perftest_runs_between_two_guests() -> Result<()> {
 fn connections_are_managed() -> Result<()> {
     let lab = Setup::new("nic-cm", 2).start()?;
     let address = NicOptions::address(0);
-    for (server, client) in [
+    // Each with the port it listens on by itself.
+    for (port, server, client) in [
         (
+            7174,
             format!("rping -s -a {address} -v -C 10"),
             format!("rping -c -a {address} -v -C 10"),
         ),
-        ("ucmatose".to_owned(), format!("ucmatose -s {address}")),
-        ("udaddy".to_owned(), format!("udaddy -s {address}")),
+        (7471, "ucmatose".to_owned(), format!("ucmatose -s {address}")),
+        (7174, "udaddy".to_owned(), format!("udaddy -s {address}")),
     ] {
         step(&client, || {
-            let job = lab.guest(0).spawn(&server)?;
-            thread::sleep(Duration::from_millis(700));
-            lab.guest(1).shell(&client).timeout(TIMEOUT).run()?.check()?;
-            job.wait(TIMEOUT)?.check()?;
-            Ok(())
+            lab.flow(1, 0).converse(port, &server, &client, TIMEOUT).map(drop)
         })?;
     }
     lab.finish()

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use guest_tests::{Guest, Job, NIC, NicOptions, Result, Testbed};
+use guest_tests::{Guest, Job, NicOptions, Result, Testbed};
 use serde_json::Value;
 
 use crate::lab::{finish, nic_bed};
@@ -21,13 +21,7 @@ const LONG: Duration = Duration::from_secs(600);
 fn start(name: &str) -> Result<(Testbed, [Job; 2])> {
     let bed = nic_bed(name, 2)?;
     let serve = |guest: &Guest| {
-        // SMC takes the hardware address of a peer next door from the handshake of version 1, which needs a GID of RoCE v1; that of a
-        // gateway it asks the neighbour table for (`smc_ib_find_route`). So each guest is the other's gateway to itself.
-        let peer = NicOptions::address(1 - guest.index());
-        guest
-            .run(&format!("ip route add {peer}/32 via {peer} dev {NIC} onlink"))?
-            .check()?;
-        guest.run("/host/smc-tool ueid add VHOST-NIC.TEST")?.check()?;
+        guest.smc_r_up(1 - guest.index())?;
         let job = guest.spawn(&format!("exec /host/smc-tool --json serve --port {PORT}"))?;
         job.wait_line("ready", SOON)?;
         Ok(job)

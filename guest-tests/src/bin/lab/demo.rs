@@ -1,40 +1,19 @@
 //! SMC-D beside TCP, in one table.
 
 use anyhow::{Result, ensure};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::Cell;
 
+use crate::beside::Beside;
+use crate::table::table;
 use crate::web::{Web, large_megabytes};
 use crate::workload::{Buffers, Counted, Pair, Transport};
-
-/// A table with the header in place and numbers to the right.
-pub fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header.to_vec());
-    for index in 1..header.len() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// One measurement, of both.
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    values: [f64; 2],
-}
 
 /// Runs everything and prints the tables.
 pub fn run(pair: &Pair<'_>) -> Result<()> {
     let before = pair.counted()?;
-    let mut rows = Vec::new();
-    let mut measure = |name, unit, of: &mut dyn FnMut(Transport) -> Result<f64>| -> Result<()> {
-        eprintln!("    {name}");
-        let values = [of(Transport::Tcp)?, of(Transport::SmcD)?];
-        rows.push(Row { name, unit, values });
-        Ok(())
+    let mut figures = Beside::new("between two guests", ["TCP", "SMC-D"]);
+    let mut measure = |name: &str, unit: &str, of: &mut dyn FnMut(Transport) -> Result<f64>| {
+        figures.measure(name, unit, Transport::BOTH, of)
     };
     measure("64 B round trip, median", "us", &mut |t| {
         Ok(pair.round_trips(t, 64, 2000)?.p50_us)
@@ -64,18 +43,7 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
         Ok(large_megabytes(web.measure(t, "large", 4)?))
     })?;
 
-    let mut figures = table(&["between two guests", "TCP", "SMC-D", "unit", "SMC-D / TCP"]);
-    for row in rows {
-        let [tcp, smc] = row.values;
-        figures.add_row([
-            Cell::new(row.name),
-            Cell::new(round(tcp)),
-            Cell::new(round(smc)),
-            Cell::new(row.unit),
-            Cell::new(format!("{:.2}x", smc / tcp)),
-        ]);
-    }
-    println!("{figures}");
+    figures.print();
     prove(pair, before)
 }
 
@@ -119,13 +87,4 @@ fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Three significant digits.
-pub fn round(value: f64) -> String {
-    match value {
-        v if v >= 100.0 => format!("{v:.0}"),
-        v if v >= 10.0 => format!("{v:.1}"),
-        v => format!("{v:.2}"),
-    }
 }

@@ -1,11 +1,18 @@
-//! `lab`: two guests that talk SMC-D, or Ethernet through the NIC, to look at and to measure.
+//! `lab`: guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
 //!
 //! `scripts/demo` and `guest-tests/bench` set up what is missing and then run this.
 
 mod bench;
+mod beside;
 mod demo;
+mod ethernet;
+mod history;
 mod nic;
 mod shell;
+mod table;
+mod turns;
+mod user_mode;
+mod verbs;
 mod web;
 mod workload;
 
@@ -18,7 +25,7 @@ use guest_tests::{IsmOptions, Testbed};
 
 use workload::Pair;
 
-/// Two guests that talk SMC-D, or Ethernet through the NIC, to look at and to measure.
+/// Guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -40,13 +47,13 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// The NIC beside virtio-net between two guests, in one table, with what ethtool shows
+    /// The NIC between guests beside virtio-net and software RoCE, in tables, with what the drivers say of it
     NicDemo {
         /// Keep the guests up afterwards, for a shell in each
         #[arg(long)]
         shell: bool,
     },
-    /// The NIC beside virtio-net, measured in turns, several times over
+    /// The NIC beside virtio-net and software RoCE, measured in turns, several times over
     NicBench {
         /// How often each measurement is repeated
         #[arg(long, default_value_t = 5)]
@@ -64,11 +71,11 @@ fn main() -> ExitCode {
             bench::run(&Pair::start(&bed)?, rounds)?;
             Ok(bed.finish()?)
         }),
-        Command::NicDemo { shell } => nic::boot("nic-demo").and_then(|bed| {
+        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|bed| {
             nic::demo(&bed)?;
             end_demo(bed, shell)
         }),
-        Command::NicBench { rounds } => nic::boot("nic-bench").and_then(|bed| {
+        Command::NicBench { rounds } => nic::boot("nic-bench", 0).and_then(|bed| {
             nic::bench(&bed, rounds)?;
             Ok(bed.finish()?)
         }),

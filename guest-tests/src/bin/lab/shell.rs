@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use anyhow::{Context, Result};
-use guest_tests::{Guest, Testbed};
+use guest_tests::{Guest, NIC, Testbed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
@@ -18,7 +18,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Asks for a guest, gives a shell in it, and so on until told to quit.
 pub fn run(bed: &Testbed) -> Result<()> {
     let names: Vec<&str> = bed.guests().iter().map(Guest::name).collect();
-    println!("\nThe guests stay up. The tool is /host/smc-tool; try `/host/smc-tool linkgroups`.");
+    println!(
+        "\nThe guests stay up. Try `/host/smc-tool linkgroups`, or where there is a NIC `ibv_devinfo` and `ethtool -S {NIC}`."
+    );
     loop {
         print!("guest ({}), or q to end: ", names.join(", "));
         io::stdout().flush()?;

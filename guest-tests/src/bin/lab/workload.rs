@@ -8,7 +8,8 @@ use guest_tests::{Guest, Job, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-const READY: Duration = Duration::from_secs(20);
+/// Until a server listens.
+pub const READY: Duration = Duration::from_secs(20);
 /// Longest single workload.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -112,6 +113,7 @@ pub struct Modes {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Counted {
     pub smcd_v2: u64,
+    pub smcr: u64,
     pub fallbacks: u64,
     pub handshake_errors: u64,
 }
@@ -158,13 +160,13 @@ impl<'a> Pair<'a> {
     }
 
     fn run<T: DeserializeOwned>(&self, transport: Transport, buffers: Buffers, workload: &str) -> Result<T> {
-        let to = self.client_to(transport.port(buffers));
-        let (proto, mode, options) = (transport.proto(), transport.mode(), transport.options(buffers));
-        let command =
-            format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode} {options}");
-        let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
-        serde_json::from_str(output.text())
-            .with_context(|| format!("`{workload}` printed something else than a report"))
+        let call = Call {
+            client: self.client,
+            to: self.client_to(transport.port(buffers)),
+            proto: transport.proto(),
+            mode: transport.mode(),
+        };
+        call.run(&format!("{workload} {}", transport.options(buffers)))
     }
 
     /// Address and port of the server, as the client reaches it.
@@ -204,10 +206,35 @@ impl<'a> Pair<'a> {
 
     /// What both guests' kernels have counted.
     pub fn counted(&self) -> Result<[Counted; 2]> {
-        let one = |guest: &Guest| -> Result<Counted> {
-            let output = guest.run("/host/smc-tool --json stats")?.check()?;
-            Ok(serde_json::from_str::<Statistics>(output.text())?.summary)
-        };
-        Ok([one(self.client)?, one(self.server)?])
+        Ok([counted(self.client)?, counted(self.server)?])
     }
+}
+
+/// How a workload of the guest tool gets from a client to a server.
+pub struct Call<'a> {
+    /// Who connects.
+    pub client: &'a Guest,
+    /// Address and port of the server.
+    pub to: String,
+    /// Which sockets: `tcp` or `smc`.
+    pub proto: &'static str,
+    /// What the kernel has to make of them: `tcp`, `smcd` or `smcr`.
+    pub mode: &'static str,
+}
+
+impl Call<'_> {
+    /// Runs the workload and returns its report; an error if the connection comes out in another mode.
+    pub fn run<T: DeserializeOwned>(&self, workload: &str) -> Result<T> {
+        let Self { to, proto, mode, .. } = self;
+        let command = format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode}");
+        let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
+        serde_json::from_str(output.text())
+            .with_context(|| format!("`{workload}` printed something else than a report"))
+    }
+}
+
+/// What a guest's kernel has counted.
+pub fn counted(guest: &Guest) -> Result<Counted> {
+    let output = guest.run("/host/smc-tool --json stats")?.check()?;
+    Ok(serde_json::from_str::<Statistics>(output.text())?.summary)
 }

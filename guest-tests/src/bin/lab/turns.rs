@@ -1,0 +1,201 @@
+//! Two ways measured in turns: one, the other, one, the other, ... so that what else the host does meets both.
+
+use anyhow::{Result, ensure};
+use comfy_table::Cell;
+
+use crate::history::{History, Medians};
+use crate::table::{round, table, times};
+
+/// What the second way is to reach, beside the first.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// At most this much of what the first takes.
+    AtMost(f64),
+    /// At least this many times what the first makes.
+    AtLeast(f64),
+    None,
+}
+
+/// What is shown beside the median.
+#[derive(Clone, Copy)]
+pub enum Extreme {
+    /// The smallest figure, of whatever.
+    Min,
+    /// The least time, the greatest rate.
+    Best,
+}
+
+/// One figure, as often as it was measured.
+pub struct Series {
+    name: String,
+    unit: &'static str,
+    goal: Goal,
+    values: [Vec<f64>; 2],
+}
+
+impl Series {
+    /// A series without a figure. Microseconds are the better the fewer they are, all else the more.
+    pub fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
+        Self {
+            name: name.into(),
+            unit,
+            goal,
+            values: Default::default(),
+        }
+    }
+
+    fn less_is_better(&self) -> bool {
+        self.unit == "us"
+    }
+
+    /// The median of a way.
+    pub fn median(&self, way: usize) -> f64 {
+        let mut values = self.values[way].clone();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    fn extreme(&self, way: usize, extreme: Extreme) -> f64 {
+        let values = self.values[way].iter().copied();
+        match extreme {
+            Extreme::Best if !self.less_is_better() => values.fold(f64::NAN, f64::max),
+            _ => values.fold(f64::NAN, f64::min),
+        }
+    }
+
+    fn medians(&self) -> Medians {
+        [self.median(0), self.median(1)]
+    }
+
+    fn verdict(&self) -> String {
+        let [first, second] = self.medians();
+        match self.goal {
+            Goal::AtMost(limit) => verdict(second <= limit * first, &format!("<= {limit}x")),
+            Goal::AtLeast(limit) => verdict(second >= limit * first, &format!(">= {limit}x")),
+            Goal::None => String::new(),
+        }
+    }
+}
+
+/// Says whether a goal was reached.
+pub fn verdict(reached: bool, goal: &str) -> String {
+    format!("{goal}, {}", if reached { "reached" } else { "MISSED" })
+}
+
+/// Figures of two ways.
+pub struct Turns {
+    title: &'static str,
+    ways: [&'static str; 2],
+    series: Vec<Series>,
+}
+
+impl Turns {
+    /// Nothing measured yet.
+    pub fn new(title: &'static str, ways: [&'static str; 2], series: Vec<Series>) -> Self {
+        Self { title, ways, series }
+    }
+
+    /// A round: `measure` gives a way's figures, in the order of the series.
+    pub fn round(&mut self, mut measure: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<()> {
+        for way in 0..2 {
+            let figures = measure(way)?;
+            ensure!(figures.len() == self.series.len(), "a figure for each series");
+            for (series, figure) in self.series.iter_mut().zip(figures) {
+                series.values[way].push(figure);
+            }
+        }
+        Ok(())
+    }
+
+    /// One series.
+    pub fn series(&self, index: usize) -> &Series {
+        &self.series[index]
+    }
+
+    /// Prints the table, with the second way's medians at an earlier commit, and adds the medians to those of this one.
+    pub fn print(&self, extreme: Extreme, history: &mut History) {
+        let [first, second] = self.ways;
+        let shown = match extreme {
+            Extreme::Min => "min",
+            Extreme::Best => "best",
+        };
+        let mut header = vec![
+            self.title.to_owned(),
+            "unit".to_owned(),
+            format!("{first} {shown}"),
+            format!("{first} median"),
+            format!("{second} {shown}"),
+            format!("{second} median"),
+            "ratio of medians".to_owned(),
+            "goal".to_owned(),
+        ];
+        let earlier = history.earlier();
+        header.extend(earlier.map(|commit| format!("{second} median at {commit}")));
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        let mut figures = table(&header);
+        for series in &self.series {
+            let [first, second] = series.medians();
+            let mut row = vec![
+                Cell::new(&series.name),
+                Cell::new(series.unit),
+                Cell::new(round(series.extreme(0, extreme))),
+                Cell::new(round(first)),
+                Cell::new(round(series.extreme(1, extreme))),
+                Cell::new(round(second)),
+                Cell::new(times(second / first)),
+                Cell::new(series.verdict()),
+            ];
+            if earlier.is_some() {
+                let before = history.earlier_medians(&series.name);
+                let text = before.map(|[_, before]| format!("{} (now {})", round(before), times(second / before)));
+                row.push(Cell::new(text.unwrap_or_default()));
+            }
+            figures.add_row(row);
+        }
+        println!("{figures}");
+        for series in &self.series {
+            history.add(&series.name, series.medians());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(unit: &'static str, goal: Goal, values: [&[f64]; 2]) -> Series {
+        let mut series = Series::new("x", unit, goal);
+        series.values = values.map(<[f64]>::to_vec);
+        series
+    }
+
+    #[test]
+    fn the_best_time_is_the_least_and_the_best_rate_the_greatest() {
+        let times = series("us", Goal::None, [&[3.0, 1.0, 2.0], &[]]);
+        let rates = series("MB/s", Goal::None, [&[3.0, 1.0, 2.0], &[]]);
+        assert_eq!(times.extreme(0, Extreme::Best), 1.0);
+        assert_eq!(rates.extreme(0, Extreme::Best), 3.0);
+        assert_eq!(rates.extreme(0, Extreme::Min), 1.0);
+        assert_eq!(rates.median(0), 2.0);
+        assert!(rates.median(1).is_nan());
+    }
+
+    #[test]
+    fn a_goal_is_reached_at_the_limit_and_missed_beyond() {
+        let least = |second| series("MB/s", Goal::AtLeast(5.0), [&[2.0], &[second]]).verdict();
+        assert_eq!(least(10.0), ">= 5x, reached");
+        assert_eq!(least(9.9), ">= 5x, MISSED");
+        let most = |second| series("us", Goal::AtMost(0.25), [&[8.0], &[second]]).verdict();
+        assert_eq!(most(2.0), "<= 0.25x, reached");
+        assert_eq!(most(2.1), "<= 0.25x, MISSED");
+        assert_eq!(most(f64::NAN), "<= 0.25x, MISSED");
+    }
+
+    #[test]
+    fn a_round_without_a_figure_for_each_series_is_refused() {
+        let mut turns = Turns::new("x", ["a", "b"], vec![Series::new("x", "us", Goal::None)]);
+        turns.round(|way| Ok(vec![way as f64])).unwrap();
+        assert_eq!(turns.series(0).medians(), [0.0, 1.0]);
+        assert!(turns.round(|_| Ok(Vec::new())).is_err());
+    }
+}
