@@ -155,8 +155,10 @@ impl Qp {
     /// Follows a command that changes the state, with the fields of `new` that belong to it.
     pub fn transition(&self, command: Opcode, optional: u32, new: &Qpc, vport: &Vport) -> Result<(), WrongState> {
         use QpState::*;
-        let mut guard = self.state.lock();
-        let (state, context) = &mut *guard;
+        // Both sides first, as the data path does: it must not meet the new state with the sequence numbers of the old one.
+        let mut requester = self.requester.lock();
+        let mut responder = self.responder.lock();
+        let (state, context) = &mut *self.state.lock();
         let next = match (command, *state) {
             (Opcode::QP_2RST, _) => Reset,
             (Opcode::QP_2ERR, _) => Error,
@@ -178,24 +180,21 @@ impl Qp {
         merge_optional(context, optional, new);
         *state = next;
         context.set_state(next as u8);
-        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport));
-        let (send_psn, receive_psn) = (Psn::new(context.next_send_psn()), Psn::new(context.next_rcv_psn()));
-        // The data path locks a side first, and the state while it holds it.
-        drop(guard);
         match command {
             Opcode::QP_2RST | Opcode::RST2INIT_QP => {
-                *self.requester.lock() = Requester::new(Psn::default());
-                *self.responder.lock() = Responder::new(Psn::default());
+                *requester = Requester::new(Psn::default());
+                *responder = Responder::new(Psn::default());
             }
-            Opcode::INIT2RTR_QP => self.responder.lock().expected = receive_psn,
+            Opcode::INIT2RTR_QP => responder.expected = Psn::new(context.next_rcv_psn()),
             Opcode::RTR2RTS_QP => {
-                let mut requester = self.requester.lock();
-                requester.next_psn = send_psn;
-                requester.send_psn = send_psn;
-                requester.unacknowledged = send_psn;
+                let psn = Psn::new(context.next_send_psn());
+                requester.next_psn = psn;
+                requester.send_psn = psn;
+                requester.unacknowledged = psn;
             }
             _ => {}
         }
+        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport));
         Ok(())
     }
 
@@ -300,6 +299,9 @@ fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn qp() -> (Qp, Vport) {
@@ -353,5 +355,38 @@ mod tests {
         assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).is_err());
         qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport).unwrap();
         qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).unwrap();
+    }
+
+    /// Follows a command while `side` is held, and checks that the state stands still as long.
+    fn stands_still<T>(qp: &Qp, side: &Mutex<T>, command: Opcode, new: &Qpc, vport: &Vport) {
+        let before = qp.parameters().state;
+        thread::scope(|scope| {
+            let held = side.lock();
+            let change = scope.spawn(|| qp.transition(command, 0, new, vport));
+            let end = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < end && qp.is_still(before) {
+                thread::yield_now();
+            }
+            let stood = qp.is_still(before);
+            drop(held);
+            change.join().unwrap().unwrap();
+            assert!(stood, "{command} overtook a packet");
+        });
+    }
+
+    #[test]
+    fn who_holds_a_side_sees_no_new_state_with_old_sequence_numbers() {
+        let (qp, vport) = qp();
+        let mut rtr = Qpc::default();
+        rtr.set_next_rcv_psn(0x90_0000);
+        let mut rts = Qpc::default();
+        rts.set_next_send_psn(0x12_3456);
+        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).unwrap();
+        stands_still(&qp, &qp.responder, Opcode::INIT2RTR_QP, &rtr, &vport);
+        assert_eq!(qp.responder.lock().expected, Psn::new(0x90_0000));
+        stands_still(&qp, &qp.requester, Opcode::RTR2RTS_QP, &rts, &vport);
+        assert_eq!(qp.requester.lock().send_psn, Psn::new(0x12_3456));
+        stands_still(&qp, &qp.responder, Opcode::QP_2RST, &Qpc::default(), &vport);
+        assert_eq!(qp.responder.lock().expected, Psn::default());
     }
 }

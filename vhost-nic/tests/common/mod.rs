@@ -22,6 +22,7 @@ pub mod region;
 pub mod send_queue;
 pub mod shared_receive;
 pub mod steering;
+pub mod stranger;
 pub mod transport;
 
 use std::time::{Duration, Instant};

@@ -94,6 +94,8 @@ pub struct Connection {
     pub access: (bool, bool, bool),
     /// Log2 of the reads and atomics under way.
     pub log_depth: u8,
+    /// The set of counters, or 0.
+    pub counters: u8,
 }
 
 impl Default for Connection {
@@ -107,6 +109,7 @@ impl Default for Connection {
             ack_timeout: 12,
             access: (true, true, true),
             log_depth: 4,
+            counters: 0,
         }
     }
 }
@@ -117,7 +120,8 @@ impl Connection {
         128 << self.mtu
     }
 
-    fn reverse(self) -> Self {
+    /// The other side's.
+    pub fn reverse(self) -> Self {
         Self {
             psn: (self.psn.1, self.psn.0),
             ..self
@@ -331,6 +335,13 @@ impl QueuePair {
 
     /// Brings it from reset to ready to send, towards queue pair `remote` of another node.
     pub fn connect(&self, node: &Node, peer: &Node, remote: u32, how: &Connection) -> Result<()> {
+        self.initialize(node, how)?;
+        self.make_ready_to_receive(node, (peer.mac, peer.gid), remote, how)?;
+        self.make_ready_to_send(node, how)
+    }
+
+    /// Brings it from reset to initialized.
+    pub fn initialize(&self, node: &Node, how: &Connection) -> Result<()> {
         let mut context = Qpc::default();
         let (read, write, atomic) = how.access;
         context.set_pd(self.pd);
@@ -339,8 +350,19 @@ impl QueuePair {
         context.set_rwe(write);
         context.set_rae(atomic);
         context.set_atomic_mode(1);
+        context.set_counter_set_id(how.counters);
         context.primary_address_path_mut().set_vhca_port_num(1);
-        self.modify(node, Opcode::RST2INIT_QP, 0, &context)?;
+        self.modify(node, Opcode::RST2INIT_QP, 0, &context)
+    }
+
+    /// Brings it from there to ready to receive from queue pair `remote` at an address.
+    pub fn make_ready_to_receive(
+        &self,
+        node: &Node,
+        (mac, gid): ([u8; 6], [u8; 16]),
+        remote: u32,
+        how: &Connection,
+    ) -> Result<()> {
         let mut context = Qpc::default();
         context.set_mtu(how.mtu);
         context.set_log_msg_max(30);
@@ -352,10 +374,14 @@ impl QueuePair {
         path.set_src_addr_index(GID_INDEX);
         path.set_hop_limit(64);
         path.set_udp_sport(0xc123);
-        path.set_rmac_47_32(u16::from_be_bytes([peer.mac[0], peer.mac[1]]));
-        path.set_rmac_31_0(u32::from_be_bytes([peer.mac[2], peer.mac[3], peer.mac[4], peer.mac[5]]));
-        *path.rgid_rip_mut() = peer.gid;
-        self.modify(node, Opcode::INIT2RTR_QP, 0, &context)?;
+        path.set_rmac_47_32(u16::from_be_bytes([mac[0], mac[1]]));
+        path.set_rmac_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
+        *path.rgid_rip_mut() = gid;
+        self.modify(node, Opcode::INIT2RTR_QP, 0, &context)
+    }
+
+    /// Brings it from there to ready to send.
+    pub fn make_ready_to_send(&self, node: &Node, how: &Connection) -> Result<()> {
         let mut context = Qpc::default();
         context.set_next_send_psn(how.psn.0);
         context.set_retry_count(how.retry_count);

@@ -11,3 +11,4 @@ mod pair;
 mod programs;
 mod services;
 mod wire;
+mod xrc;
