@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
 pub mod buffer;
+pub mod choices;
 pub mod command;
 pub mod command_fuzz;
 pub mod completion_queue;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod netdev;
 pub mod node;
 pub mod queue_pair;
+pub mod rdma_fuzz;
 pub mod receive_queue;
 pub mod region;
 pub mod send_queue;

@@ -27,6 +27,9 @@ pub mod service {
     pub const UC: u8 = 1;
     pub const UD: u8 = 2;
     pub const XRC: u8 = 3;
+    pub const GSI: u8 = 8;
+    pub const RAW_ETHERNET: u8 = 9;
+    pub const REG_UMR: u8 = 0xc;
 }
 /// Kinds of receive queues (`MLX5_*_RQ`).
 const RQ_SHARED: u8 = 1;
@@ -55,6 +58,8 @@ pub struct Shape {
     pub cs_res: u8,
     /// The protection domain, if it is not the node's.
     pub pd: Option<u32>,
+    /// Whether its WQEs may fill keys with lists of pages.
+    pub fast_register: bool,
 }
 
 impl Shape {
@@ -71,6 +76,7 @@ impl Shape {
             cs_req: 0,
             cs_res: 0,
             pd: None,
+            fast_register: false,
         }
     }
 }
@@ -291,6 +297,7 @@ impl QueuePair {
         context.set_user_index(0x12_3456);
         context.set_cs_req(shape.cs_req);
         context.set_cs_res(shape.cs_res);
+        context.set_fre(shape.fast_register);
         context.set_xrcd(shape.xrcd);
         context.set_no_sq(!shape.sends);
         if shape.sends {
@@ -442,6 +449,11 @@ impl QueuePair {
 
     /// Posts a request without telling the device. Returns the counter of its completion.
     pub fn put(&mut self, request: &Request) -> u16 {
+        self.put_bytes(&self.wqe(request))
+    }
+
+    /// The WQE of a request, for the next place in the ring.
+    pub fn wqe(&self, request: &Request) -> Vec<u8> {
         let body = request.body();
         let mut control = ControlSegment::default();
         control
@@ -451,7 +463,7 @@ impl QueuePair {
         control.qpn_ds.set(self.number << 8 | (length / SEND_WQE_DS) as u32);
         control.fm_ce_se = request.flags;
         control.immediate.set(request.immediate);
-        self.put_bytes(&[control.as_bytes(), &body].concat())
+        [control.as_bytes(), &body].concat()
     }
 
     /// Posts a WQE as it is, without telling the device.
@@ -474,6 +486,12 @@ impl QueuePair {
         self.machine.write_pair(u64::from(self.uar) * 4096 + DOORBELL, value);
     }
 
+    /// Says in memory how far receives and sends are posted, whatever is.
+    pub fn set_records(&self, receives: u32, sends: u32) {
+        self.record.store(0, receives);
+        self.record.store(4, sends);
+    }
+
     /// Posts a request. Returns the counter of its completion.
     pub fn post(&mut self, request: &Request) -> u16 {
         let counter = self.put(request);
@@ -483,8 +501,13 @@ impl QueuePair {
 
     /// Posts a receive. Returns the counter of its completion.
     pub fn receive(&mut self, scatter: &[Scatter]) -> u16 {
+        self.receive_bytes(&scatter_list(scatter, 4))
+    }
+
+    /// Posts a receive WQE as it is.
+    pub fn receive_bytes(&mut self, wqe: &[u8]) -> u16 {
         let index = u64::from(self.posted) & ((1 << self.shape.log_rq) - 1);
-        self.buffer.write(index << LOG_RQ_STRIDE, &scatter_list(scatter, 4));
+        self.buffer.write(index << LOG_RQ_STRIDE, wqe);
         let counter = self.posted;
         self.posted = self.posted.wrapping_add(1);
         self.record.store(0, self.posted.into());

@@ -106,11 +106,16 @@ impl SharedReceive {
         let index = self.posted & mask;
         let mut next = NextSegment::default();
         next.next_wqe_index.set((index + 1) & mask);
-        let wqe = [next.as_bytes(), &scatter_list(scatter, 3)].concat();
-        self.buffer.write(u64::from(index) << LOG_STRIDE, &wqe);
+        self.post_bytes(&[next.as_bytes(), &scatter_list(scatter, 3)].concat());
+        index
+    }
+
+    /// Posts a WQE as it is.
+    pub fn post_bytes(&mut self, wqe: &[u8]) {
+        let index = self.posted & ((1 << self.log_size) - 1);
+        self.buffer.write(u64::from(index) << LOG_STRIDE, wqe);
         self.posted = self.posted.wrapping_add(1);
         self.record.store(0, self.posted.into());
-        index
     }
 
     /// Wants an event when fewer receives than `limit` are left.

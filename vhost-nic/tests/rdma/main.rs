@@ -4,6 +4,7 @@
 mod common;
 
 mod errors;
+mod fuzzing;
 mod inline;
 mod loss;
 mod operations;
