@@ -129,8 +129,10 @@ pub struct PortSnapshot {
     pub unmatched: u64,
     /// Frames from the wire while the port was down, or too long for it.
     pub refused: u64,
-    /// Frames from the wire without a receive WQE.
+    /// Frames without a receive WQE.
     pub out_of_buffer: u64,
+    /// Frames for receive queues that are not ready.
+    pub not_ready: u64,
     /// Frames that could not be sent.
     pub send_errors: u64,
 }
@@ -195,6 +197,7 @@ impl Nic {
                 unmatched: counters.unmatched.load(Relaxed),
                 refused: counters.refused.load(Relaxed),
                 out_of_buffer: counters.out_of_buffer.load(Relaxed),
+                not_ready: counters.not_ready.load(Relaxed),
                 send_errors: counters.send_errors.load(Relaxed),
             },
             wire: self.engine.wire().map(crate::net::SwitchPort::stats),

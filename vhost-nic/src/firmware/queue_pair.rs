@@ -152,7 +152,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     // Who works for it finishes its packet first, and touches its memory no more.
     let vport = firmware.hca.vport.read().clone();
-    qp.retire(&vport);
+    qp.retire(&vport, &firmware.hca.queue_counters);
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyQpOut>()
 }
@@ -177,7 +177,7 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
     let qp = find(&firmware.hca, number)?;
     // The port is not held while the data path is waited for, which looks at it too.
     let vport = firmware.hca.vport.read().clone();
-    qp.transition(opcode, mask, context, &vport)
+    qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
     // What is posted already waits for nothing else.
     firmware.hca.bells.ring(number);

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod counters;
 mod errors;
 mod fuzzing;
 mod inline;

@@ -4,6 +4,7 @@ use mlx5_prm::queue_entry::EventType;
 
 use super::{Engine, Outgoing, fail, memory, send};
 use crate::hca::qp::{Parameters, Qp, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::Payload;
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
@@ -87,6 +88,7 @@ pub(super) fn send_answer(engine: &Engine, qp: &Qp, parameters: &Parameters, ans
                         None,
                         nothing(),
                     );
+                    parameters.count(QueueCounter::RespRemoteAccessErrors);
                     return fail(engine, qp, Some(EventType::WqAccessError));
                 };
                 let position = Position::of(index, count);

@@ -14,6 +14,7 @@ use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::hca::work_queue::WorkQueue;
 use crate::net::Payload;
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
@@ -76,6 +77,7 @@ fn ready(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
             fail_first(engine, qp, parameters, requester, Syndrome::TransportRetryExceeded);
             return false;
         }
+        parameters.count(QueueCounter::LocalAckTimeoutErr);
         let oldest = requester.unacknowledged;
         requester.go_back(oldest);
     }

@@ -7,6 +7,7 @@ use super::completion::{self, Arrival};
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::Payload;
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
@@ -87,9 +88,11 @@ fn reliable(
     let bth = &packet.headers.bth;
     let psn = bth.psn();
     if psn.is_before(responder.expected) {
+        parameters.count(QueueCounter::DuplicateRequest);
         return duplicate(responder, packet, parameters.mtu);
     }
     if psn.is_after(responder.expected) {
+        parameters.count(QueueCounter::OutOfSequence);
         // Reported once; what follows is silence until the gap is filled.
         if std::mem::replace(&mut responder.gap_reported, true) {
             return Answer::None;
@@ -119,6 +122,7 @@ fn reliable(
             }
         }
         Step::NoReceive => {
+            parameters.count(QueueCounter::OutOfBuffer);
             // What comes behind is out of order, and known to be.
             responder.gap_reported = true;
             Answer::Acknowledge {
@@ -128,6 +132,12 @@ fn reliable(
             }
         }
         Step::Refused(Refused { nak, event }) => {
+            match event {
+                Some(EventType::WqInvalidRequestError) => parameters.count(QueueCounter::RespRemoteInvalidRequest),
+                Some(EventType::WqAccessError) => parameters.count(QueueCounter::RespRemoteAccessErrors),
+                // The completion of the receive is what is counted.
+                _ => {}
+            }
             // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
             Answer::Acknowledge {
@@ -217,6 +227,12 @@ fn execute(
     };
     if !length_fits || !under_way {
         return Step::Refused(INVALID);
+    }
+    match packet.opcode.operation() {
+        Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
+        Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
+        Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
+        _ => {}
     }
     match packet.opcode.operation() {
         Operation::Send => execute_send(engine, qp, parameters, responder, packet, payload),
@@ -503,7 +519,10 @@ fn unreliable(
     }
     match execute(engine, qp, parameters, responder, packet, payload) {
         Step::Done(_) => {}
-        Step::NoReceive | Step::Refused(_) => {
+        step @ (Step::NoReceive | Step::Refused(_)) => {
+            if let Step::NoReceive = step {
+                parameters.count(QueueCounter::OutOfBuffer);
+            }
             if let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {
                 responder.spare = Some(receive);
             }

@@ -1,5 +1,7 @@
 //! WQEs of a hostile guest: right ones, the same with bytes changed, and garbage, on queues of every kind.
 
+mod other;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +10,11 @@ use mlx5_prm::mkey::{CreateMkeyIn, CreateMkeyOut, Mkc};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::rdma_wqe::{UmrControlSegment, mkey_mask as mask};
 use mlx5_prm::wqe::{ControlSegment, NextSegment, SEND_WQE_DS, WqeOpcode};
+use other::Other;
 use vhost_nic::net::Switch;
 use zerocopy::IntoBytes;
 
-use super::{Canary, Tally, exchange};
+use super::{Tally, exchange};
 use crate::common::choices::Choices;
 use crate::common::completion_queue::{CompletionQueue, error_of};
 use crate::common::memory::Block;
@@ -91,59 +94,6 @@ struct Guest {
     regions: Vec<Region>,
     changeable: Vec<u32>,
     tally: Tally,
-}
-
-/// The guest that is not.
-struct Other {
-    node: Node,
-    queue_pairs: Vec<QueuePair>,
-    /// What its peer may write.
-    open: Region,
-    /// What nobody may write from outside.
-    closed: Region,
-    canary: Canary,
-}
-
-impl Other {
-    fn new(switch: &Arc<Switch>) -> Self {
-        let node = Node::open(switch, 2);
-        let memory = Arc::clone(&node.hca.machine.memory);
-        let mut canary = Canary::new();
-        canary.sit(&memory);
-        let open = node.region(REGION);
-        canary.sit(&memory);
-        let closed = Region::create(&node.hca, node.pd, REGION, Rights::READ_ONLY).unwrap();
-        closed.write(0, &[0x77; REGION as usize]);
-        canary.sit(&memory);
-        let mut queue_pairs: Vec<QueuePair> = [service::RC, service::UC]
-            .map(|service| QueuePair::create(&node, Shape::new(service)).unwrap())
-            .into();
-        for qp in &mut queue_pairs {
-            for slot in 0..16 {
-                qp.receive(&[(open.at(slot * 1024), 1024, open.key)]);
-            }
-        }
-        canary.sit(&memory);
-        Self {
-            node,
-            queue_pairs,
-            open,
-            closed,
-            canary,
-        }
-    }
-
-    fn check(&self) {
-        self.canary.check();
-        assert!(self.closed.read(0, REGION as usize) == [0x77; REGION as usize]);
-    }
-
-    fn close(self) {
-        self.queue_pairs.iter().for_each(|qp| qp.destroy(&self.node).unwrap());
-        self.open.destroy(&self.node.hca).unwrap();
-        self.closed.destroy(&self.node.hca).unwrap();
-        self.node.close();
-    }
 }
 
 /// A key that WQEs may change.
