@@ -9,6 +9,7 @@ pub mod eq;
 pub mod finding;
 pub mod mkey;
 pub mod qp;
+pub mod queue_counter;
 pub mod rq;
 pub mod sq;
 pub mod srq;
@@ -22,18 +23,17 @@ pub mod work_queue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_pair::Qpc;
 use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
 use blue_flame::BlueFlame;
-use counter::{PortCounters, QueueCounters};
+use counter::PortCounters;
 use cq::Cq;
 use eq::Eqs;
 use finding::Findings;
 use mkey::Mkey;
 use qp::Qp;
+use queue_counter::QueueCounters;
 use rq::{QueueState, Rq};
 use sq::Sq;
 use srq::{Rmp, XrcSrq};
@@ -228,7 +228,7 @@ impl Hca {
             match &*queue {
                 Queue::Receive(rq) => rq.lock().become_state(QueueState::Reset),
                 Queue::Send(sq) => sq.lock().become_state(QueueState::Reset),
-                Queue::Pair(qp) => drop(qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport)),
+                Queue::Pair(qp) => qp.retire(&vport, &self.queue_counters),
             }
         }
     }

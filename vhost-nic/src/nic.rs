@@ -82,7 +82,6 @@ pub struct Nic {
     firmware: Arc<Firmware>,
     engine: Arc<Engine>,
     _worker: Worker,
-    blue_flame: bool,
     registers: Mutex<Registers>,
     started: Instant,
 }
@@ -139,8 +138,10 @@ pub struct PortSnapshot {
     pub unmatched: u64,
     /// Frames from the wire while the port was down, or too long for it.
     pub refused: u64,
-    /// Frames from the wire without a receive WQE.
+    /// Frames without a receive WQE.
     pub out_of_buffer: u64,
+    /// Frames for receive queues that are not ready.
+    pub not_ready: u64,
     /// Frames that could not be sent.
     pub send_errors: u64,
 }
@@ -153,8 +154,12 @@ impl Nic {
         let hca = Arc::new(Hca::new(parts.dma.clone(), parts.msix.clone(), config.mac, uars));
         let firmware = Arc::new(Firmware::new(hca.clone(), capabilities));
         let engine = Arc::new(Engine::new(hca.clone(), firmware.clone()));
-        // A queue that is looked after would be empty when its WQE comes through the register.
-        let hot = if config.blue_flame { Duration::ZERO } else { config.hot };
+        let hot = if config.blue_flame {
+            hca.blue_flame.enable();
+            Duration::ZERO
+        } else {
+            config.hot
+        };
         let worker = Worker::start(&config.name, &engine, hot)?;
         Ok(Arc::new(Self {
             name: config.name.clone(),
@@ -162,7 +167,6 @@ impl Nic {
             firmware,
             engine,
             _worker: worker,
-            blue_flame: config.blue_flame,
             registers: Mutex::default(),
             started: Instant::now(),
         }))
@@ -209,6 +213,7 @@ impl Nic {
                 unmatched: counters.unmatched.load(Relaxed),
                 refused: counters.refused.load(Relaxed),
                 out_of_buffer: counters.out_of_buffer.load(Relaxed),
+                not_ready: counters.not_ready.load(Relaxed),
                 send_errors: counters.send_errors.load(Relaxed),
             },
             wire: self.engine.wire().map(crate::net::SwitchPort::stats),
@@ -298,7 +303,7 @@ impl Nic {
     /// A doorbell of a send queue, or a part of a WQE.
     fn write_blue_flame(&self, page: u32, offset: usize, data: &[u8]) {
         let (half, offset) = (offset / blue_flame::BUFFER, offset % blue_flame::BUFFER);
-        let written = match (self.blue_flame, data.first_chunk::<8>()) {
+        let written = match (self.hca.blue_flame.enabled(), data.first_chunk::<8>()) {
             (true, _) => self.hca.blue_flame.write(page, half, offset, data),
             (false, Some([_, _, _, _, a, b, c, _])) if offset == 0 => Written::Begun {
                 number: u32::from_be_bytes([0, *a, *b, *c]),

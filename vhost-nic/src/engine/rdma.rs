@@ -12,6 +12,7 @@ mod receive_queue;
 mod requester;
 mod responder;
 mod response;
+mod vendor;
 mod work;
 
 use log::debug;

@@ -14,6 +14,7 @@ use crate::dma::Purpose;
 use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
+use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::transport::{Dispatch, Tir};
@@ -140,6 +141,7 @@ fn to_queue(engine: &Engine, rq: &Rq, flow_tag: u32, view: &FrameView<'_>, verif
     let mut guard = rq.lock();
     let state = &mut *guard;
     if state.state != QueueState::Ready {
+        hca.port_counters.not_ready.fetch_add(1, Ordering::Relaxed);
         return;
     }
     let producer = match rq.ring.receive_producer(&hca.dma) {
@@ -152,7 +154,7 @@ fn to_queue(engine: &Engine, rq: &Rq, flow_tag: u32, view: &FrameView<'_>, verif
     if producer == state.consumer {
         hca.port_counters.out_of_buffer.fetch_add(1, Ordering::Relaxed);
         if let Some(counters) = &rq.counters {
-            counters.out_of_buffer.fetch_add(1, Ordering::Relaxed);
+            counters.count(QueueCounter::OutOfBuffer);
         }
         return;
     }

@@ -63,6 +63,8 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
     let (hca, number) = (&engine.hca, sq.number);
     let mut state = sq.lock();
     loop {
+        // It was posted before it was written to the register.
+        let blue_flame = sq.blue_flame.take();
         let producer = match sq.ring.send_producer(&hca.dma) {
             Ok(producer) => producer,
             Err(error) => {
@@ -75,17 +77,19 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
             return;
         }
         match state.state {
-            QueueState::Ready => send(engine, sq, &mut state, producer),
+            QueueState::Ready => send(engine, sq, &mut state, producer, blue_flame),
             QueueState::Error if state.context.flush_in_error_en() => flush(engine, sq, &mut state, producer),
             QueueState::Error | QueueState::Reset => return,
+        }
+        if state.state == QueueState::Ready && hca.blue_flame.enabled() {
+            return;
         }
     }
 }
 
 /// Carries out WQEs up to `producer`, or to the first that fails.
-fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16) {
+fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
     let mut memory = [0; MAX_WQE];
-    let mut blue_flame = sq.blue_flame.take();
     while state.state == QueueState::Ready && state.consumer != producer {
         let index = state.consumer;
         let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);

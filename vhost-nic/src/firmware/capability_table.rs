@@ -155,6 +155,8 @@ table! {
         driver_version = 1, "SET_DRIVER_VERSION";
         vport_counters = 1, "QUERY_VPORT_COUNTER";
         out_of_seq_cnt = 1, "queue counters";
+        retransmission_q_counters = 1, "queue counters of what is sent again";
+        enhanced_error_q_counters = 1, "queue counters of errors";
         ports_check = 1, "PCMR";
         disable_local_lb_uc = 1, "the driver may switch off loopback";
         disable_local_lb_mc = 1, "the driver may switch off loopback";

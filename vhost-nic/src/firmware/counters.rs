@@ -8,7 +8,8 @@ use mlx5_prm::vport::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_such};
-use crate::hca::counter::{Cast, QueueCounters, Traffic};
+use crate::hca::counter::{Cast, Traffic};
+use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ALLOC_Q_COUNTER, alloc_queue_counters),
@@ -43,10 +44,43 @@ fn query_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(input.counter_set_id().into())
         .ok_or(no_such("there is no such set of counters"))?;
     let mut output = QueryQCounterOut::default();
-    output.set_out_of_buffer(counters.out_of_buffer.load(Ordering::Relaxed));
-    if input.clear() {
-        counters.out_of_buffer.store(0, Ordering::Relaxed);
+    macro_rules! counts {
+        ($($field:ident),* $(,)?) => {
+            pastey::paste! {
+                $(output.[<set_ $field>](counters.get(QueueCounter::[<$field:camel>], input.clear()));)*
+            }
+        };
     }
+    counts!(
+        rx_write_requests,
+        rx_read_requests,
+        rx_atomic_requests,
+        out_of_buffer,
+        out_of_sequence,
+        duplicate_request,
+        rnr_nak_retry_err,
+        packet_seq_err,
+        implied_nak_seq_err,
+        local_ack_timeout_err,
+        req_rnr_retries_exceeded,
+        resp_local_length_error,
+        req_local_length_error,
+        local_operation_error,
+        resp_local_protection,
+        req_local_protection,
+        resp_cqe_error,
+        req_cqe_error,
+        req_mw_binding,
+        req_bad_response,
+        req_remote_invalid_request,
+        resp_remote_invalid_request,
+        req_remote_access_errors,
+        resp_remote_access_errors,
+        req_remote_operation_errors,
+        req_transport_retries_exceeded,
+        resp_cqe_flush_error,
+        req_cqe_flush_error,
+    );
     Reply::new(output)
 }
 

@@ -151,7 +151,8 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(in_use("the queue pair is in a multicast group"));
     }
     // Who works for it finishes its packet first, and touches its memory no more.
-    qp.retire(&firmware.hca.vport.read());
+    let vport = firmware.hca.vport.read().clone();
+    qp.retire(&vport, &firmware.hca.queue_counters);
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyQpOut>()
 }
@@ -174,7 +175,9 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
         }
     };
     let qp = find(&firmware.hca, number)?;
-    qp.transition(opcode, mask, context, &firmware.hca.vport.read())
+    // The port is not held while the data path is waited for, which looks at it too.
+    let vport = firmware.hca.vport.read().clone();
+    qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
     // What is posted already waits for nothing else.
     firmware.hca.bells.ring(number);

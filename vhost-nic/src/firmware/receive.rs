@@ -9,7 +9,7 @@ use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
 use crate::hca::rq::{QueueState, Rq};
 use crate::hca::usage::Use;
-use crate::hca::work_queue::WorkQueue;
+use crate::hca::work_queue::{RingContext, WorkQueue};
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -24,8 +24,8 @@ const MEMORY_INLINE: u8 = 0;
 /// What MODIFY_RQ changes besides the state (`MLX5_MODIFY_RQ_IN_MODIFY_BITMASK_*`, mlx5_ifc.h).
 const MODIFY_VSD: u64 = 1 << 1;
 
-pub(super) fn ring(wq: &Wq, pas: &[u8]) -> Result<WorkQueue> {
-    WorkQueue::new(wq, pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
+pub(super) fn ring(context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQueue> {
+    WorkQueue::new(context.into(), pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
 }
 
 /// No protection domain has the number 0. The driver's drop queue, which never gets a WQE, names it (`mlx5e_build_drop_rq_param`,

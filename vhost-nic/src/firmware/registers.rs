@@ -222,7 +222,10 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
         };
     }
     let set = &mut reply.counter_set_mut()[..];
-    let discards = counters.out_of_buffer.load(Ordering::Relaxed) + counters.unmatched.load(Ordering::Relaxed);
+    let discards: u64 = [&counters.out_of_buffer, &counters.not_ready, &counters.unmatched]
+        .map(|counter| counter.load(Ordering::Relaxed))
+        .into_iter()
+        .sum();
     match asked.grp() {
         group::IEEE_802_3 => {
             let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else {

@@ -10,6 +10,7 @@ use super::receive::{require_pd, ring};
 use crate::hca::Hca;
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
 use crate::hca::usage::Users;
+use crate::hca::work_queue::RingContext;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_RMP, create_rmp),
@@ -103,16 +104,17 @@ fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     Reply::new(output)
 }
 
-/// Its context says the same as that of another work queue, in other places.
-fn xrc_srq_wq(context: &XrcSrqc) -> Wq {
-    let mut wq = Wq::default();
-    wq.set_pd(context.pd());
-    wq.set_page_offset(context.page_offset());
-    wq.set_log_wq_pg_sz(context.log_page_size());
-    wq.set_log_wq_sz(context.log_xrc_srq_size());
-    wq.set_log_wq_stride(context.log_rq_stride() + XRC_SRQ_MIN_STRIDE);
-    wq.set_dbr_addr(u64::from(context.db_record_addr_h()) << 32 | u64::from(context.db_record_addr_l()) << 2);
-    wq
+impl From<&XrcSrqc> for RingContext {
+    fn from(context: &XrcSrqc) -> Self {
+        Self {
+            wq_type: 0,
+            log_page_size: context.log_page_size(),
+            page_offset: context.page_offset(),
+            log_size: context.log_xrc_srq_size(),
+            log_stride: context.log_rq_stride() + XRC_SRQ_MIN_STRIDE,
+            dbr_addr: u64::from(context.db_record_addr_h()) << 32 | u64::from(context.db_record_addr_l()) << 2,
+        }
+    }
 }
 
 fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -128,7 +130,7 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(context.xrcd())
         .ok_or(no_such("the shared receive queue's domain does not exist"))?;
     require_pd(hca, context.pd())?;
-    let ring = ring(&xrc_srq_wq(context), pas)?;
+    let ring = ring(context, pas)?;
     let make = |number| XrcSrq {
         number,
         list: ReceiveList::new(ring),

@@ -5,7 +5,7 @@
 //! bytes alone are a doorbell; only what follows tells which it was.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mlx5_prm::wqe::{ControlSegment, SEND_WQE_BB, SEND_WQE_DS};
 use parking_lot::Mutex;
@@ -66,6 +66,7 @@ pub enum Written {
 /// The registers of a function.
 #[derive(Debug, Default)]
 pub struct BlueFlame {
+    enabled: AtomicBool,
     registers: Mutex<HashMap<(u32, usize), Register>>,
     carried_out: AtomicU64,
 }
@@ -90,6 +91,16 @@ impl Default for Register {
 }
 
 impl BlueFlame {
+    /// Switches it on, for good: WQEs are taken from registers.
+    pub fn enable(&self) {
+        self.enabled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether WQEs are taken from registers. Then nothing is carried out before its doorbell, for it may come with it.
+    pub fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
     /// Takes what is written at `offset` of half `half` of a UAR page's registers.
     pub fn write(&self, page: u32, half: usize, offset: usize, data: &[u8]) -> Written {
         let mut registers = self.registers.lock();

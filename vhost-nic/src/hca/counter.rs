@@ -1,24 +1,8 @@
-//! Counters of queues and of the port.
+//! Counters of the port.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::Frame;
-
-/// A set of queue counters (ALLOC_Q_COUNTER).
-#[derive(Debug, Default)]
-pub struct QueueCounters {
-    /// Its id.
-    pub id: u8,
-    /// Packets dropped because no receive WQE was posted.
-    pub out_of_buffer: AtomicU32,
-}
-
-impl QueueCounters {
-    /// A set of this id.
-    pub fn new(id: u8) -> Self {
-        Self { id, ..Self::default() }
-    }
-}
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -147,8 +131,10 @@ pub struct PortCounters {
     pub unmatched: AtomicU64,
     /// Frames from the wire while the link was down or the function was off.
     pub refused: AtomicU64,
-    /// Frames from the wire that no receive WQE was there for.
+    /// Frames that no receive WQE was there for.
     pub out_of_buffer: AtomicU64,
+    /// Frames for receive queues that are not ready.
+    pub not_ready: AtomicU64,
     /// Frames of the guest that could not be sent.
     pub send_errors: AtomicU64,
 }

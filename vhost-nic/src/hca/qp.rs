@@ -16,7 +16,9 @@ pub use responder::{Incoming, Receive, Resource, Responder};
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::queue_counter::QueueCounters;
 use super::srq::Rmp;
+use super::table::Table;
 use super::usage::{Use, Users};
 use super::vport::Vport;
 use super::work_queue::WorkQueue;
@@ -121,16 +123,16 @@ impl Qp {
             users: Users::default(),
             requester: Mutex::new(Requester::new(Psn::default())),
             responder: Mutex::new(Responder::new(Psn::default())),
-            parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport))),
+            parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport, None))),
             state: Mutex::new((QpState::Reset, context)),
             uses: Mutex::new(uses),
         }
     }
 
     /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
-    pub fn retire(&self, vport: &Vport) {
+    pub fn retire(&self, vport: &Vport, counters: &Table<QueueCounters>) {
         // From every state there is a way to reset.
-        let _ = self.transition(Opcode::QP_2RST, 0, &Qpc::default(), vport);
+        let _ = self.transition(Opcode::QP_2RST, 0, &Qpc::default(), vport, counters);
         self.uses.lock().clear();
     }
 
@@ -151,16 +153,26 @@ impl Qp {
         if changed {
             *state = QpState::Error;
             context.set_state(QpState::Error as u8);
-            *self.parameters.write() = Arc::new(Parameters::new(*state, context, vport));
+            let counters = self.parameters.read().counters.clone();
+            *self.parameters.write() = Arc::new(Parameters::new(*state, context, vport, counters));
         }
         changed
     }
 
     /// Follows a command that changes the state, with the fields of `new` that belong to it.
-    pub fn transition(&self, command: Opcode, optional: u32, new: &Qpc, vport: &Vport) -> Result<(), WrongState> {
+    pub fn transition(
+        &self,
+        command: Opcode,
+        optional: u32,
+        new: &Qpc,
+        vport: &Vport,
+        counters: &Table<QueueCounters>,
+    ) -> Result<(), WrongState> {
         use QpState::*;
-        let mut guard = self.state.lock();
-        let (state, context) = &mut *guard;
+        // Both sides first, as the data path does: it must not meet the new state with the sequence numbers of the old one.
+        let mut requester = self.requester.lock();
+        let mut responder = self.responder.lock();
+        let (state, context) = &mut *self.state.lock();
         let next = match (command, *state) {
             (Opcode::QP_2RST, _) => Reset,
             (Opcode::QP_2ERR, _) => Error,
@@ -182,24 +194,22 @@ impl Qp {
         merge_optional(context, optional, new);
         *state = next;
         context.set_state(next as u8);
-        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport));
-        let (send_psn, receive_psn) = (Psn::new(context.next_send_psn()), Psn::new(context.next_rcv_psn()));
-        // The data path locks a side first, and the state while it holds it.
-        drop(guard);
         match command {
             Opcode::QP_2RST | Opcode::RST2INIT_QP => {
-                *self.requester.lock() = Requester::new(Psn::default());
-                *self.responder.lock() = Responder::new(Psn::default());
+                *requester = Requester::new(Psn::default());
+                *responder = Responder::new(Psn::default());
             }
-            Opcode::INIT2RTR_QP => self.responder.lock().expected = receive_psn,
+            Opcode::INIT2RTR_QP => responder.expected = Psn::new(context.next_rcv_psn()),
             Opcode::RTR2RTS_QP => {
-                let mut requester = self.requester.lock();
-                requester.next_psn = send_psn;
-                requester.send_psn = send_psn;
-                requester.unacknowledged = send_psn;
+                let psn = Psn::new(context.next_send_psn());
+                requester.next_psn = psn;
+                requester.send_psn = psn;
+                requester.unacknowledged = psn;
             }
             _ => {}
         }
+        let counters = counters.get(context.counter_set_id().into());
+        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport, counters));
         Ok(())
     }
 
@@ -304,7 +314,14 @@ fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    fn sets() -> Table<QueueCounters> {
+        Table::new(1..1 << 8)
+    }
 
     fn qp() -> (Qp, Vport) {
         let parts = QpParts {
@@ -324,15 +341,16 @@ mod tests {
         let mut init = Qpc::default();
         init.set_pd(3);
         init.primary_address_path_mut().set_pkey_index(1);
-        qp.transition(Opcode::RST2INIT_QP, 0, &init, &vport).unwrap();
+        qp.transition(Opcode::RST2INIT_QP, 0, &init, &vport, &sets()).unwrap();
         let mut rtr = Qpc::default();
         rtr.set_remote_qpn(0x1234);
         rtr.set_rwe(true);
         rtr.primary_address_path_mut().set_udp_sport(0xc123);
-        qp.transition(Opcode::INIT2RTR_QP, 1 << 3, &rtr, &vport).unwrap();
+        qp.transition(Opcode::INIT2RTR_QP, 1 << 3, &rtr, &vport, &sets())
+            .unwrap();
         let mut rts = Qpc::default();
         rts.primary_address_path_mut().set_ack_timeout(14);
-        qp.transition(Opcode::RTR2RTS_QP, 0, &rts, &vport).unwrap();
+        qp.transition(Opcode::RTR2RTS_QP, 0, &rts, &vport, &sets()).unwrap();
         let context = qp.query();
         assert_eq!(
             (context.pd(), context.remote_qpn(), context.rwe(), context.rre()),
@@ -350,12 +368,52 @@ mod tests {
     fn states_follow_each_other() {
         let (qp, vport) = qp();
         assert_eq!(
-            qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default(), &vport),
+            qp.transition(Opcode::RTR2RTS_QP, 0, &Qpc::default(), &vport, &sets()),
             Err(WrongState(QpState::Reset))
         );
-        qp.transition(Opcode::QP_2ERR, 0, &Qpc::default(), &vport).unwrap();
-        assert!(qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).is_err());
-        qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport).unwrap();
-        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport).unwrap();
+        qp.transition(Opcode::QP_2ERR, 0, &Qpc::default(), &vport, &sets())
+            .unwrap();
+        assert!(
+            qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport, &sets())
+                .is_err()
+        );
+        qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport, &sets())
+            .unwrap();
+        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport, &sets())
+            .unwrap();
+    }
+
+    /// Follows a command while `side` is held, and checks that the state stands still as long.
+    fn stands_still<T>(qp: &Qp, side: &Mutex<T>, command: Opcode, new: &Qpc, vport: &Vport) {
+        let before = qp.parameters().state;
+        thread::scope(|scope| {
+            let held = side.lock();
+            let change = scope.spawn(|| qp.transition(command, 0, new, vport, &sets()));
+            let end = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < end && qp.is_still(before) {
+                thread::yield_now();
+            }
+            let stood = qp.is_still(before);
+            drop(held);
+            change.join().unwrap().unwrap();
+            assert!(stood, "{command} overtook a packet");
+        });
+    }
+
+    #[test]
+    fn who_holds_a_side_sees_no_new_state_with_old_sequence_numbers() {
+        let (qp, vport) = qp();
+        let mut rtr = Qpc::default();
+        rtr.set_next_rcv_psn(0x90_0000);
+        let mut rts = Qpc::default();
+        rts.set_next_send_psn(0x12_3456);
+        qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport, &sets())
+            .unwrap();
+        stands_still(&qp, &qp.responder, Opcode::INIT2RTR_QP, &rtr, &vport);
+        assert_eq!(qp.responder.lock().expected, Psn::new(0x90_0000));
+        stands_still(&qp, &qp.requester, Opcode::RTR2RTS_QP, &rts, &vport);
+        assert_eq!(qp.requester.lock().send_psn, Psn::new(0x12_3456));
+        stands_still(&qp, &qp.responder, Opcode::QP_2RST, &Qpc::default(), &vport);
+        assert_eq!(qp.responder.lock().expected, Psn::default());
     }
 }

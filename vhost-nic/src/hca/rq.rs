@@ -6,8 +6,8 @@ use mlx5_prm::work_queue::Rqc;
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::counter::QueueCounters;
 use super::cq::Cq;
+use super::queue_counter::QueueCounters;
 use super::usage::{Use, Users};
 use super::work_queue::WorkQueue;
 

@@ -41,6 +41,36 @@ pub enum WqError {
     Buffer(#[from] BufferError),
 }
 
+/// What a context says of a ring, wherever it says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingContext {
+    /// How WQEs follow each other (`enum mlx5_wq_type`, mlx5_ifc.h).
+    pub wq_type: u8,
+    /// Log2 of the adapter pages in a page of the list.
+    pub log_page_size: u8,
+    /// Where in its first page the ring begins. A `wq` context has five bits for it, an `xrc_srqc` six.
+    pub page_offset: u8,
+    /// Log2 of the number of WQEs.
+    pub log_size: u8,
+    /// Log2 of the bytes of a WQE.
+    pub log_stride: u8,
+    /// Where the doorbell record is.
+    pub dbr_addr: u64,
+}
+
+impl From<&Wq> for RingContext {
+    fn from(wq: &Wq) -> Self {
+        Self {
+            wq_type: wq.wq_type(),
+            log_page_size: wq.log_wq_pg_sz(),
+            page_offset: wq.page_offset(),
+            log_size: wq.log_wq_sz(),
+            log_stride: wq.log_wq_stride(),
+            dbr_addr: wq.dbr_addr(),
+        }
+    }
+}
+
 /// A ring of WQEs and its doorbell record.
 #[derive(Debug, Clone)]
 pub struct WorkQueue {
@@ -55,28 +85,34 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// The ring of a `wq` context, whose page list `pas` is as it is in the command.
-    pub fn new(wq: &Wq, pas: &[u8]) -> Result<Self, WqError> {
-        let wq_type = match wq.wq_type() {
+    /// The ring that a context describes, whose page list `pas` is as it is in the command.
+    pub fn new(context: RingContext, pas: &[u8]) -> Result<Self, WqError> {
+        let RingContext {
+            log_size,
+            log_stride,
+            dbr_addr,
+            ..
+        } = context;
+        let wq_type = match context.wq_type {
             0 => WqType::LinkedList,
             1 => WqType::Cyclic,
             other => return Err(WqError::Type(other)),
         };
-        let (log_size, log_stride) = (wq.log_wq_sz(), wq.log_wq_stride());
         if !RECEIVE_STRIDES.contains(&log_stride) {
             return Err(WqError::Stride(log_stride));
         }
         if log_size > MAX_LOG_WQ_SIZE {
             return Err(WqError::Size(log_size));
         }
-        let buffer = Buffer::new(wq.log_wq_pg_sz(), wq.page_offset(), 1 << (log_size + log_stride), pas)?;
+        let length = 1 << (log_size + log_stride);
+        let buffer = Buffer::new(context.log_page_size, context.page_offset, length, pas)?;
         Ok(Self {
             wq_type,
             buffer,
             start: 0,
             log_size,
             log_stride,
-            dbr_addr: wq.dbr_addr(),
+            dbr_addr,
         })
     }
 

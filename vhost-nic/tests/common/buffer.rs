@@ -8,15 +8,30 @@ use super::memory::{Block, Memory, PAGE};
 #[derive(Debug)]
 pub struct Buffer {
     pages: Vec<Block>,
+    page: u64,
+    /// Where in the first page it begins.
+    start: u64,
     length: u64,
 }
 
 impl Buffer {
     /// A zeroed buffer; of less than a page if it is shorter.
     pub fn new(memory: &Arc<Memory>, length: u64) -> Self {
-        let mut pages: Vec<Block> = (0..length.div_ceil(PAGE)).map(|_| memory.allocate(PAGE)).collect();
+        Self::in_pages(memory, length, PAGE, 0)
+    }
+
+    /// A zeroed buffer in pages of `page` bytes, which begins at byte `start` of the first one.
+    pub fn in_pages(memory: &Arc<Memory>, length: u64, page: u64, start: u64) -> Self {
+        let mut pages: Vec<Block> = (0..(start + length).div_ceil(page))
+            .map(|_| memory.allocate(page))
+            .collect();
         pages.reverse();
-        Self { pages, length }
+        Self {
+            pages,
+            page,
+            start,
+            length,
+        }
     }
 
     /// Its length in bytes.
@@ -67,11 +82,12 @@ impl Buffer {
     /// The page of an offset, the offset in it, and how many bytes of it follow.
     fn place(&self, offset: u64) -> (&Block, u64, usize) {
         let offset = offset % self.length;
-        let within = offset % PAGE;
+        let at = self.start + offset;
+        let within = at % self.page;
         (
-            &self.pages[(offset / PAGE) as usize],
+            &self.pages[(at / self.page) as usize],
             within,
-            (PAGE - within).min(self.length - offset) as usize,
+            (self.page - within).min(self.length - offset) as usize,
         )
     }
 }

@@ -1,13 +1,17 @@
 //! Bytes become commands: right ones that name objects that exist, and the same with bytes changed. Between them frames are sent.
 
+mod templates;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlx5_prm::command::Status;
 use mlx5_prm::layout;
-use mlx5_prm::opcode::Opcode;
+use templates::Kind::{self, *};
+use templates::TEMPLATES;
 use vhost_nic::net::Switch;
 
+use super::choices::Choices;
 use super::command::CommandError;
 use super::hca::Hca;
 use super::machine::Machine;
@@ -30,411 +34,6 @@ pub struct Tally {
     pub commands: u64,
     /// Those that were carried out.
     pub accepted: u64,
-}
-
-/// Kinds of numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Uar,
-    Pd,
-    TransportDomain,
-    Xrcd,
-    Uctx,
-    Eq,
-    Cq,
-    Mkey,
-    Tis,
-    Tir,
-    Rqt,
-    Rq,
-    Sq,
-    Qp,
-    Rmp,
-    XrcSrq,
-    Counters,
-    FlowTable,
-    FlowGroup,
-    FlowCounter,
-    Page,
-    Record,
-}
-
-use Kind::*;
-
-/// A number in a command: its kind, and offset and width in bits.
-type Place = (Kind, usize, usize);
-
-/// A command as it should be.
-struct Template {
-    opcode: Opcode,
-    op_mod: u16,
-    /// Bytes of the input without lists.
-    length: usize,
-    /// Numbers of objects.
-    names: &'static [Place],
-    /// Other fields: offset and width in bits, and value.
-    fields: &'static [(usize, usize, u64)],
-    /// Pages behind it.
-    pages: usize,
-    /// What it makes, and where in the output the number is.
-    makes: Option<Place>,
-}
-
-const fn plain(opcode: Opcode, length: usize, names: &'static [Place]) -> Template {
-    Template {
-        opcode,
-        op_mod: 0,
-        length,
-        names,
-        fields: &[],
-        pages: 0,
-        makes: None,
-    }
-}
-
-const fn making(opcode: Opcode, kind: Kind) -> Template {
-    Template {
-        makes: Some((kind, 0x48, 24)),
-        ..plain(opcode, 0x10, &[])
-    }
-}
-
-/// Where a `wq` begins in the commands on RQ, SQ and RMP, and the offsets in it.
-macro_rules! wq {
-    ($offset:literal) => {
-        0x100 + 0x180 + $offset
-    };
-}
-
-/// All commands of the device, and some that it does not know.
-const TEMPLATES: &[Template] = &[
-    making(Opcode::ALLOC_UAR, Uar),
-    making(Opcode::ALLOC_PD, Pd),
-    making(Opcode::ALLOC_TRANSPORT_DOMAIN, TransportDomain),
-    making(Opcode::ALLOC_XRCD, Xrcd),
-    Template {
-        makes: Some((Uctx, 0x50, 16)),
-        ..plain(Opcode::CREATE_UCTX, 0x40, &[])
-    },
-    Template {
-        makes: Some((Counters, 0x58, 8)),
-        ..plain(Opcode::ALLOC_Q_COUNTER, 0x10, &[])
-    },
-    Template {
-        makes: Some((FlowCounter, 0x40, 32)),
-        ..plain(Opcode::ALLOC_FLOW_COUNTER, 0x10, &[])
-    },
-    Template {
-        fields: &[(0x80 + 0x63, 5, 4)],
-        pages: 1,
-        makes: Some((Eq, 0x58, 8)),
-        ..plain(Opcode::CREATE_EQ, 0x110, &[(Uar, 0x80 + 0x68, 24)])
-    },
-    Template {
-        fields: &[(0x80 + 0x63, 5, 5)],
-        pages: 1,
-        makes: Some((Cq, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_CQ,
-            0x110,
-            &[
-                (Uar, 0x80 + 0x68, 24),
-                (Eq, 0x80 + 0xa0, 32),
-                (Record, 0x80 + 0x1c0, 64),
-            ],
-        )
-    },
-    Template {
-        op_mod: 1,
-        fields: &[(0x80 + 0x63, 5, 4)],
-        pages: 1,
-        ..plain(Opcode::MODIFY_CQ, 0x110, &[(Cq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x60, 32, 0x17)],
-        ..plain(Opcode::MODIFY_CQ, 0x110, &[(Cq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x80 + 0x14, 2, 3), (0x80 + 0x60, 1, 1)],
-        makes: Some((Mkey, 0x48, 24)),
-        ..plain(Opcode::CREATE_MKEY, 0x110, &[(Pd, 0x80 + 0x68, 24)])
-    },
-    Template {
-        fields: &[
-            (0x80 + 0x14, 2, 3),
-            (0x80 + 0x16, 2, 1),
-            (0x80 + 0xc0, 64, 0x2000),
-            (0x80 + 0x1da, 6, 12),
-            (0x300, 32, 2),
-        ],
-        pages: 4,
-        makes: Some((Mkey, 0x48, 24)),
-        ..plain(Opcode::CREATE_MKEY, 0x110, &[(Pd, 0x80 + 0x68, 24)])
-    },
-    Template {
-        makes: Some((Tis, 0x48, 24)),
-        ..plain(Opcode::CREATE_TIS, 0xc0, &[(TransportDomain, 0x100 + 0x128, 24)])
-    },
-    Template {
-        fields: &[(0x100, 4, 0), (wq!(0), 4, 1), (wq!(0x10c), 4, 6), (wq!(0x11b), 5, 4)],
-        pages: 1,
-        makes: Some((Rq, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_RQ,
-            0x110,
-            &[(Cq, 0x100 + 0x48, 24), (Pd, wq!(0x48), 24), (Record, wq!(0x80), 64)],
-        )
-    },
-    Template {
-        fields: &[
-            (0x100 + 0x100, 16, 1),
-            (wq!(0), 4, 1),
-            (wq!(0x10c), 4, 6),
-            (wq!(0x11b), 5, 4),
-        ],
-        pages: 1,
-        makes: Some((Sq, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_SQ,
-            0x110,
-            &[
-                (Cq, 0x100 + 0x48, 24),
-                (Tis, 0x100 + 0x168, 24),
-                (Pd, wq!(0x48), 24),
-                (Uar, wq!(0x68), 24),
-                (Record, wq!(0x80), 64),
-            ],
-        )
-    },
-    Template {
-        fields: &[(0x108, 4, 1)],
-        ..plain(Opcode::MODIFY_RQ, 0x110, &[(Rq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x108, 4, 1)],
-        ..plain(Opcode::MODIFY_SQ, 0x110, &[(Sq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x40, 4, 1), (0x108, 4, 3)],
-        ..plain(Opcode::MODIFY_RQ, 0x110, &[(Rq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x40, 4, 3), (0x108, 4, 0)],
-        ..plain(Opcode::MODIFY_SQ, 0x110, &[(Sq, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x108, 4, 1), (wq!(0x10c), 4, 6), (wq!(0x11b), 5, 4)],
-        pages: 1,
-        makes: Some((Rmp, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_RMP,
-            0x110,
-            &[(Pd, wq!(0x48), 24), (Record, wq!(0x80), 64)],
-        )
-    },
-    Template {
-        fields: &[(0x40, 4, 1), (0x108, 4, 1)],
-        ..plain(Opcode::MODIFY_RMP, 0x110, &[(Rmp, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0x84, 4, 4), (0xa5, 3, 1)],
-        pages: 1,
-        makes: Some((XrcSrq, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_XRC_SRQ,
-            0x110,
-            &[(Xrcd, 0x80 + 0x28, 24), (Cq, 0x80 + 0x48, 24), (Pd, 0x80 + 0xc8, 24)],
-        )
-    },
-    plain(Opcode::ARM_XRC_SRQ, 0x10, &[(XrcSrq, 0x48, 24)]),
-    Template {
-        fields: &[(0x100 + 0xb0, 16, 1), (0x100 + 0xd0, 16, 1)],
-        makes: Some((Rqt, 0x48, 24)),
-        ..plain(Opcode::CREATE_RQT, 0x114, &[(Rq, 0x110 * 8, 32)])
-    },
-    Template {
-        fields: &[(0xbf, 1, 1), (0x100 + 0xd0, 16, 1)],
-        ..plain(Opcode::MODIFY_RQT, 0x114, &[(Rqt, 0x48, 24), (Rq, 0x110 * 8, 32)])
-    },
-    Template {
-        makes: Some((Tir, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_TIR,
-            0x110,
-            &[(Rq, 0x100 + 0xe8, 24), (TransportDomain, 0x100 + 0x128, 24)],
-        )
-    },
-    Template {
-        fields: &[(0x120, 4, 1), (0x220, 4, 2), (0x100 + 0x282, 30, 0xf)],
-        makes: Some((Tir, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_TIR,
-            0x110,
-            &[(Rqt, 0x100 + 0x108, 24), (TransportDomain, 0x100 + 0x128, 24)],
-        )
-    },
-    Template {
-        fields: &[(0xbb, 1, 1), (0xbd, 1, 1)],
-        ..plain(Opcode::MODIFY_TIR, 0x110, &[(Tir, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0xbf, 1, 1)],
-        ..plain(Opcode::MODIFY_TIS, 0xc0, &[(Tis, 0x48, 24)])
-    },
-    Template {
-        fields: &[(0xc0 + 0x8, 8, 58), (0xc0 + 0x18, 8, 4)],
-        makes: Some((FlowTable, 0x48, 24)),
-        ..plain(Opcode::CREATE_FLOW_TABLE, 0x40, &[])
-    },
-    Template {
-        fields: &[(0x70, 16, 1)],
-        ..plain(Opcode::MODIFY_FLOW_TABLE, 0x40, &[(FlowTable, 0xa8, 24)])
-    },
-    plain(Opcode::SET_FLOW_TABLE_ROOT, 0x40, &[(FlowTable, 0xa8, 24)]),
-    Template {
-        fields: &[(0x120, 32, 3)],
-        makes: Some((FlowGroup, 0x48, 24)),
-        ..plain(Opcode::CREATE_FLOW_GROUP, 0x400, &[(FlowTable, 0xa8, 24)])
-    },
-    Template {
-        fields: &[(0x200 + 0x70, 16, 4), (0x200 + 0x88, 24, 1), (0x340 * 8, 8, 2)],
-        ..plain(
-            Opcode::SET_FLOW_TABLE_ENTRY,
-            0x348,
-            &[
-                (FlowTable, 0xa8, 24),
-                (FlowGroup, 0x200 + 0x20, 32),
-                (Tir, 0x340 * 8 + 8, 24),
-            ],
-        )
-    },
-    plain(Opcode::DELETE_FLOW_TABLE_ENTRY, 0x40, &[(FlowTable, 0xa8, 24)]),
-    plain(
-        Opcode::DESTROY_FLOW_GROUP,
-        0x40,
-        &[(FlowTable, 0xa8, 24), (FlowGroup, 0xc0, 32)],
-    ),
-    plain(Opcode::DESTROY_FLOW_TABLE, 0x40, &[(FlowTable, 0xa8, 24)]),
-    plain(Opcode::QUERY_FLOW_COUNTER, 0x20, &[(FlowCounter, 0xe0, 32)]),
-    plain(Opcode::DEALLOC_FLOW_COUNTER, 0x10, &[(FlowCounter, 0x40, 32)]),
-    Template {
-        fields: &[(0xc0 + 0x49, 4, 4), (0xc0 + 0x4d, 3, 1), (0xc0 + 0x51, 4, 4)],
-        pages: 2,
-        makes: Some((Qp, 0x48, 24)),
-        ..plain(
-            Opcode::CREATE_QP,
-            0x110,
-            &[
-                (Pd, 0xc0 + 0x28, 24),
-                (Uar, 0xc0 + 0x68, 24),
-                (Cq, 0xc0 + 0x3e8, 24),
-                (Cq, 0xc0 + 0x4e8, 24),
-                (Record, 0xc0 + 0x500, 64),
-            ],
-        )
-    },
-    plain(Opcode::RST2INIT_QP, 0x110, &[(Qp, 0x48, 24), (Pd, 0xc0 + 0x28, 24)]),
-    plain(Opcode::INIT2RTR_QP, 0x110, &[(Qp, 0x48, 24)]),
-    plain(Opcode::RTR2RTS_QP, 0x110, &[(Qp, 0x48, 24)]),
-    plain(Opcode::RTS2RTS_QP, 0x110, &[(Qp, 0x48, 24)]),
-    plain(Opcode::QP_2ERR, 0x10, &[(Qp, 0x48, 24)]),
-    plain(Opcode::QP_2RST, 0x10, &[(Qp, 0x48, 24)]),
-    plain(Opcode::ATTACH_TO_MCG, 0x20, &[(Qp, 0x48, 24)]),
-    plain(Opcode::DETACH_FROM_MCG, 0x20, &[(Qp, 0x48, 24)]),
-    plain(Opcode::QUERY_EQ, 0x10, &[(Eq, 0x58, 8)]),
-    plain(Opcode::QUERY_CQ, 0x10, &[(Cq, 0x48, 24)]),
-    plain(Opcode::QUERY_MKEY, 0x10, &[(Mkey, 0x48, 24)]),
-    plain(Opcode::QUERY_TIS, 0x10, &[(Tis, 0x48, 24)]),
-    plain(Opcode::QUERY_TIR, 0x10, &[(Tir, 0x48, 24)]),
-    plain(Opcode::QUERY_RQT, 0x10, &[(Rqt, 0x48, 24)]),
-    plain(Opcode::QUERY_RQ, 0x10, &[(Rq, 0x48, 24)]),
-    plain(Opcode::QUERY_SQ, 0x10, &[(Sq, 0x48, 24)]),
-    plain(Opcode::QUERY_QP, 0x10, &[(Qp, 0x48, 24)]),
-    plain(Opcode::QUERY_RMP, 0x10, &[(Rmp, 0x48, 24)]),
-    plain(Opcode::QUERY_XRC_SRQ, 0x10, &[(XrcSrq, 0x48, 24)]),
-    plain(Opcode::QUERY_Q_COUNTER, 0x20, &[(Counters, 0xf8, 8)]),
-    plain(Opcode::DESTROY_EQ, 0x10, &[(Eq, 0x58, 8)]),
-    plain(Opcode::DESTROY_CQ, 0x10, &[(Cq, 0x48, 24)]),
-    plain(Opcode::DESTROY_MKEY, 0x10, &[(Mkey, 0x48, 24)]),
-    plain(Opcode::DESTROY_TIS, 0x10, &[(Tis, 0x48, 24)]),
-    plain(Opcode::DESTROY_TIR, 0x10, &[(Tir, 0x48, 24)]),
-    plain(Opcode::DESTROY_RQT, 0x10, &[(Rqt, 0x48, 24)]),
-    plain(Opcode::DESTROY_RQ, 0x10, &[(Rq, 0x48, 24)]),
-    plain(Opcode::DESTROY_SQ, 0x10, &[(Sq, 0x48, 24)]),
-    plain(Opcode::DESTROY_QP, 0x10, &[(Qp, 0x48, 24)]),
-    plain(Opcode::DESTROY_RMP, 0x10, &[(Rmp, 0x48, 24)]),
-    plain(Opcode::DESTROY_XRC_SRQ, 0x10, &[(XrcSrq, 0x48, 24)]),
-    plain(Opcode::DEALLOC_PD, 0x10, &[(Pd, 0x48, 24)]),
-    plain(Opcode::DEALLOC_UAR, 0x10, &[(Uar, 0x48, 24)]),
-    plain(Opcode::DEALLOC_XRCD, 0x10, &[(Xrcd, 0x48, 24)]),
-    plain(Opcode::DEALLOC_TRANSPORT_DOMAIN, 0x10, &[(TransportDomain, 0x48, 24)]),
-    plain(Opcode::DEALLOC_Q_COUNTER, 0x10, &[(Counters, 0x58, 8)]),
-    plain(Opcode::DESTROY_UCTX, 0x10, &[(Uctx, 0x50, 16)]),
-    plain(Opcode::QUERY_ISSI, 0x10, &[]),
-    Template {
-        fields: &[(0x50, 16, 1)],
-        ..plain(Opcode::SET_ISSI, 0x10, &[])
-    },
-    Template {
-        op_mod: 3,
-        ..plain(Opcode::QUERY_PAGES, 0x10, &[])
-    },
-    Template {
-        op_mod: 1,
-        fields: &[(0x60, 32, 2)],
-        pages: 2,
-        ..plain(Opcode::MANAGE_PAGES, 0x10, &[])
-    },
-    Template {
-        op_mod: 2,
-        fields: &[(0x60, 32, 3)],
-        ..plain(Opcode::MANAGE_PAGES, 0x10, &[])
-    },
-    plain(Opcode::QUERY_HCA_CAP, 0x10, &[]),
-    plain(Opcode::SET_HCA_CAP, 0x1010, &[]),
-    plain(Opcode::QUERY_ADAPTER, 0x10, &[]),
-    plain(Opcode::QUERY_SPECIAL_CONTEXTS, 0x10, &[]),
-    plain(Opcode::SET_DRIVER_VERSION, 0x50, &[]),
-    plain(Opcode::QUERY_NIC_VPORT_CONTEXT, 0x10, &[]),
-    plain(Opcode::MODIFY_NIC_VPORT_CONTEXT, 0x210, &[]),
-    plain(Opcode::QUERY_VPORT_STATE, 0x10, &[]),
-    plain(Opcode::QUERY_VPORT_COUNTER, 0x20, &[]),
-    plain(Opcode::QUERY_HCA_VPORT_PKEY, 0x10, &[]),
-    plain(Opcode::QUERY_HCA_VPORT_CONTEXT, 0x10, &[]),
-    plain(Opcode::SET_ROCE_ADDRESS, 0x30, &[]),
-    plain(Opcode::QUERY_ROCE_ADDRESS, 0x10, &[]),
-    Template {
-        op_mod: 1,
-        fields: &[(0x50, 16, 0x5004)],
-        ..plain(Opcode::ACCESS_REG, 0x50, &[])
-    },
-    Template {
-        fields: &[(0x50, 16, 0x5003), (0xc0, 16, 9000)],
-        ..plain(Opcode::ACCESS_REG, 0x20, &[])
-    },
-    Template {
-        op_mod: 1,
-        fields: &[(0x50, 16, 0x5008)],
-        ..plain(Opcode::ACCESS_REG, 0x110, &[])
-    },
-    plain(Opcode::CREATE_DCT, 0x110, &[]),
-    plain(Opcode::CREATE_GENERAL_OBJECT, 0x40, &[]),
-];
-
-/// The bytes of the run, used up one after the other.
-struct Source<'a>(&'a [u8]);
-
-impl Source<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(first)
-    }
-
-    fn index(&mut self, below: usize) -> Option<usize> {
-        let [high, low] = [self.byte()?, self.byte()?];
-        Some(usize::from(u16::from_be_bytes([high, low])) % below.max(1))
-    }
 }
 
 /// A guest with an interface, and what it knows of its objects.
@@ -507,18 +106,18 @@ impl Guest {
     }
 
     /// Does what the next bytes say; none are left otherwise.
-    fn step(&mut self, source: &mut Source<'_>) -> Option<()> {
-        let what = source.byte()?;
+    fn step(&mut self, choices: &mut Choices<'_>) -> Option<()> {
+        let what = choices.byte()?;
         match what {
-            0..=215 => self.command(source),
+            0..=215 => self.command(choices),
             216..=245 => {
-                self.send(source.byte()?);
+                self.send(choices.byte()?);
                 Some(())
             }
             _ => {
                 let mut data = [0; 8];
                 data.iter_mut()
-                    .try_for_each(|byte| source.byte().map(|next| *byte = next))?;
+                    .try_for_each(|byte| choices.byte().map(|next| *byte = next))?;
                 let offset =
                     self.number(Uar, what) * 4096 + [0x20, 0x40, 0x48, 0x800, 0x900, 0x24][usize::from(what) % 6];
                 let length = if what & 1 == 0 { 8 } else { 4 };
@@ -541,8 +140,8 @@ impl Guest {
         channel.send_cq.release();
     }
 
-    fn command(&mut self, source: &mut Source<'_>) -> Option<()> {
-        let template = &TEMPLATES[source.index(TEMPLATES.len())?];
+    fn command(&mut self, choices: &mut Choices<'_>) -> Option<()> {
+        let template = &TEMPLATES[choices.index(TEMPLATES.len())?];
         let mut input = vec![0; template.length.next_multiple_of(4)];
         input[..2].copy_from_slice(&template.opcode.0.to_be_bytes());
         input[6..8].copy_from_slice(&template.op_mod.to_be_bytes());
@@ -550,24 +149,24 @@ impl Guest {
             layout::set(&mut input, offset, width, value);
         }
         for &(kind, offset, width) in template.names {
-            let number = self.number(kind, source.byte()?);
+            let number = self.number(kind, choices.byte()?);
             layout::set(&mut input, offset, width, number);
         }
         for _ in 0..template.pages {
-            input.extend(self.number(Page, source.byte()?).to_be_bytes());
+            input.extend(self.number(Page, choices.byte()?).to_be_bytes());
         }
         // Half of the commands stay right.
-        for _ in 0..source.byte()?.saturating_sub(128) % 5 {
+        for _ in 0..choices.byte()?.saturating_sub(128) % 5 {
             // The header less often than the rest, and most often what comes soon behind it.
-            let at = source.index(input.len())?;
+            let at = choices.index(input.len())?;
             let at = if at & 1 == 0 { at } else { at % 64 };
-            input[at] = source.byte()?;
+            input[at] = choices.byte()?;
         }
-        if source.byte()? >= 245 {
-            input.truncate(source.index(input.len())?);
+        if choices.byte()? >= 245 {
+            input.truncate(choices.index(input.len())?);
         }
-        let room = if source.byte()? >= 245 {
-            source.index(64)?
+        let room = if choices.byte()? >= 245 {
+            choices.index(64)?
         } else {
             OUTPUT
         };
@@ -599,8 +198,8 @@ impl Guest {
 pub fn run(input: &[u8]) -> Tally {
     let machine = Arc::new(Machine::new(&Switch::new(), 1));
     let mut guest = Guest::new(&machine);
-    let mut source = Source(input);
-    while guest.tally.commands < MAX_COMMANDS && guest.step(&mut source).is_some() {}
+    let mut choices = Choices::new(input);
+    while guest.tally.commands < MAX_COMMANDS && guest.step(&mut choices).is_some() {}
     let tally = guest.tally;
     machine.function.reset();
     assert!(machine.nic.snapshot().objects.is_empty());

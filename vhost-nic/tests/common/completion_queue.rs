@@ -190,6 +190,11 @@ impl CompletionQueue {
     }
 }
 
+/// What the vendor calls the error of a completion.
+pub fn vendor_error_of(cqe: &Cqe) -> u8 {
+    zerocopy::IntoBytes::as_bytes(cqe)[54]
+}
+
 /// What a completion in error says: syndrome, and the counter of its WQE.
 pub fn error_of(cqe: &Cqe) -> Option<(u8, u16)> {
     let error = [CqeOpcode::RequestError as u8, CqeOpcode::ResponderError as u8].contains(&(cqe.op_own >> 4));

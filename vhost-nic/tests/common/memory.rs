@@ -34,7 +34,7 @@ struct Free {
     used: u64,
 }
 
-/// A part of the RAM, as long as it is not dropped. Aligned to its length, but to no more than a page.
+/// A part of the RAM, as long as it is not dropped. Aligned to its length.
 #[derive(Debug)]
 pub struct Block {
     memory: Arc<Memory>,
@@ -71,7 +71,7 @@ impl Memory {
         let address = match free.blocks.get_mut(&length).and_then(Vec::pop) {
             Some(address) => address,
             None => {
-                let start = free.next.next_multiple_of(length.min(PAGE));
+                let start = free.next.next_multiple_of(length);
                 free.next = start + length;
                 assert!(free.next <= SIZE, "the test's RAM is too small");
                 BASE + start

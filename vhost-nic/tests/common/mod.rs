@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
 pub mod buffer;
+pub mod choices;
 pub mod command;
 pub mod command_fuzz;
 pub mod completion_queue;
@@ -17,11 +18,13 @@ pub mod memory;
 pub mod netdev;
 pub mod node;
 pub mod queue_pair;
+pub mod rdma_fuzz;
 pub mod receive_queue;
 pub mod region;
 pub mod send_queue;
 pub mod shared_receive;
 pub mod steering;
+pub mod stranger;
 pub mod transport;
 
 use std::time::{Duration, Instant};

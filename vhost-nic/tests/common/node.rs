@@ -72,12 +72,9 @@ impl Node {
         let pd = alloc_pd(&hca).unwrap();
         let events = EventQueue::create(&machine, &hca.commands, hca.uar, 1, 6, 0).unwrap();
         events.update(true);
-        let mut gid = [0; 16];
-        gid[10..12].copy_from_slice(&[0xff; 2]);
-        gid[12..].copy_from_slice(&[10, 0, 0, number]);
         Self {
             hca,
-            gid,
+            gid: gid(number),
             mac,
             pd,
             events,
@@ -105,6 +102,14 @@ impl Node {
         dealloc_pd(&self.hca, self.pd).unwrap();
         Arc::into_inner(self.hca).unwrap().shutdown();
     }
+}
+
+/// The address of the `number`th guest of a switch as a GID.
+pub fn gid(number: u8) -> [u8; 16] {
+    let mut gid = [0; 16];
+    gid[10..12].copy_from_slice(&[0xff; 2]);
+    gid[12..].copy_from_slice(&[10, 0, 0, number]);
+    gid
 }
 
 /// Allocates an XRC domain.

@@ -29,6 +29,9 @@ pub mod service {
     pub const UC: u8 = 1;
     pub const UD: u8 = 2;
     pub const XRC: u8 = 3;
+    pub const GSI: u8 = 8;
+    pub const RAW_ETHERNET: u8 = 9;
+    pub const REG_UMR: u8 = 0xc;
 }
 /// Kinds of receive queues (`MLX5_*_RQ`).
 const RQ_SHARED: u8 = 1;
@@ -57,6 +60,8 @@ pub struct Shape {
     pub cs_res: u8,
     /// The protection domain, if it is not the node's.
     pub pd: Option<u32>,
+    /// Whether its WQEs may fill keys with lists of pages.
+    pub fast_register: bool,
 }
 
 impl Shape {
@@ -73,6 +78,7 @@ impl Shape {
             cs_req: 0,
             cs_res: 0,
             pd: None,
+            fast_register: false,
         }
     }
 }
@@ -96,6 +102,8 @@ pub struct Connection {
     pub access: (bool, bool, bool),
     /// Log2 of the reads and atomics under way.
     pub log_depth: u8,
+    /// The set of counters, or 0.
+    pub counters: u8,
 }
 
 impl Default for Connection {
@@ -109,6 +117,7 @@ impl Default for Connection {
             ack_timeout: 12,
             access: (true, true, true),
             log_depth: 4,
+            counters: 0,
         }
     }
 }
@@ -119,7 +128,8 @@ impl Connection {
         128 << self.mtu
     }
 
-    fn reverse(self) -> Self {
+    /// The other side's.
+    pub fn reverse(self) -> Self {
         Self {
             psn: (self.psn.1, self.psn.0),
             ..self
@@ -289,6 +299,7 @@ impl QueuePair {
         context.set_user_index(0x12_3456);
         context.set_cs_req(shape.cs_req);
         context.set_cs_res(shape.cs_res);
+        context.set_fre(shape.fast_register);
         context.set_xrcd(shape.xrcd);
         context.set_no_sq(!shape.sends);
         if shape.sends {
@@ -333,6 +344,13 @@ impl QueuePair {
 
     /// Brings it from reset to ready to send, towards queue pair `remote` of another node.
     pub fn connect(&self, node: &Node, peer: &Node, remote: u32, how: &Connection) -> Result<()> {
+        self.initialize(node, how)?;
+        self.make_ready_to_receive(node, (peer.mac, peer.gid), remote, how)?;
+        self.make_ready_to_send(node, how)
+    }
+
+    /// Brings it from reset to initialized.
+    pub fn initialize(&self, node: &Node, how: &Connection) -> Result<()> {
         let mut context = Qpc::default();
         let (read, write, atomic) = how.access;
         context.set_pd(self.pd);
@@ -341,8 +359,19 @@ impl QueuePair {
         context.set_rwe(write);
         context.set_rae(atomic);
         context.set_atomic_mode(1);
+        context.set_counter_set_id(how.counters);
         context.primary_address_path_mut().set_vhca_port_num(1);
-        self.modify(node, Opcode::RST2INIT_QP, 0, &context)?;
+        self.modify(node, Opcode::RST2INIT_QP, 0, &context)
+    }
+
+    /// Brings it from there to ready to receive from queue pair `remote` at an address.
+    pub fn make_ready_to_receive(
+        &self,
+        node: &Node,
+        (mac, gid): ([u8; 6], [u8; 16]),
+        remote: u32,
+        how: &Connection,
+    ) -> Result<()> {
         let mut context = Qpc::default();
         context.set_mtu(how.mtu);
         context.set_log_msg_max(30);
@@ -354,10 +383,14 @@ impl QueuePair {
         path.set_src_addr_index(GID_INDEX);
         path.set_hop_limit(64);
         path.set_udp_sport(0xc123);
-        path.set_rmac_47_32(u16::from_be_bytes([peer.mac[0], peer.mac[1]]));
-        path.set_rmac_31_0(u32::from_be_bytes([peer.mac[2], peer.mac[3], peer.mac[4], peer.mac[5]]));
-        *path.rgid_rip_mut() = peer.gid;
-        self.modify(node, Opcode::INIT2RTR_QP, 0, &context)?;
+        path.set_rmac_47_32(u16::from_be_bytes([mac[0], mac[1]]));
+        path.set_rmac_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
+        *path.rgid_rip_mut() = gid;
+        self.modify(node, Opcode::INIT2RTR_QP, 0, &context)
+    }
+
+    /// Brings it from there to ready to send.
+    pub fn make_ready_to_send(&self, node: &Node, how: &Connection) -> Result<()> {
         let mut context = Qpc::default();
         context.set_next_send_psn(how.psn.0);
         context.set_retry_count(how.retry_count);
@@ -488,6 +521,12 @@ impl QueuePair {
         [control.as_bytes(), &body].concat()
     }
 
+    /// Says in memory how far receives and sends are posted, whatever is.
+    pub fn set_records(&self, receives: u32, sends: u32) {
+        self.record.store(0, receives);
+        self.record.store(4, sends);
+    }
+
     /// Posts a request. Returns the counter of its completion.
     pub fn post(&mut self, request: &Request) -> u16 {
         let counter = self.put(request);
@@ -497,8 +536,13 @@ impl QueuePair {
 
     /// Posts a receive. Returns the counter of its completion.
     pub fn receive(&mut self, scatter: &[Scatter]) -> u16 {
+        self.receive_bytes(&scatter_list(scatter, 4))
+    }
+
+    /// Posts a receive WQE as it is.
+    pub fn receive_bytes(&mut self, wqe: &[u8]) -> u16 {
         let index = u64::from(self.posted) & ((1 << self.shape.log_rq) - 1);
-        self.buffer.write(index << LOG_RQ_STRIDE, &scatter_list(scatter, 4));
+        self.buffer.write(index << LOG_RQ_STRIDE, wqe);
         let counter = self.posted;
         self.posted = self.posted.wrapping_add(1);
         self.record.store(0, self.posted.into());

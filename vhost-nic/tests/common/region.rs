@@ -104,6 +104,11 @@ impl Region {
         destroy_mkey(hca, self.key)
     }
 
+    /// The guest addresses of its pages.
+    pub fn pages(&self) -> Vec<u64> {
+        self.buffer.addresses()
+    }
+
     /// The address of a byte, as the key counts it.
     pub fn at(&self, offset: u64) -> u64 {
         self.start + offset

@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::command::Result;
 use super::completion_queue::CompletionQueue;
 use super::hca::Hca;
-use super::memory::Block;
+use super::memory::{Block, PAGE};
 use super::queue_pair::{Scatter, scatter_list};
 
 /// Log2 of the bytes of a WQE: a link and three entries.
@@ -32,14 +32,10 @@ pub struct SharedReceive {
 }
 
 impl SharedReceive {
-    fn parts(hca: &Hca, log_size: u8) -> (Buffer, Block) {
-        let memory = &hca.machine.memory;
-        (Buffer::new(memory, 1 << (log_size + LOG_STRIDE)), memory.allocate(8))
-    }
-
     /// A memory pool.
     pub fn pool(hca: &Hca, pd: u32, log_size: u8) -> Result<Self> {
-        let (buffer, record) = Self::parts(hca, log_size);
+        let memory = &hca.machine.memory;
+        let (buffer, record) = (Buffer::new(memory, 1 << (log_size + LOG_STRIDE)), memory.allocate(8));
         let mut input = CreateRmpIn::default();
         input.ctx_mut().set_state(1);
         let wq = input.ctx_mut().wq_mut();
@@ -62,11 +58,29 @@ impl SharedReceive {
 
     /// A queue of an XRC domain.
     pub fn xrc(hca: &Hca, pd: u32, xrcd: u32, cq: &CompletionQueue, log_size: u8) -> Result<Self> {
-        let (buffer, record) = Self::parts(hca, log_size);
+        Self::xrc_at(hca, pd, xrcd, cq, log_size, (0, 0))
+    }
+
+    /// The same, where its memory is in large pages: log2 of the page size in pages of 4 KiB, and in 64ths of a page where the queue begins.
+    pub fn xrc_at(
+        hca: &Hca,
+        pd: u32,
+        xrcd: u32,
+        cq: &CompletionQueue,
+        log_size: u8,
+        (log_page_size, page_offset): (u8, u8),
+    ) -> Result<Self> {
+        let memory = &hca.machine.memory;
+        let page = PAGE << log_page_size;
+        let start = page / 64 * u64::from(page_offset);
+        let buffer = Buffer::in_pages(memory, 1 << (log_size + LOG_STRIDE), page, start);
+        let record = memory.allocate(8);
         let mut input = CreateXrcSrqIn::default();
         let context = input.xrc_srq_context_entry_mut();
         context.set_log_xrc_srq_size(log_size);
         context.set_log_rq_stride(LOG_STRIDE - 4);
+        context.set_log_page_size(log_page_size);
+        context.set_page_offset(page_offset);
         context.set_xrcd(xrcd);
         context.set_cqn(cq.number);
         context.set_pd(pd);
@@ -92,11 +106,16 @@ impl SharedReceive {
         let index = self.posted & mask;
         let mut next = NextSegment::default();
         next.next_wqe_index.set((index + 1) & mask);
-        let wqe = [next.as_bytes(), &scatter_list(scatter, 3)].concat();
-        self.buffer.write(u64::from(index) << LOG_STRIDE, &wqe);
+        self.post_bytes(&[next.as_bytes(), &scatter_list(scatter, 3)].concat());
+        index
+    }
+
+    /// Posts a WQE as it is.
+    pub fn post_bytes(&mut self, wqe: &[u8]) {
+        let index = self.posted & ((1 << self.log_size) - 1);
+        self.buffer.write(u64::from(index) << LOG_STRIDE, wqe);
         self.posted = self.posted.wrapping_add(1);
         self.record.store(0, self.posted.into());
-        index
     }
 
     /// Wants an event when fewer receives than `limit` are left.

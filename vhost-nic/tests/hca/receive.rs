@@ -1,12 +1,19 @@
 //! What arrives, and what completions say about it.
 
+use mlx5_prm::access::{Eth2863CntrsGrpDataLayout, PpcntReg};
 use mlx5_prm::queue_entry::Cqe;
+use zerocopy::FromBytes;
 
+use crate::common::eventually;
 use crate::common::netdev::{Netdev, Options};
+use crate::common::send_queue::state;
 use crate::frames::{Packet, network_offset, plain, sum};
 use crate::lan::Lan;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
+/// The register of port counters, and a group of them (`MLX5_RFC_2863_COUNTERS_GROUP`).
+const PPCNT: u16 = 0x5008;
+const RFC_2863: u8 = 1;
 
 fn mac(guest: &Netdev) -> [u8; 6] {
     guest.hca.machine.mac
@@ -208,6 +215,29 @@ fn tags_are_stripped_where_the_driver_wants_it() {
         assert_eq!(received.cqe.hds_ip_ext, Cqe::L3_OK | Cqe::L4_OK);
         lan.end();
     }
+}
+
+#[test]
+fn frames_for_a_queue_that_is_not_ready_are_counted() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let queue = &b.channels[0].rq;
+    queue.modify(&b.hca, state::READY, state::ERROR).unwrap();
+    for number in 0..3 {
+        a.send(&plain(mac(a), mac(b), 100 + number));
+    }
+    eventually("the frames", || b.hca.machine.nic.snapshot().port.received >= 3);
+    b.expect_silence();
+    let port = b.hca.machine.nic.snapshot().port;
+    assert_eq!((port.not_ready, port.out_of_buffer, port.unmatched), (3, 0, 0));
+    assert_eq!(b.out_of_buffer(), 0);
+    let mut asked = PpcntReg::default();
+    asked.set_local_port(1);
+    asked.set_grp(RFC_2863);
+    let counters = b.hca.read_register(PPCNT, &asked).unwrap();
+    let counters = Eth2863CntrsGrpDataLayout::ref_from_bytes(counters.counter_set()).unwrap();
+    assert_eq!(counters.if_in_discards_low(), 3);
+    lan.end();
 }
 
 #[test]

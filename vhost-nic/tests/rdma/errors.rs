@@ -6,11 +6,13 @@ use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use zerocopy::IntoBytes;
 
+use crate::common::completion_queue::{error_of, vendor_error_of};
 use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Request, Shape, service};
+use crate::common::queue_pair::{Connection, Data, Request, Shape, service};
 use crate::common::region::{Region, Rights};
 use crate::common::transport::{alloc_pd, dealloc_pd};
 use crate::pair::{Pair, pattern};
+use crate::wire::Fate;
 
 /// The state of a queue pair in error.
 const ERROR: u8 = 6;
@@ -37,7 +39,7 @@ fn a_bad_local_key_is_a_local_protection_error() {
         let mut pair = pair();
         let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
         let (address, length, key) = pair.a.part(0, 100);
-        let data = vec![crate::common::queue_pair::Data::Memory((address, length, key ^ 1))];
+        let data = vec![Data::Memory((address, length, key ^ 1))];
         let request = match opcode {
             WqeOpcode::Send => Request::new(opcode, data),
             _ => pair.request(opcode, data, 0),
@@ -220,4 +222,58 @@ fn all_that_is_posted_before_and_after_an_error_comes_back() {
     pair.a.qp.sent(WqeOpcode::Send, send);
     pair.b.qp.received(CqeOpcode::ResponderSend, receive, 8);
     pair.end();
+}
+
+/// Syndrome, the vendor's, and a request that ends with them.
+type Case = (u8, u8, fn(&Pair) -> Request);
+
+#[test]
+fn completions_say_what_the_vendor_calls_their_error() {
+    let how = Connection {
+        retry_count: 1,
+        ..Connection::default()
+    };
+    let cases: [Case; 5] = [
+        (0x02, 0x68, |pair| {
+            let mut request = pair.request(WqeOpcode::AtomicFetchAdd, pair.a.data(0, 4), 0);
+            request.operands = Some((1, 0));
+            request
+        }),
+        (0x04, 0x51, |pair| {
+            let (address, length, key) = pair.a.part(0, 8);
+            Request::new(WqeOpcode::Send, vec![Data::Memory((address, length, key ^ 1))])
+        }),
+        (0x12, 0x8a, |pair| {
+            let mut request = pair.request(WqeOpcode::AtomicFetchAdd, pair.a.data(0, 8), 4);
+            request.operands = Some((1, 0));
+            request
+        }),
+        (0x13, 0x88, |pair| {
+            let mut request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+            request.remote = request.remote.map(|(address, key)| (address, key ^ 1));
+            request
+        }),
+        (0x15, 0x81, |pair| {
+            pair.wire.judge(|_| Fate::Drop);
+            pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0)
+        }),
+    ];
+    for (syndrome, vendor, make) in cases {
+        let mut pair = Pair::new(Shape::new(service::RC), &how);
+        let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
+        let bad = pair.a.qp.put(&make(&pair));
+        let after = pair.a.qp.put(&Request::new(WqeOpcode::Send, pair.a.data(0, 8)));
+        pair.a.qp.ring();
+        for (counter, expected) in [(bad, (syndrome, vendor)), (after, (0x05, 0xf9))] {
+            let cqe = pair.a.qp.send_cq.wait();
+            pair.a.qp.send_cq.release();
+            assert_eq!(error_of(&cqe), Some((expected.0, counter)));
+            assert_eq!(vendor_error_of(&cqe), expected.1, "{syndrome:#x}");
+        }
+        pair.b.qp.fail(&pair.b.node).unwrap();
+        let cqe = pair.b.qp.receive_cq.wait();
+        pair.b.qp.receive_cq.release();
+        assert_eq!((error_of(&cqe), vendor_error_of(&cqe)), (Some((0x05, receive)), 0xf9));
+        pair.end();
+    }
 }

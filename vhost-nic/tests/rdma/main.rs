@@ -4,7 +4,9 @@
 mod common;
 
 mod blue_flame;
+mod counters;
 mod errors;
+mod fuzzing;
 mod hot;
 mod inline;
 mod loss;
@@ -13,3 +15,4 @@ mod pair;
 mod programs;
 mod services;
 mod wire;
+mod xrc;

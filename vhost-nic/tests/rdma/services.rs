@@ -1,9 +1,8 @@
-//! Datagrams, shared receive queues, XRC, and a guest that talks to itself.
+//! Datagrams, shared receive queues, and a guest that talks to itself.
 
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
-use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_prm::wqe::WqeOpcode;
 
-use crate::common::node::{alloc_xrcd, dealloc_xrcd};
 use crate::common::queue_pair::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service};
 use crate::common::shared_receive::SharedReceive;
 use crate::pair::{Pair, pattern};
@@ -213,57 +212,6 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
     }
     other.destroy(&a.node).unwrap();
     pool.destroy(&b.node.hca).unwrap();
-    Pair { a, b, wire: pair.wire }.end();
-}
-
-#[test]
-fn xrc_messages_go_to_the_shared_queue_they_name() {
-    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
-    let (a, b) = (pair.a, pair.b);
-    let xrcd = alloc_xrcd(&b.node.hca).unwrap();
-    let mut cqs = [0, 1].map(|_| b.node.completion_queue(6, false));
-    let mut queues = [0, 1].map(|index| SharedReceive::xrc(&b.node.hca, b.node.pd, xrcd, &cqs[index], 4).unwrap());
-    let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
-    let shape = Shape {
-        sends: false,
-        xrcd,
-        ..Shape::new(service::XRC)
-    };
-    let target = QueuePair::create(&b.node, shape).unwrap();
-    connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
-    for round in 0..12_u64 {
-        let index = round as usize % 2;
-        let data = pattern(round, 3000);
-        a.memory.write(0, &data);
-        let receive = queues[index].post(&[b.part(round * 3000, 3000)]);
-        let mut request = Request::new(WqeOpcode::Send, a.data(0, 3000));
-        request.xrc_srqn = Some(queues[index].number);
-        request.flags |= ControlSegment::SOLICITED;
-        let send = initiator.post(&request);
-        initiator.sent(WqeOpcode::Send, send);
-        let cqe = cqs[index].wait();
-        cqs[index].release();
-        assert_eq!((cqe.wqe_counter.get(), cqe.byte_count.get()), (receive, 3000));
-        assert_eq!(cqe.srqn_uidx.get(), 0xabcd);
-        assert!(b.memory.read(round * 3000, 3000) == data);
-        let mut request = Request::remote(
-            WqeOpcode::RdmaRead,
-            a.data(100_000, 3000),
-            b.memory.at(round * 3000),
-            b.memory.key,
-        );
-        request.xrc_srqn = Some(0);
-        let read = initiator.post(&request);
-        initiator.sent(WqeOpcode::RdmaRead, read);
-        assert!(a.memory.read(100_000, 3000) == data);
-    }
-    initiator.destroy(&a.node).unwrap();
-    target.destroy(&b.node).unwrap();
-    for (queue, cq) in queues.iter().zip(&cqs) {
-        queue.destroy(&b.node.hca).unwrap();
-        cq.destroy(&b.node.hca).unwrap();
-    }
-    dealloc_xrcd(&b.node.hca, xrcd).unwrap();
     Pair { a, b, wire: pair.wire }.end();
 }
 

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::{BURST, Engine, fail, memory, send, transport_of};
 use crate::hca::qp::{Parameters, Qp};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, RocePacket};
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position};
@@ -111,6 +112,7 @@ impl<'a> Packets<'a> {
                     let Ok(payload) = memory::remote_read(self.engine, qp, self.parameters, rkey, at, now) else {
                         // The key was taken away meanwhile.
                         self.acknowledge(psn + index, Syndrome::Nak(Nak::RemoteAccess), msn);
+                        self.parameters.count(QueueCounter::RespRemoteAccessErrors);
                         return fail(self.engine, qp, Some(EventType::WqAccessError));
                     };
                     let position = Position::of(index, count);

@@ -3,6 +3,7 @@
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 
+use super::vendor;
 use crate::hca::cq::Cq;
 use crate::hca::qp::{Message, Parameters, Qp, Receive, Work};
 
@@ -44,7 +45,11 @@ pub(super) fn sent(qp: &Qp, parameters: &Parameters, message: &Message) {
 /// A WQE of the sending side failed.
 pub(super) fn send_failed(qp: &Qp, parameters: &Parameters, opcode: u8, index: u16, syndrome: Syndrome) {
     let Some(cq) = &qp.send_cq else { return };
+    if let Some(counters) = &parameters.counters {
+        counters.count_request_error(syndrome);
+    }
     let mut error = ErrorCqe::new(CqeOpcode::RequestError, syndrome);
+    error.vendor_error_syndrome = vendor::syndrome(CqeOpcode::RequestError, syndrome);
     error.srqn_uidx.set(parameters.user_index);
     error.s_wqe_opcode_qpn.set(u32::from(opcode) << 24 | qp.number);
     error.wqe_counter.set(index);
@@ -76,7 +81,11 @@ pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arri
 
 /// A WQE of the receiving side failed.
 pub(super) fn receive_failed(qp: &Qp, cq: &Cq, user_index: u32, wqe_counter: u16, syndrome: Syndrome) {
+    if let Some(counters) = &qp.parameters().counters {
+        counters.count_receive_error(syndrome);
+    }
     let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
+    error.vendor_error_syndrome = vendor::syndrome(CqeOpcode::ResponderError, syndrome);
     error.srqn_uidx.set(user_index);
     error.s_wqe_opcode_qpn.set(qp.number);
     error.wqe_counter.set(wqe_counter);

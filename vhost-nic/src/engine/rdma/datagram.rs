@@ -7,6 +7,7 @@ use super::completion::{self, Arrival};
 use super::{Engine, FrameView};
 use super::{memory, receive_queue};
 use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, RocePacket};
 use crate::roce::gid::Gid;
 use crate::roce::grh;
@@ -148,7 +149,7 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload<'_>, vie
         return;
     }
     let Some(receive) = receive_queue::take(engine, qp, &parameters, responder, packet) else {
-        return;
+        return parameters.count(QueueCounter::OutOfBuffer);
     };
     let Some(cq) = &qp.receive_cq else { return };
     let mut data = Payload::new();

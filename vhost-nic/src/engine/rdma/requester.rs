@@ -15,6 +15,7 @@ use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, RocePacket};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position};
@@ -48,9 +49,12 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             }
             // What nobody acknowledges is read by now, and the guest's again.
             complete(qp, &parameters, requester);
+            let first = reader.is_none();
             let reader =
                 reader.get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
-            if let Err(error) = reader.look(&qp.blue_flame) {
+            if (first || !engine.hca.blue_flame.enabled())
+                && let Err(error) = reader.look(&qp.blue_flame)
+            {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
                 engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
             }
@@ -101,6 +105,7 @@ fn ready(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
             fail_first(engine, qp, parameters, requester, Syndrome::TransportRetryExceeded);
             return false;
         }
+        parameters.count(QueueCounter::LocalAckTimeoutErr);
         let oldest = requester.unacknowledged;
         requester.go_back(oldest);
     }

@@ -9,6 +9,7 @@ use super::completion::{self, Arrival};
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, RocePacket};
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
@@ -101,9 +102,11 @@ fn reliable(
     let bth = &head.headers.bth;
     let psn = bth.psn();
     if psn.is_before(responder.expected) {
+        parameters.count(QueueCounter::DuplicateRequest);
         return ControlFlow::Continue(duplicate(responder, head, parameters.mtu));
     }
     if psn.is_after(responder.expected) {
+        parameters.count(QueueCounter::OutOfSequence);
         // Reported once; what follows is silence until the gap is filled.
         if std::mem::replace(&mut responder.gap_reported, true) {
             return ControlFlow::Continue(Answer::None);
@@ -132,6 +135,7 @@ fn reliable(
             })
         }
         Step::NoReceive => {
+            parameters.count(QueueCounter::OutOfBuffer);
             // What comes behind is out of order, and known to be.
             responder.gap_reported = true;
             ControlFlow::Continue(Answer::Acknowledge {
@@ -141,6 +145,12 @@ fn reliable(
             })
         }
         Step::Refused(Refused { nak, event }) => {
+            match event {
+                Some(EventType::WqInvalidRequestError) => parameters.count(QueueCounter::RespRemoteInvalidRequest),
+                Some(EventType::WqAccessError) => parameters.count(QueueCounter::RespRemoteAccessErrors),
+                // The completion of the receive is what is counted.
+                _ => {}
+            }
             // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
             ControlFlow::Break(Answer::Acknowledge {
@@ -230,6 +240,12 @@ fn execute(
     };
     if !length_fits || !under_way {
         return Step::Refused(INVALID);
+    }
+    match packet.opcode.operation() {
+        Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
+        Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
+        Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
+        _ => {}
     }
     match packet.opcode.operation() {
         Operation::Send => execute_send(engine, qp, parameters, responder, packet, payload),
@@ -506,7 +522,10 @@ fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut
     }
     match execute(engine, qp, parameters, responder, head, &packet.payload) {
         Step::Done(_) => {}
-        Step::NoReceive | Step::Refused(_) => {
+        step @ (Step::NoReceive | Step::Refused(_)) => {
+            if let Step::NoReceive = step {
+                parameters.count(QueueCounter::OutOfBuffer);
+            }
             if let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {
                 responder.spare = Some(receive);
             }

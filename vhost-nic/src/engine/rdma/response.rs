@@ -6,6 +6,7 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
 use super::{Engine, memory, requester};
 use crate::hca::qp::{Data, Parameters, Qp, QpState, Requester, Work};
+use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, RocePacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
@@ -54,13 +55,18 @@ fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Req
                 _ if !acknowledge(engine, qp, parameters, requester, psn) => {}
                 Syndrome::Rnr(timer) => {
                     if requester::rnr_allowed(parameters, requester) {
+                        parameters.count(QueueCounter::RnrNakRetryErr);
                         requester.go_back(psn);
                         requester.not_before = Some(Instant::now() + timer.delay());
                     } else {
                         fail(engine, qp, parameters, requester, psn, CqeSyndrome::RnrRetryExceeded);
                     }
                 }
-                Syndrome::Nak(Nak::PsnSequence) => again(engine, qp, parameters, requester, psn),
+                Syndrome::Nak(Nak::PsnSequence) => {
+                    if again(engine, qp, parameters, requester, psn) {
+                        parameters.count(QueueCounter::PacketSeqErr);
+                    }
+                }
                 Syndrome::Nak(nak) => {
                     let syndrome = match nak {
                         Nak::RemoteAccess => CqeSyndrome::RemoteAccess,
@@ -99,17 +105,22 @@ fn acknowledge(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mu
         requester.unacknowledged = reached;
         progress(requester);
     }
-    if let Some(first) = lost {
-        again(engine, qp, parameters, requester, first);
+    if let Some(first) = lost
+        && again(engine, qp, parameters, requester, first)
+    {
+        parameters.count(QueueCounter::ImpliedNakSeqErr);
     }
     lost.is_none()
 }
 
-/// What was sent from `psn` on did not arrive, or its answer did not.
-fn again(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) {
+/// What was sent from `psn` on did not arrive, or its answer did not. Returns whether there is another attempt.
+fn again(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) -> bool {
     if requester.send_psn == psn {
         // Known already.
-    } else if requester::retry_allowed(parameters, requester) {
+        return true;
+    }
+    let allowed = requester::retry_allowed(parameters, requester);
+    if allowed {
         requester.go_back(psn);
     } else {
         fail(
@@ -121,6 +132,7 @@ fn again(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requ
             CqeSyndrome::TransportRetryExceeded,
         );
     }
+    allowed
 }
 
 fn progress(requester: &mut Requester) {
@@ -169,7 +181,10 @@ fn read_response(
     if index > message.answered {
         // A part is missing: it is asked for again, with all that follows.
         let missing = first + message.answered;
-        return again(engine, qp, parameters, requester, missing);
+        if again(engine, qp, parameters, requester, missing) {
+            parameters.count(QueueCounter::ImpliedNakSeqErr);
+        }
+        return;
     }
     let offset = index as usize * parameters.mtu;
     let expected = (message.length as usize - offset.min(message.length as usize)).min(parameters.mtu);

@@ -1,8 +1,11 @@
 //! What the data path needs to know of a queue pair's context.
 
+use std::sync::Arc;
+
 use mlx5_prm::queue_pair::{Ads, Qpc};
 
 use super::QpState;
+use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 use crate::hca::vport::Vport;
 use crate::roce::gid::Gid;
 use crate::roce::path::{Addresses, Path, Vlan};
@@ -59,6 +62,8 @@ pub struct Parameters {
     pub deth_sqpn: u32,
     /// Whether it does not want its own multicasts.
     pub block_multicast_loopback: bool,
+    /// Where it counts, if anywhere.
+    pub counters: Option<Arc<QueueCounters>>,
 }
 
 /// Bytes that go into a completion, by the context's code (`MLX5_QPC_CS_REQ_*`, `MLX5_QPC_CS_RES_*`).
@@ -71,7 +76,14 @@ fn inline(code: u8) -> usize {
 }
 
 impl Parameters {
-    pub(super) fn new(state: QpState, context: &Qpc, vport: &Vport) -> Self {
+    /// Counts one.
+    pub fn count(&self, what: QueueCounter) {
+        if let Some(counters) = &self.counters {
+            counters.count(what);
+        }
+    }
+
+    pub(super) fn new(state: QpState, context: &Qpc, vport: &Vport, counters: Option<Arc<QueueCounters>>) -> Self {
         Self {
             state,
             service: context.st(),
@@ -97,6 +109,7 @@ impl Parameters {
             fast_register: context.fre(),
             deth_sqpn: context.deth_sqpn(),
             block_multicast_loopback: context.block_lb_mc(),
+            counters,
         }
     }
 }

@@ -1,0 +1,237 @@
+//! Extended reliable connections: shared receive queues that packets name.
+
+use std::thread;
+
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use vhost_nic::net::Switch;
+
+use crate::common::completion_queue::{CompletionQueue, error_of};
+use crate::common::node::{Node, alloc_xrcd, dealloc_xrcd};
+use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use crate::common::region::Region;
+use crate::common::shared_receive::SharedReceive;
+use crate::pair::{Pair, pattern};
+
+#[test]
+fn xrc_messages_go_to_the_shared_queue_they_name() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let (a, b) = (pair.a, pair.b);
+    let xrcd = alloc_xrcd(&b.node.hca).unwrap();
+    let mut cqs = [0, 1].map(|_| b.node.completion_queue(6, false));
+    let mut queues = [0, 1].map(|index| SharedReceive::xrc(&b.node.hca, b.node.pd, xrcd, &cqs[index], 4).unwrap());
+    let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
+    let shape = Shape {
+        sends: false,
+        xrcd,
+        ..Shape::new(service::XRC)
+    };
+    let target = QueuePair::create(&b.node, shape).unwrap();
+    connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
+    for round in 0..12_u64 {
+        let index = round as usize % 2;
+        let data = pattern(round, 3000);
+        a.memory.write(0, &data);
+        let receive = queues[index].post(&[b.part(round * 3000, 3000)]);
+        let mut request = Request::new(WqeOpcode::Send, a.data(0, 3000));
+        request.xrc_srqn = Some(queues[index].number);
+        request.flags |= ControlSegment::SOLICITED;
+        let send = initiator.post(&request);
+        initiator.sent(WqeOpcode::Send, send);
+        let cqe = cqs[index].wait();
+        cqs[index].release();
+        assert_eq!((cqe.wqe_counter.get(), cqe.byte_count.get()), (receive, 3000));
+        assert_eq!(cqe.srqn_uidx.get(), 0xabcd);
+        assert!(b.memory.read(round * 3000, 3000) == data);
+        let mut request = Request::remote(
+            WqeOpcode::RdmaRead,
+            a.data(100_000, 3000),
+            b.memory.at(round * 3000),
+            b.memory.key,
+        );
+        request.xrc_srqn = Some(0);
+        let read = initiator.post(&request);
+        initiator.sent(WqeOpcode::RdmaRead, read);
+        assert!(a.memory.read(100_000, 3000) == data);
+    }
+    initiator.destroy(&a.node).unwrap();
+    target.destroy(&b.node).unwrap();
+    for (queue, cq) in queues.iter().zip(&cqs) {
+        queue.destroy(&b.node.hca).unwrap();
+        cq.destroy(&b.node.hca).unwrap();
+    }
+    dealloc_xrcd(&b.node.hca, xrcd).unwrap();
+    Pair { a, b, wire: pair.wire }.end();
+}
+
+#[test]
+fn a_shared_queue_begins_anywhere_in_its_first_page() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let (a, b) = (pair.a, pair.b);
+    let xrcd = alloc_xrcd(&b.node.hca).unwrap();
+    let mut cq = b.node.completion_queue(6, false);
+    let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
+    let target = QueuePair::create(&b.node, target_shape(xrcd)).unwrap();
+    connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
+    // The driver takes the largest pages that the guest's memory happens to allow.
+    for place in [(0, 0), (0, 32), (1, 31), (1, 32), (2, 48), (3, 63)] {
+        let mut queue = SharedReceive::xrc_at(&b.node.hca, b.node.pd, xrcd, &cq, 6, place).unwrap();
+        for round in 0..100_u64 {
+            let data = pattern(round, 1500);
+            a.memory.write(0, &data);
+            let receive = queue.post(&[b.part(round * 1500, 1500)]);
+            let mut request = Request::new(WqeOpcode::Send, a.data(0, 1500));
+            request.xrc_srqn = Some(queue.number);
+            let send = initiator.post(&request);
+            initiator.sent(WqeOpcode::Send, send);
+            let cqe = cq.wait();
+            cq.release();
+            assert_eq!(error_of(&cqe), None, "{place:?}");
+            assert_eq!((cqe.wqe_counter.get(), cqe.byte_count.get()), (receive, 1500));
+            assert!(b.memory.read(round * 1500, 1500) == data, "{place:?} {round}");
+        }
+        queue.destroy(&b.node.hca).unwrap();
+    }
+    initiator.destroy(&a.node).unwrap();
+    target.destroy(&b.node).unwrap();
+    cq.destroy(&b.node.hca).unwrap();
+    dealloc_xrcd(&b.node.hca, xrcd).unwrap();
+    Pair { a, b, wire: pair.wire }.end();
+}
+
+fn target_shape(xrcd: u32) -> Shape {
+    Shape {
+        sends: false,
+        xrcd,
+        ..Shape::new(service::XRC)
+    }
+}
+
+/// One side of a program that talks to itself.
+struct Side {
+    xrcd: u32,
+    cq: CompletionQueue,
+    queue: SharedReceive,
+    initiators: Vec<QueuePair>,
+    targets: Vec<QueuePair>,
+    memory: Region,
+}
+
+/// Connections between the sides.
+const CONNECTIONS: usize = 3;
+/// Receives that are posted at a time, and their bytes.
+const SLOTS: u64 = 8;
+const SLOT: u64 = 2500;
+/// Log2 of the places in a shared queue: so many that none is used again while its receive is under way.
+const LOG_PLACES: u8 = 6;
+/// Messages of each side.
+const MESSAGES: u64 = 3000;
+
+/// Who sends: its messages differ from another's.
+#[derive(Clone, Copy)]
+struct Sender(u64);
+
+impl Sender {
+    fn message(self, number: u64) -> Vec<u8> {
+        pattern(self.0 << 32 | number, 1 + (number * 613 % SLOT) as usize)
+    }
+}
+
+impl Side {
+    fn new(node: &Node) -> Self {
+        let xrcd = alloc_xrcd(&node.hca).unwrap();
+        let cq = node.completion_queue(9, false);
+        let create = |shape| {
+            (0..CONNECTIONS)
+                .map(|_| QueuePair::create(node, shape).unwrap())
+                .collect()
+        };
+        Self {
+            xrcd,
+            queue: SharedReceive::xrc(&node.hca, node.pd, xrcd, &cq, LOG_PLACES).unwrap(),
+            cq,
+            initiators: create(Shape::new(service::XRC)),
+            targets: create(target_shape(xrcd)),
+            memory: node.region(1 << 16),
+        }
+    }
+
+    fn part(&self, slot: u64) -> (u64, u32, u32) {
+        (self.memory.at(slot * SLOT), SLOT as u32, self.memory.key)
+    }
+
+    /// Sends and receives until all messages are through. What is received is posted anew while other messages arrive.
+    fn run(&mut self, other: u32, own: Sender, peer: Sender) {
+        let (mut sent, mut acknowledged, mut received) = (0, 0, 0);
+        // Where the memory of each posted receive is, by its place.
+        let mut slots = [0; 1 << LOG_PLACES];
+        for slot in 0..SLOTS {
+            slots[slot as usize] = slot;
+            self.queue.post(&[self.part(slot)]);
+        }
+        while acknowledged < MESSAGES || received < MESSAGES {
+            // One message under way on each connection.
+            while sent < MESSAGES && sent - acknowledged < CONNECTIONS as u64 {
+                let connection = sent % CONNECTIONS as u64;
+                let (at, data) = ((SLOTS + connection) * SLOT, own.message(sent));
+                self.memory.write(at, &data);
+                let part = Data::Memory((self.memory.at(at), data.len() as u32, self.memory.key));
+                let mut request = Request::new(WqeOpcode::SendImmediate, vec![part]);
+                request.immediate = sent as u32;
+                request.xrc_srqn = Some(other);
+                self.initiators[connection as usize].post(&request);
+                sent += 1;
+            }
+            let initiator = &mut self.initiators[acknowledged as usize % CONNECTIONS];
+            if acknowledged < sent
+                && let Some(cqe) = initiator.send_cq.next()
+            {
+                initiator.send_cq.release();
+                assert_eq!(error_of(&cqe), None, "send {acknowledged}: {cqe:02x?}");
+                acknowledged += 1;
+            }
+            if let Some(cqe) = self.cq.next() {
+                self.cq.release();
+                assert_eq!(error_of(&cqe), None, "receive {received}: {cqe:02x?}");
+                let number = cqe.immediate.get().into();
+                let slot = slots[usize::from(cqe.wqe_counter.get())];
+                let data = peer.message(number);
+                assert_eq!(cqe.byte_count.get() as usize, data.len());
+                assert!(self.memory.read(slot * SLOT, data.len()) == data, "message {number}");
+                received += 1;
+                let next = self.queue.post(&[self.part(slot)]);
+                slots[usize::from(next)] = slot;
+            }
+        }
+        assert!(self.cq.next().is_none(), "more came than was sent");
+    }
+
+    fn close(self, node: &Node) {
+        for qp in self.initiators.iter().chain(&self.targets) {
+            qp.destroy(node).unwrap();
+        }
+        self.queue.destroy(&node.hca).unwrap();
+        self.cq.destroy(&node.hca).unwrap();
+        self.memory.destroy(&node.hca).unwrap();
+        dealloc_xrcd(&node.hca, self.xrcd).unwrap();
+    }
+}
+
+#[test]
+fn both_ways_at_once_in_one_guest_while_receives_are_posted() {
+    let node = Node::open(&Switch::new(), 1);
+    let (mut one, mut two) = (Side::new(&node), Side::new(&node));
+    let how = Connection::default();
+    for (from, to) in [(&one, &two), (&two, &one)] {
+        for (initiator, target) in from.initiators.iter().zip(&to.targets) {
+            connect((&node, initiator), (&node, target), &how);
+        }
+    }
+    let (first, second) = (one.queue.number, two.queue.number);
+    thread::scope(|scope| {
+        scope.spawn(|| one.run(second, Sender(1), Sender(2)));
+        scope.spawn(|| two.run(first, Sender(2), Sender(1)));
+    });
+    one.close(&node);
+    two.close(&node);
+    node.close();
+}
