@@ -26,7 +26,7 @@ use mlx5_prm::queue_pair::Qpc;
 use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
-use counter::{PortCounters, QueueCounters};
+use counter::{CompletionCounters, PortCounters, QueueCounters};
 use cq::Cq;
 use eq::Eqs;
 use finding::Findings;
@@ -140,6 +140,8 @@ pub struct Hca {
     pub vport: RwLock<Vport>,
     /// What went through the port.
     pub port_counters: PortCounters,
+    /// Completions of all queues so far.
+    pub completion_counters: Arc<CompletionCounters>,
 }
 
 impl Hca {
@@ -173,6 +175,7 @@ impl Hca {
             steering: Steering::default(),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
+            completion_counters: Arc::default(),
         }
     }
 

@@ -108,8 +108,21 @@ pub struct NicSnapshot {
     pub findings: BTreeMap<&'static str, u64>,
     /// What went through its port.
     pub port: PortSnapshot,
+    /// Completions of all its queues.
+    pub completions: CompletionSnapshot,
     /// What its port of the switch saw.
     pub wire: Option<PortStats>,
+}
+
+/// How many completions a NIC has written, by where the data of their messages went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CompletionSnapshot {
+    /// To memory, or there were none.
+    pub plain: u64,
+    /// Into the completion itself, 32 bytes at most.
+    pub inline_32: u64,
+    /// Into the lower half of a completion of 128 bytes, 64 bytes at most.
+    pub inline_64: u64,
 }
 
 /// What a NIC's port counted.
@@ -196,6 +209,11 @@ impl Nic {
                 refused: counters.refused.load(Relaxed),
                 out_of_buffer: counters.out_of_buffer.load(Relaxed),
                 send_errors: counters.send_errors.load(Relaxed),
+            },
+            completions: CompletionSnapshot {
+                plain: self.hca.completion_counters.plain.load(Relaxed),
+                inline_32: self.hca.completion_counters.inline_32.load(Relaxed),
+                inline_64: self.hca.completion_counters.inline_64.load(Relaxed),
             },
             wire: self.engine.wire().map(crate::net::SwitchPort::stats),
         }

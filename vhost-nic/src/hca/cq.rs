@@ -1,6 +1,7 @@
 //! Completion queues.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mlx5_prm::completion::Cqc;
@@ -10,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::bells::{Attention, Bells};
 use super::buffer::Buffer;
+use super::counter::CompletionCounters;
 use super::eq::{Eq, Eqs};
 use super::finding::{Finding, Findings};
 use super::usage::{Use, Users};
@@ -38,6 +40,7 @@ pub struct Cq {
     bells: Arc<Bells>,
     dma: Arc<Dma>,
     findings: Arc<Findings>,
+    counters: Arc<CompletionCounters>,
     state: Mutex<State>,
     uses: Mutex<Vec<Use>>,
 }
@@ -103,6 +106,7 @@ pub(crate) struct Surroundings {
     pub(crate) eqs: Arc<Eqs>,
     pub(crate) bells: Arc<Bells>,
     pub(crate) findings: Arc<Findings>,
+    pub(crate) counters: Arc<CompletionCounters>,
 }
 
 impl Cq {
@@ -112,6 +116,7 @@ impl Cq {
             eqs,
             bells,
             findings,
+            counters,
         } = around;
         let state = State {
             context,
@@ -133,6 +138,7 @@ impl Cq {
             bells,
             dma,
             findings,
+            counters,
             state: Mutex::new(state),
         }
     }
@@ -206,6 +212,12 @@ impl Cq {
             return false;
         }
         state.producer = state.producer.wrapping_add(1) & INDEX_MASK;
+        let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
+            Cqe::INLINE_32 => &self.counters.inline_32,
+            Cqe::INLINE_64 => &self.counters.inline_64,
+            _ => &self.counters.plain,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         let opcode = cqe.op_own >> 4;
         let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
