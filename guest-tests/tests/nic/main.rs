@@ -8,6 +8,7 @@ mod golden;
 mod lab;
 mod lspci;
 mod mixed;
+mod operations;
 mod probe;
 mod rdma;
 mod stock;

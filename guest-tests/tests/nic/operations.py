@@ -1,0 +1,596 @@
+"""Operations of verbs between two queue pairs, with every byte and every completion checked.
+
+usage: operations.py answer ADDRESS         the responder, for one driver after the other
+       operations.py drive ADDRESS [PEER]   the requester; without a peer this process is the responder as well
+
+ADDRESS is this machine's, which names the GID. The driver reads orders from standard input, one line of JSON each, and answers each with
+a line of JSON: how many cases of what went well, or the first fault. An order says which service, operations, sizes and ways to go
+through, and what its queues are to be like; see Order.
+"""
+import ctypes
+import ipaddress
+import json
+import mmap
+import os
+import random
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+
+import pyverbs.enums as e
+import pyverbs.providers.mlx5.mlx5_enums as dv
+from pyverbs.addr import GID, AH, AHAttr, GlobalRoute
+from pyverbs.cq import CQ, CqInitAttrEx
+from pyverbs.mr import MR, MW, MWBindInfo
+from pyverbs.pd import PD
+from pyverbs.providers.mlx5.mlx5dv import (
+    Mlx5Context,
+    Mlx5CQ,
+    Mlx5DVContextAttr,
+    Mlx5DVCQInitAttr,
+    Mlx5DVQPInitAttr,
+    Mlx5QP,
+)
+from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr, QPInitAttrEx
+from pyverbs.srq import SRQ, SrqInitAttrEx
+from pyverbs.wr import SGE, RecvWR, SendWR
+from pyverbs.xrcd import XRCD, XRCDInitAttr
+
+DEVICE, PORT = "mlx5_0", 1
+TCP_PORT = 18515
+# For what takes longest, under emulation on a busy host.
+PATIENCE = 100
+# Bytes on both sides of a target that must stay what they are.
+GUARD = 4096
+GUARD_BYTES = b"\xa5" * GUARD
+# What is in front of a datagram (IBTA 11.4.1.2).
+GRH = 40
+Q_KEY = 0x1234_5678
+FULL_ACCESS = (
+    e.IBV_ACCESS_LOCAL_WRITE
+    | e.IBV_ACCESS_REMOTE_WRITE
+    | e.IBV_ACCESS_REMOTE_READ
+    | e.IBV_ACCESS_REMOTE_ATOMIC
+    | e.IBV_ACCESS_MW_BIND
+)
+MTUS = {256: e.IBV_MTU_256, 512: e.IBV_MTU_512, 1024: e.IBV_MTU_1024, 2048: e.IBV_MTU_2048, 4096: e.IBV_MTU_4096}
+WORD = 1 << 64
+
+# The content of messages: this over and over, from where the case's number says. No power of two, so that nothing is at home one page or
+# one packet further.
+BLOCK = random.Random(4).randbytes((1 << 20) + 4093)
+# What a target has before, so that no byte is right already.
+INVERSE = BLOCK.translate(bytes(255 - byte for byte in range(256)))
+
+
+class Fault(Exception):
+    """Something is not as it must be."""
+
+
+def same(what, found, expected):
+    if found != expected:
+        raise Fault(f"{what} is {found!r}, not {expected!r}")
+
+
+class Operation:
+    def __init__(self, opcode, completion, arrival=None, flags=0):
+        self.opcode, self.completion, self.arrival, self.flags = opcode, completion, arrival, flags
+
+
+OPERATIONS = {
+    "send": Operation(e.IBV_WR_SEND, e.IBV_WC_SEND, e.IBV_WC_RECV),
+    "send_imm": Operation(e.IBV_WR_SEND_WITH_IMM, e.IBV_WC_SEND, e.IBV_WC_RECV, e.IBV_WC_WITH_IMM),
+    "send_inv": Operation(e.IBV_WR_SEND_WITH_INV, e.IBV_WC_SEND, e.IBV_WC_RECV, e.IBV_WC_WITH_INV),
+    "write": Operation(e.IBV_WR_RDMA_WRITE, e.IBV_WC_RDMA_WRITE),
+    "write_imm": Operation(
+        e.IBV_WR_RDMA_WRITE_WITH_IMM, e.IBV_WC_RDMA_WRITE, e.IBV_WC_RECV_RDMA_WITH_IMM, e.IBV_WC_WITH_IMM
+    ),
+    "read": Operation(e.IBV_WR_RDMA_READ, e.IBV_WC_RDMA_READ),
+    "compare_swap": Operation(e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WC_COMP_SWAP),
+    "compare_swap_differs": Operation(e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WC_COMP_SWAP),
+    "fetch_add": Operation(e.IBV_WR_ATOMIC_FETCH_AND_ADD, e.IBV_WC_FETCH_ADD),
+    "fetch_add_wraps": Operation(e.IBV_WR_ATOMIC_FETCH_AND_ADD, e.IBV_WC_FETCH_ADD),
+}
+TYPES = {"rc": e.IBV_QPT_RC, "uc": e.IBV_QPT_UC, "ud": e.IBV_QPT_UD}
+
+
+class Case:
+    """One operation. Both sides know all about it from the order and a number."""
+
+    def __init__(self, operation, size, way, serial):
+        self.name, self.size, self.way, self.serial = operation, size, way, serial
+        self.operation = OPERATIONS[operation]
+        self.sends = operation.startswith("send")
+        self.reads = operation == "read"
+        self.atomic = operation.startswith(("compare", "fetch"))
+        # Where in the buffer, at all kinds of addresses.
+        self.at = GUARD + GRH + (8 * (serial % 9) if self.atomic else serial % 61)
+        self.immediate = serial * 2654435761 % (1 << 32)
+        number = random.Random(serial)
+        self.original, self.operand, self.swap = (number.getrandbits(64) for _ in range(3))
+        if operation == "fetch_add_wraps":
+            self.operand = WORD - self.original + 5
+        elif operation == "fetch_add":
+            self.original >>= 1
+            self.operand >>= 1
+        elif operation == "compare_swap":
+            self.operand = self.original
+
+    def __str__(self):
+        return f"{self.name} of {self.size} bytes, {self.way}, at +{self.at}"
+
+    def content(self, block=BLOCK):
+        """The bytes, in pieces with their offsets."""
+        start, offset = self.serial * 7919 % len(block), 0
+        while offset < self.size:
+            piece = block[start : start + self.size - offset]
+            yield offset, piece
+            start, offset = 0, offset + len(piece)
+
+    def result(self):
+        """What an atomic operation leaves."""
+        if self.name.startswith("fetch"):
+            return (self.original + self.operand) % WORD
+        return self.swap if self.operand == self.original else self.original
+
+    def pieces(self):
+        """Lengths of the parts that make up the message in memory."""
+        if self.way != "parts":
+            return [self.size]
+        third = max(self.size // 3, 1)
+        return [third, self.size - third - 1, 1]
+
+
+class Buffer:
+    """Registered memory with room for a message and its guards."""
+
+    def __init__(self, pd, size):
+        self.size = size
+        self.memory = mmap.mmap(-1, size + 3 * GUARD)
+        self.anchor = ctypes.c_char.from_buffer(self.memory)
+        self.address = ctypes.addressof(self.anchor)
+        self.mr = MR(pd, len(self.memory), FULL_ACCESS, address=self.address)
+
+    def close(self):
+        self.mr.close()
+        del self.anchor
+        self.memory.close()
+
+    def fill(self, case, pieces, front=0):
+        """Pieces between guards; `front` bytes more before them are the receiver's."""
+        begin = case.at - front
+        self.memory[begin - GUARD : begin] = GUARD_BYTES
+        self.memory[begin : case.at] = bytes(front)
+        for offset, piece in pieces:
+            self.memory[case.at + offset : case.at + offset + len(piece)] = piece
+        end = case.at + case.size
+        self.memory[end : end + GUARD] = GUARD_BYTES
+
+    def check(self, where, case, pieces, front=0):
+        def compare(what, begin, expected):
+            found = self.memory[begin : begin + len(expected)]
+            if found != expected:
+                wrong = next(i for i, (a, b) in enumerate(zip(found, expected)) if a != b)
+                count = sum(a != b for a, b in zip(found, expected))
+                raise Fault(
+                    f"{where}: {what}: {count} bytes differ, the first at {begin + wrong - case.at} of {case.size}:"
+                    f" {found[wrong : wrong + 16].hex()} instead of {expected[wrong : wrong + 16].hex()}"
+                )
+
+        for offset, piece in pieces:
+            compare("data", case.at + offset, piece)
+        compare("before it", case.at - front - GUARD, GUARD_BYTES)
+        compare("behind it", case.at + case.size, GUARD_BYTES)
+
+    def parts(self, case, front=0):
+        """Scatter and gather entries."""
+        address, parts = self.address + case.at - front, []
+        for length in case.pieces():
+            parts.append(SGE(address, length + front, self.mr.lkey))
+            address, front = address + length + front, 0
+        return parts
+
+
+class Order:
+    """What is to be done, with what is usual for all that the line does not say."""
+
+    def __init__(self, fields):
+        self.fields = fields
+        self.service = "rc"
+        self.operations, self.sizes, self.ways = [], [], ["plain"]
+        self.mtu = 1024
+        # Longest message to be sent inline.
+        self.inline = 0
+        # Of mlx5dv_create_qp: "allow" or "disable" scattering data to completions.
+        self.scatter = None
+        # Bytes of a completion, if mlx5dv_create_cq is to be told.
+        self.cqe_size = None
+        # Of both sides, while the queues are made.
+        self.environment = {}
+        # Whether all requests complete (sq_sig_all), or those that say so.
+        self.signal_all = True
+        # Whether a request that need not complete is followed by one that does.
+        self.unsignaled = False
+        # Where the responder changes a byte itself: "payload", "before", "behind". The check must find it.
+        self.spoil = None
+        for name, value in fields.items():
+            if not hasattr(self, name):
+                raise Fault(f"{name} in an order")
+            setattr(self, name, value)
+
+    def cases(self):
+        serial = 0
+        for size in self.sizes:
+            for name in self.operations:
+                for way in self.ways:
+                    if way == "inline" and (size > self.inline or name == "read"):
+                        continue
+                    if way == "parts" and size < 3:
+                        continue
+                    if name.startswith(("compare", "fetch")) and (size, way) != (8, "plain"):
+                        continue
+                    serial += 1
+                    yield Case(name, size, way, serial)
+
+
+class Side:
+    """Either side's queue pair with what it needs."""
+
+    def __init__(self, address):
+        self.address = ipaddress.ip_address(address)
+        self.context = Mlx5Context(Mlx5DVContextAttr(), name=DEVICE)
+        self.pd = PD(self.context)
+        self.gid_index = self.find_gid()
+        self.buffer = Buffer(self.pd, 1 << 21)
+
+    def find_gid(self):
+        address = self.address
+        mapped = ipaddress.ip_address(f"::ffff:{address}") if address.version == 4 else address
+        table = self.context.query_port(PORT).gid_tbl_len
+        for index in range(table):
+            if ipaddress.ip_address(self.context.query_gid(PORT, index).gid) == mapped:
+                return index
+        raise Fault(f"no GID of {address}")
+
+    def open(self, fields, requester):
+        """Makes queues. Returns what the other side needs to know of them."""
+        self.order = order = Order(fields)
+        if max(order.sizes) > self.buffer.size:
+            self.buffer.close()
+            self.buffer = Buffer(self.pd, max(order.sizes))
+        os.environ.update(order.environment)
+        try:
+            self.make_queues(requester)
+        finally:
+            for name in order.environment:
+                del os.environ[name]
+        self.completions = Counter()
+        self.psn = random.randrange(1 << 24)
+        return {
+            "qpn": self.qp.qp_num,
+            "psn": self.psn,
+            "gid": self.context.query_gid(PORT, self.gid_index).gid,
+            "srqn": self.srq.get_srq_num() if self.srq else 0,
+            "address": self.buffer.address,
+            "rkey": self.buffer.mr.rkey,
+        }
+
+    def make_queues(self, requester):
+        order = self.order
+        self.srq = self.xrcd = self.window = self.ah = None
+        self.send_cq, self.receive_cq = self.make_cq(), self.make_cq()
+        cap = QPCap(max_send_wr=16, max_recv_wr=16, max_send_sge=3, max_recv_sge=3, max_inline_data=order.inline)
+        if order.service == "xrc":
+            return self.make_xrc(requester, cap)
+        kind = TYPES[order.service]
+        common = dict(qp_type=kind, scq=self.send_cq, rcq=self.receive_cq, cap=cap, sq_sig_all=int(order.signal_all))
+        if order.scatter:
+            flags = {
+                "allow": dv.MLX5DV_QP_CREATE_ALLOW_SCATTER_TO_CQE,
+                "disable": dv.MLX5DV_QP_CREATE_DISABLE_SCATTER_TO_CQE,
+            }
+            attributes = Mlx5DVQPInitAttr(
+                comp_mask=dv.MLX5DV_QP_INIT_ATTR_MASK_QP_CREATE_FLAGS, create_flags=flags[order.scatter]
+            )
+            init = QPInitAttrEx(comp_mask=e.IBV_QP_INIT_ATTR_PD, pd=self.pd, **common)
+            self.qp = Mlx5QP(self.context, init, attributes)
+        else:
+            self.qp = QP(self.pd, QPInitAttr(**common))
+        if not requester and "send_inv" in order.operations:
+            self.window = MW(self.pd, e.IBV_MW_TYPE_2)
+
+    def make_cq(self):
+        if self.order.cqe_size is None:
+            return CQ(self.context, 64)
+        attributes = Mlx5DVCQInitAttr(comp_mask=dv.MLX5DV_CQ_INIT_ATTR_MASK_CQE_SIZE, cqe_size=self.order.cqe_size)
+        return Mlx5CQ(self.context, CqInitAttrEx(cqe=64), attributes)
+
+    def make_xrc(self, requester, cap):
+        if requester:
+            cap.max_recv_wr = cap.max_recv_sge = 0
+            init = QPInitAttrEx(
+                qp_type=e.IBV_QPT_XRC_SEND, comp_mask=e.IBV_QP_INIT_ATTR_PD, pd=self.pd, scq=self.send_cq, cap=cap,
+                sq_sig_all=1,
+            )  # fmt: skip
+        else:
+            self.file = tempfile.TemporaryFile()
+            mask = e.IBV_XRCD_INIT_ATTR_FD | e.IBV_XRCD_INIT_ATTR_OFLAGS
+            self.xrcd = XRCD(self.context, XRCDInitAttr(mask, os.O_CREAT, self.file.fileno()))
+            attributes = SrqInitAttrEx(max_wr=16, max_sge=3)
+            attributes.srq_type = e.IBV_SRQT_XRC
+            attributes.pd, attributes.xrcd, attributes.cq = self.pd, self.xrcd, self.receive_cq
+            attributes.comp_mask = (
+                e.IBV_SRQ_INIT_ATTR_TYPE | e.IBV_SRQ_INIT_ATTR_PD | e.IBV_SRQ_INIT_ATTR_CQ | e.IBV_SRQ_INIT_ATTR_XRCD
+            )
+            self.srq = SRQ(self.context, attributes)
+            init = QPInitAttrEx(qp_type=e.IBV_QPT_XRC_RECV, comp_mask=e.IBV_QP_INIT_ATTR_XRCD, xrcd=self.xrcd)
+        self.qp = QP(self.context, init)
+
+    def connect(self, peer):
+        self.peer = peer
+        route = GlobalRoute(dgid=GID(peer["gid"]), sgid_index=self.gid_index, hop_limit=64)
+        path = AHAttr(port_num=PORT, is_global=True, gr=route)
+        attributes = QPAttr(port_num=PORT)
+        attributes.qp_access_flags = FULL_ACCESS & ~e.IBV_ACCESS_MW_BIND
+        attributes.path_mtu = MTUS[self.order.mtu]
+        attributes.max_rd_atomic = attributes.max_dest_rd_atomic = 4
+        attributes.min_rnr_timer, attributes.timeout = 12, 14
+        attributes.retry_cnt = attributes.rnr_retry = 7
+        attributes.dest_qp_num = peer["qpn"]
+        attributes.sq_psn, attributes.rq_psn = self.psn, peer["psn"]
+        attributes.qkey = Q_KEY
+        attributes.ah_attr = path
+        self.qp.to_rts(attributes)
+        if self.order.service == "ud":
+            self.ah = AH(self.pd, attr=path)
+
+    def close(self):
+        """Takes everything down. Returns how many completions there were, by kind."""
+        self.quiet()
+        for thing in (self.ah, self.window, self.qp, self.srq, self.send_cq, self.receive_cq, self.xrcd):
+            if thing:
+                thing.close()
+        return dict(self.completions)
+
+    def wait(self, cq, what):
+        """The next completion, which is a success."""
+        end, tries = time.monotonic() + PATIENCE, 0
+        while time.monotonic() < end:
+            count, completions = cq.poll()
+            if count:
+                wc = completions[0]
+                if wc.status != e.IBV_WC_SUCCESS:
+                    raise Fault(f"{what}: completion with status {wc.status}, vendor error {wc.vendor_err:#x}")
+                return wc
+            tries += 1
+            if tries > 50:
+                time.sleep(0.0005)
+        raise Fault(f"{what}: no completion in {PATIENCE} s")
+
+    def quiet(self):
+        """There are no completions beyond those that were waited for."""
+        for what, cq in (("send", self.send_cq), ("receive", self.receive_cq)):
+            count, completions = cq.poll()
+            if count:
+                wc = completions[0]
+                raise Fault(f"one {what} completion too many: opcode {wc.opcode}, status {wc.status}, wr_id {wc.wr_id}")
+
+    def nothing(self):
+        """Of an empty message. The binding asks for an entry."""
+        return [SGE(self.buffer.address, 0, self.buffer.mr.lkey)]
+
+    def post_receive(self, wr_id, parts):
+        (self.srq or self.qp).post_recv(RecvWR(wr_id=wr_id, num_sge=len(parts), sg=parts))
+
+    # The responder.
+
+    def expect(self, name, size, way, serial):
+        """Makes ready for an operation. Returns the key it is to use, or to invalidate."""
+        case = Case(name, size, way, serial)
+        front = GRH if self.order.service == "ud" else 0
+        if case.atomic:
+            self.buffer.fill(case, [(0, case.original.to_bytes(8, "little"))])
+        else:
+            self.buffer.fill(case, case.content(BLOCK if case.reads else INVERSE), front)
+        if case.sends:
+            self.post_receive(serial, self.buffer.parts(case, front))
+        elif name == "write_imm" or self.order.service == "uc":
+            self.post_receive(serial, self.nothing())
+        if name == "send_inv":
+            return self.bind(case)
+        return self.buffer.mr.rkey
+
+    def bind(self, case):
+        """Binds the window to the target."""
+        wr = SendWR(opcode=e.IBV_WR_BIND_MW, num_sge=0, wr_id=case.serial)
+        address = self.buffer.address + case.at
+        wr.set_bind_wr(self.window, MWBindInfo(self.buffer.mr, address, case.size or 1, e.IBV_ACCESS_REMOTE_WRITE))
+        self.qp.post_send(wr)
+        wc = self.wait(self.send_cq, f"{case}, bind")
+        same("opcode of the bind", wc.opcode, e.IBV_WC_BIND_MW)
+        self.completions["bind"] += 1
+        return wr.rkey
+
+    def verify(self, name, size, way, serial, key):
+        """What an operation has done here."""
+        case = Case(name, size, way, serial)
+        front = GRH if self.order.service == "ud" else 0
+        if case.operation.arrival is not None:
+            wc = self.arrival(case)
+            notice = {e.IBV_WC_WITH_IMM: case.immediate, e.IBV_WC_WITH_INV: key}.get(case.operation.flags)
+            # Where a completion of a connection has these two flags, it may have data (`mlx5_copy_to_recv_wqe`).
+            unsaid = e.IBV_WC_IP_CSUM_OK | (0 if front else e.IBV_WC_GRH)
+            grh = e.IBV_WC_GRH if front else 0
+            same(f"{case}: opcode of the receive", wc.opcode, case.operation.arrival)
+            same(f"{case}: flags of the receive", wc.wc_flags & ~unsaid, case.operation.flags | grh)
+            same(f"{case}: length of the receive", wc.byte_len, size + front)
+            if notice is not None:
+                same(f"{case}: immediate data", wc.imm_data, notice)
+            if front:
+                same(f"{case}: source queue pair", wc.src_qp, self.peer["qpn"])
+                self.check_grh(case)
+        elif self.order.service == "uc":
+            # The message behind it, which has nothing in it.
+            same(f"{case}: length of what follows", self.arrival(case).byte_len, 0)
+        spoiled = {"payload": case.size - 1, "before": -front - 1, "behind": case.size}.get(self.order.spoil)
+        if spoiled is not None:
+            self.buffer.memory[case.at + spoiled] ^= 1
+        if case.atomic:
+            self.buffer.check("the responder", case, [(0, case.result().to_bytes(8, "little"))])
+        else:
+            self.buffer.check(f"the responder, {case}", case, case.content(), front)
+        self.quiet()
+
+    def arrival(self, case):
+        wc = self.wait(self.receive_cq, f"{case}, receive")
+        same(f"{case}: wr_id of the receive", wc.wr_id, case.serial)
+        same(f"{case}: queue pair of the receive", wc.qp_num, self.qp.qp_num)
+        self.completions["receive"] += 1
+        return wc
+
+    def check_grh(self, case):
+        """The network header in front of a datagram: IPv4 has the rear 20 of the 40 bytes."""
+        header = self.buffer.memory[case.at - GRH : case.at]
+        source, destination = ipaddress.ip_address(self.peer["gid"]), self.address
+        if destination.version == 4:
+            same(f"{case}: version", header[20], 0x45)
+            same(f"{case}: source", header[32:36], source.ipv4_mapped.packed)
+            same(f"{case}: destination", header[36:40], destination.packed)
+        else:
+            same(f"{case}: version", header[0] >> 4, 6)
+            same(f"{case}: source", header[8:24], source.packed)
+            same(f"{case}: destination", header[24:40], destination.packed)
+
+    # The requester.
+
+    def perform(self, case, key):
+        """An operation, from post to completion."""
+        returns = case.reads or case.atomic
+        self.buffer.fill(case, case.content(INVERSE if returns else BLOCK))
+        signal = 0 if self.order.unsignaled else e.IBV_SEND_SIGNALED
+        inline = e.IBV_SEND_INLINE if case.way == "inline" else 0
+        parts = self.buffer.parts(case)
+        wr = SendWR(case.serial, case.operation.opcode, len(parts), sg=parts, send_flags=signal | inline)
+        if case.name == "send_inv":
+            wr.imm_data = key
+        elif case.operation.flags:
+            wr.imm_data = case.immediate
+        if case.atomic:
+            wr.set_wr_atomic(key, self.peer["address"] + case.at, case.operand, case.swap)
+        elif not case.sends:
+            wr.set_wr_rdma(key, self.peer["address"] + case.at)
+        self.address_to_peer(wr)
+        self.qp.post_send(wr)
+        if inline:
+            # It is the sender's again.
+            self.buffer.fill(case, case.content(INVERSE))
+        follower = self.order.service == "uc" and case.name == "write"
+        if self.order.unsignaled or follower:
+            self.post_follower(case, key)
+        if not self.order.unsignaled or self.order.signal_all:
+            self.completion(case)
+        if self.order.unsignaled or follower:
+            wc = self.wait(self.send_cq, f"{case}, what follows")
+            same(f"{case}: wr_id of what follows", wc.wr_id, WORD - 1)
+            self.completions["follower"] += 1
+        if case.atomic:
+            self.buffer.check(f"the requester, {case}", case, [(0, case.original.to_bytes(8, "little"))])
+        else:
+            self.buffer.check(f"the requester, {case}", case, case.content(INVERSE if inline else BLOCK))
+        self.quiet()
+
+    def post_follower(self, case, key):
+        """An empty message that completes: on UC one that arrives, too."""
+        opcode = e.IBV_WR_SEND if self.order.service == "uc" else e.IBV_WR_RDMA_WRITE
+        wr = SendWR(WORD - 1, opcode, 1, sg=self.nothing(), send_flags=e.IBV_SEND_SIGNALED)
+        wr.set_wr_rdma(key, self.peer["address"] + case.at)
+        self.qp.post_send(wr)
+
+    def completion(self, case):
+        wc = self.wait(self.send_cq, str(case))
+        same(f"{case}: wr_id", wc.wr_id, case.serial)
+        same(f"{case}: opcode", wc.opcode, case.operation.completion)
+        same(f"{case}: queue pair", wc.qp_num, self.qp.qp_num)
+        if case.reads or case.atomic:
+            same(f"{case}: length", wc.byte_len, case.size)
+        self.completions["request"] += 1
+
+    def address_to_peer(self, wr):
+        if self.ah:
+            wr.set_wr_ud(self.ah, self.peer["qpn"], Q_KEY)
+        elif self.order.service == "xrc":
+            wr.set_qp_type_xrc(self.peer["srqn"])
+
+
+class Remote:
+    """The side in another process, method by method."""
+
+    def __init__(self, address):
+        self.stream = socket.create_connection((address, TCP_PORT), PATIENCE)
+        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.lines = self.stream.makefile("rw")
+
+    def __getattr__(self, method):
+        def call(*arguments):
+            self.lines.write(json.dumps([method, arguments]) + "\n")
+            self.lines.flush()
+            answer = json.loads(self.lines.readline())
+            if "fault" in answer:
+                raise Fault(answer["fault"])
+            return answer["value"]
+
+        return call
+
+
+def answer(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, TCP_PORT), family=family)
+    print("ready", flush=True)
+    while True:
+        side, (stream, _) = Side(address), server.accept()
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        lines = stream.makefile("rw")
+        for line in lines:
+            method, arguments = json.loads(line)
+            try:
+                reply = {"value": getattr(side, method)(*arguments)}
+            except Exception as error:
+                reply = {"fault": f"{type(error).__name__}: {error}"}
+            lines.write(json.dumps(reply) + "\n")
+            lines.flush()
+
+
+def carry_out(order, requester, responder):
+    fields, done = order.fields, Counter()
+    mine, theirs = requester.open(fields, True), responder.open(fields, False)
+    requester.connect(theirs)
+    responder.connect(mine)
+    for case in order.cases():
+        about = (case.name, case.size, case.way, case.serial)
+        key = responder.expect(*about)
+        requester.perform(case, key)
+        responder.verify(*about, key)
+        done[f"{case.name} {case.way}"] += 1
+    completions = Counter(requester.close()) + Counter(responder.close())
+    return {"done": done, "completions": completions}
+
+
+def drive(address, peer=None):
+    requester = Side(address)
+    responder = Remote(peer) if peer else Side(address)
+    for line in sys.stdin:
+        begin = time.monotonic()
+        try:
+            reply = carry_out(Order(json.loads(line)), requester, responder)
+        except Exception as error:
+            reply = {"fault": f"{type(error).__name__}: {error}"}
+        reply["seconds"] = round(time.monotonic() - begin, 2)
+        print(json.dumps(reply), flush=True)
+        if "fault" in reply:
+            # The queues are in no known state.
+            os._exit(1)
+
+
+{"answer": answer, "drive": drive}[sys.argv[1]](*sys.argv[2:])
