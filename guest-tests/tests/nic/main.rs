@@ -11,6 +11,7 @@ mod mixed;
 mod operations;
 mod probe;
 mod rdma;
+mod scatter_to_cqe;
 mod stock;
 mod suite;
 mod verbs;

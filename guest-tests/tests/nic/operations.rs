@@ -32,7 +32,7 @@ const CONNECTED: [&str; 4] = ["send", "send_imm", "write", "write_imm"];
 /// Extended RC has no receive queue whose memory window could be invalidated.
 const EXTENDED: [&str; 5] = ["send", "send_imm", "write", "write_imm", "read"];
 const RELIABLE: [&str; 6] = ["send", "send_imm", "send_inv", "write", "write_imm", "read"];
-const ATOMIC: [&str; 4] = ["compare_swap", "compare_swap_differs", "fetch_add", "fetch_add_wraps"];
+pub const ATOMIC: [&str; 4] = ["compare_swap", "compare_swap_differs", "fetch_add", "fetch_add_wraps"];
 const WAYS: [&str; 3] = ["plain", "inline", "parts"];
 
 /// Sizes around what a completion, a cache line and a packet hold, and long ones.
@@ -112,7 +112,7 @@ impl Pair {
     }
 
     /// The same, and asserts that all went well and nothing was left out.
-    fn carry_out(&self, order: &Value) -> Result<()> {
+    pub fn carry_out(&self, order: &Value) -> Result<()> {
         let report = self.order(order)?;
         eprintln!(
             "  {}: {} cases, {:.1} s",
@@ -145,7 +145,9 @@ fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let mut cases = BTreeMap::new();
     for operation in words(order, "operations") {
         for way in words(order, "ways") {
+            let atomic = ATOMIC.contains(&operation);
             let count = sizes.iter().filter(|&&size| match way {
+                _ if atomic => size == 8 && way == "plain",
                 "inline" => size <= inline && operation != "read",
                 "parts" => size >= 3,
                 _ => true,
@@ -160,11 +162,17 @@ fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
 /// How many completions there are to be, of each kind.
 fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     let unreliable = order["service"] == "uc";
+    let unsignaled = order["unsignaled"] == true;
     let mut completions: BTreeMap<String, usize> = BTreeMap::new();
     for (case, count) in expected_cases(order) {
         let operation = case.split(' ').next().expect("a word");
         let mut add = |kind: &str| *completions.entry(kind.to_owned()).or_default() += count;
-        add("request");
+        if unsignaled {
+            add("follower");
+        }
+        if !unsignaled || order["signal_all"] != false {
+            add("request");
+        }
         match operation {
             "send_inv" => ["bind", "receive"].map(&mut add),
             "send" | "send_imm" | "write_imm" => [add("receive"), ()],
