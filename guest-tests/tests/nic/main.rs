@@ -9,6 +9,7 @@ mod lab;
 mod lspci;
 mod mixed;
 mod operations;
+mod perftest;
 mod probe;
 mod rdma;
 mod scatter_to_cqe;
