@@ -61,7 +61,7 @@ pub use image::{Accel, Image};
 pub use ism::IsmOptions;
 pub use link::Link;
 pub use locate::{target_dir, workspace_dir};
-pub use nic::{Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
+pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
 pub use process::Process;
 pub use qmp::Qmp;
 pub use smc::SmcOptions;

@@ -2,6 +2,7 @@
 
 mod driver;
 mod log;
+mod programs;
 mod traffic;
 
 use std::env;
@@ -13,6 +14,7 @@ use serde_json::json;
 
 pub use driver::NicSetup;
 pub use log::KernelMessage;
+pub use programs::Conversation;
 pub use traffic::{Flow, Iperf};
 
 use crate::daemon::Daemon;

@@ -50,6 +50,11 @@ impl<'a> Flow<'a> {
         Self { client, server, to }
     }
 
+    /// A port that no server of this process has had.
+    pub fn next_port() -> u16 {
+        NEXT_PORT.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Sends `count` echo requests with `size` bytes of payload (16 at least, for the time), unfragmented; an error unless all are answered. Returns the times
     /// in microseconds.
     pub fn ping(&self, count: u32, size: u32) -> Result<Vec<f64>> {
@@ -79,7 +84,7 @@ impl<'a> Flow<'a> {
 
     /// Runs `iperf3` for that many seconds with more `options` of the client.
     pub fn iperf(&self, seconds: u32, options: &str) -> Result<Iperf> {
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let port = Self::next_port();
         let server = self
             .server
             .spawn(&format!("exec iperf3 --server --one-off --forceflush --port {port}"))?;
@@ -97,7 +102,7 @@ impl<'a> Flow<'a> {
     /// Carries random bytes in each direction over TCP and compares the SHA-256 of both ends.
     pub fn compare_digests(&self, mebibytes: u32) -> Result<()> {
         for (sender, receiver, push) in [(self.client, self.server, true), (self.server, self.client, false)] {
-            let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+            let port = Self::next_port();
             sender
                 .run(&format!("head -c {mebibytes}M /dev/urandom > /tmp/flow"))?
                 .check()?;

@@ -1,9 +1,13 @@
 //! perftest on the NIC: that every operation works in every manner, not how fast.
 
-use guest_tests::{NicOptions, Result};
+use std::time::Duration;
+
+use guest_tests::Result;
 
 use crate::lab::{Lab, Setup, step};
-use crate::rdma::{Rendezvous, pair};
+
+/// Some fill their memory byte by byte before they begin.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// On the NIC, with the GID of the IPv4 address, whatever the processor's clock does.
 const COMMON: &str = "-d mlx5_0 -x 1 -F";
@@ -14,17 +18,13 @@ const ALL_SIZES: usize = 23;
 fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
     let place = if server == client { "within" } else { "between" };
     step(&format!("{program}, {place}"), || {
-        let program = format!("{program} {COMMON}");
-        let arguments: Vec<&str> = program.split(' ').collect();
-        let rendezvous = if arguments.contains(&"-R") {
-            Rendezvous::Cm
-        } else {
-            Rendezvous::Tcp
-        };
-        let with_address = format!("{program} {}", NicOptions::address(server));
-        let (said, _) = pair(lab, (server, &program), (client, &with_address), rendezvous)?;
-        let expected = if arguments.contains(&"-a") { ALL_SIZES } else { 1 };
-        assert_eq!(results(&said), expected, "{said}");
+        let said = lab
+            .flow(client, server)
+            .converse_alike(&format!("{program} {COMMON}"), TIMEOUT)?
+            .client;
+        let all_sizes = program.split(' ').any(|argument| argument == "-a");
+        let expected = if all_sizes { ALL_SIZES } else { 1 };
+        assert_eq!(results(&said.stdout), expected, "{said}");
         Ok(())
     })
 }

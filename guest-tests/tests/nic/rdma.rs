@@ -2,55 +2,11 @@
 
 use std::time::Duration;
 
-use guest_tests::{Guest, NicOptions, Result};
+use guest_tests::{Flow, NicOptions, Result};
 
 use crate::lab::{Lab, Setup, step};
 
-pub const TIMEOUT: Duration = Duration::from_secs(90);
-
-/// How a client finds a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rendezvous {
-    /// By a TCP connection, over which they exchange what they need to know.
-    Tcp,
-    /// By rdma_cm.
-    Cm,
-}
-
-impl Rendezvous {
-    /// Waits until a server listens. Most of them tell nobody.
-    fn wait(self, server: &Guest) -> Result<()> {
-        let listens = match self {
-            Self::Tcp => "ss -Hltn 'sport = :18515' | grep -q .",
-            Self::Cm => "rdma resource show cm_id | grep -q 'state LISTEN'",
-        };
-        let wait = format!("for try in $(seq 200); do {listens} && exit; sleep 0.05; done; exit 1");
-        server
-            .shell(&wait)
-            .called("wait for the server")
-            .run()?
-            .check()
-            .map(drop)
-    }
-}
-
-/// Runs a server in one guest, and a client in another or the same once it listens. Returns what the client and the server have printed.
-pub fn pair(
-    lab: &Lab,
-    server: (usize, &str),
-    client: (usize, &str),
-    rendezvous: Rendezvous,
-) -> Result<(String, String)> {
-    let job = lab.guest(server.0).spawn(server.1)?;
-    rendezvous.wait(lab.guest(server.0))?;
-    let output = lab.guest(client.0).shell(client.1).timeout(TIMEOUT).run()?;
-    if !output.success() {
-        eprintln!("the server so far: {:?}", job.peek());
-    }
-    let output = output.check()?;
-    let answer = job.wait(TIMEOUT)?.check()?;
-    Ok((output.stdout, answer.stdout))
-}
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// rdma-core's examples, which check the data they exchange with `-c`.
 const PING_PONGS: [&str; 8] = [
@@ -69,9 +25,8 @@ fn the_ping_pongs_run_between_two_guests() -> Result<()> {
     let lab = Setup::new("nic-pingpong", 2).start()?;
     for program in PING_PONGS {
         step(program, || {
-            let client = format!("{program} {}", NicOptions::address(0));
-            let (said, _) = pair(&lab, (0, program), (1, &client), Rendezvous::Tcp)?;
-            assert!(said.contains("iters in"), "{said}");
+            let said = lab.flow(1, 0).converse_alike(program, TIMEOUT)?.client;
+            assert!(said.stdout.contains("iters in"), "{said}");
             Ok(())
         })?;
     }
@@ -83,36 +38,33 @@ fn connections_are_managed() -> Result<()> {
     let lab = Setup::new("nic-cm", 2).start()?;
     let address = NicOptions::address(0);
     for (place, client_in) in [("between guests", 1), ("within a guest", 0)] {
-        for (server, client, good) in [
+        for (program, server, client, good) in [
             (
-                format!("rping -s -a {address} -V -C 10 -v -S 1000"),
-                format!("rping -c -a {address} -V -C 10 -v -S 1000"),
+                "rping -V -v -C 10 -S 1000",
+                format!("-s -a {address}"),
+                format!("-c -a {address}"),
                 "rdma-ping-9: ",
             ),
             (
-                "ucmatose -c 5".to_owned(),
-                format!("ucmatose -s {address} -c 5"),
+                "ucmatose -c 5",
+                String::new(),
+                format!("-s {address}"),
                 "return status 0",
             ),
-            (
-                "udaddy -c 5".to_owned(),
-                format!("udaddy -s {address} -c 5"),
-                "return status 0",
-            ),
-            (
-                "cmtime -c 20".to_owned(),
-                format!("cmtime -s {address} -c 20"),
-                "disconnect",
-            ),
+            ("udaddy -c 5", String::new(), format!("-s {address}"), "return status 0"),
+            ("cmtime -c 20", String::new(), format!("-s {address}"), "disconnect"),
         ] {
             // Without queue pairs it invents numbers of them, the same on both sides.
-            if client_in == 0 && client.starts_with("cmtime") {
+            if client_in == 0 && program.starts_with("cmtime") {
                 continue;
             }
-            step(&format!("{client}, {place}"), || {
-                let (said, _) = pair(&lab, (0, &server), (client_in, &client), Rendezvous::Cm)?;
-                assert!(said.contains(good), "{good:?} in {said}");
-                assert!(!said.contains("failure"), "{said}");
+            step(&format!("{program}, {place}"), || {
+                let port = Flow::next_port();
+                let program = format!("exec {program} -p {port}");
+                let (server, client) = (format!("{program} {server}"), format!("{program} {client}"));
+                let said = lab.flow(client_in, 0).converse(port, &server, &client, TIMEOUT)?.client;
+                assert!(said.stdout.contains(good), "{good:?} in {said}");
+                assert!(!said.stdout.contains("failure"), "{said}");
                 Ok(())
             })?;
         }
