@@ -72,15 +72,16 @@ impl Engine {
         }
     }
 
-    /// Takes a frame from the wire.
-    pub fn receive(&self, frame: Frame<'_>) {
+    /// Takes frames from the wire, which have the same addresses.
+    pub fn receive(&self, frames: &[Frame<'_>]) {
         // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
         if !self.firmware.initialized() {
-            self.hca.port_counters.refused.fetch_add(1, Ordering::Relaxed);
+            let count = frames.len() as u64;
+            self.hca.port_counters.refused.fetch_add(count, Ordering::Relaxed);
             return;
         }
         let _open = self.gate.read_recursive();
-        receive::from_wire(self, frame);
+        receive::from_wire(self, frames);
     }
 
     /// What the NIC's thread waits for.

@@ -68,6 +68,15 @@ pub struct Firmware {
     running: Mutex<()>,
 }
 
+/// The port at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortState {
+    /// Its MTU, in bytes without the Ethernet header.
+    pub mtu: u16,
+    /// Whether the guest wants it up, and the cable is in.
+    pub link_up: bool,
+}
+
 impl Firmware {
     /// Firmware for these objects, with these capabilities.
     pub fn new(hca: Arc<Hca>, capabilities: Capabilities) -> Self {
@@ -123,9 +132,13 @@ impl Firmware {
         self.pages.lock().held()
     }
 
-    /// The MTU of the port, in bytes without the Ethernet header.
-    pub fn port_mtu(&self) -> u16 {
-        self.registers.lock().mtu()
+    /// What decides over frames: the port's MTU, and whether it is up.
+    pub fn port(&self) -> PortState {
+        let registers = self.registers.lock();
+        PortState {
+            mtu: registers.mtu(),
+            link_up: registers.link_up(),
+        }
     }
 
     /// Whether the port is up: the guest wants it up, and the cable is in.

@@ -8,6 +8,6 @@ mod switch;
 mod table;
 
 pub use payload::Payload;
-pub use port::{Frame, Port};
+pub use port::{EthernetAddresses, Frame, Port, RocePacket};
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};

@@ -371,7 +371,11 @@ const BAR_PAGES: u64 = BAR_SIZE >> UAR_SHIFT;
 
 impl Port for Nic {
     fn receive(&self, frame: Frame<'_>) {
-        self.engine.receive(frame);
+        self.engine.receive(&[frame]);
+    }
+
+    fn receive_burst(&self, frames: &[Frame<'_>]) {
+        self.engine.receive(frames);
     }
 
     fn cable_changed(&self, plugged: bool) {

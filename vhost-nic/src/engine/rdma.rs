@@ -1,7 +1,7 @@
 //! Queue pairs: WQEs in, packets out, and back.
 //!
 //! A packet is handed over on the thread of its sender, and what answers it comes back on the same thread. So nobody holds a queue pair's
-//! lock while a packet of it is on its way.
+//! lock while a packet of it is on its way. Packets travel in bursts: what many have in common is looked at once.
 
 mod answer;
 mod completion;
@@ -16,23 +16,18 @@ mod work;
 
 use log::debug;
 use mlx5_prm::queue_entry::EventType;
+use smallvec::SmallVec;
 
 use super::offload::parse::FrameView;
 use super::{Engine, transmit};
-use crate::hca::qp::{Qp, QpState, service};
+use crate::hca::qp::{Parameters, Qp, QpState, service};
 use crate::hca::srq::event_data;
-use crate::net::{Frame, Payload};
-use crate::roce::headers::Headers;
+use crate::net::{Frame, Payload, RocePacket};
 use crate::roce::opcode::Transport;
-use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
-use crate::roce::path::Path;
+use crate::roce::packet::Packet;
 
-/// A packet that is ready to go.
-struct Outgoing {
-    path: Path,
-    headers: Headers,
-    payload: Payload,
-}
+/// Packets that are made before any of them is sent.
+const BURST: usize = 32;
 
 /// Carries out what is posted to a queue pair.
 pub(super) fn run(engine: &Engine, qp: &Qp) {
@@ -43,80 +38,123 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
     }
 }
 
-/// Takes a RoCE packet. Returns whether it was one for this function's transport.
-pub(super) fn receive(engine: &Engine, frame: Frame<'_>, view: &FrameView<'_>, own: bool) -> bool {
-    let parsed = match frame.payload {
-        Some(_) => Packet::new_checked_head(view),
-        None => Packet::new_checked(view),
-    };
-    let packet = match parsed {
-        Ok(packet) => packet,
+/// Takes a RoCE packet that is there in bytes. Returns whether it was one for this function's transport.
+pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool {
+    let head = match Packet::new_checked(view) {
+        Ok(head) => head,
         Err(error) => {
             debug!("A RoCE packet is dropped: {error}");
             return false;
         }
     };
-    let vport = engine.hca.vport.read();
-    let multicast = packet.path.addresses.destination().is_multicast();
-    if !vport.context.roce_en() || !(multicast || vport.is_own(&packet.path.destination_mac)) {
+    if !is_for_transport(engine, &head) {
         return false;
     }
-    drop(vport);
-    let mut bytes = Payload::default();
-    let payload = match frame.payload {
-        Some(payload) => payload,
-        None => {
-            if !crate::roce::icrc::check(view) {
-                return true;
-            }
-            bytes.push_bytes(&view.bytes()[packet.payload_offset..packet.payload_offset + packet.payload_length]);
-            &bytes
+    if crate::roce::icrc::check(view) {
+        let mut payload = Payload::new();
+        payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
+        let packet = RocePacket { head, payload };
+        match head.opcode.transport() {
+            Transport::Ud => datagram::receive(engine, &packet, view, own),
+            _ => connected(engine, &[&packet]),
         }
-    };
-    match packet.opcode.transport() {
-        Transport::Ud => datagram::receive(engine, &packet, payload, view, own),
-        Transport::Rc | Transport::Uc | Transport::Xrc => connected(engine, &packet, payload),
-        Transport::Cnp => {}
     }
     true
 }
 
-fn connected(engine: &Engine, packet: &Packet, payload: &Payload) {
-    let Some(qp) = engine.hca.queue_pair(packet.headers.bth.destination_qpn()) else {
+/// Takes RoCE packets that travel by reference and have the same addresses. Returns whether they were for this function's transport.
+pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) -> bool {
+    let packets: SmallVec<[&RocePacket<'_>; BURST]> = frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Packet(packet) => Some(*packet),
+            Frame::Bytes(_) => None,
+        })
+        .collect();
+    let all = packets.len() == frames.len() && packets.first().is_some_and(|first| is_for_transport(engine, &first.head));
+    if !all {
+        return false;
+    }
+    // One queue pair's packets in one direction, or its answers in the other.
+    let same = |a: &&RocePacket<'_>, b: &&RocePacket<'_>| {
+        let key = |packet: &RocePacket<'_>| {
+            let head = &packet.head;
+            (
+                head.headers.bth.destination_qpn(),
+                head.opcode.transport(),
+                head.opcode.is_response(),
+            )
+        };
+        key(a) == key(b)
+    };
+    for chunk in packets.chunk_by(same) {
+        match chunk {
+            [first, ..] if first.head.opcode.transport() == Transport::Ud => {
+                for packet in chunk {
+                    // The headers themselves are a part of what is received.
+                    let head = packet.head_bytes();
+                    if let Some(view) = FrameView::new(&head) {
+                        datagram::receive(engine, packet, &view, own);
+                    }
+                }
+            }
+            chunk => connected(engine, chunk),
+        }
+    }
+    true
+}
+
+/// Whether a packet is for the transport, not for the guest's network stack.
+fn is_for_transport(engine: &Engine, head: &Packet) -> bool {
+    let vport = engine.hca.vport.read();
+    let multicast = head.path.addresses.destination().is_multicast();
+    vport.context.roce_en() && (multicast || vport.is_own(&head.path.destination_mac))
+}
+
+/// Takes packets of a connection, all requests or all answers.
+fn connected(engine: &Engine, packets: &[&RocePacket<'_>]) {
+    let Some(first) = packets.first() else { return };
+    let Some(qp) = engine.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
         return;
     };
     let parameters = qp.parameters();
-    let fits = match packet.opcode.transport() {
+    let fits = match first.head.opcode.transport() {
         Transport::Rc => parameters.service == service::RC,
         Transport::Uc => parameters.service == service::UC,
-        _ => parameters.service == service::XRC,
+        Transport::Xrc => parameters.service == service::XRC,
+        Transport::Ud | Transport::Cnp => false,
     };
-    let comes_from_peer = parameters
-        .path
-        .as_ref()
-        .is_some_and(|path| path.addresses.destination() == packet.path.addresses.source());
-    if !fits || !comes_from_peer {
+    // The same sender has the same address.
+    let comes_from_peer = |packet: &&RocePacket<'_>| {
+        let path = parameters.path.as_ref();
+        path.is_some_and(|path| path.addresses.destination() == packet.head.path.addresses.source())
+    };
+    if !fits || !packets.iter().all(comes_from_peer) {
         return;
     }
-    if packet.opcode.is_response() {
-        response::receive(engine, &qp, &parameters, packet, payload);
+    if first.head.opcode.is_response() {
+        response::receive(engine, &qp, &parameters, packets);
     } else {
-        responder::receive(engine, &qp, &parameters, packet, payload);
+        responder::receive(engine, &qp, &parameters, packets);
     }
 }
 
-/// Sends a packet.
-fn send(engine: &Engine, packet: &Outgoing) {
-    let mut head = Vec::with_capacity(MAX_HEAD);
-    emit_headers(&packet.path, &packet.headers, packet.payload.len(), &mut head);
-    transmit::transmit(
-        engine,
-        Frame {
-            bytes: &head,
-            payload: Some(&packet.payload),
-        },
-        None,
-    );
+/// Sends packets, in their order.
+fn send(engine: &Engine, packets: &[RocePacket<'_>]) {
+    let together = |a: &RocePacket<'_>, b: &RocePacket<'_>| Frame::Packet(a).addresses() == Frame::Packet(b).addresses();
+    for burst in packets.chunk_by(together) {
+        let frames: SmallVec<[Frame<'_>; BURST]> = burst.iter().map(Frame::Packet).collect();
+        transmit::transmit(engine, &frames, None);
+    }
+}
+
+/// Who a queue pair is for its packets.
+fn transport_of(parameters: &Parameters) -> Transport {
+    match parameters.service {
+        service::UC => Transport::Uc,
+        service::XRC => Transport::Xrc,
+        _ => Transport::Rc,
+    }
 }
 
 /// A queue pair goes to error. What is posted is flushed by the NIC's thread, for nobody holds locks there.

@@ -43,38 +43,50 @@ enum Source {
     Itself(Option<u32>),
 }
 
-/// Takes a frame from the wire.
-pub(super) fn from_wire(engine: &Engine, frame: Frame<'_>) {
+/// Takes frames from the wire, which have the same addresses.
+pub(super) fn from_wire(engine: &Engine, frames: &[Frame<'_>]) {
     let counters = &engine.hca.port_counters;
-    let fits = frame.len() <= usize::from(engine.firmware.port_mtu()) + FRAME_OVERHEAD;
-    if !fits || !engine.firmware.initialized() || !engine.firmware.link_up() {
+    let port = engine.firmware.port();
+    let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
+    if !engine.firmware.initialized() || !port.link_up {
+        counters.refused.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        return;
+    }
+    if let Some(long) = frames.iter().position(|frame| frame.len() > longest) {
+        // What is before it and behind it is taken.
         counters.refused.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    counters.received.count(frame.bytes, frame.len());
-    deliver(engine, frame, Source::Wire);
-}
-
-/// Takes a frame the function sent to itself.
-pub(super) fn from_self(engine: &Engine, frame: Frame<'_>, domain: Option<u32>) {
-    deliver(engine, frame, Source::Itself(domain));
-}
-
-fn deliver(engine: &Engine, frame: Frame<'_>, source: Source) {
-    let Some(view) = FrameView::new(frame.bytes) else {
-        return;
-    };
-    if is_roce(&view) && rdma::receive(engine, frame, &view, source != Source::Wire) {
-        return;
-    }
-    match frame.payload {
-        None => to_tables(engine, &view, source),
-        // The guest's flow tables want all of it.
-        Some(_) => {
-            let bytes = frame.to_bytes();
-            if let Some(view) = bytes.as_deref().and_then(FrameView::new) {
-                to_tables(engine, &view, source);
+        for rest in [&frames[..long], &frames[long + 1..]] {
+            if !rest.is_empty() {
+                from_wire(engine, rest);
             }
+        }
+        return;
+    }
+    if let Some(addresses) = frames.first().and_then(Frame::addresses) {
+        counters.received.count(Cast::of(addresses.destination), frames);
+        deliver(engine, frames, Source::Wire);
+    }
+}
+
+/// Takes frames the function sent to itself.
+pub(super) fn from_self(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32>) {
+    deliver(engine, frames, Source::Itself(domain));
+}
+
+fn deliver(engine: &Engine, frames: &[Frame<'_>], source: Source) {
+    let own = source != Source::Wire;
+    if let [Frame::Packet(_), ..] = frames
+        && rdma::receive_burst(engine, frames, own)
+    {
+        return;
+    }
+    for frame in frames {
+        // The guest's flow tables want all of it.
+        let bytes = frame.to_bytes();
+        if let Some(view) = bytes.as_deref().and_then(FrameView::new)
+            && !(is_roce(&view) && rdma::receive(engine, &view, own))
+        {
+            to_tables(engine, &view, source);
         }
     }
 }
@@ -97,7 +109,7 @@ fn to_tables(engine: &Engine, view: &FrameView<'_>, source: Source) {
 
 fn to_tir(engine: &Engine, tir: &Tir, flow_tag: u32, view: &FrameView<'_>, verified: Verified, source: Source) {
     let state = tir.state.read();
-    let allowed = match Cast::of(view.bytes()) {
+    let allowed = match Cast::of(view.destination()) {
         Cast::Unicast => SELF_UNICAST,
         Cast::Multicast | Cast::Broadcast => SELF_MULTICAST,
     };

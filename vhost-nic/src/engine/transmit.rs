@@ -16,7 +16,7 @@ use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::Frame;
+use crate::net::{EthernetAddresses, Frame};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -185,14 +185,14 @@ fn send_frame(
     if mss != 0 {
         let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
         segments.emit(segment, |segment| {
-            transmit(engine, Frame::new(segment), sq.transport_domain)
+            transmit(engine, &[Frame::new(segment)], sq.transport_domain)
         });
     } else {
         checksum::fill(frame, fill);
         if frame.len() < MIN_FRAME {
             frame.resize(MIN_FRAME, 0);
         }
-        transmit(engine, Frame::new(frame), sq.transport_domain);
+        transmit(engine, &[Frame::new(frame)], sq.transport_domain);
     }
     Ok(())
 }
@@ -291,22 +291,31 @@ fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
     }
 }
 
-/// Sends a finished frame to where it belongs: the wire, or the function itself. `domain` is the transport domain it is sent from, if
-/// it is not RDMA's.
-pub(super) fn transmit(engine: &Engine, frame: Frame<'_>, domain: Option<u32>) {
+/// Sends finished frames, which have the same addresses, to where they belong: the wire, or the function itself. `domain` is the transport
+/// domain they are sent from, if it is not RDMA's.
+pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32>) {
     let hca = &engine.hca;
     let counters = &hca.port_counters;
-    if frame.len() > usize::from(engine.firmware.port_mtu()) + FRAME_OVERHEAD || !engine.firmware.link_up() {
+    let port = engine.firmware.port();
+    let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
+    if let Some(long) = frames.iter().position(|frame| frame.len() > longest) {
+        // What is before it and behind it is sent.
         counters.send_errors.fetch_add(1, Ordering::Relaxed);
+        for rest in [&frames[..long], &frames[long + 1..]] {
+            if !rest.is_empty() {
+                transmit(engine, rest, domain);
+            }
+        }
         return;
     }
-    let cast = Cast::of(frame.bytes);
+    let addresses = frames.first().and_then(Frame::addresses).filter(|_| port.link_up);
+    let Some(EthernetAddresses { destination, .. }) = addresses else {
+        counters.send_errors.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        return;
+    };
+    let cast = Cast::of(destination);
     let (own, loops) = {
         let vport = hca.vport.read();
-        let own = frame
-            .bytes
-            .first_chunk::<6>()
-            .is_some_and(|destination| vport.is_own(destination));
         let context = &vport.context;
         let off = if cast == Cast::Unicast {
             context.disable_uc_local_lb()
@@ -314,17 +323,18 @@ pub(super) fn transmit(engine: &Engine, frame: Frame<'_>, domain: Option<u32>) {
             context.disable_mc_local_lb()
         };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
-        (own, !off || frame.payload.is_some())
+        let rdma = matches!(frames, [Frame::Packet(_), ..]);
+        (vport.is_own(&destination), !off || rdma)
     };
     if loops && (own || cast != Cast::Unicast) {
-        counters.loopback.count(frame.len());
-        receive::from_self(engine, frame, domain);
+        counters.loopback.count(frames);
+        receive::from_self(engine, frames, domain);
     }
     // Frames to the function's own address stay inside.
     if !own {
-        counters.sent.count(frame.bytes, frame.len());
+        counters.sent.count(cast, frames);
         if let Some(wire) = engine.wire.get() {
-            wire.send(frame);
+            wire.send_burst(frames);
         }
     }
 }

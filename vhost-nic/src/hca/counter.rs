@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::net::Frame;
+
 /// A set of queue counters (ALLOC_Q_COUNTER).
 #[derive(Debug, Default)]
 pub struct QueueCounters {
@@ -28,10 +30,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts one packet.
-    pub fn count(&self, length: usize) {
-        self.packets.fetch_add(1, Ordering::Relaxed);
-        self.octets.fetch_add(length as u64, Ordering::Relaxed);
+    /// Counts frames.
+    pub fn count(&self, frames: &[Frame<'_>]) {
+        self.packets.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        let octets = frames.iter().map(|frame| frame.len() as u64).sum();
+        self.octets.fetch_add(octets, Ordering::Relaxed);
     }
 
     /// Packets and bytes so far.
@@ -62,9 +65,9 @@ pub enum Cast {
 
 impl Cast {
     /// The kind of a destination address.
-    pub fn of(destination: &[u8]) -> Self {
+    pub fn of(destination: [u8; 6]) -> Self {
         match destination {
-            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ..] => Self::Broadcast,
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::Broadcast,
             [first, ..] if first & 1 != 0 => Self::Multicast,
             _ => Self::Unicast,
         }
@@ -85,13 +88,17 @@ impl Direction {
     /// Upper ends of the size classes, in bytes with the frame check sequence.
     pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
-    /// Counts a frame.
-    pub fn count(&self, start: &[u8], length: usize) {
-        self.of(Cast::of(start)).count(length);
-        let class = Self::SIZES
-            .partition_point(|&end| end < length + 4)
-            .min(Self::SIZES.len() - 1);
-        self.sizes[class].fetch_add(1, Ordering::Relaxed);
+    /// Counts frames that go to the same destination.
+    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
+        self.of(cast).count(frames);
+        let mut sizes = [0; Self::SIZES.len()];
+        for frame in frames {
+            let class = Self::SIZES.partition_point(|&end| end < frame.len() + 4);
+            sizes[class.min(Self::SIZES.len() - 1)] += 1;
+        }
+        for (total, more) in self.sizes.iter().zip(sizes).filter(|(_, more)| *more > 0) {
+            total.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     /// The traffic to one kind of destination.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use super::port::Frame;
+
 /// Frames in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TrafficStats {
@@ -111,13 +113,14 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub fn count(&self, cast: Cast, bytes: usize) {
-        self.bytes.add(bytes as u64);
-        match cast {
-            Cast::Unicast => self.unicast.add(1),
-            Cast::Multicast => self.multicast.add(1),
-            Cast::Broadcast => self.broadcast.add(1),
-        }
+    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
+        self.bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
+        let count = match cast {
+            Cast::Unicast => &self.unicast,
+            Cast::Multicast => &self.multicast,
+            Cast::Broadcast => &self.broadcast,
+        };
+        count.add(frames.len() as u64);
     }
 
     pub fn snapshot(&self) -> TrafficStats {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::port::{Frame, Port};
+use super::port::{EthernetAddresses, Frame, Port};
 use super::stats::{Cast, Counter, Drops, PortStats, SwitchStats, Traffic};
 use super::table::{Knowledge, PortId, Station, Table};
 
@@ -127,13 +127,16 @@ impl Member {
         self.enabled.load(Ordering::Acquire) && self.plugged.load(Ordering::Acquire)
     }
 
-    fn deliver(&self, cast: Cast, frame: Frame<'_>) {
+    fn deliver(&self, cast: Cast, frames: &[Frame<'_>]) {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
-                self.received.count(cast, frame.len());
-                port.receive(frame);
+                self.received.count(cast, frames);
+                match frames {
+                    [frame] => port.receive(*frame),
+                    frames => port.receive_burst(frames),
+                }
             }
-            _ => self.dropped.undeliverable.add(1),
+            _ => self.dropped.undeliverable.add(frames.len() as u64),
         }
     }
 
@@ -234,43 +237,53 @@ impl Switch {
         }
     }
 
-    fn forward(&self, sender: &Member, frame: Frame<'_>) {
+    /// Forwards frames that all have the addresses of the first.
+    fn forward(&self, sender: &Member, frames: &[Frame<'_>]) {
+        let count = frames.len() as u64;
         if !sender.link_up() {
-            return sender.dropped.link_down.add(1);
+            return sender.dropped.link_down.add(count);
         }
-        let bytes = frame.bytes;
-        let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = bytes.first_chunk::<MIN_FRAME>() else {
-            return sender.dropped.too_short.add(1);
+        let Some(addresses) = frames.first().and_then(Frame::addresses) else {
+            return sender.dropped.too_short.add(count);
         };
-        if frame.len() > MAX_FRAME {
-            return sender.dropped.too_long.add(1);
+        if let Some(long) = frames.iter().position(|frame| frame.len() > MAX_FRAME) {
+            // What is before it and behind it passes.
+            sender.dropped.too_long.add(1);
+            for rest in [&frames[..long], &frames[long + 1..]] {
+                if !rest.is_empty() {
+                    self.forward(sender, rest);
+                }
+            }
+            return;
         }
-        let (destination, source) = ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]);
+        let EthernetAddresses {
+            destination,
+            source,
+            vlan,
+        } = addresses;
         if source[0] & 1 == 1 || source == [0; 6] {
-            return sender.dropped.bad_source.add(1);
+            return sender.dropped.bad_source.add(count);
         }
         if self.tapped.load(Ordering::Acquire)
             && let Some(tap) = self.tap.read().clone()
         {
-            tap.frame(sender.id, &sender.name, frame);
+            for frame in frames {
+                tap.frame(sender.id, &sender.name, *frame);
+            }
         }
         if destination == PAUSE_ADDRESS {
-            return sender.dropped.mac_control.add(1);
+            return sender.dropped.mac_control.add(count);
         }
-        let vlan = match ([t0, t1], bytes.get(14..16)) {
-            ([0x81, 0x00] | [0x88, 0xa8], Some(&[high, low])) => u16::from_be_bytes([high, low]) & 0xfff,
-            _ => 0,
-        };
         let cast = Cast::of(destination);
         let from = Station::new(vlan, source);
         let to = (cast == Cast::Unicast).then(|| Station::new(vlan, destination));
         match self.route(sender, from, to) {
-            Route::SamePort => sender.dropped.same_port.add(1),
+            Route::SamePort => sender.dropped.same_port.add(count),
             Route::One(member) => {
-                sender.sent.count(cast, frame.len());
-                member.deliver(cast, frame);
+                sender.sent.count(cast, frames);
+                member.deliver(cast, frames);
             }
-            Route::All(members) => flood(sender, &members, cast, frame),
+            Route::All(members) => flood(sender, &members, cast, frames),
         }
     }
 
@@ -299,20 +312,21 @@ impl Switch {
     }
 }
 
-fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frame: Frame<'_>) {
+fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frames: &[Frame<'_>]) {
+    let count = frames.len() as u64;
     let mut others = members
         .iter()
         .filter(|member| member.id != sender.id && member.link_up())
         .peekable();
     if others.peek().is_none() {
-        return sender.dropped.no_destination.add(1);
+        return sender.dropped.no_destination.add(count);
     }
-    sender.sent.count(cast, frame.len());
+    sender.sent.count(cast, frames);
     if cast == Cast::Unicast {
-        sender.flooded.add(1);
+        sender.flooded.add(count);
     }
     for member in others {
-        member.deliver(cast, frame);
+        member.deliver(cast, frames);
     }
 }
 
@@ -332,12 +346,19 @@ pub struct SwitchPort {
 impl SwitchPort {
     /// Sends a frame. The receivers have it when this returns.
     pub fn send(&self, frame: Frame<'_>) {
+        self.send_burst(&[frame]);
+    }
+
+    /// Sends frames that follow each other and have the same addresses: they go the way of the first. The receivers have them when this
+    /// returns.
+    pub fn send_burst(&self, frames: &[Frame<'_>]) {
+        debug_assert!(frames.windows(2).all(|pair| pair[0].addresses() == pair[1].addresses()));
         let depth = NESTING.get();
         if depth >= MAX_NESTING {
-            return self.member.dropped.nested.add(1);
+            return self.member.dropped.nested.add(frames.len() as u64);
         }
         NESTING.set(depth + 1);
-        self.switch.forward(&self.member, frame);
+        self.switch.forward(&self.member, frames);
         NESTING.set(depth);
     }
 

@@ -132,6 +132,19 @@ const OPERATIONS: [Option<(Operation, Position, Notice)>; 0x18] = {
     ]
 };
 
+/// The low five bits of the opcode, by operation, position and notice.
+const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
+    let mut numbers = [[[None; 3]; 4]; 9];
+    let mut number = 0;
+    while number < OPERATIONS.len() {
+        if let Some((operation, position, notice)) = OPERATIONS[number] {
+            numbers[operation as usize][position as usize][notice as usize] = Some(number as u8);
+        }
+        number += 1;
+    }
+    numbers
+};
+
 impl Opcode {
     /// Congestion notification.
     pub const CNP: Self = Self {
@@ -148,8 +161,8 @@ impl Opcode {
         if transport == Transport::Cnp {
             return (row == Self::CNP.row()).then_some(Self::CNP);
         }
-        let number = OPERATIONS.iter().position(|candidate| *candidate == Some(row))?;
-        Self::from_byte(transport as u8 | number as u8)
+        let number = NUMBERS[operation as usize][position as usize][notice as usize]?;
+        Self::from_byte(transport as u8 | number)
     }
 
     /// What a byte of the wire says; `None` if it is no opcode known here.

@@ -5,13 +5,13 @@ use zerocopy::FromBytes;
 
 use super::headers::{Bth, Headers};
 use super::opcode::Opcode;
-use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_UDP_PAYLOAD, Path, UDP_HEADER, Vlan};
+use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_UDP_PAYLOAD, Path, UDP_HEADER, VLAN_TAG, Vlan};
 use super::{ICRC_LENGTH, MAX_PAYLOAD, UDP_PORT, pad_length};
 use crate::engine::offload::checksum::Sum;
 use crate::engine::offload::parse::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
 
 /// Most bytes of a head: with a VLAN tag and IPv6.
-pub const MAX_HEAD: usize = ETHERNET_HEADER + 4 + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;
+pub const MAX_HEAD: usize = ETHERNET_HEADER + VLAN_TAG + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;
 
 /// Appends the head of a packet with so many bytes of payload (at most [`MAX_PAYLOAD`]). Its lengths count payload, padding and ICRC, and its
 /// BTH the padding, although only the head is written.
@@ -77,20 +77,27 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// A packet that is to be sent, with so many bytes of payload (at most [`MAX_PAYLOAD`]).
+    pub fn new(path: Path, opcode: Opcode, headers: Headers, payload_length: usize) -> Self {
+        let pad = pad_length(payload_length);
+        let headers = Headers {
+            bth: headers.bth.with_pad(pad as u8),
+            ..headers
+        };
+        Self {
+            payload_offset: path.length() + headers.length(),
+            path,
+            opcode,
+            headers,
+            payload_length,
+        }
+    }
+
     /// Reads a frame that is complete, with payload, padding and ICRC; what follows them is Ethernet padding. The ICRC is not verified.
     pub fn new_checked(frame: &FrameView<'_>) -> Result<Self, Error> {
         let packet = Self::parse(frame)?;
         let end = packet.payload_offset + packet.payload_length + usize::from(packet.headers.bth.pad()) + ICRC_LENGTH;
         if end > frame.network_end {
-            return Err(Error::Length);
-        }
-        Ok(packet)
-    }
-
-    /// Reads a head whose payload is elsewhere: it must end where the payload would begin.
-    pub fn new_checked_head(head: &FrameView<'_>) -> Result<Self, Error> {
-        let packet = Self::parse(head)?;
-        if packet.payload_offset != head.bytes().len() {
             return Err(Error::Length);
         }
         Ok(packet)

@@ -4,7 +4,7 @@ use super::gid::Gid;
 use super::headers::Bth;
 use super::{ICRC_LENGTH, UDP_PORT};
 use crate::engine::offload::checksum::Sum;
-use crate::engine::offload::parse::{ethertype, protocol};
+use crate::engine::offload::parse::{ETHERNET_HEADER, ethertype, protocol};
 
 /// Bytes of an IPv4 header without options.
 pub(super) const IPV4_HEADER: usize = 20;
@@ -12,6 +12,8 @@ pub(super) const IPV4_HEADER: usize = 20;
 pub(super) const IPV6_HEADER: usize = 40;
 /// Bytes of a UDP header.
 pub(super) const UDP_HEADER: usize = 8;
+/// Bytes of a VLAN tag.
+pub(super) const VLAN_TAG: usize = 4;
 /// Don't fragment.
 const IPV4_DF: u16 = 1 << 14;
 
@@ -89,6 +91,16 @@ pub struct Path {
 }
 
 impl Path {
+    /// Bytes of the Ethernet, IP and UDP headers.
+    pub(super) fn length(&self) -> usize {
+        let tag = if self.vlan.is_some() { VLAN_TAG } else { 0 };
+        let ip = match self.addresses {
+            Addresses::Ipv4 { .. } => IPV4_HEADER,
+            Addresses::Ipv6 { .. } => IPV6_HEADER,
+        };
+        ETHERNET_HEADER + tag + ip + UDP_HEADER
+    }
+
     /// Appends Ethernet, IP and UDP headers for so many bytes behind the UDP header (BTH to ICRC).
     pub(super) fn emit(&self, udp_payload: usize, out: &mut Vec<u8>) {
         // At most MAX_PAYLOAD and headers, so that nothing is cut off.

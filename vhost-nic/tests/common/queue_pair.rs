@@ -439,6 +439,16 @@ impl QueuePair {
         counter
     }
 
+    /// Posts again what is in the ring already, from where the last request ends: `blocks` basic blocks.
+    pub fn put_again(&mut self, blocks: u16) {
+        self.sent = self.sent.wrapping_add(blocks);
+    }
+
+    /// How far requests are posted, in basic blocks.
+    pub fn posted_sends(&self) -> u16 {
+        self.sent
+    }
+
     /// Tells the device of all that is posted.
     pub fn ring(&self) {
         self.record.store(4, self.sent.into());

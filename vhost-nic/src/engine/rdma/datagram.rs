@@ -4,10 +4,10 @@ use mlx5_prm::queue_entry::{Cqe, Syndrome};
 use mlx5_prm::wqe::ControlSegment;
 
 use super::completion::{self, Arrival};
-use super::{Engine, FrameView, Outgoing};
+use super::{Engine, FrameView};
 use super::{memory, receive_queue};
 use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
-use crate::net::Payload;
+use crate::net::{Payload, RocePacket};
 use crate::roce::gid::Gid;
 use crate::roce::grh;
 use crate::roce::headers::{Bth, Deth, Headers, ImmDt};
@@ -30,13 +30,13 @@ const PKEY: u32 = 0xffff;
 const MIN_SOURCE_PORT: u16 = 0xc000;
 
 /// The packet of a datagram.
-pub(super) fn packet(
-    engine: &Engine,
+pub(super) fn packet<'a>(
+    engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-) -> Result<Outgoing, Syndrome> {
+) -> Result<RocePacket<'a>, Syndrome> {
     let Work::Datagram { to, immediate } = &message.work else {
         return Err(Syndrome::LocalQpOperation);
     };
@@ -87,12 +87,16 @@ pub(super) fn packet(
     });
     let payload = memory::gather(engine, qp, parameters, &message.data, 0, message.length as usize)
         .map_err(|_| Syndrome::LocalProtection)?;
-    Ok(Outgoing { path, headers, payload })
+    Ok(RocePacket {
+        head: Packet::new(path, opcode, headers, payload.len()),
+        payload,
+    })
 }
 
 /// Takes a datagram.
-pub(super) fn receive(engine: &Engine, packet: &Packet, payload: &Payload, view: &FrameView<'_>, own: bool) {
+pub(super) fn receive(engine: &Engine, packet: &RocePacket<'_>, view: &FrameView<'_>, own: bool) {
     let hca = &engine.hca;
+    let RocePacket { head: packet, payload } = packet;
     match packet.headers.bth.destination_qpn() {
         MULTICAST_QPN => {
             let group = packet.path.addresses.destination().0;
@@ -121,7 +125,7 @@ pub(super) fn receive(engine: &Engine, packet: &Packet, payload: &Payload, view:
     }
 }
 
-fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &FrameView<'_>) {
+fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload<'_>, view: &FrameView<'_>) {
     let parameters = qp.parameters();
     let ready = matches!(
         parameters.state,
@@ -143,7 +147,7 @@ fn deliver(engine: &Engine, qp: &Qp, packet: &Packet, payload: &Payload, view: &
         return;
     };
     let Some(cq) = &qp.receive_cq else { return };
-    let mut data = Payload::default();
+    let mut data = Payload::new();
     data.push_bytes(&grh::area(view));
     let head = data.len();
     let length = head + payload.len();

@@ -39,15 +39,19 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     }
     requester.current = 0;
     let Some(ring) = &qp.send_queue else { return };
-    let Ok(producer) = ring.send_producer(&engine.hca.dma) else {
+    let mut reader = work::Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched);
+    if reader.look().is_err() {
         return;
-    };
-    while requester.fetched != producer {
-        let index = requester.fetched;
-        let posted = producer.wrapping_sub(index);
-        let (message, blocks) = work::fetch(&engine.hca.dma, ring, index, posted, parameters.service);
-        completion::send_failed(qp, parameters, message.control.opcode(), index, Syndrome::WrFlush);
-        requester.fetched = index.wrapping_add(blocks);
+    }
+    while let Some((message, blocks)) = reader.fetch(requester.fetched) {
+        completion::send_failed(
+            qp,
+            parameters,
+            message.control.opcode(),
+            message.index,
+            Syndrome::WrFlush,
+        );
+        requester.fetched = requester.fetched.wrapping_add(blocks);
     }
 }
 

@@ -60,11 +60,11 @@ fn push_key(
     address: u64,
     length: usize,
     access: Access,
-    payload: &mut Payload,
+    payload: &mut Payload<'_>,
 ) -> Result<(), Unreachable> {
     pieces(engine, accessor, key, address, length, access, |piece, _| {
         match piece {
-            Piece::Memory(address, length) => payload.push_memory(&engine.hca.dma, address, length),
+            Piece::Memory(address, length) => payload.push_memory(address, length),
             Piece::Null(length) => payload.push_zeros(length),
         }
         Ok(())
@@ -72,15 +72,15 @@ fn push_key(
 }
 
 /// The `length` bytes from `offset` on of a message's data, by reference.
-pub(super) fn gather(
-    engine: &Engine,
+pub(super) fn gather<'a>(
+    engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     data: &[Data],
     offset: usize,
     length: usize,
-) -> Result<Payload, Unreachable> {
-    let mut payload = Payload::default();
+) -> Result<Payload<'a>, Unreachable> {
+    let mut payload = Payload::of_memory(&engine.hca.dma);
     let (mut at, end) = (0, offset + length);
     for part in data {
         let size = match part {
@@ -115,15 +115,15 @@ pub(super) fn gather(
 }
 
 /// What another side reads of a key's range.
-pub(super) fn remote_read(
-    engine: &Engine,
+pub(super) fn remote_read<'a>(
+    engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     rkey: u32,
     address: u64,
     length: usize,
-) -> Result<Payload, Unreachable> {
-    let mut payload = Payload::default();
+) -> Result<Payload<'a>, Unreachable> {
+    let mut payload = Payload::of_memory(&engine.hca.dma);
     push_key(
         engine,
         accessor(qp, parameters),
@@ -143,7 +143,7 @@ pub(super) fn write(
     parameters: &Parameters,
     key: u32,
     address: u64,
-    payload: &Payload,
+    payload: &Payload<'_>,
     access: Access,
 ) -> Result<(), Unreachable> {
     let range = Range {
@@ -156,7 +156,7 @@ pub(super) fn write(
 
 /// A part of a payload.
 struct Range<'a> {
-    payload: &'a Payload,
+    payload: &'a Payload<'a>,
     from: usize,
     length: usize,
 }
@@ -215,7 +215,7 @@ pub(super) fn scatter_receive(
     parameters: &Parameters,
     receive: &Receive,
     offset: usize,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
     let accessor = Accessor {
         pd: receive.pd,
@@ -231,7 +231,7 @@ pub(super) fn scatter<'a>(
     parameters: &Parameters,
     segments: impl Iterator<Item = &'a DataSegment>,
     offset: usize,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
     scatter_as(engine, accessor(qp, parameters), segments, offset, payload)
 }
@@ -241,7 +241,7 @@ fn scatter_as<'a>(
     accessor: Accessor,
     segments: impl Iterator<Item = &'a DataSegment>,
     offset: usize,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
     let (mut at, end) = (0, offset + payload.len());
     for segment in segments {

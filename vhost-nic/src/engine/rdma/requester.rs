@@ -9,19 +9,18 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use zerocopy::FromBytes;
 
 use super::memory::{self, Unreachable};
-use super::{Engine, Outgoing, completion, datagram, fail, send, work};
+use super::work::Reader;
+use super::{BURST, Engine, completion, datagram, fail, send, transport_of};
 use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
-use crate::hca::work_queue::WorkQueue;
-use crate::net::Payload;
+use crate::net::{Payload, RocePacket};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::opcode::{Notice, Opcode, Operation, Position};
+use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 
-/// Packets that are made before any of them is sent.
-const BATCH: usize = 32;
 /// Messages that may wait for their acknowledgement.
 const MAX_MESSAGES: usize = 256;
 /// The unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
@@ -37,25 +36,51 @@ const FENCE_SMALL: u8 = 1;
 /// Sends all that can be sent now.
 pub(super) fn run(engine: &Engine, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
+    let mut reader = None;
+    let mut batch = Vec::with_capacity(BURST);
     loop {
         let parameters = qp.parameters();
-        let mut batch = Vec::new();
         {
             let requester = &mut *qp.requester.lock();
+            requester.attended = false;
             if !qp.is_still(parameters.state) || !ready(engine, qp, &parameters, requester) {
                 return;
             }
-            while batch.len() < BATCH && next(engine, qp, &parameters, ring, requester, &mut batch) {}
+            // What nobody acknowledges is read by now, and the guest's again.
+            complete(qp, &parameters, requester);
+            let reader = reader
+                .get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
+            if let Err(error) = reader.look() {
+                let what = format_args!("Queue pair {:#x}: {error}", qp.number);
+                engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
+            }
+            while batch.len() < BURST && next(engine, qp, &parameters, reader, requester, &mut batch) {}
             if batch.is_empty() {
                 complete(qp, &parameters, requester);
                 return arm(engine, qp, &parameters, requester);
             }
+            request_acknowledgement(&parameters, requester, &mut batch);
+            requester.attended = true;
         }
-        for packet in &batch {
-            send(engine, packet);
-        }
-        // Only now are the data of what nobody acknowledges read, and the guest's again.
-        complete(qp, &parameters, &mut qp.requester.lock());
+        send(engine, &batch);
+        batch.clear();
+    }
+}
+
+/// Of the packets that are about to be sent, the last that ends a message asks for an acknowledgement of all before it, or the last of many
+/// that end none.
+fn request_acknowledgement(parameters: &Parameters, requester: &mut Requester, batch: &mut [RocePacket<'_>]) {
+    if !matches!(parameters.service, service::RC | service::XRC) {
+        return;
+    }
+    requester.unrequested = requester.unrequested.saturating_add(batch.len() as u32);
+    let last_end = batch.iter().rposition(|packet| packet.head.opcode.position().ends());
+    let many = requester.unrequested >= parameters.acknowledge_every;
+    let at = last_end.or_else(|| many.then(|| batch.len() - 1));
+    if let Some(packet) = at.and_then(|at| batch.get_mut(at)) {
+        let bth = &mut packet.head.headers.bth;
+        *bth = bth.with_ack_request(true);
+        requester.unrequested = 0;
     }
 }
 
@@ -108,15 +133,15 @@ fn set_alarm(engine: &Engine, qp: &Qp, requester: &mut Requester, time: Instant)
 }
 
 /// Makes the next packet, or carries out the next WQE that needs none. Returns whether there may be more.
-fn next(
-    engine: &Engine,
+fn next<'a>(
+    engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
-    ring: &WorkQueue,
+    reader: &mut Reader<'_>,
     requester: &mut Requester,
-    batch: &mut Vec<Outgoing>,
+    batch: &mut Vec<RocePacket<'a>>,
 ) -> bool {
-    if requester.current == requester.messages.len() && !fetch(engine, qp, parameters, ring, requester) {
+    if requester.current == requester.messages.len() && !fetch(engine, qp, parameters, reader, requester) {
         return false;
     }
     let at = requester.current;
@@ -132,94 +157,78 @@ fn next(
     if message.packets > 0 && requester.send_psn.is_before(message.first) {
         requester.send_psn = message.first;
     }
-    let open = requester.open_requests();
-    let earlier_done = requester.messages.iter().take(at).all(|message| message.done);
     let message = &requester.messages[at];
-    let fence = message.control.fm_ce_se >> FENCE_SHIFT;
-    if fence > FENCE_SMALL && open > 0 || message.work.is_request() && open >= parameters.max_requests {
-        return false;
+    let fenced = message.control.fm_ce_se >> FENCE_SHIFT > FENCE_SMALL;
+    if fenced || message.work.is_request() {
+        let open = requester.open_requests();
+        if fenced && open > 0 || message.work.is_request() && open >= parameters.max_requests {
+            return false;
+        }
     }
-    match &message.work {
-        Work::Nop => {}
-        Work::Bad(_) | Work::Umr { .. } if !earlier_done || !batch.is_empty() => return false,
-        Work::Bad(syndrome) => {
-            let syndrome = *syndrome;
+    let is_first = |requester: &Requester, batch: &[RocePacket<'_>]| {
+        batch.is_empty() && requester.messages.iter().take(at).all(|message| message.done)
+    };
+    let made = match &message.work {
+        Work::Nop => {
+            requester.messages[at].done = true;
+            requester.current += 1;
+            return true;
+        }
+        Work::Bad(_) | Work::Umr { .. } if !is_first(requester, batch) => return false,
+        Work::Umr { bytes } if memory_key_update(engine, qp, parameters, bytes, message.control.immediate.get()) => {
+            requester.messages[at].done = true;
+            requester.current += 1;
+            return true;
+        }
+        Work::Umr { .. } => Err(Syndrome::MwBind),
+        Work::Bad(syndrome) => Err(*syndrome),
+        Work::Datagram { .. } => datagram::packet(engine, qp, parameters, message, requester.send_psn),
+        _ => packet(engine, qp, parameters, message, requester.send_psn)
+            .map_err(|Unreachable| Syndrome::LocalProtection),
+    };
+    match made {
+        Ok(packet) => batch.push(packet),
+        // Those before it are completed first.
+        Err(_) if !is_first(requester, batch) => return false,
+        Err(syndrome) => {
             complete(qp, parameters, requester);
             fail_first(engine, qp, parameters, requester, syndrome);
             return false;
         }
-        Work::Umr { bytes } => {
-            if !memory_key_update(engine, qp, parameters, bytes, message.control.immediate.get()) {
-                complete(qp, parameters, requester);
-                fail_first(engine, qp, parameters, requester, Syndrome::MwBind);
-                return false;
-            }
-        }
-        Work::Datagram { .. } => match datagram::packet(engine, qp, parameters, message, requester.send_psn) {
-            Ok(packet) => {
-                batch.push(packet);
-                requester.send_psn += 1;
-            }
-            Err(syndrome) if earlier_done && batch.is_empty() => {
-                complete(qp, parameters, requester);
-                fail_first(engine, qp, parameters, requester, syndrome);
-                return false;
-            }
-            Err(_) => return false,
-        },
-        _ => match packet(engine, qp, parameters, message, requester.send_psn) {
-            Ok(packet) => {
-                batch.push(packet);
-                let sent = if message.work.is_request() {
-                    message.packets - message.answered
-                } else {
-                    1
-                };
-                requester.send_psn += sent;
-                if !message.last().is_before(requester.send_psn) {
-                    return true;
-                }
-                // Nobody acknowledges what is unreliable.
-                requester.messages[at].done |= parameters.service == service::UC;
-                requester.current += 1;
-                return true;
-            }
-            Err(Unreachable) if earlier_done && batch.is_empty() => {
-                complete(qp, parameters, requester);
-                fail_first(engine, qp, parameters, requester, Syndrome::LocalProtection);
-                return false;
-            }
-            Err(Unreachable) => return false,
-        },
     }
-    requester.messages[at].done = true;
-    requester.current += 1;
+    let message = &mut requester.messages[at];
+    let sent = if message.work.is_request() {
+        message.packets - message.answered
+    } else {
+        1
+    };
+    requester.send_psn += sent;
+    if message.last().is_before(requester.send_psn) {
+        // Nobody acknowledges what is unreliable.
+        message.done |= !matches!(parameters.service, service::RC | service::XRC);
+        requester.current += 1;
+    }
     true
 }
 
 /// Reads the next WQE, if there is one.
-fn fetch(engine: &Engine, qp: &Qp, parameters: &Parameters, ring: &WorkQueue, requester: &mut Requester) -> bool {
+fn fetch(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    reader: &mut Reader<'_>,
+    requester: &mut Requester,
+) -> bool {
     if requester.messages.len() >= MAX_MESSAGES {
         return false;
     }
-    let producer = match ring.send_producer(&engine.hca.dma) {
-        Ok(producer) => producer,
-        Err(error) => {
-            let what = format_args!("Queue pair {:#x}: {error}", qp.number);
-            engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
-            return false;
-        }
-    };
-    let index = requester.fetched;
-    let posted = producer.wrapping_sub(index);
-    if posted == 0 {
+    let Some((mut message, blocks)) = reader.fetch(requester.fetched) else {
         return false;
-    }
-    let (mut message, blocks) = work::fetch(&engine.hca.dma, ring, index, posted, parameters.service);
+    };
     if let Work::Bad(_) = message.work {
         let what = format_args!(
-            "Queue pair {:#x}, WQE {index:#x} makes no sense: {:?}",
-            qp.number, message.control
+            "Queue pair {:#x}, WQE {:#x} makes no sense: {:?}",
+            qp.number, message.index, message.control
         );
         engine.hca.findings.report(Finding::BadSendWqe, what);
     }
@@ -230,25 +239,20 @@ fn fetch(engine: &Engine, qp: &Qp, parameters: &Parameters, ring: &WorkQueue, re
         _ => (message.length as usize).div_ceil(parameters.mtu).max(1) as u32,
     };
     requester.next_psn += message.packets;
-    requester.fetched = index.wrapping_add(blocks);
+    requester.fetched = requester.fetched.wrapping_add(blocks);
     requester.messages.push_back(message);
     true
 }
 
 /// The packet of a message with this PSN.
-fn packet(
-    engine: &Engine,
+fn packet<'a>(
+    engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-) -> Result<Outgoing, Unreachable> {
+) -> Result<RocePacket<'a>, Unreachable> {
     let path = parameters.path.ok_or(Unreachable)?;
-    let transport = match parameters.service {
-        service::UC => Transport::Uc,
-        service::XRC => Transport::Xrc,
-        _ => Transport::Rc,
-    };
     let index = psn.distance(message.first).max(0) as u32;
     let position = Position::of(index, message.packets);
     let offset = index as usize * parameters.mtu;
@@ -261,15 +265,14 @@ fn packet(
         Work::FetchAdd { .. } => (Operation::FetchAdd, Position::Only, Notice::None),
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => return Err(Unreachable),
     };
-    let opcode = Opcode::new(transport, operation, position, notice).ok_or(Unreachable)?;
+    let opcode = Opcode::new(transport_of(parameters), operation, position, notice).ok_or(Unreachable)?;
     let ends = position.ends();
     let solicited = ends && message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
-    let bth = Bth::new(opcode, parameters.remote_qpn, psn)
-        .with_ack_request(ends && transport != Transport::Uc)
-        .with_solicited(solicited && !message.work.is_request());
+    let bth =
+        Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
     let mut headers = Headers::new(bth);
     headers.xrc = message.xrc_srqn.map(XrcEth::new);
-    let mut payload = Payload::default();
+    let mut payload = Payload::new();
     match message.work {
         Work::Send { immediate, invalidate } => {
             if ends {
@@ -327,7 +330,10 @@ fn packet(
         }
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => {}
     }
-    Ok(Outgoing { path, headers, payload })
+    Ok(RocePacket {
+        head: Packet::new(path, opcode, headers, payload.len()),
+        payload,
+    })
 }
 
 fn notice(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Notice {

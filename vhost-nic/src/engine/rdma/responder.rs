@@ -1,13 +1,15 @@
 //! The receiving side of connections: requests in, answers out.
 
+use std::ops::ControlFlow;
+
 use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
 
-use super::answer::{Answer, send_answer};
+use super::answer::{Answer, Answers};
 use super::completion::{self, Arrival};
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
-use crate::net::Payload;
+use crate::net::{Payload, RocePacket};
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
@@ -42,38 +44,50 @@ enum Step {
     Refused(Refused),
 }
 
-/// Takes a request.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, payload: &Payload) {
+/// Takes requests, all of the same sender.
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
     if !matches!(
         parameters.state,
         QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained
     ) {
         return;
     }
-    let of_srq;
-    let parameters = match (parameters.service, receive_queue::xrc_srq(engine, packet)) {
-        (service::XRC, Some(srq)) => {
+    if parameters.service != service::XRC {
+        return receive_as(engine, qp, parameters, packets);
+    }
+    for packet in packets {
+        let of_srq = receive_queue::xrc_srq(engine, &packet.head).map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
-            of_srq = Parameters {
-                pd: srq.pd(),
-                ..parameters.clone()
-            };
-            &of_srq
-        }
-        _ => parameters,
-    };
-    let answer = {
-        let mut responder = qp.responder.lock();
+            pd: srq.pd(),
+            ..parameters.clone()
+        });
+        receive_as(engine, qp, of_srq.as_ref().unwrap_or(parameters), &[packet]);
+    }
+}
+
+fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
+    let mut answers = Answers::default();
+    {
+        let responder = &mut *qp.responder.lock();
         if !qp.is_still(parameters.state) {
             return;
         }
-        if parameters.service == service::UC {
-            unreliable(engine, qp, parameters, &mut responder, packet, payload);
-            return;
+        for packet in packets {
+            if parameters.service == service::UC {
+                unreliable(engine, qp, parameters, responder, packet);
+                continue;
+            }
+            match reliable(engine, qp, parameters, responder, packet) {
+                ControlFlow::Continue(answer) => answers.push(answer),
+                // In error it takes no more.
+                ControlFlow::Break(refusal) => {
+                    answers.push(refusal);
+                    break;
+                }
+            }
         }
-        reliable(engine, qp, parameters, &mut responder, packet, payload)
-    };
-    send_answer(engine, qp, parameters, answer);
+    }
+    answers.send(engine, qp, parameters);
 }
 
 fn reliable(
@@ -81,60 +95,59 @@ fn reliable(
     qp: &Qp,
     parameters: &Parameters,
     responder: &mut Responder,
-    packet: &Packet,
-    payload: &Payload,
-) -> Answer {
-    let bth = &packet.headers.bth;
+    packet: &RocePacket<'_>,
+) -> ControlFlow<Answer, Answer> {
+    let head = &packet.head;
+    let bth = &head.headers.bth;
     let psn = bth.psn();
     if psn.is_before(responder.expected) {
-        return duplicate(responder, packet, parameters.mtu);
+        return ControlFlow::Continue(duplicate(responder, head, parameters.mtu));
     }
     if psn.is_after(responder.expected) {
         // Reported once; what follows is silence until the gap is filled.
         if std::mem::replace(&mut responder.gap_reported, true) {
-            return Answer::None;
+            return ControlFlow::Continue(Answer::None);
         }
-        let syndrome = Syndrome::Nak(Nak::PsnSequence);
-        return Answer::Acknowledge {
-            syndrome,
+        return ControlFlow::Continue(Answer::Acknowledge {
+            syndrome: Syndrome::Nak(Nak::PsnSequence),
             psn: responder.expected,
             msn: responder.msn,
-        };
+        });
     }
     responder.gap_reported = false;
-    match execute(engine, qp, parameters, responder, packet, payload) {
+    match execute(engine, qp, parameters, responder, head, &packet.payload) {
         Step::Done(answer) => {
-            let taken = match packet.opcode.operation() {
-                Operation::ReadRequest => read_packets(packet, parameters.mtu),
+            let taken = match head.opcode.operation() {
+                Operation::ReadRequest => read_packets(head, parameters.mtu),
                 _ => 1,
             };
             responder.expected += taken;
-            match answer {
+            ControlFlow::Continue(match answer {
                 Answer::None if bth.ack_request() => Answer::Acknowledge {
                     syndrome: Syndrome::ACK,
                     psn,
                     msn: responder.msn,
                 },
                 answer => answer,
-            }
+            })
         }
         Step::NoReceive => {
             // What comes behind is out of order, and known to be.
             responder.gap_reported = true;
-            Answer::Acknowledge {
+            ControlFlow::Continue(Answer::Acknowledge {
                 syndrome: Syndrome::Rnr(parameters.rnr_timer),
                 psn,
                 msn: responder.msn,
-            }
+            })
         }
         Step::Refused(Refused { nak, event }) => {
             // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
-            Answer::Acknowledge {
+            ControlFlow::Break(Answer::Acknowledge {
                 syndrome: Syndrome::Nak(nak),
                 psn,
                 msn: responder.msn,
-            }
+            })
         }
     }
 }
@@ -199,7 +212,7 @@ fn execute(
     parameters: &Parameters,
     responder: &mut Responder,
     packet: &Packet,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Step {
     let position = packet.opcode.position();
     let full = payload.len() == parameters.mtu;
@@ -233,7 +246,7 @@ fn execute_send(
     parameters: &Parameters,
     responder: &mut Responder,
     packet: &Packet,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Step {
     let position = packet.opcode.position();
     if position.begins() {
@@ -311,7 +324,7 @@ fn execute_write(
     parameters: &Parameters,
     responder: &mut Responder,
     packet: &Packet,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) -> Step {
     let position = packet.opcode.position();
     if position.begins() {
@@ -322,17 +335,13 @@ fn execute_write(
             return Step::Refused(INVALID);
         }
         let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
-        // All of it or nothing; where nothing is written, the key means nothing (C9-88).
-        let allowed = memory::check(
-            engine,
-            qp,
-            parameters,
-            rkey,
-            address,
-            length as usize,
-            Access::RemoteWrite,
-        );
-        if length > 0 && allowed.is_err() {
+        // All of it or nothing; a single packet is checked as it is written. Where nothing is written, the key means nothing (C9-88).
+        let several = position == Position::First;
+        let check = || {
+            let length = length as usize;
+            memory::check(engine, qp, parameters, rkey, address, length, Access::RemoteWrite)
+        };
+        if several && check().is_err() {
             return Step::Refused(NO_ACCESS);
         }
         responder.incoming = Some(Incoming::Write {
@@ -482,11 +491,11 @@ fn unreliable(
     qp: &Qp,
     parameters: &Parameters,
     responder: &mut Responder,
-    packet: &Packet,
-    payload: &Payload,
+    packet: &RocePacket<'_>,
 ) {
-    let psn = packet.headers.bth.psn();
-    let begins = packet.opcode.position().begins();
+    let head = &packet.head;
+    let psn = head.headers.bth.psn();
+    let begins = head.opcode.position().begins();
     let cut = psn != responder.expected || begins;
     if cut && let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {
         // It is used for the next message, from its beginning.
@@ -501,7 +510,7 @@ fn unreliable(
     if responder.skipping {
         return;
     }
-    match execute(engine, qp, parameters, responder, packet, payload) {
+    match execute(engine, qp, parameters, responder, head, &packet.payload) {
         Step::Done(_) => {}
         Step::NoReceive | Step::Refused(_) => {
             if let Some(Incoming::Send { receive, .. }) = responder.incoming.take() {

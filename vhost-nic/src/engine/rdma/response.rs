@@ -6,21 +6,34 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
 use super::{Engine, memory, requester};
 use crate::hca::qp::{Data, Parameters, Qp, QpState, Requester, Work};
-use crate::net::Payload;
+use crate::net::{Payload, RocePacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
-/// Takes an answer.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, payload: &Payload) {
+/// Takes answers.
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
     if parameters.state != QpState::ReadyToSend {
         return;
     }
     let requester = &mut *qp.requester.lock();
-    if !qp.is_still(parameters.state) {
-        return;
+    for packet in packets {
+        // An answer may be the last that it took.
+        if !qp.is_still(parameters.state) {
+            return;
+        }
+        answer(engine, qp, parameters, requester, packet);
     }
+    requester::complete(qp, parameters, requester);
+    // What waited for this, or is to be sent again, is the NIC's thread's work. If it is at it, it looks again.
+    if !requester.attended {
+        engine.hca.bells.ring(qp.number);
+    }
+}
+
+fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, packet: &RocePacket<'_>) {
+    let RocePacket { head: packet, payload } = packet;
     let psn = packet.headers.bth.psn();
     // Of what was not sent, or is acknowledged already: a ghost.
     if !psn.is_before(requester.next_psn) || psn.is_before(requester.unacknowledged) {
@@ -61,9 +74,6 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packet:
             }
         }
     }
-    requester::complete(qp, parameters, requester);
-    // What waited for this, or is to be sent again, is the NIC's thread's work.
-    engine.hca.bells.ring(qp.number);
 }
 
 /// All packets before `psn` have arrived. A read or an atomic among them whose answer has not was lost, and is asked for again; then this
@@ -146,7 +156,7 @@ fn read_response(
     parameters: &Parameters,
     requester: &mut Requester,
     packet: &Packet,
-    payload: &Payload,
+    payload: &Payload<'_>,
 ) {
     let psn = packet.headers.bth.psn();
     let Some(at) = request(requester, psn) else { return };
@@ -217,7 +227,7 @@ fn atomic_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester:
     if inline {
         message.answer = Some(bytes.to_vec());
     } else {
-        let mut payload = Payload::default();
+        let mut payload = Payload::new();
         payload.push_bytes(&bytes);
         if memory::scatter(engine, qp, parameters, segments(&message.data), 0, &payload).is_err() {
             return fail(engine, qp, parameters, requester, psn, CqeSyndrome::LocalProtection);

@@ -1,58 +1,98 @@
 //! Send WQEs of queue pairs, read from the ring.
 
-use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
+use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::dma::Dma;
+use crate::dma::{self, Dma};
 use crate::hca::qp::{Data, Message, Work, service};
 use crate::hca::work_queue::WorkQueue;
-use crate::roce::psn::Psn;
 
 /// Most bytes of a WQE.
 const MAX_WQE: usize = 1024;
 /// Longest message (`log_max_msg`).
 const MAX_MESSAGE: u64 = 1 << 30;
 
-/// Reads the WQE at `index`; `posted` basic blocks are posted from there. Returns it and the basic blocks it takes.
-pub(super) fn fetch(dma: &Dma, ring: &WorkQueue, index: u16, posted: u16, service: u8) -> (Message, u16) {
-    let mut memory = [0; MAX_WQE];
-    let mut message = Message {
-        control: ControlSegment::default(),
-        index,
-        work: Work::Bad(Syndrome::LocalQpOperation),
-        data: Vec::new(),
-        length: 0,
-        xrc_srqn: None,
-        first: Psn::default(),
-        packets: 0,
-        answered: 0,
-        done: false,
-        answer: None,
-    };
-    if ring.send_bytes(dma, index, &mut memory[..SEND_WQE_BB]).is_err() {
-        return (message, 1);
+/// Basic blocks that are read at once: the longest WQE, and some more.
+const WINDOW: u16 = 32;
+const _: () = assert!(WINDOW as usize * SEND_WQE_BB >= MAX_WQE);
+
+/// Reads the WQEs that are posted to a ring, many at a time.
+pub(super) struct Reader<'a> {
+    dma: &'a Dma,
+    ring: &'a WorkQueue,
+    service: u8,
+    /// Up to where is posted, in basic blocks.
+    producer: u16,
+    /// What is read of it: from this basic block on, so many.
+    start: u16,
+    blocks: u16,
+    window: [u8; WINDOW as usize * SEND_WQE_BB],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader that has not looked yet what is posted.
+    pub(super) fn new(dma: &'a Dma, ring: &'a WorkQueue, service: u8, consumer: u16) -> Self {
+        Self {
+            dma,
+            ring,
+            service,
+            producer: consumer,
+            start: consumer,
+            blocks: 0,
+            window: [0; WINDOW as usize * SEND_WQE_BB],
+        }
     }
-    if let Ok((control, _)) = ControlSegment::read_from_prefix(&memory) {
-        message.control = control;
+
+    /// Looks how far is posted.
+    pub(super) fn look(&mut self) -> dma::Result<()> {
+        self.producer = self.ring.send_producer(self.dma)?;
+        Ok(())
     }
-    let length = message.control.ds() * SEND_WQE_DS;
-    let blocks = length.div_ceil(SEND_WQE_BB) as u16;
-    if blocks == 0 || blocks > posted {
-        return (message, 1);
+
+    /// The WQE at `index`, if it is posted, and the basic blocks it takes.
+    pub(super) fn fetch(&mut self, index: u16) -> Option<(Message, u16)> {
+        let posted = self.producer.wrapping_sub(index);
+        if posted == 0 {
+            return None;
+        }
+        let mut message = Message::unknown(index);
+        let service = self.service;
+        let Some(memory) = self.blocks(index, 1) else {
+            return Some((message, 1));
+        };
+        if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
+            message.control = control;
+        }
+        let length = message.control.ds() * SEND_WQE_DS;
+        let blocks = length.div_ceil(SEND_WQE_BB) as u16;
+        if blocks == 0 || blocks > posted {
+            return Some((message, 1));
+        }
+        let work = self
+            .blocks(index, blocks)
+            .and_then(|memory| parse(memory.get(..length)?, service, &mut message));
+        if let Some(work) = work {
+            message.work = work;
+        }
+        Some((message, blocks))
     }
-    if length > SEND_WQE_BB
-        && ring
-            .send_bytes(dma, index.wrapping_add(1), &mut memory[SEND_WQE_BB..length])
-            .is_err()
-    {
-        return (message, blocks);
+
+    /// So many basic blocks from `index` on, which are posted. None if they cannot be read.
+    fn blocks(&mut self, index: u16, count: u16) -> Option<&[u8]> {
+        let skip = index.wrapping_sub(self.start);
+        if skip.checked_add(count).is_none_or(|end| end > self.blocks) {
+            let blocks = self.producer.wrapping_sub(index).min(WINDOW);
+            let window = &mut self.window[..usize::from(blocks) * SEND_WQE_BB];
+            self.blocks = 0;
+            self.ring.send_bytes(self.dma, index, window).ok()?;
+            (self.start, self.blocks) = (index, blocks);
+            return self.window.get(..usize::from(count) * SEND_WQE_BB);
+        }
+        let from = usize::from(skip) * SEND_WQE_BB;
+        self.window.get(from..from + usize::from(count) * SEND_WQE_BB)
     }
-    if let Some(work) = parse(&memory[..length], service, &mut message) {
-        message.work = work;
-    }
-    (message, blocks)
 }
 
 /// Takes a segment from the front.
@@ -140,7 +180,7 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
 }
 
 /// Reads data segments, and returns how many bytes they name.
-fn data(mut rest: &[u8], list: &mut Vec<Data>) -> Option<u64> {
+fn data(mut rest: &[u8], list: &mut SmallVec<[Data; 1]>) -> Option<u64> {
     let mut length = 0;
     while !rest.is_empty() {
         let (segment, behind) = DataSegment::read_from_prefix(rest).ok()?;
@@ -157,7 +197,7 @@ fn data(mut rest: &[u8], list: &mut Vec<Data>) -> Option<u64> {
         let start = size_of_val(&segment.byte_count);
         let bytes = rest.get(start..start + size)?;
         length += size as u64;
-        list.push(Data::Inline(bytes.to_vec()));
+        list.push(Data::Inline(SmallVec::from_slice(bytes)));
         rest = rest.get((start + size).next_multiple_of(SEND_WQE_DS)..).unwrap_or(&[]);
     }
     Some(length)

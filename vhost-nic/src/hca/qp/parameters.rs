@@ -35,6 +35,8 @@ pub struct Parameters {
     pub max_resources: usize,
     /// How long the other side is to wait when no receive is posted.
     pub rnr_timer: RnrTimer,
+    /// An acknowledgement is asked for after so many packets, if not before (`log_ack_req_freq`).
+    pub acknowledge_every: u32,
     /// How often to send again without an answer.
     pub retry_count: u8,
     /// How often to send again to a side without receives; 7 is for ever.
@@ -83,6 +85,7 @@ impl Parameters {
             max_requests: 1 << context.log_sra_max(),
             max_resources: 1 << context.log_rra_max(),
             rnr_timer: RnrTimer::new(context.min_rnr_nak()),
+            acknowledge_every: 1 << context.log_ack_req_freq(),
             retry_count: context.retry_count(),
             rnr_retry: context.rnr_retry(),
             ack_timeout: context.primary_address_path().ack_timeout(),

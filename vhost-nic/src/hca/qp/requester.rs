@@ -7,13 +7,15 @@ use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::AddressVector;
 use mlx5_prm::wqe::{ControlSegment, DataSegment};
 
+use smallvec::SmallVec;
+
 use crate::roce::psn::Psn;
 
 /// Data that a WQE sends, or where it receives.
 #[derive(Debug, Clone)]
 pub enum Data {
     /// In the WQE itself.
-    Inline(Vec<u8>),
+    Inline(SmallVec<[u8; 64]>),
     /// In memory.
     Memory(DataSegment),
 }
@@ -79,7 +81,7 @@ pub struct Message {
     /// What it asks for.
     pub work: Work,
     /// Its data.
-    pub data: Vec<Data>,
+    pub data: SmallVec<[Data; 1]>,
     /// Bytes of data.
     pub length: u32,
     /// The shared receive queue of the other side it is for, if it names one.
@@ -97,6 +99,23 @@ pub struct Message {
 }
 
 impl Message {
+    /// A WQE of which nothing is known yet but where it is.
+    pub fn unknown(index: u16) -> Self {
+        Self {
+            control: ControlSegment::default(),
+            index,
+            work: Work::Bad(Syndrome::LocalQpOperation),
+            data: SmallVec::new(),
+            length: 0,
+            xrc_srqn: None,
+            first: Psn::default(),
+            packets: 0,
+            answered: 0,
+            done: false,
+            answer: None,
+        }
+    }
+
     /// PSN of its last packet; it has one.
     pub fn last(&self) -> Psn {
         self.first + self.packets.saturating_sub(1)
@@ -128,6 +147,10 @@ pub struct Requester {
     pub alarm: Option<Instant>,
     /// Not to send before, because no receive was posted.
     pub not_before: Option<Instant>,
+    /// The NIC's thread is at it, and looks at it again before it goes.
+    pub attended: bool,
+    /// Packets since one asked for an acknowledgement.
+    pub unrequested: u32,
 }
 
 impl Requester {
@@ -144,6 +167,8 @@ impl Requester {
             deadline: None,
             alarm: None,
             not_before: None,
+            attended: false,
+            unrequested: 0,
         }
     }
 

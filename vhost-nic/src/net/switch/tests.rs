@@ -13,7 +13,7 @@ struct Sink {
 
 impl Port for Sink {
     fn receive(&self, frame: Frame<'_>) {
-        self.frames.lock().push(frame.bytes.to_vec());
+        self.frames.lock().push(frame.to_bytes().unwrap().into_owned());
     }
 
     fn cable_changed(&self, plugged: bool) {
@@ -250,7 +250,7 @@ struct Mirror {
 
 impl Port for Mirror {
     fn receive(&self, frame: Frame<'_>) {
-        let mut bytes = frame.bytes.to_vec();
+        let mut bytes = frame.to_bytes().unwrap().into_owned();
         bytes[..12].rotate_left(6);
         if let Some(port) = self.port.get() {
             port.send(Frame::new(&bytes));

@@ -1,0 +1,236 @@
+//! RDMA between two guests of one daemon: what a message costs, from the doorbell to the completion.
+//!
+//! The guest's driver rings and waits; the NIC's thread sends, receives and completes, for both guests. `rate` and `bulk` are the time that
+//! this thread is on a processor, so that they tell what a core can do, on a busy machine too. `latency` is by the clock.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, hint};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mlx5_prm::access::PmtuReg;
+use mlx5_prm::wqe::WqeOpcode;
+use vhost_nic::net::Switch;
+
+use common::node::Node;
+use common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use common::region::Region;
+
+/// The name of the thread that sends for the first guest.
+const SENDER: &str = "nic1";
+/// Bytes of each guest's region.
+const REGION: u64 = 8 << 20;
+/// Log2 of the basic blocks of a send queue, for many requests and for few.
+const LOG_SQ: u8 = 12;
+const LOG_SQ_SHORT: u8 = 4;
+/// Of so many requests one completes.
+const SIGNALED: u16 = 64;
+/// The longest frame of the port, with its Ethernet header.
+const PORT_MTU: u16 = 9022;
+/// The path MTU of 4096 bytes.
+const MTU_4096: u8 = 5;
+
+/// The thread of the NIC that sends, as the scheduler accounts for it.
+struct Worker(PathBuf);
+
+impl Worker {
+    /// The one there is.
+    fn find() -> Self {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let named = tasks.map(|task| task.unwrap().path()).find(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            name.trim() == SENDER
+        });
+        Self(named.expect("the NIC has a thread").join("schedstat"))
+    }
+
+    /// How long it was on a processor so far.
+    fn busy(&self) -> Duration {
+        let stat = fs::read_to_string(&self.0).unwrap();
+        let nanoseconds = stat.split_whitespace().next().unwrap();
+        Duration::from_nanos(nanoseconds.parse().unwrap())
+    }
+
+    /// How long it is on a processor while something is done.
+    fn time(&self, act: impl FnOnce()) -> Duration {
+        let before = self.busy();
+        act();
+        self.busy() - before
+    }
+}
+
+/// Two guests with a connected queue pair each.
+struct Link {
+    nodes: [Node; 2],
+    qps: [QueuePair; 2],
+    regions: [Region; 2],
+}
+
+impl Link {
+    fn new(service: u8, log_sq: u8) -> Self {
+        let switch = Switch::new();
+        let nodes = [Node::open(&switch, 1), Node::open(&switch, 2)];
+        for node in &nodes {
+            let mut register = PmtuReg::default();
+            register.set_local_port(1);
+            register.set_admin_mtu(PORT_MTU);
+            node.hca.write_register(common::netdev::PMTU, &register).unwrap();
+        }
+        let shape = Shape {
+            log_sq,
+            ..Shape::new(service)
+        };
+        let qps = nodes.each_ref().map(|node| QueuePair::create(node, shape).unwrap());
+        let regions = nodes.each_ref().map(|node| node.region(REGION));
+        let how = Connection {
+            mtu: MTU_4096,
+            ..Connection::default()
+        };
+        connect((&nodes[0], &qps[0]), (&nodes[1], &qps[1]), &how);
+        Self { nodes, qps, regions }
+    }
+
+    /// A request with the other side's memory.
+    fn request(&self, opcode: WqeOpcode, data: Data) -> Request {
+        let peer = &self.regions[1];
+        Request::remote(opcode, vec![data], peer.at(0), peer.key)
+    }
+
+    fn memory(&self, length: u32) -> Data {
+        let own = &self.regions[0];
+        Data::Memory((own.at(0), length, own.key))
+    }
+
+    /// Fills the ring with a request, of which every so many complete. Returns the basic blocks of one.
+    fn fill(&mut self, request: &Request, signaled: u16) -> u16 {
+        let silent = Request {
+            flags: 0,
+            ..request.clone()
+        };
+        let mut blocks: u16 = 1;
+        let mut index: u16 = 0;
+        while index < (1 << self.qps[0].shape.log_sq) / blocks {
+            index += 1;
+            let last = index.is_multiple_of(signaled);
+            let before = self.qps[0].put(if last { request } else { &silent });
+            blocks = self.qps[0].posted_sends().wrapping_sub(before);
+            if last {
+                self.qps[0].ring();
+                self.complete();
+            }
+        }
+        blocks
+    }
+
+    /// Posts what is in the ring again, `count` requests of `blocks` basic blocks, and waits for `completions`.
+    fn again(&mut self, count: u16, blocks: u16, completions: u16) {
+        self.qps[0].put_again(count * blocks);
+        self.qps[0].ring();
+        for _ in 0..completions {
+            self.complete();
+        }
+    }
+
+    fn complete(&mut self) {
+        let cq = &mut self.qps[0].send_cq;
+        let cqe = loop {
+            if let Some(cqe) = cq.next() {
+                break cqe;
+            }
+            hint::spin_loop();
+        };
+        cq.release();
+        assert_eq!(common::completion_queue::error_of(&cqe), None);
+    }
+
+    fn close(self) {
+        for ((node, qp), region) in self.nodes.into_iter().zip(self.qps).zip(self.regions) {
+            qp.destroy(&node).unwrap();
+            region.destroy(&node.hca).unwrap();
+            node.close();
+        }
+    }
+}
+
+/// Many requests in flight, as in `ib_write_bw`.
+fn rate(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rate");
+    group.throughput(Throughput::Elements(1));
+    let mut run = |name: &str, opcode: WqeOpcode, data: &dyn Fn(&Link) -> Data| {
+        let mut link = Link::new(service::RC, LOG_SQ);
+        let request = link.request(opcode, data(&link));
+        let blocks = link.fill(&request, SIGNALED);
+        let worker = Worker::find();
+        group.bench_function(name, |b| {
+            b.iter_custom(|iterations| {
+                // A quarter of the ring at a time.
+                let batch = (1 << LOG_SQ) / blocks / 4 / SIGNALED * SIGNALED;
+                let rounds = iterations.div_ceil(batch.into());
+                let time = worker.time(|| {
+                    for _ in 0..rounds {
+                        link.again(batch, blocks, batch / SIGNALED);
+                    }
+                });
+                scale(time, iterations, rounds * u64::from(batch))
+            });
+        });
+        link.close();
+    };
+    run("write-inline-64", WqeOpcode::RdmaWrite, &|_| Data::Inline(vec![0x5a; 64]));
+    run("write-64", WqeOpcode::RdmaWrite, &|link| link.memory(64));
+    run("write-4096", WqeOpcode::RdmaWrite, &|link| link.memory(4096));
+    run("read-64", WqeOpcode::RdmaRead, &|link| link.memory(64));
+}
+
+/// The time of `wanted` iterations, when `done` took `time`.
+fn scale(time: Duration, wanted: u64, done: u64) -> Duration {
+    Duration::from_secs_f64(time.as_secs_f64() * wanted as f64 / done as f64)
+}
+
+/// One request at a time: doorbell, message, completion.
+fn latency(c: &mut Criterion) {
+    let mut group = c.benchmark_group("latency");
+    for (name, opcode) in [("write-64", WqeOpcode::RdmaWrite), ("read-64", WqeOpcode::RdmaRead)] {
+        let mut link = Link::new(service::RC, LOG_SQ_SHORT);
+        let request = link.request(opcode, link.memory(64));
+        let blocks = link.fill(&request, 1);
+        group.bench_function(name, |b| b.iter(|| link.again(1, blocks, 1)));
+        link.close();
+    }
+}
+
+/// Long messages, beside a copy of as many bytes in the same pieces.
+fn bulk(c: &mut Criterion) {
+    const LENGTH: usize = 1 << 20;
+    let mut group = c.benchmark_group("bulk");
+    group.throughput(Throughput::Bytes(LENGTH as u64));
+    for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
+        let mut link = Link::new(service::RC, LOG_SQ_SHORT);
+        let request = link.request(opcode, link.memory(LENGTH as u32));
+        let blocks = link.fill(&request, 1);
+        let worker = Worker::find();
+        group.bench_function(BenchmarkId::new(format!("{opcode:?}"), LENGTH), |b| {
+            b.iter_custom(|iterations| worker.time(|| (0..iterations).for_each(|_| link.again(1, blocks, 1))));
+        });
+        link.close();
+    }
+    let (from, mut to) = (vec![0x5a_u8; LENGTH], vec![0_u8; LENGTH]);
+    group.bench_function(BenchmarkId::new("memcpy", LENGTH), |b| {
+        b.iter(|| {
+            hint::black_box(&mut to).copy_from_slice(hint::black_box(&from));
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = rate, latency, bulk
+}
+criterion_main!(benches);
