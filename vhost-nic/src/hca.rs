@@ -2,6 +2,7 @@
 
 pub mod bells;
 pub mod buffer;
+pub mod clock;
 pub mod counter;
 pub mod cq;
 pub mod eq;
@@ -26,6 +27,7 @@ use mlx5_prm::queue_pair::Qpc;
 use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
+use clock::Clock;
 use counter::{CompletionCounters, PortCounters, QueueCounters};
 use cq::Cq;
 use eq::Eqs;
@@ -140,6 +142,8 @@ pub struct Hca {
     pub vport: RwLock<Vport>,
     /// What went through the port.
     pub port_counters: PortCounters,
+    /// The device's clock.
+    pub clock: Clock,
     /// Completions of all queues so far.
     pub completion_counters: Arc<CompletionCounters>,
 }
@@ -175,6 +179,7 @@ impl Hca {
             steering: Steering::default(),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
+            clock: Clock::start(),
             completion_counters: Arc::default(),
         }
     }

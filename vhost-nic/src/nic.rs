@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use log::info;
 use mlx5_prm::init_segment::InitSegment;
@@ -31,7 +30,7 @@ const FIRMWARE_SUBMINOR: u32 = 4030;
 /// State of the interface that the driver sets when it goes in a hurry (`MLX5_INITIAL_SEG_NIC_INTERFACE_DISABLED`, device.h).
 const INTERFACE_DISABLED: u32 = 1;
 /// How often the health counter moves: faster than the driver looks (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
-const HEALTH_TICK_MS: u128 = 100;
+const HEALTH_TICK_NS: u64 = 100_000_000;
 
 /// Registers of a UAR (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`).
 mod uar {
@@ -76,7 +75,6 @@ pub struct Nic {
     engine: Arc<Engine>,
     _worker: Worker,
     registers: Mutex<Registers>,
-    started: Instant,
 }
 
 /// What the driver wrote into the initialization segment.
@@ -164,7 +162,6 @@ impl Nic {
             engine,
             _worker: worker,
             registers: Mutex::default(),
-            started: Instant::now(),
         }))
     }
 
@@ -221,8 +218,7 @@ impl Nic {
 
     fn init_segment(&self) -> InitSegment {
         let registers = *self.registers.lock();
-        let elapsed = self.started.elapsed();
-        let nanoseconds = elapsed.as_nanos() as u64;
+        let nanoseconds = self.hca.clock.now();
         let mut segment = InitSegment::default();
         segment.fw_rev.set(FIRMWARE_MINOR << 16 | FIRMWARE_MAJOR);
         segment.cmdif_rev_fw_sub.set(CMD_IF_REVISION << 16 | FIRMWARE_SUBMINOR);
@@ -235,7 +231,7 @@ impl Nic {
         segment.internal_timer_l.set(nanoseconds as u32);
         segment
             .health_counter
-            .set((elapsed.as_millis() / HEALTH_TICK_MS) as u32 & 0xff_ffff);
+            .set((nanoseconds / HEALTH_TICK_NS) as u32 & 0xff_ffff);
         segment
     }
 

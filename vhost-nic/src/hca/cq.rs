@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::bells::{Attention, Bells};
 use super::buffer::Buffer;
+use super::clock::Clock;
 use super::counter::CompletionCounters;
 use super::eq::{Eq, Eqs};
 use super::finding::{Finding, Findings};
@@ -41,6 +42,7 @@ pub struct Cq {
     dma: Arc<Dma>,
     findings: Arc<Findings>,
     counters: Arc<CompletionCounters>,
+    clock: Clock,
     state: Mutex<State>,
     uses: Mutex<Vec<Use>>,
 }
@@ -107,6 +109,7 @@ pub(crate) struct Surroundings {
     pub(crate) bells: Arc<Bells>,
     pub(crate) findings: Arc<Findings>,
     pub(crate) counters: Arc<CompletionCounters>,
+    pub(crate) clock: Clock,
 }
 
 impl Cq {
@@ -117,6 +120,7 @@ impl Cq {
             bells,
             findings,
             counters,
+            clock,
         } = around;
         let state = State {
             context,
@@ -139,6 +143,7 @@ impl Cq {
             dma,
             findings,
             counters,
+            clock,
             state: Mutex::new(state),
         }
     }
@@ -199,6 +204,12 @@ impl Cq {
                 return false;
             }
         }
+        // Where others have their time, errors have a syndrome.
+        let opcode = cqe.op_own >> 4;
+        let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
+        if !error {
+            cqe.timestamp.set(self.clock.now());
+        }
         let owner = (state.producer >> state.context.log_cq_size()) as u8 & Cqe::OWNER;
         cqe.op_own = cqe.op_own & !Cqe::OWNER | owner;
         let size = entry_size(&state.context).unwrap_or(64);
@@ -218,8 +229,6 @@ impl Cq {
             _ => &self.counters.plain,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let opcode = cqe.op_own >> 4;
-        let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
             state.solicited = state.producer;
         }

@@ -10,4 +10,5 @@ mod operations;
 mod pair;
 mod programs;
 mod services;
+mod timestamps;
 mod wire;
