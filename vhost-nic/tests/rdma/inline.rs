@@ -4,6 +4,7 @@ use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
 use mlx5_prm::wqe::WqeOpcode;
 use zerocopy::IntoBytes;
 
+use crate::common::await_some;
 use crate::common::completion_queue::CompletionQueue;
 use crate::common::queue_pair::{Connection, Request, Shape, service};
 use crate::pair::{End, Pair, pattern};
@@ -158,4 +159,24 @@ fn completions_are_counted_by_where_their_data_went() {
         assert_eq!((counts(&pair.a), counts(&pair.b)), (here, there), "{most}");
         pair.end();
     }
+}
+
+#[test]
+fn data_that_find_no_room_are_not_written_over_others() {
+    let mut pair = Pair::new(shape(0, 2), &Connection::default());
+    let data = |number: usize| pattern(number as u64, 64);
+    let mut first = None;
+    // One more than the queue has entries, of which none is given back.
+    for number in 0..513 {
+        pair.a.memory.write(0, &data(number));
+        pair.b.qp.receive(&[pair.b.part(0, 64)]);
+        let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 64)));
+        first.get_or_insert_with(|| pair.b.qp.receive_cq.wait());
+        if number < 512 {
+            pair.a.qp.sent(WqeOpcode::Send, send);
+        }
+    }
+    let findings = || pair.b.node.hca.machine.nic.snapshot().findings;
+    await_some("the overrun", || findings().contains_key("cq_overrun").then_some(()));
+    assert_eq!(pair.b.qp.receive_cq.lower_half(), data(0));
 }
