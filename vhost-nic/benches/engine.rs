@@ -179,9 +179,7 @@ fn rate(c: &mut Criterion) {
         });
         link.close();
     };
-    run("write-inline-64", WqeOpcode::RdmaWrite, &|_| {
-        Data::Inline(vec![0x5a; 64])
-    });
+    run("write-inline-64", WqeOpcode::RdmaWrite, &|_| Data::Inline(vec![0x5a; 64]));
     run("write-64", WqeOpcode::RdmaWrite, &|link| link.memory(64));
     run("write-4096", WqeOpcode::RdmaWrite, &|link| link.memory(4096));
     run("read-64", WqeOpcode::RdmaRead, &|link| link.memory(64));

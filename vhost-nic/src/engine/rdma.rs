@@ -71,10 +71,7 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
             Frame::Bytes(_) => None,
         })
         .collect();
-    let all = packets.len() == frames.len()
-        && packets
-            .first()
-            .is_some_and(|first| is_for_transport(engine, &first.head));
+    let all = packets.len() == frames.len() && packets.first().is_some_and(|first| is_for_transport(engine, &first.head));
     if !all {
         return false;
     }
@@ -144,8 +141,7 @@ fn connected(engine: &Engine, packets: &[&RocePacket<'_>]) {
 
 /// Sends packets, in their order.
 fn send(engine: &Engine, packets: &[RocePacket<'_>]) {
-    let together =
-        |a: &RocePacket<'_>, b: &RocePacket<'_>| Frame::Packet(a).addresses() == Frame::Packet(b).addresses();
+    let together = |a: &RocePacket<'_>, b: &RocePacket<'_>| Frame::Packet(a).addresses() == Frame::Packet(b).addresses();
     for burst in packets.chunk_by(together) {
         let frames: SmallVec<[Frame<'_>; BURST]> = burst.iter().map(Frame::Packet).collect();
         transmit::transmit(engine, &frames, None);

@@ -82,18 +82,12 @@ impl<'a> Packets<'a> {
             Answer::Acknowledge { syndrome, psn, msn } => self.acknowledge(psn, syndrome, msn),
             Answer::Atomic { psn, msn, original } => {
                 let aeth = Aeth::new(Syndrome::ACK.byte(), msn);
-                self.push(
-                    Operation::AtomicAcknowledge,
-                    Position::Only,
-                    psn,
-                    Payload::new(),
-                    |headers| {
-                        headers.aeth = Some(aeth);
-                        headers.atomic_ack = Some(AtomicAckEth {
-                            original: original.into(),
-                        });
-                    },
-                );
+                self.push(Operation::AtomicAcknowledge, Position::Only, psn, Payload::new(), |headers| {
+                    headers.aeth = Some(aeth);
+                    headers.atomic_ack = Some(AtomicAckEth {
+                        original: original.into(),
+                    });
+                });
             }
             Answer::Read {
                 psn,
@@ -115,7 +109,8 @@ impl<'a> Packets<'a> {
                     };
                     let position = Position::of(index, count);
                     self.push(Operation::ReadResponse, position, psn + index, payload, |headers| {
-                        headers.aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), msn));
+                        headers.aeth =
+                            (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), msn));
                     });
                 }
             }

@@ -48,8 +48,8 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             }
             // What nobody acknowledges is read by now, and the guest's again.
             complete(qp, &parameters, requester);
-            let reader =
-                reader.get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
+            let reader = reader
+                .get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
             if let Err(error) = reader.look() {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
                 engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
@@ -183,9 +183,8 @@ fn next<'a>(
         Work::Umr { .. } => Err(Syndrome::MwBind),
         Work::Bad(syndrome) => Err(*syndrome),
         Work::Datagram { .. } => datagram::packet(engine, qp, parameters, message, requester.send_psn),
-        _ => {
-            packet(engine, qp, parameters, message, requester.send_psn).map_err(|Unreachable| Syndrome::LocalProtection)
-        }
+        _ => packet(engine, qp, parameters, message, requester.send_psn)
+            .map_err(|Unreachable| Syndrome::LocalProtection),
     };
     match made {
         Ok(packet) => batch.push(packet),
@@ -269,7 +268,8 @@ fn packet<'a>(
     let opcode = Opcode::new(transport_of(parameters), operation, position, notice).ok_or(Unreachable)?;
     let ends = position.ends();
     let solicited = ends && message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
-    let bth = Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
+    let bth =
+        Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
     let mut headers = Headers::new(bth);
     headers.xrc = message.xrc_srqn.map(XrcEth::new);
     let mut payload = Payload::new();

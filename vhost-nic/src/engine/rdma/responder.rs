@@ -486,7 +486,13 @@ fn execute_atomic(
 }
 
 /// An unreliable message: what does not fit is dropped, and the message with it.
-fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, packet: &RocePacket<'_>) {
+fn unreliable(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    packet: &RocePacket<'_>,
+) {
     let head = &packet.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
