@@ -1,4 +1,5 @@
-//! Every operation of verbs at every size that has an edge, by a program of ours that checks all bytes and completions: `operations.py`.
+//! Every operation of verbs at every size that has an edge, by a program of ours that checks all bytes and
+//! completions: `operations.py`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +13,9 @@ use crate::lab::{Lab, Setup, step};
 
 const PROGRAM: &str = include_str!("operations.py");
 const PATH: &str = "/tmp/operations.py";
+/// What it imports.
+const CASES: &str = include_str!("cases.py");
+const CASES_PATH: &str = "/tmp/cases.py";
 /// For an order with the largest messages.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -95,6 +99,7 @@ impl Pair {
     fn start(lab: &Lab, guest: usize, arguments: &str) -> Result<Job> {
         let guest = lab.guest(guest);
         guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
+        guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
         guest
             .shell(&format!("exec python3 {PATH} {arguments}"))
             .stdin("")
