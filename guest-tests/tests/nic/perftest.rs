@@ -29,12 +29,13 @@ fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
     })
 }
 
-/// Lines of a table: how many bytes, how often, and measurements that are no nonsense.
+/// Lines of a table: how many bytes, how often, and measurements. What was measured is no matter: a guest's time stamp counters may differ, and few
+/// rounds then take no time, or for ever.
 fn results(text: &str) -> usize {
     text.lines()
         .filter(|line| {
             let fields: Vec<f64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
-            fields.len() >= 5 && fields[1] > 0.0 && fields[2..].iter().any(|figure| *figure > 0.0)
+            fields.len() >= 5 && fields[1] > 0.0
         })
         .count()
 }
