@@ -3,6 +3,7 @@
 pub mod bells;
 pub mod blue_flame;
 pub mod buffer;
+pub mod clock;
 pub mod counter;
 pub mod cq;
 pub mod eq;
@@ -27,7 +28,8 @@ use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
 use blue_flame::BlueFlame;
-use counter::PortCounters;
+use clock::Clock;
+use counter::{CompletionCounters, PortCounters};
 use cq::Cq;
 use eq::Eqs;
 use finding::Findings;
@@ -144,6 +146,10 @@ pub struct Hca {
     pub vport: RwLock<Vport>,
     /// What went through the port.
     pub port_counters: PortCounters,
+    /// The device's clock.
+    pub clock: Clock,
+    /// Completions of all queues so far.
+    pub completion_counters: Arc<CompletionCounters>,
 }
 
 impl Hca {
@@ -178,6 +184,8 @@ impl Hca {
             steering: Steering::default(),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
+            clock: Clock::start(),
+            completion_counters: Arc::default(),
         }
     }
 

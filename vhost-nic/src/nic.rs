@@ -33,7 +33,7 @@ const FIRMWARE_SUBMINOR: u32 = 4030;
 /// State of the interface that the driver sets when it goes in a hurry (`MLX5_INITIAL_SEG_NIC_INTERFACE_DISABLED`, device.h).
 const INTERFACE_DISABLED: u32 = 1;
 /// How often the health counter moves: faster than the driver looks (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
-const HEALTH_TICK_MS: u128 = 100;
+const HEALTH_TICK_NS: u64 = 100_000_000;
 
 /// How long the rest of a WQE may take to come through a register: each store of it traps.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -83,7 +83,6 @@ pub struct Nic {
     engine: Arc<Engine>,
     _worker: Worker,
     registers: Mutex<Registers>,
-    started: Instant,
 }
 
 /// What the driver wrote into the initialization segment.
@@ -117,8 +116,21 @@ pub struct NicSnapshot {
     pub blue_flame_wqes: u64,
     /// What went through its port.
     pub port: PortSnapshot,
+    /// Completions of all its queues.
+    pub completions: CompletionSnapshot,
     /// What its port of the switch saw.
     pub wire: Option<PortStats>,
+}
+
+/// How many completions a NIC has written, by where the data of their messages went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CompletionSnapshot {
+    /// To memory, or there were none.
+    pub plain: u64,
+    /// Into the completion itself, 32 bytes at most.
+    pub inline_32: u64,
+    /// Into the lower half of a completion of 128 bytes, 64 bytes at most.
+    pub inline_64: u64,
 }
 
 /// What a NIC's port counted.
@@ -168,7 +180,6 @@ impl Nic {
             engine,
             _worker: worker,
             registers: Mutex::default(),
-            started: Instant::now(),
         }))
     }
 
@@ -216,14 +227,18 @@ impl Nic {
                 not_ready: counters.not_ready.load(Relaxed),
                 send_errors: counters.send_errors.load(Relaxed),
             },
+            completions: CompletionSnapshot {
+                plain: self.hca.completion_counters.plain.load(Relaxed),
+                inline_32: self.hca.completion_counters.inline_32.load(Relaxed),
+                inline_64: self.hca.completion_counters.inline_64.load(Relaxed),
+            },
             wire: self.engine.wire().map(crate::net::SwitchPort::stats),
         }
     }
 
     fn init_segment(&self) -> InitSegment {
         let registers = *self.registers.lock();
-        let elapsed = self.started.elapsed();
-        let nanoseconds = elapsed.as_nanos() as u64;
+        let nanoseconds = self.hca.clock.now();
         let mut segment = InitSegment::default();
         segment.fw_rev.set(FIRMWARE_MINOR << 16 | FIRMWARE_MAJOR);
         segment.cmdif_rev_fw_sub.set(CMD_IF_REVISION << 16 | FIRMWARE_SUBMINOR);
@@ -236,7 +251,7 @@ impl Nic {
         segment.internal_timer_l.set(nanoseconds as u32);
         segment
             .health_counter
-            .set((elapsed.as_millis() / HEALTH_TICK_MS) as u32 & 0xff_ffff);
+            .set((nanoseconds / HEALTH_TICK_NS) as u32 & 0xff_ffff);
         segment
     }
 

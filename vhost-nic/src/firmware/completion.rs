@@ -58,6 +58,8 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         eqs: hca.eqs.clone(),
         bells: hca.bells.clone(),
         findings: hca.findings.clone(),
+        counters: hca.completion_counters.clone(),
+        clock: hca.clock,
     };
     let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.users.add());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;

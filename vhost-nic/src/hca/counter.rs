@@ -118,6 +118,17 @@ impl Direction {
     }
 }
 
+/// Completions, by where the data of their messages went.
+#[derive(Debug, Default)]
+pub struct CompletionCounters {
+    /// To memory, or there were none.
+    pub plain: AtomicU64,
+    /// Into the completion itself (`MLX5_INLINE_SCATTER_32`, device.h).
+    pub inline_32: AtomicU64,
+    /// Into the lower half of a completion of 128 bytes (`MLX5_INLINE_SCATTER_64`).
+    pub inline_64: AtomicU64,
+}
+
 /// What went through the port.
 #[derive(Debug, Default)]
 pub struct PortCounters {

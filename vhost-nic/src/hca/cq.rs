@@ -1,6 +1,7 @@
 //! Completion queues.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mlx5_prm::completion::Cqc;
@@ -10,6 +11,8 @@ use zerocopy::IntoBytes;
 
 use super::bells::{Attention, Bells};
 use super::buffer::Buffer;
+use super::clock::Clock;
+use super::counter::CompletionCounters;
 use super::eq::{Eq, Eqs};
 use super::finding::{Finding, Findings};
 use super::usage::{Use, Users};
@@ -38,6 +41,8 @@ pub struct Cq {
     bells: Arc<Bells>,
     dma: Arc<Dma>,
     findings: Arc<Findings>,
+    counters: Arc<CompletionCounters>,
+    clock: Clock,
     state: Mutex<State>,
     uses: Mutex<Vec<Use>>,
 }
@@ -103,6 +108,8 @@ pub(crate) struct Surroundings {
     pub(crate) eqs: Arc<Eqs>,
     pub(crate) bells: Arc<Bells>,
     pub(crate) findings: Arc<Findings>,
+    pub(crate) counters: Arc<CompletionCounters>,
+    pub(crate) clock: Clock,
 }
 
 impl Cq {
@@ -112,6 +119,8 @@ impl Cq {
             eqs,
             bells,
             findings,
+            counters,
+            clock,
         } = around;
         let state = State {
             context,
@@ -133,6 +142,8 @@ impl Cq {
             bells,
             dma,
             findings,
+            counters,
+            clock,
             state: Mutex::new(state),
         }
     }
@@ -142,38 +153,35 @@ impl Cq {
         self.uses.lock().clear();
     }
 
-    /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit is filled in.
+    /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit and its time are filled in.
     pub fn post(&self, cqe: Cqe) {
-        let mut state = self.state.lock();
-        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
-            self.fire(state);
-        }
+        self.post_entry(&[], cqe);
     }
 
     /// Appends a completion that carries data, 64 bytes at most and more than 32 only in a large entry.
     pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) {
-        let mut state = self.state.lock();
         if data.len() <= SHORT_DATA {
             cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
             cqe.op_own |= Cqe::INLINE_32;
+            self.post_entry(&[], cqe);
         } else {
-            let size = entry_size(&state.context).unwrap_or(64);
-            let offset = u64::from(state.producer % state.size()) * size;
-            if let Err(error) = state.buffer.write(&self.dma, Purpose::Cqe, offset, data) {
-                self.findings.report(
-                    Finding::LostCqe,
-                    format_args!("Completion queue {}: {error}", self.number),
-                );
-                return;
-            }
             cqe.op_own |= Cqe::INLINE_64;
+            self.post_entry(data, cqe);
         }
-        if self.append(&mut state, cqe) && state.due(state.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
+    }
+
+    fn post_entry(&self, lower: &[u8], cqe: Cqe) {
+        let mut state = self.state.lock();
+        if self.append(&mut state, lower, cqe)
+            && state.due(state.producer.wrapping_sub(1))
+            && !self.hold_back(&mut state)
+        {
             self.fire(state);
         }
     }
 
-    fn append(&self, state: &mut State, mut cqe: Cqe) -> bool {
+    /// Writes an entry, if there is room for one: the completion, and before it what is in the lower half of a large entry.
+    fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> bool {
         if state.overrun {
             return false;
         }
@@ -193,12 +201,23 @@ impl Cq {
                 return false;
             }
         }
+        // Where others have their time, errors have a syndrome.
+        let opcode = cqe.op_own >> 4;
+        let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
+        if !error {
+            cqe.timestamp.set(self.clock.now());
+        }
         let owner = (state.producer >> state.context.log_cq_size()) as u8 & Cqe::OWNER;
         cqe.op_own = cqe.op_own & !Cqe::OWNER | owner;
         let size = entry_size(&state.context).unwrap_or(64);
+        let entry = u64::from(state.producer % state.size()) * size;
         // Of a large entry, the completion is the upper half.
-        let offset = u64::from(state.producer % state.size()) * size + (size - size_of::<Cqe>() as u64);
-        if let Err(error) = state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()) {
+        let offset = entry + (size - size_of::<Cqe>() as u64);
+        let written = state
+            .buffer
+            .write(&self.dma, Purpose::Cqe, entry, lower)
+            .and_then(|()| state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()));
+        if let Err(error) = written {
             self.findings.report(
                 Finding::LostCqe,
                 format_args!("Completion queue {}: {error}", self.number),
@@ -206,8 +225,12 @@ impl Cq {
             return false;
         }
         state.producer = state.producer.wrapping_add(1) & INDEX_MASK;
-        let opcode = cqe.op_own >> 4;
-        let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
+        let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
+            Cqe::INLINE_32 => &self.counters.inline_32,
+            Cqe::INLINE_64 => &self.counters.inline_64,
+            _ => &self.counters.plain,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
             state.solicited = state.producer;
         }
@@ -291,7 +314,7 @@ impl Cq {
             return false;
         }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
-        self.append(&mut state, marker);
+        self.append(&mut state, &[], marker);
         state.context.set_log_cq_size(context.log_cq_size());
         state.context.set_log_page_size(context.log_page_size());
         state.context.set_page_offset(context.page_offset());

@@ -4,9 +4,10 @@ use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
 use mlx5_prm::wqe::WqeOpcode;
 use zerocopy::IntoBytes;
 
+use crate::common::await_some;
 use crate::common::completion_queue::CompletionQueue;
 use crate::common::queue_pair::{Connection, Request, Shape, service};
-use crate::pair::{Pair, pattern};
+use crate::pair::{End, Pair, pattern};
 
 /// Codes of `cs_req` and `cs_res` (`MLX5_REQ_SCAT_DATA32_CQE`, `MLX5_RES_SCAT_DATA32_CQE` and so on), and the bytes they stand for.
 const CODES: [(u8, usize); 3] = [(0, 0), (1, 32), (2, 64)];
@@ -125,4 +126,57 @@ fn short_reads_and_atomics_are_in_their_completion_if_they_have_one() {
         }
         pair.end();
     }
+}
+
+#[test]
+fn completions_are_counted_by_where_their_data_went() {
+    for (code, most) in CODES {
+        let mut pair = Pair::new(shape(code, code), &Connection::default());
+        let counts = |end: &End| end.node.hca.machine.nic.snapshot().completions;
+        let (mut here, mut there) = (counts(&pair.a), counts(&pair.b));
+        for length in [0, 8, 40, 100] {
+            let receive = pair.b.qp.receive(&[pair.b.part(100, 100)]);
+            let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, length)));
+            let received = pair.b.qp.received(CqeOpcode::ResponderSend, receive, length);
+            pair.a.qp.sent(WqeOpcode::Send, send);
+            // Of a send nothing comes back.
+            here.plain += 1;
+            let read = pair
+                .a
+                .qp
+                .post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(0, length), 0));
+            let done = pair.a.qp.sent(WqeOpcode::RdmaRead, read);
+            for (cqe, counted) in [(received, &mut there), (done, &mut here)] {
+                let inline = cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64);
+                assert_eq!(inline != 0, (1..=most).contains(&length), "{length} of {most}");
+                match inline {
+                    0 => counted.plain += 1,
+                    Cqe::INLINE_32 => counted.inline_32 += 1,
+                    _ => counted.inline_64 += 1,
+                }
+            }
+        }
+        assert_eq!((counts(&pair.a), counts(&pair.b)), (here, there), "{most}");
+        pair.end();
+    }
+}
+
+#[test]
+fn data_that_find_no_room_are_not_written_over_others() {
+    let mut pair = Pair::new(shape(0, 2), &Connection::default());
+    let data = |number: usize| pattern(number as u64, 64);
+    let mut first = None;
+    // One more than the queue has entries, of which none is given back.
+    for number in 0..513 {
+        pair.a.memory.write(0, &data(number));
+        pair.b.qp.receive(&[pair.b.part(0, 64)]);
+        let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 64)));
+        first.get_or_insert_with(|| pair.b.qp.receive_cq.wait());
+        if number < 512 {
+            pair.a.qp.sent(WqeOpcode::Send, send);
+        }
+    }
+    let findings = || pair.b.node.hca.machine.nic.snapshot().findings;
+    await_some("the overrun", || findings().contains_key("cq_overrun").then_some(()));
+    assert_eq!(pair.b.qp.receive_cq.lower_half(), data(0));
 }

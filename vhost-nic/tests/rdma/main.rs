@@ -14,5 +14,6 @@ mod operations;
 mod pair;
 mod programs;
 mod services;
+mod timestamps;
 mod wire;
 mod xrc;

@@ -1,0 +1,265 @@
+//! Every operation of verbs at every size that has an edge, by a program of ours that checks all bytes and
+//! completions: `operations.py`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use guest_tests::{Job, NicOptions, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, Setup, step};
+
+const PROGRAM: &str = include_str!("operations.py");
+const PATH: &str = "/tmp/operations.py";
+/// What it imports.
+const CASES: &str = include_str!("cases.py");
+const CASES_PATH: &str = "/tmp/cases.py";
+/// For an order with the largest messages.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Path MTU of an interface with an MTU of 1500 bytes.
+const MTU: usize = 1024;
+/// The largest path MTU, and an MTU of an interface that has room for its packets.
+const LARGE_MTU: usize = 4096;
+const JUMBO: u32 = 4200;
+/// The smallest path MTU.
+const SMALL_MTU: usize = 256;
+const MIB: usize = 1 << 20;
+const HUGE: usize = 64 * MIB;
+/// The longest message that is also sent inline.
+const INLINE: usize = 65;
+
+const SENDS: [&str; 2] = ["send", "send_imm"];
+const CONNECTED: [&str; 4] = ["send", "send_imm", "write", "write_imm"];
+/// Extended RC has no receive queue whose memory window could be invalidated.
+const EXTENDED: [&str; 5] = ["send", "send_imm", "write", "write_imm", "read"];
+const RELIABLE: [&str; 6] = ["send", "send_imm", "send_inv", "write", "write_imm", "read"];
+pub const ATOMIC: [&str; 4] = ["compare_swap", "compare_swap_differs", "fetch_add", "fetch_add_wraps"];
+const WAYS: [&str; 3] = ["plain", "inline", "parts"];
+
+/// Sizes around what a completion, a cache line and a packet hold, and long ones.
+fn edges(mtu: usize) -> Vec<usize> {
+    vec![0, 1, 31, 32, 33, 63, 64, 65, mtu - 1, mtu, mtu + 1, MIB]
+}
+
+/// What the program makes of an order.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Cases by operation and way.
+    #[serde(default)]
+    done: BTreeMap<String, usize>,
+    /// Completions by kind.
+    #[serde(default)]
+    completions: BTreeMap<String, usize>,
+    fault: Option<String>,
+    seconds: f64,
+}
+
+/// A requester, with a responder in another guest or in the same process.
+#[derive(Debug)]
+pub struct Pair {
+    driver: Job,
+    _responder: Option<Job>,
+}
+
+impl Pair {
+    /// A requester in one guest and a responder in another.
+    pub fn between(lab: &Lab, requester: usize, responder: usize) -> Result<Self> {
+        Self::connect(
+            lab,
+            (requester, NicOptions::address(requester).into()),
+            (responder, NicOptions::address(responder).into()),
+        )
+    }
+
+    /// The same, with the addresses to use.
+    fn connect(lab: &Lab, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
+        let ((requester, own), (responder, address)) = (requester, responder);
+        let job = Self::start(lab, responder, &format!("answer {address}"))?;
+        job.wait_line("ready", PATIENCE)?;
+        let driver = Self::start(lab, requester, &format!("drive {own} {address}"))?;
+        Ok(Self {
+            driver,
+            _responder: Some(job),
+        })
+    }
+
+    /// Both in one guest.
+    pub fn within(lab: &Lab, guest: usize) -> Result<Self> {
+        let driver = Self::start(lab, guest, &format!("drive {}", NicOptions::address(guest)))?;
+        Ok(Self {
+            driver,
+            _responder: None,
+        })
+    }
+
+    fn start(lab: &Lab, guest: usize, arguments: &str) -> Result<Job> {
+        let guest = lab.guest(guest);
+        guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
+        guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
+        guest
+            .shell(&format!("exec python3 {PATH} {arguments}"))
+            .stdin("")
+            .spawn()
+    }
+
+    /// Has an order carried out.
+    pub fn order(&self, order: &Value) -> Result<Report> {
+        self.driver.write(format!("{order}\n").as_bytes())?;
+        let line = self.driver.read_line(PATIENCE)?.unwrap_or_else(|| {
+            let (_, errors) = self.driver.peek();
+            panic!("no report of {order}; {errors}")
+        });
+        Ok(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}")))
+    }
+
+    /// The same, and asserts that all went well and nothing was left out.
+    pub fn carry_out(&self, order: &Value) -> Result<()> {
+        let report = self.order(order)?;
+        eprintln!(
+            "  {}: {} cases, {:.1} s",
+            order["service"],
+            report.done.values().sum::<usize>(),
+            report.seconds
+        );
+        assert_eq!(report.fault, None, "{order}");
+        assert_eq!(report.done, expected_cases(order), "{order}");
+        assert_eq!(report.completions, expected_completions(order), "{order}");
+        Ok(())
+    }
+}
+
+/// The strings of a list in an order.
+fn words<'a>(order: &'a Value, name: &str) -> Vec<&'a str> {
+    let list = order[name].as_array().expect("a list");
+    list.iter().map(|word| word.as_str().expect("a word")).collect()
+}
+
+/// How often each operation is to be done in each way.
+fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
+    let sizes: Vec<u64> = order["sizes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|size| size.as_u64().expect("a size"))
+        .collect();
+    let inline = order["inline"].as_u64().unwrap_or(0);
+    let mut cases = BTreeMap::new();
+    for operation in words(order, "operations") {
+        for way in words(order, "ways") {
+            let atomic = ATOMIC.contains(&operation);
+            let count = sizes.iter().filter(|&&size| match way {
+                _ if atomic => size == 8 && way == "plain",
+                "inline" => size <= inline && operation != "read",
+                "parts" => size >= 3,
+                _ => true,
+            });
+            cases.insert(format!("{operation} {way}"), count.count());
+        }
+    }
+    cases.retain(|_, count| *count > 0);
+    cases
+}
+
+/// How many completions there are to be, of each kind.
+fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
+    let unreliable = order["service"] == "uc";
+    let unsignaled = order["unsignaled"] == true;
+    let mut completions: BTreeMap<String, usize> = BTreeMap::new();
+    for (case, count) in expected_cases(order) {
+        let operation = case.split(' ').next().expect("a word");
+        let mut add = |kind: &str| *completions.entry(kind.to_owned()).or_default() += count;
+        if unsignaled {
+            add("follower");
+        }
+        if !unsignaled || order["signal_all"] != false {
+            add("request");
+        }
+        match operation {
+            "send_inv" => ["bind", "receive"].map(&mut add),
+            "send" | "send_imm" | "write_imm" => [add("receive"), ()],
+            // What tells that it has arrived.
+            "write" if unreliable => ["follower", "receive"].map(&mut add),
+            _ => [(), ()],
+        };
+    }
+    completions
+}
+
+/// Orders for all operations of all services.
+fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
+    let order = |service: &str, operations: &[&str], sizes: &[usize]| {
+        json!({
+            "service": service, "operations": operations, "sizes": sizes, "ways": ways, "mtu": mtu, "inline": INLINE,
+        })
+    };
+    let datagrams: Vec<usize> = sizes.iter().copied().filter(|&size| size <= mtu).collect();
+    let mut orders = vec![
+        order("rc", &RELIABLE, sizes),
+        order("uc", &CONNECTED, sizes),
+        order("ud", &SENDS, &datagrams),
+        order("xrc", &EXTENDED, sizes),
+    ];
+    for service in ["rc", "xrc"] {
+        let mut atomic = order(service, &ATOMIC, &[8]);
+        atomic["ways"] = json!(["plain"]);
+        orders.push(atomic);
+    }
+    orders.retain(|order| order["sizes"].as_array().is_some_and(|sizes| !sizes.is_empty()));
+    orders
+}
+
+/// A check that cannot fail is none: bytes that the responder itself changes are found.
+fn faults_are_found(lab: &Lab) -> Result<()> {
+    for (spoil, place, operation, service) in [
+        ("payload", "data", "write", "rc"),
+        ("before", "before it", "send", "ud"),
+        ("behind", "behind it", "send_imm", "rc"),
+    ] {
+        let pair = Pair::within(lab, 0)?;
+        let report = pair.order(&json!({
+            "service": service, "operations": [operation], "sizes": [33], "spoil": spoil,
+        }))?;
+        let fault = report.fault.unwrap_or_default();
+        assert!(
+            fault.contains(&format!("{place}: 1 bytes differ")),
+            "{spoil} of a {operation}: {fault:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_operation_carries_its_data_at_every_size() -> Result<()> {
+    let lab = Setup::new("nic-operations", 2).start()?;
+    step("faults are found", || faults_are_found(&lab))?;
+    let all = |pair: &Pair, mtu: usize| {
+        orders(&edges(mtu), &WAYS, mtu)
+            .iter()
+            .try_for_each(|order| pair.carry_out(order))
+    };
+    let huge = |pair: &Pair| {
+        orders(&[HUGE], &["plain"], MTU)
+            .iter()
+            .try_for_each(|order| pair.carry_out(order))
+    };
+    let pair = Pair::between(&lab, 1, 0)?;
+    step("between two guests", || all(&pair, MTU))?;
+    step("between two guests, 64 MiB", || huge(&pair))?;
+    drop(pair);
+    let pair = Pair::within(&lab, 0)?;
+    step("within a guest", || all(&pair, MTU))?;
+    step("within a guest, 64 MiB", || huge(&pair))?;
+    drop(pair);
+
+    lab.set_mtu(JUMBO)?;
+    let [a, b] = [0, 1].map(|guest| (guest, NicOptions::address_v6(guest).into()));
+    let pair = Pair::connect(&lab, a, b)?;
+    step("the largest packets, over IPv6", || all(&pair, LARGE_MTU))?;
+    step("the smallest packets, over IPv6", || all(&pair, SMALL_MTU))?;
+    drop(pair);
+    lab.finish()
+}

@@ -1,0 +1,142 @@
+//! perftest on the NIC: that every operation works in every manner, not how fast.
+
+use std::time::Duration;
+
+use guest_tests::Result;
+
+use crate::lab::{Lab, Setup, step};
+
+/// Some fill their memory byte by byte before they begin.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// On the NIC, with the GID of the IPv4 address, whatever the processor's clock does.
+const COMMON: &str = "-d mlx5_0 -x 1 -F";
+/// `-a`: two to the power of 1 to 23.
+const ALL_SIZES: usize = 23;
+
+/// Runs a program between two guests, or within one. It must come to its end on both sides, with a result for each size.
+fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
+    let place = if server == client { "within" } else { "between" };
+    step(&format!("{program}, {place}"), || {
+        let said = lab
+            .flow(client, server)
+            .converse_alike(&format!("{program} {COMMON}"), TIMEOUT)?
+            .client;
+        let all_sizes = program.split(' ').any(|argument| argument == "-a");
+        let expected = if all_sizes { ALL_SIZES } else { 1 };
+        assert_eq!(results(&said.stdout), expected, "{said}");
+        Ok(())
+    })
+}
+
+/// Lines of a table: how many bytes, how often, and measurements. What was measured is no matter: a guest's time stamp counters may differ, and few
+/// rounds then take no time, or for ever.
+fn results(text: &str) -> usize {
+    text.lines()
+        .filter(|line| {
+            let fields: Vec<f64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+            fields.len() >= 5 && fields[1] > 0.0
+        })
+        .count()
+}
+
+/// One of each kind, and each option once.
+const SOME: [&str; 16] = [
+    "ib_send_lat -n 200",
+    "ib_send_bw -n 200",
+    "ib_write_lat -n 200",
+    "ib_write_bw -n 200 -s 65536",
+    "ib_read_lat -n 200",
+    "ib_read_bw -n 200",
+    "ib_atomic_lat -n 200",
+    "ib_atomic_bw -n 200 -A CMP_AND_SWAP",
+    "ib_send_bw -n 200 -c UD -s 1024",
+    "ib_send_lat -n 200 -c UC -I 0",
+    "ib_send_bw -n 192 -e -s 64",
+    "ib_write_bw -n 200 -R",
+    "ib_write_bw -n 192 -c UC -l 8 -s 64 -I 64",
+    "ib_read_bw -n 200 -Q 20",
+    "ib_send_bw -n 200 -b",
+    "ib_read_bw -n 16 -a",
+];
+
+#[test]
+fn perftest_runs() -> Result<()> {
+    let lab = Setup::new("nic-perftest", 2).start()?;
+    for (at, program) in SOME.into_iter().enumerate() {
+        run(&lab, 0, 1, program)?;
+        // The same engine, by another way: half of them are enough.
+        if at % 2 == 0 {
+            run(&lab, 0, 0, program)?;
+        }
+    }
+    lab.finish()
+}
+
+/// Each program with each option that it knows. Those for latency wait for an event and look once whether there is a completion, which an event
+/// need not bring (ibv_get_cq_event(3)); so `-e` is for bandwidth only.
+fn all() -> Vec<String> {
+    let mut programs = Vec::new();
+    let mut add = |program: &str, options: &[&str]| {
+        programs.extend(options.iter().map(|option| format!("{program} {option}")));
+    };
+    let latency = ["-a -n 16", "-s 64 -n 100 -I 64", "-s 64 -n 100 -I 0", "-s 64 -n 100 -R"];
+    let bandwidth = [
+        "-a -n 16",
+        "-s 64 -n 192 -l 8",
+        "-s 64 -n 192 -Q 16",
+        "-s 64 -n 192 -l 16 -Q 16",
+        "-s 4096 -n 192 -b",
+        "-s 4096 -n 192 -R",
+        "-s 4096 -n 192 -q 4",
+    ];
+    for kind in ["-c RC", "-c UC"] {
+        add(&format!("ib_send_lat {kind}"), &latency);
+        add(&format!("ib_write_lat {kind}"), &latency);
+        add(&format!("ib_send_bw {kind}"), &bandwidth);
+        add(&format!("ib_write_bw {kind}"), &bandwidth);
+        add(
+            &format!("ib_send_bw {kind}"),
+            &["-s 64 -n 192 -I 64", "-s 64 -n 192 -e"],
+        );
+        add(&format!("ib_write_bw {kind}"), &["-s 64 -n 192 -I 64"]);
+    }
+    add("ib_send_lat -c UD", &["-s 2 -n 100", "-s 1024 -n 100 -I 0"]);
+    add(
+        "ib_send_bw -c UD",
+        &["-s 2 -n 192", "-s 1024 -n 192", "-s 64 -n 192 -l 8", "-s 64 -n 192 -e"],
+    );
+    add("ib_read_lat", &["-a -n 16", "-s 64 -n 100 -R"]);
+    add("ib_read_bw", &bandwidth);
+    add("ib_read_bw", &["-s 64 -n 192 -e", "-s 64 -n 192 -o 1"]);
+    for kind in ["-A CMP_AND_SWAP", "-A FETCH_AND_ADD"] {
+        add(&format!("ib_atomic_lat {kind}"), &["-n 100", "-n 100 -R"]);
+        add(
+            &format!("ib_atomic_bw {kind}"),
+            &["-n 192", "-n 192 -Q 16", "-n 192 -b", "-n 192 -R", "-n 192 -e"],
+        );
+    }
+    programs
+}
+
+#[test]
+#[ignore = "long: ten minutes"]
+fn perftest_runs_in_every_manner() -> Result<()> {
+    let lab = Setup::new("nic-perftest-all", 2).start()?;
+    for program in all() {
+        run(&lab, 0, 1, &program)?;
+        run(&lab, 0, 0, &program)?;
+    }
+    lab.finish()
+}
+
+#[test]
+fn lines_of_results_are_counted() {
+    let text = "\
+ #bytes     #iterations    BW peak[MiB/sec]    BW average[MiB/sec]   MsgRate[Mpps]
+ 65536      200              0.00               1189.41            0.019031
+ local address: LID 0000 QPN 0x0047 PSN 0x7ff0a4
+ 65536      0                0.00               0.00               0.0
+";
+    assert_eq!(results(text), 1);
+}
