@@ -58,6 +58,15 @@ impl Engine {
         let _open = self.gate.read_recursive();
         let queue = match what {
             Attention::Queue(queue) => queue,
+            Attention::Register(half) => match self.hca.blue_flame.overdue(half) {
+                Some(queue) => {
+                    if let Some(slot) = self.hca.queues.get(queue).as_deref().and_then(Queue::blue_flame) {
+                        slot.open();
+                    }
+                    queue
+                }
+                None => return,
+            },
             Attention::Cq(number) => {
                 if let Some(cq) = self.hca.cqs.get(number) {
                     cq.period_over();

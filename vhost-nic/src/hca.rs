@@ -27,7 +27,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use bells::Bells;
-use blue_flame::BlueFlame;
+use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
 use counter::{CompletionCounters, PortCounters};
 use cq::Cq;
@@ -82,6 +82,15 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// What came through doorbell registers, if it sends.
+    pub fn blue_flame(&self) -> Option<&Slot> {
+        match self {
+            Self::Receive(_) => None,
+            Self::Send(sq) => Some(&sq.blue_flame),
+            Self::Pair(qp) => Some(&qp.blue_flame),
+        }
+    }
+
     /// Its number.
     pub fn number(&self) -> u32 {
         match self {

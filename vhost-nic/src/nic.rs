@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::info;
 use mlx5_prm::init_segment::InitSegment;
@@ -16,7 +16,7 @@ use crate::dma::PurposeStats;
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
 use crate::hca::bells::Attention;
-use crate::hca::blue_flame::{self, Written};
+use crate::hca::blue_flame::{self, Half, Written};
 use crate::hca::finding::Finding;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
@@ -34,9 +34,6 @@ const FIRMWARE_SUBMINOR: u32 = 4030;
 const INTERFACE_DISABLED: u32 = 1;
 /// How often the health counter moves: faster than the driver looks (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
 const HEALTH_TICK_NS: u64 = 100_000_000;
-
-/// How long the rest of a WQE may take to come through a register: each store of it traps.
-const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Registers of a UAR (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`).
 mod uar {
@@ -317,34 +314,36 @@ impl Nic {
 
     /// A doorbell of a send queue, or a part of a WQE.
     fn write_blue_flame(&self, page: u32, offset: usize, data: &[u8]) {
-        let (half, offset) = (offset / blue_flame::BUFFER, offset % blue_flame::BUFFER);
+        let half = Half {
+            page,
+            index: (offset / blue_flame::BUFFER) as u8,
+        };
+        let offset = offset % blue_flame::BUFFER;
         let written = match (self.hca.blue_flame.enabled(), data.first_chunk::<8>()) {
-            (true, _) => self.hca.blue_flame.write(page, half, offset, data),
-            (false, Some([_, _, _, _, a, b, c, _])) if offset == 0 => Written::Begun {
-                number: u32::from_be_bytes([0, *a, *b, *c]),
-                may_follow: false,
-            },
+            (true, _) => self.hca.blue_flame.write(half, offset, data),
+            (false, Some([_, _, _, _, a, b, c, _])) if offset == 0 => {
+                Written::Doorbell(u32::from_be_bytes([0, *a, *b, *c]))
+            }
             // What is not at the start belongs to a WQE that is in memory as well.
             (false, _) => Written::Part,
         };
         let (number, when, wqe) = match written {
             Written::Part => return,
-            Written::Begun { number, may_follow } => (number, may_follow.then(|| Instant::now() + PATIENCE), None),
+            Written::Doorbell(number) => (number, None, None),
+            Written::Begun { number, until } => (number, Some(until), None),
             Written::Complete { number, wqe } => (number, None, Some(wqe)),
         };
         let queue = self.hca.queues.get(number);
-        let slot = match queue.as_deref() {
-            Some(Queue::Send(sq)) => &sq.blue_flame,
-            Some(Queue::Pair(qp)) => &qp.blue_flame,
-            Some(Queue::Receive(_)) | None => {
-                return self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
-            }
+        let Some(slot) = queue.as_deref().and_then(Queue::blue_flame) else {
+            return self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
         };
-        if let Some(wqe) = wqe {
-            slot.put(wqe);
+        match wqe {
+            Some(wqe) => slot.put(wqe),
+            None if when.is_none() => slot.open(),
+            None => {}
         }
         match when {
-            Some(time) => self.hca.bells.ring_at(time, Attention::Queue(number)),
+            Some(time) => self.hca.bells.ring_at(time, Attention::Register(half)),
             None => self.hca.bells.ring(number),
         }
     }

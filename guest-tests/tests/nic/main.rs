@@ -1,6 +1,7 @@
 //! The stock mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
 
 mod capabilities;
+mod doorbells;
 mod ethernet;
 mod ethtool;
 mod frames;

@@ -63,9 +63,9 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
     let (hca, number) = (&engine.hca, sq.number);
     let mut state = sq.lock();
     loop {
-        // It was posted before it was written to the register.
-        let blue_flame = sq.blue_flame.take();
+        let arrived = sq.blue_flame.take();
         let producer = match sq.ring.send_producer(&hca.dma) {
+            Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
             Ok(producer) => producer,
             Err(error) => {
                 let what = format_args!("Send queue {number:#x}: {error}");
@@ -77,12 +77,9 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
             return;
         }
         match state.state {
-            QueueState::Ready => send(engine, sq, &mut state, producer, blue_flame),
+            QueueState::Ready => send(engine, sq, &mut state, producer, arrived.wqe),
             QueueState::Error if state.context.flush_in_error_en() => flush(engine, sq, &mut state, producer),
             QueueState::Error | QueueState::Reset => return,
-        }
-        if state.state == QueueState::Ready && hca.blue_flame.enabled() {
-            return;
         }
     }
 }

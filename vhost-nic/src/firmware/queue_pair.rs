@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mlx5_prm::command::Status;
+use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_pair::*;
 
@@ -161,7 +162,12 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let qp = find(&firmware.hca, input.fields::<QueryQpIn>()?.qpn())?;
     let mut output = QueryQpOut::default();
     *output.qpc_mut() = qp.query();
-    Reply::new(output)
+    // Older drivers do not know what newer ones want behind the context.
+    let extension = output.qp_pas_or_qpc_ext_and_pas().len();
+    Ok(Reply {
+        fixed: QueryQpOut::SIZE - extension,
+        ..Reply::new(output)?
+    })
 }
 
 /// All commands that change a state have the number, the mask and the context in the same places; those to reset and error have the number only.

@@ -85,6 +85,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
     let mut state = sq.lock();
     let next = next_state(state.state, input.sq_state(), input.ctx().state())?;
     if next != state.state {
+        sq.blue_flame.clear();
         state.become_state(next);
     }
     Reply::ok::<ModifySqOut>()

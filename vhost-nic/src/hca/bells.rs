@@ -5,11 +5,15 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::blue_flame::Half;
+
 /// What wants attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attention {
     /// A queue from which something may be sent.
     Queue(u32),
+    /// A doorbell register whose WQE may never be complete.
+    Register(Half),
     /// A completion queue whose consumer may have waited long enough.
     Cq(u32),
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mlx5_prm::wqe::{ControlSegment, SEND_WQE_BB, SEND_WQE_DS};
 use parking_lot::Mutex;
@@ -16,6 +17,17 @@ use zerocopy::FromBytes;
 pub const BUFFER: usize = 0x100;
 /// Bytes that are a doorbell: the beginning of a control segment.
 const DOORBELL: usize = 8;
+/// How long the rest of a WQE may take to come: each store of it traps.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// Half a register of a UAR page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Half {
+    /// The page.
+    pub page: u32,
+    /// Which of its halves.
+    pub index: u8,
+}
 
 /// A WQE that came through a register.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,31 +38,74 @@ pub struct BlueFlameWqe {
     pub bytes: SmallVec<[u8; SEND_WQE_BB]>,
 }
 
-/// Where a queue has the WQE that came last, until somebody looks. If it comes too late it is worth nothing: it is in the ring as well.
+/// What a queue has of its doorbell registers. The doorbell record is ahead of them: a WQE whose copy is still on its way is posted already.
 #[derive(Debug, Default)]
-pub struct Slot(Mutex<Option<BlueFlameWqe>>);
+pub struct Slot(Mutex<Arrived>);
+
+/// See [`Slot`].
+#[derive(Debug, Clone, Default)]
+pub struct Arrived {
+    /// The WQE that came last, until somebody looks. If it comes too late it is worth nothing: it is in the ring as well.
+    pub wqe: Option<BlueFlameWqe>,
+    /// Up to where WQEs are, or have been, in registers; none if all that is posted is to be carried out from the ring.
+    end: Option<u16>,
+}
 
 impl Slot {
-    /// Puts a WQE there, instead of one that is there.
+    /// A WQE has come, and nothing behind it.
     pub fn put(&self, wqe: BlueFlameWqe) {
-        *self.0.lock() = Some(wqe);
+        let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
+        *self.0.lock() = Arrived {
+            end: Some(wqe.index.wrapping_add(blocks)),
+            wqe: Some(wqe),
+        };
     }
 
-    /// Takes it.
-    pub fn take(&self) -> Option<BlueFlameWqe> {
-        self.0.lock().take()
+    /// A doorbell has come: all that is posted is to be carried out.
+    pub fn open(&self) {
+        self.0.lock().end = None;
+    }
+
+    /// The queue begins anew.
+    pub fn clear(&self) {
+        *self.0.lock() = Arrived::default();
+    }
+
+    /// What has come; the WQE only once.
+    pub fn take(&self) -> Arrived {
+        let mut slot = self.0.lock();
+        Arrived {
+            wqe: slot.wqe.take(),
+            end: slot.end,
+        }
+    }
+}
+
+impl Arrived {
+    /// How far of what is posted, from `consumer` to `producer`, may be carried out.
+    pub fn limit(&self, consumer: u16, producer: u16) -> u16 {
+        let Some(end) = self.end else { return producer };
+        let (posted, arrived) = (producer.wrapping_sub(consumer), end.wrapping_sub(consumer));
+        // One that lies behind is more than half around the ring ahead.
+        match arrived {
+            ..=0x7fff => consumer.wrapping_add(arrived.min(posted)),
+            _ => consumer,
+        }
     }
 }
 
 /// What a write to a register comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
-    /// A doorbell for a queue, or the beginning of a WQE.
+    /// A doorbell for a queue.
+    Doorbell(u32),
+    /// The beginning of a WQE for a queue, or a doorbell: the driver is known to write whole WQEs here. Which it was is known then, see
+    /// [`BlueFlame::overdue`].
     Begun {
         /// The queue.
         number: u32,
-        /// The driver is known to write whole WQEs here: the rest may follow.
-        may_follow: bool,
+        /// When to look again.
+        until: Instant,
     },
     /// The end of a WQE for a queue.
     Complete {
@@ -67,7 +122,7 @@ pub enum Written {
 #[derive(Debug, Default)]
 pub struct BlueFlame {
     enabled: AtomicBool,
-    registers: Mutex<HashMap<(u32, usize), Register>>,
+    registers: Mutex<HashMap<Half, Register>>,
     carried_out: AtomicU64,
 }
 
@@ -78,6 +133,8 @@ struct Register {
     filled: usize,
     /// Whether ever more than a doorbell was written here.
     copies: bool,
+    /// The queue whose WQE is not complete, and when that is long enough.
+    waits: Option<(u32, Instant)>,
 }
 
 impl Default for Register {
@@ -86,6 +143,7 @@ impl Default for Register {
             bytes: [0; BUFFER],
             filled: 0,
             copies: false,
+            waits: None,
         }
     }
 }
@@ -101,10 +159,19 @@ impl BlueFlame {
         self.enabled.load(Ordering::Relaxed)
     }
 
-    /// Takes what is written at `offset` of half `half` of a UAR page's registers.
-    pub fn write(&self, page: u32, half: usize, offset: usize, data: &[u8]) -> Written {
+    /// Takes what is written at `offset` of a register.
+    pub fn write(&self, half: Half, offset: usize, data: &[u8]) -> Written {
         let mut registers = self.registers.lock();
-        registers.entry((page, half)).or_default().write(offset, data)
+        registers.entry(half).or_default().write(offset, data)
+    }
+
+    /// The queue whose WQE was begun in a register and is not complete, if that is long enough: it is in the ring as well.
+    pub fn overdue(&self, half: Half) -> Option<u32> {
+        let mut registers = self.registers.lock();
+        let waits = &mut registers.get_mut(&half)?.waits;
+        waits
+            .take_if(|(_, until)| *until <= Instant::now())
+            .map(|(number, _)| number)
     }
 
     /// Forgets all that is written.
@@ -145,7 +212,7 @@ impl Register {
         // What is copied is a multiple of basic blocks.
         let copied = length.next_multiple_of(SEND_WQE_BB);
         if self.filled >= copied && length > 0 {
-            self.filled = 0;
+            (self.filled, self.waits) = (0, None);
             return Written::Complete {
                 number,
                 wqe: BlueFlameWqe {
@@ -154,13 +221,15 @@ impl Register {
                 },
             };
         }
-        if offset == 0 {
-            return Written::Begun {
-                number,
-                may_follow: self.copies && copied <= BUFFER,
-            };
+        if offset != 0 {
+            return Written::Part;
         }
-        Written::Part
+        if !self.copies || copied > BUFFER {
+            return Written::Doorbell(number);
+        }
+        let until = Instant::now() + PATIENCE;
+        self.waits = Some((number, until));
+        Written::Begun { number, until }
     }
 }
 
@@ -206,13 +275,59 @@ mod tests {
             let bytes = wqe(index, units);
             let mut written = copy(&mut register, &bytes);
             assert_eq!(written.pop(), Some(complete(&bytes, index)));
-            let begun = Written::Begun {
-                number: 0x77,
-                may_follow: index > 1,
-            };
-            assert_eq!(written.remove(0), begun);
+            let begun = written.remove(0);
+            if index == 1 {
+                assert_eq!(begun, Written::Doorbell(0x77));
+            } else {
+                assert!(matches!(begun, Written::Begun { number: 0x77, .. }), "{begun:?}");
+            }
+            assert_eq!(register.waits, None);
             assert!(written.iter().all(|written| *written == Written::Part));
         }
+    }
+
+    #[test]
+    fn what_never_ends_is_overdue_once() {
+        let (registers, half) = (BlueFlame::default(), Half { page: 16, index: 1 });
+        let bytes = wqe(3, 4);
+        registers.write(half, 0, &bytes);
+        assert_eq!(registers.overdue(half), None);
+        let Written::Begun { until, .. } = registers.write(half, 0, &bytes[..8]) else {
+            panic!("it is known to be copied to");
+        };
+        while Instant::now() < until {
+            std::thread::sleep(PATIENCE);
+        }
+        assert_eq!(registers.overdue(half), Some(0x77));
+        assert_eq!(registers.overdue(half), None);
+        // The end of it in time.
+        registers.write(half, 0, &bytes[..8]);
+        assert_eq!(registers.write(half, 8, &bytes[8..]), complete(&bytes, 3));
+        std::thread::sleep(PATIENCE);
+        assert_eq!(registers.overdue(half), None);
+    }
+
+    #[test]
+    fn nothing_is_carried_out_before_its_copy() {
+        let slot = Slot::default();
+        assert_eq!(slot.take().limit(3, 9), 9);
+        slot.put(BlueFlameWqe {
+            index: 0xffff,
+            bytes: SmallVec::from_slice(&[0; 80]),
+        });
+        let arrived = slot.take();
+        assert!(arrived.wqe.is_some() && slot.take().wqe.is_none());
+        for (consumer, producer, limit) in [
+            (0xfffe, 9, 1),
+            (0xfffe, 0, 0),
+            (1, 9, 1),
+            (5, 9, 5),
+            (0xfffe, 0xfffe, 0xfffe),
+        ] {
+            assert_eq!(arrived.limit(consumer, producer), limit);
+        }
+        slot.open();
+        assert_eq!(slot.take().limit(5, 9), 9);
     }
 
     #[test]
@@ -227,11 +342,7 @@ mod tests {
         let mut register = Register::default();
         let bytes = wqe(5, 8);
         for _ in 0..3 {
-            let begun = Written::Begun {
-                number: 0x77,
-                may_follow: false,
-            };
-            assert_eq!(register.write(0, &bytes[..8]), begun);
+            assert_eq!(register.write(0, &bytes[..8]), Written::Doorbell(0x77));
         }
         // One store is missing.
         register.write(8, &bytes[8..16]);
@@ -254,14 +365,11 @@ mod tests {
             };
             let mut bytes = wqe(5, units.max(1));
             bytes[7] = units as u8;
-            let Written::Begun {
-                number: 0x77,
-                may_follow,
-            } = register.write(0, &bytes[..8])
-            else {
-                panic!("{units}");
-            };
-            assert_eq!(may_follow, units == 0);
+            match register.write(0, &bytes[..8]) {
+                Written::Doorbell(0x77) => assert_ne!(units, 0),
+                Written::Begun { number: 0x77, .. } => assert_eq!(units, 0),
+                other => panic!("{units}: {other:?}"),
+            }
             bytes.resize(BUFFER, 0);
             for at in (8..BUFFER).step_by(8) {
                 assert_eq!(register.write(at, &bytes[at..at + 8]), Written::Part);

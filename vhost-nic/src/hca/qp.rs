@@ -196,6 +196,7 @@ impl Qp {
         context.set_state(next as u8);
         match command {
             Opcode::QP_2RST | Opcode::RST2INIT_QP => {
+                self.blue_flame.clear();
                 *requester = Requester::new(Psn::default());
                 *responder = Responder::new(Psn::default());
             }

@@ -38,7 +38,7 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
     requester.current = 0;
     let Some(ring) = &qp.send_queue else { return };
     let mut reader = work::Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched);
-    if reader.look(&qp.blue_flame).is_err() {
+    if reader.look_at_all().is_err() {
         return;
     }
     while let Some((blocks, _)) = reader.fetch(requester.fetched, &mut requester.messages) {

@@ -49,12 +49,9 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             }
             // What nobody acknowledges is read by now, and the guest's again.
             complete(qp, &parameters, requester);
-            let first = reader.is_none();
             let reader =
                 reader.get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
-            if (first || !engine.hca.blue_flame.enabled())
-                && let Err(error) = reader.look(&qp.blue_flame)
-            {
+            if let Err(error) = reader.look(&qp.blue_flame, requester.fetched) {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
                 engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
             }

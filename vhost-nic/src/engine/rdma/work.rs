@@ -51,10 +51,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Looks how far is posted, and what came through a doorbell register meanwhile.
-    pub(super) fn look(&mut self, slot: &Slot) -> dma::Result<()> {
-        // It was posted before it was written there.
-        self.blue_flame = slot.take().or(self.blue_flame.take());
+    /// Looks how far is posted. WQEs from `consumer` on wait for their doorbell registers, if the driver writes them there.
+    pub(super) fn look(&mut self, slot: &Slot, consumer: u16) -> dma::Result<()> {
+        let arrived = slot.take();
+        self.producer = arrived.limit(consumer, self.ring.send_producer(self.dma)?);
+        self.blue_flame = arrived.wqe.or(self.blue_flame.take());
+        Ok(())
+    }
+
+    /// Looks how far is posted, whatever came through doorbell registers.
+    pub(super) fn look_at_all(&mut self) -> dma::Result<()> {
         self.producer = self.ring.send_producer(self.dma)?;
         Ok(())
     }
