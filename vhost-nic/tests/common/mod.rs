@@ -21,6 +21,7 @@ pub mod queue_pair;
 pub mod rdma_fuzz;
 pub mod receive_queue;
 pub mod region;
+pub mod request;
 pub mod send_queue;
 pub mod shared_receive;
 pub mod steering;
