@@ -76,17 +76,26 @@ pub(super) fn from_self(engine: &Engine, frames: &[Frame<'_>], domain: Option<u3
 
 fn deliver(engine: &Engine, frames: &[Frame<'_>], source: Source) {
     let own = source != Source::Wire;
+    let count_rdma = |frames: &[Frame<'_>]| {
+        if let Some(addresses) = frames.first().and_then(Frame::addresses).filter(|_| !own) {
+            let cast = Cast::of(addresses.destination);
+            engine.hca.port_counters.rdma_received.count(cast, frames);
+        }
+    };
     if let [Frame::Packet(_), ..] = frames
         && rdma::receive_burst(engine, frames, own)
     {
-        return;
+        return count_rdma(frames);
     }
     for frame in frames {
         // The guest's flow tables want all of it.
         let bytes = frame.to_bytes();
-        if let Some(view) = bytes.as_deref().and_then(FrameView::new)
-            && !(is_roce(&view) && rdma::receive(engine, &view, own))
-        {
+        let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
+            continue;
+        };
+        if is_roce(&view) && rdma::receive(engine, &view, own) {
+            count_rdma(&[*frame]);
+        } else {
             to_tables(engine, &view, source);
         }
     }

@@ -349,6 +349,9 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
     // Frames to the function's own address stay inside.
     if !own {
         counters.sent.count(cast, frames);
+        if let [Frame::Packet(_), ..] = frames {
+            counters.rdma_sent.count(cast, frames);
+        }
         if let Some(wire) = engine.wire.get() {
             wire.send_burst(frames);
         }

@@ -88,25 +88,48 @@ fn query_vport_counters(firmware: &Firmware, input: Input<'_>) -> Result {
     let clear = input.fields::<QueryVportCounterIn>()?.clear();
     let counters = &firmware.hca.port_counters;
     let mut output = QueryVportCounterOut::default();
-    let fill = |to: &mut TrafficCounter, from: &Traffic| {
-        let (packets, octets) = from.get();
+    let fill = |to: &mut TrafficCounter, (packets, octets): (u64, u64)| {
         to.set_packets(packets);
         to.set_octets(octets);
     };
     let (received, sent) = (&counters.received, &counters.sent);
-    fill(output.received_eth_unicast_mut(), received.of(Cast::Unicast));
-    fill(output.received_eth_multicast_mut(), received.of(Cast::Multicast));
-    fill(output.received_eth_broadcast_mut(), received.of(Cast::Broadcast));
-    fill(output.transmitted_eth_unicast_mut(), sent.of(Cast::Unicast));
-    fill(output.transmitted_eth_multicast_mut(), sent.of(Cast::Multicast));
-    fill(output.transmitted_eth_broadcast_mut(), sent.of(Cast::Broadcast));
-    fill(output.local_loopback_mut(), &counters.loopback);
+    let (rdma_received, rdma_sent) = (&counters.rdma_received, &counters.rdma_sent);
+    // What is RDMA's is not Ethernet's here; in the counters of the physical port it is.
+    let rest = |all: &Traffic, rdma: &Traffic| {
+        let ((packets, octets), (less, fewer)) = (all.get(), rdma.get());
+        (packets.saturating_sub(less), octets.saturating_sub(fewer))
+    };
+    fill(
+        output.received_eth_unicast_mut(),
+        rest(received.of(Cast::Unicast), &rdma_received.unicast),
+    );
+    fill(
+        output.received_eth_multicast_mut(),
+        rest(received.of(Cast::Multicast), &rdma_received.multicast),
+    );
+    fill(output.received_eth_broadcast_mut(), received.of(Cast::Broadcast).get());
+    fill(
+        output.transmitted_eth_unicast_mut(),
+        rest(sent.of(Cast::Unicast), &rdma_sent.unicast),
+    );
+    fill(
+        output.transmitted_eth_multicast_mut(),
+        rest(sent.of(Cast::Multicast), &rdma_sent.multicast),
+    );
+    fill(output.transmitted_eth_broadcast_mut(), sent.of(Cast::Broadcast).get());
+    fill(output.received_ib_unicast_mut(), rdma_received.unicast.get());
+    fill(output.received_ib_multicast_mut(), rdma_received.multicast.get());
+    fill(output.transmitted_ib_unicast_mut(), rdma_sent.unicast.get());
+    fill(output.transmitted_ib_multicast_mut(), rdma_sent.multicast.get());
+    fill(output.local_loopback_mut(), counters.loopback.get());
     output
         .transmit_errors_mut()
         .set_packets(counters.send_errors.load(Ordering::Relaxed));
     if clear {
         received.clear();
         sent.clear();
+        rdma_received.clear();
+        rdma_sent.clear();
         counters.loopback.clear();
     }
     Reply::new(output)

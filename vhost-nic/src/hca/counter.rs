@@ -129,6 +129,36 @@ pub struct CompletionCounters {
     pub inline_64: AtomicU64,
 }
 
+/// RoCE packets in one direction, by kind of destination.
+#[derive(Debug, Default)]
+pub struct RdmaTraffic {
+    /// To one.
+    pub unicast: Traffic,
+    /// To a group.
+    pub multicast: Traffic,
+}
+
+impl RdmaTraffic {
+    /// Counts packets that go to the same destination.
+    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
+        self.of(cast).count(frames);
+    }
+
+    /// The traffic to one kind of destination; all are a group's but one's own.
+    pub fn of(&self, cast: Cast) -> &Traffic {
+        match cast {
+            Cast::Unicast => &self.unicast,
+            Cast::Multicast | Cast::Broadcast => &self.multicast,
+        }
+    }
+
+    /// Starts at zero again.
+    pub fn clear(&self) {
+        self.unicast.clear();
+        self.multicast.clear();
+    }
+}
+
 /// What went through the port.
 #[derive(Debug, Default)]
 pub struct PortCounters {
@@ -136,6 +166,10 @@ pub struct PortCounters {
     pub received: Direction,
     /// To the wire.
     pub sent: Direction,
+    /// Of what came from the wire, what was RDMA's.
+    pub rdma_received: RdmaTraffic,
+    /// Of what went to the wire, what was RDMA's.
+    pub rdma_sent: RdmaTraffic,
     /// From the function to itself.
     pub loopback: Traffic,
     /// Frames from the wire that no rule of the guest took.

@@ -1,8 +1,9 @@
 //! What happens on connections, as the counters of their queue pairs tell it.
 
+use mlx5_prm::flow::TrafficCounter;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::CqeOpcode;
-use mlx5_prm::vport::{QueryQCounterIn, QueryQCounterOut};
+use mlx5_prm::vport::{QueryQCounterIn, QueryQCounterOut, QueryVportCounterIn, QueryVportCounterOut};
 use mlx5_prm::wqe::WqeOpcode;
 use vhost_nic::roce::opcode::{Operation, Position};
 
@@ -251,4 +252,40 @@ fn errors_are_counted_by_what_they_are() {
         expect!(&pair.a.node, req_remote_operation_errors = 1, req_cqe_error = 1);
         expect!(&pair.b.node, resp_local_protection = 1, resp_cqe_error = 1);
     });
+}
+
+/// Of the virtual port, what is RDMA's is not Ethernet's.
+#[test]
+fn the_vport_tells_rdma_from_ethernet() {
+    let vport = |node: &Node| -> QueryVportCounterOut {
+        let input = QueryVportCounterIn::default();
+        node.hca.commands.call(Opcode::QUERY_VPORT_COUNTER, &input).unwrap()
+    };
+    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    pair.a.memory.write(0, &pattern(1, LONG));
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, LONG), 0);
+    let counter = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, counter);
+    assert!(pair.b.memory.read(0, LONG) == pattern(1, LONG));
+    let (a, b) = (vport(&pair.a.node), vport(&pair.b.node));
+    // Three packets of a kilobyte each at most: Ethernet, IPv4, UDP, BTH, and the ICRC; a RETH in the first. The answer has an AETH.
+    let around = 14 + 20 + 8 + 12 + 4;
+    let request = (3, (LONG + 3 * around + 16) as u64);
+    let answer = (1, (around + 4) as u64);
+    let get = |counter: &TrafficCounter| (counter.packets(), counter.octets());
+    assert_eq!(get(a.transmitted_ib_unicast()), request);
+    assert_eq!(get(b.received_ib_unicast()), request);
+    assert_eq!(get(b.transmitted_ib_unicast()), answer);
+    assert_eq!(get(a.received_ib_unicast()), answer);
+    for vport in [&a, &b] {
+        for none in [
+            vport.transmitted_eth_unicast(),
+            vport.received_eth_unicast(),
+            vport.transmitted_ib_multicast(),
+            vport.received_ib_multicast(),
+        ] {
+            assert_eq!(get(none), (0, 0));
+        }
+    }
+    pair.end();
 }
