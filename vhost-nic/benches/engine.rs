@@ -15,6 +15,7 @@ use mlx5_prm::access::PmtuReg;
 use mlx5_prm::wqe::WqeOpcode;
 use vhost_nic::net::Switch;
 
+use common::memory::Memory;
 use common::node::Node;
 use common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use common::region::Region;
@@ -213,7 +214,8 @@ fn latency(c: &mut Criterion) {
     }
 }
 
-/// Long messages, beside copies of as many bytes: of the same bytes again and again, which the caches hold, and of ever other ones.
+/// Long messages, beside copies of as many bytes: of the same bytes again and again, which the caches hold, and of ever other ones. The copies
+/// are made from one guest's memory to another's (`memcpy`), whose pages are small, and in memory of the process (`memcpy-heap`).
 fn bulk(c: &mut Criterion) {
     const LENGTH: usize = 1 << 20;
     let mut group = c.benchmark_group("bulk");
@@ -240,9 +242,18 @@ fn bulk(c: &mut Criterion) {
             });
             link.close();
         }
-        let (from, mut to) = (vec![0x5a_u8; REGION as usize], vec![0_u8; REGION as usize]);
+        let (from, to) = (Memory::new().allocate(REGION), Memory::new().allocate(REGION));
         let mut index = 0;
         group.bench_function(BenchmarkId::new("memcpy", kind), |b| {
+            b.iter(|| {
+                let offset = place(index) as u64;
+                index += 1;
+                from.copy_to(offset, &to, offset, LENGTH);
+            });
+        });
+        let (from, mut to) = (vec![0x5a_u8; REGION as usize], vec![0_u8; REGION as usize]);
+        let mut index = 0;
+        group.bench_function(BenchmarkId::new("memcpy-heap", kind), |b| {
             b.iter(|| {
                 let range = place(index)..place(index) + LENGTH;
                 index += 1;

@@ -24,7 +24,7 @@ struct Sink(AtomicU64);
 
 impl Port for Sink {
     fn receive(&self, frame: Frame<'_>) {
-        self.0.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.0.fetch_add(frame.longest() as u64, Ordering::Relaxed);
     }
 }
 

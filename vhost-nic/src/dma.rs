@@ -4,6 +4,7 @@
 //! lengths come from the guest: each access is checked against what the attachment has mapped, and fails whole if any
 //! byte of it is outside. What an attachment unmaps is out of reach when [`Dma::unmap`] returns.
 
+mod held;
 mod region;
 mod stats;
 
@@ -11,11 +12,12 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use smallvec::SmallVec;
 use thiserror::Error;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
+pub use held::Held;
 use region::Regions;
+use stats::Tally;
 pub use stats::{DmaStats, Purpose, PurposeStats};
 
 /// A guest's memory, as its NIC sees it.
@@ -140,45 +142,16 @@ impl Dma {
         self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release))
     }
 
-    /// Writes `length` bytes at `address` that are at `source_address` of another guest's memory, or of the same: what a message takes from
-    /// one guest to another is copied once.
-    pub fn copy_from(
-        &self,
-        purpose: Purpose,
-        address: u64,
-        source: &Dma,
-        source_purpose: Purpose,
-        source_address: u64,
-        length: usize,
-    ) -> Result<()> {
-        // Recursive: two threads that copy between the same two guests, each one way, and a change of mappings must not wait for each other.
-        let (to, from) = (self.regions.read_recursive(), source.regions.read_recursive());
-        let mut targets = SmallVec::<[_; 2]>::new();
-        let result = to.visit(address, length, true, |slice| targets.push(slice));
-        self.stats.count(purpose, length, result.is_ok());
-        result?;
-        let mut targets = targets.into_iter();
-        let mut target = targets.next();
-        let result = from.visit(source_address, length, false, |mut slice| {
-            while let Some(to) = target {
-                let now = slice.len().min(to.len());
-                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else {
-                    return;
-                };
-                part.copy_to_volatile_slice(to_part);
-                target = to
-                    .offset(now)
-                    .ok()
-                    .filter(|rest| !rest.is_empty())
-                    .or_else(|| targets.next());
-                match slice.offset(now) {
-                    Ok(rest) if !rest.is_empty() => slice = rest,
-                    _ => return,
-                }
-            }
-        });
-        source.stats.count(source_purpose, length, result.is_ok());
-        result
+    /// Sees to it that no mapping is taken away for a while: who moves much in small parts waits and counts once. Meanwhile the memory is
+    /// accessed in no other way by the same thread.
+    pub fn hold(&self, purpose: Purpose) -> Held<'_> {
+        Held {
+            // Recursive: two threads that copy between the same two guests, each one way, and a change of mappings must not wait for each
+            // other.
+            regions: self.regions.read_recursive(),
+            tally: Tally::new(&self.stats, purpose),
+            near: 0,
+        }
     }
 
     /// Replaces a naturally aligned 64-bit integer by what `change` makes of it, if anything, at once; returns what was there.

@@ -15,9 +15,11 @@ use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
 use crate::hca::bells::{Attention, Bells};
+use crate::hca::blue_flame::Doorbell;
+use crate::hca::finding::Finding;
 use crate::hca::rq::QueueState;
 use crate::hca::{Hca, Queue};
-use crate::net::{Frame, SwitchPort};
+use crate::net::{Frame, SwitchPort, count};
 pub use worker::Worker;
 
 /// The data path of one NIC.
@@ -59,11 +61,15 @@ impl Engine {
         let queue = match what {
             Attention::Queue(queue) => queue,
             Attention::Register(half) => match self.hca.blue_flame.overdue(half) {
-                Some(queue) => {
-                    if let Some(slot) = self.hca.queues.get(queue).as_deref().and_then(Queue::blue_flame) {
-                        slot.open();
+                Some(Doorbell { number, end }) => {
+                    match self.hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {
+                        Some(slot) => slot.ring(end),
+                        None => {
+                            let what = format_args!("There is no queue {number:#x} to send from.");
+                            self.hca.findings.report(Finding::StrayDoorbell, what);
+                        }
                     }
-                    queue
+                    number
                 }
                 None => return,
             },
@@ -100,8 +106,8 @@ impl Engine {
     pub fn receive(&self, frames: &[Frame<'_>]) {
         // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
         if !self.firmware.initialized() {
-            let count = frames.len() as u64;
-            self.hca.port_counters.refused.fetch_add(count, Ordering::Relaxed);
+            let refused = &self.hca.port_counters.refused;
+            refused.fetch_add(count(frames), Ordering::Relaxed);
             return;
         }
         let _open = self.gate.read_recursive();

@@ -6,8 +6,10 @@ mod port;
 mod stats;
 mod switch;
 mod table;
+mod train;
 
-pub use payload::Payload;
-pub use port::{EthernetAddresses, Frame, Port, RocePacket};
+pub use payload::{Cursor, Payload};
+pub use port::{EthernetAddresses, Frame, Port, count, tally};
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};
+pub use train::Train;

@@ -16,7 +16,7 @@ use crate::dma::PurposeStats;
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
 use crate::hca::bells::Attention;
-use crate::hca::blue_flame::{self, Half, Written};
+use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::finding::Finding;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
@@ -52,8 +52,8 @@ pub struct NicConfig {
     pub mac: Mac,
     /// A number no other NIC of the daemon has.
     pub vhca_id: u16,
-    /// Whether WQEs are taken from doorbell registers, too (`bf`).
-    pub blue_flame: bool,
+    /// If WQEs are taken from doorbell registers, too (`bf`): how long the rest of one may take to come.
+    pub blue_flame: Option<Duration>,
     /// How long a queue is looked after when nothing more is posted to it, in case something is.
     pub hot: Duration,
     /// Capabilities it does without.
@@ -158,13 +158,13 @@ pub struct PortSnapshot {
 impl Nic {
     /// A NIC on the memory and the interrupts of a function.
     pub fn new(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
-        let capabilities = Capabilities::new(config.vhca_id, config.blue_flame, &config.zeroed_capabilities)?;
+        let capabilities = Capabilities::new(config.vhca_id, config.blue_flame.is_some(), &config.zeroed_capabilities)?;
         let uars = (BAR_SIZE >> UAR_SHIFT) as u32 - FIRST_UAR;
         let hca = Arc::new(Hca::new(parts.dma.clone(), parts.msix.clone(), config.mac, uars));
         let firmware = Arc::new(Firmware::new(hca.clone(), capabilities));
         let engine = Arc::new(Engine::new(hca.clone(), firmware.clone()));
-        let hot = if config.blue_flame {
-            hca.blue_flame.enable();
+        let hot = if let Some(patience) = config.blue_flame {
+            hca.blue_flame.enable(patience);
             Duration::ZERO
         } else {
             config.hot
@@ -319,32 +319,34 @@ impl Nic {
             index: (offset / blue_flame::BUFFER) as u8,
         };
         let offset = offset % blue_flame::BUFFER;
-        let written = match (self.hca.blue_flame.enabled(), data.first_chunk::<8>()) {
-            (true, _) => self.hca.blue_flame.write(half, offset, data),
-            (false, Some([_, _, _, _, a, b, c, _])) if offset == 0 => {
-                Written::Doorbell(u32::from_be_bytes([0, *a, *b, *c]))
-            }
+        if !self.hca.blue_flame.enabled() {
             // What is not at the start belongs to a WQE that is in memory as well.
-            (false, _) => Written::Part,
-        };
-        let (number, when, wqe) = match written {
-            Written::Part => return,
-            Written::Doorbell(number) => (number, None, None),
-            Written::Begun { number, until } => (number, Some(until), None),
-            Written::Complete { number, wqe } => (number, None, Some(wqe)),
-        };
-        let queue = self.hca.queues.get(number);
-        let Some(slot) = queue.as_deref().and_then(Queue::blue_flame) else {
-            return self.stray_doorbell(format_args!("There is no queue {number:#x} to send from."));
-        };
-        match wqe {
-            Some(wqe) => slot.put(wqe),
-            None if when.is_none() => slot.open(),
-            None => {}
+            if let (0, Some([_, _, _, _, a, b, c, _])) = (offset, data.first_chunk::<8>()) {
+                self.ring(u32::from_be_bytes([0, *a, *b, *c]), |_| {});
+            }
+            return;
         }
-        match when {
-            Some(time) => self.hca.bells.ring_at(time, Attention::Register(half)),
-            None => self.hca.bells.ring(number),
+        let (cut_off, written) = self.hca.blue_flame.write(half, offset, data);
+        if let Some(Doorbell { number, end }) = cut_off {
+            self.ring(number, |slot| slot.ring(end));
+        }
+        match written {
+            Written::Part => {}
+            Written::Begun { until } => self.hca.bells.ring_at(until, Attention::Register(half)),
+            Written::Doorbell(Doorbell { number, end }) => self.ring(number, |slot| slot.ring(end)),
+            Written::Complete { number, wqe } => self.ring(number, |slot| slot.put(wqe)),
+        }
+    }
+
+    /// Has a queue looked after, which `tell` tells before why.
+    fn ring(&self, number: u32, tell: impl FnOnce(&Slot)) {
+        let queue = self.hca.queues.get(number);
+        match queue.as_deref().and_then(Queue::blue_flame) {
+            Some(slot) => {
+                tell(slot);
+                self.hca.bells.ring(number);
+            }
+            None => self.stray_doorbell(format_args!("There is no queue {number:#x} to send from.")),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 use vhost_nic::attachment::{vfio_user, vhost_pci};
+use vhost_nic::hca::blue_flame;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
@@ -35,7 +36,7 @@ impl Guest {
             name: name.to_owned(),
             mac: plan.mac,
             vhca_id,
-            blue_flame: plan.blue_flame,
+            blue_flame: plan.blue_flame.then_some(blue_flame::PATIENCE),
             hot: Duration::from_micros(args.hot_period),
             zeroed_capabilities: args.zero_capability.clone(),
         };

@@ -1,6 +1,6 @@
 //! Which guest addresses are backed by what.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
@@ -102,23 +102,23 @@ impl Memory {
     }
 }
 
-/// Regions by address; none overlap.
+/// Regions by address; none overlap. They are few: looking is cheap, and changes are rare.
 #[derive(Debug, Default)]
-pub(super) struct Regions(BTreeMap<u64, Region>);
+pub(super) struct Regions(Vec<Region>);
 
 impl Regions {
     pub(super) fn insert(&mut self, region: Region) -> Result<()> {
-        let same = self
-            .0
-            .get(&region.address)
-            .is_some_and(|old| old.length == region.length);
-        if !same && self.overlapping(region.address, region.end()).next().is_some() {
-            return Err(DmaError::Overlap {
-                address: region.address,
-                length: region.length,
-            });
+        let hit = self.overlapping(region.address, region.end());
+        match self.0.get_mut(hit.clone()) {
+            Some([]) => self.0.insert(hit.start, region),
+            Some([same]) if (same.address, same.length) == (region.address, region.length) => *same = region,
+            _ => {
+                return Err(DmaError::Overlap {
+                    address: region.address,
+                    length: region.length,
+                });
+            }
         }
-        self.0.insert(region.address, region);
         Ok(())
     }
 
@@ -126,22 +126,39 @@ impl Regions {
         let end = address
             .checked_add(length)
             .ok_or(DmaError::Unmapped { address, length })?;
-        let hit: Vec<u64> = self.overlapping(address, end).map(|region| region.address).collect();
-        for start in hit {
-            if let Some(old) = self.0.remove(&start) {
-                if old.address < address {
-                    self.0.insert(old.address, old.part(old.address, address));
-                }
-                if end < old.end() {
-                    self.0.insert(end, old.part(end, old.end()));
-                }
+        let hit = self.overlapping(address, end);
+        let mut rests = Vec::new();
+        for old in self.0.get(hit.clone()).unwrap_or_default() {
+            if old.address < address {
+                rests.push(old.part(old.address, address));
+            }
+            if end < old.end() {
+                rests.push(old.part(end, old.end()));
             }
         }
+        self.0.splice(hit, rests);
         Ok(())
     }
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// The range, if it is within one region. `near` is where the last one was, and becomes where this one is.
+    pub(super) fn whole(
+        &self,
+        near: &mut usize,
+        address: u64,
+        length: usize,
+        write: bool,
+    ) -> Option<Result<VolatileSlice<'_>>> {
+        let end = address.checked_add(length as u64)?;
+        let contains = |region: &Region| region.address <= address && end <= region.end();
+        if !self.0.get(*near).is_some_and(contains) {
+            *near = self.index(address);
+        }
+        let region = self.0.get(*near).filter(|region| contains(region))?;
+        Some(region.slice(address, length, write))
     }
 
     /// Calls `act` for each piece of the range, in order; for none if any of it is out of reach.
@@ -155,26 +172,20 @@ impl Regions {
         if length == 0 {
             return Ok(());
         }
-        let unmapped = DmaError::Unmapped {
+        if let Some(slice) = self.whole(&mut 0, address, length, write) {
+            act(slice?);
+            return Ok(());
+        }
+        let unmapped = || DmaError::Unmapped {
             address,
             length: length as u64,
         };
-        let Some(end) = address.checked_add(length as u64) else {
-            return Err(unmapped);
-        };
-        let Some(first) = self.at(address) else {
-            return Err(unmapped);
-        };
-        if end <= first.end() {
-            act(first.slice(address, length, write)?);
-            return Ok(());
-        }
+        let end = address.checked_add(length as u64).ok_or_else(unmapped)?;
         let mut pieces = Vec::new();
         let mut from = address;
         while from < end {
-            let Some(region) = self.at(from) else {
-                return Err(unmapped);
-            };
+            let region = self.0.get(self.index(from)).filter(|region| region.address <= from);
+            let region = region.ok_or_else(unmapped)?;
             let to = region.end().min(end);
             pieces.push(region.slice(from, (to - from) as usize, write)?);
             from = to;
@@ -183,16 +194,14 @@ impl Regions {
         Ok(())
     }
 
-    fn at(&self, address: u64) -> Option<&Region> {
-        let (_, region) = self.0.range(..=address).next_back()?;
-        (address < region.end()).then_some(region)
+    /// The first region that ends behind `address`.
+    fn index(&self, address: u64) -> usize {
+        self.0.partition_point(|region| region.end() <= address)
     }
 
-    fn overlapping(&self, address: u64, end: u64) -> impl Iterator<Item = &Region> {
-        self.0
-            .range(..end)
-            .rev()
-            .map(|(_, region)| region)
-            .take_while(move |region| address < region.end())
+    fn overlapping(&self, address: u64, end: u64) -> Range<usize> {
+        let first = self.index(address);
+        let count = self.0[first..].partition_point(|region| region.address < end);
+        first..first + count
     }
 }

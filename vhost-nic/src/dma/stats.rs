@@ -76,6 +76,50 @@ pub struct PurposeStats {
     pub failures: u64,
 }
 
+/// Accesses for one purpose that are added to the counters all at once, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Tally<'a> {
+    counters: &'a Counters,
+    accesses: u64,
+    bytes: u64,
+    failures: u64,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(stats: &'a DmaStats, purpose: Purpose) -> Self {
+        Self {
+            counters: &stats.0[purpose as usize],
+            accesses: 0,
+            bytes: 0,
+            failures: 0,
+        }
+    }
+
+    pub(super) fn count(&mut self, length: usize, succeeded: bool) {
+        if succeeded {
+            self.accesses += 1;
+            self.bytes += length as u64;
+        } else {
+            self.failures += 1;
+        }
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        let Counters {
+            accesses,
+            bytes,
+            failures,
+        } = self.counters;
+        accesses.fetch_add(self.accesses, Ordering::Relaxed);
+        bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        if self.failures > 0 {
+            failures.fetch_add(self.failures, Ordering::Relaxed);
+        }
+    }
+}
+
 impl DmaStats {
     pub(super) fn count(&self, purpose: Purpose, length: usize, succeeded: bool) {
         let counters = &self.0[purpose as usize];

@@ -129,20 +129,24 @@ fn data_goes_from_guest_to_guest_across_mappings_on_both_sides() {
     from.map(0x1000, 0x2000, backing(&from_file, 0x1000, false)).unwrap();
     to.map(0x8000, 0x2000, backing(&to_file, 0, true)).unwrap();
     to.map(0xa000, 0x1000, backing(&to_file, 0x2000, true)).unwrap();
-    to.copy_from(Purpose::Scatter, 0x8100, &from, Purpose::Gather, 0x80, 0x2e00)
+    to.hold(Purpose::Scatter)
+        .copy_from(0x8100, &mut from.hold(Purpose::Gather), 0x80, 0x2e00)
         .unwrap();
     let mut back = vec![0; 0x2e00];
     to_file.read_exact_at(&mut back, 0x100).unwrap();
     assert_eq!(back, data[0x80..0x2e80]);
     assert!(
-        to.copy_from(Purpose::Scatter, 0xaff0, &from, Purpose::Gather, 0, 0x20)
+        to.hold(Purpose::Scatter)
+            .copy_from(0xaff0, &mut from.hold(Purpose::Gather), 0, 0x20)
             .is_err()
     );
     assert!(
-        to.copy_from(Purpose::Scatter, 0x8000, &from, Purpose::Gather, 0x2ff0, 0x20)
+        to.hold(Purpose::Scatter)
+            .copy_from(0x8000, &mut from.hold(Purpose::Gather), 0x2ff0, 0x20)
             .is_err()
     );
-    to.copy_from(Purpose::Scatter, 0x8000, &to, Purpose::Gather, 0x9000, 0x800)
+    to.hold(Purpose::Scatter)
+        .copy_from(0x8000, &mut to.hold(Purpose::Gather), 0x9000, 0x800)
         .unwrap();
 }
 

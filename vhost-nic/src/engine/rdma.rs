@@ -1,9 +1,11 @@
 //! Queue pairs: WQEs in, packets out, and back.
 //!
 //! A packet is handed over on the thread of its sender, and what answers it comes back on the same thread. So nobody holds a queue pair's
-//! lock while a packet of it is on its way. Packets travel in bursts: what many have in common is looked at once.
+//! lock while a packet of it is on its way. Packets travel in bursts, and those of a message as one train: what many have in common is looked at
+//! once.
 
 mod answer;
+mod batch;
 mod completion;
 mod datagram;
 mod flush;
@@ -19,16 +21,13 @@ use log::debug;
 use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
+use super::Engine;
 use super::offload::parse::FrameView;
-use super::{Engine, transmit};
 use crate::hca::qp::{Parameters, Qp, QpState, service};
 use crate::hca::srq::event_data;
-use crate::net::{Frame, Payload, RocePacket};
+use crate::net::{Frame, Payload, Train};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
-
-/// Packets that are made before any of them is sent.
-const BURST: usize = 32;
 
 /// Carries out what is posted to a queue pair.
 pub(super) fn run(engine: &Engine, qp: &Qp) {
@@ -64,7 +63,7 @@ pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool 
     if crate::roce::icrc::check(view) {
         let mut payload = Payload::new();
         payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
-        let packet = RocePacket { head, payload };
+        let packet = Train::single(head, payload);
         match head.opcode.transport() {
             Transport::Ud => datagram::receive(engine, &packet, view, own),
             _ => connected(engine, &[&packet]),
@@ -75,24 +74,24 @@ pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool 
 
 /// Takes RoCE packets that travel by reference and have the same addresses. Returns whether they were for this function's transport.
 pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) -> bool {
-    let packets: SmallVec<[&RocePacket<'_>; BURST]> = frames
+    let trains: SmallVec<[&Train<'_>; batch::TRAINS]> = frames
         .iter()
         .filter_map(|frame| match frame {
-            Frame::Packet(packet) => Some(*packet),
+            Frame::Train(train) => Some(*train),
             Frame::Bytes(_) => None,
         })
         .collect();
-    let all = packets.len() == frames.len()
-        && packets
+    let all = trains.len() == frames.len()
+        && trains
             .first()
             .is_some_and(|first| is_for_transport(engine, &first.head));
     if !all {
         return false;
     }
     // One queue pair's packets in one direction, or its answers in the other.
-    let same = |a: &&RocePacket<'_>, b: &&RocePacket<'_>| {
-        let key = |packet: &RocePacket<'_>| {
-            let head = &packet.head;
+    let same = |a: &&Train<'_>, b: &&Train<'_>| {
+        let key = |train: &Train<'_>| {
+            let head = &train.head;
             (
                 head.headers.bth.destination_qpn(),
                 head.opcode.transport(),
@@ -101,7 +100,7 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
         };
         key(a) == key(b)
     };
-    for chunk in packets.chunk_by(same) {
+    for chunk in trains.chunk_by(same) {
         match chunk {
             [first, ..] if first.head.opcode.transport() == Transport::Ud => {
                 for packet in chunk {
@@ -126,8 +125,8 @@ fn is_for_transport(engine: &Engine, head: &Packet) -> bool {
 }
 
 /// Takes packets of a connection, all requests or all answers.
-fn connected(engine: &Engine, packets: &[&RocePacket<'_>]) {
-    let Some(first) = packets.first() else { return };
+fn connected(engine: &Engine, trains: &[&Train<'_>]) {
+    let Some(first) = trains.first() else { return };
     let Some(qp) = engine.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
         return;
     };
@@ -139,29 +138,17 @@ fn connected(engine: &Engine, packets: &[&RocePacket<'_>]) {
         Transport::Ud | Transport::Cnp => false,
     };
     // The same sender has the same address.
-    let comes_from_peer = |packet: &&RocePacket<'_>| {
+    let comes_from_peer = |train: &&Train<'_>| {
         let path = parameters.path.as_ref();
-        path.is_some_and(|path| path.addresses.destination() == packet.head.path.addresses.source())
+        path.is_some_and(|path| path.addresses.destination() == train.head.path.addresses.source())
     };
-    if !fits || !packets.iter().all(comes_from_peer) {
+    if !fits || !trains.iter().all(comes_from_peer) {
         return;
     }
     if first.head.opcode.is_response() {
-        response::receive(engine, &qp, &parameters, packets);
+        response::receive(engine, &qp, &parameters, trains);
     } else {
-        responder::receive(engine, &qp, &parameters, packets);
-    }
-}
-
-/// Sends packets, in their order.
-fn send(engine: &Engine, packets: &[RocePacket<'_>]) {
-    let together = |a: &RocePacket<'_>, b: &RocePacket<'_>| {
-        let (a, b) = (&a.head.path, &b.head.path);
-        a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
-    };
-    for burst in packets.chunk_by(together) {
-        let frames: SmallVec<[Frame<'_>; BURST]> = burst.iter().map(Frame::Packet).collect();
-        transmit::transmit(engine, &frames, None);
+        responder::receive(engine, &qp, &parameters, trains);
     }
 }
 

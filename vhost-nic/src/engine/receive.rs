@@ -18,7 +18,7 @@ use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::transport::{Dispatch, Tir};
-use crate::net::Frame;
+use crate::net::{Frame, count};
 use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
@@ -50,16 +50,19 @@ pub(super) fn from_wire(engine: &Engine, frames: &[Frame<'_>]) {
     let port = engine.firmware.port();
     let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
     if !engine.firmware.initialized() || !port.link_up {
-        counters.refused.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        counters.refused.fetch_add(count(frames), Ordering::Relaxed);
         return;
     }
-    if let Some(long) = frames.iter().position(|frame| frame.len() > longest) {
-        // What is before it and behind it is taken.
-        counters.refused.fetch_add(1, Ordering::Relaxed);
-        for rest in [&frames[..long], &frames[long + 1..]] {
-            if !rest.is_empty() {
-                from_wire(engine, rest);
-            }
+    if frames.iter().any(|frame| frame.longest() > longest) {
+        // The others are taken.
+        for frame in frames {
+            frame.each(|frame| {
+                if frame.longest() > longest {
+                    counters.refused.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    from_wire(engine, &[frame]);
+                }
+            });
         }
         return;
     }
@@ -82,22 +85,24 @@ fn deliver(engine: &Engine, frames: &[Frame<'_>], source: Source) {
             engine.hca.port_counters.rdma_received.count(cast, frames);
         }
     };
-    if let [Frame::Packet(_), ..] = frames
+    if let [Frame::Train(_), ..] = frames
         && rdma::receive_burst(engine, frames, own)
     {
         return count_rdma(frames);
     }
     for frame in frames {
-        // The guest's flow tables want all of it.
-        let bytes = frame.to_bytes();
-        let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
-            continue;
-        };
-        if is_roce(&view) && rdma::receive(engine, &view, own) {
-            count_rdma(&[*frame]);
-        } else {
-            to_tables(engine, &view, source);
-        }
+        frame.each(|frame| {
+            // The guest's flow tables want all of it.
+            let bytes = frame.to_bytes();
+            let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
+                return;
+            };
+            if is_roce(&view) && rdma::receive(engine, &view, own) {
+                count_rdma(&[frame]);
+            } else {
+                to_tables(engine, &view, source);
+            }
+        });
     }
 }
 

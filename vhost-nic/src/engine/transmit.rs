@@ -17,7 +17,7 @@ use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{EthernetAddresses, Frame};
+use crate::net::{EthernetAddresses, Frame, count};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -314,19 +314,22 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
     let counters = &hca.port_counters;
     let port = engine.firmware.port();
     let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
-    if let Some(long) = frames.iter().position(|frame| frame.len() > longest) {
-        // What is before it and behind it is sent.
-        counters.send_errors.fetch_add(1, Ordering::Relaxed);
-        for rest in [&frames[..long], &frames[long + 1..]] {
-            if !rest.is_empty() {
-                transmit(engine, rest, domain);
-            }
+    if frames.iter().any(|frame| frame.longest() > longest) {
+        // The others are sent.
+        for frame in frames {
+            frame.each(|frame| {
+                if frame.longest() > longest {
+                    counters.send_errors.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    transmit(engine, &[frame], domain);
+                }
+            });
         }
         return;
     }
     let addresses = frames.first().and_then(Frame::addresses).filter(|_| port.link_up);
     let Some(EthernetAddresses { destination, .. }) = addresses else {
-        counters.send_errors.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        counters.send_errors.fetch_add(count(frames), Ordering::Relaxed);
         return;
     };
     let cast = Cast::of(destination);
@@ -339,7 +342,7 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
             context.disable_mc_local_lb()
         };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
-        let rdma = matches!(frames, [Frame::Packet(_), ..]);
+        let rdma = matches!(frames, [Frame::Train(_), ..]);
         (vport.is_own(&destination), !off || rdma)
     };
     if loops && (own || cast != Cast::Unicast) {
@@ -349,7 +352,7 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
     // Frames to the function's own address stay inside.
     if !own {
         counters.sent.count(cast, frames);
-        if let [Frame::Packet(_), ..] = frames {
+        if let [Frame::Train(_), ..] = frames {
             counters.rdma_sent.count(cast, frames);
         }
         if let Some(wire) = engine.wire.get() {

@@ -5,7 +5,8 @@
 //! bytes alone are a doorbell; only what follows tells which it was.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mlx5_prm::wqe::{ControlSegment, SEND_WQE_BB, SEND_WQE_DS};
@@ -17,8 +18,10 @@ use zerocopy::FromBytes;
 pub const BUFFER: usize = 0x100;
 /// Bytes that are a doorbell: the beginning of a control segment.
 const DOORBELL: usize = 8;
-/// How long the rest of a WQE may take to come: each store of it traps.
-const PATIENCE: Duration = Duration::from_micros(500);
+/// Half of all places there are in a ring: what is farther ahead lies behind.
+const HALF_RING: u16 = u16::MAX / 2;
+/// How long the rest of a WQE may take to come, if nobody says otherwise: each store of it traps.
+pub const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Half a register of a UAR page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,15 +58,14 @@ impl Slot {
     /// A WQE has come, and nothing behind it.
     pub fn put(&self, wqe: BlueFlameWqe) {
         let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
-        *self.0.lock() = Arrived {
-            end: Some(wqe.index.wrapping_add(blocks)),
-            wqe: Some(wqe),
-        };
+        let mut slot = self.0.lock();
+        slot.advance(wqe.index.wrapping_add(blocks));
+        slot.wqe = Some(wqe);
     }
 
-    /// A doorbell has come: all that is posted is to be carried out.
-    pub fn open(&self) {
-        self.0.lock().end = None;
+    /// A doorbell has come: what is posted up to `end` is to be carried out from the ring. What is behind it has a doorbell of its own.
+    pub fn ring(&self, end: u16) {
+        self.0.lock().advance(end);
     }
 
     /// The queue begins anew.
@@ -82,14 +84,39 @@ impl Slot {
 }
 
 impl Arrived {
+    /// Doorbells come in order, but what became of a WQE may be known later than what became of the next.
+    fn advance(&mut self, end: u16) {
+        if self.end.is_none_or(|before| end.wrapping_sub(before) <= HALF_RING) {
+            self.end = Some(end);
+        }
+    }
+
     /// How far of what is posted, from `consumer` to `producer`, may be carried out.
     pub fn limit(&self, consumer: u16, producer: u16) -> u16 {
         let Some(end) = self.end else { return producer };
         let (posted, arrived) = (producer.wrapping_sub(consumer), end.wrapping_sub(consumer));
-        // One that lies behind is more than half around the ring ahead.
         match arrived {
-            ..=0x7fff => consumer.wrapping_add(arrived.min(posted)),
+            ..=HALF_RING => consumer.wrapping_add(arrived.min(posted)),
             _ => consumer,
+        }
+    }
+}
+
+/// What a doorbell says: the beginning of the control segment that was posted last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doorbell {
+    /// The queue.
+    pub number: u32,
+    /// Up to where is posted, in basic blocks.
+    pub end: u16,
+}
+
+impl From<&ControlSegment> for Doorbell {
+    fn from(control: &ControlSegment) -> Self {
+        let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB).max(1) as u16;
+        Self {
+            number: control.qpn_ds.get() >> 8,
+            end: control.index().wrapping_add(blocks),
         }
     }
 }
@@ -98,12 +125,10 @@ impl Arrived {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
     /// A doorbell for a queue.
-    Doorbell(u32),
-    /// The beginning of a WQE for a queue, or a doorbell: the driver is known to write whole WQEs here. Which it was is known then, see
+    Doorbell(Doorbell),
+    /// The beginning of a WQE, or a doorbell: the driver is known to write whole WQEs here. Which it was is known then, see
     /// [`BlueFlame::overdue`].
     Begun {
-        /// The queue.
-        number: u32,
         /// When to look again.
         until: Instant,
     },
@@ -121,7 +146,8 @@ pub enum Written {
 /// The registers of a function.
 #[derive(Debug, Default)]
 pub struct BlueFlame {
-    enabled: AtomicBool,
+    /// How long the rest of a WQE may take to come; nothing while it is off.
+    patience: OnceLock<Duration>,
     registers: Mutex<HashMap<Half, Register>>,
     carried_out: AtomicU64,
 }
@@ -133,8 +159,8 @@ struct Register {
     filled: usize,
     /// Whether ever more than a doorbell was written here.
     copies: bool,
-    /// The queue whose WQE is not complete, and when that is long enough.
-    waits: Option<(u32, Instant)>,
+    /// What a WQE that is not complete is as a doorbell, and when that is long enough.
+    waits: Option<(Doorbell, Instant)>,
 }
 
 impl Default for Register {
@@ -149,29 +175,34 @@ impl Default for Register {
 }
 
 impl BlueFlame {
-    /// Switches it on, for good: WQEs are taken from registers.
-    pub fn enable(&self) {
-        self.enabled.store(true, Ordering::Relaxed);
+    /// Switches it on, for good: WQEs are taken from registers, if their rest comes within `patience` after their beginning.
+    pub fn enable(&self, patience: Duration) {
+        // A second time would be one too many.
+        let _ = self.patience.set(patience);
     }
 
     /// Whether WQEs are taken from registers. Then nothing is carried out before its doorbell, for it may come with it.
     pub fn enabled(&self) -> bool {
-        self.enabled.load(Ordering::Relaxed)
+        self.patience.get().is_some()
     }
 
-    /// Takes what is written at `offset` of a register.
-    pub fn write(&self, half: Half, offset: usize, data: &[u8]) -> Written {
+    /// Takes what is written at `offset` of a register. Another WQE that was begun there, of another queue perhaps, will never be complete:
+    /// then this returns its doorbell too.
+    pub fn write(&self, half: Half, offset: usize, data: &[u8]) -> (Option<Doorbell>, Written) {
         let mut registers = self.registers.lock();
-        registers.entry(half).or_default().write(offset, data)
+        let register = registers.entry(half).or_default();
+        let cut_off = register.waits.take_if(|_| offset == 0).map(|(doorbell, _)| doorbell);
+        let patience = self.patience.get().copied().unwrap_or(PATIENCE);
+        (cut_off, register.write(offset, data, patience))
     }
 
-    /// The queue whose WQE was begun in a register and is not complete, if that is long enough: it is in the ring as well.
-    pub fn overdue(&self, half: Half) -> Option<u32> {
+    /// A WQE that was begun in a register and is not complete, if that is long enough: it is in the ring as well, and this is its doorbell.
+    pub fn overdue(&self, half: Half) -> Option<Doorbell> {
         let mut registers = self.registers.lock();
         let waits = &mut registers.get_mut(&half)?.waits;
         waits
             .take_if(|(_, until)| *until <= Instant::now())
-            .map(|(number, _)| number)
+            .map(|(doorbell, _)| doorbell)
     }
 
     /// Forgets all that is written.
@@ -191,7 +222,7 @@ impl BlueFlame {
 }
 
 impl Register {
-    fn write(&mut self, offset: usize, data: &[u8]) -> Written {
+    fn write(&mut self, offset: usize, data: &[u8], patience: Duration) -> Written {
         let end = offset.saturating_add(data.len());
         let Some(place) = self.bytes.get_mut(offset..end) else {
             self.filled = 0;
@@ -208,7 +239,8 @@ impl Register {
         let Ok((control, _)) = ControlSegment::read_from_prefix(&self.bytes) else {
             return Written::Part;
         };
-        let (number, length) = (control.qpn_ds.get() >> 8, control.ds() * SEND_WQE_DS);
+        let (doorbell, length) = (Doorbell::from(&control), control.ds() * SEND_WQE_DS);
+        let number = doorbell.number;
         // What is copied is a multiple of basic blocks.
         let copied = length.next_multiple_of(SEND_WQE_BB);
         if self.filled >= copied && length > 0 {
@@ -225,11 +257,11 @@ impl Register {
             return Written::Part;
         }
         if !self.copies || copied > BUFFER {
-            return Written::Doorbell(number);
+            return Written::Doorbell(doorbell);
         }
-        let until = Instant::now() + PATIENCE;
-        self.waits = Some((number, until));
-        Written::Begun { number, until }
+        let until = Instant::now() + patience;
+        self.waits = Some((doorbell, until));
+        Written::Begun { until }
     }
 }
 
@@ -264,7 +296,7 @@ mod tests {
         copied
             .chunks(8)
             .enumerate()
-            .map(|(at, chunk)| register.write(at * 8, chunk))
+            .map(|(at, chunk)| register.write(at * 8, chunk, PATIENCE))
             .collect()
     }
 
@@ -277,9 +309,9 @@ mod tests {
             assert_eq!(written.pop(), Some(complete(&bytes, index)));
             let begun = written.remove(0);
             if index == 1 {
-                assert_eq!(begun, Written::Doorbell(0x77));
+                assert_eq!(begun, Written::Doorbell(Doorbell { number: 0x77, end: 2 }));
             } else {
-                assert!(matches!(begun, Written::Begun { number: 0x77, .. }), "{begun:?}");
+                assert!(matches!(begun, Written::Begun { .. }), "{begun:?}");
             }
             assert_eq!(register.waits, None);
             assert!(written.iter().all(|written| *written == Written::Part));
@@ -292,19 +324,32 @@ mod tests {
         let bytes = wqe(3, 4);
         registers.write(half, 0, &bytes);
         assert_eq!(registers.overdue(half), None);
-        let Written::Begun { until, .. } = registers.write(half, 0, &bytes[..8]) else {
+        let (None, Written::Begun { until, .. }) = registers.write(half, 0, &bytes[..8]) else {
             panic!("it is known to be copied to");
         };
         while Instant::now() < until {
             std::thread::sleep(PATIENCE);
         }
-        assert_eq!(registers.overdue(half), Some(0x77));
+        assert_eq!(registers.overdue(half), Some(Doorbell { number: 0x77, end: 4 }));
         assert_eq!(registers.overdue(half), None);
         // The end of it in time.
         registers.write(half, 0, &bytes[..8]);
-        assert_eq!(registers.write(half, 8, &bytes[8..]), complete(&bytes, 3));
+        assert_eq!(registers.write(half, 8, &bytes[8..]), (None, complete(&bytes, 3)));
         std::thread::sleep(PATIENCE);
         assert_eq!(registers.overdue(half), None);
+    }
+
+    #[test]
+    fn a_doorbell_is_not_lost_to_the_next() {
+        let (registers, half) = (BlueFlame::default(), Half { page: 16, index: 0 });
+        registers.write(half, 0, &wqe(3, 4));
+        registers.write(half, 0, &wqe(4, 4)[..8]);
+        let (cut_off, next) = registers.write(half, 0, &wqe(9, 4)[..8]);
+        assert_eq!(cut_off, Some(Doorbell { number: 0x77, end: 5 }));
+        assert!(matches!(next, Written::Begun { .. }), "{next:?}");
+        let (cut_off, next) = registers.write(half, 0, &wqe(10, 4));
+        assert_eq!(cut_off, Some(Doorbell { number: 0x77, end: 10 }));
+        assert_eq!(next, complete(&wqe(10, 4), 10));
     }
 
     #[test]
@@ -326,15 +371,18 @@ mod tests {
         ] {
             assert_eq!(arrived.limit(consumer, producer), limit);
         }
-        slot.open();
-        assert_eq!(slot.take().limit(5, 9), 9);
+        slot.ring(3);
+        assert_eq!(slot.take().limit(1, 9), 3);
+        // That of an earlier WQE.
+        slot.ring(2);
+        assert_eq!(slot.take().limit(1, 9), 3);
     }
 
     #[test]
     fn wide_stores_are_as_good() {
         let mut register = Register::default();
         let bytes = wqe(9, 4);
-        assert_eq!(register.write(0, &bytes), complete(&bytes, 9));
+        assert_eq!(register.write(0, &bytes, PATIENCE), complete(&bytes, 9));
     }
 
     #[test]
@@ -342,16 +390,19 @@ mod tests {
         let mut register = Register::default();
         let bytes = wqe(5, 8);
         for _ in 0..3 {
-            assert_eq!(register.write(0, &bytes[..8]), Written::Doorbell(0x77));
+            assert_eq!(
+                register.write(0, &bytes[..8], PATIENCE),
+                Written::Doorbell(Doorbell { number: 0x77, end: 7 })
+            );
         }
         // One store is missing.
-        register.write(8, &bytes[8..16]);
+        register.write(8, &bytes[8..16], PATIENCE);
         for at in (24..128).step_by(8) {
-            assert_eq!(register.write(at, &bytes[at..at + 8]), Written::Part);
+            assert_eq!(register.write(at, &bytes[at..at + 8], PATIENCE), Written::Part);
         }
         // Beyond the end, and without a beginning.
-        assert_eq!(register.write(0xf8, &[0; 16]), Written::Part);
-        assert_eq!(register.write(0x40, &bytes[..64]), Written::Part);
+        assert_eq!(register.write(0xf8, &[0; 16], PATIENCE), Written::Part);
+        assert_eq!(register.write(0x40, &bytes[..64], PATIENCE), Written::Part);
         // None of it spoils the next.
         assert_eq!(copy(&mut register, &bytes).pop(), Some(complete(&bytes, 5)));
     }
@@ -365,14 +416,14 @@ mod tests {
             };
             let mut bytes = wqe(5, units.max(1));
             bytes[7] = units as u8;
-            match register.write(0, &bytes[..8]) {
-                Written::Doorbell(0x77) => assert_ne!(units, 0),
-                Written::Begun { number: 0x77, .. } => assert_eq!(units, 0),
+            match register.write(0, &bytes[..8], PATIENCE) {
+                Written::Doorbell(Doorbell { number: 0x77, .. }) => assert_ne!(units, 0),
+                Written::Begun { .. } => assert_eq!(units, 0),
                 other => panic!("{units}: {other:?}"),
             }
             bytes.resize(BUFFER, 0);
             for at in (8..BUFFER).step_by(8) {
-                assert_eq!(register.write(at, &bytes[at..at + 8]), Written::Part);
+                assert_eq!(register.write(at, &bytes[at..at + 8], PATIENCE), Written::Part);
             }
         }
     }

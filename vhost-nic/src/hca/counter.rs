@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::Frame;
+use crate::net::{Frame, tally};
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -16,8 +16,8 @@ pub struct Traffic {
 impl Traffic {
     /// Counts frames.
     pub fn count(&self, frames: &[Frame<'_>]) {
-        self.packets.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        let octets = frames.iter().map(|frame| frame.len() as u64).sum();
+        let (packets, octets) = tally(frames);
+        self.packets.fetch_add(packets, Ordering::Relaxed);
         self.octets.fetch_add(octets, Ordering::Relaxed);
     }
 
@@ -76,12 +76,23 @@ impl Direction {
     pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
         self.of(cast).count(frames);
         // Frames that follow each other are often equally long.
-        for equal in frames.chunk_by(|a, b| a.len() == b.len()) {
-            let length = equal.first().map_or(0, Frame::len);
-            let class = Self::SIZES
-                .partition_point(|&end| end < length + 4)
-                .min(Self::SIZES.len() - 1);
-            self.sizes[class].fetch_add(equal.len() as u64, Ordering::Relaxed);
+        let (mut run, mut run_length) = (0, 0);
+        for (length, equal) in frames.iter().flat_map(Frame::lengths) {
+            if length != run_length {
+                self.count_size(run_length, run);
+                (run, run_length) = (0, length);
+            }
+            run += equal;
+        }
+        self.count_size(run_length, run);
+    }
+
+    fn count_size(&self, length: usize, frames: u64) {
+        let class = Self::SIZES
+            .partition_point(|&end| end < length + 4)
+            .min(Self::SIZES.len() - 1);
+        if frames > 0 {
+            self.sizes[class].fetch_add(frames, Ordering::Relaxed);
         }
     }
 

@@ -2,36 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::Payload;
+use super::Train;
 use crate::engine::offload::parse::FrameView;
 use crate::roce;
-use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
-
-/// A RoCE packet of which no byte is made yet: what its head says, and a payload by reference.
-#[derive(Debug, Clone)]
-pub struct RocePacket<'a> {
-    /// The head.
-    pub head: Packet,
-    /// The payload, as long as the head says.
-    pub payload: Payload<'a>,
-}
-
-impl RocePacket<'_> {
-    /// The bytes of the head; its lengths count payload, padding and ICRC.
-    pub fn head_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(MAX_HEAD);
-        emit_headers(&self.head.path, &self.head.headers, self.payload.len(), &mut bytes);
-        bytes
-    }
-}
 
 /// A frame on its way, without preamble and frame check sequence. It is complete: checksums filled in, at most the MTU long.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
     /// Its bytes, from the destination address on.
     Bytes(&'a [u8]),
-    /// A RoCE packet whose bytes, padding and ICRC are made only where it leaves the daemon.
-    Packet(&'a RocePacket<'a>),
+    /// RoCE packets whose bytes, padding and ICRC are made only where they leave the daemon. To a wire each is a frame.
+    Train(&'a Train<'a>),
 }
 
 /// Where a frame goes and comes from.
@@ -51,20 +32,34 @@ impl<'a> Frame<'a> {
         Self::Bytes(bytes)
     }
 
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
+    /// How many frames it is to a wire.
+    pub fn count(&self) -> u64 {
         match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Packet(packet) => {
-                let head = &packet.head;
-                head.payload_offset + head.payload_length.next_multiple_of(4) + roce::ICRC_LENGTH
-            }
+            Self::Bytes(_) => 1,
+            Self::Train(train) => train.packets().into(),
         }
     }
 
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// The lengths in bytes of the frames it is to a wire, with how many are that long.
+    pub fn lengths(&self) -> impl Iterator<Item = (usize, u64)> {
+        let lengths = match self {
+            Self::Bytes(bytes) => [(bytes.len(), 1), (0, 0), (0, 0)],
+            Self::Train(train) => train.lengths(),
+        };
+        lengths.into_iter().filter(|(_, count)| *count > 0)
+    }
+
+    /// Length in bytes of the longest frame it is to a wire.
+    pub fn longest(&self) -> usize {
+        self.lengths().map(|(length, _)| length).max().unwrap_or(0)
+    }
+
+    /// Calls `act` with each frame it is to a wire.
+    pub fn each(self, mut act: impl FnMut(Frame<'_>)) {
+        match self {
+            Self::Train(train) if train.packets() > 1 => train.split().for_each(|single| act(Frame::Train(&single))),
+            single => act(single),
+        }
     }
 
     /// Where it goes and comes from. None if it is too short to say.
@@ -82,8 +77,8 @@ impl<'a> Frame<'a> {
                     vlan,
                 })
             }
-            Self::Packet(packet) => {
-                let path = &packet.head.path;
+            Self::Train(train) => {
+                let path = &train.head.path;
                 Some(EthernetAddresses {
                     destination: path.destination_mac,
                     source: path.source_mac,
@@ -93,15 +88,16 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// All its bytes, for who cannot follow references. None if the payload is gone.
+    /// All bytes of a single frame, for who cannot follow references. None if the payload is gone.
     pub fn to_bytes(&self) -> Option<Cow<'a, [u8]>> {
         match self {
             Self::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
-            Self::Packet(packet) => {
+            Self::Train(packet) => {
+                debug_assert_eq!(packet.packets(), 1, "several frames");
                 let mut tail = Vec::with_capacity(packet.payload.len());
                 packet.payload.append_to(&mut tail).ok()?;
                 let head = packet.head_bytes();
-                let mut bytes = Vec::with_capacity(self.len());
+                let mut bytes = Vec::with_capacity(self.longest());
                 let head = FrameView::new(&head)?;
                 roce::icrc::append(&head, [&tail[..]], &mut bytes).then_some(Cow::Owned(bytes))
             }
@@ -109,17 +105,30 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// How many frames they are to a wire, and how many bytes.
+pub fn tally(frames: &[Frame<'_>]) -> (u64, u64) {
+    let lengths = frames.iter().flat_map(Frame::lengths);
+    lengths.fold((0, 0), |(count, bytes), (length, equal)| {
+        (count + equal, bytes + length as u64 * equal)
+    })
+}
+
+/// How many frames they are to a wire.
+pub fn count(frames: &[Frame<'_>]) -> u64 {
+    frames.iter().map(Frame::count).sum()
+}
+
 /// Something a switch can send frames to.
 ///
 /// Its methods are called from the threads of the senders, many at a time, with no lock of the switch held: they may send in turn.
 pub trait Port: Send + Sync {
-    /// Takes a frame. What cannot be taken is dropped and counted by the port.
+    /// Takes a single frame. What cannot be taken is dropped and counted by the port.
     fn receive(&self, frame: Frame<'_>);
 
-    /// Takes frames that follow each other and have the same addresses.
+    /// Takes frames that follow each other and have the same addresses, trains among them.
     fn receive_burst(&self, frames: &[Frame<'_>]) {
         for frame in frames {
-            self.receive(*frame);
+            frame.each(|frame| self.receive(frame));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::port::Frame;
+use super::port::{Frame, tally};
 
 /// Frames in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -114,13 +114,14 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
-        self.bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
-        let count = match cast {
+        let (count, bytes) = tally(frames);
+        self.bytes.add(bytes);
+        let by_cast = match cast {
             Cast::Unicast => &self.unicast,
             Cast::Multicast => &self.multicast,
             Cast::Broadcast => &self.broadcast,
         };
-        count.add(frames.len() as u64);
+        by_cast.add(count);
     }
 
     pub fn snapshot(&self) -> TrafficStats {

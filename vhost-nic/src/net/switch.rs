@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::port::{EthernetAddresses, Frame, Port};
+use super::port::{EthernetAddresses, Frame, Port, count};
 use super::stats::{Cast, Counter, Drops, PortStats, SwitchStats, Traffic};
 use super::table::{Knowledge, PortId, Station, Table};
 
@@ -53,7 +53,7 @@ impl Default for Limits {
 
 /// Sees every frame that enters a switch.
 pub trait Tap: Send + Sync {
-    /// A frame came in through a port. Called before the frame is delivered, on the sender's thread.
+    /// A single frame came in through a port. Called before the frame is delivered, on the sender's thread.
     fn frame(&self, port: PortId, name: &str, frame: Frame<'_>);
 }
 
@@ -131,12 +131,9 @@ impl Member {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
                 self.received.count(cast, frames);
-                match frames {
-                    [frame] => port.receive(*frame),
-                    frames => port.receive_burst(frames),
-                }
+                port.receive_burst(frames);
             }
-            _ => self.dropped.undeliverable.add(frames.len() as u64),
+            _ => self.dropped.undeliverable.add(count(frames)),
         }
     }
 
@@ -239,20 +236,20 @@ impl Switch {
 
     /// Forwards frames that all have the addresses of the first.
     fn forward(&self, sender: &Member, frames: &[Frame<'_>]) {
-        let count = frames.len() as u64;
+        let count = count(frames);
         if !sender.link_up() {
             return sender.dropped.link_down.add(count);
         }
         let Some(addresses) = frames.first().and_then(Frame::addresses) else {
             return sender.dropped.too_short.add(count);
         };
-        if let Some(long) = frames.iter().position(|frame| frame.len() > MAX_FRAME) {
-            // What is before it and behind it passes.
-            sender.dropped.too_long.add(1);
-            for rest in [&frames[..long], &frames[long + 1..]] {
-                if !rest.is_empty() {
-                    self.forward(sender, rest);
-                }
+        if frames.iter().any(|frame| frame.longest() > MAX_FRAME) {
+            // The others pass.
+            for frame in frames {
+                frame.each(|frame| match frame.longest() {
+                    ..=MAX_FRAME => self.forward(sender, &[frame]),
+                    _ => sender.dropped.too_long.add(1),
+                });
             }
             return;
         }
@@ -268,7 +265,7 @@ impl Switch {
             && let Some(tap) = self.tap.read().clone()
         {
             for frame in frames {
-                tap.frame(sender.id, &sender.name, *frame);
+                frame.each(|frame| tap.frame(sender.id, &sender.name, frame));
             }
         }
         if destination == PAUSE_ADDRESS {
@@ -313,7 +310,7 @@ impl Switch {
 }
 
 fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frames: &[Frame<'_>]) {
-    let count = frames.len() as u64;
+    let count = count(frames);
     let mut others = members
         .iter()
         .filter(|member| member.id != sender.id && member.link_up())
@@ -355,7 +352,7 @@ impl SwitchPort {
         debug_assert!(frames.windows(2).all(|pair| pair[0].addresses() == pair[1].addresses()));
         let depth = NESTING.get();
         if depth >= MAX_NESTING {
-            return self.member.dropped.nested.add(frames.len() as u64);
+            return self.member.dropped.nested.add(count(frames));
         }
         NESTING.set(depth + 1);
         self.switch.forward(&self.member, frames);

@@ -44,6 +44,18 @@ impl Bth {
         }
     }
 
+    /// The same header with another opcode.
+    pub fn with_opcode(mut self, opcode: Opcode) -> Self {
+        self.opcode = opcode.byte();
+        self
+    }
+
+    /// The same header with another sequence number.
+    pub fn with_psn(mut self, psn: Psn) -> Self {
+        self.ack_psn = U32::new(self.ack_psn.get() & !LOW_24 | psn.value());
+        self
+    }
+
     /// The same header with the solicited event bit.
     pub fn with_solicited(mut self, solicited: bool) -> Self {
         set(&mut self.flags, Self::SOLICITED, solicited);
@@ -321,6 +333,24 @@ impl Headers {
             }
         }
         Some((headers, rest))
+    }
+
+    /// Of them, those that the opcode prescribes.
+    pub fn of(&self, opcode: Opcode) -> Self {
+        let mut headers = Self::new(self.bth);
+        for extension in opcode.extensions() {
+            match extension {
+                Extension::XrcEth => headers.xrc = self.xrc,
+                Extension::Deth => headers.deth = self.deth,
+                Extension::Reth => headers.reth = self.reth,
+                Extension::AtomicEth => headers.atomic = self.atomic,
+                Extension::Aeth => headers.aeth = self.aeth,
+                Extension::AtomicAckEth => headers.atomic_ack = self.atomic_ack,
+                Extension::ImmDt => headers.immediate = self.immediate,
+                Extension::Ieth => headers.invalidate = self.invalidate,
+            }
+        }
+        headers
     }
 
     /// Whether they are those that the opcode prescribes.

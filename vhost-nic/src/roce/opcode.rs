@@ -42,9 +42,9 @@ pub enum Position {
 }
 
 impl Position {
-    /// Of a message's packet `index` of `count`.
-    pub fn of(index: u32, count: u32) -> Self {
-        match (index == 0, index.checked_add(1).is_none_or(|next| next >= count)) {
+    /// Of a packet with which a message begins and ends, or does not.
+    pub fn new(begins: bool, ends: bool) -> Self {
+        match (begins, ends) {
             (true, true) => Self::Only,
             (true, false) => Self::First,
             (false, false) => Self::Middle,
@@ -209,6 +209,14 @@ impl Opcode {
     /// What the end of the message brings along.
     pub fn notice(self) -> Notice {
         self.notice
+    }
+
+    /// Of a packet that is cut in several: the opcode of one of them, by whether it is the first and whether it is the last.
+    pub fn part(self, first: bool, last: bool) -> Self {
+        let position = Position::new(self.position.begins() && first, self.position.ends() && last);
+        let notice = if position.ends() { self.notice } else { Notice::None };
+        // What can be cut has opcodes for all positions.
+        Self::new(self.transport, self.operation, position, notice).unwrap_or(self)
     }
 
     /// Whether it has an immediate.

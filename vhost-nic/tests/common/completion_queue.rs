@@ -139,15 +139,24 @@ impl CompletionQueue {
 
     /// The next completion, if it is there.
     pub fn next(&mut self) -> Option<Cqe> {
+        let offset = self.entry()?;
+        self.consumer += 1;
+        Some(Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap())
+    }
+
+    /// Whether there is a completion to be taken.
+    pub fn has_more(&self) -> bool {
+        self.entry().is_some()
+    }
+
+    /// Where the next completion is, if it is there.
+    fn entry(&self) -> Option<u64> {
         let size = 1 << self.shape.log_size;
         let offset = (u64::from(self.consumer) % size + 1) * self.shape.entry() - CQE;
         let op_own = self.buffer.load(offset + CQE - 4) as u8;
         let owner = self.consumer >> self.shape.log_size & 1;
-        if op_own >> 4 == CqeOpcode::Invalid as u8 || u32::from(op_own & Cqe::OWNER) != owner {
-            return None;
-        }
-        self.consumer += 1;
-        Some(Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap())
+        let there = op_own >> 4 != CqeOpcode::Invalid as u8 && u32::from(op_own & Cqe::OWNER) == owner;
+        there.then_some(offset)
     }
 
     /// The lower half of the large entry read last.

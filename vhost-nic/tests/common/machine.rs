@@ -93,7 +93,7 @@ impl Machine {
             name: format!("nic{number}"),
             mac,
             vhca_id: number.into(),
-            blue_flame: false,
+            blue_flame: None,
             hot: Duration::ZERO,
             zeroed_capabilities: Vec::new(),
         };

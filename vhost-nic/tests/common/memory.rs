@@ -131,6 +131,12 @@ impl Block {
         data
     }
 
+    /// Copies bytes to another guest's memory, or to the same.
+    pub fn copy_to(&self, offset: u64, to: &Block, to_offset: u64, length: usize) {
+        self.slice(offset, length)
+            .copy_to_volatile_slice(to.slice(to_offset, length));
+    }
+
     /// Writes a big-endian number that the device sees after everything written before.
     pub fn store(&self, offset: u64, value: u32) {
         self.slice(offset, 4)

@@ -21,7 +21,12 @@ const LONG: usize = 3000;
 
 /// Connects two guests whose queue pairs count, and lets something happen.
 fn counted(how: Connection, happen: impl FnOnce(&mut Pair)) {
-    let shape = Shape::new(service::RC);
+    counted_as(service::RC, how, happen);
+}
+
+/// The same with queue pairs of a service.
+pub fn counted_as(service: u8, how: Connection, happen: impl FnOnce(&mut Pair)) {
+    let shape = Shape::new(service);
     let mut pair = Pair::unconnected(shape, shape);
     for node in [&pair.a.node, &pair.b.node] {
         assert_eq!(alloc_queue_counters(&node.hca).unwrap(), SET);
@@ -36,7 +41,8 @@ fn counted(how: Connection, happen: impl FnOnce(&mut Pair)) {
     pair.end();
 }
 
-fn query(node: &Node, clear: bool) -> QueryQCounterOut {
+/// What a guest's queue pairs have counted.
+pub fn query(node: &Node, clear: bool) -> QueryQCounterOut {
     let mut input = QueryQCounterIn::default();
     input.set_counter_set_id(SET);
     input.set_clear(clear);

@@ -15,5 +15,6 @@ mod pair;
 mod programs;
 mod services;
 mod timestamps;
+mod trains;
 mod wire;
 mod xrc;

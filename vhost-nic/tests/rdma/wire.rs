@@ -77,7 +77,7 @@ impl Wire {
         Self { sides }
     }
 
-    /// Decides from now on what happens to RoCE packets.
+    /// Decides from now on what happens to RoCE packets. Each goes by itself then, as bytes; else they pass as they come.
     pub fn judge(&self, judge: impl FnMut(&Kind) -> Fate + Send + 'static) {
         *self.sides[0].state.judge.lock() = Some(Box::new(judge));
     }
@@ -103,21 +103,49 @@ impl Wire {
     }
 }
 
+impl Side {
+    /// What a packet is, if it is one.
+    fn kind(&self, bytes: &[u8]) -> Option<Kind> {
+        let view = FrameView::new(bytes)?;
+        let packet = Packet::new_checked(&view).ok()?;
+        Some(Kind {
+            forth: self.forth,
+            operation: packet.opcode.operation(),
+            position: packet.opcode.position(),
+            psn: packet.headers.bth.psn().value(),
+        })
+    }
+}
+
 impl Port for Side {
+    fn receive_burst(&self, frames: &[Frame<'_>]) {
+        let judged = self.state.judge.lock().is_some() || self.delayed.lock().is_some();
+        let other = self.other.lock().upgrade();
+        match other {
+            Some(other) if !judged => {
+                for frame in frames {
+                    frame.each(|frame| {
+                        let kind = frame.to_bytes().and_then(|bytes| self.kind(&bytes));
+                        self.state.seen.lock().extend(kind);
+                    });
+                }
+                other.port.send_burst(frames);
+            }
+            _ => {
+                for frame in frames {
+                    frame.each(|frame| self.receive(frame));
+                }
+            }
+        }
+    }
+
     fn receive(&self, frame: Frame<'_>) {
         let Some(other) = self.other.lock().upgrade() else {
             return;
         };
         let Some(bytes) = frame.to_bytes() else { return };
         let mut bytes = bytes.into_owned();
-        let kind = FrameView::new(&bytes)
-            .and_then(|view| Packet::new_checked(&view).ok())
-            .map(|packet| Kind {
-                forth: self.forth,
-                operation: packet.opcode.operation(),
-                position: packet.opcode.position(),
-                psn: packet.headers.bth.psn().value(),
-            });
+        let kind = self.kind(&bytes);
         let fate = match &kind {
             Some(kind) => {
                 self.state.seen.lock().push(*kind);

@@ -3,10 +3,11 @@
 use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
-use super::{BURST, Engine, fail, memory, send, transport_of};
+use super::batch::{self, Batch};
+use super::{Engine, fail, memory, transport_of};
 use crate::hca::qp::{Parameters, Qp};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, RocePacket};
+use crate::net::{Payload, Train};
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position};
 use crate::roce::packet::Packet;
@@ -23,13 +24,17 @@ pub(super) enum Answer {
     /// What an atomic operation found.
     Atomic { psn: Psn, msn: u32, original: u64 },
     /// The data of a read.
-    Read {
-        psn: Psn,
-        msn: u32,
-        address: u64,
-        rkey: u32,
-        length: u32,
-    },
+    Read(Read),
+}
+
+/// A read that is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    pub psn: Psn,
+    pub msn: u32,
+    pub address: u64,
+    pub rkey: u32,
+    pub length: usize,
 }
 
 /// The answers to a burst, in the order of the requests.
@@ -60,12 +65,12 @@ impl Answers {
         let mut packets = Packets {
             engine,
             parameters,
-            waiting: Vec::new(),
+            batch: Batch::default(),
         };
         for answer in self.0 {
             packets.answer(qp, answer);
         }
-        packets.flush();
+        packets.batch.send(engine);
     }
 }
 
@@ -73,7 +78,7 @@ impl Answers {
 struct Packets<'a> {
     engine: &'a Engine,
     parameters: &'a Parameters,
-    waiting: Vec<RocePacket<'a>>,
+    batch: Batch<'a>,
 }
 
 impl<'a> Packets<'a> {
@@ -96,29 +101,36 @@ impl<'a> Packets<'a> {
                     },
                 );
             }
-            Answer::Read {
-                psn,
-                msn,
-                address,
-                rkey,
-                length,
-            } => {
-                let mtu = self.parameters.mtu;
-                let count = (length as usize).div_ceil(mtu).max(1) as u32;
-                for index in 0..count {
-                    let offset = index as usize * mtu;
-                    let now = (length as usize - offset).min(mtu);
-                    let at = address.wrapping_add(offset as u64);
-                    let Ok(payload) = memory::remote_read(self.engine, qp, self.parameters, rkey, at, now) else {
-                        // The key was taken away meanwhile.
-                        self.acknowledge(psn + index, Syndrome::Nak(Nak::RemoteAccess), msn);
-                        self.parameters.count(QueueCounter::RespRemoteAccessErrors);
-                        return fail(self.engine, qp, Some(EventType::WqAccessError));
-                    };
-                    let position = Position::of(index, count);
-                    self.push(Operation::ReadResponse, position, psn + index, payload, |headers| {
-                        headers.aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), msn));
+            Answer::Read(read) => self.read(qp, read),
+        }
+    }
+
+    fn read(&mut self, qp: &Qp, read: Read) {
+        let mtu = self.parameters.mtu;
+        let count = read.length.div_ceil(mtu).max(1) as u32;
+        // Of what cannot be reached as a whole, the packets before the first that cannot are sent.
+        let (mut index, mut at_once) = (0, (batch::LENGTH / mtu) as u32);
+        while index < count {
+            let packets = at_once.min(count - index);
+            let offset = index as usize * mtu;
+            let now = (read.length - offset).min(packets as usize * mtu);
+            let at = read.address.wrapping_add(offset as u64);
+            match memory::remote_read(self.engine, qp, self.parameters, read.rkey, at, now) {
+                Ok(payload) => {
+                    let position = Position::new(index == 0, index + packets == count);
+                    let psn = read.psn + index;
+                    self.push(Operation::ReadResponse, position, psn, payload, |headers| {
+                        headers.aeth =
+                            (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), read.msn));
                     });
+                    index += packets;
+                }
+                Err(_) if packets > 1 => at_once = 1,
+                Err(_) => {
+                    // The key was taken away meanwhile.
+                    self.acknowledge(read.psn + index, Syndrome::Nak(Nak::RemoteAccess), read.msn);
+                    self.parameters.count(QueueCounter::RespRemoteAccessErrors);
+                    return fail(self.engine, qp, Some(EventType::WqAccessError));
                 }
             }
         }
@@ -144,17 +156,13 @@ impl<'a> Packets<'a> {
         };
         let mut headers = Headers::new(Bth::new(opcode, self.parameters.remote_qpn, psn));
         extend(&mut headers);
-        self.waiting.push(RocePacket {
+        self.batch.push(Train {
             head: Packet::new(path, opcode, headers, payload.len()),
             payload,
+            mtu: self.parameters.mtu,
         });
-        if self.waiting.len() == BURST {
-            self.flush();
+        if self.batch.is_full() {
+            self.batch.send(self.engine);
         }
-    }
-
-    fn flush(&mut self) {
-        send(self.engine, &self.waiting);
-        self.waiting.clear();
     }
 }

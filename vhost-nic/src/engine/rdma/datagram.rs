@@ -3,12 +3,13 @@
 use mlx5_prm::queue_entry::{Cqe, Syndrome};
 use mlx5_prm::wqe::ControlSegment;
 
+use super::batch::Batch;
 use super::completion::{self, Arrival};
 use super::{Engine, FrameView};
 use super::{memory, receive_queue};
 use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, RocePacket};
+use crate::net::{Payload, Train};
 use crate::roce::gid::Gid;
 use crate::roce::grh;
 use crate::roce::headers::{Bth, Deth, Headers, ImmDt};
@@ -37,7 +38,7 @@ pub(super) fn push_packet<'a>(
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-    batch: &mut Vec<RocePacket<'a>>,
+    batch: &mut Batch<'a>,
 ) -> Result<(), Syndrome> {
     let Work::Datagram { to, immediate } = &message.work else {
         return Err(Syndrome::LocalQpOperation);
@@ -88,20 +89,18 @@ pub(super) fn push_packet<'a>(
         immediate: immediate.to_be_bytes(),
     });
     let length = message.length as usize;
-    let mut payload = Payload::of_memory(&engine.hca.dma);
-    memory::gather(engine, qp, parameters, &message.data, 0, length, &mut payload)
-        .map_err(|_| Syndrome::LocalProtection)?;
-    batch.push(RocePacket {
-        head: Packet::new(path, opcode, headers, length),
-        payload,
-    });
-    Ok(())
+    let head = Packet::new(path, opcode, headers, length);
+    batch
+        .push_found(Train::single(head, Payload::of_memory(&engine.hca.dma)), |payload| {
+            memory::gather(engine, qp, parameters, &message.data, 0, length, payload)
+        })
+        .map_err(|_| Syndrome::LocalProtection)
 }
 
 /// Takes a datagram.
-pub(super) fn receive(engine: &Engine, packet: &RocePacket<'_>, view: &FrameView<'_>, own: bool) {
+pub(super) fn receive(engine: &Engine, packet: &Train<'_>, view: &FrameView<'_>, own: bool) {
     let hca = &engine.hca;
-    let RocePacket { head: packet, payload } = packet;
+    let (packet, payload) = (&packet.head, &packet.payload);
     match packet.headers.bth.destination_qpn() {
         MULTICAST_QPN => {
             let group = packet.path.addresses.destination().0;

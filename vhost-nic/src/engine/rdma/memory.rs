@@ -6,7 +6,7 @@ use super::Engine;
 use crate::dma::{DmaError, Purpose};
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::qp::{Data, Parameters, Qp, Receive};
-use crate::net::Payload;
+use crate::net::{Cursor, Payload};
 
 /// Memory that a queue pair may not reach, or that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,45 +138,34 @@ pub(super) fn write(
     payload: &Payload<'_>,
     access: Access,
 ) -> Result<(), Unreachable> {
-    let range = Range {
-        payload,
-        from: 0,
-        length: payload.len(),
-    };
-    write_range(engine, accessor(qp, parameters), key, address, range, access)
+    let mut cursor = payload.cursor();
+    write_next(
+        engine,
+        accessor(qp, parameters),
+        key,
+        address,
+        (&mut cursor, payload.len()),
+        access,
+    )
 }
 
-/// A part of a payload.
-struct Range<'a> {
-    payload: &'a Payload<'a>,
-    from: usize,
-    length: usize,
-}
-
-fn write_range(
+/// Writes the next so many bytes of a payload into a key's range.
+fn write_next(
     engine: &Engine,
     accessor: Accessor,
     key: u32,
     address: u64,
-    range: Range<'_>,
+    (cursor, length): (&mut Cursor<'_, '_>, usize),
     access: Access,
 ) -> Result<(), Unreachable> {
-    pieces(
-        engine,
-        accessor,
-        key,
-        address,
-        range.length,
-        access,
-        |piece, done| match piece {
-            Piece::Memory(address, length) => {
-                range
-                    .payload
-                    .write_to(range.from + done, length, &engine.hca.dma, address)
-            }
-            Piece::Null(_) => Ok(()),
-        },
-    )
+    let mut memory = engine.hca.dma.hold(Purpose::Scatter);
+    pieces(engine, accessor, key, address, length, access, |piece, _| match piece {
+        Piece::Memory(address, length) => cursor.write_to(length, &mut memory, address),
+        Piece::Null(length) => {
+            cursor.skip(length);
+            Ok(())
+        }
+    })
 }
 
 /// Whether all of a range may be accessed; nothing is.
@@ -235,6 +224,7 @@ fn scatter_as<'a>(
     offset: usize,
     payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
+    let mut cursor = payload.cursor();
     let (mut at, end) = (0, offset + payload.len());
     for segment in segments {
         let size = segment.byte_count.get() as usize;
@@ -244,12 +234,8 @@ fn scatter_as<'a>(
                 segment.lkey.get(),
                 segment.address.get().wrapping_add((from - at) as u64),
             );
-            let range = Range {
-                payload,
-                from: from - offset,
-                length: to - from,
-            };
-            write_range(engine, accessor, key, address, range, Access::LocalWrite)?;
+            let next = (&mut cursor, to - from);
+            write_next(engine, accessor, key, address, next, Access::LocalWrite)?;
         }
         at += size;
     }

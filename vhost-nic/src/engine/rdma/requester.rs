@@ -8,15 +8,16 @@ use mlx5_prm::rdma_wqe::UmrControlSegment;
 use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use zerocopy::FromBytes;
 
+use super::batch::{self, Batch};
 use super::memory::{self, Unreachable};
 use super::work::Reader;
-use super::{BURST, Engine, completion, datagram, fail, send, transport_of};
+use super::{Engine, completion, datagram, fail, transport_of};
 use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, RocePacket};
+use crate::net::{Payload, Train};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position};
 use crate::roce::packet::Packet;
@@ -38,7 +39,7 @@ const FENCE_SMALL: u8 = 1;
 pub(super) fn run(engine: &Engine, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
     let mut reader = None;
-    let mut batch = Vec::with_capacity(BURST);
+    let mut batch = Batch::new();
     loop {
         let parameters = qp.parameters();
         {
@@ -55,31 +56,31 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
                 engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
             }
-            while batch.len() < BURST && next(engine, qp, &parameters, reader, requester, &mut batch) {}
+            while !batch.is_full() && next(engine, qp, &parameters, reader, requester, &mut batch) {}
             if batch.is_empty() {
                 complete(qp, &parameters, requester);
                 return arm(engine, qp, &parameters, requester);
             }
-            request_acknowledgement(&parameters, requester, &mut batch);
+            request_acknowledgement(&parameters, requester, batch.trains());
             requester.attended = true;
         }
-        send(engine, &batch);
-        batch.clear();
+        batch.send(engine);
     }
 }
 
 /// Of the packets that are about to be sent, the last that ends a message asks for an acknowledgement of all before it, or the last of many
 /// that end none.
-fn request_acknowledgement(parameters: &Parameters, requester: &mut Requester, batch: &mut [RocePacket<'_>]) {
+fn request_acknowledgement(parameters: &Parameters, requester: &mut Requester, trains: &mut [Train<'_>]) {
     if !matches!(parameters.service, service::RC | service::XRC) {
         return;
     }
-    requester.unrequested = requester.unrequested.saturating_add(batch.len() as u32);
-    let last_end = batch.iter().rposition(|packet| packet.head.opcode.position().ends());
+    let packets = trains.iter().map(Train::packets).sum();
+    requester.unrequested = requester.unrequested.saturating_add(packets);
+    let last_end = trains.iter().rposition(|train| train.head.opcode.position().ends());
     let many = requester.unrequested >= parameters.acknowledge_every;
-    let at = last_end.or_else(|| many.then(|| batch.len() - 1));
-    if let Some(packet) = at.and_then(|at| batch.get_mut(at)) {
-        let bth = &mut packet.head.headers.bth;
+    let at = last_end.or_else(|| many.then(|| trains.len() - 1));
+    if let Some(train) = at.and_then(|at| trains.get_mut(at)) {
+        let bth = &mut train.head.headers.bth;
         *bth = bth.with_ack_request(true);
         requester.unrequested = 0;
     }
@@ -141,7 +142,7 @@ fn next<'a>(
     parameters: &Parameters,
     reader: &mut Reader<'_>,
     requester: &mut Requester,
-    batch: &mut Vec<RocePacket<'a>>,
+    batch: &mut Batch<'a>,
 ) -> bool {
     if requester.current == requester.messages.len() && !fetch(engine, qp, parameters, reader, requester) {
         return false;
@@ -167,7 +168,7 @@ fn next<'a>(
             return false;
         }
     }
-    let is_first = |requester: &Requester, batch: &[RocePacket<'_>]| {
+    let is_first = |requester: &Requester, batch: &Batch<'_>| {
         batch.is_empty() && requester.messages.iter().take(at).all(|message| message.done)
     };
     let made = match &message.work {
@@ -184,12 +185,20 @@ fn next<'a>(
         }
         Work::Umr { .. } => Err(Syndrome::MwBind),
         Work::Bad(syndrome) => Err(*syndrome),
-        Work::Datagram { .. } => datagram::push_packet(engine, qp, parameters, message, requester.send_psn, batch),
-        _ => push_packet(engine, qp, parameters, message, requester.send_psn, batch)
-            .map_err(|Unreachable| Syndrome::LocalProtection),
+        Work::Datagram { .. } => {
+            datagram::push_packet(engine, qp, parameters, message, requester.send_psn, batch).map(|()| 1)
+        }
+        _ => {
+            let psn = requester.send_psn;
+            let most = (batch::LENGTH / parameters.mtu) as u32;
+            push_train(engine, qp, parameters, message, psn, most, batch)
+                // Of what cannot be reached as a whole, the packets before the first that cannot are sent.
+                .or_else(|Unreachable| push_train(engine, qp, parameters, message, psn, 1, batch))
+                .map_err(|Unreachable| Syndrome::LocalProtection)
+        }
     };
-    match made {
-        Ok(()) => {}
+    let sent = match made {
+        Ok(sent) => sent,
         // Those before it are completed first.
         Err(_) if !is_first(requester, batch) => return false,
         Err(syndrome) => {
@@ -197,13 +206,8 @@ fn next<'a>(
             fail_first(engine, qp, parameters, requester, syndrome);
             return false;
         }
-    }
-    let message = &mut requester.messages[at];
-    let sent = if message.work.is_request() {
-        message.packets - message.answered
-    } else {
-        1
     };
+    let message = &mut requester.messages[at];
     requester.send_psn += sent;
     if message.last().is_before(requester.send_psn) {
         // Nobody acknowledges what is unreliable.
@@ -251,20 +255,24 @@ fn fetch(
     true
 }
 
-/// Adds the packet of a message with this PSN to those that are about to be sent.
-fn push_packet<'a>(
+/// Adds the packets of a message from this PSN on, `most` at most, to those that are about to be sent. Returns how many PSNs they take.
+fn push_train<'a>(
     engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-    batch: &mut Vec<RocePacket<'a>>,
-) -> Result<(), Unreachable> {
+    most: u32,
+    batch: &mut Batch<'a>,
+) -> Result<u32, Unreachable> {
     let path = parameters.path.ok_or(Unreachable)?;
     let index = psn.distance(message.first).max(0) as u32;
-    let position = Position::of(index, message.packets);
+    let packets = message.packets.saturating_sub(index).min(most);
+    let position = Position::new(index == 0, index + packets >= message.packets);
     let offset = index as usize * parameters.mtu;
-    let length = (message.length as usize).saturating_sub(offset).min(parameters.mtu);
+    let length = (message.length as usize)
+        .saturating_sub(offset)
+        .min(packets as usize * parameters.mtu);
     let (operation, position, notice) = match message.work {
         Work::Send { immediate, invalidate } => (Operation::Send, position, notice(position, immediate, invalidate)),
         Work::Write { immediate, .. } => (Operation::Write, position, notice(position, immediate, None)),
@@ -337,19 +345,20 @@ fn push_packet<'a>(
         }
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => {}
     }
-    let length = if carries { length } else { 0 };
-    batch.push(RocePacket {
+    if !carries {
+        batch.push(Train::single(Packet::new(path, opcode, headers, 0), Payload::new()));
+        // Their answers take the PSNs that follow.
+        return Ok(message.packets - message.answered);
+    }
+    let train = Train {
         head: Packet::new(path, opcode, headers, length),
         payload: Payload::of_memory(&engine.hca.dma),
-    });
-    // In its place already: packets are large.
-    if let Some(RocePacket { payload, .. }) = batch.last_mut().filter(|_| carries)
-        && let Err(unreachable) = memory::gather(engine, qp, parameters, &message.data, offset, length, payload)
-    {
-        batch.pop();
-        return Err(unreachable);
-    }
-    Ok(())
+        mtu: parameters.mtu,
+    };
+    batch.push_found(train, |payload| {
+        memory::gather(engine, qp, parameters, &message.data, offset, length, payload)
+    })?;
+    Ok(packets)
 }
 
 fn notice(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Notice {

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 
 use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
 
-use super::answer::{Answer, Answers};
+use super::answer::{Answer, Answers, Read};
 use super::completion::{self, Arrival};
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, RocePacket};
+use crate::net::Train;
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
@@ -39,6 +39,8 @@ const NO_ACCESS: Refused = Refused {
 enum Step {
     /// It is carried out.
     Done(Answer),
+    /// Not all of its packets can be carried out: each is looked at by itself. So far nothing has changed but memory that is written again.
+    Split,
     /// There is no receive for it.
     NoReceive,
     /// It is refused.
@@ -46,7 +48,7 @@ enum Step {
 }
 
 /// Takes requests, all of the same sender.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
     if !matches!(
         parameters.state,
         QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained
@@ -54,95 +56,101 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets
         return;
     }
     if parameters.service != service::XRC {
-        return receive_as(engine, qp, parameters, packets);
+        return receive_as(engine, qp, parameters, trains);
     }
-    for packet in packets {
-        let of_srq = receive_queue::xrc_srq(engine, &packet.head).map(|srq| Parameters {
+    for train in trains {
+        let of_srq = receive_queue::xrc_srq(engine, &train.head).map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
             pd: srq.pd(),
             ..parameters.clone()
         });
-        receive_as(engine, qp, of_srq.as_ref().unwrap_or(parameters), &[packet]);
+        receive_as(engine, qp, of_srq.as_ref().unwrap_or(parameters), &[train]);
     }
 }
 
-fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
+fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
     let mut answers = Answers::default();
     {
         let responder = &mut *qp.responder.lock();
         if !qp.is_still(parameters.state) {
             return;
         }
-        for packet in packets {
+        for train in trains {
             if parameters.service == service::UC {
-                unreliable(engine, qp, parameters, responder, packet);
-                continue;
-            }
-            match reliable(engine, qp, parameters, responder, packet) {
-                ControlFlow::Continue(answer) => answers.push(answer),
+                unreliable(engine, qp, parameters, responder, train);
+            } else if reliable(engine, qp, parameters, responder, train, &mut answers).is_break() {
                 // In error it takes no more.
-                ControlFlow::Break(refusal) => {
-                    answers.push(refusal);
-                    break;
-                }
+                break;
             }
         }
     }
     answers.send(engine, qp, parameters);
 }
 
+/// Takes requests of a reliable service. Breaks if the queue pair goes to error.
 fn reliable(
     engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
     responder: &mut Responder,
-    packet: &RocePacket<'_>,
-) -> ControlFlow<Answer, Answer> {
-    let head = &packet.head;
+    train: &Train<'_>,
+    answers: &mut Answers,
+) -> ControlFlow<()> {
+    let mut each = |responder: &mut Responder| {
+        let mut packets = train.split();
+        packets.try_for_each(|packet| reliable(engine, qp, parameters, responder, &packet, answers))
+    };
+    let head = &train.head;
     let bth = &head.headers.bth;
-    let psn = bth.psn();
+    let (psn, packets) = (bth.psn(), train.packets());
+    if packets > 1 && psn != responder.expected {
+        return each(responder);
+    }
     if psn.is_before(responder.expected) {
         parameters.count(QueueCounter::DuplicateRequest);
-        return ControlFlow::Continue(duplicate(responder, head, parameters.mtu));
+        answers.push(duplicate(responder, head, parameters.mtu));
+        return ControlFlow::Continue(());
     }
     if psn.is_after(responder.expected) {
         parameters.count(QueueCounter::OutOfSequence);
         // Reported once; what follows is silence until the gap is filled.
-        if std::mem::replace(&mut responder.gap_reported, true) {
-            return ControlFlow::Continue(Answer::None);
+        if !std::mem::replace(&mut responder.gap_reported, true) {
+            answers.push(Answer::Acknowledge {
+                syndrome: Syndrome::Nak(Nak::PsnSequence),
+                psn: responder.expected,
+                msn: responder.msn,
+            });
         }
-        return ControlFlow::Continue(Answer::Acknowledge {
-            syndrome: Syndrome::Nak(Nak::PsnSequence),
-            psn: responder.expected,
-            msn: responder.msn,
-        });
+        return ControlFlow::Continue(());
     }
     responder.gap_reported = false;
-    match execute(engine, qp, parameters, responder, head, &packet.payload) {
+    match execute(engine, qp, parameters, responder, train) {
+        Step::Split => each(responder),
         Step::Done(answer) => {
-            let taken = match head.opcode.operation() {
+            responder.expected += match head.opcode.operation() {
                 Operation::ReadRequest => read_packets(head, parameters.mtu),
-                _ => 1,
+                _ => packets,
             };
-            responder.expected += taken;
-            ControlFlow::Continue(match answer {
+            answers.push(match answer {
                 Answer::None if bth.ack_request() => Answer::Acknowledge {
                     syndrome: Syndrome::ACK,
-                    psn,
+                    psn: psn + (packets - 1),
                     msn: responder.msn,
                 },
                 answer => answer,
-            })
+            });
+            ControlFlow::Continue(())
         }
         Step::NoReceive => {
             parameters.count(QueueCounter::OutOfBuffer);
             // What comes behind is out of order, and known to be.
             responder.gap_reported = true;
-            ControlFlow::Continue(Answer::Acknowledge {
+            answers.push(Answer::Acknowledge {
                 syndrome: Syndrome::Rnr(parameters.rnr_timer),
                 psn,
                 msn: responder.msn,
-            })
+            });
+            ControlFlow::Continue(())
         }
         Step::Refused(Refused { nak, event }) => {
             match event {
@@ -153,11 +161,12 @@ fn reliable(
             }
             // A receive that it has begun to fill is flushed.
             fail(engine, qp, event);
-            ControlFlow::Break(Answer::Acknowledge {
+            answers.push(Answer::Acknowledge {
                 syndrome: Syndrome::Nak(nak),
                 psn,
                 msn: responder.msn,
-            })
+            });
+            ControlFlow::Break(())
         }
     }
 }
@@ -173,13 +182,13 @@ fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
                     .iter()
                     .any(|resource| repeats(resource, psn, packet, mtu)) =>
             {
-                Answer::Read {
+                Answer::Read(Read {
                     psn,
                     msn: responder.msn,
                     address: reth.virtual_address.get(),
                     rkey: reth.rkey.get(),
-                    length: reth.dma_length.get(),
-                }
+                    length: reth.dma_length.get() as usize,
+                })
             }
             _ => Answer::None,
         },
@@ -216,44 +225,50 @@ fn read_packets(packet: &Packet, mtu: usize) -> u32 {
     (length as usize).div_ceil(mtu).max(1) as u32
 }
 
-fn execute(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    responder: &mut Responder,
-    packet: &Packet,
-    payload: &Payload<'_>,
-) -> Step {
-    let position = packet.opcode.position();
-    let full = payload.len() == parameters.mtu;
-    let length_fits = match position {
-        Position::First | Position::Middle => full,
-        Position::Last => (1..=parameters.mtu).contains(&payload.len()),
-        Position::Only => payload.len() <= parameters.mtu,
-    };
-    let under_way = match (&responder.incoming, packet.opcode.operation()) {
+/// Carries out what packets ask for, all of it or nothing.
+fn execute(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, train: &Train<'_>) -> Step {
+    let position = train.head.opcode.position();
+    let (length, mtu) = (train.head.payload_length, parameters.mtu);
+    let length_fits = length.div_ceil(mtu).max(1) == train.packets() as usize
+        && match position {
+            Position::First | Position::Middle => length > 0 && length.is_multiple_of(mtu),
+            Position::Last => length > 0,
+            Position::Only => true,
+        };
+    let under_way = match (&responder.incoming, train.head.opcode.operation()) {
         (None, _) => position.begins(),
         (Some(Incoming::Send { .. }), Operation::Send) | (Some(Incoming::Write { .. }), Operation::Write) => {
             !position.begins()
         }
         _ => false,
     };
-    if !length_fits || !under_way {
-        return Step::Refused(INVALID);
-    }
-    match packet.opcode.operation() {
-        Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
-        Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
-        Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
-        _ => {}
-    }
-    match packet.opcode.operation() {
-        Operation::Send => execute_send(engine, qp, parameters, responder, packet, payload),
-        Operation::Write => execute_write(engine, qp, parameters, responder, packet, payload),
-        Operation::ReadRequest => execute_read(engine, qp, parameters, responder, packet),
-        Operation::CompareSwap | Operation::FetchAdd => execute_atomic(engine, qp, parameters, responder, packet),
+    let step = match train.head.opcode.operation() {
+        _ if !length_fits || !under_way => Step::Refused(INVALID),
+        Operation::Send => execute_send(engine, qp, parameters, responder, train),
+        Operation::Write => execute_write(engine, qp, parameters, responder, train),
+        Operation::ReadRequest => execute_read(engine, qp, parameters, responder, &train.head),
+        Operation::CompareSwap | Operation::FetchAdd => execute_atomic(engine, qp, parameters, responder, &train.head),
         _ => Step::Refused(INVALID),
+    };
+    if train.packets() > 1 && !matches!(step, Step::Done(_)) {
+        // As if it had not begun.
+        if position.begins()
+            && under_way
+            && let Some(Incoming::Send { receive, .. }) = responder.incoming.take()
+        {
+            responder.spare = Some(receive);
+        }
+        return Step::Split;
     }
+    if length_fits && under_way {
+        match train.head.opcode.operation() {
+            Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
+            Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
+            Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
+            _ => {}
+        }
+    }
+    step
 }
 
 fn execute_send(
@@ -261,9 +276,9 @@ fn execute_send(
     qp: &Qp,
     parameters: &Parameters,
     responder: &mut Responder,
-    packet: &Packet,
-    payload: &Payload<'_>,
+    train: &Train<'_>,
 ) -> Step {
+    let (packet, payload) = (&train.head, &train.payload);
     let position = packet.opcode.position();
     if position.begins() {
         let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
@@ -280,8 +295,16 @@ fn execute_send(
         });
         Step::Refused(Refused { nak, event: None })
     };
+    let several = train.packets() > 1;
     let length = u64::from(*received) + payload.len() as u64;
     if length > receive.room {
+        if several {
+            return Step::Split;
+        }
+        if parameters.service == service::UC {
+            // Lost without a word; the receive is there for the next message (IBTA 9.9.3).
+            return Step::Refused(INVALID);
+        }
         let step = refused(CqeSyndrome::LocalLength, Nak::InvalidRequest, receive);
         responder.incoming = None;
         return step;
@@ -296,12 +319,17 @@ fn execute_send(
         memory::scatter_receive(engine, qp, parameters, receive, offset, payload)
     };
     if stored.is_err() {
+        if several {
+            return Step::Split;
+        }
         let step = refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
         responder.incoming = None;
+        // Whatever the service: it is the fault of this side.
+        fail(engine, qp, None);
         return step;
     }
-    *received += payload.len() as u32;
     if !position.ends() {
+        *received += payload.len() as u32;
         return Step::Done(Answer::None);
     }
     let invalidated = packet.headers.invalidate.map(|header| header.rkey.get());
@@ -319,7 +347,7 @@ fn execute_send(
             .map(|header| u32::from_be_bytes(header.immediate)),
         invalidated,
         solicited: packet.headers.bth.solicited(),
-        length: *received,
+        length: length as u32,
     };
     receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
         let cqe: Cqe = completion::arrived(qp, user_index, receive, arrival);
@@ -339,9 +367,9 @@ fn execute_write(
     qp: &Qp,
     parameters: &Parameters,
     responder: &mut Responder,
-    packet: &Packet,
-    payload: &Payload<'_>,
+    train: &Train<'_>,
 ) -> Step {
+    let (packet, payload) = (&train.head, &train.payload);
     let position = packet.opcode.position();
     if position.begins() {
         let Some(reth) = packet.headers.reth else {
@@ -351,13 +379,13 @@ fn execute_write(
             return Step::Refused(INVALID);
         }
         let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
-        // All of it or nothing; a single packet is checked as it is written. Where nothing is written, the key means nothing (C9-88).
-        let several = position == Position::First;
+        // All of it or nothing; what is there as a whole is checked as it is written. Where nothing is written, the key means nothing (C9-88).
+        let whole = train.packets() == 1 && position.ends();
         let check = || {
             let length = length as usize;
             memory::check(engine, qp, parameters, rkey, address, length, Access::RemoteWrite)
         };
-        if several && check().is_err() {
+        if !whole && check().is_err() {
             return Step::Refused(NO_ACCESS);
         }
         responder.incoming = Some(Incoming::Write {
@@ -451,13 +479,13 @@ fn execute_read(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &m
         },
     );
     responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-    Step::Done(Answer::Read {
+    Step::Done(Answer::Read(Read {
         psn,
         msn: responder.msn,
         address,
         rkey,
-        length,
-    })
+        length: length as usize,
+    }))
 }
 
 fn execute_atomic(
@@ -502,8 +530,8 @@ fn execute_atomic(
 }
 
 /// An unreliable message: what does not fit is dropped, and the message with it.
-fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, packet: &RocePacket<'_>) {
-    let head = &packet.head;
+fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, train: &Train<'_>) {
+    let head = &train.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
     let cut = psn != responder.expected || begins;
@@ -511,7 +539,7 @@ fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut
         // It is used for the next message, from its beginning.
         responder.spare = Some(receive);
     }
-    responder.expected = psn + 1;
+    responder.expected = psn + train.packets();
     if begins {
         responder.skipping = false;
     } else if cut {
@@ -520,8 +548,14 @@ fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut
     if responder.skipping {
         return;
     }
-    match execute(engine, qp, parameters, responder, head, &packet.payload) {
+    match execute(engine, qp, parameters, responder, train) {
         Step::Done(_) => {}
+        Step::Split => {
+            responder.expected = psn;
+            for packet in train.split() {
+                unreliable(engine, qp, parameters, responder, &packet);
+            }
+        }
         step @ (Step::NoReceive | Step::Refused(_)) => {
             if let Step::NoReceive = step {
                 parameters.count(QueueCounter::OutOfBuffer);

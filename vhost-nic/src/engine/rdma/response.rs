@@ -7,24 +7,24 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 use super::{Engine, memory, requester};
 use crate::hca::qp::{Data, Parameters, Qp, QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, RocePacket};
+use crate::net::{Payload, Train};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
 /// Takes answers.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets: &[&RocePacket<'_>]) {
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
     if parameters.state != QpState::ReadyToSend {
         return;
     }
     let requester = &mut *qp.requester.lock();
-    for packet in packets {
+    for train in trains {
         // An answer may be the last that it took.
         if !qp.is_still(parameters.state) {
             return;
         }
-        answer(engine, qp, parameters, requester, packet);
+        answer(engine, qp, parameters, requester, train);
     }
     requester::complete(qp, parameters, requester);
     // What waited for this, or is to be sent again, is the NIC's thread's work. If it is at it, it looks again.
@@ -33,15 +33,23 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, packets
     }
 }
 
-fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, packet: &RocePacket<'_>) {
-    let RocePacket { head: packet, payload } = packet;
+fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, train: &Train<'_>) {
+    let packet = &train.head;
     let psn = packet.headers.bth.psn();
+    if train.packets() > 1 && !fits(parameters, requester, train) {
+        for packet in train.split() {
+            if qp.is_still(parameters.state) {
+                answer(engine, qp, parameters, requester, &packet);
+            }
+        }
+        return;
+    }
     // Of what was not sent, or is acknowledged already: a ghost.
     if !psn.is_before(requester.next_psn) || psn.is_before(requester.unacknowledged) {
         return;
     }
     match packet.opcode.operation() {
-        Operation::ReadResponse => read_response(engine, qp, parameters, requester, packet, payload),
+        Operation::ReadResponse => read_response(engine, qp, parameters, requester, train),
         Operation::AtomicAcknowledge => atomic_response(engine, qp, parameters, requester, packet),
         _ => {
             let Some(syndrome) = packet.headers.aeth.and_then(|aeth| Syndrome::from_byte(aeth.syndrome)) else {
@@ -162,15 +170,20 @@ fn request(requester: &Requester, psn: Psn) -> Option<usize> {
         .position(|message| message.work.is_request() && !message.done && psn.is_within(message.first, message.last()))
 }
 
-fn read_response(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    requester: &mut Requester,
-    packet: &Packet,
-    payload: &Payload<'_>,
-) {
-    let psn = packet.headers.bth.psn();
+/// Whether several packets are what a read waits for next, and so are taken as one.
+fn fits(parameters: &Parameters, requester: &Requester, train: &Train<'_>) -> bool {
+    let psn = train.head.headers.bth.psn();
+    let last = psn + (train.packets() - 1);
+    train.mtu == parameters.mtu
+        && !psn.is_before(requester.unacknowledged)
+        && request(requester, psn).is_some_and(|at| {
+            let message = &requester.messages[at];
+            psn == message.first + message.answered && !last.is_after(message.last())
+        })
+}
+
+fn read_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, train: &Train<'_>) {
+    let (psn, packets, payload) = (train.head.headers.bth.psn(), train.packets(), &train.payload);
     let Some(at) = request(requester, psn) else { return };
     let message = &mut requester.messages[at];
     let (first, last) = (message.first, message.last());
@@ -187,7 +200,8 @@ fn read_response(
         return;
     }
     let offset = index as usize * parameters.mtu;
-    let expected = (message.length as usize - offset.min(message.length as usize)).min(parameters.mtu);
+    let expected =
+        (message.length as usize - offset.min(message.length as usize)).min(packets as usize * parameters.mtu);
     if payload.len() != expected || !matches!(message.work, Work::Read { .. }) {
         return fail(engine, qp, parameters, requester, psn, CqeSyndrome::BadResponse);
     }
@@ -210,9 +224,9 @@ fn read_response(
     if stored.is_err() {
         return fail(engine, qp, parameters, requester, psn, CqeSyndrome::LocalProtection);
     }
-    message.answered += 1;
-    message.done = psn == last;
-    requester.unacknowledged = psn + 1;
+    message.answered += packets;
+    message.done = psn + (packets - 1) == last;
+    requester.unacknowledged = psn + packets;
     progress(requester);
 }
 

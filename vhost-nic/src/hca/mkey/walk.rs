@@ -188,12 +188,22 @@ fn pieces_of_pages<E>(
         return Err(MkeyError::Access(range.key).into());
     }
     let (mut skip, mut rest) = (start & mask(shift), range.length);
+    // Pages that follow each other are one piece.
+    let (mut address, mut length) = (0_u64, 0);
     for page in pages {
         let now = rest.min((1 << shift) - skip);
-        act(Piece::Memory((page & !MTT_FLAGS).wrapping_add(skip), now as usize))?;
+        let at = (page & !MTT_FLAGS).wrapping_add(skip);
+        if length > 0 && address.checked_add(length) != Some(at) {
+            act(Piece::Memory(address, length as usize))?;
+            length = 0;
+        }
+        if length == 0 {
+            address = at;
+        }
+        length += now;
         (skip, rest) = (0, rest - now);
     }
-    Ok(())
+    act(Piece::Memory(address, length as usize))
 }
 
 fn is_local(access: Access) -> bool {

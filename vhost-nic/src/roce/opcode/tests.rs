@@ -112,10 +112,10 @@ fn the_headers_follow_as_the_specification_says() {
 
 #[test]
 fn the_position_of_a_packet_depends_on_where_it_stands() {
-    assert_eq!(Position::of(0, 1), Position::Only);
-    assert_eq!(Position::of(0, 3), Position::First);
-    assert_eq!(Position::of(1, 3), Position::Middle);
-    assert_eq!(Position::of(2, 3), Position::Last);
+    assert_eq!(Position::new(true, true), Position::Only);
+    assert_eq!(Position::new(true, false), Position::First);
+    assert_eq!(Position::new(false, false), Position::Middle);
+    assert_eq!(Position::new(false, true), Position::Last);
 }
 
 #[test]

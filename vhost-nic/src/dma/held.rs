@@ -1,0 +1,70 @@
+//! Guest memory whose mappings stay for a while.
+
+use parking_lot::RwLockReadGuard;
+use smallvec::SmallVec;
+
+use super::Result;
+use super::region::Regions;
+use super::stats::Tally;
+
+/// A guest's memory, held by [`Dma::hold`](super::Dma::hold) for one purpose.
+#[derive(Debug)]
+pub struct Held<'a> {
+    pub(super) regions: RwLockReadGuard<'a, Regions>,
+    pub(super) tally: Tally<'a>,
+    /// Where the last access was: the next one is most often near.
+    pub(super) near: usize,
+}
+
+impl Held<'_> {
+    /// Writes all of `data`.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        let result = self.regions.visit(address, data.len(), true, |slice| {
+            let (now, later) = rest.split_at(slice.len());
+            slice.copy_from(now);
+            rest = later;
+        });
+        self.tally.count(data.len(), result.is_ok());
+        result
+    }
+
+    /// Writes `length` bytes at `address` that are at `source_address` of another guest's memory, or of the same: what a message takes from
+    /// one guest to another is copied once.
+    pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
+        let to = self.regions.whole(&mut self.near, address, length, true);
+        let from = source.regions.whole(&mut source.near, source_address, length, false);
+        if let (Some(Ok(to)), Some(Ok(from))) = (to, from) {
+            from.copy_to_volatile_slice(to);
+            self.tally.count(length, true);
+            source.tally.count(length, true);
+            return Ok(());
+        }
+        let mut targets = SmallVec::<[_; 2]>::new();
+        let result = self.regions.visit(address, length, true, |slice| targets.push(slice));
+        self.tally.count(length, result.is_ok());
+        result?;
+        let mut targets = targets.into_iter();
+        let mut target = targets.next();
+        let result = source.regions.visit(source_address, length, false, |mut slice| {
+            while let Some(to) = target {
+                let now = slice.len().min(to.len());
+                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else {
+                    return;
+                };
+                part.copy_to_volatile_slice(to_part);
+                target = to
+                    .offset(now)
+                    .ok()
+                    .filter(|rest| !rest.is_empty())
+                    .or_else(|| targets.next());
+                match slice.offset(now) {
+                    Ok(rest) if !rest.is_empty() => slice = rest,
+                    _ => return,
+                }
+            }
+        });
+        source.tally.count(length, result.is_ok());
+        result
+    }
+}

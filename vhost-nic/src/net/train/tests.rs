@@ -1,0 +1,151 @@
+use super::*;
+use crate::net::{Frame, Port, Switch};
+use crate::roce::gid::Gid;
+use crate::roce::headers::{Aeth, Bth, Headers, ImmDt, Reth, XrcEth};
+use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::path::{Addresses, Path};
+use crate::roce::psn::Psn;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+const MTU: usize = 1024;
+
+fn path() -> Path {
+    Path {
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        vlan: None,
+        addresses: Addresses::new(Gid::from_ipv4([10, 0, 0, 1]), Gid::from_ipv4([10, 0, 0, 2])),
+        udp_source_port: 0xc001,
+        traffic_class: 0,
+        hop_limit: 64,
+        flow_label: 0,
+    }
+}
+
+/// A write with immediate of this length, or what of it begins and ends like that.
+fn write(transport: Transport, length: usize, position: Position) -> Train<'static> {
+    let notice = if position.ends() {
+        Notice::Immediate
+    } else {
+        Notice::None
+    };
+    let opcode = Opcode::new(transport, Operation::Write, position, notice).unwrap();
+    let bth = Bth::new(opcode, 7, Psn::new(0xff_fffe))
+        .with_ack_request(true)
+        .with_solicited(position.ends());
+    let mut headers = Headers::new(bth);
+    headers.xrc = (transport == Transport::Xrc).then(|| XrcEth::new(5));
+    headers.reth = position.begins().then(|| Reth::new(0x1000, 9, length as u32));
+    headers.immediate = position.ends().then_some(ImmDt {
+        immediate: [1, 2, 3, 4],
+    });
+    let mut payload = Payload::new();
+    // In pieces that do not end where packets do.
+    let bytes: Vec<u8> = (0..length).map(|index| (index / 7) as u8).collect();
+    for piece in bytes.chunks(700) {
+        payload.push_bytes(piece);
+    }
+    Train {
+        head: Packet::new(path(), opcode, headers, length),
+        payload,
+        mtu: MTU,
+    }
+}
+
+#[test]
+fn a_train_is_split_into_the_packets_of_its_message() {
+    for transport in [Transport::Rc, Transport::Uc, Transport::Xrc] {
+        let train = write(transport, 3 * MTU + 5, Position::Only);
+        let packets: Vec<Train<'_>> = train.split().collect();
+        assert_eq!(train.packets(), 4);
+        assert_eq!(packets.len(), 4);
+        let mut bytes = Vec::new();
+        for (index, packet) in packets.iter().enumerate() {
+            let (first, last) = (index == 0, index == 3);
+            let Packet { opcode, headers, .. } = packet.head;
+            assert_eq!(packet.packets(), 1);
+            assert_eq!(opcode.transport(), transport);
+            assert_eq!(opcode.position(), Position::new(first, last));
+            assert_eq!(headers.bth.opcode, opcode.byte());
+            assert!(headers.are_of(opcode), "{headers:?}");
+            assert_eq!(headers.bth.psn(), Psn::new(0xff_fffe) + index as u32);
+            assert_eq!(headers.bth.destination_qpn(), 7);
+            assert_eq!(headers.bth.ack_request(), last);
+            assert_eq!(headers.bth.solicited(), last);
+            assert_eq!(headers.bth.pad(), if last { 3 } else { 0 });
+            assert_eq!(packet.head.payload_length, if last { 5 } else { MTU });
+            packet.payload.append_to(&mut bytes).unwrap();
+        }
+        let mut expected = Vec::new();
+        train.payload.append_to(&mut expected).unwrap();
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn a_part_of_a_message_begins_and_ends_as_it_does() {
+    for position in [Position::First, Position::Middle, Position::Last] {
+        let train = write(Transport::Rc, 2 * MTU, position);
+        let positions: Vec<Position> = train.split().map(|packet| packet.head.opcode.position()).collect();
+        let first = Position::new(position.begins(), false);
+        assert_eq!(positions, [first, Position::new(false, position.ends())]);
+    }
+}
+
+#[test]
+fn answers_of_reads_have_their_syndrome_first_and_last() {
+    let opcode = Opcode::new(Transport::Rc, Operation::ReadResponse, Position::Only, Notice::None).unwrap();
+    let mut headers = Headers::new(Bth::new(opcode, 7, Psn::new(1)));
+    headers.aeth = Some(Aeth::new(0x1f, 3));
+    let mut payload = Payload::new();
+    payload.push_zeros(3 * MTU);
+    let train = Train {
+        head: Packet::new(path(), opcode, headers, 3 * MTU),
+        payload,
+        mtu: MTU,
+    };
+    let with: Vec<bool> = train.split().map(|packet| packet.head.headers.aeth.is_some()).collect();
+    assert_eq!(with, [true, false, true]);
+}
+
+#[test]
+fn lengths_are_those_of_the_frames() {
+    for length in [0, 1, MTU - 1, MTU, MTU + 1, 2 * MTU, 2 * MTU + 1, 9 * MTU + 3] {
+        for position in [Position::First, Position::Middle, Position::Last, Position::Only] {
+            let train = write(Transport::Rc, length, position);
+            let mut told = Vec::new();
+            for (length, count) in Frame::Train(&train).lengths() {
+                told.resize(told.len() + count as usize, length);
+            }
+            let mut found = Vec::new();
+            Frame::Train(&train).each(|frame| found.push(frame.to_bytes().unwrap().len()));
+            assert_eq!(told, found, "{length} bytes, {position:?}");
+        }
+    }
+}
+
+/// Keeps the lengths of what it receives.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<usize>>);
+
+impl Port for Inbox {
+    fn receive(&self, frame: Frame<'_>) {
+        self.0.lock().push(frame.to_bytes().unwrap().len());
+    }
+}
+
+#[test]
+fn a_switch_counts_the_packets_and_a_port_gets_each() {
+    let switch = Switch::new();
+    let inbox = Arc::new(Inbox::default());
+    let weak = Arc::downgrade(&inbox);
+    let (sender, _receiver) = (switch.attach("sender", weak.clone()), switch.attach("receiver", weak));
+    let train = write(Transport::Rc, 4 * MTU, Position::Only);
+    sender.send(Frame::Train(&train));
+    let received = inbox.0.lock().clone();
+    assert_eq!(received.len(), 4);
+    let sent = sender.stats().sent;
+    assert_eq!(sent.frames, 4);
+    assert_eq!(sent.bytes, received.iter().sum::<usize>() as u64);
+}

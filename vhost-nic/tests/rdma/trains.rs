@@ -1,0 +1,253 @@
+//! Packets that travel as one do what each of them would do by itself: the same packets pass, the same memory is written, the same is told.
+
+use mlx5_prm::queue_entry::Cqe;
+use mlx5_prm::vport::QueryQCounterOut;
+use mlx5_prm::wqe::WqeOpcode;
+
+use crate::common::completion_queue::{CompletionQueue, error_of};
+use crate::common::queue_pair::{Connection, Data, Request, service};
+use crate::common::{await_some, eventually};
+use crate::counters::{counted_as, query};
+use crate::pair::{End, Pair, SIZE, pattern};
+use crate::wire::{Fate, Kind};
+
+/// Bytes in a packet.
+const MTU: usize = 1024;
+/// Bytes of a message of five packets, the last of them short.
+const LENGTH: usize = 4 * MTU + 77;
+/// Bytes of a message that is more than travels at once.
+const LONG: usize = (2 << 20) + 77;
+/// Where in the memory of the other side messages go.
+const TARGET: u64 = 5001;
+
+/// What can be seen of what happened, on either side.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    /// In either direction, as they follow each other there.
+    packets: [Vec<Kind>; 2],
+    sends: Vec<Completion>,
+    receives: Vec<Completion>,
+    counters: [QueryQCounterOut; 2],
+}
+
+/// Kind and queue, length, immediate or key, and the error with the place of the WQE.
+type Completion = (u8, u32, u32, u32, Option<(u8, u16)>);
+
+fn completions(cq: &mut CompletionQueue, count: usize) -> Vec<Completion> {
+    let told = (0..count).map(|_| {
+        let cqe: Cqe = await_some("a completion", || cq.next());
+        cq.release();
+        (
+            cqe.op_own >> 4,
+            cqe.sop_drop_qpn.get(),
+            cqe.byte_count.get(),
+            cqe.immediate.get(),
+            error_of(&cqe),
+        )
+    });
+    told.collect()
+}
+
+/// What comes of something that `act` posts to two guests' queue pairs, so many sends and receives of which complete.
+struct Case {
+    service: u8,
+    sends: usize,
+    receives: usize,
+}
+
+impl Case {
+    fn rc(sends: usize, receives: usize) -> Self {
+        Self {
+            service: service::RC,
+            sends,
+            receives,
+        }
+    }
+
+    fn uc(sends: usize, receives: usize) -> Self {
+        Self {
+            service: service::UC,
+            ..Self::rc(sends, receives)
+        }
+    }
+
+    /// Lets it happen to packets that travel as one, and to packets by themselves, and compares. Returns what happened, and the memory.
+    #[track_caller]
+    fn compare(self, act: impl Fn(&mut Pair)) -> (Trace, Vec<u8>) {
+        let [(together, first), (single, second)] = [false, true].map(|single| self.run(single, &act));
+        assert_eq!(together, single);
+        assert!(first == second, "other bytes are written");
+        (together, first)
+    }
+
+    fn run(&self, single: bool, act: &impl Fn(&mut Pair)) -> (Trace, Vec<u8>) {
+        // No second attempt: when it comes is a matter of time.
+        let how = Connection {
+            rnr_retry: 0,
+            retry_count: 0,
+            ack_timeout: 20,
+            ..Connection::default()
+        };
+        assert_eq!(how.mtu(), MTU);
+        let mut result = None;
+        counted_as(self.service, how, |pair| {
+            pair.a.memory.write(0, &pattern(1, SIZE as usize));
+            pair.b.memory.write(0, &pattern(2, SIZE as usize));
+            if single {
+                pair.wire.judge(|_| Fate::Pass);
+            }
+            act(pair);
+            let sends = completions(&mut pair.a.qp.send_cq, self.sends);
+            let receives = completions(&mut pair.b.qp.receive_cq, self.receives);
+            pair.a.qp.silent();
+            pair.b.qp.silent();
+            let counters = [&pair.a, &pair.b].map(|end| query(&end.node, true));
+            let memory = [&pair.a, &pair.b].map(|end: &End| end.memory.read(0, SIZE as usize));
+            let (forth, back) = pair.wire.seen().into_iter().partition(|packet| packet.forth);
+            let trace = Trace {
+                packets: [forth, back],
+                sends,
+                receives,
+                counters,
+            };
+            result = Some((trace, memory.concat()));
+        });
+        result.unwrap()
+    }
+}
+
+/// Data in two parts, of which the second cannot be reached.
+fn half_reachable(end: &End, first: usize) -> [(u64, u32, u32); 2] {
+    let (address, length, key) = end.part(first as u64, LENGTH - first);
+    [end.part(0, first), (address, length, key ^ 1)]
+}
+
+#[test]
+fn messages_arrive() {
+    for length in [1, MTU, MTU + 1, 2 * MTU, LENGTH, LONG] {
+        for case in [Case::rc, Case::uc] {
+            case(3, 2).compare(|pair| {
+                let into = [pair.b.part(0, 100), pair.b.part(TARGET, length)];
+                pair.b.qp.receive(&into);
+                pair.b.qp.receive(&[]);
+                let send = Request::new(WqeOpcode::Send, pair.a.data(0, length));
+                pair.a.qp.put(&send);
+                let write = pair.request(WqeOpcode::RdmaWrite, pair.a.data(3, length), TARGET);
+                pair.a.qp.put(&write);
+                let told = Request {
+                    immediate: 0x0102_0304,
+                    ..pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(7, length), TARGET + 1)
+                };
+                pair.a.qp.post(&told);
+            });
+        }
+        Case::rc(1, 0).compare(|pair| {
+            pair.a
+                .qp
+                .post(&pair.request(WqeOpcode::RdmaRead, pair.a.data(9, length), TARGET));
+        });
+    }
+}
+
+#[test]
+fn a_message_without_a_receive_is_refused_where_it_needs_one() {
+    for (opcode, arrives) in [(WqeOpcode::Send, false), (WqeOpcode::RdmaWriteImmediate, true)] {
+        let (trace, memory) = Case::rc(1, 0).compare(|pair| {
+            let data = pair.a.data(0, LENGTH);
+            let request = match opcode {
+                WqeOpcode::Send => Request::new(opcode, data),
+                _ => pair.request(opcode, data, TARGET),
+            };
+            pair.a.qp.post(&request);
+        });
+        assert_eq!(trace.sends[0].4.map(|(syndrome, _)| syndrome), Some(0x16));
+        let written = &memory[SIZE as usize + TARGET as usize..][..4 * MTU];
+        assert_eq!(written == &pattern(1, SIZE as usize)[..4 * MTU], arrives);
+    }
+}
+
+#[test]
+fn what_fits_in_a_receive_is_written() {
+    let room = 2 * MTU + 500;
+    let (trace, memory) = Case::rc(1, 1).compare(|pair| {
+        let into = pair.b.part(TARGET, room);
+        pair.b.qp.receive(&[into]);
+        pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
+    });
+    assert_eq!(trace.sends[0].4.map(|(syndrome, _)| syndrome), Some(0x12));
+    assert_eq!(trace.receives[0].4.map(|(syndrome, _)| syndrome), Some(0x01));
+    // Two packets fit, the third does not.
+    let target = &memory[SIZE as usize + TARGET as usize..];
+    assert!(target[..2 * MTU] == pattern(1, SIZE as usize)[..2 * MTU]);
+    let untouched = &pattern(2, SIZE as usize)[TARGET as usize..];
+    assert!(target[2 * MTU..room] == untouched[2 * MTU..room]);
+}
+
+#[test]
+fn what_can_be_reached_is_written() {
+    for first in [1, MTU, 2 * MTU + 100, LENGTH - 1] {
+        let (trace, _) = Case::rc(1, 1).compare(|pair| {
+            let into = half_reachable(&pair.b, first);
+            pair.b.qp.receive(&into);
+            pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
+        });
+        assert_eq!(trace.sends[0].4.map(|(syndrome, _)| syndrome), Some(0x14), "{first}");
+        assert_eq!(trace.receives[0].4.map(|(syndrome, _)| syndrome), Some(0x04), "{first}");
+        Case::rc(1, 0).compare(|pair| {
+            let into = half_reachable(&pair.a, first).map(Data::Memory).to_vec();
+            pair.a.qp.post(&pair.request(WqeOpcode::RdmaRead, into, TARGET));
+        });
+    }
+}
+
+#[test]
+fn what_can_be_read_is_sent() {
+    for first in [1, MTU, 2 * MTU + 100, LENGTH - 1] {
+        let (trace, _) = Case::rc(1, 0).compare(|pair| {
+            let into = pair.b.part(TARGET, LENGTH);
+            pair.b.qp.receive(&[into]);
+            let data = half_reachable(&pair.a, first).map(Data::Memory).to_vec();
+            pair.a.qp.post(&Request::new(WqeOpcode::Send, data));
+        });
+        assert_eq!(trace.sends[0].4.map(|(syndrome, _)| syndrome), Some(0x04), "{first}");
+        assert_eq!(trace.packets[0].len(), first / MTU, "{first}");
+    }
+}
+
+#[test]
+fn a_key_is_taken_away_by_the_end_of_a_message_or_not_at_all() {
+    for valid in [true, false] {
+        // A receive that it has begun to fill is flushed.
+        let (trace, _) = Case::rc(1, 1).compare(|pair| {
+            let target = pair.b.node.region(4096);
+            let into = pair.b.part(TARGET, LENGTH);
+            pair.b.qp.receive(&[into]);
+            let request = Request {
+                immediate: if valid { target.key } else { target.key ^ 1 },
+                ..Request::new(WqeOpcode::SendInvalidate, pair.a.data(0, LENGTH))
+            };
+            pair.a.qp.post(&request);
+            eventually("the end", || pair.a.qp.send_cq.has_more());
+            target.destroy(&pair.b.node.hca).unwrap();
+        });
+        assert_eq!(trace.sends[0].4.is_none(), valid);
+    }
+}
+
+#[test]
+fn an_unreliable_message_is_lost_as_a_whole() {
+    let (trace, memory) = Case::uc(3, 1).compare(|pair| {
+        // Nobody waits for the first, there is no room for the second.
+        pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
+        eventually("the end", || pair.a.qp.send_cq.has_more());
+        let into = pair.b.part(TARGET, 2 * MTU);
+        pair.b.qp.receive(&[into]);
+        pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(100, LENGTH)));
+        pair.a
+            .qp
+            .post(&Request::new(WqeOpcode::Send, pair.a.data(200, 2 * MTU)));
+    });
+    assert!(trace.sends.iter().all(|completion| completion.4.is_none()));
+    let sent = &pattern(1, SIZE as usize)[200..][..2 * MTU];
+    assert!(&memory[SIZE as usize + TARGET as usize..][..2 * MTU] == sent);
+}
