@@ -15,10 +15,11 @@ use mlx5_prm::access::PmtuReg;
 use mlx5_prm::wqe::WqeOpcode;
 use vhost_nic::net::Switch;
 
-use common::memory::Memory;
+use common::buffer::Buffer;
+use common::memory::{Memory, PAGE};
 use common::node::Node;
 use common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
-use common::region::Region;
+use common::region::{Region, Rights};
 
 /// The name of the thread that sends for the first guest.
 const SENDER: &str = "nic1";
@@ -72,6 +73,11 @@ struct Link {
 
 impl Link {
     fn new(service: u8, log_sq: u8) -> Self {
+        Self::in_pages(service, log_sq, PAGE)
+    }
+
+    /// The same with memory in pages of this length.
+    fn in_pages(service: u8, log_sq: u8, page: u64) -> Self {
         let switch = Switch::new();
         let nodes = [Node::open(&switch, 1), Node::open(&switch, 2)];
         for node in &nodes {
@@ -85,7 +91,9 @@ impl Link {
             ..Shape::new(service)
         };
         let qps = nodes.each_ref().map(|node| QueuePair::create(node, shape).unwrap());
-        let regions = nodes.each_ref().map(|node| node.region(REGION));
+        let regions = nodes
+            .each_ref()
+            .map(|node| Region::in_pages(&node.hca, node.pd, REGION, Rights::ALL, page).unwrap());
         let how = Connection {
             mtu: MTU_4096,
             ..Connection::default()
@@ -214,52 +222,51 @@ fn latency(c: &mut Criterion) {
     }
 }
 
-/// Long messages, beside copies of as many bytes: of the same bytes again and again, which the caches hold, and of ever other ones. The copies
-/// are made from one guest's memory to another's (`memcpy`), whose pages are small, and in memory of the process (`memcpy-heap`).
+/// Long messages, beside copies of as many bytes between the memories of two guests: of the same bytes again and again, which the caches
+/// hold, and of ever other ones; in small pages that do not follow each other, as a program's are, and in large ones.
 fn bulk(c: &mut Criterion) {
-    const LENGTH: usize = 1 << 20;
+    const LENGTH: u64 = 1 << 20;
+    /// As many under way at a time.
+    const DEPTH: u16 = 4;
     let mut group = c.benchmark_group("bulk");
-    group.throughput(Throughput::Bytes(LENGTH as u64));
-    for (kind, places) in [("same", 1), ("other", 1 << LOG_SQ_SHORT)] {
-        let place = |index: usize| index % places * (REGION as usize / places);
-        for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
-            let mut link = Link::new(service::RC, LOG_SQ_SHORT);
-            let (own, peer) = (&link.regions[0], &link.regions[1]);
-            let requests: Vec<Request> = (0..1 << LOG_SQ_SHORT)
-                .map(|index| {
-                    let offset = place(index) as u64;
-                    let data = Data::Memory((own.at(offset), LENGTH as u32, own.key));
-                    Request::remote(opcode, vec![data], peer.at(offset), peer.key)
-                })
-                .collect();
-            let mut blocks = 1;
-            for request in &requests {
-                blocks = link.fill_one(request);
+    group.throughput(Throughput::Bytes(LENGTH));
+    for (bytes, places) in [("same", 1), ("other", 1 << LOG_SQ_SHORT)] {
+        for (pages, page) in [("4KiB", PAGE), ("2MiB", 2 << 20)] {
+            let kind = format!("{bytes}-{pages}");
+            let place = |index: u64| index % places * (REGION / places);
+            for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
+                let mut link = Link::in_pages(service::RC, LOG_SQ_SHORT, page);
+                let (own, peer) = (&link.regions[0], &link.regions[1]);
+                let requests: Vec<Request> = (0..1 << LOG_SQ_SHORT)
+                    .map(|index| {
+                        let offset = place(index);
+                        let data = Data::Memory((own.at(offset), LENGTH as u32, own.key));
+                        Request::remote(opcode, vec![data], peer.at(offset), peer.key)
+                    })
+                    .collect();
+                let mut blocks = 1;
+                for request in &requests {
+                    blocks = link.fill_one(request);
+                }
+                let worker = Worker::find();
+                group.bench_function(BenchmarkId::new(format!("{opcode:?}"), &kind), |b| {
+                    b.iter_custom(|iterations| {
+                        let rounds = iterations.div_ceil(DEPTH.into());
+                        let time = worker.time(|| (0..rounds).for_each(|_| link.again(DEPTH, blocks, DEPTH)));
+                        scale(time, iterations, rounds * u64::from(DEPTH))
+                    });
+                });
+                link.close();
             }
-            let worker = Worker::find();
-            group.bench_function(BenchmarkId::new(format!("{opcode:?}"), kind), |b| {
-                b.iter_custom(|iterations| worker.time(|| (0..iterations).for_each(|_| link.again(1, blocks, 1))));
+            let [from, to] = [(); 2].map(|()| Buffer::in_pages(&Memory::new(), REGION, page, 0));
+            let mut index = 0;
+            group.bench_function(BenchmarkId::new("memcpy", &kind), |b| {
+                b.iter(|| {
+                    from.copy_to(&to, place(index), LENGTH);
+                    index += 1;
+                });
             });
-            link.close();
         }
-        let (from, to) = (Memory::new().allocate(REGION), Memory::new().allocate(REGION));
-        let mut index = 0;
-        group.bench_function(BenchmarkId::new("memcpy", kind), |b| {
-            b.iter(|| {
-                let offset = place(index) as u64;
-                index += 1;
-                from.copy_to(offset, &to, offset, LENGTH);
-            });
-        });
-        let (from, mut to) = (vec![0x5a_u8; REGION as usize], vec![0_u8; REGION as usize]);
-        let mut index = 0;
-        group.bench_function(BenchmarkId::new("memcpy-heap", kind), |b| {
-            b.iter(|| {
-                let range = place(index)..place(index) + LENGTH;
-                index += 1;
-                hint::black_box(&mut to[range.clone()]).copy_from_slice(hint::black_box(&from[range]));
-            });
-        });
     }
 }
 

@@ -34,7 +34,7 @@ impl Held<'_> {
     pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
         let to = self.regions.whole(&mut self.near, address, length, true);
         let from = source.regions.whole(&mut source.near, source_address, length, false);
-        if let (Some(Ok(to)), Some(Ok(from))) = (to, from) {
+        if let (Some(to), Some(from)) = (to, from) {
             from.copy_to_volatile_slice(to);
             self.tally.count(length, true);
             source.tally.count(length, true);

@@ -144,21 +144,21 @@ impl Regions {
         self.0.clear();
     }
 
-    /// The range, if it is within one region. `near` is where the last one was, and becomes where this one is.
+    /// The range, if it is within one region and can be reached. `near` is where the last one was, and becomes where this one is.
     pub(super) fn whole(
         &self,
         near: &mut usize,
         address: u64,
         length: usize,
         write: bool,
-    ) -> Option<Result<VolatileSlice<'_>>> {
+    ) -> Option<VolatileSlice<'_>> {
         let end = address.checked_add(length as u64)?;
         let contains = |region: &Region| region.address <= address && end <= region.end();
         if !self.0.get(*near).is_some_and(contains) {
             *near = self.index(address);
         }
         let region = self.0.get(*near).filter(|region| contains(region))?;
-        Some(region.slice(address, length, write))
+        region.slice(address, length, write).ok()
     }
 
     /// Calls `act` for each piece of the range, in order; for none if any of it is out of reach.
@@ -173,7 +173,7 @@ impl Regions {
             return Ok(());
         }
         if let Some(slice) = self.whole(&mut 0, address, length, write) {
-            act(slice?);
+            act(slice);
             return Ok(());
         }
         let unmapped = || DmaError::Unmapped {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::{Frame, tally};
+use crate::net::{Frame, each_length, tally};
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -75,25 +75,12 @@ impl Direction {
     /// Counts frames that go to the same destination.
     pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
         self.of(cast).count(frames);
-        // Frames that follow each other are often equally long.
-        let (mut run, mut run_length) = (0, 0);
-        for (length, equal) in frames.iter().flat_map(Frame::lengths) {
-            if length != run_length {
-                self.count_size(run_length, run);
-                (run, run_length) = (0, length);
-            }
-            run += equal;
-        }
-        self.count_size(run_length, run);
-    }
-
-    fn count_size(&self, length: usize, frames: u64) {
-        let class = Self::SIZES
-            .partition_point(|&end| end < length + 4)
-            .min(Self::SIZES.len() - 1);
-        if frames > 0 {
-            self.sizes[class].fetch_add(frames, Ordering::Relaxed);
-        }
+        each_length(frames, |length, equal| {
+            let class = Self::SIZES
+                .partition_point(|&end| end < length + 4)
+                .min(Self::SIZES.len() - 1);
+            self.sizes[class].fetch_add(equal, Ordering::Relaxed);
+        });
     }
 
     /// The traffic to one kind of destination.

@@ -40,6 +40,14 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Its length in bytes, if it is a single frame to a wire: most are, and this is quick.
+    fn length(&self) -> Option<usize> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.len()),
+            Self::Train(train) => train.length(),
+        }
+    }
+
     /// The lengths in bytes of the frames it is to a wire, with how many are that long.
     pub fn lengths(&self) -> impl Iterator<Item = (usize, u64)> {
         let lengths = match self {
@@ -51,7 +59,9 @@ impl<'a> Frame<'a> {
 
     /// Length in bytes of the longest frame it is to a wire.
     pub fn longest(&self) -> usize {
-        self.lengths().map(|(length, _)| length).max().unwrap_or(0)
+        self.length()
+            .or_else(|| self.lengths().map(|(length, _)| length).max())
+            .unwrap_or(0)
     }
 
     /// Calls `act` with each frame it is to a wire.
@@ -105,12 +115,35 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Calls `act` with the lengths of the frames they are to a wire, in order, and how many that follow each other are that long.
+pub fn each_length(frames: &[Frame<'_>], mut act: impl FnMut(usize, u64)) {
+    let (mut run, mut run_length) = (0, 0);
+    let mut add = |length, equal| {
+        if length != run_length && run > 0 {
+            act(run_length, run);
+            run = 0;
+        }
+        (run, run_length) = (run + equal, length);
+    };
+    for frame in frames {
+        match frame.length() {
+            Some(length) => add(length, 1),
+            None => frame.lengths().for_each(|(length, equal)| add(length, equal)),
+        }
+    }
+    if run > 0 {
+        act(run_length, run);
+    }
+}
+
 /// How many frames they are to a wire, and how many bytes.
 pub fn tally(frames: &[Frame<'_>]) -> (u64, u64) {
-    let lengths = frames.iter().flat_map(Frame::lengths);
-    lengths.fold((0, 0), |(count, bytes), (length, equal)| {
-        (count + equal, bytes + length as u64 * equal)
-    })
+    let (mut count, mut bytes) = (0, 0);
+    each_length(frames, |length, equal| {
+        count += equal;
+        bytes += length as u64 * equal;
+    });
+    (count, bytes)
 }
 
 /// How many frames they are to a wire.

@@ -47,6 +47,11 @@ impl<'a> Train<'a> {
         })
     }
 
+    /// The length of the packet as a frame, if it is one.
+    pub fn length(&self) -> Option<usize> {
+        (self.head.payload_length <= self.mtu).then(|| frame_length(&self.head))
+    }
+
     /// The lengths of the packets as frames, with how many are that long.
     pub fn lengths(&self) -> [(usize, u64); 3] {
         match self.packets() {

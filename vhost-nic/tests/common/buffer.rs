@@ -73,6 +73,18 @@ impl Buffer {
         data
     }
 
+    /// Copies bytes to the same place of a buffer in pages of the same length.
+    pub fn copy_to(&self, to: &Self, offset: u64, length: u64) {
+        let mut done = 0;
+        while done < length {
+            let (page, within, room) = self.place(offset + done);
+            let (target, target_within, target_room) = to.place(offset + done);
+            let now = room.min(target_room).min((length - done) as usize);
+            page.copy_to(within, target, target_within, now);
+            done += now as u64;
+        }
+    }
+
     /// Reads a big-endian number, and after it what the device wrote before it.
     pub fn load(&self, offset: u64) -> u32 {
         let (page, within, _) = self.place(offset);

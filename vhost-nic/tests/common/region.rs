@@ -65,8 +65,34 @@ pub struct Region {
 impl Region {
     /// `length` zeroed bytes in protection domain `pd`.
     pub fn create(hca: &Hca, pd: u32, length: u64, rights: Rights) -> Result<Self> {
-        let buffer = Buffer::new(&hca.machine.memory, length.next_multiple_of(PAGE));
+        Self::in_pages(hca, pd, length, rights, PAGE)
+    }
+
+    /// The same in pages of this length.
+    pub fn in_pages(hca: &Hca, pd: u32, length: u64, rights: Rights, page: u64) -> Result<Self> {
+        let start = START & (page - 1);
+        let buffer = Buffer::in_pages(&hca.machine.memory, length, page, start);
         let addresses = buffer.addresses();
+        Self::of_pages(hca, pd, length, rights, page, buffer, &addresses)
+    }
+
+    /// `length` bytes of which all pages are the same one, of this length.
+    pub fn of_one_page(hca: &Hca, pd: u32, length: u64, page: u64) -> Result<Self> {
+        let buffer = Buffer::in_pages(&hca.machine.memory, page, page, 0);
+        let count = ((START & (page - 1)) + length).div_ceil(page);
+        let addresses = buffer.addresses().repeat(count as usize);
+        Self::of_pages(hca, pd, length, Rights::ALL, page, buffer, &addresses)
+    }
+
+    fn of_pages(
+        hca: &Hca,
+        pd: u32,
+        length: u64,
+        rights: Rights,
+        page: u64,
+        buffer: Buffer,
+        addresses: &[u64],
+    ) -> Result<Self> {
         let mut list: Vec<u8> = addresses
             .iter()
             .flat_map(|page| (page | MTT_ACCESS).to_be_bytes())
@@ -88,7 +114,7 @@ impl Region {
         context.set_mkey_7_0(VARIANT);
         context.set_start_addr(START);
         context.set_len(length);
-        context.set_log_page_size(PAGE.ilog2() as u8);
+        context.set_log_page_size(page.ilog2() as u8);
         context.set_translations_octword_size((list.len() / 16) as u32);
         let (output, _): (CreateMkeyOut, _) = hca.commands.call_with(Opcode::CREATE_MKEY, 0, &input, &list, 0)?;
         Ok(Self {

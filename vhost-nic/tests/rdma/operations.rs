@@ -3,7 +3,11 @@
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 
-use crate::common::queue_pair::{Connection, Data, Request, Shape, service};
+use vhost_nic::net::Switch;
+
+use crate::common::node::Node;
+use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use crate::common::region::Region;
 use crate::pair::{Pair, pattern};
 
 /// Lengths around everything that has a length.
@@ -103,4 +107,47 @@ fn reads_of_all_lengths_arrive_byte_for_byte() {
     pair.a.qp.silent();
     pair.b.qp.silent();
     pair.end();
+}
+
+/// The longest message there is, and more of them than there are sequence numbers for at a time.
+#[test]
+fn a_message_has_up_to_two_gib() {
+    const LONGEST: u64 = 1 << 31;
+    const PAGE: u64 = 2 << 20;
+    let switch = Switch::new();
+    let nodes = [1, 2].map(|number| Node::open(&switch, number));
+    let [mut a, b] = nodes
+        .each_ref()
+        .map(|node| QueuePair::create(node, Shape::new(service::RC)).unwrap());
+    connect((&nodes[0], &a), (&nodes[1], &b), &Connection::default());
+    let [from, to] = nodes
+        .each_ref()
+        .map(|node| Region::of_one_page(&node.hca, node.pd, LONGEST + 1, PAGE).unwrap());
+    let data = pattern(1, PAGE as usize);
+    from.write(0, &data);
+    // An entry has 31 bits for its length.
+    let halves = |more: u32| {
+        let half = LONGEST as u32 / 2;
+        let parts = [
+            (from.at(0), half, from.key),
+            (from.at(half.into()), half + more, from.key),
+        ];
+        parts.map(Data::Memory).to_vec()
+    };
+    let opcodes = [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead].into_iter().cycle().take(10);
+    let posted: Vec<_> = opcodes
+        .map(|opcode| (opcode, a.put(&Request::remote(opcode, halves(0), to.at(0), to.key))))
+        .collect();
+    a.ring();
+    for (opcode, counter) in posted {
+        a.sent(opcode, counter);
+        assert!(to.read(0, PAGE as usize) == data);
+    }
+    let long = a.post(&Request::remote(WqeOpcode::RdmaWrite, halves(1), to.at(0), to.key));
+    assert_eq!(a.send_error(long), 0x01);
+    for (node, (qp, region)) in nodes.into_iter().zip([(a, from), (b, to)]) {
+        qp.destroy(&node).unwrap();
+        region.destroy(&node.hca).unwrap();
+        node.close();
+    }
 }

@@ -25,6 +25,9 @@ use crate::roce::psn::Psn;
 
 /// Messages that may wait for their acknowledgement.
 const MAX_MESSAGES: usize = 256;
+/// Most packets of a message, and of what waits for its acknowledgement before it: what is ahead and what is behind must be told apart in all of
+/// them, and that is possible in half of the sequence numbers.
+const MAX_PACKETS: u32 = 1 << 22;
 /// The unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
 const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
 /// A busy host looks like loss: no timeout is shorter.
@@ -225,7 +228,9 @@ fn fetch(
     reader: &mut Reader<'_>,
     requester: &mut Requester,
 ) -> bool {
-    if requester.messages.len() >= MAX_MESSAGES {
+    let reliable = matches!(parameters.service, service::RC | service::XRC);
+    let waiting = requester.next_psn.distance(requester.unacknowledged).unsigned_abs();
+    if requester.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS {
         return false;
     }
     let Some((blocks, blue_flame)) = reader.fetch(requester.fetched, &mut requester.messages) else {
@@ -237,6 +242,16 @@ fn fetch(
     let Some(message) = requester.messages.back_mut() else {
         return false;
     };
+    let packets = match message.work {
+        Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
+        Work::Datagram { .. } | Work::CompareSwap { .. } | Work::FetchAdd { .. } => 1,
+        _ => (message.length as usize).div_ceil(parameters.mtu).max(1) as u32,
+    };
+    (message.first, message.packets) = (requester.next_psn, packets);
+    if packets > MAX_PACKETS {
+        message.work = Work::Bad(Syndrome::LocalLength);
+        message.packets = 0;
+    }
     if let Work::Bad(_) = message.work {
         let what = format_args!(
             "Queue pair {:#x}, WQE {:#x} makes no sense: {:?}",
@@ -244,12 +259,6 @@ fn fetch(
         );
         engine.hca.findings.report(Finding::BadSendWqe, what);
     }
-    message.first = requester.next_psn;
-    message.packets = match message.work {
-        Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
-        Work::Datagram { .. } | Work::CompareSwap { .. } | Work::FetchAdd { .. } => 1,
-        _ => (message.length as usize).div_ceil(parameters.mtu).max(1) as u32,
-    };
     requester.next_psn += message.packets;
     requester.fetched = requester.fetched.wrapping_add(blocks);
     true
@@ -416,10 +425,12 @@ fn umr_segments(bytes: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
 
 /// Takes what is done from the front of the queue, and tells the guest.
 pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Requester) {
-    let done = requester.messages.iter().take_while(|message| message.done).count();
-    for message in requester.messages.drain(..done) {
-        completion::sent(qp, parameters, &message);
+    let mut done = 0;
+    for message in requester.messages.iter().take_while(|message| message.done) {
+        completion::sent(qp, parameters, message);
+        done += 1;
     }
+    requester.messages.drain(..done);
     requester.current = requester.current.saturating_sub(done);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use smallvec::SmallVec;
@@ -14,8 +15,8 @@ use crate::hca::work_queue::WorkQueue;
 
 /// Most bytes of a WQE.
 const MAX_WQE: usize = 1024;
-/// Longest message (`log_max_msg`).
-const MAX_MESSAGE: u64 = 1 << 30;
+/// Longest message (IBTA 9.7.7.1.1). The capability says half of it, as that of a ConnectX does: the driver's own arithmetic ends there.
+const MAX_MESSAGE: u64 = 1 << 31;
 
 /// Basic blocks that are read at once: the longest WQE, and some more.
 const WINDOW: u16 = 32;
@@ -202,7 +203,8 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
     let length = data(rest, &mut message.data)?;
     message.length = match work {
         Work::CompareSwap { .. } | Work::FetchAdd { .. } if length != 8 => return None,
-        _ => u32::try_from(length).ok().filter(|_| length <= MAX_MESSAGE)?,
+        _ if length > MAX_MESSAGE => return Some(Work::Bad(Syndrome::LocalLength)),
+        _ => length as u32,
     };
     Some(work)
 }
