@@ -107,7 +107,7 @@ impl<'a> Packets<'a> {
 
     fn read(&mut self, qp: &Qp, read: Read) {
         let mtu = self.parameters.mtu;
-        let count = read.length.div_ceil(mtu).max(1) as u32;
+        let count = self.parameters.packets(read.length);
         // Of what cannot be reached as a whole, the packets before the first that cannot are sent.
         let (mut index, mut at_once) = (0, (batch::LENGTH / mtu) as u32);
         while index < count {

@@ -193,10 +193,9 @@ fn next<'a>(
         }
         _ => {
             let psn = requester.send_psn;
-            let most = (batch::LENGTH / parameters.mtu) as u32;
-            push_train(engine, qp, parameters, message, psn, most, batch)
+            push_train(engine, qp, parameters, message, psn, batch::LENGTH, batch)
                 // Of what cannot be reached as a whole, the packets before the first that cannot are sent.
-                .or_else(|Unreachable| push_train(engine, qp, parameters, message, psn, 1, batch))
+                .or_else(|Unreachable| push_train(engine, qp, parameters, message, psn, parameters.mtu, batch))
                 .map_err(|Unreachable| Syndrome::LocalProtection)
         }
     };
@@ -245,7 +244,7 @@ fn fetch(
     let packets = match message.work {
         Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
         Work::Datagram { .. } | Work::CompareSwap { .. } | Work::FetchAdd { .. } => 1,
-        _ => (message.length as usize).div_ceil(parameters.mtu).max(1) as u32,
+        _ => parameters.packets(message.length as usize),
     };
     (message.first, message.packets) = (requester.next_psn, packets);
     if packets > MAX_PACKETS {
@@ -264,19 +263,22 @@ fn fetch(
     true
 }
 
-/// Adds the packets of a message from this PSN on, `most` at most, to those that are about to be sent. Returns how many PSNs they take.
+/// Adds the packets of a message from this PSN on, of `most` bytes at most, to those that are about to be sent. Returns how many PSNs they take.
 fn push_train<'a>(
     engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
     message: &Message,
     psn: Psn,
-    most: u32,
+    most: usize,
     batch: &mut Batch<'a>,
 ) -> Result<u32, Unreachable> {
     let path = parameters.path.ok_or(Unreachable)?;
     let index = psn.distance(message.first).max(0) as u32;
-    let packets = message.packets.saturating_sub(index).min(most);
+    let packets = match message.packets.saturating_sub(index) {
+        1 => 1,
+        rest => rest.min((most / parameters.mtu) as u32),
+    };
     let position = Position::new(index == 0, index + packets >= message.packets);
     let offset = index as usize * parameters.mtu;
     let length = (message.length as usize)

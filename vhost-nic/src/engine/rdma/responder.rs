@@ -108,7 +108,7 @@ fn reliable(
     }
     if psn.is_before(responder.expected) {
         parameters.count(QueueCounter::DuplicateRequest);
-        answers.push(duplicate(responder, head, parameters.mtu));
+        answers.push(duplicate(responder, head, parameters));
         return ControlFlow::Continue(());
     }
     if psn.is_after(responder.expected) {
@@ -128,7 +128,7 @@ fn reliable(
         Step::Split => each(responder),
         Step::Done(answer) => {
             responder.expected += match head.opcode.operation() {
-                Operation::ReadRequest => read_packets(head, parameters.mtu),
+                Operation::ReadRequest => read_packets(head, parameters),
                 _ => packets,
             };
             answers.push(match answer {
@@ -172,7 +172,7 @@ fn reliable(
 }
 
 /// A request that was carried out before.
-fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
+fn duplicate(responder: &Responder, packet: &Packet, parameters: &Parameters) -> Answer {
     let psn = packet.headers.bth.psn();
     match packet.opcode.operation() {
         Operation::ReadRequest => match packet.headers.reth {
@@ -180,7 +180,7 @@ fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
                 if responder
                     .resources
                     .iter()
-                    .any(|resource| repeats(resource, psn, packet, mtu)) =>
+                    .any(|resource| repeats(resource, psn, packet, parameters)) =>
             {
                 Answer::Read(Read {
                     psn,
@@ -213,23 +213,23 @@ fn duplicate(responder: &Responder, packet: &Packet, mtu: usize) -> Answer {
 }
 
 /// Whether a read asks for the end of what was asked for before (IBTA 9.7.5.1.3).
-fn repeats(resource: &Resource, psn: Psn, packet: &Packet, mtu: usize) -> bool {
+fn repeats(resource: &Resource, psn: Psn, packet: &Packet, parameters: &Parameters) -> bool {
     let end = resource.psn + resource.packets;
     resource.original.is_none()
         && psn.is_within(resource.psn, end - 1)
-        && psn.distance(end).unsigned_abs() == read_packets(packet, mtu)
+        && psn.distance(end).unsigned_abs() == read_packets(packet, parameters)
 }
 
-fn read_packets(packet: &Packet, mtu: usize) -> u32 {
+fn read_packets(packet: &Packet, parameters: &Parameters) -> u32 {
     let length = packet.headers.reth.map_or(0, |reth| reth.dma_length.get());
-    (length as usize).div_ceil(mtu).max(1) as u32
+    parameters.packets(length as usize)
 }
 
 /// Carries out what packets ask for, all of it or nothing.
 fn execute(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, train: &Train<'_>) -> Step {
     let position = train.head.opcode.position();
     let (length, mtu) = (train.head.payload_length, parameters.mtu);
-    let length_fits = length.div_ceil(mtu).max(1) == train.packets() as usize
+    let length_fits = parameters.packets(length) == train.packets()
         && match position {
             Position::First | Position::Middle => length > 0 && length.is_multiple_of(mtu),
             Position::Last => length > 0,
@@ -474,7 +474,7 @@ fn execute_read(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &m
         responder,
         Resource {
             psn,
-            packets: read_packets(packet, parameters.mtu),
+            packets: read_packets(packet, parameters),
             original: None,
         },
     );

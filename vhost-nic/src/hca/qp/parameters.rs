@@ -76,6 +76,16 @@ fn inline(code: u8) -> usize {
 }
 
 impl Parameters {
+    /// How many packets a message of so many bytes takes.
+    pub fn packets(&self, length: usize) -> u32 {
+        // Most take one, and a division takes its time. No message has 2^32 bytes.
+        if length <= self.mtu {
+            1
+        } else {
+            length.div_ceil(self.mtu) as u32
+        }
+    }
+
     /// Counts one.
     pub fn count(&self, what: QueueCounter) {
         if let Some(counters) = &self.counters {
