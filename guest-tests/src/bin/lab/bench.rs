@@ -22,7 +22,9 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
         Series::new("64 KiB writes", "MB/s", Goal::AtLeast(5.0)),
         Series::new("64 KiB writes, 1 MiB buffers", "MB/s", Goal::None),
         Series::new("64 B messages", "1/s", Goal::AtLeast(4.0)),
+        Series::new("64 B messages, 1 MiB buffers", "1/s", Goal::None),
         Series::new("1 KiB messages", "1/s", Goal::AtLeast(4.0)),
+        Series::new("1 KiB messages, 1 MiB buffers", "1/s", Goal::None),
     ];
     let mut turns = Turns::new("between two guests", ["TCP", "SMC-D"], series);
     for round in 1..=rounds {
@@ -37,8 +39,10 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
                 pair.round_trips(transport, 4096, 500)?.p50_us,
                 bulk(Buffers::Default)?.megabytes_per_second,
                 bulk(Buffers::Large)?.megabytes_per_second,
-                pair.messages(transport, 64, 2)?,
-                pair.messages(transport, 1024, 2)?,
+                pair.messages(transport, Buffers::Default, 64, 2)?,
+                pair.messages(transport, Buffers::Large, 64, 2)?,
+                pair.messages(transport, Buffers::Default, 1024, 2)?,
+                pair.messages(transport, Buffers::Large, 1024, 2)?,
             ])
         })?;
     }

@@ -34,7 +34,9 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
         digests[0].is_some() && digests[0] == digests[1],
         "the hashes over TCP and SMC-D differ"
     );
-    measure("64 B messages", "1/s", &mut |t| pair.messages(t, 64, 3))?;
+    measure("64 B messages", "1/s", &mut |t| {
+        pair.messages(t, Buffers::Default, 64, 3)
+    })?;
     let web = Web::start(pair)?;
     measure("nginx and wrk, 64 B file", "requests/s", &mut |t| {
         web.measure(t, "small", 4)

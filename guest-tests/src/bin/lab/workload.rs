@@ -192,9 +192,9 @@ impl<'a> Pair<'a> {
     }
 
     /// Messages per second, one way.
-    pub fn messages(&self, transport: Transport, size: usize, seconds: u32) -> Result<f64> {
+    pub fn messages(&self, transport: Transport, buffers: Buffers, size: usize, seconds: u32) -> Result<f64> {
         let workload = format!("messages --size {size} --seconds {seconds}");
-        let messages: Messages = self.run(transport, Buffers::Default, &workload)?;
+        let messages: Messages = self.run(transport, buffers, &workload)?;
         Ok(messages.messages_per_second)
     }
 
