@@ -9,7 +9,7 @@ mod table;
 mod train;
 
 pub use payload::{Cursor, Payload};
-pub use port::{EthernetAddresses, Frame, Port, count, each_length, tally};
+pub use port::{EthernetAddresses, Frame, Port, count, each_length, tally, without_long};
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};
 pub use train::Train;

@@ -18,7 +18,7 @@ use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::transport::{Dispatch, Tir};
-use crate::net::{Frame, count};
+use crate::net::{Frame, count, without_long};
 use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
@@ -53,17 +53,8 @@ pub(super) fn from_wire(engine: &Engine, frames: &[Frame<'_>]) {
         counters.refused.fetch_add(count(frames), Ordering::Relaxed);
         return;
     }
-    if frames.iter().any(|frame| frame.longest() > longest) {
-        // The others are taken.
-        for frame in frames {
-            frame.each(|frame| {
-                if frame.longest() > longest {
-                    counters.refused.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    from_wire(engine, &[frame]);
-                }
-            });
-        }
+    if let Some(long) = without_long(frames, longest, |frame| from_wire(engine, &[frame])) {
+        counters.refused.fetch_add(long, Ordering::Relaxed);
         return;
     }
     if let Some(addresses) = frames.first().and_then(Frame::addresses) {

@@ -17,7 +17,7 @@ use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{EthernetAddresses, Frame, count};
+use crate::net::{EthernetAddresses, Frame, count, without_long};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -314,17 +314,8 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
     let counters = &hca.port_counters;
     let port = engine.firmware.port();
     let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
-    if frames.iter().any(|frame| frame.longest() > longest) {
-        // The others are sent.
-        for frame in frames {
-            frame.each(|frame| {
-                if frame.longest() > longest {
-                    counters.send_errors.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    transmit(engine, &[frame], domain);
-                }
-            });
-        }
+    if let Some(long) = without_long(frames, longest, |frame| transmit(engine, &[frame], domain)) {
+        counters.send_errors.fetch_add(long, Ordering::Relaxed);
         return;
     }
     let addresses = frames.first().and_then(Frame::addresses).filter(|_| port.link_up);

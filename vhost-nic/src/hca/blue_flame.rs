@@ -50,7 +50,7 @@ pub struct Slot(Mutex<Arrived>);
 pub struct Arrived {
     /// The WQE that came last, until somebody looks. If it comes too late it is worth nothing: it is in the ring as well.
     pub wqe: Option<BlueFlameWqe>,
-    /// Up to where WQEs are, or have been, in registers; none if all that is posted is to be carried out from the ring.
+    /// Up to where doorbells or WQEs came through registers; none before the first.
     end: Option<u16>,
 }
 

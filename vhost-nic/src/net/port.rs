@@ -136,6 +136,24 @@ pub fn each_length(frames: &[Frame<'_>], mut act: impl FnMut(usize, u64)) {
     }
 }
 
+/// If any of them is longer than a wire takes: calls `pass` with those that are not, one at a time, and returns how many are.
+pub fn without_long(frames: &[Frame<'_>], longest: usize, mut pass: impl FnMut(Frame<'_>)) -> Option<u64> {
+    if frames.iter().all(|frame| frame.longest() <= longest) {
+        return None;
+    }
+    let mut long = 0;
+    for frame in frames {
+        frame.each(|frame| {
+            if frame.longest() > longest {
+                long += 1;
+            } else {
+                pass(frame);
+            }
+        });
+    }
+    Some(long)
+}
+
 /// How many frames they are to a wire, and how many bytes.
 pub fn tally(frames: &[Frame<'_>]) -> (u64, u64) {
     let (mut count, mut bytes) = (0, 0);

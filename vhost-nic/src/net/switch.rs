@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::port::{EthernetAddresses, Frame, Port, count};
+use super::port::{EthernetAddresses, Frame, Port, count, without_long};
 use super::stats::{Cast, Counter, Drops, PortStats, SwitchStats, Traffic};
 use super::table::{Knowledge, PortId, Station, Table};
 
@@ -243,15 +243,8 @@ impl Switch {
         let Some(addresses) = frames.first().and_then(Frame::addresses) else {
             return sender.dropped.too_short.add(count);
         };
-        if frames.iter().any(|frame| frame.longest() > MAX_FRAME) {
-            // The others pass.
-            for frame in frames {
-                frame.each(|frame| match frame.longest() {
-                    ..=MAX_FRAME => self.forward(sender, &[frame]),
-                    _ => sender.dropped.too_long.add(1),
-                });
-            }
-            return;
+        if let Some(long) = without_long(frames, MAX_FRAME, |frame| self.forward(sender, &[frame])) {
+            return sender.dropped.too_long.add(long);
         }
         let EthernetAddresses {
             destination,
