@@ -19,7 +19,7 @@ use crate::hca::blue_flame::Doorbell;
 use crate::hca::finding::Finding;
 use crate::hca::rq::QueueState;
 use crate::hca::{Hca, Queue};
-use crate::net::{Frame, SwitchPort, count};
+use crate::net::{Burst, SwitchPort};
 pub use worker::Worker;
 
 /// The data path of one NIC.
@@ -102,16 +102,16 @@ impl Engine {
         }
     }
 
-    /// Takes frames from the wire, which have the same addresses.
-    pub fn receive(&self, frames: &[Frame<'_>]) {
+    /// Takes frames from the wire.
+    pub fn receive(&self, burst: &Burst<'_>) {
         // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
         if !self.firmware.initialized() {
             let refused = &self.hca.port_counters.refused;
-            refused.fetch_add(count(frames), Ordering::Relaxed);
+            refused.fetch_add(burst.count(), Ordering::Relaxed);
             return;
         }
         let _open = self.gate.read_recursive();
-        receive::from_wire(self, frames);
+        receive::from_wire(self, burst);
     }
 
     /// What the NIC's thread waits for.

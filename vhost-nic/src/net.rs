@@ -1,5 +1,6 @@
 //! The Ethernet between NICs: ports and what connects them.
 
+mod burst;
 pub mod capture;
 mod payload;
 mod port;
@@ -8,8 +9,9 @@ mod switch;
 mod table;
 mod train;
 
+pub use burst::Burst;
 pub use payload::{Cursor, Payload};
-pub use port::{EthernetAddresses, Frame, Port, count, each_length, tally, without_long};
+pub use port::{Cast, EthernetAddresses, Frame, Port};
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};
 pub use train::Train;

@@ -20,7 +20,7 @@ use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::finding::Finding;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
-use crate::net::{Frame, Port, PortStats, Switch};
+use crate::net::{Burst, Frame, Port, PortStats, Switch};
 use crate::pci::{BAR_SIZE, Device, FunctionParts};
 
 /// Log2 of the bytes of a UAR.
@@ -410,11 +410,11 @@ const BAR_PAGES: u64 = BAR_SIZE >> UAR_SHIFT;
 
 impl Port for Nic {
     fn receive(&self, frame: Frame<'_>) {
-        self.engine.receive(&[frame]);
+        self.engine.receive(&Burst::new(&[frame]));
     }
 
-    fn receive_burst(&self, frames: &[Frame<'_>]) {
-        self.engine.receive(frames);
+    fn receive_burst(&self, burst: &Burst<'_>) {
+        self.engine.receive(burst);
     }
 
     fn cable_changed(&self, plugged: bool) {

@@ -11,14 +11,13 @@ use super::offload::parse::{FrameView, Network, Transport, ethertype, tcp_flags}
 use super::offload::rss::HashResult;
 use super::{Engine, rdma};
 use crate::dma::Purpose;
-use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::transport::{Dispatch, Tir};
-use crate::net::{Frame, count, without_long};
+use crate::net::{Burst, Cast};
 use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
@@ -44,57 +43,52 @@ enum Source {
     Itself(Option<u32>),
 }
 
-/// Takes frames from the wire, which have the same addresses.
-pub(super) fn from_wire(engine: &Engine, frames: &[Frame<'_>]) {
+/// Takes frames from the wire.
+pub(super) fn from_wire(engine: &Engine, burst: &Burst<'_>) {
     let counters = &engine.hca.port_counters;
     let port = engine.firmware.port();
     let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
     if !engine.firmware.initialized() || !port.link_up {
-        counters.refused.fetch_add(count(frames), Ordering::Relaxed);
+        counters.refused.fetch_add(burst.count(), Ordering::Relaxed);
         return;
     }
-    if let Some(long) = without_long(frames, longest, |frame| from_wire(engine, &[frame])) {
+    if let Some(long) = burst.without_long(longest, |single| from_wire(engine, single)) {
         counters.refused.fetch_add(long, Ordering::Relaxed);
         return;
     }
-    if let Some(addresses) = frames.first().and_then(Frame::addresses) {
-        counters.received.count(Cast::of(addresses.destination), frames);
-        deliver(engine, frames, Source::Wire);
+    if burst.addresses().is_some() {
+        counters.received.count(burst);
+        deliver(engine, burst, Source::Wire);
     }
 }
 
 /// Takes frames the function sent to itself.
-pub(super) fn from_self(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32>) {
-    deliver(engine, frames, Source::Itself(domain));
+pub(super) fn from_self(engine: &Engine, burst: &Burst<'_>, domain: Option<u32>) {
+    deliver(engine, burst, Source::Itself(domain));
 }
 
-fn deliver(engine: &Engine, frames: &[Frame<'_>], source: Source) {
+fn deliver(engine: &Engine, burst: &Burst<'_>, source: Source) {
     let own = source != Source::Wire;
-    let count_rdma = |frames: &[Frame<'_>]| {
-        if let Some(addresses) = frames.first().and_then(Frame::addresses).filter(|_| !own) {
-            let cast = Cast::of(addresses.destination);
-            engine.hca.port_counters.rdma_received.count(cast, frames);
+    let count_rdma = |burst: &Burst<'_>| {
+        if !own {
+            engine.hca.port_counters.rdma_received.count(burst);
         }
     };
-    if let [Frame::Train(_), ..] = frames
-        && rdma::receive_burst(engine, frames, own)
-    {
-        return count_rdma(frames);
+    if burst.is_of_trains() && rdma::receive_burst(engine, burst.frames(), own) {
+        return count_rdma(burst);
     }
-    for frame in frames {
-        frame.each(|frame| {
-            // The guest's flow tables want all of it.
-            let bytes = frame.to_bytes();
-            let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
-                return;
-            };
-            if is_roce(&view) && rdma::receive(engine, &view, own) {
-                count_rdma(&[frame]);
-            } else {
-                to_tables(engine, &view, source);
-            }
-        });
-    }
+    burst.each(|frame| {
+        // The guest's flow tables want all of it.
+        let bytes = frame.to_bytes();
+        let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
+            return;
+        };
+        if is_roce(&view) && rdma::receive(engine, &view, own) {
+            count_rdma(&Burst::new(&[frame]));
+        } else {
+            to_tables(engine, &view, source);
+        }
+    });
 }
 
 fn to_tables(engine: &Engine, view: &FrameView<'_>, source: Source) {

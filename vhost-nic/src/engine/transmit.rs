@@ -12,12 +12,11 @@ use super::offload::tso::Segments;
 use super::{Engine, receive};
 use crate::dma::Purpose;
 use crate::hca::blue_flame::BlueFlameWqe;
-use crate::hca::counter::Cast;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, Access, Accessor, Piece};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{EthernetAddresses, Frame, count, without_long};
+use crate::net::{Burst, Cast, EthernetAddresses, Frame};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -201,14 +200,14 @@ fn send_frame(
     if mss != 0 {
         let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
         segments.emit(segment, |segment| {
-            transmit(engine, &[Frame::new(segment)], sq.transport_domain)
+            transmit(engine, &Burst::new(&[Frame::new(segment)]), sq.transport_domain)
         });
     } else {
         checksum::fill(frame, fill);
         if frame.len() < MIN_FRAME {
             frame.resize(MIN_FRAME, 0);
         }
-        transmit(engine, &[Frame::new(frame)], sq.transport_domain);
+        transmit(engine, &Burst::new(&[Frame::new(frame)]), sq.transport_domain);
     }
     Ok(())
 }
@@ -307,23 +306,23 @@ fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
     }
 }
 
-/// Sends finished frames, which have the same addresses, to where they belong: the wire, or the function itself. `domain` is the transport
-/// domain they are sent from, if it is not RDMA's.
-pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32>) {
+/// Sends finished frames to where they belong: the wire, or the function itself. `domain` is the transport domain they are sent from, if it is
+/// not RDMA's.
+pub(super) fn transmit(engine: &Engine, burst: &Burst<'_>, domain: Option<u32>) {
     let hca = &engine.hca;
     let counters = &hca.port_counters;
     let port = engine.firmware.port();
     let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
-    if let Some(long) = without_long(frames, longest, |frame| transmit(engine, &[frame], domain)) {
+    if let Some(long) = burst.without_long(longest, |single| transmit(engine, single, domain)) {
         counters.send_errors.fetch_add(long, Ordering::Relaxed);
         return;
     }
-    let addresses = frames.first().and_then(Frame::addresses).filter(|_| port.link_up);
+    let addresses = burst.addresses().filter(|_| port.link_up);
     let Some(EthernetAddresses { destination, .. }) = addresses else {
-        counters.send_errors.fetch_add(count(frames), Ordering::Relaxed);
+        counters.send_errors.fetch_add(burst.count(), Ordering::Relaxed);
         return;
     };
-    let cast = Cast::of(destination);
+    let cast = burst.cast();
     let (own, loops) = {
         let vport = hca.vport.read();
         let context = &vport.context;
@@ -333,21 +332,20 @@ pub(super) fn transmit(engine: &Engine, frames: &[Frame<'_>], domain: Option<u32
             context.disable_mc_local_lb()
         };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
-        let rdma = matches!(frames, [Frame::Train(_), ..]);
-        (vport.is_own(&destination), !off || rdma)
+        (vport.is_own(&destination), !off || burst.is_of_trains())
     };
     if loops && (own || cast != Cast::Unicast) {
-        counters.loopback.count(frames);
-        receive::from_self(engine, frames, domain);
+        counters.loopback.count(burst);
+        receive::from_self(engine, burst, domain);
     }
     // Frames to the function's own address stay inside.
     if !own {
-        counters.sent.count(cast, frames);
-        if let [Frame::Train(_), ..] = frames {
-            counters.rdma_sent.count(cast, frames);
+        counters.sent.count(burst);
+        if burst.is_of_trains() {
+            counters.rdma_sent.count(burst);
         }
         if let Some(wire) = engine.wire.get() {
-            wire.send_burst(frames);
+            wire.send_burst(burst);
         }
     }
 }

@@ -8,8 +8,9 @@ use mlx5_prm::vport::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_such};
-use crate::hca::counter::{Cast, Traffic};
+use crate::hca::counter::Traffic;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
+use crate::net::Cast;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ALLOC_Q_COUNTER, alloc_queue_counters),

@@ -10,7 +10,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use crate::hca::Hca;
-use crate::hca::counter::{Cast, Direction};
+use crate::hca::counter::Direction;
+use crate::net::Cast;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::{Frame, each_length, tally};
+use crate::net::{Burst, Cast};
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -15,10 +15,9 @@ pub struct Traffic {
 
 impl Traffic {
     /// Counts frames.
-    pub fn count(&self, frames: &[Frame<'_>]) {
-        let (packets, octets) = tally(frames);
-        self.packets.fetch_add(packets, Ordering::Relaxed);
-        self.octets.fetch_add(octets, Ordering::Relaxed);
+    pub fn count(&self, burst: &Burst<'_>) {
+        self.packets.fetch_add(burst.count(), Ordering::Relaxed);
+        self.octets.fetch_add(burst.bytes(), Ordering::Relaxed);
     }
 
     /// Packets and bytes so far.
@@ -36,28 +35,6 @@ impl Traffic {
     }
 }
 
-/// The kinds of destinations an Ethernet frame has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cast {
-    /// One.
-    Unicast,
-    /// A group.
-    Multicast,
-    /// All.
-    Broadcast,
-}
-
-impl Cast {
-    /// The kind of a destination address.
-    pub fn of(destination: [u8; 6]) -> Self {
-        match destination {
-            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::Broadcast,
-            [first, ..] if first & 1 != 0 => Self::Multicast,
-            _ => Self::Unicast,
-        }
-    }
-}
-
 /// Traffic in one direction, by kind of destination.
 #[derive(Debug, Default)]
 pub struct Direction {
@@ -72,15 +49,15 @@ impl Direction {
     /// Upper ends of the size classes, in bytes with the frame check sequence.
     pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
-    /// Counts frames that go to the same destination.
-    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
-        self.of(cast).count(frames);
-        each_length(frames, |length, equal| {
+    /// Counts frames.
+    pub fn count(&self, burst: &Burst<'_>) {
+        self.of(burst.cast()).count(burst);
+        for (length, equal) in burst.lengths() {
             let class = Self::SIZES
                 .partition_point(|&end| end < length + 4)
                 .min(Self::SIZES.len() - 1);
-            self.sizes[class].fetch_add(equal, Ordering::Relaxed);
-        });
+            self.sizes[class].fetch_add(*equal, Ordering::Relaxed);
+        }
     }
 
     /// The traffic to one kind of destination.
@@ -137,9 +114,9 @@ pub struct RdmaTraffic {
 }
 
 impl RdmaTraffic {
-    /// Counts packets that go to the same destination.
-    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
-        self.of(cast).count(frames);
+    /// Counts packets.
+    pub fn count(&self, burst: &Burst<'_>) {
+        self.of(burst.cast()).count(burst);
     }
 
     /// The traffic to one kind of destination; all are a group's but one's own.

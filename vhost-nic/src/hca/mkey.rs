@@ -9,6 +9,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use mlx5_prm::mkey::Mkc;
 use parking_lot::RwLock;
 
@@ -16,7 +18,7 @@ pub use context::{AccessMode, access_mode};
 pub use error::{InvalidMkey, MkeyError};
 use translation::Translations;
 pub use umr::{UmrControl, UmrError, UmrPoster, invalidate, umr};
-pub use walk::{MAX_INDIRECTION, translate};
+pub use walk::{MAX_INDIRECTION, Recent, translate};
 
 /// Keys from here on are given out; lower indexes are the device's own (`MLX5_INVALID_LKEY` is index 1).
 pub const FIRST_INDEX: u32 = 0x10;
@@ -84,7 +86,7 @@ impl Piece {
 pub struct Mkey {
     /// Index of the key.
     pub index: u32,
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl Mkey {
         let translations = Translations::new(&context, translations)?;
         Ok(|index| Self {
             index,
-            state: RwLock::new(State { context, translations }),
+            state: Arc::new(RwLock::new(State { context, translations })),
         })
     }
 

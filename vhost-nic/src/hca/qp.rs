@@ -1,5 +1,6 @@
 //! Queue pairs: context and states.
 
+mod messages;
 mod parameters;
 mod requester;
 mod responder;
@@ -10,8 +11,9 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_pair::{Ads, Qpc};
 use parking_lot::{Mutex, RwLock};
 
+pub use messages::Messages;
 pub use parameters::Parameters;
-pub use requester::{Data, Message, Requester, Work};
+pub use requester::{Data, DataList, Message, Requester, Work};
 pub use responder::{Incoming, Receive, Resource, Responder};
 
 use super::blue_flame::Slot;

@@ -54,6 +54,13 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// Takes all away, but the memory it may be of.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.own.clear();
+        self.length = 0;
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.length

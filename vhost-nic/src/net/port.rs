@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Train;
+use super::{Burst, Train};
 use crate::engine::offload::parse::FrameView;
 use crate::roce;
 
@@ -26,22 +26,36 @@ pub struct EthernetAddresses {
     pub vlan: u16,
 }
 
+/// The kinds of destinations an Ethernet frame has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cast {
+    /// One.
+    Unicast,
+    /// A group.
+    Multicast,
+    /// All.
+    Broadcast,
+}
+
+impl Cast {
+    /// The kind of a destination address.
+    pub fn of(destination: [u8; 6]) -> Self {
+        match destination {
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::Broadcast,
+            [first, ..] if first & 1 != 0 => Self::Multicast,
+            _ => Self::Unicast,
+        }
+    }
+}
+
 impl<'a> Frame<'a> {
     /// A frame whose bytes are all there.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self::Bytes(bytes)
     }
 
-    /// How many frames it is to a wire.
-    pub fn count(&self) -> u64 {
-        match self {
-            Self::Bytes(_) => 1,
-            Self::Train(train) => train.packets().into(),
-        }
-    }
-
     /// Its length in bytes, if it is a single frame to a wire: most are, and this is quick.
-    fn length(&self) -> Option<usize> {
+    pub(super) fn length(&self) -> Option<usize> {
         match self {
             Self::Bytes(bytes) => Some(bytes.len()),
             Self::Train(train) => train.length(),
@@ -115,60 +129,6 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Calls `act` with the lengths of the frames they are to a wire, in order, and how many that follow each other are that long.
-pub fn each_length(frames: &[Frame<'_>], mut act: impl FnMut(usize, u64)) {
-    let (mut run, mut run_length) = (0, 0);
-    let mut add = |length, equal| {
-        if length != run_length && run > 0 {
-            act(run_length, run);
-            run = 0;
-        }
-        (run, run_length) = (run + equal, length);
-    };
-    for frame in frames {
-        match frame.length() {
-            Some(length) => add(length, 1),
-            None => frame.lengths().for_each(|(length, equal)| add(length, equal)),
-        }
-    }
-    if run > 0 {
-        act(run_length, run);
-    }
-}
-
-/// If any of them is longer than a wire takes: calls `pass` with those that are not, one at a time, and returns how many are.
-pub fn without_long(frames: &[Frame<'_>], longest: usize, mut pass: impl FnMut(Frame<'_>)) -> Option<u64> {
-    if frames.iter().all(|frame| frame.longest() <= longest) {
-        return None;
-    }
-    let mut long = 0;
-    for frame in frames {
-        frame.each(|frame| {
-            if frame.longest() > longest {
-                long += 1;
-            } else {
-                pass(frame);
-            }
-        });
-    }
-    Some(long)
-}
-
-/// How many frames they are to a wire, and how many bytes.
-pub fn tally(frames: &[Frame<'_>]) -> (u64, u64) {
-    let (mut count, mut bytes) = (0, 0);
-    each_length(frames, |length, equal| {
-        count += equal;
-        bytes += length as u64 * equal;
-    });
-    (count, bytes)
-}
-
-/// How many frames they are to a wire.
-pub fn count(frames: &[Frame<'_>]) -> u64 {
-    frames.iter().map(Frame::count).sum()
-}
-
 /// Something a switch can send frames to.
 ///
 /// Its methods are called from the threads of the senders, many at a time, with no lock of the switch held: they may send in turn.
@@ -176,11 +136,9 @@ pub trait Port: Send + Sync {
     /// Takes a single frame. What cannot be taken is dropped and counted by the port.
     fn receive(&self, frame: Frame<'_>);
 
-    /// Takes frames that follow each other and have the same addresses, trains among them.
-    fn receive_burst(&self, frames: &[Frame<'_>]) {
-        for frame in frames {
-            frame.each(|frame| self.receive(frame));
-        }
+    /// Takes frames that travel together, trains among them.
+    fn receive_burst(&self, burst: &Burst<'_>) {
+        burst.each(|frame| self.receive(frame));
     }
 
     /// The cable between the port and the switch was plugged in or pulled.

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::port::{Frame, tally};
+use super::Burst;
+use super::port::Cast;
 
 /// Frames in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -86,24 +87,6 @@ impl Counter {
     }
 }
 
-/// Whom a frame is for, by its destination address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cast {
-    Unicast,
-    Multicast,
-    Broadcast,
-}
-
-impl Cast {
-    pub fn of(destination: [u8; 6]) -> Self {
-        match destination {
-            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::Broadcast,
-            [first, ..] if first & 1 == 1 => Self::Multicast,
-            _ => Self::Unicast,
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     bytes: Counter,
@@ -113,15 +96,14 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub fn count(&self, cast: Cast, frames: &[Frame<'_>]) {
-        let (count, bytes) = tally(frames);
-        self.bytes.add(bytes);
-        let by_cast = match cast {
+    pub fn count(&self, burst: &Burst<'_>) {
+        self.bytes.add(burst.bytes());
+        let by_cast = match burst.cast() {
             Cast::Unicast => &self.unicast,
             Cast::Multicast => &self.multicast,
             Cast::Broadcast => &self.broadcast,
         };
-        by_cast.add(count);
+        by_cast.add(burst.count());
     }
 
     pub fn snapshot(&self) -> TrafficStats {

@@ -14,8 +14,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::port::{EthernetAddresses, Frame, Port, count, without_long};
-use super::stats::{Cast, Counter, Drops, PortStats, SwitchStats, Traffic};
+use super::Burst;
+use super::port::{Cast, EthernetAddresses, Frame, Port};
+use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
 use super::table::{Knowledge, PortId, Station, Table};
 
 /// Length of the shortest frame, in bytes: an Ethernet header. Ports pad to what their link wants.
@@ -127,13 +128,13 @@ impl Member {
         self.enabled.load(Ordering::Acquire) && self.plugged.load(Ordering::Acquire)
     }
 
-    fn deliver(&self, cast: Cast, frames: &[Frame<'_>]) {
+    fn deliver(&self, burst: &Burst<'_>) {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
-                self.received.count(cast, frames);
-                port.receive_burst(frames);
+                self.received.count(burst);
+                port.receive_burst(burst);
             }
-            _ => self.dropped.undeliverable.add(count(frames)),
+            _ => self.dropped.undeliverable.add(burst.count()),
         }
     }
 
@@ -234,16 +235,15 @@ impl Switch {
         }
     }
 
-    /// Forwards frames that all have the addresses of the first.
-    fn forward(&self, sender: &Member, frames: &[Frame<'_>]) {
-        let count = count(frames);
+    fn forward(&self, sender: &Member, burst: &Burst<'_>) {
+        let count = burst.count();
         if !sender.link_up() {
             return sender.dropped.link_down.add(count);
         }
-        let Some(addresses) = frames.first().and_then(Frame::addresses) else {
+        let Some(addresses) = burst.addresses() else {
             return sender.dropped.too_short.add(count);
         };
-        if let Some(long) = without_long(frames, MAX_FRAME, |frame| self.forward(sender, &[frame])) {
+        if let Some(long) = burst.without_long(MAX_FRAME, |single| self.forward(sender, single)) {
             return sender.dropped.too_long.add(long);
         }
         let EthernetAddresses {
@@ -257,23 +257,20 @@ impl Switch {
         if self.tapped.load(Ordering::Acquire)
             && let Some(tap) = self.tap.read().clone()
         {
-            for frame in frames {
-                frame.each(|frame| tap.frame(sender.id, &sender.name, frame));
-            }
+            burst.each(|frame| tap.frame(sender.id, &sender.name, frame));
         }
         if destination == PAUSE_ADDRESS {
             return sender.dropped.mac_control.add(count);
         }
-        let cast = Cast::of(destination);
         let from = Station::new(vlan, source);
-        let to = (cast == Cast::Unicast).then(|| Station::new(vlan, destination));
+        let to = (burst.cast() == Cast::Unicast).then(|| Station::new(vlan, destination));
         match self.route(sender, from, to) {
             Route::SamePort => sender.dropped.same_port.add(count),
             Route::One(member) => {
-                sender.sent.count(cast, frames);
-                member.deliver(cast, frames);
+                sender.sent.count(burst);
+                member.deliver(burst);
             }
-            Route::All(members) => flood(sender, &members, cast, frames),
+            Route::All(members) => flood(sender, &members, burst),
         }
     }
 
@@ -302,8 +299,8 @@ impl Switch {
     }
 }
 
-fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frames: &[Frame<'_>]) {
-    let count = count(frames);
+fn flood(sender: &Member, members: &[Arc<Member>], burst: &Burst<'_>) {
+    let count = burst.count();
     let mut others = members
         .iter()
         .filter(|member| member.id != sender.id && member.link_up())
@@ -311,12 +308,12 @@ fn flood(sender: &Member, members: &[Arc<Member>], cast: Cast, frames: &[Frame<'
     if others.peek().is_none() {
         return sender.dropped.no_destination.add(count);
     }
-    sender.sent.count(cast, frames);
-    if cast == Cast::Unicast {
+    sender.sent.count(burst);
+    if burst.cast() == Cast::Unicast {
         sender.flooded.add(count);
     }
     for member in others {
-        member.deliver(cast, frames);
+        member.deliver(burst);
     }
 }
 
@@ -336,19 +333,17 @@ pub struct SwitchPort {
 impl SwitchPort {
     /// Sends a frame. The receivers have it when this returns.
     pub fn send(&self, frame: Frame<'_>) {
-        self.send_burst(&[frame]);
+        self.send_burst(&Burst::new(&[frame]));
     }
 
-    /// Sends frames that follow each other and have the same addresses: they go the way of the first. The receivers have them when this
-    /// returns.
-    pub fn send_burst(&self, frames: &[Frame<'_>]) {
-        debug_assert!(frames.windows(2).all(|pair| pair[0].addresses() == pair[1].addresses()));
+    /// Sends frames that travel together. The receivers have them when this returns.
+    pub fn send_burst(&self, burst: &Burst<'_>) {
         let depth = NESTING.get();
         if depth >= MAX_NESTING {
-            return self.member.dropped.nested.add(count(frames));
+            return self.member.dropped.nested.add(burst.count());
         }
         NESTING.set(depth + 1);
-        self.switch.forward(&self.member, frames);
+        self.switch.forward(&self.member, burst);
         NESTING.set(depth);
     }
 

@@ -89,15 +89,9 @@ pub enum Extension {
     Ieth,
 }
 
-/// An opcode that exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Opcode {
-    byte: u8,
-    transport: Transport,
-    operation: Operation,
-    position: Position,
-    notice: Notice,
-}
+/// An opcode that exists, as it is on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Opcode(u8);
 
 /// By the low five bits of the opcode.
 const OPERATIONS: [Option<(Operation, Position, Notice)>; 0x18] = {
@@ -145,88 +139,123 @@ const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
     numbers
 };
 
+/// What an opcode says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    transport: Transport,
+    operation: Operation,
+    position: Position,
+    notice: Notice,
+}
+
+const CNP: Row = Row {
+    transport: Transport::Cnp,
+    operation: Operation::CongestionNotification,
+    position: Position::Only,
+    notice: Notice::None,
+};
+
+/// By opcode: looked up for every packet.
+static ROWS: [Option<Row>; 0x100] = {
+    let mut rows = [None; 0x100];
+    let transports = [Transport::Rc, Transport::Uc, Transport::Ud, Transport::Xrc];
+    let mut at = 0;
+    while at < transports.len() {
+        let transport = transports[at];
+        let mut number = 0;
+        while number < OPERATIONS.len() {
+            let exists = match transport {
+                Transport::Uc => number <= 0x0b,
+                Transport::Ud => number == 0x04 || number == 0x05,
+                _ => true,
+            };
+            if let (true, Some((operation, position, notice))) = (exists, OPERATIONS[number]) {
+                rows[transport as usize | number] = Some(Row {
+                    transport,
+                    operation,
+                    position,
+                    notice,
+                });
+            }
+            number += 1;
+        }
+        at += 1;
+    }
+    rows[Opcode::CNP.0 as usize] = Some(CNP);
+    rows
+};
+
+impl std::fmt::Debug for Opcode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opcode({:#04x}: {:?})", self.0, self.row())
+    }
+}
+
 impl Opcode {
     /// Congestion notification.
-    pub const CNP: Self = Self {
-        byte: 0x81,
-        transport: Transport::Cnp,
-        operation: Operation::CongestionNotification,
-        position: Position::Only,
-        notice: Notice::None,
-    };
+    pub const CNP: Self = Self(0x81);
 
     /// The opcode for this, if there is one.
     pub fn new(transport: Transport, operation: Operation, position: Position, notice: Notice) -> Option<Self> {
-        let row = (operation, position, notice);
-        if transport == Transport::Cnp {
-            return (row == Self::CNP.row()).then_some(Self::CNP);
+        let number = NUMBERS[operation as usize][position as usize][notice as usize];
+        match transport {
+            Transport::Cnp => (operation == Operation::CongestionNotification).then_some(Self::CNP),
+            transport => Self::from_byte(transport as u8 | number?),
         }
-        let number = NUMBERS[operation as usize][position as usize][notice as usize]?;
-        Self::from_byte(transport as u8 | number)
     }
 
     /// What a byte of the wire says; `None` if it is no opcode known here.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        let number = byte & 0x1f;
-        let transport = match byte & 0xe0 {
-            0x00 => Transport::Rc,
-            0x20 if number <= 0x0b => Transport::Uc,
-            0x60 if matches!(number, 0x04 | 0x05) => Transport::Ud,
-            0x80 if byte == Self::CNP.byte => return Some(Self::CNP),
-            0xa0 => Transport::Xrc,
-            _ => return None,
-        };
-        let (operation, position, notice) = (*OPERATIONS.get(usize::from(number))?)?;
-        Some(Self {
-            byte,
-            transport,
-            operation,
-            position,
-            notice,
-        })
+        ROWS[usize::from(byte)].map(|_| Self(byte))
     }
 
     /// The byte on the wire.
     pub fn byte(self) -> u8 {
-        self.byte
+        self.0
+    }
+
+    fn row(self) -> Row {
+        // There is one for each that exists.
+        ROWS[usize::from(self.0)].unwrap_or(CNP)
     }
 
     /// Its service.
     pub fn transport(self) -> Transport {
-        self.transport
+        self.row().transport
     }
 
     /// What it does.
     pub fn operation(self) -> Operation {
-        self.operation
+        self.row().operation
     }
 
     /// Which packet of the message it is.
     pub fn position(self) -> Position {
-        self.position
+        self.row().position
     }
 
     /// What the end of the message brings along.
     pub fn notice(self) -> Notice {
-        self.notice
+        self.row().notice
     }
 
     /// Of a packet that is cut in several: the opcode of one of them, by whether it is the first and whether it is the last.
     pub fn part(self, first: bool, last: bool) -> Self {
-        let position = Position::new(self.position.begins() && first, self.position.ends() && last);
-        let notice = if position.ends() { self.notice } else { Notice::None };
+        let row = self.row();
+        let position = Position::new(row.position.begins() && first, row.position.ends() && last);
+        let notice = if position.ends() { row.notice } else { Notice::None };
         // What can be cut has opcodes for all positions.
-        Self::new(self.transport, self.operation, position, notice).unwrap_or(self)
+        Self::new(row.transport, row.operation, position, notice).unwrap_or(self)
     }
 
     /// Whether it has an immediate.
     pub fn with_immediate(self) -> bool {
-        self.notice == Notice::Immediate
+        self.notice() == Notice::Immediate
     }
 
     /// Whether it has a key to invalidate.
     pub fn with_invalidate(self) -> bool {
-        self.notice == Notice::Invalidate
+        self.notice() == Notice::Invalidate
     }
 
     /// Whether a requester sends it.
@@ -237,7 +266,7 @@ impl Opcode {
     /// Whether a responder sends it.
     pub fn is_response(self) -> bool {
         matches!(
-            self.operation,
+            self.operation(),
             Operation::ReadResponse | Operation::Acknowledge | Operation::AtomicAcknowledge
         )
     }
@@ -245,12 +274,13 @@ impl Opcode {
     /// The headers between BTH and payload, in their order.
     pub fn extensions(self) -> impl Iterator<Item = Extension> {
         use Operation::*;
-        let address = match self.transport {
+        let row = self.row();
+        let address = match row.transport {
             Transport::Ud => Some(Extension::Deth),
             Transport::Xrc if self.is_request() => Some(Extension::XrcEth),
             _ => None,
         };
-        let (first, second) = match (self.operation, self.position) {
+        let (first, second) = match (row.operation, row.position) {
             (Write, position) if position.begins() => (Some(Extension::Reth), None),
             (ReadRequest, _) => (Some(Extension::Reth), None),
             (ReadResponse, Position::Middle) => (None, None),
@@ -259,16 +289,12 @@ impl Opcode {
             (CompareSwap | FetchAdd, _) => (Some(Extension::AtomicEth), None),
             _ => (None, None),
         };
-        let notice = match self.notice {
+        let notice = match row.notice {
             Notice::None => None,
             Notice::Immediate => Some(Extension::ImmDt),
             Notice::Invalidate => Some(Extension::Ieth),
         };
         [address, first, second, notice].into_iter().flatten()
-    }
-
-    fn row(self) -> (Operation, Position, Notice) {
-        (self.operation, self.position, self.notice)
     }
 }
 

@@ -10,6 +10,7 @@ mod fuzzing;
 mod hot;
 mod inline;
 mod loss;
+mod mappings;
 mod operations;
 mod pair;
 mod programs;

@@ -5,7 +5,7 @@ use std::sync::Weak;
 
 use parking_lot::Mutex;
 use vhost_nic::engine::offload::parse::FrameView;
-use vhost_nic::net::{Frame, Port, Switch, SwitchPort};
+use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
 use vhost_nic::roce::opcode::{Operation, Position};
 use vhost_nic::roce::packet::Packet;
 
@@ -118,24 +118,18 @@ impl Side {
 }
 
 impl Port for Side {
-    fn receive_burst(&self, frames: &[Frame<'_>]) {
+    fn receive_burst(&self, burst: &Burst<'_>) {
         let judged = self.state.judge.lock().is_some() || self.delayed.lock().is_some();
         let other = self.other.lock().upgrade();
         match other {
             Some(other) if !judged => {
-                for frame in frames {
-                    frame.each(|frame| {
-                        let kind = frame.to_bytes().and_then(|bytes| self.kind(&bytes));
-                        self.state.seen.lock().extend(kind);
-                    });
-                }
-                other.port.send_burst(frames);
+                burst.each(|frame| {
+                    let kind = frame.to_bytes().and_then(|bytes| self.kind(&bytes));
+                    self.state.seen.lock().extend(kind);
+                });
+                other.port.send_burst(burst);
             }
-            _ => {
-                for frame in frames {
-                    frame.each(|frame| self.receive(frame));
-                }
-            }
+            _ => burst.each(|frame| self.receive(frame)),
         }
     }
 

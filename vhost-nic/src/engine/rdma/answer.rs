@@ -1,5 +1,7 @@
 //! What goes back to who asked: acknowledgements, refusals, and the data of reads and atomics.
 
+use std::convert::Infallible;
+
 use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
@@ -7,7 +9,6 @@ use super::batch::{self, Batch};
 use super::{Engine, fail, memory, transport_of};
 use crate::hca::qp::{Parameters, Qp};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, Train};
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
 use crate::roce::opcode::{Notice, Opcode, Operation, Position};
 use crate::roce::packet::Packet;
@@ -65,12 +66,12 @@ impl Answers {
         let mut packets = Packets {
             engine,
             parameters,
-            batch: Batch::default(),
+            batch: Batch::new(engine),
         };
         for answer in self.0 {
             packets.answer(qp, answer);
         }
-        packets.batch.send(engine);
+        packets.batch.send();
     }
 }
 
@@ -87,19 +88,12 @@ impl<'a> Packets<'a> {
             Answer::None => {}
             Answer::Acknowledge { syndrome, psn, msn } => self.acknowledge(psn, syndrome, msn),
             Answer::Atomic { psn, msn, original } => {
-                let aeth = Aeth::new(Syndrome::ACK.byte(), msn);
-                self.push(
-                    Operation::AtomicAcknowledge,
-                    Position::Only,
-                    psn,
-                    Payload::new(),
-                    |headers| {
-                        headers.aeth = Some(aeth);
-                        headers.atomic_ack = Some(AtomicAckEth {
-                            original: original.into(),
-                        });
-                    },
-                );
+                self.push(Operation::AtomicAcknowledge, psn, |headers| {
+                    headers.aeth = Some(Aeth::new(Syndrome::ACK.byte(), msn));
+                    headers.atomic_ack = Some(AtomicAckEth {
+                        original: original.into(),
+                    });
+                });
             }
             Answer::Read(read) => self.read(qp, read),
         }
@@ -115,15 +109,19 @@ impl<'a> Packets<'a> {
             let offset = index as usize * mtu;
             let now = (read.length - offset).min(packets as usize * mtu);
             let at = read.address.wrapping_add(offset as u64);
-            match memory::remote_read(self.engine, qp, self.parameters, read.rkey, at, now) {
-                Ok(payload) => {
-                    let position = Position::new(index == 0, index + packets == count);
-                    let psn = read.psn + index;
-                    self.push(Operation::ReadResponse, position, psn, payload, |headers| {
-                        headers.aeth =
-                            (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), read.msn));
-                    });
+            let position = Position::new(index == 0, index + packets == count);
+            let Some(head) = self.head(Operation::ReadResponse, position, read.psn + index, now, |headers| {
+                headers.aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), read.msn));
+            }) else {
+                return;
+            };
+            let pushed = self.batch.push(head, mtu, |payload| {
+                memory::remote_read(self.engine, qp, self.parameters, read.rkey, at, now, payload)
+            });
+            match pushed {
+                Ok(()) => {
                     index += packets;
+                    self.send_if_full();
                 }
                 Err(_) if packets > 1 => at_once = 1,
                 Err(_) => {
@@ -137,32 +135,36 @@ impl<'a> Packets<'a> {
     }
 
     fn acknowledge(&mut self, psn: Psn, syndrome: Syndrome, msn: u32) {
-        self.push(Operation::Acknowledge, Position::Only, psn, Payload::new(), |headers| {
+        self.push(Operation::Acknowledge, psn, |headers| {
             headers.aeth = Some(Aeth::new(syndrome.byte(), msn));
         });
     }
 
-    fn push(
-        &mut self,
+    /// Adds a packet without payload.
+    fn push(&mut self, operation: Operation, psn: Psn, extend: impl FnOnce(&mut Headers)) {
+        if let Some(head) = self.head(operation, Position::Only, psn, 0, extend) {
+            let Ok(()) = self.batch.push(head, self.parameters.mtu, |_| Ok::<_, Infallible>(()));
+            self.send_if_full();
+        }
+    }
+
+    fn head(
+        &self,
         operation: Operation,
         position: Position,
         psn: Psn,
-        payload: Payload<'a>,
+        length: usize,
         extend: impl FnOnce(&mut Headers),
-    ) {
-        let opcode = Opcode::new(transport_of(self.parameters), operation, position, Notice::None);
-        let (Some(opcode), Some(path)) = (opcode, self.parameters.path) else {
-            return;
-        };
+    ) -> Option<Packet> {
+        let opcode = Opcode::new(transport_of(self.parameters), operation, position, Notice::None)?;
         let mut headers = Headers::new(Bth::new(opcode, self.parameters.remote_qpn, psn));
         extend(&mut headers);
-        self.batch.push(Train {
-            head: Packet::new(path, opcode, headers, payload.len()),
-            payload,
-            mtu: self.parameters.mtu,
-        });
+        Some(Packet::new(self.parameters.path?, opcode, headers, length))
+    }
+
+    fn send_if_full(&mut self) {
         if self.batch.is_full() {
-            self.batch.send(self.engine);
+            self.batch.send();
         }
     }
 }

@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use super::super::transmit;
 use super::Engine;
-use crate::net::{Frame, Payload, Train};
+use crate::net::{Burst, Frame, Payload, Train};
+use crate::roce::packet::Packet;
 
 /// Most trains.
 pub(super) const TRAINS: usize = 32;
@@ -12,68 +13,73 @@ pub(super) const TRAINS: usize = 32;
 pub(super) const LENGTH: usize = 1 << 20;
 
 /// Trains of one queue pair that are about to be sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch<'a> {
-    trains: Vec<Train<'a>>,
+    engine: &'a Engine,
+    /// Those that are, and behind them those that were sent, whose places are used again: trains are large.
+    places: Vec<Train<'a>>,
+    /// How many are to be sent.
+    count: usize,
     /// Bytes of their payload.
     length: usize,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(engine: &'a Engine) -> Self {
         Self {
-            trains: Vec::with_capacity(TRAINS),
+            engine,
+            places: Vec::new(),
+            count: 0,
             length: 0,
         }
     }
 
     /// Whether no more is to be added.
     pub(super) fn is_full(&self) -> bool {
-        self.trains.len() >= TRAINS || self.length >= LENGTH
+        self.count >= TRAINS || self.length >= LENGTH
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.trains.is_empty()
+        self.count == 0
     }
 
     pub(super) fn trains(&mut self) -> &mut [Train<'a>] {
-        &mut self.trains
+        &mut self.places[..self.count]
     }
 
-    pub(super) fn push(&mut self, train: Train<'a>) {
-        self.length += train.payload.len();
-        self.trains.push(train);
-    }
-
-    /// Adds a train whose payload is found in its place: trains are large. If it is not found, the train is not added.
-    pub(super) fn push_found<E>(
+    /// Adds a train with what `fill` makes of its payload, which is empty and of the memory of the engine's guest. If that fails, it is not
+    /// added.
+    pub(super) fn push<E>(
         &mut self,
-        train: Train<'a>,
-        find: impl FnOnce(&mut Payload<'a>) -> Result<(), E>,
+        head: Packet,
+        mtu: usize,
+        fill: impl FnOnce(&mut Payload<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.trains.push(train);
-        let Some(train) = self.trains.last_mut() else {
-            return Ok(());
-        };
-        let found = find(&mut train.payload);
-        match found {
-            Ok(()) => self.length += train.payload.len(),
-            Err(_) => self.trains.truncate(self.trains.len() - 1),
+        if self.count == self.places.len() {
+            let payload = Payload::of_memory(&self.engine.hca.dma);
+            self.places.push(Train { head, payload, mtu });
+        } else {
+            let train = &mut self.places[self.count];
+            (train.head, train.mtu) = (head, mtu);
+            train.payload.clear();
         }
-        found
+        let payload = &mut self.places[self.count].payload;
+        fill(payload)?;
+        self.length += payload.len();
+        self.count += 1;
+        Ok(())
     }
 
     /// Sends them, in their order. Nobody may hold the queue pair's locks.
-    pub(super) fn send(&mut self, engine: &Engine) {
+    pub(super) fn send(&mut self) {
         let together = |a: &Train<'_>, b: &Train<'_>| {
             let (a, b) = (&a.head.path, &b.head.path);
             a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
         };
-        for burst in self.trains.chunk_by(together) {
+        for burst in self.places[..self.count].chunk_by(together) {
             let frames: SmallVec<[Frame<'_>; TRAINS]> = burst.iter().map(Frame::Train).collect();
-            transmit::transmit(engine, &frames, None);
+            transmit::transmit(self.engine, &Burst::new(&frames), None);
         }
-        self.trains.clear();
-        self.length = 0;
+        (self.count, self.length) = (0, 0);
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn push_packet<'a>(
     let length = message.length as usize;
     let head = Packet::new(path, opcode, headers, length);
     batch
-        .push_found(Train::single(head, Payload::of_memory(&engine.hca.dma)), |payload| {
+        .push(head, length, |payload| {
             memory::gather(engine, qp, parameters, &message.data, 0, length, payload)
         })
         .map_err(|_| Syndrome::LocalProtection)

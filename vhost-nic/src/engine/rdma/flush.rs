@@ -6,7 +6,7 @@ use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::{Engine, completion, work};
 use crate::hca::bells::Attention;
-use crate::hca::qp::{Incoming, Message, Parameters, Qp, ReceiveSource};
+use crate::hca::qp::{Incoming, Message, Messages, Parameters, Qp, ReceiveSource};
 use crate::hca::srq::event_data;
 
 /// How often a queue pair in error is looked at: receives are posted without a doorbell.
@@ -32,9 +32,11 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
         let opcode = completion::opcode(message);
         completion::send_failed(qp, parameters, opcode, message.index, Syndrome::WrFlush);
     };
-    for message in requester.messages.drain(..) {
-        flush(&message);
-    }
+    let flush_all = |messages: &mut Messages| {
+        messages.iter().for_each(flush);
+        messages.remove(messages.len());
+    };
+    flush_all(&mut requester.messages);
     requester.current = 0;
     let Some(ring) = &qp.send_queue else { return };
     let mut reader = work::Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched);
@@ -42,9 +44,7 @@ fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {
         return;
     }
     while let Some((blocks, _)) = reader.fetch(requester.fetched, &mut requester.messages) {
-        for message in requester.messages.drain(..) {
-            flush(&message);
-        }
+        flush_all(&mut requester.messages);
         requester.fetched = requester.fetched.wrapping_add(blocks);
     }
 }

@@ -3,9 +3,9 @@
 use mlx5_prm::wqe::DataSegment;
 
 use super::Engine;
-use crate::dma::{DmaError, Purpose};
+use crate::dma::{Dma, DmaError, Held, Purpose};
 use crate::hca::mkey::{self, Access, Accessor, Piece};
-use crate::hca::qp::{Data, Parameters, Qp, Receive};
+use crate::hca::qp::{Data, DataList, Parameters, Qp, Receive};
 use crate::net::{Cursor, Payload};
 
 /// Memory that a queue pair may not reach, or that is not there.
@@ -76,17 +76,14 @@ pub(super) fn gather(
     engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
-    data: &[Data],
+    data: &DataList,
     offset: usize,
     length: usize,
     payload: &mut Payload<'_>,
 ) -> Result<(), Unreachable> {
     let (mut at, end) = (0, offset + length);
-    for part in data {
-        let size = match part {
-            Data::Inline(bytes) => bytes.len(),
-            Data::Memory(segment) => segment.byte_count.get() as usize,
-        };
+    for part in data.parts() {
+        let size = part.length();
         let (from, to) = (at.max(offset), (at + size).min(end));
         if from < to {
             match part {
@@ -106,66 +103,77 @@ pub(super) fn gather(
     Ok(())
 }
 
-/// What another side reads of a key's range.
-pub(super) fn remote_read<'a>(
-    engine: &'a Engine,
+/// Appends what another side reads of a key's range to a payload of the guest's memory.
+pub(super) fn remote_read(
+    engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
     rkey: u32,
     address: u64,
     length: usize,
-) -> Result<Payload<'a>, Unreachable> {
-    let mut payload = Payload::of_memory(&engine.hca.dma);
-    push_key(
-        engine,
-        accessor(qp, parameters),
-        rkey,
-        address,
-        length,
-        Access::RemoteRead,
-        &mut payload,
-    )?;
-    Ok(payload)
+    payload: &mut Payload<'_>,
+) -> Result<(), Unreachable> {
+    let accessor = accessor(qp, parameters);
+    push_key(engine, accessor, rkey, address, length, Access::RemoteRead, payload)
 }
 
-/// Writes a payload into a key's range.
-pub(super) fn write(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    key: u32,
-    address: u64,
-    payload: &Payload<'_>,
-    access: Access,
-) -> Result<(), Unreachable> {
-    let mut cursor = payload.cursor();
-    write_next(
-        engine,
-        accessor(qp, parameters),
-        key,
-        address,
-        (&mut cursor, payload.len()),
-        access,
-    )
+/// A guest's memory as a burst of requests reaches it: from one to the next its mappings and the key that was used last are held.
+pub(super) struct Reach<'a> {
+    dma: &'a Dma,
+    keys: mkey::Recent<'a>,
+    held: Option<Held<'a>>,
 }
 
-/// Writes the next so many bytes of a payload into a key's range.
-fn write_next(
-    engine: &Engine,
-    accessor: Accessor,
-    key: u32,
-    address: u64,
-    (cursor, length): (&mut Cursor<'_, '_>, usize),
-    access: Access,
-) -> Result<(), Unreachable> {
-    let mut memory = engine.hca.dma.hold(Purpose::Scatter);
-    pieces(engine, accessor, key, address, length, access, |piece, _| match piece {
-        Piece::Memory(address, length) => cursor.write_to(length, &mut memory, address),
-        Piece::Null(length) => {
-            cursor.skip(length);
-            Ok(())
+impl<'a> Reach<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        Self {
+            dma: &engine.hca.dma,
+            keys: mkey::Recent::new(&engine.hca.mkeys),
+            held: None,
         }
-    })
+    }
+
+    /// Holds nothing any more: before the memory is accessed in another way, or a key changed, by the same thread.
+    pub(super) fn let_go(&mut self) {
+        self.held = None;
+        self.keys.let_go();
+    }
+
+    /// Writes a payload into a key's range.
+    pub(super) fn write(
+        &mut self,
+        accessor: Accessor,
+        key: u32,
+        address: u64,
+        payload: &Payload<'_>,
+        access: Access,
+    ) -> Result<(), Unreachable> {
+        self.write_next(accessor, key, address, (&mut payload.cursor(), payload.len()), access)
+    }
+
+    /// Writes the next so many bytes of a payload into a key's range.
+    fn write_next(
+        &mut self,
+        accessor: Accessor,
+        key: u32,
+        address: u64,
+        (cursor, length): (&mut Cursor<'_, '_>, usize),
+        access: Access,
+    ) -> Result<(), Unreachable> {
+        let Self { dma, keys, held } = self;
+        let memory = held.get_or_insert_with(|| dma.hold(Purpose::Scatter));
+        let result = keys.translate(key, accessor, address, length as u64, access, |piece| match piece {
+            Piece::Memory(address, length) => cursor.write_to(length, memory, address),
+            Piece::Null(length) => {
+                cursor.skip(length);
+                Ok(())
+            }
+        });
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Unreachable),
+        }
+    }
 }
 
 /// Whether all of a range may be accessed; nothing is.
@@ -202,28 +210,29 @@ pub(super) fn scatter_receive(
         pd: receive.pd,
         ..accessor(qp, parameters)
     };
-    scatter_as(engine, accessor, receive.segments.iter(), offset, payload)
+    scatter_as(engine, accessor, receive.segments.iter().copied(), offset, payload)
 }
 
 /// Writes a payload into a scatter list, `offset` bytes behind its beginning. What does not fit is an error.
-pub(super) fn scatter<'a>(
+pub(super) fn scatter(
     engine: &Engine,
     qp: &Qp,
     parameters: &Parameters,
-    segments: impl Iterator<Item = &'a DataSegment>,
+    segments: impl Iterator<Item = DataSegment>,
     offset: usize,
     payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
     scatter_as(engine, accessor(qp, parameters), segments, offset, payload)
 }
 
-fn scatter_as<'a>(
+fn scatter_as(
     engine: &Engine,
     accessor: Accessor,
-    segments: impl Iterator<Item = &'a DataSegment>,
+    segments: impl Iterator<Item = DataSegment>,
     offset: usize,
     payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
+    let mut reach = Reach::new(engine);
     let mut cursor = payload.cursor();
     let (mut at, end) = (0, offset + payload.len());
     for segment in segments {
@@ -235,7 +244,7 @@ fn scatter_as<'a>(
                 segment.address.get().wrapping_add((from - at) as u64),
             );
             let next = (&mut cursor, to - from);
-            write_next(engine, accessor, key, address, next, Access::LocalWrite)?;
+            reach.write_next(accessor, key, address, next, Access::LocalWrite)?;
         }
         at += size;
     }

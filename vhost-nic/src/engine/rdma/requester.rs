@@ -15,7 +15,7 @@ use super::{Engine, completion, datagram, fail, transport_of};
 use crate::hca::bells::Attention;
 use crate::hca::finding::Finding;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
-use crate::hca::qp::{Data, Message, Parameters, Qp, Requester, Work, service};
+use crate::hca::qp::{DataList, Message, Parameters, Qp, Requester, Work, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, Train};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
@@ -42,7 +42,7 @@ const FENCE_SMALL: u8 = 1;
 pub(super) fn run(engine: &Engine, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
     let mut reader = None;
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(engine);
     loop {
         let parameters = qp.parameters();
         {
@@ -67,7 +67,7 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             request_acknowledgement(&parameters, requester, batch.trains());
             requester.attended = true;
         }
-        batch.send(engine);
+        batch.send();
     }
 }
 
@@ -238,7 +238,7 @@ fn fetch(
     if blue_flame {
         engine.hca.blue_flame.count();
     }
-    let Some(message) = requester.messages.back_mut() else {
+    let Some(message) = requester.messages.last_mut() else {
         return false;
     };
     let packets = match message.work {
@@ -357,16 +357,12 @@ fn push_train<'a>(
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => {}
     }
     if !carries {
-        batch.push(Train::single(Packet::new(path, opcode, headers, 0), Payload::new()));
+        batch.push(Packet::new(path, opcode, headers, 0), 0, |_| Ok(()))?;
         // Their answers take the PSNs that follow.
         return Ok(message.packets - message.answered);
     }
-    let train = Train {
-        head: Packet::new(path, opcode, headers, length),
-        payload: Payload::of_memory(&engine.hca.dma),
-        mtu: parameters.mtu,
-    };
-    batch.push_found(train, |payload| {
+    let head = Packet::new(path, opcode, headers, length);
+    batch.push(head, parameters.mtu, |payload| {
         memory::gather(engine, qp, parameters, &message.data, offset, length, payload)
     })?;
     Ok(packets)
@@ -398,7 +394,8 @@ fn memory_key_update(engine: &Engine, qp: &Qp, parameters: &Parameters, bytes: &
         let Ok((segment, _)) = DataSegment::read_from_prefix(list) else {
             return false;
         };
-        let data = [Data::Memory(segment)];
+        let mut data = DataList::default();
+        data.push_memory(segment);
         let length = control.translation_length().min(segment.byte_count.get() as usize);
         let mut list = Payload::of_memory(&engine.hca.dma);
         if memory::gather(engine, qp, parameters, &data, 0, length, &mut list).is_err()
@@ -432,7 +429,7 @@ pub(super) fn complete(qp: &Qp, parameters: &Parameters, requester: &mut Request
         completion::sent(qp, parameters, message);
         done += 1;
     }
-    requester.messages.drain(..done);
+    requester.messages.remove(done);
     requester.current = requester.current.saturating_sub(done);
 }
 
@@ -444,9 +441,10 @@ pub(super) fn fail_first(
     requester: &mut Requester,
     syndrome: Syndrome,
 ) {
-    if let Some(message) = requester.messages.pop_front() {
+    if let Some(message) = requester.messages.first() {
+        completion::send_failed(qp, parameters, completion::opcode(message), message.index, syndrome);
+        requester.messages.remove(1);
         requester.current = requester.current.saturating_sub(1);
-        completion::send_failed(qp, parameters, completion::opcode(&message), message.index, syndrome);
     }
     requester.deadline = None;
     fail(engine, qp, None);

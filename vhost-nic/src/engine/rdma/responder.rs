@@ -6,6 +6,7 @@ use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
 
 use super::answer::{Answer, Answers, Read};
 use super::completion::{self, Arrival};
+use super::memory::Reach;
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Receive, Resource, Responder, service};
@@ -75,10 +76,11 @@ fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Trai
         if !qp.is_still(parameters.state) {
             return;
         }
+        let mut reach = Reach::new(engine);
         for train in trains {
             if parameters.service == service::UC {
-                unreliable(engine, qp, parameters, responder, train);
-            } else if reliable(engine, qp, parameters, responder, train, &mut answers).is_break() {
+                unreliable(engine, qp, parameters, responder, train, &mut reach);
+            } else if reliable(engine, qp, parameters, responder, train, &mut reach, &mut answers).is_break() {
                 // In error it takes no more.
                 break;
             }
@@ -94,17 +96,18 @@ fn reliable(
     parameters: &Parameters,
     responder: &mut Responder,
     train: &Train<'_>,
+    reach: &mut Reach<'_>,
     answers: &mut Answers,
 ) -> ControlFlow<()> {
-    let mut each = |responder: &mut Responder| {
+    let mut each = |responder: &mut Responder, reach: &mut Reach<'_>| {
         let mut packets = train.split();
-        packets.try_for_each(|packet| reliable(engine, qp, parameters, responder, &packet, answers))
+        packets.try_for_each(|packet| reliable(engine, qp, parameters, responder, &packet, reach, answers))
     };
     let head = &train.head;
     let bth = &head.headers.bth;
     let (psn, packets) = (bth.psn(), train.packets());
     if packets > 1 && psn != responder.expected {
-        return each(responder);
+        return each(responder, reach);
     }
     if psn.is_before(responder.expected) {
         parameters.count(QueueCounter::DuplicateRequest);
@@ -124,8 +127,8 @@ fn reliable(
         return ControlFlow::Continue(());
     }
     responder.gap_reported = false;
-    match execute(engine, qp, parameters, responder, train) {
-        Step::Split => each(responder),
+    match execute(engine, qp, parameters, responder, train, reach) {
+        Step::Split => each(responder, reach),
         Step::Done(answer) => {
             responder.expected += match head.opcode.operation() {
                 Operation::ReadRequest => read_packets(head, parameters),
@@ -160,6 +163,7 @@ fn reliable(
                 _ => {}
             }
             // A receive that it has begun to fill is flushed.
+            reach.let_go();
             fail(engine, qp, event);
             answers.push(Answer::Acknowledge {
                 syndrome: Syndrome::Nak(nak),
@@ -226,7 +230,17 @@ fn read_packets(packet: &Packet, parameters: &Parameters) -> u32 {
 }
 
 /// Carries out what packets ask for, all of it or nothing.
-fn execute(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, train: &Train<'_>) -> Step {
+fn execute(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    train: &Train<'_>,
+    reach: &mut Reach<'_>,
+) -> Step {
+    if train.head.opcode.operation() != Operation::Write {
+        reach.let_go();
+    }
     let position = train.head.opcode.position();
     let (length, mtu) = (train.head.payload_length, parameters.mtu);
     let length_fits = parameters.packets(length) == train.packets()
@@ -245,7 +259,7 @@ fn execute(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Re
     let step = match train.head.opcode.operation() {
         _ if !length_fits || !under_way => Step::Refused(INVALID),
         Operation::Send => execute_send(engine, qp, parameters, responder, train),
-        Operation::Write => execute_write(engine, qp, parameters, responder, train),
+        Operation::Write => execute_write(engine, qp, parameters, responder, train, reach),
         Operation::ReadRequest => execute_read(engine, qp, parameters, responder, &train.head),
         Operation::CompareSwap | Operation::FetchAdd => execute_atomic(engine, qp, parameters, responder, &train.head),
         _ => Step::Refused(INVALID),
@@ -368,6 +382,7 @@ fn execute_write(
     parameters: &Parameters,
     responder: &mut Responder,
     train: &Train<'_>,
+    reach: &mut Reach<'_>,
 ) -> Step {
     let (packet, payload) = (&train.head, &train.payload);
     let position = packet.opcode.position();
@@ -410,11 +425,15 @@ fn execute_write(
         return Step::Refused(INVALID);
     }
     let at = address.wrapping_add(u64::from(*received));
-    if !payload.is_empty() && memory::write(engine, qp, parameters, *rkey, at, payload, Access::RemoteWrite).is_err() {
-        return Step::Refused(NO_ACCESS);
+    if !payload.is_empty() {
+        let accessor = memory::accessor(qp, parameters);
+        if reach.write(accessor, *rkey, at, payload, Access::RemoteWrite).is_err() {
+            return Step::Refused(NO_ACCESS);
+        }
     }
     let length = *length;
     if let Some(header) = packet.headers.immediate {
+        reach.let_go();
         let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
             if position.begins() {
                 responder.incoming = None;
@@ -530,7 +549,14 @@ fn execute_atomic(
 }
 
 /// An unreliable message: what does not fit is dropped, and the message with it.
-fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut Responder, train: &Train<'_>) {
+fn unreliable(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    responder: &mut Responder,
+    train: &Train<'_>,
+    reach: &mut Reach<'_>,
+) {
     let head = &train.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
@@ -548,12 +574,12 @@ fn unreliable(engine: &Engine, qp: &Qp, parameters: &Parameters, responder: &mut
     if responder.skipping {
         return;
     }
-    match execute(engine, qp, parameters, responder, train) {
+    match execute(engine, qp, parameters, responder, train, reach) {
         Step::Done(_) => {}
         Step::Split => {
             responder.expected = psn;
             for packet in train.split() {
-                unreliable(engine, qp, parameters, responder, &packet);
+                unreliable(engine, qp, parameters, responder, &packet, reach);
             }
         }
         step @ (Step::NoReceive | Step::Refused(_)) => {

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
+use mlx5_prm::wqe::{ControlSegment, DataSegment};
 
 use super::{Engine, memory, requester};
-use crate::hca::qp::{Data, Parameters, Qp, QpState, Requester, Work};
+use crate::hca::qp::{Data, DataList, Parameters, Qp, QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, Train};
 use crate::roce::opcode::Operation;
@@ -95,7 +96,7 @@ fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Req
 fn acknowledge(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, psn: Psn) -> bool {
     let mut lost = None;
     // Also those that are being sent again: what is acknowledged late was acknowledged.
-    for message in &mut requester.messages {
+    for message in requester.messages.iter_mut() {
         if message.packets == 0 || message.done {
             continue;
         }
@@ -154,7 +155,7 @@ fn fail(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Reque
     requester::complete(qp, parameters, requester);
     if requester
         .messages
-        .front()
+        .first()
         .is_some_and(|first| first.packets > 0 && !psn.is_before(first.first))
     {
         requester::fail_first(engine, qp, parameters, requester, syndrome);
@@ -212,7 +213,7 @@ fn read_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &
     let message = &mut requester.messages[at];
     let inline = message.length > 0
         && message.length as usize <= parameters.requester_inline
-        && message.control.fm_ce_se & mlx5_prm::wqe::ControlSegment::CQ_UPDATE != 0;
+        && message.control.fm_ce_se & ControlSegment::CQ_UPDATE != 0;
     let stored = if inline {
         let mut data = Vec::new();
         let stored = payload.append_to(&mut data).map_err(|_| memory::Unreachable);
@@ -230,8 +231,8 @@ fn read_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &
     progress(requester);
 }
 
-fn segments(data: &[Data]) -> impl Iterator<Item = &mlx5_prm::wqe::DataSegment> {
-    data.iter().filter_map(|part| match part {
+fn segments(data: &DataList) -> impl Iterator<Item = DataSegment> {
+    data.parts().filter_map(|part| match part {
         Data::Memory(segment) => Some(segment),
         Data::Inline(_) => None,
     })
@@ -251,8 +252,8 @@ fn atomic_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester:
     }
     // In memory it is as the guest's processor has it.
     let bytes = header.original.get().to_le_bytes();
-    let inline = parameters.requester_inline >= bytes.len()
-        && message.control.fm_ce_se & mlx5_prm::wqe::ControlSegment::CQ_UPDATE != 0;
+    let inline =
+        parameters.requester_inline >= bytes.len() && message.control.fm_ce_se & ControlSegment::CQ_UPDATE != 0;
     if inline {
         message.answer = Some(bytes.to_vec());
     } else {

@@ -1,16 +1,13 @@
 //! Send WQEs of queue pairs, read from the ring.
 
-use std::collections::VecDeque;
-
 use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
-use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::dma::{self, Dma};
 use crate::hca::blue_flame::{BlueFlameWqe, Slot};
-use crate::hca::qp::{Data, Message, Work, service};
+use crate::hca::qp::{DataList, Message, Messages, Work, service};
 use crate::hca::work_queue::WorkQueue;
 
 /// Most bytes of a WQE.
@@ -67,14 +64,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes, and whether it came through a doorbell register.
-    pub(super) fn fetch(&mut self, index: u16, list: &mut VecDeque<Message>) -> Option<(u16, bool)> {
+    pub(super) fn fetch(&mut self, index: u16, list: &mut Messages) -> Option<(u16, bool)> {
         let posted = self.producer.wrapping_sub(index);
         if posted == 0 {
             return None;
         }
-        // In its place already: messages are large.
-        list.push_back(Message::unknown(index));
-        let message = list.back_mut()?;
+        let message = list.add(index);
         let service = self.service;
         if let Some(wqe) = self.blue_flame.take_if(|wqe| wqe.index == index)
             && let Ok((control, _)) = ControlSegment::read_from_prefix(&wqe.bytes)
@@ -210,7 +205,7 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
 }
 
 /// Reads data segments, and returns how many bytes they name.
-fn data(mut rest: &[u8], list: &mut SmallVec<[Data; 1]>) -> Option<u64> {
+fn data(mut rest: &[u8], list: &mut DataList) -> Option<u64> {
     let mut length = 0;
     while !rest.is_empty() {
         let (segment, behind) = DataSegment::read_from_prefix(rest).ok()?;
@@ -219,7 +214,7 @@ fn data(mut rest: &[u8], list: &mut SmallVec<[Data; 1]>) -> Option<u64> {
             rest = behind;
             if count > 0 {
                 length += u64::from(count);
-                list.push(Data::Memory(segment));
+                list.push_memory(segment);
             }
             continue;
         }
@@ -227,7 +222,7 @@ fn data(mut rest: &[u8], list: &mut SmallVec<[Data; 1]>) -> Option<u64> {
         let start = size_of_val(&segment.byte_count);
         let bytes = rest.get(start..start + size)?;
         length += size as u64;
-        list.push(Data::Inline(SmallVec::from_slice(bytes)));
+        list.push_inline(bytes);
         rest = rest.get((start + size).next_multiple_of(SEND_WQE_DS)..).unwrap_or(&[]);
     }
     Some(length)

@@ -1,10 +1,11 @@
 //! From a range of a key to the guest's memory.
 
 use mlx5_prm::mkey::Mkc;
+use parking_lot::{ArcRwLockReadGuard, RawRwLock};
 
 use super::context::{check_range, check_user};
 use super::translation::{Klm, MTT_FLAGS, MTT_READ, MTT_WRITE, Translations};
-use super::{Access, Accessor, DUMP_FILL_MKEY, Mkey, MkeyError, NULL_MKEY, Piece, RESERVED_LKEY, VARIANT_BITS};
+use super::{Access, Accessor, DUMP_FILL_MKEY, Mkey, MkeyError, NULL_MKEY, Piece, RESERVED_LKEY, State, VARIANT_BITS};
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
 use crate::hca::table::Table;
 
@@ -28,10 +29,62 @@ pub fn translate<E>(
         return Ok(Ok(()));
     }
     let mut act = |piece| act(piece).map_err(Stop::Act);
-    match (Walk { table, accessor }).range(Range { key, address, length }, access, MAX_INDIRECTION, &mut act) {
+    let range = Range { key, address, length };
+    result((Walk { table, accessor }).range(range, access, MAX_INDIRECTION, &mut act))
+}
+
+fn result<E>(result: Result<(), Stop<E>>) -> Result<Result<(), E>, MkeyError> {
+    match result {
         Ok(()) => Ok(Ok(())),
         Err(Stop::Act(error)) => Ok(Err(error)),
         Err(Stop::Mkey(error)) => Err(error),
+    }
+}
+
+/// The keys of a guest for somebody who uses the same one again and again: it is held, so that whoever changes it waits.
+#[derive(Debug)]
+pub struct Recent<'a> {
+    table: &'a Table<Mkey>,
+    /// The key that is held, with its index.
+    held: Option<(u32, ArcRwLockReadGuard<RawRwLock, State>)>,
+}
+
+impl<'a> Recent<'a> {
+    /// Of these keys.
+    pub fn new(table: &'a Table<Mkey>) -> Self {
+        Self { table, held: None }
+    }
+
+    /// Holds no key any more.
+    pub fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    /// Does what [`translate`] does.
+    pub fn translate<E>(
+        &mut self,
+        key: u32,
+        accessor: Accessor,
+        address: u64,
+        length: u64,
+        access: Access,
+        mut act: impl FnMut(Piece) -> Result<(), E>,
+    ) -> Result<Result<(), E>, MkeyError> {
+        let index = key >> VARIANT_BITS;
+        if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
+            self.let_go();
+            self.held = self
+                .table
+                .get(index)
+                .map(|mkey| (index, mkey.state.read_arc_recursive()));
+        }
+        let table = self.table;
+        let (Some((_, state)), 1..) = (&self.held, length) else {
+            return translate(table, key, accessor, address, length, access, act);
+        };
+        let mut act = |piece| act(piece).map_err(Stop::Act);
+        let range = Range { key, address, length };
+        result((Walk { table, accessor }).of_key(state, range, access, MAX_INDIRECTION, &mut act))
     }
 }
 
@@ -85,7 +138,19 @@ impl Walk<'_> {
         }
         let mkey = self.table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
         // The same key may be on the way again, where a writer that waits must not stop us: it waits for us.
-        let state = mkey.state.read_recursive();
+        self.of_key(&mkey.state.read_recursive(), range, access, indirection, act)
+    }
+
+    /// The same of a key that was found.
+    fn of_key<E>(
+        &self,
+        state: &State,
+        range: Range,
+        access: Access,
+        indirection: u32,
+        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+    ) -> Result<(), Stop<E>> {
+        let Range { key, address, length } = range;
         let context = &state.context;
         check_user(context, key, self.accessor)?;
         let offset = check_range(context, key, address, length, access)?;

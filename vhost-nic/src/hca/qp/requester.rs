@@ -1,6 +1,5 @@
 //! What a queue pair has sent, or is about to send.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use mlx5_prm::queue_entry::Syndrome;
@@ -9,15 +8,72 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 
 use smallvec::SmallVec;
 
+use super::Messages;
 use crate::roce::psn::Psn;
 
-/// Data that a WQE sends, or where it receives.
-#[derive(Debug, Clone)]
-pub enum Data {
+/// A part of what a WQE sends, or of where its answer goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Data<'a> {
     /// In the WQE itself.
-    Inline(SmallVec<[u8; 64]>),
+    Inline(&'a [u8]),
     /// In memory.
     Memory(DataSegment),
+}
+
+impl Data<'_> {
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => bytes.len(),
+            Self::Memory(segment) => segment.byte_count.get() as usize,
+        }
+    }
+}
+
+/// What a WQE sends, or where its answer goes.
+#[derive(Debug, Clone, Default)]
+pub struct DataList {
+    parts: SmallVec<[Part; 2]>,
+    /// The bytes of all inline parts.
+    inline: SmallVec<[u8; 64]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// So many of the inline bytes.
+    Inline(usize),
+    Memory(DataSegment),
+}
+
+impl DataList {
+    /// Adds bytes that are in the WQE itself.
+    pub fn push_inline(&mut self, bytes: &[u8]) {
+        self.inline.extend_from_slice(bytes);
+        self.parts.push(Part::Inline(bytes.len()));
+    }
+
+    /// Adds memory.
+    pub fn push_memory(&mut self, segment: DataSegment) {
+        self.parts.push(Part::Memory(segment));
+    }
+
+    /// The parts, in their order.
+    pub fn parts(&self) -> impl Iterator<Item = Data<'_>> {
+        let mut inline = &self.inline[..];
+        self.parts.iter().map(move |part| match part {
+            Part::Inline(length) => {
+                let (bytes, rest) = inline.split_at(*length);
+                inline = rest;
+                Data::Inline(bytes)
+            }
+            Part::Memory(segment) => Data::Memory(*segment),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.parts.clear();
+        self.inline.clear();
+    }
 }
 
 /// What a WQE asks for.
@@ -61,6 +117,12 @@ pub enum Work {
     Bad(Syndrome),
 }
 
+impl Default for Work {
+    fn default() -> Self {
+        Self::Bad(Syndrome::LocalQpOperation)
+    }
+}
+
 impl Work {
     /// Whether the answer brings data.
     pub fn is_request(&self) -> bool {
@@ -72,7 +134,7 @@ impl Work {
 }
 
 /// A WQE that is not completed yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Message {
     /// Its control segment.
     pub control: ControlSegment,
@@ -81,7 +143,7 @@ pub struct Message {
     /// What it asks for.
     pub work: Work,
     /// Its data.
-    pub data: SmallVec<[Data; 1]>,
+    pub data: DataList,
     /// Bytes of data.
     pub length: u32,
     /// The shared receive queue of the other side it is for, if it names one.
@@ -99,21 +161,19 @@ pub struct Message {
 }
 
 impl Message {
-    /// A WQE of which nothing is known yet but where it is.
-    pub fn unknown(index: u16) -> Self {
-        Self {
-            control: ControlSegment::default(),
-            index,
-            work: Work::Bad(Syndrome::LocalQpOperation),
-            data: SmallVec::new(),
-            length: 0,
-            xrc_srqn: None,
-            first: Psn::default(),
-            packets: 0,
-            answered: 0,
-            done: false,
-            answer: None,
-        }
+    /// It is a WQE of which nothing is known yet but where it is.
+    pub(super) fn begin(&mut self, index: u16) {
+        self.control = ControlSegment::default();
+        self.index = index;
+        self.work = Work::default();
+        self.data.clear();
+        self.length = 0;
+        self.xrc_srqn = None;
+        self.first = Psn::default();
+        self.packets = 0;
+        self.answered = 0;
+        self.done = false;
+        self.answer = None;
     }
 
     /// PSN of its last packet; it has one.
@@ -128,7 +188,7 @@ pub struct Requester {
     /// Up to where WQEs are read, in basic blocks.
     pub fetched: u16,
     /// WQEs that are read and not completed, oldest first.
-    pub messages: VecDeque<Message>,
+    pub messages: Messages,
     /// The message that is being sent: an index into `messages`; its length if all are sent.
     pub current: usize,
     /// PSN of the next packet.
@@ -157,7 +217,7 @@ impl Requester {
     pub(super) fn new(psn: Psn) -> Self {
         Self {
             fetched: 0,
-            messages: VecDeque::new(),
+            messages: Messages::default(),
             current: 0,
             send_psn: psn,
             next_psn: psn,

@@ -1,0 +1,154 @@
+//! The WQEs of a queue pair that are read and not completed yet.
+
+use std::ops::{Index, IndexMut};
+
+use super::Message;
+
+/// Messages, oldest first. Their places are used again and again: a message is large.
+#[derive(Debug, Default)]
+pub struct Messages {
+    /// A ring; its length is a power of two, or nothing.
+    places: Vec<Message>,
+    first: usize,
+    length: usize,
+}
+
+impl Messages {
+    /// Places of a ring that is used for the first time.
+    const FEW: usize = 8;
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Adds a message of which nothing is known yet but where its WQE is.
+    pub fn add(&mut self, index: u16) -> &mut Message {
+        if self.length == self.places.len() {
+            self.places.rotate_left(self.first);
+            self.first = 0;
+            let more = self.length.max(Self::FEW);
+            self.places.resize_with(self.length + more, Message::default);
+        }
+        let place = self.place(self.length);
+        self.length += 1;
+        let message = &mut self.places[place];
+        message.begin(index);
+        message
+    }
+
+    /// Removes the `count` oldest, or all if there are fewer.
+    pub fn remove(&mut self, count: usize) {
+        let count = count.min(self.length);
+        self.length -= count;
+        // An empty ring begins anew: what was used last is still in the processor's caches.
+        self.first = if self.length == 0 { 0 } else { self.place(count) };
+    }
+
+    /// The oldest.
+    pub fn first(&self) -> Option<&Message> {
+        self.iter().next()
+    }
+
+    /// The latest.
+    pub fn last_mut(&mut self) -> Option<&mut Message> {
+        let place = self.place(self.length.checked_sub(1)?);
+        self.places.get_mut(place)
+    }
+
+    /// All, from the oldest to the latest.
+    pub fn iter(&self) -> impl Iterator<Item = &Message> {
+        let (ahead, behind) = self.places.split_at(self.first);
+        behind.iter().chain(ahead).take(self.length)
+    }
+
+    /// All, from the oldest to the latest.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Message> {
+        let (ahead, behind) = self.places.split_at_mut(self.first);
+        behind.iter_mut().chain(ahead).take(self.length)
+    }
+
+    /// The place of a message, or of the next one.
+    fn place(&self, index: usize) -> usize {
+        (self.first + index) & self.places.len().wrapping_sub(1)
+    }
+}
+
+impl Index<usize> for Messages {
+    type Output = Message;
+
+    fn index(&self, index: usize) -> &Message {
+        debug_assert!(index < self.length);
+        &self.places[self.place(index)]
+    }
+}
+
+impl IndexMut<usize> for Messages {
+    fn index_mut(&mut self, index: usize) -> &mut Message {
+        debug_assert!(index < self.length);
+        let place = self.place(index);
+        &mut self.places[place]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indexes(messages: &Messages) -> Vec<u16> {
+        messages.iter().map(|message| message.index).collect()
+    }
+
+    #[test]
+    fn they_stay_in_order_while_the_ring_turns_and_grows() {
+        let mut messages = Messages::default();
+        let mut expected = std::collections::VecDeque::new();
+        let mut next = 0;
+        for step in 0..200_usize {
+            for _ in 0..step % 7 {
+                messages.add(next).done = true;
+                expected.push_back(next);
+                next += 1;
+            }
+            let gone = step % 5;
+            messages.remove(gone);
+            expected.drain(..gone.min(expected.len()));
+            assert_eq!(indexes(&messages), Vec::from(expected.clone()));
+            assert_eq!(messages.first().map(|message| message.index), expected.front().copied());
+            assert_eq!(
+                messages.last_mut().map(|message| message.index),
+                expected.back().copied()
+            );
+            for (at, index) in expected.iter().enumerate() {
+                assert_eq!(messages[at].index, *index);
+            }
+            assert_eq!(messages.iter_mut().count(), expected.len());
+        }
+        assert!(messages.len() > Messages::FEW, "it did not grow");
+    }
+
+    #[test]
+    fn a_place_that_is_used_again_remembers_nothing() {
+        let mut messages = Messages::default();
+        for _ in 0..Messages::FEW {
+            let message = messages.add(1);
+            message.data.push_inline(&[1; 100]);
+            (message.length, message.packets, message.answered, message.done) = (1, 2, 3, true);
+            message.answer = Some(vec![1]);
+            message.xrc_srqn = Some(4);
+        }
+        messages.remove(Messages::FEW);
+        let message = messages.add(2);
+        assert_eq!(message.data.parts().count(), 0);
+        assert_eq!(
+            (message.length, message.packets, message.answered, message.done),
+            (0, 0, 0, false)
+        );
+        assert_eq!((message.answer.as_ref(), message.xrc_srqn), (None, None));
+    }
+}
