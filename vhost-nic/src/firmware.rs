@@ -17,6 +17,7 @@ mod registers;
 mod send;
 mod shared_receive;
 mod steering_targets;
+pub mod syndrome;
 mod vport;
 
 use std::collections::{BTreeSet, HashMap};

@@ -8,10 +8,10 @@ use mlx5_prm::opcode::Opcode;
 use thiserror::Error;
 use zerocopy::FromBytes;
 
-use super::Firmware;
 pub use super::capability_table::Capability;
 use super::capability_table::{Group, TABLE};
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
+use super::{Firmware, syndrome};
 
 pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode::SET_HCA_CAP, set)];
 
@@ -89,7 +89,8 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     } else {
         &capabilities.max
     };
-    let group = Group::new(number).ok_or(bad_parameter("there is no such group of capabilities"))?;
+    let group = Group::new(number)
+        .ok_or(bad_parameter("there is no such group of capabilities").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
     let mut output = QueryHcaCapOut::default();
     if let Some(bytes) = values.get(&group) {
         *output.capability_mut() = **bytes;
@@ -100,7 +101,8 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
 fn set(firmware: &Firmware, input: Input<'_>) -> Result {
     let (number, _) = group(input.op_mod());
     let input = input.fields::<SetHcaCapIn>()?;
-    let group = Group::new(number).ok_or(bad_parameter("there is no such group of capabilities"))?;
+    let group = Group::new(number)
+        .ok_or(bad_parameter("there is no such group of capabilities").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
     let current = &mut firmware.capabilities.lock().current;
     let Some(bytes) = current.get_mut(&group) else {
         return Reply::ok::<SetHcaCapOut>();

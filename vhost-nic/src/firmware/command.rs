@@ -5,7 +5,7 @@ use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Firmware;
+use super::{Firmware, syndrome};
 
 /// A command that is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,24 +14,53 @@ pub struct Refusal {
     pub status: Status,
     /// Why, for the log.
     pub reason: &'static str,
+    cause: Cause,
+}
+
+/// Why a command is refused, as far as its syndrome depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The object that the command is about does not exist.
+    NoObject,
+    /// The object that the command is about is in use.
+    InUse,
+    /// All objects of the kind exist already.
+    Full,
+    /// One for which hardware's syndrome is known.
+    Known(u32),
+    /// Any other.
+    Other,
 }
 
 impl Refusal {
     /// A failure of this kind.
     pub const fn new(status: Status, reason: &'static str) -> Self {
-        Self { status, reason }
+        Self {
+            status,
+            reason,
+            cause: Cause::Other,
+        }
     }
 
-    /// A number that tells the reasons apart, as the syndrome of real firmware does. Its values are the vendor's secret; ours follow
-    /// from the reason's text (FNV-1a, folded to 24 bits).
-    pub const fn syndrome(&self) -> u32 {
-        let text = self.reason.as_bytes();
-        let (mut hash, mut at) = (0x811c_9dc5_u32, 0);
-        while at < text.len() {
-            hash = (hash ^ text[at] as u32).wrapping_mul(0x0100_0193);
-            at += 1;
+    /// The same with hardware's syndrome for it.
+    pub const fn with_syndrome(self, syndrome: u32) -> Self {
+        Self {
+            cause: Cause::Known(syndrome),
+            ..self
         }
-        hash >> 24 ^ hash & 0xff_ffff
+    }
+
+    const fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
+    /// The number that tells the causes apart: hardware's where it is known, else one of the device's own.
+    pub fn syndrome(&self, opcode: Opcode) -> u32 {
+        match self.cause {
+            Cause::Known(syndrome) => Some(syndrome),
+            cause => syndrome::of_common(opcode, cause),
+        }
+        .unwrap_or(syndrome::own(self.reason))
     }
 }
 
@@ -43,18 +72,24 @@ pub const fn bad_parameter(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadParameter, reason)
 }
 
-/// An object that is named does not exist.
+/// An object that a parameter names does not exist.
 pub const fn no_such(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadResource, reason)
 }
 
+/// The object that the command is about does not exist.
+pub const fn no_object(reason: &'static str) -> Refusal {
+    Refusal::new(Status::BadResourceState, reason).because(Cause::NoObject)
+}
+
 /// An object cannot be destroyed, because another refers to it.
 pub const fn in_use(reason: &'static str) -> Refusal {
-    Refusal::new(Status::BadResourceState, reason)
+    Refusal::new(Status::BadResourceState, reason).because(Cause::InUse)
 }
 
 /// All objects of a kind exist already.
-pub const TABLE_FULL: Refusal = Refusal::new(Status::LimitExceeded, "there are no more objects of this kind");
+pub const TABLE_FULL: Refusal =
+    Refusal::new(Status::LimitExceeded, "there are no more objects of this kind").because(Cause::Full);
 
 /// A command's input.
 #[derive(Debug, Clone, Copy)]
@@ -122,8 +157,8 @@ impl Reply {
 }
 
 /// The bytes of an output that says why a command is refused.
-pub(super) fn refusal_bytes(refusal: Refusal) -> Vec<u8> {
-    let header = OutputHeader::new(refusal.status, refusal.syndrome());
+pub(super) fn refusal_bytes(opcode: Opcode, refusal: Refusal) -> Vec<u8> {
+    let header = OutputHeader::new(refusal.status, refusal.syndrome(opcode));
     let mut bytes = header.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes

@@ -151,7 +151,7 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
                     refusal.status
                 ),
             );
-            refusal_bytes(refusal)
+            refusal_bytes(input.opcode(), refusal)
         }
     };
     let output = &output[..output.len().min(output_length)];

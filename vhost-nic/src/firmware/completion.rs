@@ -5,7 +5,7 @@ use mlx5_prm::completion::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, Surroundings, entry_size};
 
@@ -74,7 +74,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .cqs
         .get(number)
-        .ok_or(no_such("there is no such completion queue"))?;
+        .ok_or(no_object("there is no such completion queue"))?;
     if cq.users.count() > 0 {
         return Err(in_use("other queues complete to the completion queue"));
     }
@@ -89,7 +89,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .cqs
         .get(number)
-        .ok_or(no_such("there is no such completion queue"))?;
+        .ok_or(no_object("there is no such completion queue"))?;
     let mut output = QueryCqOut::default();
     *output.cq_context_mut() = cq.query();
     Reply::new(output)
@@ -102,7 +102,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .cqs
         .get(input.cqn())
-        .ok_or(no_such("there is no such completion queue"))?;
+        .ok_or(no_object("there is no such completion queue"))?;
     let new = input.cq_context();
     match op_mod {
         OPMOD_RESIZE => {

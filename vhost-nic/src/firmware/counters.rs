@@ -7,7 +7,7 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::vport::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_object};
 use crate::hca::counter::Traffic;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 use crate::net::Cast;
@@ -33,7 +33,7 @@ fn dealloc_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .queue_counters
         .remove(id.into())
-        .ok_or(no_such("there is no such set of counters"))?;
+        .ok_or(no_object("there is no such set of counters"))?;
     Reply::ok::<DeallocQCounterOut>()
 }
 
@@ -43,7 +43,7 @@ fn query_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .queue_counters
         .get(input.counter_set_id().into())
-        .ok_or(no_such("there is no such set of counters"))?;
+        .ok_or(no_object("there is no such set of counters"))?;
     let mut output = QueryQCounterOut::default();
     macro_rules! counts {
         ($($field:ident),* $(,)?) => {

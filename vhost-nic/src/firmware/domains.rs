@@ -6,7 +6,7 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::uar::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, in_use, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, in_use, no_object};
 use crate::hca::Domain;
 use crate::hca::table::Table;
 
@@ -31,7 +31,7 @@ fn alloc(table: &Table<Domain>) -> Result<u32> {
 }
 
 fn dealloc(table: &Table<Domain>, number: u32) -> Result<()> {
-    let domain: Arc<Domain> = table.get(number).ok_or(no_such("there is no such domain"))?;
+    let domain: Arc<Domain> = table.get(number).ok_or(no_object("there is no such domain"))?;
     if domain.users.count() > 0 {
         return Err(in_use("other objects refer to the domain"));
     }

@@ -4,7 +4,7 @@ use mlx5_prm::event::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::buffer::Buffer;
 use crate::hca::eq::{Eq, MAX_LOG_EQ_SIZE, NewEq};
 
@@ -59,7 +59,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .eqs
         .table
         .get(number)
-        .ok_or(no_such("there is no such event queue"))?;
+        .ok_or(no_object("there is no such event queue"))?;
     if eq.users.count() > 0 {
         return Err(in_use("completion queues report to the event queue"));
     }
@@ -75,7 +75,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
         .eqs
         .table
         .get(number)
-        .ok_or(no_such("there is no such event queue"))?;
+        .ok_or(no_object("there is no such event queue"))?;
     let mut output = QueryEqOut::default();
     *output.eq_context_entry_mut() = eq.query();
     Reply::new(output)

@@ -7,10 +7,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use std::sync::Arc;
 
-use super::Firmware;
-use super::command::{Commands, Input, Refusal, Reply, Result, bad_parameter, no_such};
+use super::command::{Commands, Input, Refusal, Reply, Result, bad_parameter, in_use, no_object, no_such};
+use super::{Firmware, syndrome};
 use crate::hca::Hca;
-use crate::hca::steering::{Actions, Destination, Miss, NewEntry, NewGroup, NewTable, SteeringError};
+use crate::hca::steering::{Actions, Destination, Miss, NewEntry, NewGroup, NewTable, SteeringError, table_type};
 use crate::hca::transport::Tir;
 
 pub(super) const COMMANDS: Commands = &[
@@ -39,8 +39,10 @@ const ENTRY_MODIFY: u16 = 1;
 /// In MODIFY_FLOW_TABLE: the miss table is to be changed (`MLX5_MODIFY_FLOW_TABLE_MISS_TABLE_ID`).
 const MODIFY_MISS_TABLE: u16 = 1 << 0;
 /// Kinds of destinations (`MLX5_FLOW_DESTINATION_TYPE_*` of the interface, `MLX5_IFC_FLOW_DESTINATION_TYPE_*`).
+const DESTINATION_VPORT: u8 = 0;
 const DESTINATION_TABLE: u8 = 1;
 const DESTINATION_TIR: u8 = 2;
+const DESTINATION_UPLINK: u8 = 8;
 /// Flow counters of one bulk, in units of 128 (`flow_counter_bulk`, a bit each).
 const BULK_UNIT: u32 = 128;
 
@@ -48,15 +50,37 @@ impl From<SteeringError> for Refusal {
     fn from(error: SteeringError) -> Self {
         use SteeringError::*;
         let (status, reason) = match error {
-            NoTable(_) => (Status::BadResource, "there is no such flow table"),
-            NoGroup(_) => (Status::BadResource, "there is no such flow group"),
+            NoTable(_) => return no_object("there is no such flow table"),
+            NoGroup(_) => return no_object("there is no such flow group"),
             NoEntry(_) => (Status::BadIndex, "there is no such flow table entry"),
-            NoCounter(_) => (Status::BadResource, "there is no such flow counter"),
-            InUse => (Status::BadResourceState, "the flow table, group or counter is in use"),
+            NoCounter(_) => return no_object("there is no such flow counter"),
+            InUse => return in_use("the flow group or counter is in use"),
+            HasGroups => {
+                return bad_parameter("the flow table has groups").with_syndrome(syndrome::FLOW_TABLE_HAS_GROUPS);
+            }
+            IsDestination => {
+                let refusal = bad_parameter("other flow tables lead to the flow table");
+                return refusal.with_syndrome(syndrome::FLOW_TABLE_IS_DESTINATION);
+            }
+            EmptyCriteria => {
+                let refusal = bad_parameter("the flow group looks at outer headers, but at none of their bits");
+                return refusal.with_syndrome(syndrome::EMPTY_CRITERIA);
+            }
+            DisabledCriteria => {
+                let refusal = bad_parameter("the flow group looks at bits of inner headers, but not at inner headers");
+                return refusal.with_syndrome(syndrome::DISABLED_CRITERIA);
+            }
             Exists(_) => (Status::BadIndex, "there is such a flow table entry already"),
             BadRange { .. } => (Status::BadIndex, "the flow group cannot have these indexes"),
             OutsideGroup(_) => (Status::BadIndex, "the flow table entry is outside of its group"),
-            Level { .. } => (Status::BadParameter, "a flow table leads only to higher levels"),
+            Level { .. } => {
+                let refusal = bad_parameter("a flow table leads only to higher levels");
+                return refusal.with_syndrome(syndrome::FLOW_TABLE_LEVEL);
+            }
+            NoAction => {
+                let refusal = bad_parameter("the flow table entry neither allows, drops nor forwards");
+                return refusal.with_syndrome(syndrome::NO_ACTION);
+            }
             BadAction(_) => (Status::BadParameter, "the flow table entry's actions are not possible"),
             BadList => (
                 Status::BadParameter,
@@ -184,7 +208,14 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
                 actions.uses.push(tir.users.add());
                 Destination::Tir(tir)
             }
-            _ => return Err(bad_parameter("there is no such kind of destination")),
+            kind => {
+                let refusal = bad_parameter("there is no such kind of destination");
+                return Err(match (input.table_type(), kind) {
+                    (table_type::NIC_TX, DESTINATION_VPORT) => refusal.with_syndrome(syndrome::SENT_TO_VPORT),
+                    (table_type::NIC_TX, DESTINATION_UPLINK) => refusal.with_syndrome(syndrome::SENT_TO_UPLINK),
+                    _ => refusal,
+                });
+            }
         });
     }
     // An entry is a counter's id and four reserved bytes (`flow_counter_list`).

@@ -4,8 +4,8 @@ use mlx5_prm::hca::QuerySpecialContextsOut;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
 
-use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
+use super::{Firmware, syndrome};
 use crate::hca::mkey::{DUMP_FILL_MKEY, InvalidMkey, Mkey, NULL_MKEY, OCTWORD, RESERVED_LKEY};
 
 pub(super) const COMMANDS: Commands = &[
@@ -36,7 +36,9 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .ok_or(bad_parameter("the list of translations is shorter than it says"))?;
     let make = Mkey::prepare(context.clone(), translations).map_err(|error| match error {
         InvalidMkey::Mode => bad_parameter("there is no such access mode"),
-        InvalidMkey::Length => bad_parameter("the list of translations is too long"),
+        InvalidMkey::Length => {
+            bad_parameter("the list of translations is too long").with_syndrome(syndrome::TRANSLATION_SIZE)
+        }
     })?;
     let mkey = hca.mkeys.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateMkeyOut::default();
@@ -50,7 +52,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .mkeys
         .remove(index)
-        .ok_or(no_such("there is no such memory key"))?;
+        .ok_or(no_object("there is no such memory key"))?;
     mkey.revoke();
     Reply::ok::<DestroyMkeyOut>()
 }
@@ -61,7 +63,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .mkeys
         .get(index)
-        .ok_or(no_such("there is no such memory key"))?;
+        .ok_or(no_object("there is no such memory key"))?;
     let mut output = QueryMkeyOut::default();
     *output.memory_key_mkey_entry_mut() = mkey.context();
     let mut translations = mkey.translations(QUERY_LIMIT);

@@ -7,8 +7,8 @@ use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_pair::*;
 
-use super::Firmware;
-use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use super::{Firmware, syndrome};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::Cq;
 use crate::hca::qp::{Qp, QpParts, ReceiveSource, service};
@@ -41,6 +41,8 @@ const RQ_NONE: u8 = 3;
 const MIN_RQ_STRIDE: u8 = 4;
 /// Log2 of the bytes of a send WQE's basic block.
 const SQ_STRIDE: u8 = 6;
+/// In `opt_param_mask`: the address path (`MLX5_QP_OPTPAR_PRIMARY_ADDR_PATH`, qp.h).
+const OPTIONAL_PRIMARY_PATH: u32 = 1 << 7;
 /// Most queue pairs of a multicast group (`max_qp_mcg`) and most groups (`log_max_mcg`).
 const MAX_QP_MCG: usize = 64;
 const MAX_MCG: usize = 1 << 10;
@@ -48,7 +50,7 @@ const MAX_MCG: usize = 1 << 10;
 fn find(hca: &Hca, number: u32) -> Result<Arc<Qp>> {
     match hca.queues.get(number).as_deref() {
         Some(Queue::Pair(qp)) => Ok(qp.clone()),
-        _ => Err(no_such("there is no such queue pair")),
+        _ => Err(no_object("there is no such queue pair")),
     }
 }
 
@@ -90,7 +92,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         0
     };
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
-        .map_err(|_| bad_parameter("the queue pair's pages do not fit its size"))?;
+        .map_err(|_| bad_parameter("the queue pair's pages do not fit its size").with_syndrome(syndrome::QP_PAGES))?;
     // The driver makes its own queue pair for keys without a domain.
     if (context.st() != service::REG_UMR || context.pd() != 0) && hca.pds.get(context.pd()).is_none() {
         return Err(no_such("the queue pair's protection domain does not exist"));
@@ -139,7 +141,8 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     };
     let vport = hca.vport.read();
     let make = |number| Queue::Pair(Arc::new(Qp::new(number, context.clone(), parts, &vport)));
-    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let full = Refusal::new(Status::BadResource, "there are no more queue pairs").with_syndrome(syndrome::NO_MORE_QPS);
+    let queue = hca.queues.insert_with(make).ok_or(full)?;
     let mut output = CreateQpOut::default();
     output.set_qpn(queue.number());
     Reply::new(output)
@@ -181,6 +184,10 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
         }
     };
     let qp = find(&firmware.hca, number)?;
+    if opcode == Opcode::RTS2RTS_QP && mask & OPTIONAL_PRIMARY_PATH != 0 {
+        let refusal = bad_parameter("the address path cannot be changed in this state");
+        return Err(refusal.with_syndrome(syndrome::OPTIONAL_PARAMETER));
+    }
     // The port is not held while the data path is waited for, which looks at it too.
     let vport = firmware.hca.vport.read().clone();
     qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
@@ -212,7 +219,7 @@ fn detach_from_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
     let mut groups = firmware.hca.multicast_groups.lock();
     let members = groups
         .get_mut(input.multicast_gid())
-        .ok_or(no_such("there is no such multicast group"))?;
+        .ok_or(no_object("there is no such multicast group"))?;
     let before = members.len();
     members.retain(|(number, _)| *number != input.qpn());
     let found = members.len() < before;
@@ -220,7 +227,7 @@ fn detach_from_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
         groups.remove(input.multicast_gid());
     }
     if !found {
-        return Err(no_such("the queue pair is not in the group"));
+        return Err(no_object("the queue pair is not in the group"));
     }
     Reply::ok::<DetachFromMcgOut>()
 }

@@ -6,7 +6,7 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::work_queue::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::rq::{QueueState, Rq};
 use crate::hca::usage::Use;
 use crate::hca::work_queue::{RingContext, WorkQueue};
@@ -54,7 +54,7 @@ pub(super) fn next_state(now: QueueState, told: u8, next: u8) -> Result<QueueSta
 pub(super) fn find(hca: &Hca, number: u32) -> Result<Arc<Rq>> {
     match hca.queues.get(number).as_deref() {
         Some(Queue::Receive(rq)) => Ok(rq.clone()),
-        _ => Err(no_such("there is no such receive queue")),
+        _ => Err(no_object("there is no such receive queue")),
     }
 }
 

@@ -7,8 +7,8 @@ use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
+use super::{Firmware, syndrome};
 use crate::hca::Hca;
 use crate::hca::counter::Direction;
 use crate::net::Cast;
@@ -99,11 +99,11 @@ fn access(firmware: &Firmware, input: Input<'_>) -> Result {
         id::PAOS => paos(firmware, data, write)?,
         id::PMTU => pmtu(firmware, data, write)?,
         id::PCMR => pcmr(data),
-        id::PPCNT => ppcnt(&firmware.hca, data),
+        id::PPCNT => ppcnt(&firmware.hca, data)?,
         id::PFCC => pfcc(firmware, data, write),
         id::NODE_DESC => stored(&mut firmware.registers.lock().node_description, data, write),
         id::HOST_ENDIANNESS => stored(&mut firmware.registers.lock().host_endianness, data, write),
-        _ => return Err(bad_parameter("there is no such register")),
+        _ => return Err(bad_parameter("there is no such register").with_syndrome(syndrome::UNKNOWN_REGISTER)),
     };
     Reply::with_tail(AccessRegisterOut::default(), &reply)
 }
@@ -205,8 +205,11 @@ mod group {
     pub(super) const RFC_2819: u8 = 0x2;
 }
 
-fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
+fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
     let asked: PpcntReg = register(data);
+    if asked.local_port() != PORT {
+        return Err(bad_parameter("the function has no such port").with_syndrome(syndrome::COUNTERS_PORT));
+    }
     let mut reply = PpcntReg::default();
     reply.set_local_port(PORT);
     reply.set_grp(asked.grp());
@@ -230,7 +233,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
     match asked.grp() {
         group::IEEE_802_3 => {
             let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else {
-                return Vec::new();
+                return Ok(Vec::new());
             };
             counts!(to:
                 a_frames_transmitted_ok = sent.total().0, a_frames_received_ok = received.total().0,
@@ -243,7 +246,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
         }
         group::RFC_2863 => {
             let Ok(to) = Eth2863CntrsGrpDataLayout::mut_from_bytes(set) else {
-                return Vec::new();
+                return Ok(Vec::new());
             };
             counts!(to:
                 if_in_octets = received.total().1, if_in_ucast_pkts = packets(received, Cast::Unicast),
@@ -258,7 +261,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
         }
         group::RFC_2819 => {
             let Ok(to) = Eth2819CntrsGrpDataLayout::mut_from_bytes(set) else {
-                return Vec::new();
+                return Ok(Vec::new());
             };
             counts!(to:
                 ether_stats_octets = received.total().1, ether_stats_pkts = received.total().0,
@@ -279,5 +282,5 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Vec<u8> {
         // The others count what does not happen here: priorities, congestion, the physical layer.
         _ => {}
     }
-    reply.as_bytes().to_vec()
+    Ok(reply.as_bytes().to_vec())
 }

@@ -6,7 +6,7 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::work_queue::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
 use super::receive::{next_state, require_pd, ring};
 use crate::hca::sq::Sq;
 use crate::hca::work_queue::{SEND_STRIDE, WqType};
@@ -22,7 +22,7 @@ pub(super) const COMMANDS: Commands = &[
 fn find(hca: &Hca, number: u32) -> Result<Arc<Sq>> {
     match hca.queues.get(number).as_deref() {
         Some(Queue::Send(sq)) => Ok(sq.clone()),
-        _ => Err(no_such("there is no such send queue")),
+        _ => Err(no_object("there is no such send queue")),
     }
 }
 

@@ -5,7 +5,7 @@ use mlx5_prm::work_queue::*;
 use parking_lot::Mutex;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::receive::{require_pd, ring};
 use crate::hca::Hca;
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
@@ -63,7 +63,7 @@ fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .rmps
         .get(input.rmpn())
-        .ok_or(no_such("there is no such memory pool"))?;
+        .ok_or(no_object("there is no such memory pool"))?;
     let mut context = rmp.context.lock();
     let new = input.ctx();
     if input.bitmask().lwm() {
@@ -84,7 +84,7 @@ fn destroy_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .rmps
         .get(number)
-        .ok_or(no_such("there is no such memory pool"))?;
+        .ok_or(no_object("there is no such memory pool"))?;
     if rmp.users.count() > 0 {
         return Err(in_use("queues take WQEs from the memory pool"));
     }
@@ -98,7 +98,7 @@ fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .rmps
         .get(number)
-        .ok_or(no_such("there is no such memory pool"))?;
+        .ok_or(no_object("there is no such memory pool"))?;
     let mut output = QueryRmpOut::default();
     *output.rmp_context_mut() = rmp.context.lock().clone();
     Reply::new(output)
@@ -151,7 +151,7 @@ fn destroy_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .xrc_srqs
         .get(number)
-        .ok_or(no_such("there is no such shared receive queue"))?;
+        .ok_or(no_object("there is no such shared receive queue"))?;
     if srq.users.count() > 0 {
         return Err(in_use("queue pairs take WQEs from the shared receive queue"));
     }
@@ -166,7 +166,7 @@ fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .xrc_srqs
         .get(number)
-        .ok_or(no_such("there is no such shared receive queue"))?;
+        .ok_or(no_object("there is no such shared receive queue"))?;
     let mut output = QueryXrcSrqOut::default();
     *output.xrc_srq_context_entry_mut() = srq.context.lock().clone();
     Reply::new(output)
@@ -178,7 +178,7 @@ fn arm_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .xrc_srqs
         .get(input.xrc_srqn())
-        .ok_or(no_such("there is no such shared receive queue"))?;
+        .ok_or(no_object("there is no such shared receive queue"))?;
     srq.context.lock().set_lwm(input.lwm());
     set_limit(&firmware.hca, &srq.list, srq.number, input.lwm());
     Reply::ok::<ArmXrcSrqOut>()

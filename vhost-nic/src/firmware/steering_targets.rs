@@ -6,9 +6,9 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::transport::*;
 use parking_lot::RwLock;
 
-use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_such};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::receive;
+use super::{Firmware, syndrome};
 use crate::hca::Hca;
 use crate::hca::rq::Rq;
 use crate::hca::transport::{Dispatch, Rqt, Tir, TirState, Tis};
@@ -38,6 +38,11 @@ const DISPATCH_INDIRECT: u8 = 1;
 fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let context = input.fields::<CreateTisIn>()?.ctx();
+    if context.lag_tx_port_affinity() != 0 {
+        return Err(
+            bad_parameter("there is no LAG whose port the TIS could be for").with_syndrome(syndrome::TIS_PORT_AFFINITY)
+        );
+    }
     let domain = hca
         .transport_domains
         .get(context.transport_domain())
@@ -57,7 +62,7 @@ fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
 }
 
 fn find_tis(hca: &Hca, number: u32) -> Result<Arc<Tis>> {
-    hca.tises.get(number).ok_or(no_such("there is no such TIS"))
+    hca.tises.get(number).ok_or(no_object("there is no such TIS"))
 }
 
 fn modify_tis(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -92,12 +97,14 @@ fn query_tis(firmware: &Firmware, input: Input<'_>) -> Result {
 fn dispatch(hca: &Hca, context: &Tirc) -> Result<Dispatch> {
     match context.disp_type() {
         DISPATCH_DIRECT => {
-            let rq = receive::find(hca, context.inline_rqn())?;
+            let rq = receive::find(hca, context.inline_rqn())
+                .map_err(|_| no_such("the TIR's receive queue does not exist"))?;
             let rq_use = rq.users.add();
             Ok(Dispatch::Direct(rq, rq_use))
         }
         DISPATCH_INDIRECT => {
-            let rqt = find_rqt(hca, context.indirect_table())?;
+            let rqt = find_rqt(hca, context.indirect_table())
+                .map_err(|_| no_such("the TIR's receive queue table does not exist"))?;
             let rqt_use = rqt.users.add();
             Ok(Dispatch::Indirect(rqt, rqt_use))
         }
@@ -128,7 +135,7 @@ fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
 }
 
 fn find_tir(hca: &Hca, number: u32) -> Result<Arc<Tir>> {
-    hca.tirs.get(number).ok_or(no_such("there is no such TIR"))
+    hca.tirs.get(number).ok_or(no_object("there is no such TIR"))
 }
 
 fn modify_tir(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -176,13 +183,13 @@ fn query_tir(firmware: &Firmware, input: Input<'_>) -> Result {
 fn find_rqt(hca: &Hca, number: u32) -> Result<Arc<Rqt>> {
     hca.rqts
         .get(number)
-        .ok_or(no_such("there is no such receive queue table"))
+        .ok_or(no_object("there is no such receive queue table"))
 }
 
 fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>> {
     let count = context.rqt_actual_size();
     if count > MAX_RQT_SIZE {
-        return Err(bad_parameter("the table has too many queues"));
+        return Err(bad_parameter("the table has too many queues").with_syndrome(syndrome::RQT_SIZE));
     }
     let entries = list
         .as_chunks::<4>()
@@ -191,7 +198,10 @@ fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>>
         .ok_or(bad_parameter("the list of queues is shorter than it says"))?;
     entries
         .iter()
-        .map(|entry| receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff))
+        .map(|entry| {
+            receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff)
+                .map_err(|_| no_such("a receive queue of the table does not exist"))
+        })
         .collect()
 }
 
@@ -200,7 +210,7 @@ fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
     let (input, list) = input.with_tail::<CreateRqtIn>()?;
     let context = input.rqt_context();
     if context.rqt_max_size() > MAX_RQT_SIZE {
-        return Err(bad_parameter("the table has too many queues"));
+        return Err(bad_parameter("the table has too many queues").with_syndrome(syndrome::RQT_SIZE));
     }
     let queues = listed_queues(hca, context, list)?;
     let rqt = hca

@@ -3,8 +3,8 @@
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::vport::*;
 
-use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
+use super::{Firmware, syndrome};
 use crate::hca::vport::{Mac, ROCE_ADDRESSES};
 
 pub(super) const COMMANDS: Commands = &[
@@ -32,6 +32,10 @@ const DEFAULT_PKEY: u16 = 0xffff;
 const PKEYS: usize = 128;
 /// In QUERY_VPORT_STATE (`VPORT_STATE_*`, `MLX5_VPORT_ADMIN_STATE_*`, vport.h).
 const STATE_UP: u8 = 1;
+/// In the upper 16 bits of a MAC address: it is a group's.
+const MULTICAST_MAC: u16 = 1 << 8;
+/// `MLX5_ROCE_VERSION_1` as the address table has it.
+const ROCE_VERSION_1: u8 = 0;
 
 fn to_layout(mac: Mac, layout: &mut MacAddressLayout) {
     layout.set_mac_addr_47_32(u16::from_be_bytes([mac[0], mac[1]]));
@@ -151,12 +155,21 @@ fn modify_vport_state(_: &Firmware, _: Input<'_>) -> Result {
 
 fn set_roce_address(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<SetRoceAddressIn>()?;
+    let address = input.roce_address();
+    // An entry of zeros is none: it takes an address away.
+    let empty = address.source_l3_address().iter().all(|byte| *byte == 0);
+    if address.source_mac_47_32() & MULTICAST_MAC != 0 {
+        return Err(bad_parameter("a source address is no group's").with_syndrome(syndrome::MULTICAST_SOURCE_MAC));
+    }
+    if address.roce_version() == ROCE_VERSION_1 && !empty {
+        return Err(bad_parameter("there is no RoCE version 1").with_syndrome(syndrome::ROCE_VERSION));
+    }
     let mut vport = firmware.hca.vport.write();
     let entry = vport
         .roce_addresses
         .get_mut(usize::from(input.roce_address_index()))
         .ok_or(bad_parameter("the RoCE address table has no such entry"))?;
-    *entry = input.roce_address().clone();
+    *entry = address.clone();
     Reply::ok::<SetRoceAddressOut>()
 }
 

@@ -94,9 +94,21 @@ pub enum SteeringError {
     /// No such flow counter.
     #[error("There is no flow counter {0}.")]
     NoCounter(u32),
-    /// The object is still in use.
-    #[error("Flow table entries, groups or tables still refer to this.")]
+    /// The group or counter is still in use.
+    #[error("Flow table entries still refer to this.")]
     InUse,
+    /// The table has groups.
+    #[error("The flow table still has groups.")]
+    HasGroups,
+    /// Entries of other tables, or their miss actions, lead to the table.
+    #[error("Other flow tables still lead to this one.")]
+    IsDestination,
+    /// The group is to look at outer headers, but at none of their bits.
+    #[error("The flow group has no criteria in the outer headers it looks at.")]
+    EmptyCriteria,
+    /// The group is to look at bits of inner headers, but not at inner headers.
+    #[error("The flow group has criteria in inner headers it does not look at.")]
+    DisabledCriteria,
     /// There is an entry at the index already.
     #[error("There is a flow table entry at index {0} already.")]
     Exists(u32),
@@ -119,6 +131,9 @@ pub enum SteeringError {
         /// Level of the table it would lead to.
         to: u8,
     },
+    /// Neither allow nor drop nor forward.
+    #[error("The flow table entry does nothing with a frame.")]
+    NoAction,
     /// An action the device does not know, or actions that exclude each other.
     #[error("The actions {0:#x} cannot be carried out.")]
     BadAction(u16),

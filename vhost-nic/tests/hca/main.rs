@@ -18,3 +18,4 @@ mod queues;
 mod receive;
 mod registers;
 mod send;
+mod syndromes;

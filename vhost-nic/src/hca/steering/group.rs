@@ -10,11 +10,12 @@ use zerocopy::IntoBytes;
 
 use super::counter::FlowCounter;
 use super::fields::{MatchFields, WORDS};
-use super::{Destination, Use};
+use super::{Destination, Result, SteeringError, Use};
 
 /// Length of a part of the match parameters, in bytes.
 const PART: usize = 64;
-/// Bit of the inner headers in `match_criteria_enable`, and their place among the parts.
+/// Bits of the outer and the inner headers in `match_criteria_enable`, and their places among the parts.
+const OUTER_HEADERS: usize = 0;
 const INNER_HEADERS: usize = 2;
 
 /// An entry, as the executor sees it.
@@ -25,6 +26,18 @@ pub(super) struct Entry<T> {
     pub destinations: Vec<Destination<T>>,
     pub uses: Vec<Use>,
     pub counters: Vec<(u32, Arc<FlowCounter>)>,
+}
+
+/// Whether the parts that are to count and those that have bits are the same, as far as hardware is known to insist on it.
+pub(super) fn check_criteria(enable: u8, criteria: &FteMatchParam) -> Result<()> {
+    let has_bits = |part: usize| criteria.as_bytes()[part * PART..][..PART].iter().any(|byte| *byte != 0);
+    if enable & 1 << OUTER_HEADERS != 0 && !has_bits(OUTER_HEADERS) {
+        return Err(SteeringError::EmptyCriteria);
+    }
+    if enable & 1 << INNER_HEADERS == 0 && has_bits(INNER_HEADERS) {
+        return Err(SteeringError::DisabledCriteria);
+    }
+    Ok(())
 }
 
 /// What an entry wants to see.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use foldhash::fast::RandomState;
 
 use super::counter::FlowCounters;
-use super::group::{Entry, Group};
+use super::group::{Entry, Group, check_criteria};
 use super::{
     Actions, Destination, MAX_DESTINATIONS, MAX_ENTRIES, MAX_GROUPS, MAX_LOG_SIZE, MAX_TABLES, Miss, NewEntry,
     NewGroup, NewTable, Result, SteeringError, action, modify,
@@ -115,10 +115,10 @@ impl<T> Tables<T> {
 
     pub fn destroy_table(&mut self, table_type: u8, id: u32) -> Result<()> {
         if !self.table(table_type, id)?.groups.is_empty() {
-            return Err(SteeringError::InUse);
+            return Err(SteeringError::HasGroups);
         }
         if self.tables.values().any(|table| table.leads_to(id)) {
-            return Err(SteeringError::InUse);
+            return Err(SteeringError::IsDestination);
         }
         self.tables.remove(&id);
         self.roots.retain(|_, root| *root != id);
@@ -149,6 +149,7 @@ impl<T> Tables<T> {
             return Err(SteeringError::Full);
         }
         let table = self.table(table_type, table_id)?;
+        check_criteria(criteria_enable, criteria)?;
         let bad_range = SteeringError::BadRange { start, end };
         if start > end || u64::from(end) >= 1 << table.log_size {
             return Err(bad_range);
@@ -351,8 +352,10 @@ fn check_actions<T>(entry: &Entry<T>) -> Result<()> {
     if entry.action & !(action::ALLOW | action::DROP | action::FWD_DEST | action::COUNT) != 0 {
         return Err(bad);
     }
-    if (entry.action & (action::ALLOW | action::DROP | action::FWD_DEST)).count_ones() != 1 {
-        return Err(bad);
+    match (entry.action & (action::ALLOW | action::DROP | action::FWD_DEST)).count_ones() {
+        0 => return Err(SteeringError::NoAction),
+        1 => {}
+        _ => return Err(bad),
     }
     let fits = |bit: u16, length: usize| (entry.action & bit != 0) == (length > 0) && length <= MAX_DESTINATIONS;
     if !fits(action::FWD_DEST, entry.destinations.len()) || !fits(action::COUNT, entry.counters.len()) {

@@ -1,5 +1,6 @@
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use super::table_type::NIC_RX;
 use super::*;
@@ -38,7 +39,10 @@ fn try_group(flows: &Flows, table: u32, start: u32, end: u32, criteria: &FteMatc
 }
 
 fn group(flows: &Flows, table: u32, start: u32, end: u32, criteria: &FteMatchParam) -> u32 {
-    try_group(flows, table, start, end, criteria, OUTER).unwrap()
+    // A group that looks at no bits of the outer headers must not say that it does.
+    let outer = criteria.as_bytes()[..64].iter().any(|byte| *byte != 0);
+    let enable = if outer { OUTER } else { 0 };
+    try_group(flows, table, start, end, criteria, enable).unwrap()
 }
 
 fn try_entry(flows: &Flows, place: (u32, u32, u32), value: &FteMatchParam, actions: Actions<u32>) -> Result<()> {

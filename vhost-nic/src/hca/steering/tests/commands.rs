@@ -64,12 +64,12 @@ fn what_is_in_use_cannot_be_destroyed() {
     };
     entry(&flows, (root, all, 0), &nothing(), actions);
     assert_eq!(users.count(), 1);
-    assert_eq!(flows.destroy_table(NIC_RX, second), Err(SteeringError::InUse));
-    assert_eq!(flows.destroy_table(NIC_RX, third), Err(SteeringError::InUse));
+    assert_eq!(flows.destroy_table(NIC_RX, second), Err(SteeringError::IsDestination));
+    assert_eq!(flows.destroy_table(NIC_RX, third), Err(SteeringError::IsDestination));
     assert_eq!(flows.destroy_group(NIC_RX, root, all), Err(SteeringError::InUse));
     flows.delete_entry(NIC_RX, root, 0).unwrap();
     assert_eq!(users.count(), 0);
-    assert_eq!(flows.destroy_table(NIC_RX, root), Err(SteeringError::InUse));
+    assert_eq!(flows.destroy_table(NIC_RX, root), Err(SteeringError::HasGroups));
     flows.destroy_group(NIC_RX, root, all).unwrap();
     flows.destroy_table(NIC_RX, second).unwrap();
     flows.destroy_table(NIC_RX, root).unwrap();
@@ -141,7 +141,7 @@ fn bad_commands_are_refused() {
     assert_eq!(bad(0, forward(&[Destination::Table(same)])), level);
     assert_eq!(bad(0, forward(&[Destination::Table(77)])), SteeringError::NoTable(77));
     assert_eq!(bad(2, to_tir(1)), SteeringError::OutsideGroup(2));
-    assert_eq!(bad(0, only(0)), SteeringError::BadAction(0));
+    assert_eq!(bad(0, only(0)), SteeringError::NoAction);
     assert_eq!(bad(0, only(action::DROP | action::ALLOW)), SteeringError::BadAction(3));
     assert_eq!(bad(0, only(0x40 | action::DROP)), SteeringError::BadAction(0x42));
     assert_eq!(bad(0, only(action::FWD_DEST)), SteeringError::BadList);
@@ -163,7 +163,7 @@ fn bad_commands_are_refused() {
     entry(&flows, place(1), &nothing(), to_tir(1));
     assert_eq!(bad(1, to_tir(1)), SteeringError::Exists(1));
     for (start, end) in [(1, 2), (0, 3), (0, 0), (3, 2), (2, 4), (4, u32::MAX)] {
-        let refused = try_group(&flows, low, start, end, &nothing(), OUTER);
+        let refused = try_group(&flows, low, start, end, &nothing(), 0);
         assert_eq!(refused, Err(SteeringError::BadRange { start, end }));
     }
     assert_eq!(flows.destroy_group(NIC_RX, same, all), Err(SteeringError::NoGroup(all)));
