@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod completion;
 mod datagram;
+mod execute;
 mod flush;
 mod memory;
 mod receive_queue;
