@@ -20,6 +20,8 @@ use crate::net::{Burst, Cast, EthernetAddresses, Frame};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
+/// WQEs that a queue may have carried out before others have their turn.
+const TURN: usize = 64;
 /// Bytes of the largest frame that can be given to be segmented (`max_lso_cap`), with its headers.
 const MAX_LSO: usize = (1 << 16) + 512;
 /// Least bytes of a frame without its check sequence (IEEE 802.3).
@@ -57,7 +59,7 @@ struct Wqe<'a> {
     bytes: &'a [u8],
 }
 
-/// Carries out what is posted to a queue.
+/// Carries out what is posted to a queue, or a part of it if others wait: then it comes again.
 pub(super) fn run(engine: &Engine, sq: &Sq) {
     let (hca, number) = (&engine.hca, sq.number);
     let mut state = sq.lock();
@@ -76,18 +78,29 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
             return;
         }
         match state.state {
-            QueueState::Ready => send(engine, sq, &mut state, producer, arrived.wqe),
+            QueueState::Ready => {
+                send(engine, sq, &mut state, producer, arrived.wqe);
+                if hca.bells.others_wait() {
+                    return hca.bells.ring(number);
+                }
+            }
             QueueState::Error if state.context.flush_in_error_en() => flush(engine, sq, &mut state, producer),
             QueueState::Error | QueueState::Reset => return,
         }
     }
 }
 
-/// Carries out WQEs up to `producer`, or to the first that fails.
+/// Carries out WQEs up to `producer`, or to the first that fails, or as many as it is this queue's turn for.
 fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
     let mut memory = [0; MAX_WQE];
+    let mut turn = 0..TURN;
     while state.state == QueueState::Ready && state.consumer != producer {
         let index = state.consumer;
+        // One that came through a doorbell register is carried out from what came.
+        let pending = blue_flame.as_ref().is_some_and(|wqe| wqe.is_within(index, producer));
+        if turn.next().is_none() && !pending {
+            return;
+        }
         let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
         let result = fetch(engine, sq, index, producer, blue_flame, &mut memory).and_then(|wqe| {
             execute(engine, sq, &wqe)

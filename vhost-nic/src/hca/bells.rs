@@ -78,6 +78,12 @@ impl Bells {
         }
     }
 
+    /// Whether there is something for the NIC's thread to do at once, besides what it is at. Who has much to do lets it come in between.
+    pub fn others_wait(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.stop || !waiting.queues.is_empty() || waiting.due().is_some()
+    }
+
     /// What comes next at this moment, without waiting.
     pub fn look(&self) -> Next {
         self.waiting.lock().next()
@@ -109,18 +115,56 @@ impl Waiting {
         if self.stop {
             return Next::Stop;
         }
+        // Before what rings: that may never end.
+        if let Some(alarm) = self.due() {
+            self.alarms.remove(&alarm);
+            let (_, what) = alarm;
+            return Next::Call(Call { what, rang: false });
+        }
         if let Some(queue) = self.queues.pop_front() {
             return Next::Call(Call {
                 what: Attention::Queue(queue),
                 rang: true,
             });
         }
-        match self.alarms.first().copied() {
-            Some((time, what)) if time <= Instant::now() => {
-                self.alarms.remove(&(time, what));
-                Next::Call(Call { what, rang: false })
-            }
-            first => Next::Later(first.map(|(time, _)| time)),
+        Next::Later(self.alarms.first().map(|(time, _)| *time))
+    }
+
+    /// The earliest alarm, if its time has come.
+    fn due(&self) -> Option<(Instant, Attention)> {
+        let first = self.alarms.first().copied();
+        first.filter(|(time, _)| *time <= Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_rings_all_the_time_does_not_drown_an_alarm() {
+        let bells = Bells::default();
+        assert!(!bells.others_wait());
+        bells.ring_at(Instant::now() + Duration::from_secs(3600), Attention::Cq(1));
+        assert!(!bells.others_wait());
+        bells.ring_at(Instant::now(), Attention::Cq(2));
+        bells.ring(3);
+        bells.ring(4);
+        bells.ring(3);
+        let call = |what, rang| Next::Call(Call { what, rang });
+        for (what, rang) in [
+            (Attention::Cq(2), false),
+            (Attention::Queue(3), true),
+            (Attention::Queue(4), true),
+        ] {
+            assert!(bells.others_wait());
+            assert_eq!(bells.look(), call(what, rang));
         }
+        assert!(matches!(bells.look(), Next::Later(Some(_))));
+        bells.stop();
+        assert!(bells.others_wait());
+        assert_eq!(bells.look(), Next::Stop);
     }
 }

@@ -41,6 +41,13 @@ pub struct BlueFlameWqe {
     pub bytes: SmallVec<[u8; SEND_WQE_BB]>,
 }
 
+impl BlueFlameWqe {
+    /// Whether it is one of those from `consumer` to `producer`.
+    pub fn is_within(&self, consumer: u16, producer: u16) -> bool {
+        self.index.wrapping_sub(consumer) < producer.wrapping_sub(consumer)
+    }
+}
+
 /// What a queue has of its doorbell registers. The doorbell record is ahead of them: a WQE whose copy is still on its way is posted already.
 #[derive(Debug, Default)]
 pub struct Slot(Mutex<Arrived>);

@@ -199,7 +199,10 @@ impl Opcode {
     pub fn new(transport: Transport, operation: Operation, position: Position, notice: Notice) -> Option<Self> {
         let number = NUMBERS[operation as usize][position as usize][notice as usize];
         match transport {
-            Transport::Cnp => (operation == Operation::CongestionNotification).then_some(Self::CNP),
+            Transport::Cnp => {
+                let row = (operation, position, notice);
+                (row == (CNP.operation, CNP.position, CNP.notice)).then_some(Self::CNP)
+            }
             transport => Self::from_byte(transport as u8 | number?),
         }
     }

@@ -1,11 +1,15 @@
 //! How frames are given to the device.
 
+use std::sync::{Arc, mpsc};
+
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
+use parking_lot::Mutex;
+use vhost_nic::net::{Frame, Switch, Tap};
 
 use crate::common::netdev::Options;
 use crate::common::send_queue::Request;
 use crate::frames::plain;
-use crate::lan::Lan;
+use crate::lan::{Lan, guest, shut};
 
 #[test]
 fn headers_in_the_entry_come_before_the_data() {
@@ -127,4 +131,70 @@ fn checksum_flags_of_frames_without_checksums_change_nothing() {
     );
     assert_eq!(b.receive().frame, frame);
     lan.end();
+}
+
+/// Keeps the last byte of each frame; the first frame waits.
+struct Order {
+    wait: Mutex<Option<mpsc::Receiver<()>>>,
+    seen: Mutex<Vec<u8>>,
+}
+
+impl Tap for Order {
+    fn frame(&self, _: u32, _: &str, frame: Frame<'_>) {
+        if let Some(wait) = self.wait.lock().take() {
+            wait.recv().unwrap();
+        }
+        self.seen.lock().extend(frame.to_bytes().unwrap().last());
+    }
+}
+
+#[test]
+fn queues_have_turns() {
+    const MANY: usize = 200;
+    const MUCH: u8 = 1;
+    const LITTLE: u8 = 2;
+    let switch = Switch::new();
+    let options = Options {
+        channels: 2,
+        log_sq: 8,
+        ..Options::default()
+    };
+    let mut guest = guest(&switch, 1, &options);
+    let (go, wait) = mpsc::channel();
+    let order = Arc::new(Order {
+        wait: Mutex::new(Some(wait)),
+        seen: Mutex::default(),
+    });
+    switch.set_tap(Some(order.clone()));
+    let places = [MUCH, LITTLE].map(|mark| {
+        let mut frame = plain(guest.hca.machine.mac, [2, 0, 0, 0, 0, 9], 100);
+        *frame.last_mut().unwrap() = mark;
+        guest.place(&frame)
+    });
+    for (channel, place, count) in [(0, &places[0], MANY), (1, &places[1], 1)] {
+        let sq = &mut guest.channels[channel].sq;
+        let data = [(place.address(), 100)];
+        let mut wqe = Vec::new();
+        for number in 1..=count {
+            wqe = sq.wqe(&Request {
+                data: &data,
+                silent: number < count,
+                ..Request::default()
+            });
+            sq.put(&wqe);
+        }
+        sq.ring(*wqe.first_chunk().unwrap());
+    }
+    go.send(()).unwrap();
+    for channel in &mut guest.channels {
+        channel.send_cq.wait();
+        channel.send_cq.release();
+    }
+    switch.set_tap(None);
+    let seen = order.seen.lock().clone();
+    assert_eq!(seen.len(), MANY + 1);
+    let at = seen.iter().position(|mark| *mark == LITTLE).unwrap();
+    assert!(at <= MANY / 2, "{at} frames went first");
+    drop(places);
+    shut(guest);
 }

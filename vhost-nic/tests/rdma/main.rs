@@ -17,5 +17,6 @@ mod programs;
 mod services;
 mod timestamps;
 mod trains;
+mod turns;
 mod wire;
 mod xrc;

@@ -38,13 +38,14 @@ const RNR_RETRY_INFINITE: u8 = 7;
 const FENCE_SHIFT: u8 = 5;
 const FENCE_SMALL: u8 = 1;
 
-/// Sends all that can be sent now.
+/// Sends all that can be sent now, or a part of it if others wait: then it comes again.
 pub(super) fn run(engine: &Engine, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
     let mut reader = None;
     let mut batch = Batch::new(engine);
     loop {
         let parameters = qp.parameters();
+        let pending;
         {
             let requester = &mut *qp.requester.lock();
             requester.attended = false;
@@ -66,8 +67,13 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
             }
             request_acknowledgement(&parameters, requester, batch.trains());
             requester.attended = true;
+            // A WQE that came through a doorbell register is the reader's.
+            pending = reader.has_blue_flame(requester.fetched);
         }
         batch.send();
+        if !pending && engine.hca.bells.others_wait() {
+            return engine.hca.bells.ring(qp.number);
+        }
     }
 }
 

@@ -63,6 +63,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Whether a WQE that came through a doorbell register is among those that are posted from `consumer` on.
+    pub(super) fn has_blue_flame(&self, consumer: u16) -> bool {
+        let blue_flame = self.blue_flame.as_ref();
+        blue_flame.is_some_and(|wqe| wqe.is_within(consumer, self.producer))
+    }
+
     /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes, and whether it came through a doorbell register.
     pub(super) fn fetch(&mut self, index: u16, list: &mut Messages) -> Option<(u16, bool)> {
         let posted = self.producer.wrapping_sub(index);
