@@ -2,7 +2,7 @@
 //!
 //! Drivers only print them, and the vendor publishes no list. But engineers of the vendor, commits to the kernel and reports of users have told
 //! numbers with their causes. Those are here, and a refusal for the same cause has the same number. They do not change from one generation to
-//! the next, with few exceptions. All other numbers are this device's own ([`own`]).
+//! the next, with few exceptions. All other numbers are this device's own.
 
 use mlx5_prm::opcode::Opcode;
 
