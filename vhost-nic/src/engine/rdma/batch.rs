@@ -7,7 +7,7 @@ use super::Engine;
 use crate::net::{Burst, Frame, Payload, Train};
 use crate::roce::packet::Packet;
 
-/// Most trains. What is done once for all of them, on the way of 64 bytes, is still an eighth of the work with 32.
+/// Most trains. With 32, what is done once for all of them was still an eighth of the work for messages of 64 bytes.
 pub(super) const TRAINS: usize = 128;
 /// Bytes of payload, about. What is behind them waits for its completion until they have arrived.
 pub(super) const LENGTH: usize = 1 << 20;
