@@ -183,8 +183,8 @@ impl Hca {
             tises: Table::new(1..1 << 14),
             tirs: Table::new(1..1 << 14),
             rqts: Table::new(1..1 << 12),
-            // 0 and 1 are the special queue pairs of InfiniBand.
-            queues: Table::new(0x40..1 << 17),
+            // All kinds share the numbers of `log_max_qp`. 0 and 1 are the special queue pairs of InfiniBand.
+            queues: Table::new(0x40..1 << 16),
             rmps: Table::new(1..1 << 14),
             // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
             xrc_srqs: Table::new(1 << 14..1 << 16),

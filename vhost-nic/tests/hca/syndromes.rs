@@ -30,6 +30,8 @@ use crate::lan::shut;
 const NONE: u32 = 0xee_eeee;
 /// `FS_FT_NIC_TX`.
 const NIC_TX: u8 = 1;
+/// A queue pair that does not receive (`MLX5_ZERO_LEN_RQ`).
+const RQ_NONE: u8 = 3;
 /// `MLX5_REG_PPCNT`, and one that there is not.
 const PPCNT: u16 = 0x5008;
 const NO_REGISTER: u16 = 0xfff0;
@@ -101,21 +103,80 @@ fn of_objects_in_use() {
     shut(netdev);
 }
 
-#[test]
-fn of_tables_that_are_full() {
-    let hca = hca();
-    let mut uars = Vec::new();
+/// Makes objects until there are no more. Returns them, and how the next one is refused.
+#[track_caller]
+fn fill(mut create: impl FnMut() -> Result<u32, CommandError>) -> (Vec<u32>, (u8, u32)) {
+    let mut objects = Vec::new();
     let refused = loop {
-        match alloc_uar(&hca.commands) {
-            Ok(uar) => uars.push(uar),
+        match create() {
+            Ok(object) => objects.push(object),
             Err(error) => break of(Err::<(), _>(error)),
         }
     };
+    (objects, refused)
+}
+
+/// As many as a capability tells, but for some that the device keeps for itself.
+#[track_caller]
+fn assert_nearly_all(objects: &[u32], log_max: u8) {
+    let most = 1_usize << log_max;
+    assert!(
+        (most - 0x100..=most).contains(&objects.len()),
+        "{} of {most}",
+        objects.len()
+    );
+}
+
+#[test]
+fn of_doorbell_pages_that_are_all_taken() {
+    let hca = hca();
+    let (uars, refused) = fill(|| alloc_uar(&hca.commands));
     assert_eq!(refused, (Status::LimitExceeded as u8, syndrome::NO_MORE_UARS));
     for uar in uars {
         dealloc_uar(&hca.commands, uar).unwrap();
     }
     Arc::into_inner(hca).unwrap().shutdown();
+}
+
+#[test]
+fn of_keys_that_are_all_taken() {
+    let hca = hca();
+    let pd = alloc_pd(&hca).unwrap();
+    let (keys, refused) = fill(|| create_mkey(&hca, pd));
+    assert_eq!(refused, (Status::LimitExceeded as u8, syndrome::NO_MORE_MKEYS));
+    assert_nearly_all(&keys, hca.capabilities.log_max_mkey());
+    for key in keys {
+        destroy_mkey(&hca, key).unwrap();
+    }
+    dealloc_pd(&hca, pd).unwrap();
+    Arc::into_inner(hca).unwrap().shutdown();
+}
+
+#[test]
+fn of_queue_pairs_that_are_all_taken() {
+    let node = Node::open(&Switch::new(), 1);
+    let mut create = CreateQpIn::default();
+    let context = create.qpc_mut();
+    context.set_pd(node.pd);
+    context.set_no_sq(true);
+    context.set_rq_type(RQ_NONE);
+    let (pairs, refused) = fill(|| {
+        let commands = &node.hca.commands;
+        commands
+            .call(Opcode::CREATE_QP, &create)
+            .map(|output: CreateQpOut| output.qpn())
+    });
+    assert_eq!(refused, (Status::BadResource as u8, syndrome::NO_MORE_QPS));
+    assert_nearly_all(&pairs, node.hca.capabilities.log_max_qp());
+    for pair in pairs {
+        let mut input = DestroyQpIn::default();
+        input.set_qpn(pair);
+        node.hca
+            .commands
+            .call::<_, DestroyQpOut>(Opcode::DESTROY_QP, &input)
+            .unwrap();
+    }
+    node.close();
 }
 
 #[test]
