@@ -8,6 +8,7 @@ pub mod counter;
 pub mod cq;
 pub mod eq;
 pub mod finding;
+pub mod limits;
 pub mod mkey;
 pub mod qp;
 pub mod queue_counter;
@@ -171,23 +172,23 @@ impl Hca {
             bells: Arc::default(),
             blue_flame: BlueFlame::default(),
             uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
-            pds: Table::new(1..1 << 16),
-            transport_domains: Table::new(1..1 << 16),
-            xrcds: Table::new(1..1 << 16),
+            pds: Table::new(1..1 << limits::LOG_MAX_PD),
+            transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
+            xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD),
             uctxs: Table::new(1..1 << 10),
             eqs: Arc::new(Eqs {
-                table: Table::new(1..1 << 7),
+                table: Table::new(1..1 << limits::LOG_MAX_EQ),
             }),
-            cqs: Table::new(1..1 << 16),
-            mkeys: Table::new(mkey::FIRST_INDEX..1 << 20),
-            tises: Table::new(1..1 << 14),
-            tirs: Table::new(1..1 << 14),
-            rqts: Table::new(1..1 << 12),
-            // All kinds share the numbers of `log_max_qp`. 0 and 1 are the special queue pairs of InfiniBand.
-            queues: Table::new(0x40..1 << 16),
-            rmps: Table::new(1..1 << 14),
+            cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
+            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits::LOG_MAX_MKEY),
+            tises: Table::new(1..1 << limits::LOG_MAX_TIS),
+            tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
+            rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
+            // 0 and 1 are the special queue pairs of InfiniBand.
+            queues: Table::new(0x40..1 << limits::LOG_MAX_QP),
+            rmps: Table::new(1..1 << limits::LOG_MAX_RMP),
             // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
-            xrc_srqs: Table::new(1 << 14..1 << 16),
+            xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ),
             queue_counters: Table::new(1..1 << 8),
             multicast_groups: Mutex::default(),
             steering: Steering::default(),

@@ -1,12 +1,14 @@
 //! The capabilities this device has, and why.
 //!
 //! Fields that are not listed are zero: the device does not have that. A field listed with a number that seems arbitrary is a size the
-//! device can really give; the tables of [`crate::hca::Hca`] and the checks of the commands agree with them.
+//! device can really give: those of the tables are in [`limits`], and the checks of the commands agree with the others.
 
 use mlx5_prm::capability::{
     AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, RoceCap,
 };
 use mlx5_prm::layout::{Field, Layout};
+
+use crate::hca::limits;
 
 /// A group of capabilities (`enum mlx5_cap_type`, device.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,25 +94,25 @@ table! {
         uc = 1, "service";
         ud = 1, "service";
         apm = 0, "no path migration";
-        log_max_eq = 7, "number of event queues";
+        log_max_eq = limits::LOG_MAX_EQ, "number of event queues";
         log_max_eq_sz = 22, "entries of an event queue";
-        log_max_cq = 16, "number of completion queues";
+        log_max_cq = limits::LOG_MAX_CQ, "number of completion queues";
         log_max_cq_sz = 22, "entries of a completion queue";
-        log_max_qp = 16, "number of queue pairs, send and receive queues";
+        log_max_qp = limits::LOG_MAX_QP, "number of queue pairs, send and receive queues";
         log_max_qp_sz = 15, "WQEs of a queue pair";
-        log_max_srq = 16, "number of shared receive queues";
+        log_max_srq = limits::LOG_MAX_SRQ, "number of shared receive queues";
         log_max_srq_sz = 15, "WQEs of a shared receive queue";
-        log_max_mkey = 20, "number of memory keys";
-        log_max_pd = 16, "number of protection domains";
-        log_max_xrcd = 16, "number of XRC domains";
-        log_max_transport_domain = 16, "number of transport domains";
+        log_max_mkey = limits::LOG_MAX_MKEY, "number of memory keys";
+        log_max_pd = limits::LOG_MAX_PD, "number of protection domains";
+        log_max_xrcd = limits::LOG_MAX_XRCD, "number of XRC domains";
+        log_max_transport_domain = limits::LOG_MAX_TRANSPORT_DOMAIN, "number of transport domains";
         log_max_rq = 14, "number of receive queues";
         log_max_sq = 14, "number of send queues";
-        log_max_tir = 14, "number of TIRs";
-        log_max_tis = 14, "number of TISes";
+        log_max_tir = limits::LOG_MAX_TIR, "number of TIRs";
+        log_max_tis = limits::LOG_MAX_TIS, "number of TISes";
         log_max_tis_per_sq = 1, "TISes of a send queue";
-        log_max_rmp = 14, "number of receive memory pools";
-        log_max_rqt = 12, "number of receive queue tables";
+        log_max_rmp = limits::LOG_MAX_RMP, "number of receive memory pools";
+        log_max_rqt = limits::LOG_MAX_RQT, "number of receive queue tables";
         log_max_rqt_size = 11, "queues of a receive queue table";
         log_max_wq_sz = 16, "WQEs of a work queue";
         log_min_stride_sz_rq = 4, "bytes of a receive WQE";

@@ -35,7 +35,8 @@ pub mod service {
 }
 /// Kinds of receive queues (`MLX5_*_RQ`).
 const RQ_SHARED: u8 = 1;
-const RQ_NONE: u8 = 3;
+/// That of a queue pair that does not receive (`MLX5_ZERO_LEN_RQ`).
+pub const RQ_NONE: u8 = 3;
 
 /// How a queue pair is to be.
 #[derive(Debug, Clone, Copy)]

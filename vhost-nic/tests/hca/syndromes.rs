@@ -20,7 +20,7 @@ use crate::common::hca::{Hca, alloc_uar, dealloc_uar};
 use crate::common::machine::Machine;
 use crate::common::netdev::{Netdev, Options};
 use crate::common::node::Node;
-use crate::common::queue_pair::{QueuePair, Shape, service};
+use crate::common::queue_pair::{QueuePair, RQ_NONE, Shape, service};
 use crate::common::region::{Region, Rights};
 use crate::common::steering::{Entry, NIC_RX, Table, To, action, destination};
 use crate::common::transport::*;
@@ -30,8 +30,6 @@ use crate::lan::shut;
 const NONE: u32 = 0xee_eeee;
 /// `FS_FT_NIC_TX`.
 const NIC_TX: u8 = 1;
-/// A queue pair that does not receive (`MLX5_ZERO_LEN_RQ`).
-const RQ_NONE: u8 = 3;
 /// `MLX5_REG_PPCNT`, and one that there is not.
 const PPCNT: u16 = 0x5008;
 const NO_REGISTER: u16 = 0xfff0;

@@ -1,0 +1,28 @@
+//! How many objects of each kind there are: the sizes of the tables, and what the capabilities tell of them.
+//!
+//! Each is log2 of a number, named as in `cmd_hca_cap` (mlx5_ifc.h).
+
+/// Event queues.
+pub const LOG_MAX_EQ: u64 = 7;
+/// Completion queues.
+pub const LOG_MAX_CQ: u64 = 16;
+/// Memory keys.
+pub const LOG_MAX_MKEY: u64 = 20;
+/// Protection domains.
+pub const LOG_MAX_PD: u64 = 16;
+/// Transport domains.
+pub const LOG_MAX_TRANSPORT_DOMAIN: u64 = 16;
+/// XRC domains.
+pub const LOG_MAX_XRCD: u64 = 16;
+/// Queue pairs, receive queues and send queues together.
+pub const LOG_MAX_QP: u64 = 16;
+/// Shared receive queues: receive memory pools have the lower numbers, those of XRC the others.
+pub const LOG_MAX_SRQ: u64 = 16;
+/// Receive memory pools.
+pub const LOG_MAX_RMP: u64 = 14;
+/// Transport interfaces, send.
+pub const LOG_MAX_TIS: u64 = 14;
+/// Transport interfaces, receive.
+pub const LOG_MAX_TIR: u64 = 14;
+/// Receive queue tables.
+pub const LOG_MAX_RQT: u64 = 12;
