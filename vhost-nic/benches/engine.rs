@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{fs, hint};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mlx5_prm::access::PmtuReg;
+use mlx5_prm::access_reg::PmtuReg;
 use mlx5_prm::wqe::WqeOpcode;
 use vhost_nic::net::Switch;
 

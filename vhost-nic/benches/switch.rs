@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mlx5_prm::flow::FteMatchParam;
+use mlx5_prm::steering::FteMatchParam;
 use vhost_nic::engine::offload::checksum::{self, Coverage, Fill, Sum};
 use vhost_nic::engine::offload::parse::FrameView;
 use vhost_nic::engine::offload::rss::{HashFunction, KEY_LENGTH, L3Protocol, L4Protocol, RssHash, Toeplitz};

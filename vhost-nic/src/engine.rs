@@ -14,10 +14,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 use crate::firmware::Firmware;
-use crate::hca::bells::{Attention, Bells};
 use crate::hca::blue_flame::Doorbell;
-use crate::hca::finding::Finding;
+use crate::hca::guest_error::GuestError;
 use crate::hca::rq::QueueState;
+use crate::hca::scheduler::{Scheduler, Task};
 use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
 pub use worker::Worker;
@@ -55,25 +55,25 @@ impl Engine {
     }
 
     /// Looks after what wants attention.
-    pub fn attend(&self, what: Attention) {
+    pub fn attend(&self, what: Task) {
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
         let queue = match what {
-            Attention::Queue(queue) => queue,
-            Attention::Register(half) => match self.hca.blue_flame.overdue(half) {
+            Task::Queue(queue) => queue,
+            Task::Register(half) => match self.hca.blue_flame.overdue(half) {
                 Some(Doorbell { number, end }) => {
                     match self.hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {
                         Some(slot) => slot.ring(end),
                         None => {
                             let what = format_args!("There is no queue {number:#x} to send from.");
-                            self.hca.findings.report(Finding::StrayDoorbell, what);
+                            self.hca.guest_errors.report(GuestError::StrayDoorbell, what);
                         }
                     }
                     number
                 }
                 None => return,
             },
-            Attention::Cq(number) => {
+            Task::Cq(number) => {
                 if let Some(cq) = self.hca.cqs.get(number) {
                     cq.period_over();
                 }
@@ -115,8 +115,8 @@ impl Engine {
     }
 
     /// What the NIC's thread waits for.
-    pub fn bells(&self) -> &Arc<Bells> {
-        &self.hca.bells
+    pub fn scheduler(&self) -> &Arc<Scheduler> {
+        &self.hca.scheduler
     }
 
     /// Does something while no frame is under way in this NIC.

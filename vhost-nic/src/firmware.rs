@@ -1,23 +1,23 @@
 //! What ConnectX does in firmware: the commands of the guest's driver.
 
+mod access_reg;
 mod capabilities;
 mod capability_table;
 mod command;
 mod command_queue;
-mod completion;
 mod counters;
-mod domains;
-mod event;
-mod flow;
-mod initialize;
+mod cq;
+mod domain;
+mod eq;
+mod init_hca;
 mod mkey;
-mod queue_pair;
-mod receive;
-mod registers;
-mod send;
-mod shared_receive;
-mod steering_targets;
+mod qp;
+mod rq;
+mod sq;
+mod srq;
+mod steering;
 pub mod syndrome;
+mod tis_tir_rqt;
 mod vport;
 
 use std::collections::{BTreeSet, HashMap};
@@ -32,25 +32,25 @@ pub use capabilities::{Capabilities, UnknownCapability};
 pub use command_queue::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
 
 use crate::hca::Hca;
+use access_reg::Registers;
 use command::{Commands, Handler};
-use initialize::Pages;
-use registers::Registers;
+use init_hca::Pages;
 
 const FAMILIES: &[Commands] = &[
     capabilities::COMMANDS,
-    completion::COMMANDS,
+    cq::COMMANDS,
     counters::COMMANDS,
-    domains::COMMANDS,
-    event::COMMANDS,
-    flow::COMMANDS,
-    initialize::COMMANDS,
+    domain::COMMANDS,
+    eq::COMMANDS,
+    steering::COMMANDS,
+    init_hca::COMMANDS,
     mkey::COMMANDS,
-    queue_pair::COMMANDS,
-    receive::COMMANDS,
-    registers::COMMANDS,
-    send::COMMANDS,
-    shared_receive::COMMANDS,
-    steering_targets::COMMANDS,
+    qp::COMMANDS,
+    rq::COMMANDS,
+    access_reg::COMMANDS,
+    sq::COMMANDS,
+    srq::COMMANDS,
+    tis_tir_rqt::COMMANDS,
     vport::COMMANDS,
 ];
 

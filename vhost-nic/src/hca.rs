@@ -1,49 +1,49 @@
 //! The objects of one function: what its guest has made, and what the hardware keeps about it.
 
-pub mod bells;
 pub mod blue_flame;
 pub mod buffer;
 pub mod clock;
-pub mod counter;
 pub mod cq;
 pub mod eq;
-pub mod finding;
+pub mod guest_error;
 pub mod limits;
 pub mod mkey;
+pub mod object_table;
+pub mod port_counters;
 pub mod qp;
 pub mod queue_counter;
+pub mod refcount;
 pub mod rq;
+pub mod scheduler;
 pub mod sq;
 pub mod srq;
 pub mod steering;
-pub mod table;
-pub mod transport;
-pub mod usage;
+pub mod tis_tir_rqt;
 pub mod vport;
-pub mod work_queue;
+pub mod wq;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use bells::Bells;
 use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
-use counter::{CompletionCounters, PortCounters};
 use cq::Cq;
 use eq::Eqs;
-use finding::Findings;
+use guest_error::GuestErrors;
 use mkey::Mkey;
+use object_table::Table;
+use port_counters::{CompletionCounters, PortCounters};
 use qp::Qp;
 use queue_counter::QueueCounters;
+use refcount::RefCount;
 use rq::{QueueState, Rq};
+use scheduler::Scheduler;
 use sq::Sq;
 use srq::{Rmp, XrcSrq};
 use steering::Steering;
-use table::Table;
-use transport::{Rqt, Tir, Tis};
-use usage::Users;
+use tis_tir_rqt::{Rqt, Tir, Tis};
 use vport::{Mac, Vport};
 
 use crate::dma::Dma;
@@ -58,7 +58,7 @@ pub struct Domain {
     /// The number.
     pub number: u32,
     /// Who refers to it.
-    pub users: Users,
+    pub references: RefCount,
 }
 
 impl Domain {
@@ -66,7 +66,7 @@ impl Domain {
     pub fn new(number: u32) -> Self {
         Self {
             number,
-            users: Users::default(),
+            references: RefCount::default(),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Queue {
 }
 
 /// The numbers of the queue pairs in a multicast group.
-type GroupMembers = Vec<(u32, usage::Use)>;
+type GroupMembers = Vec<(u32, refcount::Reference)>;
 
 /// All objects of a function.
 #[derive(Debug)]
@@ -113,9 +113,9 @@ pub struct Hca {
     /// The guest's interrupts.
     pub msix: Arc<Msix>,
     /// What the guest did wrong.
-    pub findings: Arc<Findings>,
+    pub guest_errors: Arc<GuestErrors>,
     /// What the NIC's thread waits for.
-    pub bells: Arc<Bells>,
+    pub scheduler: Arc<Scheduler>,
     /// WQEs that come through doorbell registers.
     pub blue_flame: BlueFlame,
     /// User access regions.
@@ -168,8 +168,8 @@ impl Hca {
         Self {
             dma,
             msix,
-            findings: Arc::default(),
-            bells: Arc::default(),
+            guest_errors: Arc::default(),
+            scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
             uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
             pds: Table::new(1..1 << limits::LOG_MAX_PD),
@@ -217,7 +217,7 @@ impl Hca {
 
     /// Forgets all objects.
     pub fn clear(&self) {
-        self.bells.clear();
+        self.scheduler.clear();
         self.blue_flame.clear();
         self.silence();
         self.steering.clear();

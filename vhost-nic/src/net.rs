@@ -2,16 +2,16 @@
 
 mod burst;
 pub mod capture;
+mod mac_table;
 mod payload;
 mod port;
 mod stats;
+mod super_packet;
 mod switch;
-mod table;
-mod train;
 
 pub use burst::Burst;
 pub use payload::{Cursor, Payload};
-pub use port::{Cast, EthernetAddresses, Frame, Port};
+pub use port::{CastType, EthernetAddresses, Frame, Port};
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
+pub use super_packet::SuperPacket;
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};
-pub use train::Train;

@@ -15,9 +15,9 @@ use zerocopy::IntoBytes;
 use crate::dma::PurposeStats;
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
-use crate::hca::bells::Attention;
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
-use crate::hca::finding::Finding;
+use crate::hca::guest_error::GuestError;
+use crate::hca::scheduler::Task;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
 use crate::net::{Burst, Frame, Port, PortStats, Switch};
@@ -108,7 +108,7 @@ pub struct NicSnapshot {
     /// Accesses to guest memory.
     pub dma: Vec<PurposeStats>,
     /// What the guest did wrong.
-    pub findings: BTreeMap<&'static str, u64>,
+    pub guest_errors: BTreeMap<&'static str, u64>,
     /// WQEs that came through doorbell registers and were carried out from there.
     pub blue_flame_wqes: u64,
     /// What went through its port.
@@ -210,7 +210,7 @@ impl Nic {
             objects: self.hca.object_counts(),
             pages: self.firmware.pages_held(),
             dma: self.hca.dma.stats().snapshot(),
-            findings: self.hca.findings.snapshot().into_iter().collect(),
+            guest_errors: self.hca.guest_errors.snapshot().into_iter().collect(),
             blue_flame_wqes: self.hca.blue_flame.carried_out(),
             port: PortSnapshot {
                 received,
@@ -332,7 +332,7 @@ impl Nic {
         }
         match written {
             Written::Part => {}
-            Written::Begun { until } => self.hca.bells.ring_at(until, Attention::Register(half)),
+            Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
             Written::Doorbell(Doorbell { number, end }) => self.ring(number, |slot| slot.ring(end)),
             Written::Complete { number, wqe } => self.ring(number, |slot| slot.put(wqe)),
         }
@@ -344,7 +344,7 @@ impl Nic {
         match queue.as_deref().and_then(Queue::blue_flame) {
             Some(slot) => {
                 tell(slot);
-                self.hca.bells.ring(number);
+                self.hca.scheduler.schedule(number);
             }
             None => self.stray_doorbell(format_args!("There is no queue {number:#x} to send from.")),
         }
@@ -355,13 +355,13 @@ impl Nic {
             "{}: {length} bytes at {offset:#x} of the BAR are no register.",
             self.name
         );
-        self.hca.findings.report(Finding::StrayAccess, what);
+        self.hca.guest_errors.report(GuestError::StrayAccess, what);
     }
 
     fn stray_doorbell(&self, what: std::fmt::Arguments<'_>) {
         self.hca
-            .findings
-            .report(Finding::StrayDoorbell, format_args!("{}: {what}", self.name));
+            .guest_errors
+            .report(GuestError::StrayDoorbell, format_args!("{}: {what}", self.name));
     }
 
     /// Ends all that is under way, and forgets what the guest has set up.

@@ -5,18 +5,18 @@
 
 mod bus_master;
 mod config;
+mod config_layout;
 mod function;
 mod identity;
 mod msix;
-mod registers;
 mod stats;
 mod vsc;
 
 pub use bus_master::BusMaster;
+pub use config_layout::{CONFIG_SPACE_SIZE, MSIX_PBA, MSIX_TABLE};
 pub use function::{FunctionConfig, FunctionParts, PciFunction};
 pub use identity::{Identity, UnknownIdentity};
 pub use msix::{Delivery, InterruptLines, Masking, Msix, MsixMessage, MsixStats};
-pub use registers::{CONFIG_SPACE_SIZE, MSIX_PBA, MSIX_TABLE};
 pub use stats::{FunctionSnapshot, FunctionStats};
 
 /// Size of BAR 0 in bytes. The most that User Mode Linux can map of a BAR (arch/um/drivers/virt-pci.c).

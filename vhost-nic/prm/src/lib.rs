@@ -4,24 +4,24 @@
 //! [`completion::Cqc`], and its field `log_cq_size` is read by `log_cq_size()` and written by `set_log_cq_size()`. Layouts of queue entries
 //! (`device.h`, `qp.h`, `cq.h`) are plain structures of big-endian integers.
 
-pub mod access;
+pub mod access_reg;
 pub mod capability;
 pub mod command;
-pub mod completion;
-pub mod event;
-pub mod flow;
-pub mod hca;
+pub mod cq;
+pub mod domain;
+pub mod eq;
+pub mod init_hca;
 pub mod init_segment;
 pub mod layout;
 pub mod mkey;
 pub mod opcode;
+pub mod qp;
 pub mod queue_entry;
-pub mod queue_pair;
 pub mod rdma_wqe;
-pub mod transport;
-pub mod uar;
+pub mod steering;
+pub mod tis_tir_rqt;
 pub mod vport;
-pub mod work_queue;
+pub mod wq;
 pub mod wqe;
 
 use layout::Declaration;
@@ -29,18 +29,18 @@ use layout::Declaration;
 /// Every layout that is declared by the bit.
 pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
     [
-        access::LAYOUTS,
+        access_reg::LAYOUTS,
         capability::LAYOUTS,
-        completion::LAYOUTS,
-        event::LAYOUTS,
-        flow::LAYOUTS,
-        hca::LAYOUTS,
+        cq::LAYOUTS,
+        eq::LAYOUTS,
+        steering::LAYOUTS,
+        init_hca::LAYOUTS,
         mkey::LAYOUTS,
-        queue_pair::LAYOUTS,
-        transport::LAYOUTS,
-        uar::LAYOUTS,
+        qp::LAYOUTS,
+        tis_tir_rqt::LAYOUTS,
+        domain::LAYOUTS,
         vport::LAYOUTS,
-        work_queue::LAYOUTS,
+        wq::LAYOUTS,
     ]
     .into_iter()
     .flatten()

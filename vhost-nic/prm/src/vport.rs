@@ -1,7 +1,7 @@
 //! Virtual ports, RoCE addresses and the counters of ports and queues.
 
-use crate::flow::TrafficCounter;
 use crate::layout::layout;
+use crate::steering::TrafficCounter;
 
 layout! {
     /// Input of QUERY_NIC_VPORT_CONTEXT.

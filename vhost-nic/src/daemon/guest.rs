@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
-use vhost_nic::attachment::{vfio_user, vhost_pci};
+use vhost_nic::attachment::{vfio_user, vhost_user_pci};
 use vhost_nic::hca::blue_flame;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
@@ -25,7 +25,7 @@ pub struct Guest {
 /// The thread that serves the guest's socket.
 enum Server {
     VfioUser(vfio_user::Server),
-    VhostUser(vhost_pci::Server),
+    VhostUser(vhost_user_pci::Server),
 }
 
 impl Guest {
@@ -59,7 +59,7 @@ impl Guest {
         let (name, function) = (self.name.as_str(), self.function.clone());
         self.server = Some(match attach {
             Attach::VfioUser => Server::VfioUser(vfio_user::Server::start(name, listener, function)?),
-            Attach::VhostUser => Server::VhostUser(vhost_pci::Server::start(name, listener, function)?),
+            Attach::VhostUser => Server::VhostUser(vhost_user_pci::Server::start(name, listener, function)?),
         });
         Ok(())
     }
@@ -92,5 +92,5 @@ pub struct GuestSnapshot {
 #[serde(rename_all = "kebab-case")]
 enum AttachmentSnapshot {
     VfioUser(vfio_user::VfioUserSnapshot),
-    VhostUser(vhost_pci::VhostPciSnapshot),
+    VhostUser(vhost_user_pci::VhostUserPciSnapshot),
 }

@@ -1,7 +1,7 @@
 //! Queue pairs: WQEs in, packets out, and back.
 //!
 //! A packet is handed over on the thread of its sender, and what answers it comes back on the same thread. So nobody holds a queue pair's
-//! lock while a packet of it is on its way. Packets travel in bursts, and those of a message as one train: what many have in common is looked at
+//! lock while a packet of it is on its way. Packets travel in bursts, and those of a message as one super_packet: what many have in common is looked at
 //! once.
 
 mod answer;
@@ -26,7 +26,7 @@ use super::Engine;
 use super::offload::parse::FrameView;
 use crate::hca::qp::{Parameters, Qp, QpState, service};
 use crate::hca::srq::event_data;
-use crate::net::{Frame, Payload, Train};
+use crate::net::{Frame, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
 
@@ -64,7 +64,7 @@ pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool 
     if crate::roce::icrc::check(view) {
         let mut payload = Payload::new();
         payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
-        let packet = Train::single(head, payload);
+        let packet = SuperPacket::single(head, payload);
         match head.opcode.transport() {
             Transport::Ud => datagram::receive(engine, &packet, view, own),
             _ => connected(engine, &[&packet]),
@@ -75,24 +75,24 @@ pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool 
 
 /// Takes RoCE packets that travel by reference and have the same addresses. Returns whether they were for this function's transport.
 pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) -> bool {
-    let trains: SmallVec<[&Train<'_>; batch::TRAINS]> = frames
+    let super_packets: SmallVec<[&SuperPacket<'_>; batch::SUPER_PACKETS]> = frames
         .iter()
         .filter_map(|frame| match frame {
-            Frame::Train(train) => Some(*train),
+            Frame::SuperPacket(super_packet) => Some(*super_packet),
             Frame::Bytes(_) => None,
         })
         .collect();
-    let all = trains.len() == frames.len()
-        && trains
+    let all = super_packets.len() == frames.len()
+        && super_packets
             .first()
             .is_some_and(|first| is_for_transport(engine, &first.head));
     if !all {
         return false;
     }
     // One queue pair's packets in one direction, or its answers in the other.
-    let same = |a: &&Train<'_>, b: &&Train<'_>| {
-        let key = |train: &Train<'_>| {
-            let head = &train.head;
+    let same = |a: &&SuperPacket<'_>, b: &&SuperPacket<'_>| {
+        let key = |super_packet: &SuperPacket<'_>| {
+            let head = &super_packet.head;
             (
                 head.headers.bth.destination_qpn(),
                 head.opcode.transport(),
@@ -101,7 +101,7 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
         };
         key(a) == key(b)
     };
-    for chunk in trains.chunk_by(same) {
+    for chunk in super_packets.chunk_by(same) {
         match chunk {
             [first, ..] if first.head.opcode.transport() == Transport::Ud => {
                 for packet in chunk {
@@ -126,8 +126,8 @@ fn is_for_transport(engine: &Engine, head: &Packet) -> bool {
 }
 
 /// Takes packets of a connection, all requests or all answers.
-fn connected(engine: &Engine, trains: &[&Train<'_>]) {
-    let Some(first) = trains.first() else { return };
+fn connected(engine: &Engine, super_packets: &[&SuperPacket<'_>]) {
+    let Some(first) = super_packets.first() else { return };
     let Some(qp) = engine.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
         return;
     };
@@ -139,17 +139,17 @@ fn connected(engine: &Engine, trains: &[&Train<'_>]) {
         Transport::Ud | Transport::Cnp => false,
     };
     // The same sender has the same address.
-    let comes_from_peer = |train: &&Train<'_>| {
+    let comes_from_peer = |super_packet: &&SuperPacket<'_>| {
         let path = parameters.path.as_ref();
-        path.is_some_and(|path| path.addresses.destination() == train.head.path.addresses.source())
+        path.is_some_and(|path| path.addresses.destination() == super_packet.head.path.addresses.source())
     };
-    if !fits || !trains.iter().all(comes_from_peer) {
+    if !fits || !super_packets.iter().all(comes_from_peer) {
         return;
     }
     if first.head.opcode.is_response() {
-        response::receive(engine, &qp, &parameters, trains);
+        response::receive(engine, &qp, &parameters, super_packets);
     } else {
-        responder::receive(engine, &qp, &parameters, trains);
+        responder::receive(engine, &qp, &parameters, super_packets);
     }
 }
 
@@ -168,6 +168,6 @@ fn fail(engine: &Engine, qp: &Qp, event: Option<EventType>) {
         if let Some(event) = event {
             engine.hca.eqs.announce(event, 0, &event_data(qp.number));
         }
-        engine.hca.bells.ring(qp.number);
+        engine.hca.scheduler.schedule(qp.number);
     }
 }

@@ -11,13 +11,13 @@ use super::offload::parse::{FrameView, Network, Transport, ethertype, tcp_flags}
 use super::offload::rss::HashResult;
 use super::{Engine, rdma};
 use crate::dma::Purpose;
-use crate::hca::finding::Finding;
-use crate::hca::mkey::{self, Access, Accessor, Piece};
+use crate::hca::guest_error::GuestError;
+use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
-use crate::hca::transport::{Dispatch, Tir};
-use crate::net::{Burst, Cast};
+use crate::hca::tis_tir_rqt::{Dispatch, Tir};
+use crate::net::{Burst, CastType};
 use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
@@ -74,7 +74,7 @@ fn deliver(engine: &Engine, burst: &Burst<'_>, source: Source) {
             engine.hca.port_counters.rdma_received.count(burst);
         }
     };
-    if burst.is_of_trains() && rdma::receive_burst(engine, burst.frames(), own) {
+    if burst.is_of_super_packets() && rdma::receive_burst(engine, burst.frames(), own) {
         return count_rdma(burst);
     }
     burst.each(|frame| {
@@ -109,9 +109,9 @@ fn to_tables(engine: &Engine, view: &FrameView<'_>, source: Source) {
 
 fn to_tir(engine: &Engine, tir: &Tir, flow_tag: u32, view: &FrameView<'_>, verified: Verified, source: Source) {
     let state = tir.state.read();
-    let allowed = match Cast::of(view.destination()) {
-        Cast::Unicast => SELF_UNICAST,
-        Cast::Multicast | Cast::Broadcast => SELF_MULTICAST,
+    let allowed = match CastType::of(view.destination()) {
+        CastType::Unicast => SELF_UNICAST,
+        CastType::Multicast | CastType::Broadcast => SELF_MULTICAST,
     };
     // A frame of another transport domain is not its own.
     let own = match source {
@@ -147,7 +147,7 @@ fn to_queue(engine: &Engine, rq: &Rq, flow_tag: u32, view: &FrameView<'_>, verif
         Ok(producer) => producer,
         Err(error) => {
             let what = format_args!("Receive queue {:#x}: {error}", rq.number);
-            return hca.findings.report(Finding::UnreadableDoorbellRecord, what);
+            return hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
         }
     };
     if producer == state.consumer {
@@ -179,7 +179,7 @@ fn to_queue(engine: &Engine, rq: &Rq, flow_tag: u32, view: &FrameView<'_>, verif
         Ok(length) => length,
         Err((syndrome, why)) => {
             let what = format_args!("Receive queue {:#x}, WQE {index:#x}: {why}", rq.number);
-            hca.findings.report(Finding::BadReceiveWqe, what);
+            hca.guest_errors.report(GuestError::BadReceiveWqe, what);
             return fail(rq, state, index, syndrome);
         }
     };
@@ -248,8 +248,8 @@ fn scatter(
                     let (data, more) = unwritten.split_at(piece.length().min(unwritten.len()));
                     unwritten = more;
                     match piece {
-                        Piece::Memory(address, _) => hca.dma.write(Purpose::Scatter, address, data),
-                        Piece::Null(_) => Ok(()),
+                        Segment::Memory(address, _) => hca.dma.write(Purpose::Scatter, address, data),
+                        Segment::Null(_) => Ok(()),
                     }
                 },
             )

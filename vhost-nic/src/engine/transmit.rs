@@ -12,11 +12,11 @@ use super::offload::tso::Segments;
 use super::{Engine, receive};
 use crate::dma::Purpose;
 use crate::hca::blue_flame::BlueFlameWqe;
-use crate::hca::finding::Finding;
-use crate::hca::mkey::{self, Access, Accessor, Piece};
+use crate::hca::guest_error::GuestError;
+use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::rq::QueueState;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{Burst, Cast, EthernetAddresses, Frame};
+use crate::net::{Burst, CastType, EthernetAddresses, Frame};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -70,7 +70,7 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
             Ok(producer) => producer,
             Err(error) => {
                 let what = format_args!("Send queue {number:#x}: {error}");
-                hca.findings.report(Finding::UnreadableDoorbellRecord, what);
+                hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
                 return;
             }
         };
@@ -80,8 +80,8 @@ pub(super) fn run(engine: &Engine, sq: &Sq) {
         match state.state {
             QueueState::Ready => {
                 send(engine, sq, &mut state, producer, arrived.wqe);
-                if hca.bells.others_wait() {
-                    return hca.bells.ring(number);
+                if hca.scheduler.has_other_work() {
+                    return hca.scheduler.schedule(number);
                 }
             }
             QueueState::Error if state.context.flush_in_error_en() => flush(engine, sq, &mut state, producer),
@@ -117,7 +117,7 @@ fn send(engine: &Engine, sq: &Sq, state: &mut SqState, producer: u16, mut blue_f
             }
             Err((control, failure)) => {
                 let what = format_args!("Send queue {:#x}, WQE {index:#x}: {}", sq.number, failure.why);
-                engine.hca.findings.report(Finding::BadSendWqe, what);
+                engine.hca.guest_errors.report(GuestError::BadSendWqe, what);
                 engine.hca.port_counters.send_errors.fetch_add(1, Ordering::Relaxed);
                 fail(sq, state, &control, index, failure.syndrome);
                 state.become_state(QueueState::Error);
@@ -300,8 +300,8 @@ fn gather_segment(engine: &Engine, sq: &Sq, data: &DataSegment, frame: &mut Vec<
             let start = frame.len();
             frame.resize(start + piece.length(), 0);
             match piece {
-                Piece::Memory(address, _) => hca.dma.read(Purpose::Gather, address, &mut frame[start..]),
-                Piece::Null(_) => Ok(()),
+                Segment::Memory(address, _) => hca.dma.read(Purpose::Gather, address, &mut frame[start..]),
+                Segment::Null(_) => Ok(()),
             }
         },
     )
@@ -339,22 +339,22 @@ pub(super) fn transmit(engine: &Engine, burst: &Burst<'_>, domain: Option<u32>) 
     let (own, loops) = {
         let vport = hca.vport.read();
         let context = &vport.context;
-        let off = if cast == Cast::Unicast {
+        let off = if cast == CastType::Unicast {
             context.disable_uc_local_lb()
         } else {
             context.disable_mc_local_lb()
         };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
-        (vport.is_own(&destination), !off || burst.is_of_trains())
+        (vport.is_own(&destination), !off || burst.is_of_super_packets())
     };
-    if loops && (own || cast != Cast::Unicast) {
+    if loops && (own || cast != CastType::Unicast) {
         counters.loopback.count(burst);
         receive::from_self(engine, burst, domain);
     }
     // Frames to the function's own address stay inside.
     if !own {
         counters.sent.count(burst);
-        if burst.is_of_trains() {
+        if burst.is_of_super_packets() {
             counters.rdma_sent.count(burst);
         }
         if let Some(wire) = engine.wire.get() {

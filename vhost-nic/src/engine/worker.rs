@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::hca::bells::{Attention, Bells, Call, Next};
+use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 
 /// Most queues that are looked after at a time.
 const MAX_HOT: usize = 16;
@@ -13,20 +13,20 @@ const MAX_HOT: usize = 16;
 /// The sending thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Worker {
-    bells: Arc<Bells>,
+    scheduler: Arc<Scheduler>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Starts a thread of this name. It looks after a queue for `hot` longer than there is something posted.
     pub fn start(name: &str, engine: &Arc<Engine>, hot: Duration) -> std::io::Result<Self> {
-        let bells = engine.bells().clone();
-        let (engine, listening) = (Arc::downgrade(engine), bells.clone());
+        let scheduler = engine.scheduler().clone();
+        let (engine, listening) = (Arc::downgrade(engine), scheduler.clone());
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || work(&engine, &listening, hot))?;
         Ok(Self {
-            bells,
+            scheduler,
             thread: Some(thread),
         })
     }
@@ -34,7 +34,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.bells.stop();
+        self.scheduler.stop();
         // The thread itself may be the last that held the NIC.
         if let Some(thread) = self
             .thread
@@ -48,17 +48,17 @@ impl Drop for Worker {
 }
 
 /// Attends to what rings and to alarms, and meanwhile to hot queues.
-fn work(engine: &Weak<Engine>, bells: &Bells, period: Duration) {
+fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
     let mut hot = HotQueues {
         period,
         queues: Vec::new(),
     };
     loop {
         let call = if hot.queues.is_empty() {
-            bells.wait()
+            scheduler.wait()
         } else {
-            match bells.look() {
-                Next::Call(call) => Some(call),
+            match scheduler.poll() {
+                Next::Due(call) => Some(call),
                 Next::Stop => None,
                 Next::Later(_) => {
                     let Some(engine) = engine.upgrade() else { return };
@@ -71,9 +71,9 @@ fn work(engine: &Weak<Engine>, bells: &Bells, period: Duration) {
             return;
         };
         engine.attend(call.what);
-        if let Call {
-            what: Attention::Queue(number),
-            rang: true,
+        if let Due {
+            what: Task::Queue(number),
+            doorbell: true,
         } = call
         {
             hot.add(number);
@@ -81,7 +81,7 @@ fn work(engine: &Weak<Engine>, bells: &Bells, period: Duration) {
     }
 }
 
-/// Queues whose doorbell rang a short time ago. Their doorbell records are looked at: the next doorbell itself takes its time to come through.
+/// Queues whose doorbell doorbell a short time ago. Their doorbell records are looked at: the next doorbell itself takes its time to come through.
 struct HotQueues {
     period: Duration,
     /// With the time when there was something to do last.
@@ -104,7 +104,7 @@ impl HotQueues {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                engine.attend(Attention::Queue(*number));
+                engine.attend(Task::Queue(*number));
                 *last = Instant::now();
                 idle = false;
             }

@@ -8,7 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Firmware;
 use super::command::{Input, Refusal, refusal_bytes};
 use crate::dma::{Dma, DmaError, Purpose};
-use crate::hca::finding::Finding;
+use crate::hca::guest_error::GuestError;
 
 /// Log2 of the number of entries.
 pub const LOG_CMDQ_SIZE: u8 = 5;
@@ -58,15 +58,15 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     let dma = &*hca.dma;
     let mut entry = CommandEntry::default();
     if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
-        hca.findings.report(
-            Finding::CommandUnreadable,
+        hca.guest_errors.report(
+            GuestError::CommandUnreadable,
             format_args!("A command cannot be read: {error}"),
         );
         return;
     }
     if entry.status_own & OWNED_BY_HARDWARE == 0 {
-        hca.findings.report(
-            Finding::CommandUnreadable,
+        hca.guest_errors.report(
+            GuestError::CommandUnreadable,
             format_args!("Slot {bit:#x} holds no command of ours."),
         );
         return;
@@ -82,8 +82,8 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     let delivery = match deliver(firmware, dma, &mut entry) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, why)) => {
-            hca.findings.report(
-                Finding::CommandUnreadable,
+            hca.guest_errors.report(
+                GuestError::CommandUnreadable,
                 format_args!("A command is not delivered: {why}"),
             );
             delivery
@@ -103,8 +103,8 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         .and_then(|()| dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
     });
     if let Some(Err(error)) = written {
-        hca.findings.report(
-            Finding::CommandUnreadable,
+        hca.guest_errors.report(
+            GuestError::CommandUnreadable,
             format_args!("A command cannot be answered: {error}"),
         );
         return;
@@ -138,11 +138,11 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
     let output = match execute(firmware, input, output_length) {
         Ok(bytes) => bytes,
         Err(refusal) => {
-            firmware.hca.findings.report(
+            firmware.hca.guest_errors.report(
                 if refusal.status == Status::BadOperation {
-                    Finding::UnknownCommand
+                    GuestError::UnknownCommand
                 } else {
-                    Finding::CommandRefused
+                    GuestError::CommandRefused
                 },
                 format_args!(
                     "{} is refused: {} ({:?}).",

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use mlx5_prm::flow::TrafficCounter;
 use mlx5_prm::opcode::Opcode;
+use mlx5_prm::steering::TrafficCounter;
 use mlx5_prm::vport::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_object};
-use crate::hca::counter::Traffic;
+use crate::hca::port_counters::Traffic;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
-use crate::net::Cast;
+use crate::net::CastType;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ALLOC_Q_COUNTER, alloc_queue_counters),
@@ -102,22 +102,28 @@ fn query_vport_counters(firmware: &Firmware, input: Input<'_>) -> Result {
     };
     fill(
         output.received_eth_unicast_mut(),
-        rest(received.of(Cast::Unicast), &rdma_received.unicast),
+        rest(received.of(CastType::Unicast), &rdma_received.unicast),
     );
     fill(
         output.received_eth_multicast_mut(),
-        rest(received.of(Cast::Multicast), &rdma_received.multicast),
+        rest(received.of(CastType::Multicast), &rdma_received.multicast),
     );
-    fill(output.received_eth_broadcast_mut(), received.of(Cast::Broadcast).get());
+    fill(
+        output.received_eth_broadcast_mut(),
+        received.of(CastType::Broadcast).get(),
+    );
     fill(
         output.transmitted_eth_unicast_mut(),
-        rest(sent.of(Cast::Unicast), &rdma_sent.unicast),
+        rest(sent.of(CastType::Unicast), &rdma_sent.unicast),
     );
     fill(
         output.transmitted_eth_multicast_mut(),
-        rest(sent.of(Cast::Multicast), &rdma_sent.multicast),
+        rest(sent.of(CastType::Multicast), &rdma_sent.multicast),
     );
-    fill(output.transmitted_eth_broadcast_mut(), sent.of(Cast::Broadcast).get());
+    fill(
+        output.transmitted_eth_broadcast_mut(),
+        sent.of(CastType::Broadcast).get(),
+    );
     fill(output.received_ib_unicast_mut(), rdma_received.unicast.get());
     fill(output.received_ib_multicast_mut(), rdma_received.multicast.get());
     fill(output.transmitted_ib_unicast_mut(), rdma_sent.unicast.get());

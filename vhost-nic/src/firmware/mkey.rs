@@ -1,6 +1,6 @@
 //! Commands on memory keys.
 
-use mlx5_prm::hca::QuerySpecialContextsOut;
+use mlx5_prm::init_hca::QuerySpecialContextsOut;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
 

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mlx5_prm::completion::Cqc;
+use mlx5_prm::cq::Cqc;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
 use parking_lot::{Mutex, MutexGuard};
 use zerocopy::IntoBytes;
 
-use super::bells::{Attention, Bells};
 use super::buffer::Buffer;
 use super::clock::Clock;
-use super::counter::CompletionCounters;
 use super::eq::{Eq, Eqs};
-use super::finding::{Finding, Findings};
-use super::usage::{Use, Users};
+use super::guest_error::{GuestError, GuestErrors};
+use super::port_counters::CompletionCounters;
+use super::refcount::{RefCount, Reference};
+use super::scheduler::{Scheduler, Task};
 use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
@@ -35,16 +35,16 @@ pub struct Cq {
     /// Its number.
     pub number: u32,
     /// The queues that complete here.
-    pub users: Users,
+    pub references: RefCount,
     eq: Arc<Eq>,
     eqs: Arc<Eqs>,
-    bells: Arc<Bells>,
+    scheduler: Arc<Scheduler>,
     dma: Arc<Dma>,
-    findings: Arc<Findings>,
+    guest_errors: Arc<GuestErrors>,
     counters: Arc<CompletionCounters>,
     clock: Clock,
     state: Mutex<State>,
-    uses: Mutex<Vec<Use>>,
+    uses: Mutex<Vec<Reference>>,
 }
 
 /// What the consumer waits for.
@@ -106,19 +106,26 @@ pub fn entry_size(context: &Cqc) -> Option<u64> {
 pub(crate) struct Surroundings {
     pub(crate) dma: Arc<Dma>,
     pub(crate) eqs: Arc<Eqs>,
-    pub(crate) bells: Arc<Bells>,
-    pub(crate) findings: Arc<Findings>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) guest_errors: Arc<GuestErrors>,
     pub(crate) counters: Arc<CompletionCounters>,
     pub(crate) clock: Clock,
 }
 
 impl Cq {
-    pub(crate) fn new(number: u32, context: Cqc, buffer: Buffer, eq: Arc<Eq>, around: Surroundings, uar: Use) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        context: Cqc,
+        buffer: Buffer,
+        eq: Arc<Eq>,
+        around: Surroundings,
+        uar: Reference,
+    ) -> Self {
         let Surroundings {
             dma,
             eqs,
-            bells,
-            findings,
+            scheduler,
+            guest_errors,
             counters,
             clock,
         } = around;
@@ -135,13 +142,13 @@ impl Cq {
         };
         Self {
             number,
-            users: Users::default(),
-            uses: Mutex::new(vec![eq.users.add(), uar]),
+            references: RefCount::default(),
+            uses: Mutex::new(vec![eq.references.acquire(), uar]),
             eq,
             eqs,
-            bells,
+            scheduler,
             dma,
-            findings,
+            guest_errors,
             counters,
             clock,
             state: Mutex::new(state),
@@ -190,8 +197,8 @@ impl Cq {
             state.consumer = self.consumer_index(&state.context);
             if state.full() {
                 state.overrun = true;
-                self.findings.report(
-                    Finding::CqOverrun,
+                self.guest_errors.report(
+                    GuestError::CqOverrun,
                     format_args!("Completion queue {} is full.", self.number),
                 );
                 let mut data = [0; 12];
@@ -218,8 +225,8 @@ impl Cq {
             .write(&self.dma, Purpose::Cqe, entry, lower)
             .and_then(|()| state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()));
         if let Err(error) = written {
-            self.findings.report(
-                Finding::LostCqe,
+            self.guest_errors.report(
+                GuestError::LostCqe,
                 format_args!("Completion queue {}: {error}", self.number),
             );
             return false;
@@ -262,7 +269,7 @@ impl Cq {
         if state.told_at.is_none() {
             let time = Instant::now() + period;
             state.told_at = Some(time);
-            self.bells.ring_at(time, Attention::Cq(self.number));
+            self.scheduler.schedule_at(time, Task::Cq(self.number));
         }
         true
     }
@@ -294,7 +301,7 @@ impl Cq {
             Ok(record) => u32::from_be(record) & INDEX_MASK,
             Err(error) => {
                 let what = format_args!("Completion queue {}: {error}", self.number);
-                self.findings.report(Finding::UnreadableDoorbellRecord, what);
+                self.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
                 0
             }
         }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::event::Eqc;
+use mlx5_prm::eq::Eqc;
 use mlx5_prm::queue_entry::{Eqe, EventType};
 use parking_lot::Mutex;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
-use super::finding::{Finding, Findings};
-use super::table::Table;
-use super::usage::{Use, Users};
+use super::guest_error::{GuestError, GuestErrors};
+use super::object_table::Table;
+use super::refcount::{RefCount, Reference};
 use crate::dma::{Dma, Purpose};
 use crate::pci::Msix;
 
@@ -29,13 +29,13 @@ pub struct Eq {
     /// Events it takes, a bit per type.
     pub mask: u64,
     /// The completion queues that report here.
-    pub users: Users,
-    uar: Mutex<Option<Use>>,
+    pub references: RefCount,
+    uar: Mutex<Option<Reference>>,
     buffer: Buffer,
     state: Mutex<State>,
     dma: Arc<Dma>,
     msix: Arc<Msix>,
-    findings: Arc<Findings>,
+    guest_errors: Arc<GuestErrors>,
 }
 
 /// What an event queue is made of.
@@ -44,7 +44,7 @@ pub(crate) struct NewEq {
     pub(crate) context: Eqc,
     pub(crate) mask: u64,
     pub(crate) buffer: Buffer,
-    pub(crate) uar: Use,
+    pub(crate) uar: Reference,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -60,25 +60,31 @@ impl Eq {
         *self.uar.lock() = None;
     }
 
-    pub(crate) fn new(number: u32, made: NewEq, dma: Arc<Dma>, msix: Arc<Msix>, findings: Arc<Findings>) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        made: NewEq,
+        dma: Arc<Dma>,
+        msix: Arc<Msix>,
+        guest_errors: Arc<GuestErrors>,
+    ) -> Self {
         let NewEq {
             context,
             mask,
             buffer,
             uar,
         } = made;
-        let (users, state) = (Users::default(), Mutex::default());
+        let (references, state) = (RefCount::default(), Mutex::default());
         Self {
             number,
             context,
             mask,
-            users,
+            references,
             uar: Mutex::new(Some(uar)),
             buffer,
             state,
             dma,
             msix,
-            findings,
+            guest_errors,
         }
     }
 
@@ -91,15 +97,19 @@ impl Eq {
 
         let mut state = self.state.lock();
         if state.producer.wrapping_sub(state.consumer) & INDEX_MASK >= size {
-            self.findings
-                .report(Finding::EqOverrun, format_args!("Event queue {} is full.", self.number));
+            self.guest_errors.report(
+                GuestError::EqOverrun,
+                format_args!("Event queue {} is full.", self.number),
+            );
             return;
         }
         eqe.owner = (state.producer >> self.context.log_eq_size()) as u8 & 1;
         let offset = u64::from(state.producer % size) * size_of::<Eqe>() as u64;
         if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
-            self.findings
-                .report(Finding::LostEqe, format_args!("Event queue {}: {error}", self.number));
+            self.guest_errors.report(
+                GuestError::LostEqe,
+                format_args!("Event queue {}: {error}", self.number),
+            );
             return;
         }
         state.producer = state.producer.wrapping_add(1);

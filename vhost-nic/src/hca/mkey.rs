@@ -63,14 +63,14 @@ pub struct Accessor {
 
 /// A part of a range of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
+pub enum Segment {
     /// Guest memory: address and length in bytes.
     Memory(u64, usize),
     /// So many bytes that read as zeros and take what is written.
     Null(usize),
 }
 
-impl Piece {
+impl Segment {
     /// Its length in bytes.
     pub fn length(self) -> usize {
         match self {

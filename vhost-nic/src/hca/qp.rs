@@ -8,7 +8,7 @@ mod responder;
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_pair::{Ads, Qpc};
+use mlx5_prm::qp::{Ads, Qpc};
 use parking_lot::{Mutex, RwLock};
 
 pub use messages::Messages;
@@ -18,12 +18,12 @@ pub use responder::{Incoming, Receive, Resource, Responder};
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::object_table::Table;
 use super::queue_counter::QueueCounters;
+use super::refcount::{RefCount, Reference};
 use super::srq::Rmp;
-use super::table::Table;
-use super::usage::{Use, Users};
 use super::vport::Vport;
-use super::work_queue::WorkQueue;
+use super::wq::WorkQueue;
 use crate::roce::psn::Psn;
 
 /// What a queue pair does (`enum mlx5_qp_state`, qp.h).
@@ -81,14 +81,14 @@ pub struct Qp {
     /// The WQE that came last through a doorbell register.
     pub blue_flame: Slot,
     /// The multicast groups it is in.
-    pub users: Users,
+    pub references: RefCount,
     /// Its sending side. Whoever needs both sides locks this one first.
     pub requester: Mutex<Requester>,
     /// Its receiving side.
     pub responder: Mutex<Responder>,
     state: Mutex<(QpState, Qpc)>,
     parameters: RwLock<Arc<Parameters>>,
-    uses: Mutex<Vec<Use>>,
+    uses: Mutex<Vec<Reference>>,
 }
 
 /// A command that a queue pair cannot follow in its state.
@@ -102,7 +102,7 @@ pub(crate) struct QpParts {
     pub(crate) receive_cq: Option<Arc<Cq>>,
     pub(crate) send_queue: Option<WorkQueue>,
     pub(crate) receives: ReceiveSource,
-    pub(crate) uses: Vec<Use>,
+    pub(crate) uses: Vec<Reference>,
 }
 
 impl Qp {
@@ -114,7 +114,12 @@ impl Qp {
             receives,
             mut uses,
         } = parts;
-        uses.extend([&send_cq, &receive_cq].into_iter().flatten().map(|cq| cq.users.add()));
+        uses.extend(
+            [&send_cq, &receive_cq]
+                .into_iter()
+                .flatten()
+                .map(|cq| cq.references.acquire()),
+        );
         Self {
             number,
             send_cq,
@@ -122,7 +127,7 @@ impl Qp {
             send_queue,
             receives,
             blue_flame: Slot::default(),
-            users: Users::default(),
+            references: RefCount::default(),
             requester: Mutex::new(Requester::new(Psn::default())),
             responder: Mutex::new(Responder::new(Psn::default())),
             parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport, None))),

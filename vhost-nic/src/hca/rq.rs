@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::work_queue::Rqc;
+use mlx5_prm::wq::Rqc;
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::cq::Cq;
 use super::queue_counter::QueueCounters;
-use super::usage::{Use, Users};
-use super::work_queue::WorkQueue;
+use super::refcount::{RefCount, Reference};
+use super::wq::WorkQueue;
 
 /// What a receive or send queue does (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,10 @@ pub struct Rq {
     /// Where it counts, if the guest gave it a set of counters.
     pub counters: Option<Arc<QueueCounters>>,
     /// The tables and TIRs that send to it.
-    pub users: Users,
+    pub references: RefCount,
     state: Mutex<RqState>,
     /// What it refers to.
-    uses: Mutex<Vec<Use>>,
+    uses: Mutex<Vec<Reference>>,
 }
 
 /// The part of a receive queue that changes.
@@ -83,16 +83,16 @@ impl Rq {
         ring: WorkQueue,
         cq: Arc<Cq>,
         counters: Option<Arc<QueueCounters>>,
-        pd: Option<Use>,
+        pd: Option<Reference>,
     ) -> Self {
         Self {
             number,
             pd: context.wq().pd(),
             ring,
-            uses: Mutex::new(pd.into_iter().chain([cq.users.add()]).collect()),
+            uses: Mutex::new(pd.into_iter().chain([cq.references.acquire()]).collect()),
             cq,
             counters,
-            users: Users::default(),
+            references: RefCount::default(),
             state: Mutex::new(RqState {
                 context,
                 state: QueueState::Reset,

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::work_queue::Sqc;
+use mlx5_prm::wq::Sqc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::refcount::Reference;
 use super::rq::QueueState;
-use super::usage::Use;
-use super::work_queue::WorkQueue;
+use super::wq::WorkQueue;
 
 /// A send queue.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Sq {
     pub blue_flame: Slot,
     state: Mutex<SqState>,
     /// What it refers to.
-    uses: Mutex<Vec<Use>>,
+    uses: Mutex<Vec<Reference>>,
 }
 
 /// The part of a send queue that changes.
@@ -50,9 +50,9 @@ impl Sq {
         ring: WorkQueue,
         cq: Arc<Cq>,
         transport_domain: Option<u32>,
-        mut uses: Vec<Use>,
+        mut uses: Vec<Reference>,
     ) -> Self {
-        uses.push(cq.users.add());
+        uses.push(cq.references.acquire());
         Self {
             number,
             pd: context.wq().pd(),

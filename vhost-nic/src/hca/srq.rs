@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mlx5_prm::queue_entry::EventType;
-use mlx5_prm::work_queue::{Rmpc, XrcSrqc};
+use mlx5_prm::wq::{Rmpc, XrcSrqc};
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::Mutex;
 
 use super::cq::Cq;
-use super::usage::{Use, Users};
-use super::work_queue::WorkQueue;
+use super::refcount::{RefCount, Reference};
+use super::wq::WorkQueue;
 use crate::dma::{self, Dma};
 
 /// A receive memory pool; the shared receive queue of this interface step.
@@ -22,7 +22,7 @@ pub struct Rmp {
     /// As the guest gave it.
     pub context: Mutex<Rmpc>,
     /// The queues that take WQEs from it.
-    pub users: Users,
+    pub references: RefCount,
 }
 
 impl Rmp {
@@ -44,8 +44,8 @@ pub struct XrcSrq {
     /// As the guest gave it.
     pub context: Mutex<XrcSrqc>,
     /// The queues that take WQEs from it.
-    pub users: Users,
-    pub(crate) uses: Mutex<Vec<Use>>,
+    pub references: RefCount,
+    pub(crate) uses: Mutex<Vec<Reference>>,
 }
 
 impl XrcSrq {

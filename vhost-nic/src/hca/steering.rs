@@ -9,25 +9,25 @@
 //! What is inside of one is absent: an entry that looks at inner headers matches no frame. All else that can be looked at (metadata
 //! registers, programmable parser) is 0 in every frame.
 
-mod counter;
 mod executor;
 pub mod fields;
+mod flow_counter;
 mod group;
 mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mlx5_prm::flow::FteMatchParam;
+use mlx5_prm::steering::FteMatchParam;
 use parking_lot::RwLock;
 use thiserror::Error;
 
-use super::transport::Tir;
-use super::usage::Use;
+use super::refcount::Reference;
+use super::tis_tir_rqt::Tir;
 
-use counter::FlowCounters;
-pub use counter::Traffic;
 pub use executor::{Delivery, MAX_VISITS, Outcome};
+use flow_counter::FlowCounters;
+pub use flow_counter::Traffic;
 use tables::Tables;
 
 /// Values of `table_type` (`enum fs_flow_table_type`, `include/linux/mlx5/fs.h`).
@@ -210,7 +210,7 @@ pub struct Actions<T> {
     /// Where they go.
     pub destinations: Vec<Destination<T>>,
     /// Objects that the destinations keep in use.
-    pub uses: Vec<Use>,
+    pub uses: Vec<Reference>,
     /// The flow counters that count them.
     pub counters: Vec<u32>,
     /// Whether destinations may be tables of any level: `ignore_flow_level`.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::port::{Cast, EthernetAddresses, Frame};
+use super::port::{CastType, EthernetAddresses, Frame};
 
 /// Frames that follow each other and have the same addresses, with what everybody on their way wants to know of all of them: it is looked at
 /// once.
@@ -60,14 +60,14 @@ impl<'a> Burst<'a> {
     }
 
     /// The kind of their destination.
-    pub fn cast(&self) -> Cast {
+    pub fn cast(&self) -> CastType {
         self.addresses
-            .map_or(Cast::Unicast, |addresses| Cast::of(addresses.destination))
+            .map_or(CastType::Unicast, |addresses| CastType::of(addresses.destination))
     }
 
     /// Whether they are RoCE packets that travel by reference.
-    pub fn is_of_trains(&self) -> bool {
-        matches!(self.frames, [Frame::Train(_), ..])
+    pub fn is_of_super_packets(&self) -> bool {
+        matches!(self.frames, [Frame::SuperPacket(_), ..])
     }
 
     /// How many frames they are to a wire.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Burst, Train};
+use super::{Burst, SuperPacket};
 use crate::engine::offload::parse::FrameView;
 use crate::roce;
 
@@ -12,7 +12,7 @@ pub enum Frame<'a> {
     /// Its bytes, from the destination address on.
     Bytes(&'a [u8]),
     /// RoCE packets whose bytes, padding and ICRC are made only where they leave the daemon. To a wire each is a frame.
-    Train(&'a Train<'a>),
+    SuperPacket(&'a SuperPacket<'a>),
 }
 
 /// Where a frame goes and comes from.
@@ -28,7 +28,7 @@ pub struct EthernetAddresses {
 
 /// The kinds of destinations an Ethernet frame has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cast {
+pub enum CastType {
     /// One.
     Unicast,
     /// A group.
@@ -37,7 +37,7 @@ pub enum Cast {
     Broadcast,
 }
 
-impl Cast {
+impl CastType {
     /// The kind of a destination address.
     pub fn of(destination: [u8; 6]) -> Self {
         match destination {
@@ -58,7 +58,7 @@ impl<'a> Frame<'a> {
     pub(super) fn length(&self) -> Option<usize> {
         match self {
             Self::Bytes(bytes) => Some(bytes.len()),
-            Self::Train(train) => train.length(),
+            Self::SuperPacket(super_packet) => super_packet.length(),
         }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
     pub fn lengths(&self) -> impl Iterator<Item = (usize, u64)> {
         let lengths = match self {
             Self::Bytes(bytes) => [(bytes.len(), 1), (0, 0), (0, 0)],
-            Self::Train(train) => train.lengths(),
+            Self::SuperPacket(super_packet) => super_packet.lengths(),
         };
         lengths.into_iter().filter(|(_, count)| *count > 0)
     }
@@ -81,7 +81,9 @@ impl<'a> Frame<'a> {
     /// Calls `act` with each frame it is to a wire.
     pub fn each(self, mut act: impl FnMut(Frame<'_>)) {
         match self {
-            Self::Train(train) if train.packets() > 1 => train.split().for_each(|single| act(Frame::Train(&single))),
+            Self::SuperPacket(super_packet) if super_packet.packets() > 1 => {
+                super_packet.split().for_each(|single| act(Frame::SuperPacket(&single)))
+            }
             single => act(single),
         }
     }
@@ -101,8 +103,8 @@ impl<'a> Frame<'a> {
                     vlan,
                 })
             }
-            Self::Train(train) => {
-                let path = &train.head.path;
+            Self::SuperPacket(super_packet) => {
+                let path = &super_packet.head.path;
                 Some(EthernetAddresses {
                     destination: path.destination_mac,
                     source: path.source_mac,
@@ -116,7 +118,7 @@ impl<'a> Frame<'a> {
     pub fn to_bytes(&self) -> Option<Cow<'a, [u8]>> {
         match self {
             Self::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
-            Self::Train(packet) => {
+            Self::SuperPacket(packet) => {
                 debug_assert_eq!(packet.packets(), 1, "several frames");
                 let mut tail = Vec::with_capacity(packet.payload.len());
                 packet.payload.append_to(&mut tail).ok()?;
@@ -136,7 +138,7 @@ pub trait Port: Send + Sync {
     /// Takes a single frame. What cannot be taken is dropped and counted by the port.
     fn receive(&self, frame: Frame<'_>);
 
-    /// Takes frames that travel together, trains among them.
+    /// Takes frames that travel together, super_packets among them.
     fn receive_burst(&self, burst: &Burst<'_>) {
         burst.each(|frame| self.receive(frame));
     }

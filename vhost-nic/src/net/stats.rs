@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::Burst;
-use super::port::Cast;
+use super::port::CastType;
 
 /// Frames in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -99,9 +99,9 @@ impl Traffic {
     pub fn count(&self, burst: &Burst<'_>) {
         self.bytes.add(burst.bytes());
         let by_cast = match burst.cast() {
-            Cast::Unicast => &self.unicast,
-            Cast::Multicast => &self.multicast,
-            Cast::Broadcast => &self.broadcast,
+            CastType::Unicast => &self.unicast,
+            CastType::Multicast => &self.multicast,
+            CastType::Broadcast => &self.broadcast,
         };
         by_cast.add(burst.count());
     }

@@ -15,9 +15,9 @@ use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Burst;
-use super::port::{Cast, EthernetAddresses, Frame, Port};
+use super::mac_table::{Knowledge, PortId, Station, Table};
+use super::port::{CastType, EthernetAddresses, Frame, Port};
 use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
-use super::table::{Knowledge, PortId, Station, Table};
 
 /// Length of the shortest frame, in bytes: an Ethernet header. Ports pad to what their link wants.
 pub const MIN_FRAME: usize = 14;
@@ -263,7 +263,7 @@ impl Switch {
             return sender.dropped.mac_control.add(count);
         }
         let from = Station::new(vlan, source);
-        let to = (burst.cast() == Cast::Unicast).then(|| Station::new(vlan, destination));
+        let to = (burst.cast() == CastType::Unicast).then(|| Station::new(vlan, destination));
         match self.route(sender, from, to) {
             Route::SamePort => sender.dropped.same_port.add(count),
             Route::One(member) => {
@@ -309,7 +309,7 @@ fn flood(sender: &Member, members: &[Arc<Member>], burst: &Burst<'_>) {
         return sender.dropped.no_destination.add(count);
     }
     sender.sent.count(burst);
-    if burst.cast() == Cast::Unicast {
+    if burst.cast() == CastType::Unicast {
         sender.flooded.add(count);
     }
     for member in others {

@@ -1,6 +1,6 @@
 //! A function's configuration space: what a guest reads and writes, and what its writes mean.
 
-use super::registers::{
+use super::config_layout::{
     COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, CONFIG_SPACE_SIZE, DEVICE_CONTROL_HIGH, INITIATE_FLR, Layout,
     MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK, PMCSR, PMCSR_STATE, VSC,
 };

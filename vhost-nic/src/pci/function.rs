@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use super::bus_master::BusMaster;
 use super::config::ConfigSpace;
+use super::config_layout::{CONFIG_SPACE_SIZE, Layout, MSIX_PBA, MSIX_TABLE};
 use super::identity::Identity;
 use super::msix::{InterruptLines, Masking, Msix};
-use super::registers::{CONFIG_SPACE_SIZE, Layout, MSIX_PBA, MSIX_TABLE};
 use super::stats::{FunctionSnapshot, FunctionStats};
 use super::{BAR_SIZE, Device};
 use crate::dma::Dma;

@@ -65,7 +65,7 @@ impl Position {
 
 /// What the end of a message brings along for the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Notice {
+pub enum Suffix {
     /// Nothing.
     #[default]
     None,
@@ -94,10 +94,10 @@ pub enum Extension {
 pub struct Opcode(u8);
 
 /// By the low five bits of the opcode.
-const OPERATIONS: [Option<(Operation, Position, Notice)>; 0x18] = {
-    use Notice::{Immediate, Invalidate, None as Plain};
+const OPERATIONS: [Option<(Operation, Position, Suffix)>; 0x18] = {
     use Operation::*;
     use Position::*;
+    use Suffix::{Immediate, Invalidate, None as Plain};
     [
         Some((Send, First, Plain)),
         Some((Send, Middle, Plain)),
@@ -126,13 +126,13 @@ const OPERATIONS: [Option<(Operation, Position, Notice)>; 0x18] = {
     ]
 };
 
-/// The low five bits of the opcode, by operation, position and notice.
+/// The low five bits of the opcode, by operation, position and suffix.
 const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
     let mut numbers = [[[None; 3]; 4]; 9];
     let mut number = 0;
     while number < OPERATIONS.len() {
-        if let Some((operation, position, notice)) = OPERATIONS[number] {
-            numbers[operation as usize][position as usize][notice as usize] = Some(number as u8);
+        if let Some((operation, position, suffix)) = OPERATIONS[number] {
+            numbers[operation as usize][position as usize][suffix as usize] = Some(number as u8);
         }
         number += 1;
     }
@@ -145,14 +145,14 @@ struct Row {
     transport: Transport,
     operation: Operation,
     position: Position,
-    notice: Notice,
+    suffix: Suffix,
 }
 
 const CNP: Row = Row {
     transport: Transport::Cnp,
     operation: Operation::CongestionNotification,
     position: Position::Only,
-    notice: Notice::None,
+    suffix: Suffix::None,
 };
 
 /// By opcode: looked up for every packet.
@@ -169,12 +169,12 @@ static ROWS: [Option<Row>; 0x100] = {
                 Transport::Ud => number == 0x04 || number == 0x05,
                 _ => true,
             };
-            if let (true, Some((operation, position, notice))) = (exists, OPERATIONS[number]) {
+            if let (true, Some((operation, position, suffix))) = (exists, OPERATIONS[number]) {
                 rows[transport as usize | number] = Some(Row {
                     transport,
                     operation,
                     position,
-                    notice,
+                    suffix,
                 });
             }
             number += 1;
@@ -196,12 +196,12 @@ impl Opcode {
     pub const CNP: Self = Self(0x81);
 
     /// The opcode for this, if there is one.
-    pub fn new(transport: Transport, operation: Operation, position: Position, notice: Notice) -> Option<Self> {
-        let number = NUMBERS[operation as usize][position as usize][notice as usize];
+    pub fn new(transport: Transport, operation: Operation, position: Position, suffix: Suffix) -> Option<Self> {
+        let number = NUMBERS[operation as usize][position as usize][suffix as usize];
         match transport {
             Transport::Cnp => {
-                let row = (operation, position, notice);
-                (row == (CNP.operation, CNP.position, CNP.notice)).then_some(Self::CNP)
+                let row = (operation, position, suffix);
+                (row == (CNP.operation, CNP.position, CNP.suffix)).then_some(Self::CNP)
             }
             transport => Self::from_byte(transport as u8 | number?),
         }
@@ -238,27 +238,27 @@ impl Opcode {
     }
 
     /// What the end of the message brings along.
-    pub fn notice(self) -> Notice {
-        self.row().notice
+    pub fn suffix(self) -> Suffix {
+        self.row().suffix
     }
 
     /// Of a packet that is cut in several: the opcode of one of them, by whether it is the first and whether it is the last.
     pub fn part(self, first: bool, last: bool) -> Self {
         let row = self.row();
         let position = Position::new(row.position.begins() && first, row.position.ends() && last);
-        let notice = if position.ends() { row.notice } else { Notice::None };
+        let suffix = if position.ends() { row.suffix } else { Suffix::None };
         // What can be cut has opcodes for all positions.
-        Self::new(row.transport, row.operation, position, notice).unwrap_or(self)
+        Self::new(row.transport, row.operation, position, suffix).unwrap_or(self)
     }
 
     /// Whether it has an immediate.
     pub fn with_immediate(self) -> bool {
-        self.notice() == Notice::Immediate
+        self.suffix() == Suffix::Immediate
     }
 
     /// Whether it has a key to invalidate.
     pub fn with_invalidate(self) -> bool {
-        self.notice() == Notice::Invalidate
+        self.suffix() == Suffix::Invalidate
     }
 
     /// Whether a requester sends it.
@@ -292,12 +292,12 @@ impl Opcode {
             (CompareSwap | FetchAdd, _) => (Some(Extension::AtomicEth), None),
             _ => (None, None),
         };
-        let notice = match row.notice {
-            Notice::None => None,
-            Notice::Immediate => Some(Extension::ImmDt),
-            Notice::Invalidate => Some(Extension::Ieth),
+        let suffix = match row.suffix {
+            Suffix::None => None,
+            Suffix::Immediate => Some(Extension::ImmDt),
+            Suffix::Invalidate => Some(Extension::Ieth),
         };
-        [address, first, second, notice].into_iter().flatten()
+        [address, first, second, suffix].into_iter().flatten()
     }
 }
 

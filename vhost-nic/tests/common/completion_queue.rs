@@ -1,6 +1,6 @@
 //! Completion queues (`core/cq.c`, `core/wq.h`).
 
-use mlx5_prm::completion::{
+use mlx5_prm::cq::{
     Cqc, CreateCqIn, CreateCqOut, DestroyCqIn, DestroyCqOut, ModifyCqIn, ModifyCqOut, QueryCqIn, QueryCqOut,
 };
 use mlx5_prm::opcode::Opcode;

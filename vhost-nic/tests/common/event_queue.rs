@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::event::{CreateEqIn, CreateEqOut, DestroyEqIn, DestroyEqOut};
+use mlx5_prm::eq::{CreateEqIn, CreateEqOut, DestroyEqIn, DestroyEqOut};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::Eqe;
 use zerocopy::FromBytes;

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mlx5_prm::access::{AccessRegisterIn, AccessRegisterOut};
+use mlx5_prm::access_reg::{AccessRegisterIn, AccessRegisterOut};
 use mlx5_prm::capability::{CmdHcaCap, QueryHcaCapIn, QueryHcaCapOut, SetHcaCapIn, SetHcaCapOut};
-use mlx5_prm::hca::*;
+use mlx5_prm::domain::*;
+use mlx5_prm::init_hca::*;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::EventType;
-use mlx5_prm::uar::*;
 use parking_lot::Mutex;
 use zerocopy::FromBytes;
 

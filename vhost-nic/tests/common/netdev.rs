@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mlx5_prm::access::{PaosReg, PmtuReg};
-use mlx5_prm::flow::FteMatchParam;
+use mlx5_prm::access_reg::{PaosReg, PmtuReg};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::Cqe;
+use mlx5_prm::steering::FteMatchParam;
 use mlx5_prm::vport::*;
 
 use super::command::Result;

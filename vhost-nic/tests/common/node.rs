@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::access::PaosReg;
+use mlx5_prm::access_reg::PaosReg;
+use mlx5_prm::domain::{AllocXrcdIn, AllocXrcdOut, DeallocXrcdIn, DeallocXrcdOut};
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::uar::{AllocXrcdIn, AllocXrcdOut, DeallocXrcdIn, DeallocXrcdOut};
 use mlx5_prm::vport::{ModifyNicVportContextIn, ModifyNicVportContextOut, SetRoceAddressIn, SetRoceAddressOut};
 use vhost_nic::net::Switch;
 

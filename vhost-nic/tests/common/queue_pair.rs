@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
+use mlx5_prm::qp::*;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
-use mlx5_prm::queue_pair::*;
 use mlx5_prm::rdma_wqe::AddressVector;
 use mlx5_prm::wqe::{SEND_WQE_BB, WqeOpcode};
 

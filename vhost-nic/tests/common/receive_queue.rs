@@ -2,7 +2,7 @@
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
-use mlx5_prm::work_queue::{
+use mlx5_prm::wq::{
     CreateRqIn, CreateRqOut, DestroyRqIn, DestroyRqOut, ModifyRqIn, ModifyRqOut, QueryRqIn, QueryRqOut, Rqc,
 };
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY};

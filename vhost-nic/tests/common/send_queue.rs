@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
-use mlx5_prm::work_queue::{
+use mlx5_prm::wq::{
     CreateSqIn, CreateSqOut, DestroySqIn, DestroySqOut, ModifySqIn, ModifySqOut, QuerySqIn, QuerySqOut, Sqc,
 };
 use mlx5_prm::wqe::{ControlSegment, DataSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};

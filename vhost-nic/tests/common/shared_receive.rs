@@ -1,7 +1,7 @@
 //! Shared receive queues: memory pools and those of XRC (`core/` and `mlx5_ib/srq.c`, `srq_cmd.c`).
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::work_queue::*;
+use mlx5_prm::wq::*;
 use mlx5_prm::wqe::NextSegment;
 use zerocopy::IntoBytes;
 

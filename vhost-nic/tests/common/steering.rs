@@ -1,8 +1,8 @@
 //! Flow tables (`core/fs_cmd.c`), and those a network driver makes (`core/en_fs.c`, `core/lib/fs_ttc.c`).
 
-use mlx5_prm::flow::*;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
+use mlx5_prm::steering::*;
 use zerocopy::IntoBytes;
 
 use super::command::Result;

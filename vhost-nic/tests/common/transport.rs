@@ -1,9 +1,9 @@
 //! Domains, keys, and what is between queues and the wire: PD, transport domain, mkey, TIS, RQT, TIR.
 
+use mlx5_prm::domain::*;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::transport::*;
-use mlx5_prm::uar::*;
+use mlx5_prm::tis_tir_rqt::*;
 
 use super::command::Result;
 use super::hca::Hca;

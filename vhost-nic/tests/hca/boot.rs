@@ -35,6 +35,6 @@ fn an_interface_comes_up_and_leaves_nothing_behind() {
         netdev.close();
         Arc::into_inner(hca).unwrap().shutdown();
     }
-    assert_eq!(machine.nic.snapshot().findings, Default::default());
+    assert_eq!(machine.nic.snapshot().guest_errors, Default::default());
     assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
 }

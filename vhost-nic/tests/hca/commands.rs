@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mlx5_prm::command::Status;
-use mlx5_prm::layout;
-use mlx5_prm::opcode::Opcode;
-use mlx5_prm::transport::{QueryRqtIn, QueryRqtOut, QueryTirIn, QueryTirOut, QueryTisIn, QueryTisOut, RqNum};
-use mlx5_prm::uar::{
+use mlx5_prm::domain::{
     AllocXrcdIn, AllocXrcdOut, CreateUctxIn, CreateUctxOut, DeallocXrcdIn, DeallocXrcdOut, DestroyUctxIn,
     DestroyUctxOut,
 };
+use mlx5_prm::layout;
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::tis_tir_rqt::{QueryRqtIn, QueryRqtOut, QueryTirIn, QueryTirOut, QueryTisIn, QueryTisOut, RqNum};
 use mlx5_prm::vport::*;
 use vhost_nic::net::Switch;
 use zerocopy::FromBytes;
@@ -184,8 +184,8 @@ fn commands_that_do_not_exist_are_bad_operations() {
     ] {
         refused(naming(&hca, Opcode(opcode), 0x40, NUMBER, 0), Status::BadOperation);
     }
-    let findings = hca.machine.nic.snapshot().findings;
-    assert_eq!(findings.get("unknown_command"), Some(&6));
+    let guest_errors = hca.machine.nic.snapshot().guest_errors;
+    assert_eq!(guest_errors.get("unknown_command"), Some(&6));
     Arc::into_inner(hca).unwrap().shutdown();
 }
 

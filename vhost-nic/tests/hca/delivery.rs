@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlx5_prm::capability::{QueryHcaCapIn, QueryHcaCapOut};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
-use mlx5_prm::hca::{QueryAdapterIn, QueryAdapterOut};
+use mlx5_prm::init_hca::{QueryAdapterIn, QueryAdapterOut};
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use proptest::prelude::*;
@@ -198,8 +198,8 @@ fn a_slot_without_a_command_is_left_alone() {
     let before = hca.commands.entry(5);
     hca.commands.ring(1 << 5);
     assert_eq!(hca.commands.entry(5).as_bytes(), before.as_bytes());
-    let findings = hca.machine.nic.snapshot().findings;
-    assert_eq!(findings.get("command_unreadable"), Some(&1));
+    let guest_errors = hca.machine.nic.snapshot().guest_errors;
+    assert_eq!(guest_errors.get("command_unreadable"), Some(&1));
     hca.shutdown();
 }
 
@@ -211,7 +211,7 @@ fn a_command_queue_outside_memory_harms_nobody() {
         machine.write(0x14, low);
         machine.write(0x18, u32::MAX);
     }
-    assert_eq!(machine.nic.snapshot().findings.get("command_unreadable"), Some(&96));
+    assert_eq!(machine.nic.snapshot().guest_errors.get("command_unreadable"), Some(&96));
     Hca::boot(&machine).shutdown();
 }
 

@@ -35,7 +35,7 @@ impl Lan {
     pub fn end(self) {
         for guest in self.guests {
             let machine = Arc::clone(&guest.hca.machine);
-            assert_eq!(machine.nic.snapshot().findings, Default::default());
+            assert_eq!(machine.nic.snapshot().guest_errors, Default::default());
             shut(guest);
             assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mlx5_prm::hca::{TeardownHcaIn, TeardownHcaOut};
+use mlx5_prm::init_hca::{TeardownHcaIn, TeardownHcaOut};
 use mlx5_prm::opcode::Opcode;
 
 use crate::common::hca::Hca;
@@ -136,7 +136,7 @@ fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
     });
     shut(victim);
     for guest in lan.guests {
-        assert_eq!(guest.hca.machine.nic.snapshot().findings, Default::default());
+        assert_eq!(guest.hca.machine.nic.snapshot().guest_errors, Default::default());
         shut(guest);
     }
 }

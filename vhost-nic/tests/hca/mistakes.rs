@@ -39,7 +39,7 @@ fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
     });
     channel.sq.check(&channel.send_cq.wait(), WqeOpcode::Send, counter);
     assert_eq!(b.receive().frame, frame);
-    assert_eq!(a.hca.machine.nic.snapshot().findings.get("bad_send_wqe"), Some(&1));
+    assert_eq!(a.hca.machine.nic.snapshot().guest_errors.get("bad_send_wqe"), Some(&1));
     drop(block);
     lan.guests.into_iter().for_each(shut);
 }
@@ -207,7 +207,10 @@ fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     let cqe = b.channels[0].receive_cq.wait();
     let (syndrome, counter) = error_of(&cqe).unwrap();
     assert_eq!(counter, 0);
-    assert_eq!(b.hca.machine.nic.snapshot().findings.get("bad_receive_wqe"), Some(&1));
+    assert_eq!(
+        b.hca.machine.nic.snapshot().guest_errors.get("bad_receive_wqe"),
+        Some(&1)
+    );
     assert_eq!(b.channels[0].rq.query(&b.hca).unwrap().state(), state::ERROR);
     let channel = &mut b.channels[0];
     // The driver's way back (core/en/reporter_rx.c).
@@ -274,7 +277,10 @@ fn a_completion_queue_that_overruns_is_an_event() {
         assert_eq!(error_of(&channel.send_cq.wait()), None, "those that had room are good");
     }
     assert!(channel.send_cq.next().is_none());
-    assert_eq!(guest.hca.machine.nic.snapshot().findings.get("cq_overrun"), Some(&1));
+    assert_eq!(
+        guest.hca.machine.nic.snapshot().guest_errors.get("cq_overrun"),
+        Some(&1)
+    );
     shut(guest);
 }
 
@@ -290,7 +296,7 @@ fn a_doorbell_record_outside_memory_is_counted() {
         machine
             .nic
             .snapshot()
-            .findings
+            .guest_errors
             .contains_key("unreadable_doorbell_record")
     });
     let (_, record) = b.channels[0].rq.addresses();
@@ -308,7 +314,7 @@ fn a_doorbell_record_outside_memory_is_counted() {
         receiver
             .nic
             .snapshot()
-            .findings
+            .guest_errors
             .contains_key("unreadable_doorbell_record")
     });
 }
@@ -322,13 +328,21 @@ fn memory_that_goes_away_in_use_ends_what_uses_it() {
     for number in 0..10 {
         a.send(&plain(source, destination, 100 + number));
     }
-    let findings = b.hca.machine.nic.snapshot().findings;
-    assert_eq!(findings.get("unreadable_doorbell_record"), Some(&10), "{findings:?}");
+    let guest_errors = b.hca.machine.nic.snapshot().guest_errors;
+    assert_eq!(
+        guest_errors.get("unreadable_doorbell_record"),
+        Some(&10),
+        "{guest_errors:?}"
+    );
     a.hca.machine.function.dma().unmap_all();
     a.channels[0].sq.nop();
     std::thread::sleep(BRIEF);
-    let findings = a.hca.machine.nic.snapshot().findings;
-    assert_eq!(findings.get("unreadable_doorbell_record"), Some(&1), "{findings:?}");
+    let guest_errors = a.hca.machine.nic.snapshot().guest_errors;
+    assert_eq!(
+        guest_errors.get("unreadable_doorbell_record"),
+        Some(&1),
+        "{guest_errors:?}"
+    );
 }
 
 #[test]

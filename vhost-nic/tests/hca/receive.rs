@@ -1,6 +1,6 @@
 //! What arrives, and what completions say about it.
 
-use mlx5_prm::access::{Eth2863CntrsGrpDataLayout, PpcntReg};
+use mlx5_prm::access_reg::{Eth2863CntrsGrpDataLayout, PpcntReg};
 use mlx5_prm::queue_entry::Cqe;
 use zerocopy::FromBytes;
 

@@ -48,7 +48,7 @@ fn doorbells_before_anything_exists_are_counted() {
     machine.write_pair(uar + 0x20, [0xff; 8]);
     machine.write(uar + 0x40, u32::MAX);
     machine.write(uar + 0x48, 0);
-    assert_eq!(machine.nic.snapshot().findings.get("stray_doorbell"), Some(&4));
+    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&4));
     Hca::boot(&machine).shutdown();
 }
 
@@ -61,7 +61,7 @@ fn doorbells_of_queues_that_do_not_exist_are_counted() {
     machine.write_pair(uar + 0x20, [0xff; 8]);
     machine.write(uar + 0x40, u32::MAX);
     machine.write(uar + 0x48, 0x7700_0000);
-    assert_eq!(machine.nic.snapshot().findings.get("stray_doorbell"), Some(&4));
+    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&4));
     hca.shutdown();
 }
 
@@ -73,7 +73,7 @@ fn a_doorbell_for_a_receive_queue_is_counted() {
     let mut value = [0; 8];
     value[4..].copy_from_slice(&(netdev.channels[0].rq.number << 8).to_be_bytes());
     machine.write_pair(u64::from(hca.uar) * 4096 + 0x800, value);
-    assert_eq!(machine.nic.snapshot().findings.get("stray_doorbell"), Some(&1));
+    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&1));
 }
 
 #[derive(Debug, Clone)]

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::access::PpcntReg;
+use mlx5_prm::access_reg::PpcntReg;
 use mlx5_prm::capability::{QueryHcaCapIn, QueryHcaCapOut};
 use mlx5_prm::command::Status;
-use mlx5_prm::flow::*;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::mkey::{CreateMkeyIn, CreateMkeyOut};
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_pair::*;
-use mlx5_prm::transport::*;
+use mlx5_prm::qp::*;
+use mlx5_prm::steering::*;
+use mlx5_prm::tis_tir_rqt::*;
 use mlx5_prm::vport::{SetRoceAddressIn, SetRoceAddressOut};
 use vhost_nic::firmware::syndrome;
 use vhost_nic::net::Switch;

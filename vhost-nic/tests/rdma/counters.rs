@@ -1,8 +1,8 @@
 //! What happens on connections, as the counters of their queue pairs tell it.
 
-use mlx5_prm::flow::TrafficCounter;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::CqeOpcode;
+use mlx5_prm::steering::TrafficCounter;
 use mlx5_prm::vport::{QueryQCounterIn, QueryQCounterOut, QueryVportCounterIn, QueryVportCounterOut};
 use mlx5_prm::wqe::WqeOpcode;
 use vhost_nic::roce::opcode::{Operation, Position};

@@ -176,7 +176,9 @@ fn data_that_find_no_room_are_not_written_over_others() {
             pair.a.qp.sent(WqeOpcode::Send, send);
         }
     }
-    let findings = || pair.b.node.hca.machine.nic.snapshot().findings;
-    await_some("the overrun", || findings().contains_key("cq_overrun").then_some(()));
+    let guest_errors = || pair.b.node.hca.machine.nic.snapshot().guest_errors;
+    await_some("the overrun", || {
+        guest_errors().contains_key("cq_overrun").then_some(())
+    });
     assert_eq!(pair.b.qp.receive_cq.lower_half(), data(0));
 }

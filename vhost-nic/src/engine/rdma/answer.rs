@@ -10,7 +10,7 @@ use super::{Engine, fail, memory, transport_of};
 use crate::hca::qp::{Parameters, Qp};
 use crate::hca::queue_counter::QueueCounter;
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position};
+use crate::roce::opcode::{Opcode, Operation, Position, Suffix};
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
@@ -156,7 +156,7 @@ impl<'a> Packets<'a> {
         length: usize,
         extend: impl FnOnce(&mut Headers),
     ) -> Option<Packet> {
-        let opcode = Opcode::new(transport_of(self.parameters), operation, position, Notice::None)?;
+        let opcode = Opcode::new(transport_of(self.parameters), operation, position, Suffix::None)?;
         let mut headers = Headers::new(Bth::new(opcode, self.parameters.remote_qpn, psn));
         extend(&mut headers);
         Some(Packet::new(self.parameters.path?, opcode, headers, length))

@@ -9,11 +9,11 @@ use super::{Engine, FrameView};
 use super::{memory, receive_queue};
 use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, Train};
+use crate::net::{Payload, SuperPacket};
 use crate::roce::gid::Gid;
 use crate::roce::grh;
 use crate::roce::headers::{Bth, Deth, Headers, ImmDt};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::opcode::{Opcode, Operation, Position, Suffix, Transport};
 use crate::roce::packet::Packet;
 use crate::roce::path::{Addresses, Path, Vlan};
 use crate::roce::psn::Psn;
@@ -65,13 +65,13 @@ pub(super) fn push_packet<'a>(
         hop_limit: to.hop_limit,
         flow_label: to.flow_label(),
     };
-    let notice = if immediate.is_some() {
-        Notice::Immediate
+    let suffix = if immediate.is_some() {
+        Suffix::Immediate
     } else {
-        Notice::None
+        Suffix::None
     };
     let opcode =
-        Opcode::new(Transport::Ud, Operation::Send, Position::Only, notice).ok_or(Syndrome::LocalQpOperation)?;
+        Opcode::new(Transport::Ud, Operation::Send, Position::Only, suffix).ok_or(Syndrome::LocalQpOperation)?;
     let solicited = message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
     let mut headers = Headers::new(Bth::new(opcode, to.remote_queue_number(), psn).with_solicited(solicited));
     let q_key = match to.qkey.get() {
@@ -98,7 +98,7 @@ pub(super) fn push_packet<'a>(
 }
 
 /// Takes a datagram.
-pub(super) fn receive(engine: &Engine, packet: &Train<'_>, view: &FrameView<'_>, own: bool) {
+pub(super) fn receive(engine: &Engine, packet: &SuperPacket<'_>, view: &FrameView<'_>, own: bool) {
     let hca = &engine.hca;
     let (packet, payload) = (&packet.head, &packet.payload);
     match packet.headers.bth.destination_qpn() {

@@ -4,12 +4,12 @@ use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
 
 use super::answer::{Answer, Read};
 use super::completion::{self, Arrival};
-use super::memory::Reach;
+use super::memory::AccessContext;
 use super::{Engine, fail, memory, receive_queue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::qp::{Incoming, Parameters, Qp, Receive, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::Train;
+use crate::net::SuperPacket;
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::syndrome::Nak;
@@ -50,7 +50,7 @@ pub(super) struct Executor<'a> {
     engine: &'a Engine,
     qp: &'a Qp,
     pub(super) parameters: &'a Parameters,
-    reach: Reach<'a>,
+    reach: AccessContext<'a>,
 }
 
 impl<'a> Executor<'a> {
@@ -59,7 +59,7 @@ impl<'a> Executor<'a> {
             engine,
             qp,
             parameters,
-            reach: Reach::new(engine),
+            reach: AccessContext::new(engine),
         }
     }
 
@@ -70,35 +70,35 @@ impl<'a> Executor<'a> {
     }
 
     /// Carries out what packets ask for, all of it or nothing.
-    pub(super) fn execute(&mut self, responder: &mut Responder, train: &Train<'_>) -> Step {
+    pub(super) fn execute(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
         let parameters = self.parameters;
-        if train.head.opcode.operation() != Operation::Write {
+        if super_packet.head.opcode.operation() != Operation::Write {
             self.reach.let_go();
         }
-        let position = train.head.opcode.position();
-        let (length, mtu) = (train.head.payload_length, parameters.mtu);
-        let length_fits = parameters.packets(length) == train.packets()
+        let position = super_packet.head.opcode.position();
+        let (length, mtu) = (super_packet.head.payload_length, parameters.mtu);
+        let length_fits = parameters.packets(length) == super_packet.packets()
             && match position {
                 Position::First | Position::Middle => length > 0 && length.is_multiple_of(mtu),
                 Position::Last => length > 0,
                 Position::Only => true,
             };
-        let under_way = match (&responder.incoming, train.head.opcode.operation()) {
+        let under_way = match (&responder.incoming, super_packet.head.opcode.operation()) {
             (None, _) => position.begins(),
             (Some(Incoming::Send { .. }), Operation::Send) | (Some(Incoming::Write { .. }), Operation::Write) => {
                 !position.begins()
             }
             _ => false,
         };
-        let step = match train.head.opcode.operation() {
+        let step = match super_packet.head.opcode.operation() {
             _ if !length_fits || !under_way => Step::Refused(INVALID),
-            Operation::Send => self.send(responder, train),
-            Operation::Write => self.write(responder, train),
-            Operation::ReadRequest => self.read(responder, &train.head),
-            Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, &train.head),
+            Operation::Send => self.send(responder, super_packet),
+            Operation::Write => self.write(responder, super_packet),
+            Operation::ReadRequest => self.read(responder, &super_packet.head),
+            Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, &super_packet.head),
             _ => Step::Refused(INVALID),
         };
-        if train.packets() > 1 && !matches!(step, Step::Done(_)) {
+        if super_packet.packets() > 1 && !matches!(step, Step::Done(_)) {
             // As if it had not begun.
             if position.begins()
                 && under_way
@@ -109,7 +109,7 @@ impl<'a> Executor<'a> {
             return Step::Split;
         }
         if length_fits && under_way {
-            match train.head.opcode.operation() {
+            match super_packet.head.opcode.operation() {
                 Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
                 Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
                 Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
@@ -119,11 +119,11 @@ impl<'a> Executor<'a> {
         step
     }
 
-    fn send(&self, responder: &mut Responder, train: &Train<'_>) -> Step {
+    fn send(&self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
         let Self {
             engine, qp, parameters, ..
         } = *self;
-        let (packet, payload) = (&train.head, &train.payload);
+        let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
             let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
@@ -140,7 +140,7 @@ impl<'a> Executor<'a> {
             });
             Step::Refused(Refused { nak, event: None })
         };
-        let several = train.packets() > 1;
+        let several = super_packet.packets() > 1;
         let length = u64::from(*received) + payload.len() as u64;
         if length > receive.room {
             if several {
@@ -207,11 +207,11 @@ impl<'a> Executor<'a> {
         Step::Done(Answer::None)
     }
 
-    fn write(&mut self, responder: &mut Responder, train: &Train<'_>) -> Step {
+    fn write(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
         let Self {
             engine, qp, parameters, ..
         } = *self;
-        let (packet, payload) = (&train.head, &train.payload);
+        let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
             let Some(reth) = packet.headers.reth else {
@@ -222,7 +222,7 @@ impl<'a> Executor<'a> {
             }
             let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
             // All of it or nothing; what is there as a whole is checked as it is written. Where nothing is written, the key means nothing (C9-88).
-            let whole = train.packets() == 1 && position.ends();
+            let whole = super_packet.packets() == 1 && position.ends();
             let check = || {
                 let length = length as usize;
                 memory::check(engine, qp, parameters, rkey, address, length, Access::RemoteWrite)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::{Engine, completion, work};
-use crate::hca::bells::Attention;
 use crate::hca::qp::{Incoming, Message, Messages, Parameters, Qp, ReceiveSource};
+use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
 
 /// How often a queue pair in error is looked at: receives are posted without a doorbell.
@@ -19,8 +19,8 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
     receive_side(engine, qp, &parameters);
     engine
         .hca
-        .bells
-        .ring_at(Instant::now() + LOOK_AGAIN, Attention::Queue(qp.number));
+        .scheduler
+        .schedule_at(Instant::now() + LOOK_AGAIN, Task::Queue(qp.number));
 }
 
 fn send_side(engine: &Engine, qp: &Qp, parameters: &Parameters) {

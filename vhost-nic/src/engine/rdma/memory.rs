@@ -4,7 +4,7 @@ use mlx5_prm::wqe::DataSegment;
 
 use super::Engine;
 use crate::dma::{Dma, DmaError, Held, Purpose};
-use crate::hca::mkey::{self, Access, Accessor, Piece};
+use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::qp::{Data, DataList, Parameters, Qp, Receive};
 use crate::net::{Cursor, Payload};
 
@@ -29,7 +29,7 @@ fn pieces(
     address: u64,
     length: usize,
     access: Access,
-    mut act: impl FnMut(Piece, usize) -> Result<(), DmaError>,
+    mut act: impl FnMut(Segment, usize) -> Result<(), DmaError>,
 ) -> Result<(), Unreachable> {
     let mut done = 0;
     let result = mkey::translate(
@@ -39,7 +39,7 @@ fn pieces(
         address,
         length as u64,
         access,
-        |piece: Piece| {
+        |piece: Segment| {
             let length = piece.length();
             act(piece, done)?;
             done += length;
@@ -64,8 +64,8 @@ fn push_key(
 ) -> Result<(), Unreachable> {
     pieces(engine, accessor, key, address, length, access, |piece, _| {
         match piece {
-            Piece::Memory(address, length) => payload.push_memory(address, length),
-            Piece::Null(length) => payload.push_zeros(length),
+            Segment::Memory(address, length) => payload.push_memory(address, length),
+            Segment::Null(length) => payload.push_zeros(length),
         }
         Ok(())
     })
@@ -118,13 +118,13 @@ pub(super) fn remote_read(
 }
 
 /// A guest's memory as a burst of requests reaches it: from one to the next its mappings and the key that was used last are held.
-pub(super) struct Reach<'a> {
+pub(super) struct AccessContext<'a> {
     dma: &'a Dma,
     keys: mkey::Recent<'a>,
     held: Option<Held<'a>>,
 }
 
-impl<'a> Reach<'a> {
+impl<'a> AccessContext<'a> {
     pub(super) fn new(engine: &'a Engine) -> Self {
         Self {
             dma: &engine.hca.dma,
@@ -163,8 +163,8 @@ impl<'a> Reach<'a> {
         let Self { dma, keys, held } = self;
         let memory = held.get_or_insert_with(|| dma.hold(Purpose::Scatter));
         let result = keys.translate(key, accessor, address, length as u64, access, |piece| match piece {
-            Piece::Memory(address, length) => cursor.write_to(length, memory, address),
-            Piece::Null(length) => {
+            Segment::Memory(address, length) => cursor.write_to(length, memory, address),
+            Segment::Null(length) => {
                 cursor.skip(length);
                 Ok(())
             }
@@ -232,7 +232,7 @@ fn scatter_as(
     offset: usize,
     payload: &Payload<'_>,
 ) -> Result<(), Unreachable> {
-    let mut reach = Reach::new(engine);
+    let mut reach = AccessContext::new(engine);
     let mut cursor = payload.cursor();
     let (mut at, end) = (0, offset + payload.len());
     for segment in segments {
@@ -271,11 +271,11 @@ pub(super) fn atomic(
         Access::RemoteAtomic,
         |piece, _| {
             match piece {
-                Piece::Memory(address, length) if length == whole => {
+                Segment::Memory(address, length) if length == whole => {
                     original = Some(engine.hca.dma.update(Purpose::Atomic, address, &change)?);
                 }
-                Piece::Null(_) => original = Some(0),
-                Piece::Memory(..) => {}
+                Segment::Null(_) => original = Some(0),
+                Segment::Memory(..) => {}
             }
             Ok(())
         },

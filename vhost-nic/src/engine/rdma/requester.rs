@@ -12,14 +12,14 @@ use super::batch::{self, Batch};
 use super::memory::{self, Unreachable};
 use super::work::Reader;
 use super::{Engine, completion, datagram, fail, transport_of};
-use crate::hca::bells::Attention;
-use crate::hca::finding::Finding;
+use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{self, UmrControl, UmrPoster};
 use crate::hca::qp::{DataList, Message, Parameters, Qp, Requester, Work, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, Train};
+use crate::hca::scheduler::Task;
+use crate::net::{Payload, SuperPacket};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position};
+use crate::roce::opcode::{Opcode, Operation, Position, Suffix};
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 
@@ -58,38 +58,43 @@ pub(super) fn run(engine: &Engine, qp: &Qp) {
                 reader.get_or_insert_with(|| Reader::new(&engine.hca.dma, ring, parameters.service, requester.fetched));
             if let Err(error) = reader.look(&qp.blue_flame, requester.fetched) {
                 let what = format_args!("Queue pair {:#x}: {error}", qp.number);
-                engine.hca.findings.report(Finding::UnreadableDoorbellRecord, what);
+                engine
+                    .hca
+                    .guest_errors
+                    .report(GuestError::UnreadableDoorbellRecord, what);
             }
             while !batch.is_full() && next(engine, qp, &parameters, reader, requester, &mut batch) {}
             if batch.is_empty() {
                 complete(qp, &parameters, requester);
                 return arm(engine, qp, &parameters, requester);
             }
-            request_acknowledgement(&parameters, requester, batch.trains());
+            request_acknowledgement(&parameters, requester, batch.super_packets());
             requester.attended = true;
             // A WQE that came through a doorbell register is the reader's.
             pending = reader.has_blue_flame(requester.fetched);
         }
         batch.send();
-        if !pending && engine.hca.bells.others_wait() {
-            return engine.hca.bells.ring(qp.number);
+        if !pending && engine.hca.scheduler.has_other_work() {
+            return engine.hca.scheduler.schedule(qp.number);
         }
     }
 }
 
 /// Of the packets that are about to be sent, the last that ends a message asks for an acknowledgement of all before it, or the last of many
 /// that end none.
-fn request_acknowledgement(parameters: &Parameters, requester: &mut Requester, trains: &mut [Train<'_>]) {
+fn request_acknowledgement(parameters: &Parameters, requester: &mut Requester, super_packets: &mut [SuperPacket<'_>]) {
     if !matches!(parameters.service, service::RC | service::XRC) {
         return;
     }
-    let packets = trains.iter().map(Train::packets).sum();
+    let packets = super_packets.iter().map(SuperPacket::packets).sum();
     requester.unrequested = requester.unrequested.saturating_add(packets);
-    let last_end = trains.iter().rposition(|train| train.head.opcode.position().ends());
+    let last_end = super_packets
+        .iter()
+        .rposition(|super_packet| super_packet.head.opcode.position().ends());
     let many = requester.unrequested >= parameters.acknowledge_every;
-    let at = last_end.or_else(|| many.then(|| trains.len() - 1));
-    if let Some(train) = at.and_then(|at| trains.get_mut(at)) {
-        let bth = &mut train.head.headers.bth;
+    let at = last_end.or_else(|| many.then(|| super_packets.len() - 1));
+    if let Some(super_packet) = at.and_then(|at| super_packets.get_mut(at)) {
+        let bth = &mut super_packet.head.headers.bth;
         *bth = bth.with_ack_request(true);
         requester.unrequested = 0;
     }
@@ -140,7 +145,7 @@ fn arm(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Reques
 fn set_alarm(engine: &Engine, qp: &Qp, requester: &mut Requester, time: Instant) {
     if requester.alarm.is_none_or(|alarm| alarm > time) {
         requester.alarm = Some(time);
-        engine.hca.bells.ring_at(time, Attention::Queue(qp.number));
+        engine.hca.scheduler.schedule_at(time, Task::Queue(qp.number));
     }
 }
 
@@ -199,9 +204,9 @@ fn next<'a>(
         }
         _ => {
             let psn = requester.send_psn;
-            push_train(engine, qp, parameters, message, psn, batch::LENGTH, batch)
+            push_super_packet(engine, qp, parameters, message, psn, batch::LENGTH, batch)
                 // Of what cannot be reached as a whole, the packets before the first that cannot are sent.
-                .or_else(|Unreachable| push_train(engine, qp, parameters, message, psn, parameters.mtu, batch))
+                .or_else(|Unreachable| push_super_packet(engine, qp, parameters, message, psn, parameters.mtu, batch))
                 .map_err(|Unreachable| Syndrome::LocalProtection)
         }
     };
@@ -262,7 +267,7 @@ fn fetch(
             "Queue pair {:#x}, WQE {:#x} makes no sense: {:?}",
             qp.number, message.index, message.control
         );
-        engine.hca.findings.report(Finding::BadSendWqe, what);
+        engine.hca.guest_errors.report(GuestError::BadSendWqe, what);
     }
     requester.next_psn += message.packets;
     requester.fetched = requester.fetched.wrapping_add(blocks);
@@ -270,7 +275,7 @@ fn fetch(
 }
 
 /// Adds the packets of a message from this PSN on, of `most` bytes at most, to those that are about to be sent. Returns how many PSNs they take.
-fn push_train<'a>(
+fn push_super_packet<'a>(
     engine: &'a Engine,
     qp: &Qp,
     parameters: &Parameters,
@@ -290,15 +295,15 @@ fn push_train<'a>(
     let length = (message.length as usize)
         .saturating_sub(offset)
         .min(packets as usize * parameters.mtu);
-    let (operation, position, notice) = match message.work {
-        Work::Send { immediate, invalidate } => (Operation::Send, position, notice(position, immediate, invalidate)),
-        Work::Write { immediate, .. } => (Operation::Write, position, notice(position, immediate, None)),
-        Work::Read { .. } => (Operation::ReadRequest, Position::Only, Notice::None),
-        Work::CompareSwap { .. } => (Operation::CompareSwap, Position::Only, Notice::None),
-        Work::FetchAdd { .. } => (Operation::FetchAdd, Position::Only, Notice::None),
+    let (operation, position, suffix) = match message.work {
+        Work::Send { immediate, invalidate } => (Operation::Send, position, suffix(position, immediate, invalidate)),
+        Work::Write { immediate, .. } => (Operation::Write, position, suffix(position, immediate, None)),
+        Work::Read { .. } => (Operation::ReadRequest, Position::Only, Suffix::None),
+        Work::CompareSwap { .. } => (Operation::CompareSwap, Position::Only, Suffix::None),
+        Work::FetchAdd { .. } => (Operation::FetchAdd, Position::Only, Suffix::None),
         Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => return Err(Unreachable),
     };
-    let opcode = Opcode::new(transport_of(parameters), operation, position, notice).ok_or(Unreachable)?;
+    let opcode = Opcode::new(transport_of(parameters), operation, position, suffix).ok_or(Unreachable)?;
     let ends = position.ends();
     let solicited = ends && message.control.fm_ce_se & ControlSegment::SOLICITED != 0;
     let bth = Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited && !message.work.is_request());
@@ -374,11 +379,11 @@ fn push_train<'a>(
     Ok(packets)
 }
 
-fn notice(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Notice {
+fn suffix(position: Position, immediate: Option<u32>, invalidate: Option<u32>) -> Suffix {
     match (position.ends(), immediate, invalidate) {
-        (true, Some(_), _) => Notice::Immediate,
-        (true, None, Some(_)) => Notice::Invalidate,
-        _ => Notice::None,
+        (true, Some(_), _) => Suffix::Immediate,
+        (true, None, Some(_)) => Suffix::Invalidate,
+        _ => Suffix::None,
     }
 }
 

@@ -9,14 +9,14 @@ use super::execute::{Executor, Refused, Step, read_packets};
 use super::{Engine, receive_queue};
 use crate::hca::qp::{Incoming, Parameters, Qp, QpState, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::Train;
+use crate::net::SuperPacket;
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
 /// Takes requests, all of the same sender.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, super_packets: &[&SuperPacket<'_>]) {
     if !matches!(
         parameters.state,
         QpState::ReadyToReceive | QpState::ReadyToSend | QpState::SendQueueDrained
@@ -24,19 +24,19 @@ pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, trains:
         return;
     }
     if parameters.service != service::XRC {
-        return receive_as(engine, qp, parameters, trains);
+        return receive_as(engine, qp, parameters, super_packets);
     }
-    for train in trains {
-        let of_srq = receive_queue::xrc_srq(engine, &train.head).map(|srq| Parameters {
+    for super_packet in super_packets {
+        let of_srq = receive_queue::xrc_srq(engine, &super_packet.head).map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex A14).
             pd: srq.pd(),
             ..parameters.clone()
         });
-        receive_as(engine, qp, of_srq.as_ref().unwrap_or(parameters), &[train]);
+        receive_as(engine, qp, of_srq.as_ref().unwrap_or(parameters), &[super_packet]);
     }
 }
 
-fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
+fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, super_packets: &[&SuperPacket<'_>]) {
     let mut answers = Answers::default();
     {
         let responder = &mut *qp.responder.lock();
@@ -44,10 +44,10 @@ fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Trai
             return;
         }
         let mut executor = Executor::new(engine, qp, parameters);
-        for train in trains {
+        for super_packet in super_packets {
             if parameters.service == service::UC {
-                unreliable(&mut executor, responder, train);
-            } else if reliable(&mut executor, responder, train, &mut answers).is_break() {
+                unreliable(&mut executor, responder, super_packet);
+            } else if reliable(&mut executor, responder, super_packet, &mut answers).is_break() {
                 // In error it takes no more.
                 break;
             }
@@ -60,17 +60,17 @@ fn receive_as(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Trai
 fn reliable(
     executor: &mut Executor<'_>,
     responder: &mut Responder,
-    train: &Train<'_>,
+    super_packet: &SuperPacket<'_>,
     answers: &mut Answers,
 ) -> ControlFlow<()> {
     let parameters = executor.parameters;
     let mut each = |executor: &mut Executor<'_>, responder: &mut Responder| {
-        let mut packets = train.split();
+        let mut packets = super_packet.split();
         packets.try_for_each(|packet| reliable(executor, responder, &packet, answers))
     };
-    let head = &train.head;
+    let head = &super_packet.head;
     let bth = &head.headers.bth;
-    let (psn, packets) = (bth.psn(), train.packets());
+    let (psn, packets) = (bth.psn(), super_packet.packets());
     if packets > 1 && psn != responder.expected {
         return each(executor, responder);
     }
@@ -92,7 +92,7 @@ fn reliable(
         return ControlFlow::Continue(());
     }
     responder.gap_reported = false;
-    match executor.execute(responder, train) {
+    match executor.execute(responder, super_packet) {
         Step::Split => each(executor, responder),
         Step::Done(answer) => {
             responder.expected += match head.opcode.operation() {
@@ -189,8 +189,8 @@ fn repeats(resource: &Resource, psn: Psn, packet: &Packet, parameters: &Paramete
 }
 
 /// An unreliable message: what does not fit is dropped, and the message with it.
-fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, train: &Train<'_>) {
-    let head = &train.head;
+fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, super_packet: &SuperPacket<'_>) {
+    let head = &super_packet.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
     let cut = psn != responder.expected || begins;
@@ -198,7 +198,7 @@ fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, train: &Tr
         // It is used for the next message, from its beginning.
         responder.spare = Some(receive);
     }
-    responder.expected = psn + train.packets();
+    responder.expected = psn + super_packet.packets();
     if begins {
         responder.skipping = false;
     } else if cut {
@@ -207,11 +207,11 @@ fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, train: &Tr
     if responder.skipping {
         return;
     }
-    match executor.execute(responder, train) {
+    match executor.execute(responder, super_packet) {
         Step::Done(_) => {}
         Step::Split => {
             responder.expected = psn;
-            for packet in train.split() {
+            for packet in super_packet.split() {
                 unreliable(executor, responder, &packet);
             }
         }

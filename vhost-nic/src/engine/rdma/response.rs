@@ -8,37 +8,43 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use super::{Engine, memory, requester};
 use crate::hca::qp::{Data, DataList, Parameters, Qp, QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, Train};
+use crate::net::{Payload, SuperPacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
 /// Takes answers.
-pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, trains: &[&Train<'_>]) {
+pub(super) fn receive(engine: &Engine, qp: &Qp, parameters: &Parameters, super_packets: &[&SuperPacket<'_>]) {
     if parameters.state != QpState::ReadyToSend {
         return;
     }
     let requester = &mut *qp.requester.lock();
-    for train in trains {
+    for super_packet in super_packets {
         // An answer may be the last that it took.
         if !qp.is_still(parameters.state) {
             return;
         }
-        answer(engine, qp, parameters, requester, train);
+        answer(engine, qp, parameters, requester, super_packet);
     }
     requester::complete(qp, parameters, requester);
     // What waited for this, or is to be sent again, is the NIC's thread's work. If it is at it, it looks again.
     if !requester.attended {
-        engine.hca.bells.ring(qp.number);
+        engine.hca.scheduler.schedule(qp.number);
     }
 }
 
-fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, train: &Train<'_>) {
-    let packet = &train.head;
+fn answer(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    requester: &mut Requester,
+    super_packet: &SuperPacket<'_>,
+) {
+    let packet = &super_packet.head;
     let psn = packet.headers.bth.psn();
-    if train.packets() > 1 && !fits(parameters, requester, train) {
-        for packet in train.split() {
+    if super_packet.packets() > 1 && !fits(parameters, requester, super_packet) {
+        for packet in super_packet.split() {
             if qp.is_still(parameters.state) {
                 answer(engine, qp, parameters, requester, &packet);
             }
@@ -50,7 +56,7 @@ fn answer(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Req
         return;
     }
     match packet.opcode.operation() {
-        Operation::ReadResponse => read_response(engine, qp, parameters, requester, train),
+        Operation::ReadResponse => read_response(engine, qp, parameters, requester, super_packet),
         Operation::AtomicAcknowledge => atomic_response(engine, qp, parameters, requester, packet),
         _ => {
             let Some(syndrome) = packet.headers.aeth.and_then(|aeth| Syndrome::from_byte(aeth.syndrome)) else {
@@ -172,10 +178,10 @@ fn request(requester: &Requester, psn: Psn) -> Option<usize> {
 }
 
 /// Whether several packets are what a read waits for next, and so are taken as one.
-fn fits(parameters: &Parameters, requester: &Requester, train: &Train<'_>) -> bool {
-    let psn = train.head.headers.bth.psn();
-    let last = psn + (train.packets() - 1);
-    train.mtu == parameters.mtu
+fn fits(parameters: &Parameters, requester: &Requester, super_packet: &SuperPacket<'_>) -> bool {
+    let psn = super_packet.head.headers.bth.psn();
+    let last = psn + (super_packet.packets() - 1);
+    super_packet.mtu == parameters.mtu
         && !psn.is_before(requester.unacknowledged)
         && request(requester, psn).is_some_and(|at| {
             let message = &requester.messages[at];
@@ -183,8 +189,18 @@ fn fits(parameters: &Parameters, requester: &Requester, train: &Train<'_>) -> bo
         })
 }
 
-fn read_response(engine: &Engine, qp: &Qp, parameters: &Parameters, requester: &mut Requester, train: &Train<'_>) {
-    let (psn, packets, payload) = (train.head.headers.bth.psn(), train.packets(), &train.payload);
+fn read_response(
+    engine: &Engine,
+    qp: &Qp,
+    parameters: &Parameters,
+    requester: &mut Requester,
+    super_packet: &SuperPacket<'_>,
+) {
+    let (psn, packets, payload) = (
+        super_packet.head.headers.bth.psn(),
+        super_packet.packets(),
+        &super_packet.payload,
+    );
     let Some(at) = request(requester, psn) else { return };
     let message = &mut requester.messages[at];
     let (first, last) = (message.first, message.last());

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::dma::{self, Dma};
 use crate::hca::blue_flame::{BlueFlameWqe, Slot};
 use crate::hca::qp::{DataList, Message, Messages, Work, service};
-use crate::hca::work_queue::WorkQueue;
+use crate::hca::wq::WorkQueue;
 
 /// Most bytes of a WQE.
 const MAX_WQE: usize = 1024;

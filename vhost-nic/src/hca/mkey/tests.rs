@@ -3,7 +3,7 @@ mod model;
 mod umr;
 
 use super::*;
-use crate::hca::table::Table;
+use crate::hca::object_table::Table;
 
 const PD: u32 = 5;
 const VARIANT: u8 = 0x42;
@@ -72,7 +72,7 @@ fn reach_as(
     accessor: Accessor,
     (address, length): (u64, u64),
     access: Access,
-) -> Result<Vec<Piece>, MkeyError> {
+) -> Result<Vec<Segment>, MkeyError> {
     let mut found = Vec::new();
     translate(table, key, accessor, address, length, access, |piece| {
         found.push(piece);
@@ -82,7 +82,7 @@ fn reach_as(
     Ok(found)
 }
 
-fn reach(table: &Table<Mkey>, key: u32, address: u64, length: u64) -> Result<Vec<Piece>, MkeyError> {
+fn reach(table: &Table<Mkey>, key: u32, address: u64, length: u64) -> Result<Vec<Segment>, MkeyError> {
     reach_as(table, key, ACCESSOR, (address, length), Access::LocalRead)
 }
 
@@ -95,8 +95,14 @@ fn pages_are_counted_from_the_first_byte() {
         &mtts(&[0x8000, 0x3000]),
     );
     let pieces = reach(&table, key, 0x1234_5800, 0x1800).unwrap();
-    assert_eq!(pieces, [Piece::Memory(0x8800, 0x800), Piece::Memory(0x3000, 0x1000)]);
-    assert_eq!(reach(&table, key, 0x1234_6ffc, 4).unwrap(), [Piece::Memory(0x3ffc, 4)]);
+    assert_eq!(
+        pieces,
+        [Segment::Memory(0x8800, 0x800), Segment::Memory(0x3000, 0x1000)]
+    );
+    assert_eq!(
+        reach(&table, key, 0x1234_6ffc, 4).unwrap(),
+        [Segment::Memory(0x3ffc, 4)]
+    );
     assert!(matches!(reach(&table, key, 0x1234_57ff, 1), Err(MkeyError::Range(..))));
     assert!(matches!(reach(&table, key, 0x1234_6fff, 2), Err(MkeyError::Range(..))));
     assert!(matches!(
@@ -109,7 +115,7 @@ fn pages_are_counted_from_the_first_byte() {
 fn a_list_too_short_for_its_key_is_reached_as_far_as_it_goes() {
     let table = table();
     let key = create(&table, ranged(AccessMode::Mtt, 0, 1 << 20), &mtts(&[0x8000, 0x3000]));
-    assert_eq!(reach(&table, key, 0x1fff, 1).unwrap(), [Piece::Memory(0x3fff, 1)]);
+    assert_eq!(reach(&table, key, 0x1fff, 1).unwrap(), [Segment::Memory(0x3fff, 1)]);
     assert!(matches!(reach(&table, key, 0x1fff, 2), Err(MkeyError::Range(..))));
 }
 
@@ -119,7 +125,7 @@ fn a_key_is_for_its_domain_and_its_accesses() {
     let mut context = physical();
     context.set_lw(false);
     let key = create(&table, context, &[]);
-    assert_eq!(reach(&table, key, 0x7000, 9).unwrap(), [Piece::Memory(0x7000, 9)]);
+    assert_eq!(reach(&table, key, 0x7000, 9).unwrap(), [Segment::Memory(0x7000, 9)]);
     let stranger = Accessor { pd: PD + 1, ..ACCESSOR };
     let as_stranger = reach_as(&table, key, stranger, (0x7000, 9), Access::LocalRead);
     assert_eq!(as_stranger.unwrap_err(), MkeyError::Domain(key));
@@ -189,7 +195,7 @@ fn a_key_of_one_queue_is_not_for_others() {
 fn the_keys_of_the_device_are_there_without_being_made() {
     let table = table();
     for key in [NULL_MKEY, DUMP_FILL_MKEY] {
-        assert_eq!(reach(&table, key, 0x1234, 99).unwrap(), [Piece::Null(99)]);
+        assert_eq!(reach(&table, key, 0x1234, 99).unwrap(), [Segment::Null(99)]);
     }
     assert_eq!(
         reach(&table, RESERVED_LKEY, 0x1234, 9).unwrap_err(),
@@ -200,7 +206,7 @@ fn the_keys_of_the_device_are_there_without_being_made() {
         ..ACCESSOR
     };
     let pieces = reach_as(&table, RESERVED_LKEY, privileged, (0x1234, 9), Access::LocalWrite).unwrap();
-    assert_eq!(pieces, [Piece::Memory(0x1234, 9)]);
+    assert_eq!(pieces, [Segment::Memory(0x1234, 9)]);
     let remote = reach_as(&table, RESERVED_LKEY, privileged, (0x1234, 9), Access::RemoteRead);
     assert_eq!(remote.unwrap_err(), MkeyError::Unknown(RESERVED_LKEY));
 }

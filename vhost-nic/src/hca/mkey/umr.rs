@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::context::check_user;
 use super::translation::TooLong;
 use super::{Accessor, Mkey, MkeyError, OCTWORD, State, VARIANT_BITS};
-use crate::hca::table::Table;
+use crate::hca::object_table::Table;
 
 /// Fields of a key that a UMR can change; those of signatures are not among them.
 const CHANGEABLE: u64 = mask::LEN

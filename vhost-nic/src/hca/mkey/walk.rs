@@ -5,9 +5,11 @@ use parking_lot::{ArcRwLockReadGuard, RawRwLock};
 
 use super::context::{check_range, check_user};
 use super::translation::{Klm, MTT_FLAGS, MTT_READ, MTT_WRITE, Translations};
-use super::{Access, Accessor, DUMP_FILL_MKEY, Mkey, MkeyError, NULL_MKEY, Piece, RESERVED_LKEY, State, VARIANT_BITS};
+use super::{
+    Access, Accessor, DUMP_FILL_MKEY, Mkey, MkeyError, NULL_MKEY, RESERVED_LKEY, Segment, State, VARIANT_BITS,
+};
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
-use crate::hca::table::Table;
+use crate::hca::object_table::Table;
 
 /// How many keys of keys there may be on the way to memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
@@ -23,7 +25,7 @@ pub fn translate<E>(
     address: u64,
     length: u64,
     access: Access,
-    mut act: impl FnMut(Piece) -> Result<(), E>,
+    mut act: impl FnMut(Segment) -> Result<(), E>,
 ) -> Result<Result<(), E>, MkeyError> {
     if length == 0 {
         return Ok(Ok(()));
@@ -68,7 +70,7 @@ impl<'a> Recent<'a> {
         address: u64,
         length: u64,
         access: Access,
-        mut act: impl FnMut(Piece) -> Result<(), E>,
+        mut act: impl FnMut(Segment) -> Result<(), E>,
     ) -> Result<Result<(), E>, MkeyError> {
         let index = key >> VARIANT_BITS;
         if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
@@ -125,14 +127,14 @@ impl Walk<'_> {
         range: Range,
         access: Access,
         indirection: u32,
-        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+        act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
         let Range { key, address, length } = range;
         match key {
-            NULL_MKEY | DUMP_FILL_MKEY => return act(Piece::Null(length as usize)),
+            NULL_MKEY | DUMP_FILL_MKEY => return act(Segment::Null(length as usize)),
             RESERVED_LKEY if self.accessor.reserved_lkey && is_local(access) => {
                 address.checked_add(length).ok_or(range.outside())?;
-                return act(Piece::Memory(address, length as usize));
+                return act(Segment::Memory(address, length as usize));
             }
             _ => {}
         }
@@ -148,14 +150,14 @@ impl Walk<'_> {
         range: Range,
         access: Access,
         indirection: u32,
-        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+        act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
         let Range { key, address, length } = range;
         let context = &state.context;
         check_user(context, key, self.accessor)?;
         let offset = check_range(context, key, address, length, access)?;
         match &state.translations {
-            Translations::Physical => act(Piece::Memory(address, length as usize)),
+            Translations::Physical => act(Segment::Memory(address, length as usize)),
             Translations::Mtt { pages, .. } => pieces_of_pages(context, pages, range, offset, access, act),
             Translations::Klm { ranges, ends, .. } => {
                 let indirection = indirection.checked_sub(1).ok_or(MkeyError::Indirection(key))?;
@@ -201,7 +203,7 @@ impl Walk<'_> {
         length: u64,
         access: Access,
         indirection: u32,
-        act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+        act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
         let outside = MkeyError::Range(inner.key, length, inner.address);
         let address = inner.address.checked_add(skip).ok_or(outside)?;
@@ -230,7 +232,7 @@ fn pieces_of_pages<E>(
     range: Range,
     offset: u64,
     access: Access,
-    act: &mut impl FnMut(Piece) -> Result<(), Stop<E>>,
+    act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
 ) -> Result<(), Stop<E>> {
     let shift = context.log_page_size();
     if u32::from(shift) < ADAPTER_PAGE_SHIFT {
@@ -259,7 +261,7 @@ fn pieces_of_pages<E>(
         let now = rest.min((1 << shift) - skip);
         let at = (page & !MTT_FLAGS).wrapping_add(skip);
         if length > 0 && address.checked_add(length) != Some(at) {
-            act(Piece::Memory(address, length as usize))?;
+            act(Segment::Memory(address, length as usize))?;
             length = 0;
         }
         if length == 0 {
@@ -268,7 +270,7 @@ fn pieces_of_pages<E>(
         length += now;
         (skip, rest) = (0, rest - now);
     }
-    act(Piece::Memory(address, length as usize))
+    act(Segment::Memory(address, length as usize))
 }
 
 fn is_local(access: Access) -> bool {

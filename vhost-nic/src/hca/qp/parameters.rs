@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::queue_pair::{Ads, Qpc};
+use mlx5_prm::qp::{Ads, Qpc};
 
 use super::QpState;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};

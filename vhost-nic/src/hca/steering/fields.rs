@@ -1,6 +1,6 @@
 //! What flow tables look at: the headers of a frame as `fte_match_param` of `include/linux/mlx5/mlx5_ifc.h` has them.
 
-use mlx5_prm::flow::{FteMatchSetLyr24, FteMatchSetMisc};
+use mlx5_prm::steering::{FteMatchSetLyr24, FteMatchSetMisc};
 use zerocopy::IntoBytes;
 
 use crate::engine::offload::parse::{FrameView, Network, Transport, ethertype, protocol};

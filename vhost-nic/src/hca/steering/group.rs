@@ -5,12 +5,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use mlx5_prm::flow::FteMatchParam;
+use mlx5_prm::steering::FteMatchParam;
 use zerocopy::IntoBytes;
 
-use super::counter::FlowCounter;
 use super::fields::{MatchFields, WORDS};
-use super::{Destination, Result, SteeringError, Use};
+use super::flow_counter::FlowCounter;
+use super::{Destination, Reference, Result, SteeringError};
 
 /// Length of a part of the match parameters, in bytes.
 const PART: usize = 64;
@@ -24,7 +24,7 @@ pub(super) struct Entry<T> {
     pub action: u16,
     pub flow_tag: u32,
     pub destinations: Vec<Destination<T>>,
-    pub uses: Vec<Use>,
+    pub uses: Vec<Reference>,
     pub counters: Vec<(u32, Arc<FlowCounter>)>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::counter::FlowCounters;
+use super::flow_counter::FlowCounters;
 use super::group::{Entry, Group, check_criteria};
 use super::{
     Actions, Destination, MAX_DESTINATIONS, MAX_ENTRIES, MAX_GROUPS, MAX_LOG_SIZE, MAX_TABLES, Miss, NewEntry,

@@ -1,4 +1,4 @@
-use super::{Extension, Notice, Opcode, Operation, Position, Transport};
+use super::{Extension, Opcode, Operation, Position, Suffix, Transport};
 
 fn known() -> impl Iterator<Item = (u8, Opcode)> {
     (0..=u8::MAX).filter_map(|byte| Some((byte, Opcode::from_byte(byte)?)))
@@ -17,7 +17,7 @@ fn every_opcode_comes_back_from_its_parts() {
                 opcode.transport(),
                 opcode.operation(),
                 opcode.position(),
-                opcode.notice()
+                opcode.suffix()
             ),
             Some(opcode),
             "{byte:#x}"
@@ -46,23 +46,23 @@ fn the_opcodes_of_each_transport_are_those_of_the_specification() {
 
 #[test]
 fn what_has_no_opcode_gets_none() {
-    for (transport, operation, position, notice) in [
-        (Transport::Ud, Operation::Send, Position::First, Notice::None),
-        (Transport::Ud, Operation::Send, Position::Only, Notice::Invalidate),
-        (Transport::Uc, Operation::ReadRequest, Position::Only, Notice::None),
-        (Transport::Uc, Operation::Send, Position::Last, Notice::Invalidate),
-        (Transport::Rc, Operation::Send, Position::Middle, Notice::Immediate),
-        (Transport::Rc, Operation::Write, Position::Only, Notice::Invalidate),
+    for (transport, operation, position, suffix) in [
+        (Transport::Ud, Operation::Send, Position::First, Suffix::None),
+        (Transport::Ud, Operation::Send, Position::Only, Suffix::Invalidate),
+        (Transport::Uc, Operation::ReadRequest, Position::Only, Suffix::None),
+        (Transport::Uc, Operation::Send, Position::Last, Suffix::Invalidate),
+        (Transport::Rc, Operation::Send, Position::Middle, Suffix::Immediate),
+        (Transport::Rc, Operation::Write, Position::Only, Suffix::Invalidate),
         (
             Transport::Rc,
             Operation::CongestionNotification,
             Position::Only,
-            Notice::None,
+            Suffix::None,
         ),
-        (Transport::Cnp, Operation::Send, Position::Only, Notice::None),
+        (Transport::Cnp, Operation::Send, Position::Only, Suffix::None),
     ] {
-        let opcode = Opcode::new(transport, operation, position, notice);
-        assert_eq!(opcode, None, "{transport:?} {operation:?} {position:?} {notice:?}");
+        let opcode = Opcode::new(transport, operation, position, suffix);
+        assert_eq!(opcode, None, "{transport:?} {operation:?} {position:?} {suffix:?}");
     }
 }
 

@@ -24,17 +24,17 @@ fn ranges_of_other_keys_follow_each_other() {
     ]);
     let key = create(&table, ranged(AccessMode::Klm, 0x700, 0x38), &list);
     let all = [
-        Piece::Memory(0x5000, 0x10),
-        Piece::Memory(0x8ff0, 0x10),
-        Piece::Memory(0x3000, 0x10),
-        Piece::Null(8),
+        Segment::Memory(0x5000, 0x10),
+        Segment::Memory(0x8ff0, 0x10),
+        Segment::Memory(0x3000, 0x10),
+        Segment::Null(8),
     ];
     assert_eq!(reach(&table, key, 0x700, 0x38).unwrap(), all);
     assert_eq!(
         reach(&table, key, 0x70f, 2).unwrap(),
-        [Piece::Memory(0x500f, 1), Piece::Memory(0x8ff0, 1)]
+        [Segment::Memory(0x500f, 1), Segment::Memory(0x8ff0, 1)]
     );
-    assert_eq!(reach(&table, key, 0x710, 1).unwrap(), [Piece::Memory(0x8ff0, 1)]);
+    assert_eq!(reach(&table, key, 0x710, 1).unwrap(), [Segment::Memory(0x8ff0, 1)]);
     assert!(matches!(reach(&table, key, 0x6ff, 1), Err(MkeyError::Range(..))));
     assert!(matches!(reach(&table, key, 0x737, 2), Err(MkeyError::Range(..))));
 }
@@ -55,9 +55,9 @@ fn blocks_of_other_keys_are_equally_long() {
     assert_eq!(
         pieces,
         [
-            Piece::Memory(0x50f0, 0x10),
-            Piece::Memory(0x1000, 0x100),
-            Piece::Null(0x90)
+            Segment::Memory(0x50f0, 0x10),
+            Segment::Memory(0x1000, 0x100),
+            Segment::Null(0x90)
         ]
     );
 }
@@ -80,9 +80,9 @@ fn the_memory_behind_a_window_need_only_be_the_guests_own() {
     );
     let reach = |address, access| reach_as(&table, key, ACCESSOR, (address, 8), access);
     for access in [Access::RemoteRead, Access::RemoteWrite, Access::RemoteAtomic] {
-        assert_eq!(reach(0, access).unwrap(), [Piece::Memory(0x1000, 8)]);
+        assert_eq!(reach(0, access).unwrap(), [Segment::Memory(0x1000, 8)]);
     }
-    assert_eq!(reach(0x10, Access::RemoteRead).unwrap(), [Piece::Memory(0x2000, 8)]);
+    assert_eq!(reach(0x10, Access::RemoteRead).unwrap(), [Segment::Memory(0x2000, 8)]);
     for access in [Access::RemoteWrite, Access::RemoteAtomic] {
         assert_eq!(reach(0x10, access).unwrap_err(), MkeyError::Access(read_only));
     }
@@ -124,7 +124,7 @@ fn keys_are_behind_keys_only_so_far() {
         );
         let result = reach(&table, key, 0, 1);
         if depth <= MAX_INDIRECTION {
-            assert!(matches!(result.unwrap()[..], [Piece::Memory(_, 1)]));
+            assert!(matches!(result.unwrap()[..], [Segment::Memory(_, 1)]));
         } else {
             assert!(matches!(result, Err(MkeyError::Indirection(_))));
         }
@@ -174,7 +174,7 @@ fn a_change_waits_for_translations_and_does_not_stop_them() {
     })
     .unwrap()
     .unwrap();
-    assert_eq!(pieces, [Piece::Memory(0x1000, 0x10), Piece::Memory(0x1000, 0x10)]);
+    assert_eq!(pieces, [Segment::Memory(0x1000, 0x10), Segment::Memory(0x1000, 0x10)]);
     wait.recv().unwrap().unwrap();
     change.unwrap().join().unwrap();
     assert_eq!(reach(&table, key, 0, 1).unwrap_err(), MkeyError::Unknown(key));

@@ -140,9 +140,9 @@ proptest! {
             let expected: Option<Vec<Byte>> =
                 (address..address + length).map(|address| byte(&keys, at, address, MAX_INDIRECTION)).collect();
             let found = reach(&table, names[at], address, length).ok().map(|pieces| {
-                let bytes = |piece| (0..Piece::length(piece) as u64).map(move |at| match piece {
-                    Piece::Memory(address, _) => Byte::Memory(address + at),
-                    Piece::Null(_) => Byte::Null,
+                let bytes = |piece| (0..Segment::length(piece) as u64).map(move |at| match piece {
+                    Segment::Memory(address, _) => Byte::Memory(address + at),
+                    Segment::Null(_) => Byte::Null,
                 });
                 pieces.into_iter().flat_map(bytes).collect::<Vec<_>>()
             });

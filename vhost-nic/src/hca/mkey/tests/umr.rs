@@ -67,7 +67,7 @@ fn memory_is_registered_and_invalidated_as_the_kernel_does() {
     umr(&table, KERNEL, key, &control_segment, &context, &list).unwrap();
     let range = (0x1_0800, 0x1000);
     let pieces = reach_as(&table, key, ACCESSOR, range, Access::RemoteWrite).unwrap();
-    assert_eq!(pieces, [Piece::Memory(0x8800, 0x800), Piece::Memory(0x3000, 0x800)]);
+    assert_eq!(pieces, [Segment::Memory(0x8800, 0x800), Segment::Memory(0x3000, 0x800)]);
     assert_eq!(
         reach_as(&table, key, ACCESSOR, range, Access::RemoteRead).unwrap_err(),
         MkeyError::Access(key)
@@ -83,7 +83,7 @@ fn memory_is_registered_and_invalidated_as_the_kernel_does() {
         &padded(mtts(&[0x9000 | 3])),
     );
     assert_eq!(again.unwrap_err(), UmrError::NotFree(key));
-    assert_eq!(reach(&table, key, 0x1_1000, 1).unwrap(), [Piece::Memory(0x3000, 1)]);
+    assert_eq!(reach(&table, key, 0x1_1000, 1).unwrap(), [Segment::Memory(0x3000, 1)]);
     let mut free = Mkc::default();
     free.set_free(true);
     let wrong = umr(&table, KERNEL, old, &control(0, mask::FREE, 0), &free, &[]);
@@ -120,12 +120,12 @@ fn a_list_changes_from_an_offset() {
     assert!(matches!(reach(&table, key, 0, 1), Err(MkeyError::Range(..))));
     change((1 << 19) - 4, &[0, 0, 0, 0, 0, 0, 0x6000 | 3, 0x7000 | 3]).unwrap();
     let last = (1 << 32) - 1;
-    assert_eq!(reach(&table, key, last, 1).unwrap(), [Piece::Memory(0x7fff, 1)]);
+    assert_eq!(reach(&table, key, last, 1).unwrap(), [Segment::Memory(0x7fff, 1)]);
     assert_eq!(reach(&table, key, 0, 1).unwrap_err(), MkeyError::Access(key));
     change(0, &[0x5000 | 1, 0x6000 | 2]).unwrap();
-    assert_eq!(reach(&table, key, 0, 1).unwrap(), [Piece::Memory(0x5000, 1)]);
+    assert_eq!(reach(&table, key, 0, 1).unwrap(), [Segment::Memory(0x5000, 1)]);
     assert_eq!(reach(&table, key, 0x1000, 1).unwrap_err(), MkeyError::Access(key));
-    assert_eq!(reach(&table, key, last, 1).unwrap(), [Piece::Memory(0x7fff, 1)]);
+    assert_eq!(reach(&table, key, last, 1).unwrap(), [Segment::Memory(0x7fff, 1)]);
     for offset in [(1 << 19) - 3, 1 << 19, (1 << 48) - 1, u64::MAX] {
         assert_eq!(change(offset, &[1]).unwrap_err(), UmrError::Translations(key));
     }
@@ -140,7 +140,7 @@ fn ranges_behind_a_changed_one_move() {
     context.set_len(0x1000);
     let entries = [(0x10, memory, 0x1000), (0x10, memory, 0x2000), (0x10, memory, 0x3000)];
     let key = create(&table, context.clone(), &klms(&entries));
-    assert_eq!(reach(&table, key, 0x20, 1).unwrap(), [Piece::Memory(0x3000, 1)]);
+    assert_eq!(reach(&table, key, 0x20, 1).unwrap(), [Segment::Memory(0x3000, 1)]);
     let offset = UmrControl {
         xlt_offset: 1,
         ..control(UmrControl::TRANSLATION_OFFSET_EN, 0, 1)
@@ -150,9 +150,9 @@ fn ranges_behind_a_changed_one_move() {
     assert_eq!(
         pieces,
         [
-            Piece::Memory(0x100f, 1),
-            Piece::Memory(0x7000, 4),
-            Piece::Memory(0x3000, 3)
+            Segment::Memory(0x100f, 1),
+            Segment::Memory(0x7000, 4),
+            Segment::Memory(0x3000, 3)
         ]
     );
     umr(
@@ -164,7 +164,7 @@ fn ranges_behind_a_changed_one_move() {
         &klms(&[(1, memory, 0x9000)]),
     )
     .unwrap();
-    assert_eq!(reach(&table, key, 0, 1).unwrap(), [Piece::Memory(0x9000, 1)]);
+    assert_eq!(reach(&table, key, 0, 1).unwrap(), [Segment::Memory(0x9000, 1)]);
     assert!(matches!(reach(&table, key, 0, 2), Err(MkeyError::Range(..))));
     let short = umr(&table, USER, key, &control(0, 0, 2), &context, &klms(&[(1, memory, 0)]));
     assert_eq!(short.unwrap_err(), UmrError::Translations(key));
@@ -198,7 +198,7 @@ fn a_window_is_bound_to_a_queue_and_unbound_by_it() {
         ..ACCESSOR
     };
     let reach = |accessor| reach_as(&table, rkey, accessor, (0x4010, 4), Access::RemoteWrite);
-    assert_eq!(reach(ACCESSOR).unwrap(), [Piece::Memory(0x4010, 4)]);
+    assert_eq!(reach(ACCESSOR).unwrap(), [Segment::Memory(0x4010, 4)]);
     assert_eq!(reach(other).unwrap_err(), MkeyError::Queue(rkey));
     assert_eq!(
         umr(&table, USER, window, &bind, &context, &list).unwrap_err(),

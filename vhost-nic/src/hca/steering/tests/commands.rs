@@ -2,7 +2,7 @@
 
 use super::super::table_type::NIC_TX;
 use super::*;
-use crate::hca::usage::Users;
+use crate::hca::refcount::RefCount;
 
 #[test]
 fn counters_count_frames_and_bytes_of_their_entries() {
@@ -57,18 +57,18 @@ fn what_is_in_use_cannot_be_destroyed() {
     let root = table(&flows, 1, 1, Miss::Table(third));
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let all = group(&flows, root, 0, 0, &nothing());
-    let users = Users::default();
+    let references = RefCount::default();
     let actions = Actions {
-        uses: vec![users.add()],
+        uses: vec![references.acquire()],
         ..forward(&[Destination::Tir(1), Destination::Table(second)])
     };
     entry(&flows, (root, all, 0), &nothing(), actions);
-    assert_eq!(users.count(), 1);
+    assert_eq!(references.count(), 1);
     assert_eq!(flows.destroy_table(NIC_RX, second), Err(SteeringError::IsDestination));
     assert_eq!(flows.destroy_table(NIC_RX, third), Err(SteeringError::IsDestination));
     assert_eq!(flows.destroy_group(NIC_RX, root, all), Err(SteeringError::InUse));
     flows.delete_entry(NIC_RX, root, 0).unwrap();
-    assert_eq!(users.count(), 0);
+    assert_eq!(references.count(), 0);
     assert_eq!(flows.destroy_table(NIC_RX, root), Err(SteeringError::HasGroups));
     flows.destroy_group(NIC_RX, root, all).unwrap();
     flows.destroy_table(NIC_RX, second).unwrap();
@@ -84,13 +84,13 @@ fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
     let root = table(&flows, 1, 1, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let all = group(&flows, root, 0, 0, &nothing());
-    let users = Users::default();
+    let references = RefCount::default();
     entry(
         &flows,
         (root, all, 0),
         &nothing(),
         Actions {
-            uses: vec![users.add()],
+            uses: vec![references.acquire()],
             flow_tag: 3,
             ..to_tir(1)
         },
@@ -98,7 +98,7 @@ fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
     flows
         .modify_entry(NIC_RX, root, 0, modify::DESTINATION_LIST, to_tir(2))
         .unwrap();
-    assert_eq!((classify(&flows, &frame(MINE, 1)).1, users.count()), (vec![2], 0));
+    assert_eq!((classify(&flows, &frame(MINE, 1)).1, references.count()), (vec![2], 0));
     // What would not fit together changes nothing.
     let mask = modify::DESTINATION_LIST | modify::FLOW_TAG;
     assert_eq!(

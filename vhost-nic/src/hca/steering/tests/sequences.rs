@@ -1,7 +1,7 @@
 //! Any sequence of commands leaves consistent tables, and frames always get through them.
 
 use super::*;
-use crate::hca::usage::Users;
+use crate::hca::refcount::RefCount;
 
 #[derive(Debug, Clone)]
 enum Command {
@@ -113,20 +113,20 @@ fn commands() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn actions(wanted: Wanted, users: &Users) -> Actions<u32> {
+fn actions(wanted: Wanted, references: &RefCount) -> Actions<u32> {
     let tables = wanted.tables.into_iter().map(Destination::Table);
     let destinations: Vec<_> = tables.chain(vec![Destination::Tir(1); wanted.tirs]).collect();
     Actions {
         action: wanted.action,
         flow_tag: 5,
-        uses: vec![users.add()],
+        uses: vec![references.acquire()],
         destinations,
         counters: wanted.counters,
         ignore_level: wanted.ignore_level,
     }
 }
 
-fn run(flows: &Flows, users: &Users, command: Command) -> Result<()> {
+fn run(flows: &Flows, references: &RefCount, command: Command) -> Result<()> {
     let miss = |table: Option<u32>| table.map_or(Miss::Default, Miss::Table);
     let criteria = udp_port(0xffff);
     match command {
@@ -157,13 +157,13 @@ fn run(flows: &Flows, users: &Users, command: Command) -> Result<()> {
             group,
             index,
             actions: wanted,
-        } => try_entry(flows, (table, group, index), &udp_port(1), actions(wanted, users)),
+        } => try_entry(flows, (table, group, index), &udp_port(1), actions(wanted, references)),
         Command::ModifyEntry {
             table,
             index,
             mask,
             actions: wanted,
-        } => flows.modify_entry(NIC_RX, table, index, mask, actions(wanted, users)),
+        } => flows.modify_entry(NIC_RX, table, index, mask, actions(wanted, references)),
         Command::DeleteEntry { table, index } => flows.delete_entry(NIC_RX, table, index),
         Command::Alloc { count } => flows.alloc_counters(count).map(drop),
         Command::Dealloc { id } => flows.dealloc_counters(id),
@@ -173,7 +173,7 @@ fn run(flows: &Flows, users: &Users, command: Command) -> Result<()> {
 proptest! {
     #[test]
     fn any_sequence_of_commands_can_be_taken_back(sequence in prop::collection::vec(commands(), 1..60)) {
-        let (flows, users) = (Flows::default(), Users::default());
+        let (flows, references) = (Flows::default(), RefCount::default());
         let (frame, mut deliveries) = (frame(MINE, 1), Vec::new());
         // Enough to begin with that many commands succeed.
         for level in 1..4 {
@@ -184,7 +184,7 @@ proptest! {
         let mut entries = 0;
         for command in sequence {
             let before = flows.object_counts();
-            if run(&flows, &users, command.clone()).is_err() {
+            if run(&flows, &references, command.clone()).is_err() {
                 prop_assert_eq!(flows.object_counts(), before, "{:?} failed and changed something", command);
             } else if matches!(command, Command::CreateEntry { .. }) {
                 entries += 1;
@@ -195,7 +195,7 @@ proptest! {
             flows.classify(NIC_RX, &FrameView::new(&frame).unwrap(), &mut deliveries);
         }
         // Every entry keeps one object in use, and nothing else does.
-        prop_assert_eq!(users.count() as usize, flows.object_counts()["flow_table_entry"]);
+        prop_assert_eq!(references.count() as usize, flows.object_counts()["flow_table_entry"]);
         for table in 1..100 {
             for index in 0..8 {
                 let _ = flows.delete_entry(NIC_RX, table, index);
@@ -210,6 +210,6 @@ proptest! {
             let _ = flows.dealloc_counters(id);
         }
         prop_assert!(flows.object_counts().values().all(|&count| count == 0), "{:?}", flows.object_counts());
-        prop_assert_eq!(users.count(), 0);
+        prop_assert_eq!(references.count(), 0);
     }
 }

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts the users of an object.
 #[derive(Debug, Default)]
-pub struct Users(Arc<AtomicU32>);
+pub struct RefCount(Arc<AtomicU32>);
 
 /// One use of an object, as long as it exists.
 #[derive(Debug)]
-pub struct Use(Arc<AtomicU32>);
+pub struct Reference(Arc<AtomicU32>);
 
-impl Users {
+impl RefCount {
     /// One user more.
-    pub fn add(&self) -> Use {
+    pub fn acquire(&self) -> Reference {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Use(self.0.clone())
+        Reference(self.0.clone())
     }
 
     /// How many there are.
@@ -24,7 +24,7 @@ impl Users {
     }
 }
 
-impl Drop for Use {
+impl Drop for Reference {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Commands on completion queues.
 
 use mlx5_prm::command::Status;
-use mlx5_prm::completion::*;
+use mlx5_prm::cq::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
@@ -56,12 +56,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let around = Surroundings {
         dma: hca.dma.clone(),
         eqs: hca.eqs.clone(),
-        bells: hca.bells.clone(),
-        findings: hca.findings.clone(),
+        scheduler: hca.scheduler.clone(),
+        guest_errors: hca.guest_errors.clone(),
         counters: hca.completion_counters.clone(),
         clock: hca.clock,
     };
-    let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.users.add());
+    let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.references.acquire());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateCqOut::default();
     output.set_cqn(cq.number);
@@ -75,7 +75,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .cqs
         .get(number)
         .ok_or(no_object("there is no such completion queue"))?;
-    if cq.users.count() > 0 {
+    if cq.references.count() > 0 {
         return Err(in_use("other queues complete to the completion queue"));
     }
     cq.retire();

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::work_queue::*;
+use mlx5_prm::wq::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use crate::hca::refcount::Reference;
 use crate::hca::rq::{QueueState, Rq};
-use crate::hca::usage::Use;
-use crate::hca::work_queue::{RingContext, WorkQueue};
+use crate::hca::wq::{RingContext, WorkQueue};
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -30,7 +30,7 @@ pub(super) fn ring(context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQu
 
 /// No protection domain has the number 0. The driver's drop queue, which never gets a WQE, names it (`mlx5e_build_drop_rq_param`,
 /// core/en/params.c).
-pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Use>> {
+pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Reference>> {
     if pd == 0 {
         return Ok(None);
     }
@@ -38,7 +38,7 @@ pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Use>> {
         .pds
         .get(pd)
         .ok_or(no_such("the queue's protection domain does not exist"))?;
-    Ok(Some(pd.users.add()))
+    Ok(Some(pd.references.acquire()))
 }
 
 /// The state a queue of state `now` is brought to, if the guest knows its state.
@@ -103,7 +103,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyRqIn>()?.rqn();
     let rq = find(&firmware.hca, number)?;
-    if rq.users.count() > 0 {
+    if rq.references.count() > 0 {
         return Err(in_use("tables or TIRs send to the receive queue"));
     }
     // Who is receiving into it finishes its WQE first, and touches its memory no more.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use vhost_nic::attachment::vhost_pci::Server;
+use vhost_nic::attachment::vhost_user_pci::Server;
 use vhost_nic::dma::Purpose;
 use vhost_nic::pci::{BAR_SIZE, Device, FunctionConfig, FunctionParts, Identity, MSIX_TABLE, PciFunction};
 

@@ -9,7 +9,7 @@ use crate::pci::{Delivery, InterruptLines, MsixMessage};
 
 use super::message::{Header, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
-use super::stats::VhostPciStats;
+use super::stats::VhostUserPciStats;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Sends interrupts of one connection. The driver gives a few buffers and gives each again when it has read it, so an
@@ -17,12 +17,12 @@ use vhost_daemon::vring::{Memory, Vring};
 pub struct InterruptQueue {
     vring: Vring,
     memory: Memory,
-    stats: Arc<VhostPciStats>,
+    stats: Arc<VhostUserPciStats>,
 }
 
 impl InterruptQueue {
     /// Interrupts into this vring.
-    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostPciStats>) -> Self {
+    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
         Self { vring, memory, stats }
     }
 

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{debug, warn};
 
-macro_rules! findings {
+macro_rules! guest_errors {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// A mistake of a guest or its driver. The guest gets the answer hardware would give; we count.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Finding {
+        pub enum GuestError {
             $($(#[$doc])* $name,)*
         }
 
-        impl Finding {
+        impl GuestError {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
@@ -26,7 +26,7 @@ macro_rules! findings {
     };
 }
 
-findings! {
+guest_errors! {
     /// A command that this device does not know.
     UnknownCommand = "unknown_command",
     /// A command that was refused.
@@ -55,11 +55,11 @@ findings! {
 
 /// How often what was found.
 #[derive(Debug, Default)]
-pub struct Findings([AtomicU64; Finding::ALL.len()]);
+pub struct GuestErrors([AtomicU64; GuestError::ALL.len()]);
 
-impl Findings {
+impl GuestErrors {
     /// Counts a finding. The first of its kind is told as a warning, the others for those who look for them.
-    pub fn report(&self, finding: Finding, what: std::fmt::Arguments<'_>) {
+    pub fn report(&self, finding: GuestError, what: std::fmt::Arguments<'_>) {
         if self.0[finding as usize].fetch_add(1, Ordering::Relaxed) == 0 {
             warn!("{what} (further ones are only counted, as {})", finding.name());
         } else {
@@ -68,13 +68,13 @@ impl Findings {
     }
 
     /// How often it was found.
-    pub fn count(&self, finding: Finding) -> u64 {
+    pub fn count(&self, finding: GuestError) -> u64 {
         self.0[finding as usize].load(Ordering::Relaxed)
     }
 
     /// All that was found.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        Finding::ALL
+        GuestError::ALL
             .iter()
             .map(|&finding| (finding.name(), self.count(finding)))
             .filter(|(_, count)| *count > 0)

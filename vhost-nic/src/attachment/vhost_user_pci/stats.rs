@@ -9,21 +9,21 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one attachment, over all its connections.
         #[derive(Debug, Default)]
-        pub struct VhostPciStats {
+        pub struct VhostUserPciStats {
             guest: String,
             $(pub(super) $name: Counter,)*
         }
 
-        /// A [`VhostPciStats`] at one moment.
+        /// A [`VhostUserPciStats`] at one moment.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-        pub struct VhostPciSnapshot {
+        pub struct VhostUserPciSnapshot {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl VhostPciStats {
+        impl VhostUserPciStats {
             /// The counters now.
-            pub fn snapshot(&self) -> VhostPciSnapshot {
-                VhostPciSnapshot { $($name: self.$name.get(),)* }
+            pub fn snapshot(&self) -> VhostUserPciSnapshot {
+                VhostUserPciSnapshot { $($name: self.$name.get(),)* }
             }
         }
     };
@@ -52,7 +52,7 @@ counters! {
     short_buffers,
 }
 
-impl VhostPciStats {
+impl VhostUserPciStats {
     /// Zero counters, for a guest with this name in the log.
     pub fn new(guest: impl Into<String>) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Commands on event queues.
 
-use mlx5_prm::event::*;
+use mlx5_prm::eq::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
@@ -43,9 +43,17 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         context: context.clone(),
         mask,
         buffer,
-        uar: uar.users.add(),
+        uar: uar.references.acquire(),
     };
-    let make = |number| Eq::new(number, made, hca.dma.clone(), hca.msix.clone(), hca.findings.clone());
+    let make = |number| {
+        Eq::new(
+            number,
+            made,
+            hca.dma.clone(),
+            hca.msix.clone(),
+            hca.guest_errors.clone(),
+        )
+    };
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateEqOut::default();
     output.set_eq_number(eq.number as u8);
@@ -60,7 +68,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .table
         .get(number)
         .ok_or(no_object("there is no such event queue"))?;
-    if eq.users.count() > 0 {
+    if eq.references.count() > 0 {
         return Err(in_use("completion queues report to the event queue"));
     }
     eq.retire();

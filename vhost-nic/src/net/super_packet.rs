@@ -9,7 +9,7 @@ use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
 /// It is to its packets what a frame that is to be segmented is to the segments of TCP: one packet as long as all of them. So it costs the
 /// same however many they are, as long as nobody wants to see them.
 #[derive(Debug, Clone)]
-pub struct Train<'a> {
+pub struct SuperPacket<'a> {
     /// The head of a packet that had room for all the payload. What it says of the end of the message, and its wish for an acknowledgement, is
     /// the last packet's.
     pub head: Packet,
@@ -19,7 +19,7 @@ pub struct Train<'a> {
     pub mtu: usize,
 }
 
-impl<'a> Train<'a> {
+impl<'a> SuperPacket<'a> {
     /// A packet by itself.
     pub fn single(head: Packet, payload: Payload<'a>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl<'a> Train<'a> {
     }
 
     /// The packets, each by itself.
-    pub fn split(&self) -> impl Iterator<Item = Train<'a>> + '_ {
+    pub fn split(&self) -> impl Iterator<Item = SuperPacket<'a>> + '_ {
         (0..self.packets()).map(|index| {
             let head = self.head_of(index);
             let payload = self.payload.part(index as usize * self.mtu, head.payload_length);

@@ -7,7 +7,7 @@ use vhost_user_backend::VringT;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use super::stats::VhostPciStats;
+use super::stats::VhostUserPciStats;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// A chain of buffers the driver made available.
@@ -17,7 +17,7 @@ pub struct Chain {
 }
 
 /// Takes the next chain, if the queue runs and has one.
-pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostPciStats) -> Option<Chain> {
+pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> Option<Chain> {
     let mut state = vring.get_mut();
     if !state.is_enabled() || !state.get_queue().ready() {
         return None;

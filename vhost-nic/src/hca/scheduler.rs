@@ -9,7 +9,7 @@ use super::blue_flame::Half;
 
 /// What wants attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Attention {
+pub enum Task {
     /// A queue from which something may be sent.
     Queue(u32),
     /// A doorbell register whose WQE may never be complete.
@@ -20,7 +20,7 @@ pub enum Attention {
 
 /// What wants attention, now or later.
 #[derive(Debug, Default)]
-pub struct Bells {
+pub struct Scheduler {
     waiting: Mutex<Waiting>,
     rung: Condvar,
 }
@@ -28,13 +28,13 @@ pub struct Bells {
 #[derive(Debug, Default)]
 struct Waiting {
     queues: VecDeque<u32>,
-    alarms: BTreeSet<(Instant, Attention)>,
+    alarms: BTreeSet<(Instant, Task)>,
     stop: bool,
 }
 
-impl Bells {
+impl Scheduler {
     /// A queue wants attention.
-    pub fn ring(&self, queue: u32) {
+    pub fn schedule(&self, queue: u32) {
         let mut waiting = self.waiting.lock();
         if !waiting.queues.contains(&queue) {
             waiting.queues.push_back(queue);
@@ -43,7 +43,7 @@ impl Bells {
     }
 
     /// Something wants attention at that time. What has an earlier alarm gets both.
-    pub fn ring_at(&self, time: Instant, what: Attention) {
+    pub fn schedule_at(&self, time: Instant, what: Task) {
         let mut waiting = self.waiting.lock();
         let first = waiting.alarms.first().is_none_or(|(earliest, _)| time < *earliest);
         waiting.alarms.insert((time, what));
@@ -66,11 +66,11 @@ impl Bells {
     }
 
     /// Waits for the next that wants attention; none if it is time to stop.
-    pub fn wait(&self) -> Option<Call> {
+    pub fn wait(&self) -> Option<Due> {
         let mut waiting = self.waiting.lock();
         loop {
             match waiting.next() {
-                Next::Call(call) => return Some(call),
+                Next::Due(call) => return Some(call),
                 Next::Stop => return None,
                 Next::Later(Some(time)) => drop(self.rung.wait_until(&mut waiting, time)),
                 Next::Later(None) => self.rung.wait(&mut waiting),
@@ -79,31 +79,31 @@ impl Bells {
     }
 
     /// Whether there is something for the NIC's thread to do at once, besides what it is at. Who has much to do lets it come in between.
-    pub fn others_wait(&self) -> bool {
+    pub fn has_other_work(&self) -> bool {
         let waiting = self.waiting.lock();
         waiting.stop || !waiting.queues.is_empty() || waiting.due().is_some()
     }
 
     /// What comes next at this moment, without waiting.
-    pub fn look(&self) -> Next {
+    pub fn poll(&self) -> Next {
         self.waiting.lock().next()
     }
 }
 
 /// Something that wants attention now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub struct Due {
     /// What it is.
-    pub what: Attention,
-    /// Whether it rang; else its time has come.
-    pub rang: bool,
+    pub what: Task,
+    /// Whether it doorbell; else its time has come.
+    pub doorbell: bool,
 }
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// This, now.
-    Call(Call),
+    Due(Due),
     /// Nothing now; something then, if nothing rings.
     Later(Option<Instant>),
     /// Nothing any more.
@@ -119,19 +119,19 @@ impl Waiting {
         if let Some(alarm) = self.due() {
             self.alarms.remove(&alarm);
             let (_, what) = alarm;
-            return Next::Call(Call { what, rang: false });
+            return Next::Due(Due { what, doorbell: false });
         }
         if let Some(queue) = self.queues.pop_front() {
-            return Next::Call(Call {
-                what: Attention::Queue(queue),
-                rang: true,
+            return Next::Due(Due {
+                what: Task::Queue(queue),
+                doorbell: true,
             });
         }
         Next::Later(self.alarms.first().map(|(time, _)| *time))
     }
 
     /// The earliest alarm, if its time has come.
-    fn due(&self) -> Option<(Instant, Attention)> {
+    fn due(&self) -> Option<(Instant, Task)> {
         let first = self.alarms.first().copied();
         first.filter(|(time, _)| *time <= Instant::now())
     }
@@ -145,26 +145,22 @@ mod tests {
 
     #[test]
     fn what_rings_all_the_time_does_not_drown_an_alarm() {
-        let bells = Bells::default();
-        assert!(!bells.others_wait());
-        bells.ring_at(Instant::now() + Duration::from_secs(3600), Attention::Cq(1));
-        assert!(!bells.others_wait());
-        bells.ring_at(Instant::now(), Attention::Cq(2));
-        bells.ring(3);
-        bells.ring(4);
-        bells.ring(3);
-        let call = |what, rang| Next::Call(Call { what, rang });
-        for (what, rang) in [
-            (Attention::Cq(2), false),
-            (Attention::Queue(3), true),
-            (Attention::Queue(4), true),
-        ] {
-            assert!(bells.others_wait());
-            assert_eq!(bells.look(), call(what, rang));
+        let scheduler = Scheduler::default();
+        assert!(!scheduler.has_other_work());
+        scheduler.schedule_at(Instant::now() + Duration::from_secs(3600), Task::Cq(1));
+        assert!(!scheduler.has_other_work());
+        scheduler.schedule_at(Instant::now(), Task::Cq(2));
+        scheduler.schedule(3);
+        scheduler.schedule(4);
+        scheduler.schedule(3);
+        let call = |what, doorbell| Next::Due(Due { what, doorbell });
+        for (what, doorbell) in [(Task::Cq(2), false), (Task::Queue(3), true), (Task::Queue(4), true)] {
+            assert!(scheduler.has_other_work());
+            assert_eq!(scheduler.poll(), call(what, doorbell));
         }
-        assert!(matches!(bells.look(), Next::Later(Some(_))));
-        bells.stop();
-        assert!(bells.others_wait());
-        assert_eq!(bells.look(), Next::Stop);
+        assert!(matches!(scheduler.poll(), Next::Later(Some(_))));
+        scheduler.stop();
+        assert!(scheduler.has_other_work());
+        assert_eq!(scheduler.poll(), Next::Stop);
     }
 }

@@ -20,7 +20,7 @@ use crate::pci::{Masking, PciFunction};
 use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
-use super::stats::VhostPciStats;
+use super::stats::VhostUserPciStats;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// What arch/um/drivers/virtio_uml.c asks for at most.
@@ -32,10 +32,10 @@ const COMMAND_THREAD: usize = 0;
 const INTERRUPT_THREAD: usize = 1;
 
 /// One connection of a guest.
-pub struct VhostPciBackend {
+pub struct VhostUserPciBackend {
     function: Arc<PciFunction>,
     memory: Memory,
-    stats: Arc<VhostPciStats>,
+    stats: Arc<VhostUserPciStats>,
     /// The guest is gone, whatever its queues look like.
     closed: AtomicBool,
     /// Whether the function knows where to send interrupts.
@@ -44,7 +44,7 @@ pub struct VhostPciBackend {
     exits: Mutex<Vec<RawFd>>,
 }
 
-impl Drop for VhostPciBackend {
+impl Drop for VhostUserPciBackend {
     fn drop(&mut self) {
         // The workers' handlers had a share in this backend, so they and their epolls are gone.
         for fd in self.exits.lock().drain(..) {
@@ -54,9 +54,9 @@ impl Drop for VhostPciBackend {
     }
 }
 
-impl VhostPciBackend {
+impl VhostUserPciBackend {
     /// A connection that has just begun.
-    pub fn new(function: Arc<PciFunction>, memory: Memory, stats: Arc<VhostPciStats>) -> Self {
+    pub fn new(function: Arc<PciFunction>, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
         Self {
             function,
             memory,
@@ -96,7 +96,7 @@ impl VhostPciBackend {
     }
 }
 
-impl VhostUserBackend for VhostPciBackend {
+impl VhostUserBackend for VhostUserPciBackend {
     type Bitmap = ();
     type Vring = Vring;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use log::info;
-use mlx5_prm::hca::*;
+use mlx5_prm::init_hca::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;

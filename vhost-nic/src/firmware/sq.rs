@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::work_queue::*;
+use mlx5_prm::wq::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
-use super::receive::{next_state, require_pd, ring};
+use super::rq::{next_state, require_pd, ring};
 use crate::hca::sq::Sq;
-use crate::hca::work_queue::{SEND_STRIDE, WqType};
+use crate::hca::wq::{SEND_STRIDE, WqType};
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -42,7 +42,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .uars
         .get(context.wq().uar_page())
         .ok_or(no_such("the send queue's UAR does not exist"))?;
-    uses.push(uar.users.add());
+    uses.push(uar.references.acquire());
     let mut transport_domain = None;
     match context.tis_lst_sz() {
         0 => {}
@@ -52,7 +52,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
                 .get(context.tis_num_0())
                 .ok_or(no_such("the send queue's TIS does not exist"))?;
             transport_domain = Some(tis.context.read().transport_domain());
-            uses.push(tis.users.add());
+            uses.push(tis.references.acquire());
         }
         _ => return Err(bad_parameter("a send queue has one TIS at most")),
     }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use mlx5_prm::command::Status;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_pair::*;
+use mlx5_prm::qp::*;
 
 use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::{Firmware, syndrome};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::Cq;
 use crate::hca::qp::{Qp, QpParts, ReceiveSource, service};
-use crate::hca::usage::Use;
-use crate::hca::work_queue::WorkQueue;
+use crate::hca::refcount::Reference;
+use crate::hca::wq::WorkQueue;
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -98,7 +98,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(no_such("the queue pair's protection domain does not exist"));
     }
     let part = |start, log_size, stride| WorkQueue::part(buffer.clone(), start, log_size, stride, context.dbr_addr());
-    let mut uses: Vec<Use> = Vec::new();
+    let mut uses: Vec<Reference> = Vec::new();
     let receives = match context.rq_type() {
         _ if has_rq => ReceiveSource::Own(part(0, context.log_rq_size(), rq_stride)),
         RQ_OWN | RQ_NONE => ReceiveSource::None,
@@ -106,11 +106,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
             let number = context.srqn_rmpn_xrqn();
             match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
                 (_, Some(srq)) => {
-                    uses.push(srq.users.add());
+                    uses.push(srq.references.acquire());
                     ReceiveSource::Xrc
                 }
                 (Some(rmp), _) => {
-                    uses.push(rmp.users.add());
+                    uses.push(rmp.references.acquire());
                     ReceiveSource::Pool(rmp)
                 }
                 _ => return Err(no_such("the queue pair's shared receive queue does not exist")),
@@ -151,7 +151,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyQpIn>()?.qpn();
     let qp = find(&firmware.hca, number)?;
-    if qp.users.count() > 0 {
+    if qp.references.count() > 0 {
         return Err(in_use("the queue pair is in a multicast group"));
     }
     // Who works for it finishes its packet first, and touches its memory no more.
@@ -193,7 +193,7 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
     qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
     // What is posted already waits for nothing else.
-    firmware.hca.bells.ring(number);
+    firmware.hca.scheduler.schedule(number);
     Reply::ok::<Rst2initQpOut>()
 }
 
@@ -209,7 +209,7 @@ fn attach_to_mcg(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(TABLE_FULL);
     }
     if members.iter().all(|(number, _)| *number != qp.number) {
-        members.push((qp.number, qp.users.add()));
+        members.push((qp.number, qp.references.acquire()));
     }
     Reply::ok::<AttachToMcgOut>()
 }

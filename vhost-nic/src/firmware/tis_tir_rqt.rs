@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::transport::*;
+use mlx5_prm::tis_tir_rqt::*;
 use parking_lot::RwLock;
 
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
-use super::receive;
+use super::rq;
 use super::{Firmware, syndrome};
 use crate::hca::Hca;
+use crate::hca::refcount::RefCount;
 use crate::hca::rq::Rq;
-use crate::hca::transport::{Dispatch, Rqt, Tir, TirState, Tis};
-use crate::hca::usage::Users;
+use crate::hca::tis_tir_rqt::{Dispatch, Rqt, Tir, TirState, Tis};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_TIS, create_tis),
@@ -47,12 +47,12 @@ fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
         .transport_domains
         .get(context.transport_domain())
         .ok_or(no_such("the TIS's transport domain does not exist"))?
-        .users
-        .add();
+        .references
+        .acquire();
     let make = |number| Tis {
         number,
         context: RwLock::new(context.clone()),
-        users: Users::default(),
+        references: RefCount::default(),
         domain,
     };
     let tis = hca.tises.insert_with(make).ok_or(TABLE_FULL)?;
@@ -80,7 +80,7 @@ fn modify_tis(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_tis(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyTisIn>()?.tisn();
-    if find_tis(&firmware.hca, number)?.users.count() > 0 {
+    if find_tis(&firmware.hca, number)?.references.count() > 0 {
         return Err(in_use("send queues are on the TIS"));
     }
     firmware.hca.tises.remove(number);
@@ -97,15 +97,15 @@ fn query_tis(firmware: &Firmware, input: Input<'_>) -> Result {
 fn dispatch(hca: &Hca, context: &Tirc) -> Result<Dispatch> {
     match context.disp_type() {
         DISPATCH_DIRECT => {
-            let rq = receive::find(hca, context.inline_rqn())
-                .map_err(|_| no_such("the TIR's receive queue does not exist"))?;
-            let rq_use = rq.users.add();
+            let rq =
+                rq::find(hca, context.inline_rqn()).map_err(|_| no_such("the TIR's receive queue does not exist"))?;
+            let rq_use = rq.references.acquire();
             Ok(Dispatch::Direct(rq, rq_use))
         }
         DISPATCH_INDIRECT => {
             let rqt = find_rqt(hca, context.indirect_table())
                 .map_err(|_| no_such("the TIR's receive queue table does not exist"))?;
-            let rqt_use = rqt.users.add();
+            let rqt_use = rqt.references.acquire();
             Ok(Dispatch::Indirect(rqt, rqt_use))
         }
         _ => Err(bad_parameter("there is no such way to dispatch")),
@@ -119,12 +119,12 @@ fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
         .transport_domains
         .get(context.transport_domain())
         .ok_or(no_such("the TIR's transport domain does not exist"))?
-        .users
-        .add();
+        .references
+        .acquire();
     let state = TirState::new(context.clone(), dispatch(hca, context)?);
     let make = |number| Tir {
         number,
-        users: Users::default(),
+        references: RefCount::default(),
         state: RwLock::new(state),
         domain,
     };
@@ -165,7 +165,7 @@ fn modify_tir(firmware: &Firmware, input: Input<'_>) -> Result {
 fn destroy_tir(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyTirIn>()?.tirn();
     let tir = find_tir(&firmware.hca, number)?;
-    if tir.users.count() > 0 {
+    if tir.references.count() > 0 {
         return Err(in_use("flow table entries send to the TIR"));
     }
     tir.retire();
@@ -199,7 +199,7 @@ fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>>
     entries
         .iter()
         .map(|entry| {
-            receive::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff)
+            rq::find(hca, u32::from_be_bytes(*entry) & 0xff_ffff)
                 .map_err(|_| no_such("a receive queue of the table does not exist"))
         })
         .collect()
@@ -234,7 +234,7 @@ fn modify_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
 fn destroy_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyRqtIn>()?.rqtn();
     let rqt = find_rqt(&firmware.hca, number)?;
-    if rqt.users.count() > 0 {
+    if rqt.references.count() > 0 {
         return Err(in_use("TIRs are on the table"));
     }
     rqt.set_queues(Vec::new());

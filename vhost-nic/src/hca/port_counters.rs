@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::{Burst, Cast};
+use crate::net::{Burst, CastType};
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -61,11 +61,11 @@ impl Direction {
     }
 
     /// The traffic to one kind of destination.
-    pub fn of(&self, cast: Cast) -> &Traffic {
+    pub fn of(&self, cast: CastType) -> &Traffic {
         match cast {
-            Cast::Unicast => &self.unicast,
-            Cast::Multicast => &self.multicast,
-            Cast::Broadcast => &self.broadcast,
+            CastType::Unicast => &self.unicast,
+            CastType::Multicast => &self.multicast,
+            CastType::Broadcast => &self.broadcast,
         }
     }
 
@@ -120,10 +120,10 @@ impl RdmaTraffic {
     }
 
     /// The traffic to one kind of destination; all are a group's but one's own.
-    pub fn of(&self, cast: Cast) -> &Traffic {
+    pub fn of(&self, cast: CastType) -> &Traffic {
         match cast {
-            Cast::Unicast => &self.unicast,
-            Cast::Multicast | Cast::Broadcast => &self.multicast,
+            CastType::Unicast => &self.unicast,
+            CastType::Multicast | CastType::Broadcast => &self.multicast,
         }
     }
 

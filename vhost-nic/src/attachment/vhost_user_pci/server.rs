@@ -15,8 +15,8 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::pci::PciFunction;
 
-use super::backend::VhostPciBackend;
-use super::stats::{VhostPciSnapshot, VhostPciStats};
+use super::backend::VhostUserPciBackend;
+use super::stats::{VhostUserPciSnapshot, VhostUserPciStats};
 
 /// How long a guest that cannot be served, for want of descriptors or threads, is left waiting.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,7 +30,7 @@ pub struct Server {
 
 struct Shared {
     function: Arc<PciFunction>,
-    stats: Arc<VhostPciStats>,
+    stats: Arc<VhostUserPciStats>,
     connection: Mutex<Connection>,
 }
 
@@ -45,7 +45,7 @@ impl Server {
     pub fn start(name: &str, listener: UnixListener, function: Arc<PciFunction>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             function,
-            stats: Arc::new(VhostPciStats::new(name)),
+            stats: Arc::new(VhostUserPciStats::new(name)),
             connection: Mutex::default(),
         });
         listener.set_nonblocking(false)?;
@@ -62,7 +62,7 @@ impl Server {
     }
 
     /// The counters now.
-    pub fn stats(&self) -> VhostPciSnapshot {
+    pub fn stats(&self) -> VhostUserPciSnapshot {
         self.shared.stats.snapshot()
     }
 
@@ -110,7 +110,7 @@ impl Shared {
     fn serve_connection(&self, listener: &mut Listener) -> Result<(), Error> {
         let guest = self.stats.guest();
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let backend = Arc::new(VhostPciBackend::new(
+        let backend = Arc::new(VhostUserPciBackend::new(
             self.function.clone(),
             memory.clone(),
             self.stats.clone(),

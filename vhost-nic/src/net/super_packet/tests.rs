@@ -2,7 +2,7 @@ use super::*;
 use crate::net::{Frame, Port, Switch};
 use crate::roce::gid::Gid;
 use crate::roce::headers::{Aeth, Bth, Headers, ImmDt, Reth, XrcEth};
-use crate::roce::opcode::{Notice, Opcode, Operation, Position, Transport};
+use crate::roce::opcode::{Opcode, Operation, Position, Suffix, Transport};
 use crate::roce::path::{Addresses, Path};
 use crate::roce::psn::Psn;
 use parking_lot::Mutex;
@@ -24,13 +24,13 @@ fn path() -> Path {
 }
 
 /// A write with immediate of this length, or what of it begins and ends like that.
-fn write(transport: Transport, length: usize, position: Position) -> Train<'static> {
-    let notice = if position.ends() {
-        Notice::Immediate
+fn write(transport: Transport, length: usize, position: Position) -> SuperPacket<'static> {
+    let suffix = if position.ends() {
+        Suffix::Immediate
     } else {
-        Notice::None
+        Suffix::None
     };
-    let opcode = Opcode::new(transport, Operation::Write, position, notice).unwrap();
+    let opcode = Opcode::new(transport, Operation::Write, position, suffix).unwrap();
     let bth = Bth::new(opcode, 7, Psn::new(0xff_fffe))
         .with_ack_request(true)
         .with_solicited(position.ends());
@@ -46,7 +46,7 @@ fn write(transport: Transport, length: usize, position: Position) -> Train<'stat
     for piece in bytes.chunks(700) {
         payload.push_bytes(piece);
     }
-    Train {
+    SuperPacket {
         head: Packet::new(path(), opcode, headers, length),
         payload,
         mtu: MTU,
@@ -56,9 +56,9 @@ fn write(transport: Transport, length: usize, position: Position) -> Train<'stat
 #[test]
 fn a_train_is_split_into_the_packets_of_its_message() {
     for transport in [Transport::Rc, Transport::Uc, Transport::Xrc] {
-        let train = write(transport, 3 * MTU + 5, Position::Only);
-        let packets: Vec<Train<'_>> = train.split().collect();
-        assert_eq!(train.packets(), 4);
+        let super_packet = write(transport, 3 * MTU + 5, Position::Only);
+        let packets: Vec<SuperPacket<'_>> = super_packet.split().collect();
+        assert_eq!(super_packet.packets(), 4);
         assert_eq!(packets.len(), 4);
         let mut bytes = Vec::new();
         for (index, packet) in packets.iter().enumerate() {
@@ -78,7 +78,7 @@ fn a_train_is_split_into_the_packets_of_its_message() {
             packet.payload.append_to(&mut bytes).unwrap();
         }
         let mut expected = Vec::new();
-        train.payload.append_to(&mut expected).unwrap();
+        super_packet.payload.append_to(&mut expected).unwrap();
         assert_eq!(bytes, expected);
     }
 }
@@ -86,8 +86,11 @@ fn a_train_is_split_into_the_packets_of_its_message() {
 #[test]
 fn a_part_of_a_message_begins_and_ends_as_it_does() {
     for position in [Position::First, Position::Middle, Position::Last] {
-        let train = write(Transport::Rc, 2 * MTU, position);
-        let positions: Vec<Position> = train.split().map(|packet| packet.head.opcode.position()).collect();
+        let super_packet = write(Transport::Rc, 2 * MTU, position);
+        let positions: Vec<Position> = super_packet
+            .split()
+            .map(|packet| packet.head.opcode.position())
+            .collect();
         let first = Position::new(position.begins(), false);
         assert_eq!(positions, [first, Position::new(false, position.ends())]);
     }
@@ -95,17 +98,20 @@ fn a_part_of_a_message_begins_and_ends_as_it_does() {
 
 #[test]
 fn answers_of_reads_have_their_syndrome_first_and_last() {
-    let opcode = Opcode::new(Transport::Rc, Operation::ReadResponse, Position::Only, Notice::None).unwrap();
+    let opcode = Opcode::new(Transport::Rc, Operation::ReadResponse, Position::Only, Suffix::None).unwrap();
     let mut headers = Headers::new(Bth::new(opcode, 7, Psn::new(1)));
     headers.aeth = Some(Aeth::new(0x1f, 3));
     let mut payload = Payload::new();
     payload.push_zeros(3 * MTU);
-    let train = Train {
+    let super_packet = SuperPacket {
         head: Packet::new(path(), opcode, headers, 3 * MTU),
         payload,
         mtu: MTU,
     };
-    let with: Vec<bool> = train.split().map(|packet| packet.head.headers.aeth.is_some()).collect();
+    let with: Vec<bool> = super_packet
+        .split()
+        .map(|packet| packet.head.headers.aeth.is_some())
+        .collect();
     assert_eq!(with, [true, false, true]);
 }
 
@@ -113,13 +119,13 @@ fn answers_of_reads_have_their_syndrome_first_and_last() {
 fn lengths_are_those_of_the_frames() {
     for length in [0, 1, MTU - 1, MTU, MTU + 1, 2 * MTU, 2 * MTU + 1, 9 * MTU + 3] {
         for position in [Position::First, Position::Middle, Position::Last, Position::Only] {
-            let train = write(Transport::Rc, length, position);
+            let super_packet = write(Transport::Rc, length, position);
             let mut told = Vec::new();
-            for (length, count) in Frame::Train(&train).lengths() {
+            for (length, count) in Frame::SuperPacket(&super_packet).lengths() {
                 told.resize(told.len() + count as usize, length);
             }
             let mut found = Vec::new();
-            Frame::Train(&train).each(|frame| found.push(frame.to_bytes().unwrap().len()));
+            Frame::SuperPacket(&super_packet).each(|frame| found.push(frame.to_bytes().unwrap().len()));
             assert_eq!(told, found, "{length} bytes, {position:?}");
         }
     }
@@ -141,8 +147,8 @@ fn a_switch_counts_the_packets_and_a_port_gets_each() {
     let inbox = Arc::new(Inbox::default());
     let weak = Arc::downgrade(&inbox);
     let (sender, _receiver) = (switch.attach("sender", weak.clone()), switch.attach("receiver", weak));
-    let train = write(Transport::Rc, 4 * MTU, Position::Only);
-    sender.send(Frame::Train(&train));
+    let super_packet = write(Transport::Rc, 4 * MTU, Position::Only);
+    sender.send(Frame::SuperPacket(&super_packet));
     let received = inbox.0.lock().clone();
     assert_eq!(received.len(), 4);
     let sent = sender.stats().sent;

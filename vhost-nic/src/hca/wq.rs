@@ -1,6 +1,6 @@
 //! The rings of WQEs behind receive and send queues.
 
-use mlx5_prm::work_queue::Wq;
+use mlx5_prm::wq::Wq;
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY, NextSegment, SEND_WQE_BB};
 use thiserror::Error;
 use zerocopy::FromBytes;

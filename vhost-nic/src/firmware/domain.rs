@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use mlx5_prm::domain::*;
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::uar::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, in_use, no_object};
 use crate::hca::Domain;
-use crate::hca::table::Table;
+use crate::hca::object_table::Table;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ALLOC_UAR, alloc_uar),
@@ -32,7 +32,7 @@ fn alloc(table: &Table<Domain>) -> Result<u32> {
 
 fn dealloc(table: &Table<Domain>, number: u32) -> Result<()> {
     let domain: Arc<Domain> = table.get(number).ok_or(no_object("there is no such domain"))?;
-    if domain.users.count() > 0 {
+    if domain.references.count() > 0 {
         return Err(in_use("other objects refer to the domain"));
     }
     table.remove(number);

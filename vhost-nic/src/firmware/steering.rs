@@ -1,8 +1,8 @@
 //! Commands on flow tables and flow counters.
 
 use mlx5_prm::command::Status;
-use mlx5_prm::flow::*;
 use mlx5_prm::opcode::Opcode;
+use mlx5_prm::steering::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::command::{Commands, Input, Refusal, Reply, Result, bad_parameter, in_
 use super::{Firmware, syndrome};
 use crate::hca::Hca;
 use crate::hca::steering::{Actions, Destination, Miss, NewEntry, NewGroup, NewTable, SteeringError, table_type};
-use crate::hca::transport::Tir;
+use crate::hca::tis_tir_rqt::Tir;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_FLOW_TABLE, create_table),
@@ -205,7 +205,7 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
             DESTINATION_TABLE => Destination::Table(id),
             DESTINATION_TIR => {
                 let tir = hca.tirs.get(id).ok_or(no_such("a destination's TIR does not exist"))?;
-                actions.uses.push(tir.users.add());
+                actions.uses.push(tir.references.acquire());
                 Destination::Tir(tir)
             }
             kind => {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mlx5_prm::access::*;
+use mlx5_prm::access_reg::*;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use zerocopy::{FromBytes, IntoBytes};
@@ -10,8 +10,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
 use crate::hca::Hca;
-use crate::hca::counter::Direction;
-use crate::net::Cast;
+use crate::hca::port_counters::Direction;
+use crate::net::CastType;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
 
@@ -216,7 +216,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
     reply.set_prio_tc(asked.prio_tc());
     let counters = &hca.port_counters;
     let (received, sent) = (&counters.received, &counters.sent);
-    let packets = |direction: &Direction, cast: Cast| direction.of(cast).get().0;
+    let packets = |direction: &Direction, cast: CastType| direction.of(cast).get().0;
     macro_rules! counts {
         ($to:ident: $($field:ident = $value:expr),* $(,)?) => {
             pastey::paste! { $(
@@ -238,10 +238,10 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
             counts!(to:
                 a_frames_transmitted_ok = sent.total().0, a_frames_received_ok = received.total().0,
                 a_octets_transmitted_ok = sent.total().1, a_octets_received_ok = received.total().1,
-                a_multicast_frames_xmitted_ok = packets(sent, Cast::Multicast),
-                a_broadcast_frames_xmitted_ok = packets(sent, Cast::Broadcast),
-                a_multicast_frames_received_ok = packets(received, Cast::Multicast),
-                a_broadcast_frames_received_ok = packets(received, Cast::Broadcast),
+                a_multicast_frames_xmitted_ok = packets(sent, CastType::Multicast),
+                a_broadcast_frames_xmitted_ok = packets(sent, CastType::Broadcast),
+                a_multicast_frames_received_ok = packets(received, CastType::Multicast),
+                a_broadcast_frames_received_ok = packets(received, CastType::Broadcast),
             );
         }
         group::RFC_2863 => {
@@ -249,14 +249,14 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
                 return Ok(Vec::new());
             };
             counts!(to:
-                if_in_octets = received.total().1, if_in_ucast_pkts = packets(received, Cast::Unicast),
+                if_in_octets = received.total().1, if_in_ucast_pkts = packets(received, CastType::Unicast),
                 if_in_discards = discards, if_out_octets = sent.total().1,
-                if_out_ucast_pkts = packets(sent, Cast::Unicast),
+                if_out_ucast_pkts = packets(sent, CastType::Unicast),
                 if_out_errors = counters.send_errors.load(Ordering::Relaxed),
-                if_in_multicast_pkts = packets(received, Cast::Multicast),
-                if_in_broadcast_pkts = packets(received, Cast::Broadcast),
-                if_out_multicast_pkts = packets(sent, Cast::Multicast),
-                if_out_broadcast_pkts = packets(sent, Cast::Broadcast),
+                if_in_multicast_pkts = packets(received, CastType::Multicast),
+                if_in_broadcast_pkts = packets(received, CastType::Broadcast),
+                if_out_multicast_pkts = packets(sent, CastType::Multicast),
+                if_out_broadcast_pkts = packets(sent, CastType::Broadcast),
             );
         }
         group::RFC_2819 => {
@@ -265,8 +265,8 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
             };
             counts!(to:
                 ether_stats_octets = received.total().1, ether_stats_pkts = received.total().0,
-                ether_stats_broadcast_pkts = packets(received, Cast::Broadcast),
-                ether_stats_multicast_pkts = packets(received, Cast::Multicast),
+                ether_stats_broadcast_pkts = packets(received, CastType::Broadcast),
+                ether_stats_multicast_pkts = packets(received, CastType::Multicast),
                 ether_stats_pkts64octets = received.size_class(0),
                 ether_stats_pkts65to127octets = received.size_class(1),
                 ether_stats_pkts128to255octets = received.size_class(2),

@@ -1,16 +1,16 @@
 //! Commands on receive memory pools and XRC shared receive queues.
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::work_queue::*;
+use mlx5_prm::wq::*;
 use parking_lot::Mutex;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
-use super::receive::{require_pd, ring};
+use super::rq::{require_pd, ring};
 use crate::hca::Hca;
+use crate::hca::refcount::RefCount;
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
-use crate::hca::usage::Users;
-use crate::hca::work_queue::RingContext;
+use crate::hca::wq::RingContext;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_RMP, create_rmp),
@@ -49,7 +49,7 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         number,
         list: ReceiveList::new(ring),
         context: Mutex::new(context.clone()),
-        users: Users::default(),
+        references: RefCount::default(),
     };
     let rmp = hca.rmps.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateRmpOut::default();
@@ -85,7 +85,7 @@ fn destroy_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         .rmps
         .get(number)
         .ok_or(no_object("there is no such memory pool"))?;
-    if rmp.users.count() > 0 {
+    if rmp.references.count() > 0 {
         return Err(in_use("queues take WQEs from the memory pool"));
     }
     firmware.hca.rmps.remove(number);
@@ -134,10 +134,10 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let make = |number| XrcSrq {
         number,
         list: ReceiveList::new(ring),
-        uses: Mutex::new(vec![cq.users.add(), xrcd.users.add()]),
+        uses: Mutex::new(vec![cq.references.acquire(), xrcd.references.acquire()]),
         cq,
         context: Mutex::new(context.clone()),
-        users: Users::default(),
+        references: RefCount::default(),
     };
     let srq = hca.xrc_srqs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateXrcSrqOut::default();
@@ -152,7 +152,7 @@ fn destroy_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .xrc_srqs
         .get(number)
         .ok_or(no_object("there is no such shared receive queue"))?;
-    if srq.users.count() > 0 {
+    if srq.references.count() > 0 {
         return Err(in_use("queue pairs take WQEs from the shared receive queue"));
     }
     srq.retire();

@@ -13,4 +13,4 @@ mod server;
 mod stats;
 
 pub use server::Server;
-pub use stats::{VhostPciSnapshot, VhostPciStats};
+pub use stats::{VhostUserPciSnapshot, VhostUserPciStats};

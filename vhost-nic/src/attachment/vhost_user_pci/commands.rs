@@ -7,14 +7,20 @@ use crate::pci::PciFunction;
 
 use super::message::{Header, Operation};
 use super::queue::{Chain, next_chain, return_chain};
-use super::stats::VhostPciStats;
+use super::stats::VhostUserPciStats;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Longest access in bytes; far more than any driver copies at a time, and little enough to be served promptly.
 const MAX_ACCESS: usize = 64 * 1024;
 
 /// Serves all commands that are there. The driver is not called: it looks for the answers itself.
-pub fn serve(function: &PciFunction, vring: &Vring, memory: &Memory, stats: &VhostPciStats, go_on: impl Fn() -> bool) {
+pub fn serve(
+    function: &PciFunction,
+    vring: &Vring,
+    memory: &Memory,
+    stats: &VhostUserPciStats,
+    go_on: impl Fn() -> bool,
+) {
     while go_on()
         && let Some(chain) = next_chain(vring, memory, stats)
     {
@@ -32,7 +38,7 @@ pub fn serve(function: &PciFunction, vring: &Vring, memory: &Memory, stats: &Vho
 }
 
 /// Does what one command asks. Returns how many bytes the answer has.
-fn execute(function: &PciFunction, chain: &Chain, stats: &VhostPciStats) -> usize {
+fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> usize {
     let bytes = chain.read(size_of::<Header>() + MAX_ACCESS);
     let Ok((header, data)) = Header::read_from_prefix(&bytes) else {
         stats.find(&stats.bad_commands, "a command without a header");
@@ -87,7 +93,7 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostPciStats) -> usiz
 }
 
 /// Writes the answer to a read.
-fn answer(chain: &Chain, data: &[u8], stats: &VhostPciStats) -> usize {
+fn answer(chain: &Chain, data: &[u8], stats: &VhostUserPciStats) -> usize {
     let written = chain.write(data);
     if written < data.len() {
         stats.find(&stats.short_buffers, "a buffer too small for what is read into it");
@@ -96,7 +102,7 @@ fn answer(chain: &Chain, data: &[u8], stats: &VhostPciStats) -> usize {
 }
 
 /// Counts a command that makes no sense. If it reads, it reads ones, as an access does that nobody answers.
-fn refuse(chain: &Chain, size: usize, stats: &VhostPciStats, what: &str) -> usize {
+fn refuse(chain: &Chain, size: usize, stats: &VhostUserPciStats, what: &str) -> usize {
     stats.find(&stats.bad_commands, what);
     chain.write(&vec![0xff; size.min(MAX_ACCESS)])
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::transport::{Rqtc, Tirc, Tisc};
+use mlx5_prm::tis_tir_rqt::{Rqtc, Tirc, Tisc};
 use parking_lot::RwLock;
 
+use super::refcount::{RefCount, Reference};
 use super::rq::Rq;
-use super::usage::{Use, Users};
 use crate::engine::offload::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
 
 /// A transport interface send.
@@ -17,9 +17,9 @@ pub struct Tis {
     /// As the guest gave it.
     pub context: RwLock<Tisc>,
     /// The send queues on it.
-    pub users: Users,
+    pub references: RefCount,
     /// Of its transport domain.
-    pub domain: Use,
+    pub domain: Reference,
 }
 
 /// A receive queue table.
@@ -28,21 +28,21 @@ pub struct Rqt {
     /// Its number.
     pub number: u32,
     /// The TIRs on it.
-    pub users: Users,
+    pub references: RefCount,
     entries: RwLock<Entries>,
 }
 
 #[derive(Debug)]
 struct Entries {
     context: Rqtc,
-    queues: Vec<(Arc<Rq>, Use)>,
+    queues: Vec<(Arc<Rq>, Reference)>,
 }
 
 impl Rqt {
     pub(crate) fn new(number: u32, context: Rqtc, queues: Vec<Arc<Rq>>) -> Self {
         Self {
             number,
-            users: Users::default(),
+            references: RefCount::default(),
             entries: RwLock::new(Entries {
                 context,
                 queues: used(queues),
@@ -75,10 +75,10 @@ impl Rqt {
     }
 }
 
-fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Use)> {
+fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Reference)> {
     queues
         .into_iter()
-        .map(|queue| (queue.clone(), queue.users.add()))
+        .map(|queue| (queue.clone(), queue.references.acquire()))
         .collect()
 }
 
@@ -86,9 +86,9 @@ fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Use)> {
 #[derive(Debug)]
 pub enum Dispatch {
     /// To one queue.
-    Direct(Arc<Rq>, Use),
+    Direct(Arc<Rq>, Reference),
     /// To the queues of a table, by hash.
-    Indirect(Arc<Rqt>, Use),
+    Indirect(Arc<Rqt>, Reference),
     /// To nobody: it is destroyed.
     Nowhere,
 }
@@ -99,11 +99,11 @@ pub struct Tir {
     /// Its number.
     pub number: u32,
     /// The flow table entries that send to it.
-    pub users: Users,
+    pub references: RefCount,
     /// As the guest gave it, and what follows from that.
     pub state: RwLock<TirState>,
     /// Of its transport domain.
-    pub domain: Use,
+    pub domain: Reference,
 }
 
 impl Tir {
