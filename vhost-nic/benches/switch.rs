@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mlx5_prm::steering::FteMatchParam;
-use vhost_nic::engine::offload::checksum::{self, Coverage, Fill, Sum};
-use vhost_nic::engine::offload::parse::FrameView;
-use vhost_nic::engine::offload::rss::{HashFunction, KEY_LENGTH, L3Protocol, L4Protocol, RssHash, Toeplitz};
-use vhost_nic::engine::offload::tso::Segments;
+use vhost_nic::frame::checksum::{self, Coverage, Fill, Sum};
+use vhost_nic::frame::rss::{HashFunction, KEY_LENGTH, L3Protocol, L4Protocol, RssHash, Toeplitz};
+use vhost_nic::frame::segmentation::Segments;
+use vhost_nic::frame::view::FrameView;
 use vhost_nic::hca::steering::{
     Actions, Destination, FlowTables, Miss, NewEntry, NewGroup, NewTable, action, table_type::NIC_RX,
 };

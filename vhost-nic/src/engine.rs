@@ -2,7 +2,6 @@
 //!
 //! One thread per NIC sends. A received frame is written by the thread of its sender.
 
-pub mod offload;
 mod rdma;
 mod receive;
 mod transmit;

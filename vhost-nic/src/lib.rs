@@ -8,6 +8,7 @@ pub mod attachment;
 pub mod dma;
 pub mod engine;
 pub mod firmware;
+pub mod frame;
 pub mod hca;
 pub mod net;
 pub mod nic;

@@ -23,7 +23,7 @@ use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
 use super::Engine;
-use super::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 use crate::hca::qp::{Parameters, Qp, QpState, service};
 use crate::hca::srq::event_data;
 use crate::net::{Frame, Payload, SuperPacket};

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 
-use super::offload::checksum::{Coverage, Verified, verify};
-use super::offload::parse::{FrameView, Network, Transport, ethertype, tcp_flags};
-use super::offload::rss::HashResult;
 use super::{Engine, rdma};
 use crate::dma::Purpose;
+use crate::frame::checksum::{Coverage, Verified, verify};
+use crate::frame::rss::HashResult;
+use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::queue_counter::QueueCounter;

@@ -7,10 +7,10 @@ use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, DataSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::offload::checksum::{self, Fill};
-use super::offload::tso::Segments;
 use super::{Engine, receive};
 use crate::dma::Purpose;
+use crate::frame::checksum::{self, Fill};
+use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{self, Access, Accessor, Segment};

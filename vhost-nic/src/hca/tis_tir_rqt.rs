@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use super::refcount::{RefCount, Reference};
 use super::rq::Rq;
-use crate::engine::offload::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
+use crate::frame::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
 
 /// A transport interface send.
 #[derive(Debug)]

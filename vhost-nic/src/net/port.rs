@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Burst, SuperPacket};
-use crate::engine::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 use crate::roce;
 
 /// A frame on its way, without preamble and frame check sequence. It is complete: checksums filled in, at most the MTU long.

@@ -1,7 +1,7 @@
 //! The 40 bytes in front of a received datagram (IBTA volume 1, section 11.4.1.2; RoCE v2: annex A17).
 
 use super::path::{IPV4_HEADER, IPV6_HEADER};
-use crate::engine::offload::parse::{FrameView, Network};
+use crate::frame::view::{FrameView, Network};
 
 /// Bytes of the area.
 pub const GRH_LENGTH: usize = 40;

@@ -4,7 +4,7 @@ use crc32fast::Hasher;
 
 use super::path::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER};
 use super::{ICRC_LENGTH, UDP_PORT, pad_length};
-use crate::engine::offload::parse::{FrameView, Network, Transport};
+use crate::frame::view::{FrameView, Network, Transport};
 
 /// The CRC-32 of 8 bytes of ones, which stand for the link header that RoCE does not have. The register is its complement, 0xdebb20e3.
 const MASKED_LINK_HEADER: u32 = 0x2144_df1c;

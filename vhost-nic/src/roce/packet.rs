@@ -7,8 +7,8 @@ use super::headers::{Bth, Headers};
 use super::opcode::Opcode;
 use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_UDP_PAYLOAD, Path, UDP_HEADER, VLAN_TAG, Vlan};
 use super::{ICRC_LENGTH, MAX_PAYLOAD, UDP_PORT, pad_length};
-use crate::engine::offload::checksum::Sum;
-use crate::engine::offload::parse::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
+use crate::frame::checksum::Sum;
+use crate::frame::view::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
 
 /// Most bytes of a head: with a VLAN tag and IPv6.
 pub const MAX_HEAD: usize = ETHERNET_HEADER + VLAN_TAG + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;

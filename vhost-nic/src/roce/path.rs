@@ -3,8 +3,8 @@
 use super::gid::Gid;
 use super::headers::Bth;
 use super::{ICRC_LENGTH, UDP_PORT};
-use crate::engine::offload::checksum::Sum;
-use crate::engine::offload::parse::{ETHERNET_HEADER, ethertype, protocol};
+use crate::frame::checksum::Sum;
+use crate::frame::view::{ETHERNET_HEADER, ethertype, protocol};
 
 /// Bytes of an IPv4 header without options.
 pub(super) const IPV4_HEADER: usize = 20;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use vhost_nic::engine::offload::parse::FrameView;
+use vhost_nic::frame::view::FrameView;
 use vhost_nic::net::{Frame, Port, Switch, SwitchPort};
 use vhost_nic::roce::gid::Gid;
 use vhost_nic::roce::headers::Headers;

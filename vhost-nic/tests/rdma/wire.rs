@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Weak;
 
 use parking_lot::Mutex;
-use vhost_nic::engine::offload::parse::FrameView;
+use vhost_nic::frame::view::FrameView;
 use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
 use vhost_nic::roce::opcode::{Operation, Position};
 use vhost_nic::roce::packet::Packet;

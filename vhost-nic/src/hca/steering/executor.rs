@@ -1,6 +1,6 @@
 //! A frame's way through the tables.
 
-use crate::engine::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 
 use super::fields::MatchFields;
 use super::group::{Entry, Group};

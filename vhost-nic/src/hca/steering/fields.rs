@@ -3,7 +3,7 @@
 use mlx5_prm::steering::{FteMatchSetLyr24, FteMatchSetMisc};
 use zerocopy::IntoBytes;
 
-use crate::engine::offload::parse::{FrameView, Network, Transport, ethertype, protocol};
+use crate::frame::view::{FrameView, Network, Transport, ethertype, protocol};
 
 /// UDP port of RoCE v2.
 const ROCE_PORT: u16 = 4791;

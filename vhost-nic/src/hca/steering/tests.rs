@@ -4,7 +4,7 @@ use zerocopy::IntoBytes;
 
 use super::table_type::NIC_RX;
 use super::*;
-use crate::engine::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 
 mod commands;
 mod sequences;

@@ -1,5 +1,5 @@
 use super::area;
-use crate::engine::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 use crate::roce::packet::tests::{head, ipv4_path, ipv6_path};
 
 #[test]

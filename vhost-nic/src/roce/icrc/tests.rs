@@ -1,5 +1,5 @@
 use super::{append, check};
-use crate::engine::offload::parse::FrameView;
+use crate::frame::view::FrameView;
 use crate::roce::headers::{Aeth, Bth, Deth, Headers, ImmDt, Reth};
 use crate::roce::opcode::Opcode;
 use crate::roce::packet::emit_headers;

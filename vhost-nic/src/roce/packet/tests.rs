@@ -1,6 +1,6 @@
 use super::{Error, MAX_HEAD, Packet, emit_headers, is_roce};
-use crate::engine::offload::checksum::Sum;
-use crate::engine::offload::parse::FrameView;
+use crate::frame::checksum::Sum;
+use crate::frame::view::FrameView;
 use crate::roce::gid::Gid;
 use crate::roce::headers::{Aeth, AtomicAckEth, AtomicEth, Bth, Deth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use crate::roce::opcode::{Extension, Opcode};

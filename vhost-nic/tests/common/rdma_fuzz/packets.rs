@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mlx5_prm::wqe::WqeOpcode;
-use vhost_nic::engine::offload::parse::FrameView;
+use vhost_nic::frame::view::FrameView;
 use vhost_nic::net::Switch;
 use vhost_nic::roce::headers::{Aeth, AtomicAckEth, AtomicEth, Bth, Deth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use vhost_nic::roce::icrc;

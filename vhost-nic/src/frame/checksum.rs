@@ -1,6 +1,6 @@
 //! Internet checksums (RFC 1071): the sums, filling them in on the way out, verifying them on the way in.
 
-use super::parse::{FrameView, Network, Transport, protocol};
+use super::view::{FrameView, Network, Transport, protocol};
 
 /// A one's complement sum over bytes that may come in pieces of any length.
 ///
@@ -221,7 +221,7 @@ pub fn verify(view: &FrameView<'_>, coverage: Coverage) -> Verified {
     let payload = Sum::of(&bytes[view.transport_range()]);
     let mut check_sum = match coverage {
         Coverage::Packet => Sum::new(),
-        Coverage::Full => Sum::of(&bytes[super::parse::ETHERNET_HEADER..view.network_offset]),
+        Coverage::Full => Sum::of(&bytes[super::view::ETHERNET_HEADER..view.network_offset]),
     };
     check_sum.join(header);
     check_sum.join(payload);

@@ -1,6 +1,6 @@
 //! Receive side scaling: a hash of a frame's addresses and ports selects its receive queue.
 
-use super::parse::{FrameView, Network, Transport};
+use super::view::{FrameView, Network, Transport};
 
 /// Length of the Toeplitz key, `rx_hash_toeplitz_key` of the TIR context, in bytes.
 pub const KEY_LENGTH: usize = 40;

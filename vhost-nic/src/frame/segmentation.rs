@@ -8,7 +8,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::checksum::{self, Fill};
-use super::parse::{FrameView, Network, Transport, tcp_flags};
+use super::view::{FrameView, Network, Transport, tcp_flags};
 
 /// Why a frame cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

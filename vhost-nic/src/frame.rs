@@ -3,6 +3,6 @@
 //! Pure functions on byte slices, total on any bytes: what a guest calls a frame can be anything.
 
 pub mod checksum;
-pub mod parse;
 pub mod rss;
-pub mod tso;
+pub mod segmentation;
+pub mod view;
