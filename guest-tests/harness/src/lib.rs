@@ -5,9 +5,9 @@
 //! scraping.
 //!
 //! ```no_run
-//! use guest_tests::{IsmOptions, Testbed};
+//! use guest_harness::{IsmOptions, Testbed};
 //!
-//! # fn main() -> guest_tests::Result<()> {
+//! # fn main() -> guest_harness::Result<()> {
 //! let bed = Testbed::builder("example").guests(2).mesh().ism(IsmOptions::default()).start()?;
 //! bed.smc_up()?;
 //! let a = bed.guest(0);

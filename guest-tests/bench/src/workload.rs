@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Guest, Job, Testbed};
+use guest_harness::{Guest, Job, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{cache_dir, workspace_dir};
+use guest_harness::{cache_dir, workspace_dir};
 use serde::{Deserialize, Serialize};
 
 /// Of the first and of the second way.

@@ -4,7 +4,7 @@
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
-use guest_tests::{Guest, Job, NicOptions, Testbed};
+use guest_harness::{Guest, Job, NicOptions, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

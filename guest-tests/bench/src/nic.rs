@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use guest_tests::{NicOptions, NicSetup, Testbed};
+use guest_harness::{NicOptions, NicSetup, Testbed};
 
 use crate::history::History;
 use crate::turns::Extreme;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use guest_tests::{Flow, Guest, NicOptions, Testbed};
+use guest_harness::{Flow, Guest, NicOptions, Testbed};
 
 use crate::beside::Beside;
 use crate::history::History;

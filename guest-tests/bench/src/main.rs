@@ -1,6 +1,6 @@
-//! `lab`: guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
+//! `guest-bench`: guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
 //!
-//! `scripts/demo` and `guest-tests/bench` set up what is missing and then run this.
+//! `scripts/demo` and `guest-tests/bench/run` set up what is missing and then run this.
 
 mod bench;
 mod beside;
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use guest_tests::{IsmOptions, Testbed};
+use guest_harness::{IsmOptions, Testbed};
 
 use workload::Pair;
 
@@ -36,13 +36,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// SMC-D beside TCP between two guests, in one table, with the proof that it was SMC-D
-    Demo {
+    SmcDemo {
         /// Keep the guests up afterwards, for a shell in each
         #[arg(long)]
         shell: bool,
     },
     /// Measure in turns, several times over
-    Bench {
+    SmcBench {
         /// How often each measurement is repeated
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -63,11 +63,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo { shell } => boot("demo").and_then(|bed| {
+        Command::SmcDemo { shell } => boot("smc-demo").and_then(|bed| {
             demo::run(&Pair::start(&bed)?)?;
             end_demo(bed, shell)
         }),
-        Command::Bench { rounds } => boot("bench").and_then(|bed| {
+        Command::SmcBench { rounds } => boot("smc-bench").and_then(|bed| {
             bench::run(&Pair::start(&bed)?, rounds)?;
             Ok(bed.finish()?)
         }),

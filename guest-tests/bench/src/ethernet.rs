@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use guest_tests::{Flow, Job, NIC, NicOptions, Testbed};
+use guest_harness::{Flow, Job, NIC, NicOptions, Testbed};
 
 use crate::beside::Beside;
 use crate::table::table;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use anyhow::{Context, Result};
-use guest_tests::{Guest, NIC, Testbed};
+use guest_harness::{Guest, NIC, Testbed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 

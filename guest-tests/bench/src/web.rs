@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use guest_tests::Job;
+use guest_harness::Job;
 
 use crate::workload::{Pair, Transport};
 

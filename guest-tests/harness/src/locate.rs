@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The root of the source tree.
 pub fn workspace_dir() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
 }
 
 /// Where the image build and the driver build keep their results: GUEST_CACHE, or `.cache` in the source tree.
