@@ -1,4 +1,4 @@
-//! The medians of each commit that was measured on this machine, to show what a change has changed.
+//! Medians of each commit measured on this machine, to compare a change with earlier commits.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use guest_harness::{cache_dir, workspace_dir};
 use serde::{Deserialize, Serialize};
 
-/// Of the first and of the second way.
+/// Medians of the first and of the second variant.
 pub type Medians = [f64; 2];
 
-/// What was measured at one commit.
+/// The measurements of one commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Record {
     commit: String,
@@ -20,11 +20,11 @@ struct Record {
     medians: BTreeMap<String, Medians>,
 }
 
-/// Where the working tree stands.
+/// State of the working tree.
 struct Position {
-    /// The last commit and those before it, the last one first.
+    /// HEAD and its ancestors, newest first.
     commits: Vec<String>,
-    /// Whether files differ from it.
+    /// Whether files differ from HEAD.
     changed: bool,
 }
 
@@ -46,7 +46,7 @@ fn git(arguments: &[&str]) -> Result<String> {
         .arg(workspace_dir())
         .args(arguments)
         .output()
-        .context("git does not run")?;
+        .context("cannot run git")?;
     ensure!(
         output.status.success(),
         "git {}: {}",
@@ -56,14 +56,14 @@ fn git(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What was measured before, and what is measured now.
+/// Earlier records of a benchmark, and the one being measured.
 pub struct History {
     path: PathBuf,
     records: Vec<Record>,
     earlier: Option<Record>,
-    /// None where the figures belong to no commit.
+    /// `None` if the figures belong to no commit.
     now: Option<Record>,
-    /// Why not.
+    /// Why there is no `now`.
     excuse: String,
 }
 
@@ -72,7 +72,9 @@ impl History {
     pub fn open(benchmark: &str, rounds: usize) -> Result<Self> {
         let path = cache_dir().join("bench").join(format!("{benchmark}.json"));
         let records: Vec<Record> = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?,
+            Ok(text) => {
+                serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", path.display()))?
+            }
             Err(_) => Vec::new(),
         };
         let (commits, excuse) = match Position::find() {
@@ -85,7 +87,7 @@ impl History {
             rounds,
             medians: BTreeMap::new(),
         });
-        // Changed files are compared with the last commit, and that with the ones before it.
+        // A changed tree is compared with HEAD, an unchanged one with the commits before HEAD.
         let before = if now.is_some() { &commits[1..] } else { &commits[..] };
         let earlier = nearest(before, &records).cloned();
         Ok(Self {
@@ -97,25 +99,25 @@ impl History {
         })
     }
 
-    /// The commit whose figures are shown beside the new ones.
+    /// Abbreviated id of the commit to compare with.
     pub fn earlier(&self) -> Option<&str> {
         let commit = &self.earlier.as_ref()?.commit;
         Some(commit.get(..7).unwrap_or(commit))
     }
 
-    /// Its medians of one series.
+    /// Medians of one series at the earlier commit.
     pub fn earlier_medians(&self, series: &str) -> Option<Medians> {
         self.earlier.as_ref()?.medians.get(series).copied()
     }
 
-    /// Adds a series to the record of this commit.
+    /// Adds a series to the record being measured.
     pub fn add(&mut self, series: &str, medians: Medians) {
         if let Some(now) = &mut self.now {
             now.medians.insert(series.to_owned(), medians);
         }
     }
 
-    /// Keeps the record of this commit instead of an older one of it, and says what was done.
+    /// Saves the record, replacing an older one of the same commit, and prints what was done.
     pub fn close(mut self) -> Result<()> {
         match &self.earlier {
             Some(Record { commit, rounds, .. }) => println!("Commit {commit} was measured before (--rounds {rounds})."),
@@ -133,14 +135,14 @@ impl History {
         self.records.retain(|record| record.commit != now.commit);
         self.records.push(now);
         let text = serde_json::to_vec_pretty(&self.records)?;
-        let directory = self.path.parent().context("the cache has no directory")?;
+        let directory = self.path.parent().context("the history file has no directory")?;
         fs::create_dir_all(directory)
             .and_then(|()| fs::write(&self.path, text))
-            .with_context(|| format!("write {}", self.path.display()))
+            .with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
-/// The record of the first commit that has one.
+/// The record of the first of `commits` that has one.
 fn nearest<'a>(commits: &[String], records: &'a [Record]) -> Option<&'a Record> {
     commits
         .iter()

@@ -1,17 +1,17 @@
-//! `guest-bench`: guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
+//! `guest-bench`: demonstrations and benchmarks between guests, over SMC-D or over the NIC.
 //!
-//! `scripts/demo` and `guest-tests/bench/run` set up what is missing and then run this.
+//! `scripts/demo` and `guest-tests/bench/run` prepare the images and programs, then run this.
 
-mod bench;
-mod beside;
-mod demo;
+mod comparison;
 mod ethernet;
 mod history;
+mod interleaved;
 mod nic;
 mod shell;
+mod smc_bench;
+mod smc_demo;
 mod table;
-mod turns;
-mod user_mode;
+mod uml;
 mod verbs;
 mod web;
 mod workload;
@@ -25,7 +25,7 @@ use guest_harness::{IsmOptions, Testbed};
 
 use workload::Pair;
 
-/// Guests that talk SMC-D, or Ethernet and verbs through the NIC, to look at and to measure.
+/// Demonstrations and benchmarks between guests, over SMC-D or over the NIC
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -35,27 +35,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// SMC-D beside TCP between two guests, in one table, with the proof that it was SMC-D
+    /// Compare SMC-D with TCP between two guests and prove that the connections used SMC-D
     SmcDemo {
-        /// Keep the guests up afterwards, for a shell in each
+        /// Keep the guests up afterwards, with a shell in each
         #[arg(long)]
         shell: bool,
     },
-    /// Measure in turns, several times over
+    /// Measure SMC-D and TCP in interleaved runs
     SmcBench {
-        /// How often each measurement is repeated
+        /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// The NIC between guests beside virtio-net and software RoCE, in tables, with what the drivers say of it
+    /// Compare the NIC with virtio-net and software RoCE and show what the drivers report
     NicDemo {
-        /// Keep the guests up afterwards, for a shell in each
+        /// Keep the guests up afterwards, with a shell in each
         #[arg(long)]
         shell: bool,
     },
-    /// The NIC beside virtio-net and software RoCE, measured in turns, several times over
+    /// Measure the NIC, virtio-net and software RoCE in interleaved runs
     NicBench {
-        /// How often each measurement is repeated
+        /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
@@ -63,21 +63,21 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::SmcDemo { shell } => boot("smc-demo").and_then(|bed| {
-            demo::run(&Pair::start(&bed)?)?;
-            end_demo(bed, shell)
+        Command::SmcDemo { shell } => boot("smc-demo").and_then(|testbed| {
+            smc_demo::run(&Pair::start(&testbed)?)?;
+            end_demo(testbed, shell)
         }),
-        Command::SmcBench { rounds } => boot("smc-bench").and_then(|bed| {
-            bench::run(&Pair::start(&bed)?, rounds)?;
-            Ok(bed.finish()?)
+        Command::SmcBench { rounds } => boot("smc-bench").and_then(|testbed| {
+            smc_bench::run(&Pair::start(&testbed)?, rounds)?;
+            Ok(testbed.finish()?)
         }),
-        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|bed| {
-            nic::demo(&bed)?;
-            end_demo(bed, shell)
+        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|testbed| {
+            nic::demo(&testbed)?;
+            end_demo(testbed, shell)
         }),
-        Command::NicBench { rounds } => nic::boot("nic-bench", 0).and_then(|bed| {
-            nic::bench(&bed, rounds)?;
-            Ok(bed.finish()?)
+        Command::NicBench { rounds } => nic::boot("nic-bench", 0).and_then(|testbed| {
+            nic::bench(&testbed, rounds)?;
+            Ok(testbed.finish()?)
         }),
     };
     match result {
@@ -89,32 +89,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn end_demo(bed: Testbed, shell: bool) -> Result<()> {
+fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {
     if shell {
-        shell::run(&bed)?;
+        shell::run(&testbed)?;
     }
-    println!("Logs: {}", bed.finish_with_logs()?.display());
+    println!("Logs: {}", testbed.finish_with_logs()?.display());
     Ok(())
 }
 
-/// Two guests with a virtio-ism device each, and a virtio-net link between them. One processor each, because the host
-/// may have only two; see the README on what that means for the figures.
+/// Boots two guests with a virtio-ism device each and a virtio-net link between them. Each has one processor because the
+/// host may have only two; the README says what that means for the figures.
 fn boot(name: &str) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting two guests");
-    let bed = Testbed::builder(name)
+    let testbed = Testbed::builder(name)
         .guests(2)
         .smp(1)
         .mesh()
         .ism(IsmOptions::default())
         .start()?;
-    for guest in bed.guests() {
+    for guest in testbed.guests() {
         guest.pin(guest.index())?;
     }
-    bed.smc_up()?;
+    testbed.smc_up()?;
     eprintln!(
         "==> two guests with SMC-D over virtio-ism, {:.1} s after the start",
         begin.elapsed().as_secs_f64()
     );
-    Ok(bed)
+    Ok(testbed)
 }

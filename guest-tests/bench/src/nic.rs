@@ -1,4 +1,4 @@
-//! The NIC between guests: what it does, and how fast, beside what QEMU and Linux have of their own.
+//! The NIC between guests, compared with virtio-net and software RoCE.
 
 use std::time::Instant;
 
@@ -6,64 +6,64 @@ use anyhow::{Result, ensure};
 use guest_harness::{NicOptions, NicSetup, Testbed};
 
 use crate::history::History;
-use crate::turns::Extreme;
+use crate::interleaved::Extreme;
 use crate::verbs::Verbs;
-use crate::{ethernet, user_mode, verbs};
+use crate::{ethernet, uml, verbs};
 
-/// Two guests with a virtio-net link and a NIC each, one processor each, because the host may have only two. MTU 1500 on both
-/// networks. And `uml_guests` User Mode Linux guests on the same switch.
+/// Boots two guests with a NIC each and a virtio-net link between them, and `uml_guests` User Mode Linux guests on the
+/// same switch. Each has one processor because the host may have only two. The MTU is 1500 on both networks.
 pub fn boot(name: &str, uml_guests: usize) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting {} guests", 2 + uml_guests);
-    let bed = Testbed::builder(name)
+    let testbed = Testbed::builder(name)
         .guests(2)
         .uml_guests(uml_guests)
         .smp(1)
         .mesh()
         .nic(NicOptions::default())
         .start()?;
-    for guest in bed.guests() {
+    for guest in testbed.guests() {
         guest.pin(guest.index())?;
     }
-    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
     eprintln!(
         "==> {} guests with mlx5_core and mlx5_ib on vhost-nic, {:.1} s after the start",
-        bed.guests().len(),
+        testbed.guests().len(),
         begin.elapsed().as_secs_f64()
     );
-    Ok(bed)
+    Ok(testbed)
 }
 
 /// Runs everything once and prints the tables.
-pub fn demo(bed: &Testbed) -> Result<()> {
-    eprintln!("==> Ethernet: the NIC beside virtio-net");
-    ethernet::show(bed)?;
-    eprintln!("==> verbs: the NIC beside the kernel's software RoCE (rdma_rxe) over virtio-net");
-    verbs::show(&Verbs::start(bed)?)?;
-    eprintln!("==> User Mode Linux: SMC-R over the NIC beside TCP over it");
-    user_mode::show(bed, [2, 3])?;
-    for guest in bed.guests() {
+pub fn demo(testbed: &Testbed) -> Result<()> {
+    eprintln!("==> Ethernet: the NIC and virtio-net");
+    ethernet::show(testbed)?;
+    eprintln!("==> verbs: the NIC and the kernel's software RoCE (rdma_rxe) over virtio-net");
+    verbs::show(&Verbs::start(testbed)?)?;
+    eprintln!("==> User Mode Linux: SMC-R and TCP, both over the NIC");
+    uml::show(testbed, [2, 3])?;
+    for guest in testbed.guests() {
         guest.nic_check_log(&[])?;
     }
-    println!("No warning of the drivers in any guest's log.");
+    println!("No driver warnings in any guest's log.");
     Ok(())
 }
 
-/// Measures in turns, `rounds` times, and prints the tables.
-pub fn bench(bed: &Testbed, rounds: usize) -> Result<()> {
-    ensure!(rounds > 0, "there is nothing to measure in no rounds");
+/// Measures `rounds` interleaved rounds and prints the tables.
+pub fn bench(testbed: &Testbed, rounds: usize) -> Result<()> {
+    ensure!(rounds > 0, "--rounds must be at least 1");
     let mut history = History::open("nic", rounds)?;
-    let pair = ethernet::Pair::start(bed)?;
-    let verbs = Verbs::start(bed)?;
-    let mut of_ethernet = ethernet::turns();
-    let mut of_verbs = verbs::turns();
+    let pair = ethernet::Pair::start(testbed)?;
+    let verbs = Verbs::start(testbed)?;
+    let mut ethernet_runs = ethernet::interleaved();
+    let mut verbs_runs = verbs::interleaved();
     for round in 1..=rounds {
         eprintln!("    round {round} of {rounds}: Ethernet");
-        of_ethernet.round(|way| pair.figures(way))?;
+        ethernet_runs.round(|variant| pair.figures(variant))?;
         eprintln!("    round {round} of {rounds}: verbs");
-        of_verbs.round(|way| verbs.figures(way))?;
+        verbs_runs.round(|variant| verbs.figures(variant))?;
     }
-    of_ethernet.print(Extreme::Min, &mut history);
-    verbs::print(&of_verbs, &mut history);
+    ethernet_runs.print(Extreme::Min, &mut history);
+    verbs::print(&verbs_runs, &mut history);
     history.close()
 }

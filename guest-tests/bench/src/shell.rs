@@ -1,4 +1,4 @@
-//! A shell in a guest, on this terminal.
+//! Interactive shells in the guests, on this terminal.
 
 use std::io::{self, BufRead, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +10,16 @@ use guest_harness::{Guest, NIC, Testbed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-/// A terminal in the guest for the shell there: job control, line editing and colours want one.
+/// Runs the shell on a terminal in the guest, as job control, line editing and colours need one.
 const PTY: &str = "exec python3 -c 'import pty; pty.spawn([\"/bin/bash\", \"-i\"])'";
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Asks for a guest, gives a shell in it, and so on until told to quit.
-pub fn run(bed: &Testbed) -> Result<()> {
-    let names: Vec<&str> = bed.guests().iter().map(Guest::name).collect();
+/// Prompts for a guest and runs a shell in it, until the user quits.
+pub fn run(testbed: &Testbed) -> Result<()> {
+    let names: Vec<&str> = testbed.guests().iter().map(Guest::name).collect();
     println!(
-        "\nThe guests stay up. Try `/host/smc-tool linkgroups`, or where there is a NIC `ibv_devinfo` and `ethtool -S {NIC}`."
+        "\nThe guests stay up. Try `/host/smc-tool linkgroups`, or, with a NIC, `ibv_devinfo` and `ethtool -S {NIC}`."
     );
     loop {
         print!("guest ({}), or q to end: ", names.join(", "));
@@ -31,7 +31,7 @@ pub fn run(bed: &Testbed) -> Result<()> {
         }
         match line.trim() {
             "q" | "quit" | "exit" => return Ok(()),
-            name => match bed.guests().iter().find(|guest| guest.name() == name) {
+            name => match testbed.guests().iter().find(|guest| guest.name() == name) {
                 Some(guest) => shell(guest)?,
                 None => println!("There is no guest {name:?}."),
             },
@@ -39,7 +39,7 @@ pub fn run(bed: &Testbed) -> Result<()> {
     }
 }
 
-/// Puts the terminal back when dropped.
+/// Restores the terminal when dropped.
 struct RawTerminal(Option<Termios>);
 
 impl RawTerminal {
@@ -59,7 +59,7 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // There is nobody left to tell.
+            // Nothing can be done about a failure.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
     }
@@ -99,10 +99,10 @@ fn shell(guest: &Guest) -> Result<()> {
     });
     drop(terminal);
     println!();
-    result.context("The shell was lost")
+    result.context("the shell was lost")
 }
 
-/// What was typed, if anything is before the tick.
+/// Reads standard input; `None` if nothing is typed within one tick.
 fn read_stdin(bytes: &mut [u8]) -> io::Result<Option<usize>> {
     let stdin = io::stdin();
     let timeout = Timespec {
@@ -113,6 +113,6 @@ fn read_stdin(bytes: &mut [u8]) -> io::Result<Option<usize>> {
     if poll(&mut fds, Some(&timeout))? == 0 {
         return Ok(None);
     }
-    // Not through the buffer of `Stdin`, which would keep what the next prompt is to read.
+    // Bypasses the buffer of `Stdin`, which would swallow input meant for the next prompt.
     Ok(Some(rustix::io::read(&stdin, bytes)?))
 }

@@ -1,9 +1,9 @@
-//! Tables and numbers for people to read.
+//! Formatting of tables and numbers.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-/// A table with the header in place and numbers to the right.
+/// An empty table with a header; all columns but the first are right-aligned.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(header.to_vec());
@@ -15,7 +15,7 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Three significant digits.
+/// Formats with three significant digits.
 pub fn round(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
@@ -24,7 +24,7 @@ pub fn round(value: f64) -> String {
     }
 }
 
-/// One number as a multiple of another.
+/// Formats a ratio, such as `1.50x`.
 pub fn times(ratio: f64) -> String {
     if ratio < 0.1 {
         format!("{ratio:.3}x")

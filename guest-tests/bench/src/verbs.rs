@@ -1,5 +1,6 @@
-//! Verbs: the NIC beside the kernel's software RoCE (rdma_rxe) over virtio-net, between the same two guests.
+//! Verbs: the NIC compared with the kernel's software RoCE (rdma_rxe) over virtio-net, between the same two guests.
 
+mod device;
 mod perftest;
 
 use std::net::Ipv4Addr;
@@ -8,65 +9,46 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use guest_harness::{Flow, Guest, NicOptions, Testbed};
 
-use crate::beside::Beside;
+use crate::comparison::Comparison;
 use crate::history::History;
+use crate::interleaved::{Extreme, Interleaved, Series};
 use crate::table::table;
-use crate::turns::{Extreme, Series, Turns};
 
+use device::Device;
 use perftest::{PERFTESTS, Perftest};
 
 const NAMES: [&str; 2] = ["rxe", "NIC"];
-/// What to know of the figures.
+/// Explanation printed below the figures.
 const LEGEND: &str = "\
-    So many times: on rxe, which is slow under emulation, and on the NIC. Latency is half of a round trip, the median of a run.\n\
-    A guest has one processor. perftest looks for completions all the time, and so keeps rxe, which works there, from its work until\n\
-    the scheduler steps in; the NIC works on the host.";
-/// Longest run of a program.
+    Iterations: on rxe, which is slow under emulation, and on the NIC. Latency is half a round trip, the median of a run.\n\
+    A guest has one processor. perftest polls for completions and so starves rxe, which runs on the same processor, until\n\
+    the scheduler preempts it; the NIC runs on the host.";
+/// Limit on the run time of a program.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How often `rping` asks.
+/// Iterations of `rping`.
 const PINGS: u32 = 100;
-
-/// A device under the verbs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// Software RoCE on virtio-net.
-    Rxe,
-    Nic,
-}
-
-impl Device {
-    const BOTH: [Self; 2] = [Self::Rxe, Self::Nic];
-
-    /// What verbs call it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Rxe => "rxe0",
-            Self::Nic => "mlx5_0",
-        }
-    }
-}
 
 /// Guest 0 as client, guest 1 as server, with both devices each.
 pub struct Verbs<'a> {
-    bed: &'a Testbed,
-    /// By device, the client's and the server's index of the GID that stands for the IPv4 address.
+    testbed: &'a Testbed,
+    /// GID index of the IPv4 address, by device, for client and server.
     gids: [[u32; 2]; 2],
 }
 
 impl<'a> Verbs<'a> {
-    /// Puts software RoCE on the guests' virtio-net.
-    pub fn start(bed: &'a Testbed) -> Result<Self> {
+    /// Adds software RoCE to the guests' virtio-net interfaces.
+    pub fn start(testbed: &'a Testbed) -> Result<Self> {
         for (guest, peer) in [(0, 1), (1, 0)] {
-            let guest = bed.guest(guest);
+            let guest = testbed.guest(guest);
             let link = guest.interface(peer);
             let script = format!(
                 "modprobe rdma_rxe && rdma link add {} type rxe netdev {link}",
                 Device::Rxe.name()
             );
-            guest.run(&script)?.check().context("there is no software RoCE")?;
+            guest.run(&script)?.check().context("cannot add software RoCE")?;
         }
         let mut verbs = Self {
-            bed,
+            testbed,
             gids: Default::default(),
         };
         for device in Device::BOTH {
@@ -77,16 +59,16 @@ impl<'a> Verbs<'a> {
 
     fn address(&self, device: Device, guest: usize) -> Ipv4Addr {
         match device {
-            Device::Rxe => self.bed.guest(guest).addr(1 - guest),
+            Device::Rxe => self.testbed.guest(guest).addr(1 - guest),
             Device::Nic => NicOptions::address(guest),
         }
     }
 
     fn flow(&self, device: Device) -> Flow<'a> {
-        Flow::new(self.bed.guest(0), self.bed.guest(1), self.address(device, 1))
+        Flow::new(self.testbed.guest(0), self.testbed.guest(1), self.address(device, 1))
     }
 
-    /// The index of the RoCE v2 GID of a guest's address.
+    /// Waits for the RoCE v2 GID of a guest's address and returns its index.
     fn find_gid(&self, device: Device, guest: usize) -> Result<u32> {
         let segments = self.address(device, guest).to_ipv6_mapped().segments();
         let gid = segments.map(|segment| format!("{segment:04x}")).join(":");
@@ -104,21 +86,21 @@ impl<'a> Verbs<'a> {
             device.name()
         );
         let output = self
-            .bed
+            .testbed
             .guest(guest)
             .shell(&script)
             .called("find the GID")
             .run()?
             .check()?;
-        output.text().parse().context("the index of a GID is a number")
+        output.text().parse().context("the GID index is not a number")
     }
 
-    /// Runs a program of perftest and returns its figure.
+    /// Runs a perftest program and returns its figure.
     fn measure(&self, perftest: &Perftest, device: Device) -> Result<f64> {
         let flow = self.flow(device);
         let port = Flow::next_port();
         let [client, server] = self.gids[device as usize].map(|gid| perftest.command(device, gid, port));
-        // What the program prints is for people.
+        // The JSON report goes to a file; standard output is meant for people.
         let report = format!("/tmp/perftest-{port}.json");
         let client = format!(
             "{client} --out_json --out_json_file={report} {} >/tmp/perftest.log 2>&1 || \
@@ -131,17 +113,17 @@ impl<'a> Verbs<'a> {
             .with_context(|| format!("{perftest} on {}", device.name()))
     }
 
-    /// Figures of a round, in the order of [`turns`].
-    pub fn figures(&self, way: usize) -> Result<Vec<f64>> {
-        let device = Device::BOTH[way];
+    /// Measures one variant once; returns the figures in the order of [`interleaved`].
+    pub fn figures(&self, variant: usize) -> Result<Vec<f64>> {
+        let device = Device::BOTH[variant];
         PERFTESTS
             .iter()
             .map(|perftest| self.measure(perftest, device))
             .collect()
     }
 
-    /// Microseconds for each round of `rping`, which compares what it gets (with a connection of rdma_cm and the start of the
-    /// program in it).
+    /// Measures `rping`, which compares the data it receives; returns milliseconds, including program start and connection
+    /// setup by rdma_cm.
     fn rping(&self, device: Device) -> Result<f64> {
         let flow = self.flow(device);
         let port = Flow::next_port();
@@ -163,26 +145,26 @@ impl<'a> Verbs<'a> {
     }
 }
 
-/// Prints the table of [`turns`].
-pub fn print(turns: &Turns, history: &mut History) {
-    turns.print(Extreme::Min, history);
+/// Prints the table of [`interleaved`].
+pub fn print(runs: &Interleaved, history: &mut History) {
+    runs.print(Extreme::Min, history);
     println!("{LEGEND}");
 }
 
-/// What is measured several times over.
-pub fn turns() -> Turns {
+/// The series of the benchmark, without any measurement.
+pub fn interleaved() -> Interleaved {
     let series = PERFTESTS
         .iter()
         .map(|perftest| Series::new(perftest.to_string(), perftest.unit(), perftest.goal))
         .collect();
-    Turns::new("verbs between two guests", NAMES, series)
+    Interleaved::new("verbs between two guests", NAMES, series)
 }
 
 /// Measures everything once and prints the tables.
 pub fn show(verbs: &Verbs<'_>) -> Result<()> {
-    devinfo(verbs.bed.guest(0))?;
+    devinfo(verbs.testbed.guest(0))?;
     let before = Counted::read(verbs)?;
-    let mut figures = Beside::new("verbs between two guests", NAMES);
+    let mut figures = Comparison::new("verbs between two guests", NAMES);
     for perftest in &PERFTESTS {
         figures.measure(&perftest.to_string(), perftest.unit(), Device::BOTH, |device| {
             verbs.measure(perftest, device)
@@ -195,7 +177,7 @@ pub fn show(verbs: &Verbs<'_>) -> Result<()> {
     prove(&before, &Counted::read(verbs)?)
 }
 
-/// What `ibv_devinfo` says of the two devices.
+/// Prints what `ibv_devinfo` reports about the two devices.
 fn devinfo(guest: &Guest) -> Result<()> {
     const FIELDS: [&str; 10] = [
         "transport",
@@ -209,15 +191,15 @@ fn devinfo(guest: &Guest) -> Result<()> {
         "max_mr_size",
         "max_sge",
     ];
-    let said = Device::BOTH.map(|device| {
+    let reports = Device::BOTH.map(|device| {
         let output = guest.run(&format!("ibv_devinfo -v -d {}", device.name()))?.check()?;
         anyhow::Ok(output.stdout)
     });
-    let [rxe, nic] = said;
-    let said = [rxe?, nic?];
+    let [rxe, nic] = reports;
+    let reports = [rxe?, nic?];
     let mut shown = table(&["ibv_devinfo, guest a", Device::Rxe.name(), Device::Nic.name()]);
     for field in FIELDS {
-        let values = said.each_ref().map(|text| {
+        let values = reports.each_ref().map(|text| {
             let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
             let found = lines.find(|(name, _)| *name == field);
             found.map_or("-", |(_, value)| value.trim()).to_owned()
@@ -228,19 +210,19 @@ fn devinfo(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What was counted so far, of the two guests.
+/// Counters of both guests at one moment.
 struct Counted {
-    /// Packets that software RoCE has received, as its driver tells.
+    /// Packets received by software RoCE, from its driver.
     packets: [u64; 2],
-    /// Requests that the NIC has taken from the guest's memory, as the daemon tells.
+    /// Send WQEs fetched by the NIC, from the daemon.
     requests: [u64; 2],
-    /// Bytes that the NIC has written into the guest's memory.
+    /// Bytes scattered to guest memory by the NIC, from the daemon.
     scattered: [u64; 2],
 }
 
 impl Counted {
     fn read(verbs: &Verbs<'_>) -> Result<Self> {
-        let daemon = verbs.bed.daemon_of("vhost-nic").context("the bed has a NIC")?;
+        let daemon = verbs.testbed.daemon_of("vhost-nic").context("the testbed has no NIC")?;
         let stats = daemon.stats()?;
         let accesses = |guest: usize, purpose: &str, what: &str| -> Result<u64> {
             let mut all = stats["guests"][guest]["dma"].as_array().into_iter().flatten();
@@ -255,11 +237,11 @@ impl Counted {
                 Device::Rxe.name()
             );
             verbs
-                .bed
+                .testbed
                 .guest(guest)
                 .read(&path)?
                 .parse()
-                .context("a counter is a number")
+                .context("the counter is not a number")
         };
         Ok(Self {
             packets: [received(0)?, received(1)?],
@@ -272,7 +254,7 @@ impl Counted {
     }
 }
 
-/// Shows, and insists, that each device did what it was given.
+/// Prints the counters and checks that each device carried its own traffic.
 fn prove(before: &Counted, after: &Counted) -> Result<()> {
     let mut proof = table(&["counted meanwhile", "guest a", "guest b"]);
     let mut row = |name: &str, of: &dyn Fn(&Counted) -> [u64; 2]| -> [u64; 2] {
@@ -284,14 +266,14 @@ fn prove(before: &Counted, after: &Counted) -> Result<()> {
     row("reads of send queues by mlx5_0", &|counted| counted.requests);
     let scattered = row("bytes written by mlx5_0", &|counted| counted.scattered);
     println!("{proof}");
-    // What is written is written at the server, what is read is read by the client.
+    // RDMA writes arrive at the server, reads at the client.
     for (guest, program) in [(1, "ib_write_bw"), (0, "ib_read_bw")] {
         let moved = perftest::bytes(program, Device::Nic);
         ensure!(
             scattered[guest] >= moved,
-            "{program} moved {moved} bytes, but not through the NIC"
+            "the NIC carried fewer than the {moved} bytes of {program}"
         );
-        ensure!(packets[guest] > 0, "software RoCE had nothing to do");
+        ensure!(packets[guest] > 0, "software RoCE received no packets");
     }
     Ok(())
 }

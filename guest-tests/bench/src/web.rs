@@ -1,4 +1,4 @@
-//! A real program: nginx on one guest and wrk on the other, neither of which knows of SMC.
+//! Unmodified programs over SMC: nginx in one guest, wrk in the other.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const READY: Duration = Duration::from_secs(20);
 const SMALL: usize = 64;
 const LARGE: usize = 256 << 10;
 
-/// Two nginx, one with TCP sockets and one with SMC sockets.
+/// Two nginx servers, one with TCP sockets and one with SMC sockets.
 pub struct Web<'a> {
     pair: &'a Pair<'a>,
     _servers: Vec<Job>,
@@ -24,7 +24,7 @@ fn port(transport: Transport) -> u16 {
     }
 }
 
-/// How an unmodified program is made to use the transport.
+/// Command prefix that makes an unmodified program use the transport.
 fn wrapper(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "",
@@ -33,7 +33,7 @@ fn wrapper(transport: Transport) -> &'static str {
 }
 
 impl<'a> Web<'a> {
-    /// Starts both.
+    /// Starts both servers.
     pub fn start(pair: &'a Pair<'a>) -> Result<Self> {
         let files = format!(
             "mkdir -p /tmp/www /var/log/nginx && cd /tmp/www && head -c {SMALL} /dev/urandom > small && \
@@ -52,7 +52,7 @@ impl<'a> Web<'a> {
             let job = pair
                 .server
                 .spawn(&format!("exec {}nginx -c {path} 2>&1", wrapper(transport)))?;
-            // Both listeners show in the tables of TCP sockets: SMC sockets have one inside.
+            // Both listeners are in the TCP socket table, as an SMC socket contains a TCP socket.
             let listening = format!(
                 "for i in $(seq 100); do ss -ltnH 'sport = :{port}' | grep -q . && exit 0; sleep 0.1; done; exit 1"
             );
@@ -70,7 +70,7 @@ impl<'a> Web<'a> {
         })
     }
 
-    /// Requests per second of the small file, and megabytes per second of the large one.
+    /// Requests a file for `seconds`; returns requests per second.
     pub fn measure(&self, transport: Transport, file: &str, seconds: u32) -> Result<f64> {
         let url = format!("http://{}/{file}", self.pair.client_to(port(transport)));
         let command = format!("{}wrk -t 1 -c 4 -d {seconds}s {url}", wrapper(transport));
@@ -90,7 +90,7 @@ impl<'a> Web<'a> {
     }
 }
 
-/// Megabytes per second at a rate of requests for the large file.
+/// Converts requests per second for the large file to MB/s.
 pub fn large_megabytes(requests: f64) -> f64 {
     requests * LARGE as f64 / 1e6
 }

@@ -1,4 +1,4 @@
-//! What is run between two guests: the guest tool's workloads, over TCP or SMC.
+//! Workloads of `smc-tool` between two guests, over TCP or SMC.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use guest_harness::{Guest, Job, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Until a server listens.
+/// Limit on the time until a server listens.
 pub const READY: Duration = Duration::from_secs(20);
-/// Longest single workload.
+/// Limit on the time of one workload.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What a connection is asked to be.
+/// Requested transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP over virtio-net.
     Tcp,
-    /// SMC, which has to come out as SMC-D.
+    /// SMC, which must result in SMC-D.
     SmcD,
 }
 
@@ -65,23 +65,23 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Size of the receive buffers, that is, of the DMBs.
+/// Size of the receive buffers, which are the DMBs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffers {
-    /// What the kernel gives: 64 KiB for SMC (net.smc.rmem), as much as it takes for TCP.
+    /// The kernel's defaults: 64 KiB for SMC (net.smc.rmem), autotuned for TCP.
     Default,
-    /// 1 MiB for SMC, its largest; as before for TCP.
+    /// 1 MiB for SMC, the maximum; unchanged for TCP.
     Large,
 }
 
-/// Round trips, in microseconds.
+/// Report of `rtt`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct RoundTrips {
     pub min_us: f64,
     pub p50_us: f64,
 }
 
-/// Data moved.
+/// Report of `bulk`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Bulk {
     pub megabytes_per_second: f64,
@@ -93,14 +93,14 @@ struct Messages {
     messages_per_second: f64,
 }
 
-/// Many connections at once.
+/// Report of `connections`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Connections {
     pub connections: usize,
     pub modes: Modes,
 }
 
-/// Sockets by mode, as the kernel tells (SMC_DIAG).
+/// Sockets by mode, from SMC_DIAG.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Modes {
     pub smcd: usize,
@@ -109,7 +109,7 @@ pub struct Modes {
     pub unknown: usize,
 }
 
-/// What a guest's kernel has counted (SMC_NETLINK_GET_STATS).
+/// SMC counters of a guest's kernel (SMC_NETLINK_GET_STATS).
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Counted {
     pub smcd_v2: u64,
@@ -127,14 +127,14 @@ struct Statistics {
 pub struct Pair<'a> {
     pub client: &'a Guest,
     pub server: &'a Guest,
-    pub bed: &'a Testbed,
+    pub testbed: &'a Testbed,
     _servers: Vec<Job>,
 }
 
 impl<'a> Pair<'a> {
     /// Starts the servers.
-    pub fn start(bed: &'a Testbed) -> Result<Self> {
-        let (client, server) = (bed.guest(0), bed.guest(1));
+    pub fn start(testbed: &'a Testbed) -> Result<Self> {
+        let (client, server) = (testbed.guest(0), testbed.guest(1));
         let kinds = [
             (Transport::Tcp, Buffers::Default),
             (Transport::SmcD, Buffers::Default),
@@ -151,10 +151,10 @@ impl<'a> Pair<'a> {
         let pair = Self {
             client,
             server,
-            bed,
+            testbed,
             _servers: servers.into_iter().collect::<Result<_>>()?,
         };
-        // First contact by itself: parallel ones race in SMC (a decline of one ends the link group of all).
+        // First contact must be alone: parallel ones race in SMC, and a decline of one ends the link group of all.
         pair.round_trips(Transport::SmcD, 64, 10)?;
         Ok(pair)
     }
@@ -169,7 +169,7 @@ impl<'a> Pair<'a> {
         call.run(&format!("{workload} {}", transport.options(buffers)))
     }
 
-    /// Address and port of the server, as the client reaches it.
+    /// Address and port of the server from the client's side.
     pub fn client_to(&self, port: u16) -> String {
         format!("{}:{port}", self.server.addr(0))
     }
@@ -180,7 +180,7 @@ impl<'a> Pair<'a> {
         self.run(transport, Buffers::Default, &workload)
     }
 
-    /// Moves `bytes` to the server in writes of 64 KiB. `check` is `hash` or `none`.
+    /// Transfers `bytes` to the server in writes of 64 KiB; `check` is `hash` or `none`.
     pub fn bulk(&self, transport: Transport, buffers: Buffers, bytes: &str, check: &str) -> Result<Bulk> {
         let workload = format!("bulk --bytes {bytes} --write-size 64K --direction to --check {check}");
         let bulk: Bulk = self.run(transport, buffers, &workload)?;
@@ -191,49 +191,48 @@ impl<'a> Pair<'a> {
         Ok(bulk)
     }
 
-    /// Messages per second, one way.
+    /// Measures one-way messages per second.
     pub fn messages(&self, transport: Transport, buffers: Buffers, size: usize, seconds: u32) -> Result<f64> {
         let workload = format!("messages --size {size} --seconds {seconds}");
         let messages: Messages = self.run(transport, buffers, &workload)?;
         Ok(messages.messages_per_second)
     }
 
-    /// Opens many connections at once, moves checked data over each and asks for the mode of each.
+    /// Opens `count` connections at once, transfers verified data over each and reports the mode of each.
     pub fn connections(&self, count: usize) -> Result<Connections> {
         let workload = format!("connections --count {count} --bytes-each 64K");
         self.run(Transport::SmcD, Buffers::Default, &workload)
     }
 
-    /// What both guests' kernels have counted.
+    /// SMC counters of both guests.
     pub fn counted(&self) -> Result<[Counted; 2]> {
         Ok([counted(self.client)?, counted(self.server)?])
     }
 }
 
-/// How a workload of the guest tool gets from a client to a server.
+/// Client side of a workload.
 pub struct Call<'a> {
-    /// Who connects.
+    /// The connecting guest.
     pub client: &'a Guest,
     /// Address and port of the server.
     pub to: String,
-    /// Which sockets: `tcp` or `smc`.
+    /// Socket protocol: `tcp` or `smc`.
     pub proto: &'static str,
-    /// What the kernel has to make of them: `tcp`, `smcd` or `smcr`.
+    /// Required mode: `tcp`, `smcd` or `smcr`.
     pub mode: &'static str,
 }
 
 impl Call<'_> {
-    /// Runs the workload and returns its report; an error if the connection comes out in another mode.
+    /// Runs the workload and returns its report; fails if the connection has another mode.
     pub fn run<T: DeserializeOwned>(&self, workload: &str) -> Result<T> {
         let Self { to, proto, mode, .. } = self;
         let command = format!("/host/smc-tool --json {workload} --to {to} --proto {proto} --expect-mode {mode}");
         let output = self.client.shell(&command).timeout(TIMEOUT).run()?.check()?;
-        serde_json::from_str(output.text())
-            .with_context(|| format!("`{workload}` printed something else than a report"))
+        serde_json::from_str(output.text()).with_context(|| format!("`{workload}` printed no valid report"))
     }
 }
 
-/// What a guest's kernel has counted.
+/// Reads the SMC counters of a guest.
 pub fn counted(guest: &Guest) -> Result<Counted> {
     let output = guest.run("/host/smc-tool --json stats")?.check()?;
     Ok(serde_json::from_str::<Statistics>(output.text())?.summary)

@@ -8,8 +8,8 @@ use guest_agent::{Exit, Request, SpawnRequest};
 
 use crate::control::{Channel, ChannelState, Control, End};
 use crate::deadline::Deadline;
+use crate::diagnostics::Diagnostics;
 use crate::error::{Error, Result};
-use crate::guest::Witness;
 
 /// How long a command may take unless told otherwise.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,15 +26,30 @@ const SIGKILL: i32 = 9;
 #[derive(Debug)]
 #[must_use = "a command does nothing until it is run or spawned"]
 pub struct Cmd {
-    pub(crate) control: Result<Arc<Control>>,
-    pub(crate) witness: Arc<Witness>,
-    pub(crate) request: SpawnRequest,
-    pub(crate) called: Option<String>,
-    pub(crate) input: Vec<u8>,
-    pub(crate) timeout: Duration,
+    control: Result<Arc<Control>>,
+    diagnostics: Arc<Diagnostics>,
+    request: SpawnRequest,
+    called: Option<String>,
+    input: Vec<u8>,
+    timeout: Duration,
 }
 
 impl Cmd {
+    /// Builds a command; an error in `control` is returned when it is run.
+    pub(crate) fn new(control: Result<Arc<Control>>, diagnostics: Arc<Diagnostics>, argv: Vec<String>) -> Self {
+        Self {
+            control,
+            diagnostics,
+            request: SpawnRequest {
+                argv,
+                ..SpawnRequest::default()
+            },
+            called: None,
+            input: Vec::new(),
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
     /// How long [`Cmd::run`] lets it run; 60 seconds unless told otherwise.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -99,10 +114,10 @@ impl Cmd {
         let channel = self
             .control
             .and_then(|control| control.spawn(&self.request))
-            .map_err(|error| self.witness.explain(error))?;
+            .map_err(|error| self.diagnostics.explain(error))?;
         Ok(Job {
             channel,
-            witness: self.witness,
+            diagnostics: self.diagnostics,
             command,
             begin,
             logged: false,
@@ -122,7 +137,7 @@ fn describe(argv: &[String]) -> String {
 #[derive(Debug)]
 pub struct Job {
     channel: Channel,
-    witness: Arc<Witness>,
+    diagnostics: Arc<Diagnostics>,
     command: String,
     begin: Instant,
     logged: bool,
@@ -156,7 +171,7 @@ impl Job {
                 state.end.clone().map(|end| Err(self.failure(end)))
             })
             .unwrap_or_else(|| Err(deadline.missed(what())))
-            .map_err(|error| self.witness.explain(error))
+            .map_err(|error| self.diagnostics.explain(error))
     }
 
     /// The next line of its output, without its end; `None` when there are no more.
@@ -171,7 +186,7 @@ impl Job {
                 (None, None) => None,
             })
             .unwrap_or_else(|| Err(deadline.missed(what())))
-            .map_err(|error| self.witness.explain(error))
+            .map_err(|error| self.diagnostics.explain(error))
     }
 
     /// What it has printed since the last read, at least a byte; `None` when there is no more.
@@ -190,7 +205,7 @@ impl Job {
                 }
             })
             .unwrap_or_else(|| Err(deadline.missed(what())))
-            .map_err(|error| self.witness.explain(error))
+            .map_err(|error| self.diagnostics.explain(error))
     }
 
     /// Reads lines until one contains `text`, and returns that one.
@@ -206,7 +221,7 @@ impl Job {
                         what: format!("waiting for \"{text}\" from `{}`", self.command),
                         why: format!("it has ended\n{}", self.peek().1),
                     };
-                    return Err(self.witness.explain(error));
+                    return Err(self.diagnostics.explain(error));
                 }
             }
         }
@@ -217,7 +232,7 @@ impl Job {
         let what = format!("the input of `{}`", self.command);
         self.channel
             .send_data(bytes, Deadline::after(DEFAULT_TIMEOUT), &what)
-            .map_err(|error| self.witness.explain(error))
+            .map_err(|error| self.diagnostics.explain(error))
     }
 
     /// Ends its standard input.
@@ -248,13 +263,13 @@ impl Job {
                 stdout,
                 stderr,
             };
-            return Err(self.witness.explain(error));
+            return Err(self.diagnostics.explain(error));
         };
         match end {
             End::Exit(status) => {
                 self.log(&status.to_string(), &stdout, &stderr);
                 Ok(Output {
-                    guest: self.witness.name().to_owned(),
+                    guest: self.diagnostics.name().to_owned(),
                     command: self.command.clone(),
                     status,
                     stdout,
@@ -265,7 +280,7 @@ impl Job {
             end => {
                 let error = self.failure(end);
                 self.log(&error.to_string(), &stdout, &stderr);
-                Err(self.witness.explain(error))
+                Err(self.diagnostics.explain(error))
             }
         }
     }
@@ -286,8 +301,8 @@ impl Job {
         if !std::mem::replace(&mut self.logged, true) {
             let mut output = format!("{}{}", clip(stdout), clip(stderr));
             output.truncate(output.trim_end().len());
-            self.witness.commands().add(
-                self.witness.name(),
+            self.diagnostics.commands().add(
+                self.diagnostics.name(),
                 &self.command,
                 outcome,
                 self.begin.elapsed(),

@@ -18,8 +18,9 @@ use crate::deadline::Deadline;
 use crate::error::{Doing, Error, Result};
 use crate::sync::{lock, wait_for};
 
-pub(crate) use channel::{Channel, ChannelState, End};
+pub(crate) use channel::Channel;
 use session::{CLOSED, Shared, State};
+pub(crate) use session::{ChannelState, End};
 
 /// Longest request that is not data, less room for its envelope.
 const REQUEST_LIMIT: usize = MAX_PAYLOAD / 2;

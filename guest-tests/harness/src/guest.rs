@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Cursor;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use guest_agent::{Hello, SpawnRequest};
+use guest_agent::Hello;
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
@@ -19,15 +18,14 @@ use crate::command::{Cmd, DEFAULT_TIMEOUT, Job, Output};
 use crate::console::Console;
 use crate::control::Control;
 use crate::deadline::Deadline;
+use crate::diagnostics::Diagnostics;
 use crate::error::{Doing, Error, Result};
 use crate::link::{Link, setup_script};
-use crate::machine::{Machine, Vm};
-use crate::process::{Process, tail};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::sync::lock;
-
-/// How much of the logs to show with an error.
-const TAIL_LINES: usize = 25;
+use crate::vm::Vm;
 
 /// How long a guest may take to turn itself off.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,65 +41,8 @@ pub struct Guest {
     links: Vec<Link>,
     boot_timeout: Duration,
     allowed_splats: Arc<Mutex<Vec<String>>>,
-    witness: Arc<Witness>,
+    diagnostics: Arc<Diagnostics>,
     vm: Mutex<Option<Vm>>,
-}
-
-/// What can be said about a guest in which something went wrong.
-#[derive(Debug)]
-pub(crate) struct Witness {
-    name: String,
-    console: Console,
-    qemu_log: PathBuf,
-    qemu: Mutex<Option<Arc<Process>>>,
-    commands: Arc<CommandLog>,
-}
-
-impl Witness {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn commands(&self) -> &CommandLog {
-        &self.commands
-    }
-
-    /// Adds to an error what the guest's console and QEMU said last.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        if matches!(error, Error::Guest { .. } | Error::Command { .. }) {
-            return error;
-        }
-        let mut evidence = String::new();
-        if let Some(status) = self.qemu_end(&error) {
-            evidence.push_str(&format!("\n--- {}'s QEMU has ended: {status}", self.name));
-        }
-        for (what, text) in [
-            ("console", self.console.tail(TAIL_LINES)),
-            ("QEMU", tail(&self.qemu_log, TAIL_LINES)),
-        ] {
-            if !text.trim().is_empty() {
-                evidence.push_str(&format!("\n--- the end of {}'s {what} log\n", self.name));
-                evidence.push_str(text.trim_end());
-            }
-        }
-        Error::Guest {
-            guest: self.name.clone(),
-            error: Box::new(error),
-            evidence,
-        }
-    }
-}
-
-impl Witness {
-    /// How QEMU ended, if it has.
-    fn qemu_end(&self, error: &Error) -> Option<ExitStatus> {
-        let process = lock(&self.qemu).clone()?;
-        // Its connections may close a little before it is gone.
-        if matches!(error, Error::Lost { .. }) {
-            let _ = process.wait(Duration::from_millis(300));
-        }
-        process.status()
-    }
 }
 
 impl Guest {
@@ -113,20 +54,19 @@ impl Guest {
         commands: Arc<CommandLog>,
         allowed_splats: Arc<Mutex<Vec<String>>>,
     ) -> Self {
-        let witness = Arc::new(Witness {
-            name: machine.name().to_owned(),
-            console: Console::new(machine.console()),
-            qemu_log: machine.qemu_log(),
-            qemu: Mutex::new(None),
+        let diagnostics = Arc::new(Diagnostics::new(
+            machine.name(),
+            machine.console(),
+            machine.qemu_log(),
             commands,
-        });
+        ));
         Self {
             index,
             machine,
             links,
             boot_timeout,
             allowed_splats,
-            witness,
+            diagnostics,
             vm: Mutex::new(None),
         }
     }
@@ -143,7 +83,7 @@ impl Guest {
 
     /// Its serial console.
     pub fn console(&self) -> &Console {
-        &self.witness.console
+        self.diagnostics.console()
     }
 
     /// Runs a script with the guest's bash, for at most 60 seconds.
@@ -163,17 +103,8 @@ impl Guest {
 
     /// A program with its arguments.
     pub fn command<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
-        Cmd {
-            control: self.control(),
-            witness: Arc::clone(&self.witness),
-            request: SpawnRequest {
-                argv: argv.into_iter().map(Into::into).collect(),
-                ..SpawnRequest::default()
-            },
-            called: None,
-            input: Vec::new(),
-            timeout: DEFAULT_TIMEOUT,
-        }
+        let argv = argv.into_iter().map(Into::into).collect();
+        Cmd::new(self.control(), Arc::clone(&self.diagnostics), argv)
     }
 
     /// Copies a file of the host into the guest, with its permissions.
@@ -365,7 +296,7 @@ impl Guest {
     /// Starts the guest's process.
     pub(crate) fn start(&self) -> Result<()> {
         let vm = self.explained(self.machine.start())?;
-        *lock(&self.witness.qemu) = Some(Arc::clone(&vm.process));
+        self.diagnostics.set_process(Arc::clone(&vm.process));
         *lock(&self.vm) = Some(vm);
         Ok(())
     }
@@ -379,7 +310,7 @@ impl Guest {
         self.logged("boot", booted).map_err(|error| {
             // If QEMU has ended, that is the reason.
             let ended = self.process().and_then(|process| process.check());
-            ended.err().map_or(error, |ended| self.witness.explain(ended))
+            ended.err().map_or(error, |ended| self.diagnostics.explain(ended))
         })
     }
 
@@ -465,7 +396,7 @@ impl Guest {
         let reports = self.control().map(|control| control.reports());
         match reports.unwrap_or_default().into_iter().next() {
             None => Ok(()),
-            Some(report) => Err(self.witness.explain(Error::Agent(report))),
+            Some(report) => Err(self.diagnostics.explain(Error::Agent(report))),
         }
     }
 
@@ -477,7 +408,7 @@ impl Guest {
     }
 
     fn explained<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| self.witness.explain(error))
+        result.map_err(|error| self.diagnostics.explain(error))
     }
 
     fn logged<T>(&self, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -487,7 +418,7 @@ impl Guest {
             Ok(_) => "done".to_owned(),
             Err(error) => error.to_string(),
         };
-        self.witness
+        self.diagnostics
             .commands()
             .add(self.name(), what, &outcome, begin.elapsed(), "");
         self.explained(result)

@@ -22,7 +22,6 @@
 //! outlives the test process, however that ends.
 
 mod artefacts;
-mod bed;
 mod budget;
 mod command;
 mod console;
@@ -30,6 +29,7 @@ mod control;
 mod daemon;
 mod deadline;
 mod device;
+mod diagnostics;
 mod error;
 mod guest;
 mod image;
@@ -42,12 +42,14 @@ mod nic;
 mod process;
 mod qemu;
 mod qmp;
+mod serial_port;
 mod smc;
 mod splat;
 mod sync;
+mod testbed;
 mod uml;
+mod vm;
 
-pub use bed::{Builder, Testbed};
 pub use budget::Budget;
 pub use command::{Cmd, Job, Output};
 pub use console::Console;
@@ -66,4 +68,5 @@ pub use process::Process;
 pub use qmp::Qmp;
 pub use smc::SmcOptions;
 pub use splat::find_splats;
+pub use testbed::{Builder, Testbed};
 pub use uml::UmlImage;

@@ -1,12 +1,10 @@
-//! What a guest runs on, and the process that is.
+//! The two kinds of virtual machine a guest runs on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::process::Process;
-use crate::qmp::Qmp;
+use crate::vm::{Vm, console_log, qemu_log};
 use crate::{qemu, uml};
 
 /// What a guest's machine is made of.
@@ -16,19 +14,6 @@ pub(crate) enum Machine {
     Qemu(qemu::Machine),
     /// A process that is a kernel.
     Uml(uml::Machine),
-}
-
-/// A machine that runs.
-#[derive(Debug)]
-pub(crate) struct Vm {
-    /// The conversation with its agent. Before the process, so that it ends first.
-    pub(crate) control: Arc<Control>,
-    /// QEMU's monitor.
-    pub(crate) qmp: Option<Arc<Qmp>>,
-    /// QEMU, or the kernel itself.
-    pub(crate) process: Arc<Process>,
-    /// What connects a User Mode Linux guest's agent.
-    pub(crate) _port: Option<uml::port::Port>,
 }
 
 impl Machine {
@@ -42,7 +27,7 @@ impl Machine {
 
     /// Where the guest's console is logged.
     pub(crate) fn console(&self) -> PathBuf {
-        console(self.logs(), self.name())
+        console_log(self.logs(), self.name())
     }
 
     /// Where QEMU's messages are logged.
@@ -72,14 +57,4 @@ impl Machine {
             Self::Uml(machine) => &machine.logs,
         }
     }
-}
-
-/// Where a guest's console is logged.
-pub(crate) fn console(logs: &Path, name: &str) -> PathBuf {
-    logs.join(format!("console-{name}.log"))
-}
-
-/// Where QEMU's messages are logged.
-pub(crate) fn qemu_log(logs: &Path, name: &str) -> PathBuf {
-    logs.join(format!("qemu-{name}.log"))
 }

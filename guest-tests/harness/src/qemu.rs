@@ -10,9 +10,9 @@ use std::sync::Arc;
 use crate::control::Control;
 use crate::error::{Doing, Result};
 use crate::image::{Accel, Image};
-use crate::machine::{Vm, console, qemu_log};
 use crate::process::{Process, number};
 use crate::qmp::Qmp;
+use crate::vm::{Vm, console_log, qemu_log};
 
 /// What a guest's machine is made of.
 #[derive(Debug, Clone)]
@@ -144,7 +144,7 @@ impl Machine {
             "-chardev",
             format!(
                 "file,id=console,append=on,path={}",
-                escape(&console(&self.logs, &self.name))
+                escape(&console_log(&self.logs, &self.name))
             ),
         );
         args.option("-serial", "chardev:console");

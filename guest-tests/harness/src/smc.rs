@@ -1,8 +1,8 @@
 //! Gets a guest ready for SMC-D over virtio-ism.
 
-use crate::bed::Testbed;
 use crate::error::Result;
 use crate::guest::Guest;
+use crate::testbed::Testbed;
 
 /// What to set up.
 #[derive(Debug, Clone)]

@@ -1,8 +1,6 @@
 //! User Mode Linux guests: the kernel as a process of the host, with the root file system of the other guests. They boot in less
 //! than a second and run at native speed, but only on devices that come over vhost-user, and only one processor.
 
-pub(crate) mod port;
-
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,10 +12,9 @@ use serde::Deserialize;
 use crate::control::Control;
 use crate::error::{Doing, Error, Result};
 use crate::locate::{cache_dir, existing};
-use crate::machine::{Vm, console};
 use crate::process::Process;
-
-use port::Port;
+use crate::serial_port::SerialPort;
+use crate::vm::{Vm, console_log};
 
 /// A User Mode Linux kernel and what it boots.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -82,13 +79,13 @@ impl Machine {
     /// Starts the kernel.
     pub(crate) fn start(&self) -> Result<Vm> {
         let (ours, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
-        let port = Port::serve(&self.sockets.join(format!("{}-port", self.name)), theirs)?;
+        let port = SerialPort::serve(&self.sockets.join(format!("{}-port", self.name)), theirs)?;
         let mut command = Command::new(&self.image.kernel);
         command.args(self.arguments(&port));
         let process = Process::spawn(
             &format!("the kernel of guest {}", self.name),
             command,
-            &console(&self.logs, &self.name),
+            &console_log(&self.logs, &self.name),
             Vec::new(),
         )?;
         Ok(Vm {
@@ -99,7 +96,7 @@ impl Machine {
         })
     }
 
-    fn arguments(&self, port: &Port) -> Vec<String> {
+    fn arguments(&self, port: &SerialPort) -> Vec<String> {
         let mut args = vec![
             format!("mem={}M", self.memory_mib),
             format!("initrd={}", self.image.initrd.display()),

@@ -1,31 +1,31 @@
-//! The programs of perftest, and what they report.
+//! The perftest programs and their reports.
 
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::Device;
-use crate::turns::Goal;
+use super::device::Device;
+use crate::interleaved::Goal;
 
-/// What a program measures.
+/// The quantity a program measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Figure {
-    /// Bytes per second.
+    /// Average bandwidth in MB/s.
     Bandwidth,
-    /// Half of a round trip: the median.
+    /// Median of half a round trip, in microseconds.
     Latency,
 }
 
-/// A program with a size.
+/// A program with a message size.
 #[derive(Clone, Copy)]
 pub struct Perftest {
     program: &'static str,
     figure: Figure,
     size: u32,
-    /// How often on software RoCE, which is slow under emulation, and how often on the NIC.
+    /// Iterations on software RoCE, which is slow under emulation, and on the NIC.
     iterations: [u32; 2],
-    /// What the NIC is to reach beside software RoCE.
+    /// Required ratio of the NIC to software RoCE.
     pub goal: Goal,
 }
 
@@ -51,7 +51,7 @@ impl Perftest {
     }
 }
 
-/// What is measured.
+/// The programs of the benchmark, in the order of the table.
 pub const PERFTESTS: [Perftest; 4] = [
     Perftest::bandwidth("ib_write_bw", Goal::AtLeast(200.0)),
     Perftest::bandwidth("ib_read_bw", Goal::None),
@@ -59,7 +59,7 @@ pub const PERFTESTS: [Perftest; 4] = [
     Perftest::latency("ib_send_lat", Goal::None),
 ];
 
-/// How much a program of [`PERFTESTS`] moves.
+/// Payload bytes moved by all runs of a program of [`PERFTESTS`].
 pub fn bytes(program: &str, device: Device) -> u64 {
     let perftests = PERFTESTS.iter().filter(|perftest| perftest.program == program);
     perftests
@@ -67,7 +67,7 @@ pub fn bytes(program: &str, device: Device) -> u64 {
         .sum()
 }
 
-/// A report, as `--out_json` writes it.
+/// A report as written by `--out_json`.
 #[derive(Deserialize)]
 struct Report {
     test_info: Info,
@@ -94,7 +94,7 @@ struct Results {
 }
 
 impl Perftest {
-    /// Of the figure.
+    /// Unit of the figure.
     pub fn unit(&self) -> &'static str {
         match self.figure {
             Figure::Bandwidth => "MB/s",
@@ -102,9 +102,9 @@ impl Perftest {
         }
     }
 
-    /// The program with all but the server's address.
+    /// The command line without the server's address.
     pub fn command(&self, device: Device, gid: u32, port: u16) -> String {
-        // Without peaks, which want a look at the clock for every message.
+        // Peak bandwidth would read the clock for every message.
         let options = match self.figure {
             Figure::Bandwidth => "--report_gbits --noPeak",
             Figure::Latency => "",
@@ -118,23 +118,27 @@ impl Perftest {
         )
     }
 
-    /// The figure in a report, which has to be of this program on that device.
+    /// Parses a report and checks that it belongs to this program on `device`.
     pub fn read(&self, device: Device, report: &str) -> Result<f64> {
         let Report { test_info, results } =
-            serde_json::from_str(report).with_context(|| format!("this is no report: {report}"))?;
-        ensure!(test_info.device == device.name(), "it ran on {}", test_info.device);
+            serde_json::from_str(report).with_context(|| format!("not a perftest report: {report}"))?;
+        ensure!(
+            test_info.device == device.name(),
+            "perftest ran on {}",
+            test_info.device
+        );
         ensure!(
             results.size == self.size && results.n_iterations == self.iterations[device as usize],
-            "it did something else: {report}"
+            "the report has another size or iteration count: {report}"
         );
         let figure = match self.figure {
             Figure::Bandwidth => results.bandwidth.map(|gigabits| gigabits * 1e3 / 8.0),
             Figure::Latency => results.latency,
         };
-        // Nothing is what it reports when it fails to find out how fast the processor's clock is.
+        // perftest reports zero when it cannot determine the processor's clock rate.
         figure
             .filter(|figure| *figure > 0.0)
-            .with_context(|| format!("there is no figure in {report}"))
+            .with_context(|| format!("no figure in {report}"))
     }
 }
 

@@ -3,43 +3,13 @@
 use std::sync::Arc;
 
 use guest_agent::frame::Frame;
-use guest_agent::{CHUNK, Exit, Request};
+use guest_agent::{CHUNK, Request};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::sync::{lock, wait_for};
 
-use super::session::Shared;
-
-/// What has come in on a channel.
-#[derive(Debug, Default)]
-pub(crate) struct ChannelState {
-    /// The command's process, once it runs.
-    pub(crate) pid: Option<u32>,
-    /// Its output, or a file's content.
-    pub(crate) stdout: Vec<u8>,
-    /// Its error output.
-    pub(crate) stderr: Vec<u8>,
-    /// How much of `stdout` has been read as lines.
-    pub(crate) lines_at: usize,
-    /// How it ended.
-    pub(crate) end: Option<End>,
-    /// How many bytes of data the agent takes.
-    pub(super) credit: usize,
-}
-
-/// How a channel ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The command ended.
-    Exit(Exit),
-    /// The file is complete, with this many bytes.
-    Done(u64),
-    /// The agent said no.
-    Refused(String),
-    /// The guest or the connection is gone.
-    Lost(String),
-}
+use super::session::{ChannelState, End, Shared};
 
 /// One command or transfer; dropping it ends it.
 #[derive(Debug)]

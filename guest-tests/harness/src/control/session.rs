@@ -7,11 +7,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex};
 
 use guest_agent::frame::{Decoder, Frame, FrameError, PREAMBLE};
-use guest_agent::{Hello, Reply, Request, WINDOW};
+use guest_agent::{Exit, Hello, Reply, Request, WINDOW};
 
 use crate::sync::lock;
-
-use super::channel::{ChannelState, End};
 
 /// How much of a command's output is kept; what comes after is received and forgotten.
 const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
@@ -45,6 +43,36 @@ pub(super) struct State {
 pub(super) struct Session {
     pub(super) epoch: u32,
     pub(super) hello: Hello,
+}
+
+/// What has come in on a channel.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelState {
+    /// The command's process, once it runs.
+    pub(crate) pid: Option<u32>,
+    /// Its output, or a file's content.
+    pub(crate) stdout: Vec<u8>,
+    /// Its error output.
+    pub(crate) stderr: Vec<u8>,
+    /// How much of `stdout` has been read as lines.
+    pub(crate) lines_at: usize,
+    /// How it ended.
+    pub(crate) end: Option<End>,
+    /// How many bytes of data the agent takes.
+    pub(super) credit: usize,
+}
+
+/// How a channel ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The command ended.
+    Exit(Exit),
+    /// The file is complete, with this many bytes.
+    Done(u64),
+    /// The agent said no.
+    Refused(String),
+    /// The guest or the connection is gone.
+    Lost(String),
 }
 
 impl State {

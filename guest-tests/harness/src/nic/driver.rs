@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{KernelMessage, NIC, NicOptions};
+use super::log::KernelMessage;
+use super::options::{NIC, NicOptions};
 use crate::error::{Error, Result};
 use crate::guest::Guest;
 

@@ -40,7 +40,7 @@ impl KernelMessage {
         ["mlx5", "infiniband", "ib_core", "ib_cm", "ib_mad", "NETDEV WATCHDOG"]
             .iter()
             .any(|word| self.text.contains(word))
-            || (self.text.contains(super::NIC) && self.text.contains("hw csum"))
+            || (self.text.contains(super::options::NIC) && self.text.contains("hw csum"))
     }
 }
 

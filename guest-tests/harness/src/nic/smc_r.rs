@@ -1,6 +1,6 @@
 //! Gets a guest ready for SMC-R over the NIC.
 
-use super::{NIC, NicOptions};
+use super::options::{NIC, NicOptions};
 use crate::error::Result;
 use crate::guest::Guest;
 

@@ -1,9 +1,9 @@
-//! SMC-D beside TCP, in one table.
+//! SMC-D compared with TCP in one table, with proof of the mode.
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
 
-use crate::beside::Beside;
+use crate::comparison::Comparison;
 use crate::table::table;
 use crate::web::{Web, large_megabytes};
 use crate::workload::{Buffers, Counted, Pair, Transport};
@@ -11,7 +11,7 @@ use crate::workload::{Buffers, Counted, Pair, Transport};
 /// Runs everything and prints the tables.
 pub fn run(pair: &Pair<'_>) -> Result<()> {
     let before = pair.counted()?;
-    let mut figures = Beside::new("between two guests", ["TCP", "SMC-D"]);
+    let mut figures = Comparison::new("between two guests", ["TCP", "SMC-D"]);
     let mut measure = |name: &str, unit: &str, of: &mut dyn FnMut(Transport) -> Result<f64>| {
         figures.measure(name, unit, Transport::BOTH, of)
     };
@@ -49,7 +49,7 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
     prove(pair, before)
 }
 
-/// SMC falls back to TCP without a word, so success proves nothing: ask the kernels.
+/// Checks the mode with the kernels: SMC falls back to TCP silently, so data that arrived prove nothing.
 fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
     let opened = pair.connections(20)?;
     let after = pair.counted()?;
@@ -70,7 +70,7 @@ fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
         "{} sockets open at once: {} SMCD, {} SMCR, {} TCP, {} unknown",
         opened.connections, modes.smcd, modes.smcr, modes.tcp, modes.unknown
     );
-    let stats = pair.bed.daemon().stats()?;
+    let stats = pair.testbed.daemon().stats()?;
     for guest in stats["guests"].as_array().into_iter().flatten() {
         println!(
             "vhost-ism, {}: {} attaches, {} doorbells, {} interrupts, {} requests",

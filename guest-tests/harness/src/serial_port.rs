@@ -24,13 +24,13 @@ const VIRTIO_CONSOLE: u32 = 3;
 
 /// Passes on what goes over one guest's port; dropping it ends that.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub(crate) struct SerialPort {
     path: PathBuf,
     listener: UnixListener,
     stream: UnixStream,
 }
 
-impl Port {
+impl SerialPort {
     /// Serves the next guest that connects to a socket at `path`, and gives it `stream` as a port.
     pub(crate) fn serve(path: &Path, stream: UnixStream) -> Result<Self> {
         let doing = || format!("serve a port on {}", path.display());
@@ -63,7 +63,7 @@ impl Port {
     }
 }
 
-impl Drop for Port {
+impl Drop for SerialPort {
     fn drop(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
         let _ = rustix::net::shutdown(&self.listener, SocketShutdown::Both);

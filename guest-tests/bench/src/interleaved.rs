@@ -1,4 +1,4 @@
-//! Two ways measured in turns: one, the other, one, the other, ... so that what else the host does meets both.
+//! Two variants measured in interleaved runs (A, B, A, B, ...), so that other load on the host affects both alike.
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
@@ -6,26 +6,26 @@ use comfy_table::Cell;
 use crate::history::{History, Medians};
 use crate::table::{round, table, times};
 
-/// What the second way is to reach, beside the first.
+/// Required ratio of the medians, second variant to first.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// At most this much of what the first takes.
+    /// Upper bound, for times.
     AtMost(f64),
-    /// At least this many times what the first makes.
+    /// Lower bound, for rates.
     AtLeast(f64),
     None,
 }
 
-/// What is shown beside the median.
+/// Statistic shown next to the median.
 #[derive(Clone, Copy)]
 pub enum Extreme {
-    /// The smallest figure, of whatever.
+    /// Smallest value, whatever the unit.
     Min,
-    /// The least time, the greatest rate.
+    /// Smallest time, largest rate.
     Best,
 }
 
-/// One figure, as often as it was measured.
+/// All values of one measurement.
 pub struct Series {
     name: String,
     unit: &'static str,
@@ -34,7 +34,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A series without a figure. Microseconds are the better the fewer they are, all else the more.
+    /// An empty series. Less is better for microseconds, more for any other unit.
     pub fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
         Self {
             name: name.into(),
@@ -48,15 +48,15 @@ impl Series {
         self.unit == "us"
     }
 
-    /// The median of a way.
-    pub fn median(&self, way: usize) -> f64 {
-        let mut values = self.values[way].clone();
+    /// Median of a variant.
+    pub fn median(&self, variant: usize) -> f64 {
+        let mut values = self.values[variant].clone();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    fn extreme(&self, way: usize, extreme: Extreme) -> f64 {
-        let values = self.values[way].iter().copied();
+    fn extreme(&self, variant: usize, extreme: Extreme) -> f64 {
+        let values = self.values[variant].iter().copied();
         match extreme {
             Extreme::Best if !self.less_is_better() => values.fold(f64::NAN, f64::max),
             _ => values.fold(f64::NAN, f64::min),
@@ -77,44 +77,53 @@ impl Series {
     }
 }
 
-/// Says whether a goal was reached.
+/// Formats a goal and whether it was reached.
 pub fn verdict(reached: bool, goal: &str) -> String {
     format!("{goal}, {}", if reached { "reached" } else { "MISSED" })
 }
 
-/// Figures of two ways.
-pub struct Turns {
+/// All series of two variants.
+pub struct Interleaved {
     title: &'static str,
-    ways: [&'static str; 2],
+    variants: [&'static str; 2],
     series: Vec<Series>,
 }
 
-impl Turns {
-    /// Nothing measured yet.
-    pub fn new(title: &'static str, ways: [&'static str; 2], series: Vec<Series>) -> Self {
-        Self { title, ways, series }
+impl Interleaved {
+    /// A benchmark without any measurement.
+    pub fn new(title: &'static str, variants: [&'static str; 2], series: Vec<Series>) -> Self {
+        Self {
+            title,
+            variants,
+            series,
+        }
     }
 
-    /// A round: `measure` gives a way's figures, in the order of the series.
+    /// Runs one round; `measure` returns the figures of a variant in the order of the series.
     pub fn round(&mut self, mut measure: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<()> {
-        for way in 0..2 {
-            let figures = measure(way)?;
-            ensure!(figures.len() == self.series.len(), "a figure for each series");
+        for variant in 0..2 {
+            let figures = measure(variant)?;
+            ensure!(
+                figures.len() == self.series.len(),
+                "{} figures for {} series",
+                figures.len(),
+                self.series.len()
+            );
             for (series, figure) in self.series.iter_mut().zip(figures) {
-                series.values[way].push(figure);
+                series.values[variant].push(figure);
             }
         }
         Ok(())
     }
 
-    /// One series.
+    /// The series at `index`, in the order given to [`Interleaved::new`].
     pub fn series(&self, index: usize) -> &Series {
         &self.series[index]
     }
 
-    /// Prints the table, with the second way's medians at an earlier commit, and adds the medians to those of this one.
+    /// Prints the table, with the second variant's medians at an earlier commit, and adds the medians to `history`.
     pub fn print(&self, extreme: Extreme, history: &mut History) {
-        let [first, second] = self.ways;
+        let [first, second] = self.variants;
         let shown = match extreme {
             Extreme::Min => "min",
             Extreme::Best => "best",
@@ -193,9 +202,9 @@ mod tests {
 
     #[test]
     fn a_round_without_a_figure_for_each_series_is_refused() {
-        let mut turns = Turns::new("x", ["a", "b"], vec![Series::new("x", "us", Goal::None)]);
-        turns.round(|way| Ok(vec![way as f64])).unwrap();
-        assert_eq!(turns.series(0).medians(), [0.0, 1.0]);
-        assert!(turns.round(|_| Ok(Vec::new())).is_err());
+        let mut runs = Interleaved::new("x", ["a", "b"], vec![Series::new("x", "us", Goal::None)]);
+        runs.round(|variant| Ok(vec![variant as f64])).unwrap();
+        assert_eq!(runs.series(0).medians(), [0.0, 1.0]);
+        assert!(runs.round(|_| Ok(Vec::new())).is_err());
     }
 }

@@ -1,14 +1,14 @@
-//! SMC-D beside TCP, measured several times over.
+//! SMC-D against TCP in interleaved runs.
 
 use anyhow::Result;
 
 use crate::history::History;
+use crate::interleaved::{Extreme, Goal, Interleaved, Series, verdict};
 use crate::table::round;
-use crate::turns::{Extreme, Goal, Series, Turns, verdict};
 use crate::workload::{Buffers, Pair, Transport};
 
-/// SMC-D over QEMU's ivshmem-doorbell on two cores of software emulation: microseconds for 64 bytes there and back, and
-/// megabytes per second. No daemon is in that path, and no isolation.
+/// SMC-D over QEMU's ivshmem-doorbell, on two cores under software emulation: round-trip time of 64 bytes in microseconds,
+/// and megabytes per second. That path has no daemon and no isolation.
 const IVSHMEM_ROUND_TRIP: (f64, f64) = (37.0, 46.0);
 const IVSHMEM_MEGABYTES: (f64, f64) = (127.0, 170.0);
 
@@ -26,11 +26,11 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
         Series::new("1 KiB messages", "1/s", Goal::AtLeast(4.0)),
         Series::new("1 KiB messages, 1 MiB buffers", "1/s", Goal::None),
     ];
-    let mut turns = Turns::new("between two guests", ["TCP", "SMC-D"], series);
+    let mut runs = Interleaved::new("between two guests", ["TCP", "SMC-D"], series);
     for round in 1..=rounds {
         eprintln!("    round {round} of {rounds}");
-        turns.round(|way| {
-            let transport = Transport::BOTH[way];
+        runs.round(|variant| {
+            let transport = Transport::BOTH[variant];
             let small = pair.round_trips(transport, 64, 2000)?;
             let bulk = |buffers| pair.bulk(transport, buffers, "64M", "none");
             Ok(vec![
@@ -46,11 +46,11 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
             ])
         })?;
     }
-    turns.print(Extreme::Best, &mut history);
+    runs.print(Extreme::Best, &mut history);
 
-    let rtt = turns.series(1).median(1);
+    let rtt = runs.series(1).median(1);
     let rate = [3, 4]
-        .map(|index| turns.series(index).median(1))
+        .map(|index| runs.series(index).median(1))
         .into_iter()
         .fold(0.0, f64::max);
     println!(

@@ -1,6 +1,6 @@
-//! The same engine under User Mode Linux, whose kernel is a process of the host: SMC-R beside TCP, both over the NIC.
+//! SMC-R compared with TCP over the NIC, in User Mode Linux guests.
 //!
-//! Programs there have no way to the NIC's doorbells, so that verbs are the kernel's alone.
+//! User space cannot map the NIC's doorbells there, so only kernel verbs work.
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
@@ -8,11 +8,11 @@ use guest_harness::{Guest, Job, NicOptions, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::beside::Beside;
+use crate::comparison::Comparison;
 use crate::table::table;
 use crate::workload::{Bulk, Call, Counted, READY, RoundTrips, counted};
 
-/// Over what the NIC carries a connection.
+/// Transport of a connection over the NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     Tcp,
@@ -36,7 +36,7 @@ impl Transport {
         }
     }
 
-    /// What the kernel is to call a connection.
+    /// The mode the kernel must report.
     fn mode(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -45,7 +45,7 @@ impl Transport {
     }
 }
 
-/// What a report says of the connection it was made on.
+/// The part of a workload's report that describes the connection.
 #[derive(Deserialize)]
 struct Connected {
     connection: Connection,
@@ -56,7 +56,7 @@ struct Connection {
     socket: Socket,
 }
 
-/// A socket, as the kernel tells (SMC_DIAG).
+/// A socket as SMC_DIAG reports it.
 #[derive(Deserialize)]
 struct Socket {
     mode: String,
@@ -98,10 +98,10 @@ impl<'a> Pair<'a> {
 }
 
 /// Measures everything once and prints the tables.
-pub fn show(bed: &Testbed, [client, server]: [usize; 2]) -> Result<()> {
-    let pair = Pair::start(bed.guest(client), bed.guest(server))?;
+pub fn show(testbed: &Testbed, [client, server]: [usize; 2]) -> Result<()> {
+    let pair = Pair::start(testbed.guest(client), testbed.guest(server))?;
     let before = [counted(pair.client)?, counted(pair.server)?];
-    let mut figures = Beside::new("between two User Mode Linux guests", ["TCP", "SMC-R"]);
+    let mut figures = Comparison::new("between two User Mode Linux guests", ["TCP", "SMC-R"]);
     figures.measure("64 B round trip, median", "us", Transport::BOTH, |transport| {
         Ok(pair.run::<RoundTrips>(transport, "rtt --size 64 --count 1000")?.p50_us)
     })?;
@@ -120,7 +120,7 @@ pub fn show(bed: &Testbed, [client, server]: [usize; 2]) -> Result<()> {
     prove(&pair, before)
 }
 
-/// SMC falls back to TCP without a word, so success proves nothing: ask the kernels.
+/// Checks the mode with the kernels: SMC falls back to TCP silently, so data that arrived prove nothing.
 fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
     let after = [counted(pair.client)?, counted(pair.server)?];
     let name = |guest: &Guest| format!("guest {}", guest.name());
@@ -138,8 +138,11 @@ fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
     println!("{proof}");
     let Connected { connection, .. } = pair.run(Transport::SmcR, "rtt --size 64 --count 10")?;
     let Socket { mode, has_smcr_link } = connection.socket;
-    println!("The client's socket, as smc_diag tells: mode {mode}, with an SMC-R link: {has_smcr_link}");
-    ensure!(mode == "smcr" && has_smcr_link, "the socket is of mode {mode}");
+    println!("The client's socket in smc_diag: mode {mode}, with an SMC-R link: {has_smcr_link}");
+    ensure!(
+        mode == "smcr" && has_smcr_link,
+        "the socket has mode {mode}, SMC-R link: {has_smcr_link}"
+    );
     for guest in 0..2 {
         ensure!(
             after[guest].fallbacks == before[guest].fallbacks,
