@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use guest_tests::{Exit, Guest, Result, Testbed};
+use guest_harness::{Exit, Guest, Result, Testbed};
 
 const SOON: Duration = Duration::from_secs(20);
 

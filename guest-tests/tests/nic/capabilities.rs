@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{env, fs, slice, thread};
 
-use guest_tests::{Daemon, Guest, KernelMessage, NIC, NicOptions, Result, Testbed};
+use guest_harness::{Daemon, Guest, KernelMessage, NIC, NicOptions, Result, Testbed};
 use serde_json::{Value, json};
 
 use crate::golden;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_tests::{NicOptions, Result};
+use guest_harness::{NicOptions, Result};
 
 use crate::lab::{Lab, Setup, step};
 

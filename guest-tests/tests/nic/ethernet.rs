@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use guest_tests::{Flow, NIC, Result};
+use guest_harness::{Flow, NIC, Result};
 
 use crate::frames::Capture;
 use crate::lab::{Lab, Setup, step};

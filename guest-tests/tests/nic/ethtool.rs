@@ -1,6 +1,6 @@
 //! `ethtool` and `ip`: what they show and what they change.
 
-use guest_tests::{Guest, NIC, Result};
+use guest_harness::{Guest, NIC, Result};
 use serde_json::Value;
 
 use crate::ethernet::counter;
@@ -143,7 +143,7 @@ for number in range(int(sys.argv[2])):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.sendto(b'x' * 100, (sys.argv[1], 7777))
 ";
-    let to = guest_tests::NicOptions::address(0).to_string();
+    let to = guest_harness::NicOptions::address(0).to_string();
     let send = lab.guest(1).command(["python3", "-c", script, &to, &count.to_string()]);
     send.run()?.check()?;
     // What is on the way arrives.

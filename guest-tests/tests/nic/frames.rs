@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use guest_tests::{Guest, Job, Result, Testbed};
+use guest_harness::{Guest, Job, Result, Testbed};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The program, for [`guest_tests::Builder::share`].
+/// The program, for [`guest_harness::Builder::share`].
 pub fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nic/frames.py")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("nic/frames.py")
 }
 
 /// A capture that runs.
@@ -61,7 +61,7 @@ wire.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + ip + udp)
 "#;
     let bed = Testbed::builder("frames").guests(2).mesh().share(program()).start()?;
     let (a, b) = (bed.guest(0), bed.guest(1));
-    let flow = guest_tests::Flow::new(a, b, b.addr(0));
+    let flow = guest_harness::Flow::new(a, b, b.addr(0));
     let forge = |checksum: &str| {
         let link = a.interface(1);
         a.command(["python3", "-c", FORGE, &link, checksum]).run()?.check()

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/nic/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("nic/golden").join(name)
 }
 
 /// Asserts that `text` is what the file `name` has. With GOLDEN=write, writes it there instead, for whoever has meant the change.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use guest_tests::{Daemon, Flow, Guest, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Daemon, Flow, Guest, NicOptions, NicSetup, Result, Testbed};
 use serde_json::Value;
 
 use crate::frames;

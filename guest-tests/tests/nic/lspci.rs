@@ -1,6 +1,6 @@
 //! The function as `lspci` shows it, on the root complex and in a slot.
 
-use guest_tests::{Guest, NIC, NicOptions, Result};
+use guest_harness::{Guest, NIC, NicOptions, Result};
 
 use crate::golden;
 use crate::lab::Setup;

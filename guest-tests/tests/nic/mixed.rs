@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_tests::{Iperf, NIC, Result};
+use guest_harness::{Iperf, NIC, Result};
 
 use crate::lab::{Lab, Setup};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use guest_tests::{Job, NicOptions, Result};
+use guest_harness::{Job, NicOptions, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

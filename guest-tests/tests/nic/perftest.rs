@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_tests::Result;
+use guest_harness::Result;
 
 use crate::lab::{Lab, Setup, step};
 

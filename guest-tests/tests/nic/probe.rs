@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_tests::{NIC, NicOptions, Result};
+use guest_harness::{NIC, NicOptions, Result};
 
 use crate::lab::{Lab, Setup, step};
 

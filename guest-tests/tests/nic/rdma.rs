@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_tests::{Flow, NicOptions, Result};
+use guest_harness::{Flow, NicOptions, Result};
 
 use crate::lab::{Lab, Setup, step};
 

@@ -1,6 +1,6 @@
 //! Data in completions (scatter-to-CQE): who asks for it gets it, nobody else, and the data are right either way.
 
-use guest_tests::Result;
+use guest_harness::Result;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Setup, step};

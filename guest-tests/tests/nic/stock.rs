@@ -1,6 +1,6 @@
 //! Kernels of Debian as they are.
 
-use guest_tests::{Result, Testbed};
+use guest_harness::{Result, Testbed};
 
 use crate::ethtool::steering;
 use crate::lab::{Setup, step};

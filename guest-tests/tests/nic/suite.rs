@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use guest_tests::{Guest, NIC, Result};
+use guest_harness::{Guest, NIC, Result};
 use serde::Deserialize;
 
 use crate::lab::{Lab, Setup};

@@ -1,6 +1,6 @@
 //! What user space sees of the RDMA device.
 
-use guest_tests::{NicOptions, Result};
+use guest_harness::{NicOptions, Result};
 
 use crate::lab::Setup;
 

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_tests::Result;
+use guest_harness::Result;
 
 use crate::lab::{Kernel, Lab, PORT, Setup};
 use crate::scene::Scene;

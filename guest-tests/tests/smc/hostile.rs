@@ -1,7 +1,7 @@
 //! A guest that wants no good, in which anything may go into the device's queues: it gets at nothing of the others', and they do
 //! not notice.
 
-use guest_tests::Result;
+use guest_harness::Result;
 
 use crate::lab::{Kernel, Lab, Setup};
 use crate::probe::{Probe, Request, module};

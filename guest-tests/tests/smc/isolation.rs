@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use guest_tests::{Job, Result};
+use guest_harness::{Job, Result};
 use serde_json::Value;
 
 use crate::lab::{Lab, Setup};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use guest_tests::{Guest, IsmOptions, Result, SmcOptions, Testbed};
+use guest_harness::{Guest, IsmOptions, Result, SmcOptions, Testbed};
 use serde_json::Value;
 
 use crate::ledger::Ledger;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use guest_tests::{Guest, Result, Testbed};
+use guest_harness::{Guest, Result, Testbed};
 use serde_json::Value;
 
 /// The kernel's counters of how connections came about (`smc-tool stats`).

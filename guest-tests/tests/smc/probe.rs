@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use guest_tests::{Guest, Image, Result, target_dir, workspace_dir};
+use guest_harness::{Guest, Image, Result, target_dir, workspace_dir};
 
 use crate::lab::{Kernel, Lab};
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use guest_tests::{Job, Result};
+use guest_harness::{Job, Result};
 use serde_json::Value;
 
 use crate::lab::{Kernel, Lab, Setup};

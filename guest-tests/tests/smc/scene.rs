@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_tests::Result;
+use guest_harness::Result;
 use serde_json::Value;
 
 use crate::lab::{Kernel, Lab};

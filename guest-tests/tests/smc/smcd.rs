@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
-use guest_tests::Result;
+use guest_harness::Result;
 
 use crate::lab::{Kernel, Lab, PORT, Setup};
 use crate::workload::Server;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_tests::{Job, Output, Result};
+use guest_harness::{Job, Output, Result};
 use serde_json::Value;
 
 use crate::lab::{Lab, PORT};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_tests::{Error, Exit, Result, Testbed};
+use guest_harness::{Error, Exit, Result, Testbed};
 
 use crate::lab::noise;
 

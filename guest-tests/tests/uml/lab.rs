@@ -1,6 +1,6 @@
 //! User Mode Linux guests with the NIC.
 
-use guest_tests::{NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{NicOptions, NicSetup, Result, Testbed};
 
 /// Bytes that no compression or repetition can fake.
 pub fn noise(length: usize) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! The NIC over PCI over virtio.
 
-use guest_tests::{Flow, NIC, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Flow, NIC, NicOptions, NicSetup, Result, Testbed};
 
 use crate::lab::{assert_nothing_left, finish, nic_bed};
 

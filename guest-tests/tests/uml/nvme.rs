@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_tests::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
 
 use crate::lab::{finish, noise};
 

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use guest_tests::{Guest, Job, NicOptions, Result, Testbed};
+use guest_harness::{Guest, Job, NicOptions, Result, Testbed};
 use serde_json::Value;
 
 use crate::lab::{finish, nic_bed};

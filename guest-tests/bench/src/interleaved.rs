@@ -1,0 +1,210 @@
+//! Two variants measured in interleaved runs (A, B, A, B, ...), so that other load on the host affects both alike.
+
+use anyhow::{Result, ensure};
+use comfy_table::Cell;
+
+use crate::history::{History, Medians};
+use crate::table::{round, table, times};
+
+/// Required ratio of the medians, second variant to first.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// Upper bound, for times.
+    AtMost(f64),
+    /// Lower bound, for rates.
+    AtLeast(f64),
+    None,
+}
+
+/// Statistic shown next to the median.
+#[derive(Clone, Copy)]
+pub enum Extreme {
+    /// Smallest value, whatever the unit.
+    Min,
+    /// Smallest time, largest rate.
+    Best,
+}
+
+/// All values of one measurement.
+pub struct Series {
+    name: String,
+    unit: &'static str,
+    goal: Goal,
+    values: [Vec<f64>; 2],
+}
+
+impl Series {
+    /// An empty series. Less is better for microseconds, more for any other unit.
+    pub fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
+        Self {
+            name: name.into(),
+            unit,
+            goal,
+            values: Default::default(),
+        }
+    }
+
+    fn less_is_better(&self) -> bool {
+        self.unit == "us"
+    }
+
+    /// Median of a variant.
+    pub fn median(&self, variant: usize) -> f64 {
+        let mut values = self.values[variant].clone();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    fn extreme(&self, variant: usize, extreme: Extreme) -> f64 {
+        let values = self.values[variant].iter().copied();
+        match extreme {
+            Extreme::Best if !self.less_is_better() => values.fold(f64::NAN, f64::max),
+            _ => values.fold(f64::NAN, f64::min),
+        }
+    }
+
+    fn medians(&self) -> Medians {
+        [self.median(0), self.median(1)]
+    }
+
+    fn verdict(&self) -> String {
+        let [first, second] = self.medians();
+        match self.goal {
+            Goal::AtMost(limit) => verdict(second <= limit * first, &format!("<= {limit}x")),
+            Goal::AtLeast(limit) => verdict(second >= limit * first, &format!(">= {limit}x")),
+            Goal::None => String::new(),
+        }
+    }
+}
+
+/// Formats a goal and whether it was reached.
+pub fn verdict(reached: bool, goal: &str) -> String {
+    format!("{goal}, {}", if reached { "reached" } else { "MISSED" })
+}
+
+/// All series of two variants.
+pub struct Interleaved {
+    title: &'static str,
+    variants: [&'static str; 2],
+    series: Vec<Series>,
+}
+
+impl Interleaved {
+    /// A benchmark without any measurement.
+    pub fn new(title: &'static str, variants: [&'static str; 2], series: Vec<Series>) -> Self {
+        Self {
+            title,
+            variants,
+            series,
+        }
+    }
+
+    /// Runs one round; `measure` returns the figures of a variant in the order of the series.
+    pub fn round(&mut self, mut measure: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<()> {
+        for variant in 0..2 {
+            let figures = measure(variant)?;
+            ensure!(
+                figures.len() == self.series.len(),
+                "{} figures for {} series",
+                figures.len(),
+                self.series.len()
+            );
+            for (series, figure) in self.series.iter_mut().zip(figures) {
+                series.values[variant].push(figure);
+            }
+        }
+        Ok(())
+    }
+
+    /// The series at `index`, in the order given to [`Interleaved::new`].
+    pub fn series(&self, index: usize) -> &Series {
+        &self.series[index]
+    }
+
+    /// Prints the table, with the second variant's medians at an earlier commit, and adds the medians to `history`.
+    pub fn print(&self, extreme: Extreme, history: &mut History) {
+        let [first, second] = self.variants;
+        let shown = match extreme {
+            Extreme::Min => "min",
+            Extreme::Best => "best",
+        };
+        let mut header = vec![
+            self.title.to_owned(),
+            "unit".to_owned(),
+            format!("{first} {shown}"),
+            format!("{first} median"),
+            format!("{second} {shown}"),
+            format!("{second} median"),
+            "ratio of medians".to_owned(),
+            "goal".to_owned(),
+        ];
+        let earlier = history.earlier();
+        header.extend(earlier.map(|commit| format!("{second} median at {commit}")));
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        let mut figures = table(&header);
+        for series in &self.series {
+            let [first, second] = series.medians();
+            let mut row = vec![
+                Cell::new(&series.name),
+                Cell::new(series.unit),
+                Cell::new(round(series.extreme(0, extreme))),
+                Cell::new(round(first)),
+                Cell::new(round(series.extreme(1, extreme))),
+                Cell::new(round(second)),
+                Cell::new(times(second / first)),
+                Cell::new(series.verdict()),
+            ];
+            if earlier.is_some() {
+                let before = history.earlier_medians(&series.name);
+                let text = before.map(|[_, before]| format!("{} (now {})", round(before), times(second / before)));
+                row.push(Cell::new(text.unwrap_or_default()));
+            }
+            figures.add_row(row);
+        }
+        println!("{figures}");
+        for series in &self.series {
+            history.add(&series.name, series.medians());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(unit: &'static str, goal: Goal, values: [&[f64]; 2]) -> Series {
+        let mut series = Series::new("x", unit, goal);
+        series.values = values.map(<[f64]>::to_vec);
+        series
+    }
+
+    #[test]
+    fn the_best_time_is_the_least_and_the_best_rate_the_greatest() {
+        let times = series("us", Goal::None, [&[3.0, 1.0, 2.0], &[]]);
+        let rates = series("MB/s", Goal::None, [&[3.0, 1.0, 2.0], &[]]);
+        assert_eq!(times.extreme(0, Extreme::Best), 1.0);
+        assert_eq!(rates.extreme(0, Extreme::Best), 3.0);
+        assert_eq!(rates.extreme(0, Extreme::Min), 1.0);
+        assert_eq!(rates.median(0), 2.0);
+        assert!(rates.median(1).is_nan());
+    }
+
+    #[test]
+    fn a_goal_is_reached_at_the_limit_and_missed_beyond() {
+        let least = |second| series("MB/s", Goal::AtLeast(5.0), [&[2.0], &[second]]).verdict();
+        assert_eq!(least(10.0), ">= 5x, reached");
+        assert_eq!(least(9.9), ">= 5x, MISSED");
+        let most = |second| series("us", Goal::AtMost(0.25), [&[8.0], &[second]]).verdict();
+        assert_eq!(most(2.0), "<= 0.25x, reached");
+        assert_eq!(most(2.1), "<= 0.25x, MISSED");
+        assert_eq!(most(f64::NAN), "<= 0.25x, MISSED");
+    }
+
+    #[test]
+    fn a_round_without_a_figure_for_each_series_is_refused() {
+        let mut runs = Interleaved::new("x", ["a", "b"], vec![Series::new("x", "us", Goal::None)]);
+        runs.round(|variant| Ok(vec![variant as f64])).unwrap();
+        assert_eq!(runs.series(0).medians(), [0.0, 1.0]);
+        assert!(runs.round(|_| Ok(Vec::new())).is_err());
+    }
+}

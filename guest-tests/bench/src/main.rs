@@ -1,0 +1,120 @@
+//! `guest-bench`: demonstrations and benchmarks between guests, over SMC-D or over the NIC.
+//!
+//! `scripts/demo` and `guest-tests/bench/run` prepare the images and programs, then run this.
+
+mod comparison;
+mod ethernet;
+mod history;
+mod interleaved;
+mod nic;
+mod shell;
+mod smc_bench;
+mod smc_demo;
+mod table;
+mod uml;
+mod verbs;
+mod web;
+mod workload;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use guest_harness::{IsmOptions, Testbed};
+
+use workload::Pair;
+
+/// Demonstrations and benchmarks between guests, over SMC-D or over the NIC
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare SMC-D with TCP between two guests and prove that the connections used SMC-D
+    SmcDemo {
+        /// Keep the guests up afterwards, with a shell in each
+        #[arg(long)]
+        shell: bool,
+    },
+    /// Measure SMC-D and TCP in interleaved runs
+    SmcBench {
+        /// Number of runs of each measurement
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Compare the NIC with virtio-net and software RoCE and show what the drivers report
+    NicDemo {
+        /// Keep the guests up afterwards, with a shell in each
+        #[arg(long)]
+        shell: bool,
+    },
+    /// Measure the NIC, virtio-net and software RoCE in interleaved runs
+    NicBench {
+        /// Number of runs of each measurement
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::SmcDemo { shell } => boot("smc-demo").and_then(|testbed| {
+            smc_demo::run(&Pair::start(&testbed)?)?;
+            end_demo(testbed, shell)
+        }),
+        Command::SmcBench { rounds } => boot("smc-bench").and_then(|testbed| {
+            smc_bench::run(&Pair::start(&testbed)?, rounds)?;
+            Ok(testbed.finish()?)
+        }),
+        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|testbed| {
+            nic::demo(&testbed)?;
+            end_demo(testbed, shell)
+        }),
+        Command::NicBench { rounds } => nic::boot("nic-bench", 0).and_then(|testbed| {
+            nic::bench(&testbed, rounds)?;
+            Ok(testbed.finish()?)
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {
+    if shell {
+        shell::run(&testbed)?;
+    }
+    println!("Logs: {}", testbed.finish_with_logs()?.display());
+    Ok(())
+}
+
+/// Boots two guests with a virtio-ism device each and a virtio-net link between them. Each has one processor because the
+/// host may have only two; the README says what that means for the figures.
+fn boot(name: &str) -> Result<Testbed> {
+    let begin = Instant::now();
+    eprintln!("==> booting two guests");
+    let testbed = Testbed::builder(name)
+        .guests(2)
+        .smp(1)
+        .mesh()
+        .ism(IsmOptions::default())
+        .start()?;
+    for guest in testbed.guests() {
+        guest.pin(guest.index())?;
+    }
+    testbed.smc_up()?;
+    eprintln!(
+        "==> two guests with SMC-D over virtio-ism, {:.1} s after the start",
+        begin.elapsed().as_secs_f64()
+    );
+    Ok(testbed)
+}

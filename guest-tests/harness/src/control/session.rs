@@ -1,0 +1,225 @@
+//! What comes in from the agent, and whose life it belongs to.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+use std::sync::{Condvar, Mutex};
+
+use guest_agent::frame::{Decoder, Frame, FrameError, PREAMBLE};
+use guest_agent::{Exit, Hello, Reply, Request, WINDOW};
+
+use crate::sync::lock;
+
+/// How much of a command's output is kept; what comes after is received and forgotten.
+const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
+
+pub(super) const CLOSED: &str = "the connection to its agent has closed";
+pub(super) const REBOOTED: &str = "the guest has rebooted";
+
+/// A connection, for the harness and the thread that receives.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+    pub(super) outgoing: Sender<Vec<u8>>,
+}
+
+/// What is known of the other end.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) closed: bool,
+    /// Number of the attach request whose answer is awaited or was accepted.
+    nonce: u64,
+    pub(super) session: Option<Session>,
+    next_channel: u32,
+    pub(super) channels: HashMap<u32, ChannelState>,
+    /// What the agent had to say about the connection itself.
+    pub(super) reports: Vec<String>,
+}
+
+/// One life of the agent.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) epoch: u32,
+    pub(super) hello: Hello,
+}
+
+/// What has come in on a channel.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelState {
+    /// The command's process, once it runs.
+    pub(crate) pid: Option<u32>,
+    /// Its output, or a file's content.
+    pub(crate) stdout: Vec<u8>,
+    /// Its error output.
+    pub(crate) stderr: Vec<u8>,
+    /// How much of `stdout` has been read as lines.
+    pub(crate) lines_at: usize,
+    /// How it ended.
+    pub(crate) end: Option<End>,
+    /// How many bytes of data the agent takes.
+    pub(super) credit: usize,
+}
+
+/// How a channel ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The command ended.
+    Exit(Exit),
+    /// The file is complete, with this many bytes.
+    Done(u64),
+    /// The agent said no.
+    Refused(String),
+    /// The guest or the connection is gone.
+    Lost(String),
+}
+
+impl State {
+    /// Begins a new session; everything of the last one is lost.
+    pub(super) fn attach(&mut self, outgoing: &Sender<Vec<u8>>) {
+        self.nonce += 1;
+        self.session = None;
+        let frame = Frame {
+            epoch: 0,
+            channel: 0,
+            body: Request::Attach(self.nonce),
+        };
+        // An earlier user of the connection may have left in mid-frame.
+        let _ = outgoing.send(vec![0; PREAMBLE]);
+        let _ = outgoing.send(frame.encode());
+    }
+
+    /// The number of a channel that has not been used yet.
+    pub(super) fn new_channel(&mut self) -> u32 {
+        self.next_channel = self.next_channel.wrapping_add(1).max(1);
+        let number = self.next_channel;
+        self.channels.insert(
+            number,
+            ChannelState {
+                credit: WINDOW as usize,
+                ..ChannelState::default()
+            },
+        );
+        number
+    }
+
+    fn lose_all(&mut self, why: &str) {
+        for channel in self.channels.values_mut() {
+            if channel.end.is_none() {
+                channel.end = Some(End::Lost(why.to_owned()));
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Takes in what the agent sends, until the connection closes.
+    pub(super) fn read_all(&self, mut stream: UnixStream) {
+        let mut decoder = Decoder::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            decoder.push(&buffer[..count]);
+            let mut state = lock(&self.state);
+            while let Some(frame) = decoder.next_frame() {
+                match frame {
+                    Ok(frame) => self.receive(&mut state, frame),
+                    Err(FrameError::Skipped(_)) if state.session.is_none() => {
+                        // The rest of a frame that a reboot has cut off.
+                    }
+                    Err(error) => state.reports.push(error.to_string()),
+                }
+            }
+            self.changed.notify_all();
+        }
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.session = None;
+        state.lose_all(CLOSED);
+        self.changed.notify_all();
+    }
+
+    fn receive(&self, state: &mut State, frame: Frame<Reply>) {
+        match frame.body {
+            Reply::Booted(_) => {
+                state.lose_all(REBOOTED);
+                state.attach(&self.outgoing);
+                return;
+            }
+            Reply::Hello(hello) => {
+                if hello.nonce == state.nonce {
+                    state.session = Some(Session {
+                        epoch: frame.epoch,
+                        hello,
+                    });
+                }
+                return;
+            }
+            _ => {}
+        }
+        if state.session.as_ref().map(|session| session.epoch) != Some(frame.epoch) {
+            return;
+        }
+        if let (0, Reply::Error(report)) = (frame.channel, &frame.body) {
+            state.reports.push(report.clone());
+            return;
+        }
+        let Some(channel) = state.channels.get_mut(&frame.channel) else {
+            return;
+        };
+        let received = match frame.body {
+            Reply::Stdout(data) => {
+                keep(&mut channel.stdout, &data, OUTPUT_LIMIT);
+                data.len()
+            }
+            Reply::Stderr(data) => {
+                keep(&mut channel.stderr, &data, OUTPUT_LIMIT);
+                data.len()
+            }
+            Reply::Data(data) => {
+                keep(&mut channel.stdout, &data, usize::MAX);
+                data.len()
+            }
+            Reply::Credit(bytes) => {
+                channel.credit += bytes as usize;
+                0
+            }
+            Reply::Started(pid) => {
+                channel.pid = Some(pid);
+                0
+            }
+            Reply::Exit(exit) => {
+                channel.end = Some(End::Exit(exit));
+                0
+            }
+            Reply::Done(length) => {
+                channel.end = Some(End::Done(length));
+                0
+            }
+            Reply::Error(reason) => {
+                channel.end = Some(End::Refused(reason));
+                0
+            }
+            Reply::Booted(_) | Reply::Hello(_) => 0,
+        };
+        if received > 0 {
+            let frame = Frame {
+                epoch: frame.epoch,
+                channel: frame.channel,
+                body: Request::Credit(received as u32),
+            };
+            let _ = self.outgoing.send(frame.encode());
+        }
+    }
+}
+
+fn keep(buffer: &mut Vec<u8>, data: &[u8], limit: usize) {
+    let room = limit.saturating_sub(buffer.len());
+    buffer.extend_from_slice(&data[..data.len().min(room)]);
+}

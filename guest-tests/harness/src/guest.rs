@@ -1,0 +1,435 @@
+//! One guest of a bed.
+
+use std::fs::File;
+use std::io::Cursor;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use guest_agent::Hello;
+use rustix::process::{Pid, Signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::json;
+
+use crate::artefacts::CommandLog;
+use crate::command::{Cmd, DEFAULT_TIMEOUT, Job, Output};
+use crate::console::Console;
+use crate::control::Control;
+use crate::deadline::Deadline;
+use crate::diagnostics::Diagnostics;
+use crate::error::{Doing, Error, Result};
+use crate::link::{Link, setup_script};
+use crate::machine::Machine;
+use crate::process::Process;
+use crate::qmp::Qmp;
+use crate::sync::lock;
+use crate::vm::Vm;
+
+/// How long a guest may take to turn itself off.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long until it is asked again.
+const POWER_OFF_RETRY: Duration = Duration::from_secs(3);
+
+/// A guest: its machine, and what runs on it at the moment.
+#[derive(Debug)]
+pub struct Guest {
+    index: usize,
+    machine: Machine,
+    links: Vec<Link>,
+    boot_timeout: Duration,
+    allowed_splats: Arc<Mutex<Vec<String>>>,
+    diagnostics: Arc<Diagnostics>,
+    vm: Mutex<Option<Vm>>,
+}
+
+impl Guest {
+    pub(crate) fn new(
+        index: usize,
+        machine: Machine,
+        links: Vec<Link>,
+        boot_timeout: Duration,
+        commands: Arc<CommandLog>,
+        allowed_splats: Arc<Mutex<Vec<String>>>,
+    ) -> Self {
+        let diagnostics = Arc::new(Diagnostics::new(
+            machine.name(),
+            machine.console(),
+            machine.qemu_log(),
+            commands,
+        ));
+        Self {
+            index,
+            machine,
+            links,
+            boot_timeout,
+            allowed_splats,
+            diagnostics,
+            vm: Mutex::new(None),
+        }
+    }
+
+    /// Its name, which is its host name too.
+    pub fn name(&self) -> &str {
+        self.machine.name()
+    }
+
+    /// Its number within the bed.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its serial console.
+    pub fn console(&self) -> &Console {
+        self.diagnostics.console()
+    }
+
+    /// Runs a script with the guest's bash, for at most 60 seconds.
+    pub fn run(&self, script: &str) -> Result<Output> {
+        self.shell(script).run()
+    }
+
+    /// Starts a script with the guest's bash and lets it run.
+    pub fn spawn(&self, script: &str) -> Result<Job> {
+        self.shell(script).spawn()
+    }
+
+    /// A script for the guest's bash.
+    pub fn shell(&self, script: &str) -> Cmd {
+        self.command(["bash", "-c", script])
+    }
+
+    /// A program with its arguments.
+    pub fn command<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
+        let argv = argv.into_iter().map(Into::into).collect();
+        Cmd::new(self.control(), Arc::clone(&self.diagnostics), argv)
+    }
+
+    /// Copies a file of the host into the guest, with its permissions.
+    pub fn put(&self, local: impl AsRef<Path>, path: &str) -> Result<()> {
+        let local = local.as_ref();
+        let doing = || format!("open {}", local.display());
+        let file = File::open(local).doing(doing)?;
+        let mode = file.metadata().doing(doing)?.permissions().mode() & 0o7777;
+        self.logged(&format!("put {path}"), || {
+            self.control()?.put(file, path, mode, DEFAULT_TIMEOUT)
+        })
+        .map(drop)
+    }
+
+    /// Writes a file in the guest.
+    pub fn put_bytes(&self, content: &[u8], path: &str, mode: u32) -> Result<()> {
+        self.logged(&format!("put {path}"), || {
+            self.control()?.put(Cursor::new(content), path, mode, DEFAULT_TIMEOUT)
+        })
+        .map(drop)
+    }
+
+    /// Reads a file of the guest.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        self.logged(&format!("get {path}"), || self.control()?.get(path, DEFAULT_TIMEOUT))
+    }
+
+    /// Reads a text file of the guest, without white space at either end.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let content = self.get(path)?;
+        Ok(String::from_utf8_lossy(&content).trim().to_owned())
+    }
+
+    /// Who the guest's agent says it is; differs after every boot.
+    pub fn hello(&self) -> Result<Hello> {
+        self.explained(self.control()?.wait_boot(None, self.boot_timeout))
+    }
+
+    /// This guest's address on the link to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn addr(&self, peer: usize) -> Ipv4Addr {
+        self.link(peer).address(self.index)
+    }
+
+    /// This guest's IPv6 address on the link to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn addr_v6(&self, peer: usize) -> Ipv6Addr {
+        self.link(peer).address_v6(self.index)
+    }
+
+    /// The name of this guest's interface to another.
+    ///
+    /// # Panics
+    ///
+    /// If the bed has no such link.
+    pub fn interface(&self, peer: usize) -> String {
+        self.link(peer).interface()
+    }
+
+    fn link(&self, peer: usize) -> &Link {
+        self.links
+            .iter()
+            .find(|link| link.peer_of(self.index) == peer)
+            .unwrap_or_else(|| {
+                panic!(
+                    "guest {} has no link to guest number {peer}; does the bed have a mesh?",
+                    self.name()
+                )
+            })
+    }
+
+    /// Resets the machine as its reset button would, and waits until the guest is up again. For a User Mode Linux guest that is
+    /// [`Guest::restart`].
+    pub fn reset(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.restart();
+        }
+        let control = self.control()?;
+        let boot = self.hello()?.boot_id;
+        self.logged("system reset", || {
+            self.qmp()?.execute("system_reset", json!({}))?;
+            control.wait_boot(Some(&boot), self.boot_timeout)?;
+            self.bring_links_up()
+        })
+    }
+
+    /// Ties each virtual processor to a processor of the host, the first to `first` and so on, as one does for
+    /// measurements: two that poll for each other on one host processor wait for its scheduler.
+    pub fn pin(&self, first: usize) -> Result<()> {
+        if self.is_uml() {
+            return self.process()?.pin(first);
+        }
+        let processors = self.qmp()?.execute("query-cpus-fast", json!({}))?;
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|cpu| cpu["thread-id"].as_i64());
+        for (index, thread) in threads.enumerate() {
+            let mut set = CpuSet::new();
+            set.set((first + index) % count);
+            let pid = i32::try_from(thread).ok().and_then(Pid::from_raw);
+            sched_setaffinity(pid, &set).doing(|| format!("tie guest {} to a processor", self.name()))?;
+        }
+        Ok(())
+    }
+
+    /// Kills the guest's process, as a crash of it would.
+    pub fn kill(&self) -> Result<()> {
+        let vm = lock(&self.vm).take();
+        let vm = vm.ok_or_else(|| Error::NotRunning(self.name().to_owned()))?;
+        vm.process.kill();
+        Ok(())
+    }
+
+    /// Starts a new process, after killing the old one if it still runs, and waits until the guest is up.
+    pub fn restart(&self) -> Result<()> {
+        self.logged("restart", || {
+            let _ = self.kill();
+            self.start()?;
+            self.wait_up()
+        })
+    }
+
+    /// Closes the connection to the guest's agent, which ends all commands, and opens a new one.
+    pub fn reconnect(&self) -> Result<()> {
+        self.logged("reconnect", || {
+            self.control()?.close();
+            let control = Arc::new(self.machine.reconnect()?);
+            self.running(|vm| vm.control = Arc::clone(&control))?;
+            control.wait_boot(None, self.boot_timeout).map(drop)
+        })
+    }
+
+    /// Stops the guest's processors and devices.
+    pub fn pause(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.explained(self.process()?.signal(Signal::STOP));
+        }
+        self.explained(self.qmp()?.execute("stop", json!({})).map(drop))
+    }
+
+    /// Lets the guest go on after [`Guest::pause`].
+    pub fn resume(&self) -> Result<()> {
+        if self.is_uml() {
+            return self.explained(self.process()?.signal(Signal::CONT));
+        }
+        self.explained(self.qmp()?.execute("cont", json!({})).map(drop))
+    }
+
+    /// Whether it is a User Mode Linux guest.
+    pub fn is_uml(&self) -> bool {
+        matches!(self.machine, Machine::Uml(_))
+    }
+
+    /// Whether the guest's process runs.
+    pub fn is_running(&self) -> bool {
+        self.process().is_ok_and(|process| process.status().is_none())
+    }
+
+    /// QEMU's monitor.
+    pub fn qmp(&self) -> Result<Arc<Qmp>> {
+        self.running(|vm| vm.qmp.clone())?
+            .ok_or(Error::Unsupported("a User Mode Linux guest has no monitor"))
+    }
+
+    /// The guest's process: QEMU, or a User Mode Linux kernel.
+    pub fn process(&self) -> Result<Arc<Process>> {
+        self.running(|vm| Arc::clone(&vm.process))
+    }
+
+    /// The conversation with the guest's agent.
+    pub fn control(&self) -> Result<Arc<Control>> {
+        self.running(|vm| Arc::clone(&vm.control))
+    }
+
+    /// What the kernel has complained about on the console, except what the bed allows.
+    pub fn splats(&self) -> Vec<String> {
+        self.console().splats(&lock(&self.allowed_splats))
+    }
+
+    /// Starts the guest's process.
+    pub(crate) fn start(&self) -> Result<()> {
+        let vm = self.explained(self.machine.start())?;
+        self.diagnostics.set_process(Arc::clone(&vm.process));
+        *lock(&self.vm) = Some(vm);
+        Ok(())
+    }
+
+    /// Waits for the guest's agent and brings up what the harness owes the guest.
+    pub(crate) fn wait_up(&self) -> Result<()> {
+        let booted = || {
+            self.wait_first_boot()?;
+            self.bring_links_up()
+        };
+        self.logged("boot", booted).map_err(|error| {
+            // If QEMU has ended, that is the reason.
+            let ended = self.process().and_then(|process| process.check());
+            ended.err().map_or(error, |ended| self.diagnostics.explain(ended))
+        })
+    }
+
+    /// Waits for the guest's agent. About one boot in 80 on a busy host hangs under software emulation, 0.2 s into the kernel
+    /// and before any device of ours is touched; such a guest gets a second chance, and the log says so.
+    fn wait_first_boot(&self) -> Result<()> {
+        let patience = self.boot_timeout / 2;
+        match self.control()?.wait_boot(None, patience) {
+            Err(Error::Timeout { .. }) if self.is_running() && !self.is_uml() => {
+                eprintln!(
+                    "guest {} is silent {patience:?} after its start and is reset",
+                    self.name()
+                );
+                self.logged("reset of a silent guest", || {
+                    self.qmp()?.execute("system_reset", json!({})).map(drop)
+                })?;
+                self.control()?.wait_boot(None, patience).map(drop)
+            }
+            result => result.map(drop),
+        }
+    }
+
+    fn bring_links_up(&self) -> Result<()> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let script = setup_script(self.index, self.links.iter());
+        let command = self.shell(&script).called("bring up the links");
+        command.run()?.check().map(drop)
+    }
+
+    /// Ends all processes in the guest, if it runs.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        let Ok(process) = self.process() else {
+            return Ok(());
+        };
+        self.logged("kill all processes", || {
+            process.check()?;
+            self.resume()?;
+            let control = self.control()?;
+            control.wait_boot(None, self.boot_timeout)?;
+            control.kill_all(DEFAULT_TIMEOUT)
+        })
+    }
+
+    /// Turns the guest off, if it runs.
+    pub(crate) fn power_off(&self) -> Result<()> {
+        let Ok(process) = self.process() else {
+            return Ok(());
+        };
+        self.logged("power off", || {
+            process.check()?;
+            self.resume()?;
+            let control = self.control()?;
+            let deadline = Deadline::after(POWER_OFF_TIMEOUT);
+            // The guest may be just rebooting and not get the first request.
+            loop {
+                let left = deadline.left().unwrap_or_default();
+                let asked = control.wait_boot(None, left).and_then(|_| control.power_off());
+                if asked.is_err() && process.status().is_none() {
+                    return asked;
+                }
+                match process.wait(left.min(POWER_OFF_RETRY)) {
+                    Err(Error::Timeout { .. }) if deadline.left().is_some() => {}
+                    Err(Error::Timeout { .. }) => return Err(deadline.missed("the guest to turn itself off")),
+                    ended => return ended.map(drop),
+                }
+            }
+        })?;
+        lock(&self.vm).take();
+        Ok(())
+    }
+
+    /// An error if there were splats, or the agent has complained about the connection.
+    pub(crate) fn check(&self) -> Result<()> {
+        let splats = self.splats();
+        if !splats.is_empty() {
+            return Err(Error::Splats {
+                guest: self.name().to_owned(),
+                splats: splats.join("\n\n"),
+            });
+        }
+        let reports = self.control().map(|control| control.reports());
+        match reports.unwrap_or_default().into_iter().next() {
+            None => Ok(()),
+            Some(report) => Err(self.diagnostics.explain(Error::Agent(report))),
+        }
+    }
+
+    fn running<R>(&self, get: impl FnOnce(&mut Vm) -> R) -> Result<R> {
+        lock(&self.vm)
+            .as_mut()
+            .map(get)
+            .ok_or_else(|| Error::NotRunning(self.name().to_owned()))
+    }
+
+    fn explained<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| self.diagnostics.explain(error))
+    }
+
+    fn logged<T>(&self, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begin = Instant::now();
+        let result = act();
+        let outcome = match &result {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.diagnostics
+            .commands()
+            .add(self.name(), what, &outcome, begin.elapsed(), "");
+        self.explained(result)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Others may still hold the process, or a job of the guest's; QEMU ends here all the same.
+        if let Some(vm) = lock(&self.vm).take() {
+            vm.process.kill();
+        }
+    }
+}

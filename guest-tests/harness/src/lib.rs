@@ -1,0 +1,72 @@
+//! Test beds of one to a few QEMU guests.
+//!
+//! A [`Testbed`] boots guests from the image that `images/build` makes, connects every two of them with a virtual Ethernet link where
+//! asked to, starts the daemon behind a device under test, and talks to an agent in each guest: no login, no network, no console
+//! scraping.
+//!
+//! ```no_run
+//! use guest_harness::{IsmOptions, Testbed};
+//!
+//! # fn main() -> guest_harness::Result<()> {
+//! let bed = Testbed::builder("example").guests(2).mesh().ism(IsmOptions::default()).start()?;
+//! bed.smc_up()?;
+//! let a = bed.guest(0);
+//! let server = bed.guest(1).spawn("iperf3 -s -1")?;
+//! a.run(&format!("ping -c 1 {}", bed.guest(1).addr(0)))?.check()?;
+//! # drop(server);
+//! bed.finish()
+//! # }
+//! ```
+//!
+//! A bed that is dropped without a successful [`Testbed::finish`] keeps its logs and says where they are. Nothing it has started
+//! outlives the test process, however that ends.
+
+mod artefacts;
+mod budget;
+mod command;
+mod console;
+mod control;
+mod daemon;
+mod deadline;
+mod device;
+mod diagnostics;
+mod error;
+mod guest;
+mod image;
+mod interrupt;
+mod ism;
+mod link;
+mod locate;
+mod machine;
+mod nic;
+mod process;
+mod qemu;
+mod qmp;
+mod serial_port;
+mod smc;
+mod splat;
+mod sync;
+mod testbed;
+mod uml;
+mod vm;
+
+pub use budget::Budget;
+pub use command::{Cmd, Job, Output};
+pub use console::Console;
+pub use control::Control;
+pub use daemon::Daemon;
+pub use device::{Device, Place};
+pub use error::{Error, Result};
+pub use guest::Guest;
+pub use guest_agent::{Exit, Hello};
+pub use image::{Accel, Image};
+pub use ism::IsmOptions;
+pub use link::Link;
+pub use locate::{cache_dir, target_dir, workspace_dir};
+pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
+pub use process::Process;
+pub use qmp::Qmp;
+pub use smc::SmcOptions;
+pub use splat::find_splats;
+pub use testbed::{Builder, Testbed};
+pub use uml::UmlImage;

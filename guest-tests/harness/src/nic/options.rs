@@ -1,0 +1,165 @@
+//! The NIC as a device under test: one `vhost-nic` daemon with its switch, one vfio-user connection per guest.
+
+use std::env;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::device::{Device, Place};
+use crate::error::Result;
+use crate::locate::binary;
+
+/// Name of the NIC's interface in every guest, once it is set up.
+pub const NIC: &str = "nic0";
+
+/// How to run `vhost-nic`, and how the guests get to it.
+#[derive(Debug, Clone, Default)]
+pub struct NicOptions {
+    /// More arguments for the daemon.
+    pub args: Vec<String>,
+    /// More environment variables for the daemon. RUST_LOG is `info` unless it is set here or in the environment.
+    pub env: Vec<(String, String)>,
+    /// More settings of every guest's NIC, as `--guest` takes them: `id=connectx-7`.
+    pub guest_settings: Vec<String>,
+    /// Whether the NIC is behind a root port, as a card in a slot is; else it is a part of the root complex.
+    pub root_port: bool,
+    /// Whether QEMU waits for the daemon after each write to the device. It hides faults, and is for finding them only.
+    pub no_posted_writes: bool,
+}
+
+impl NicOptions {
+    /// Adds arguments for the daemon.
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Presents another device id, by the name `--guest id=` knows it.
+    pub fn id(mut self, id: &str) -> Self {
+        self.guest_settings.push(format!("id={id}"));
+        self
+    }
+
+    /// Puts the NIC behind a root port.
+    pub fn root_port(mut self) -> Self {
+        self.root_port = true;
+        self
+    }
+
+    /// The daemon's binary.
+    pub fn program() -> Result<PathBuf> {
+        binary("vhost-nic", Some("VHOST_NIC"))
+    }
+
+    /// The hardware address of a guest's NIC.
+    pub fn mac(guest: usize) -> String {
+        format!("52:54:00:00:c5:{:02x}", host_number(guest))
+    }
+
+    /// A guest's address on the NICs' network.
+    pub fn address(guest: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 5, 0, host_number(guest))
+    }
+
+    /// A guest's IPv6 address on the NICs' network.
+    pub fn address_v6(guest: usize) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd05, 0, 0, 0, 0, 0, 0, host_number(guest).into())
+    }
+}
+
+fn host_number(guest: usize) -> u8 {
+    u8::try_from(guest + 1).expect("a bed has few guests")
+}
+
+fn socket(guest: usize, place: &Place) -> PathBuf {
+    place.sockets().join(format!("nic-{guest}"))
+}
+
+impl Device for NicOptions {
+    fn name(&self) -> &str {
+        "vhost-nic"
+    }
+
+    fn start(&self, place: &Place) -> Result<Option<Daemon>> {
+        let sockets: Vec<PathBuf> = (0..place.guests()).map(|guest| socket(guest, place)).collect();
+        let stats = place.sockets().join("nic-stats");
+        let mut command = Command::new(Self::program()?);
+        for (guest, path) in sockets.iter().enumerate() {
+            let mut settings = vec![format!("path={}", path.display()), format!("mac={}", Self::mac(guest))];
+            if place.is_uml(guest) {
+                settings.push("attach=vhost-user".to_owned());
+            }
+            settings.extend(self.guest_settings.iter().cloned());
+            command.arg("--guest").arg(settings.join(","));
+        }
+        command.arg("--stats-socket").arg(&stats).args(&self.args);
+        if env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let log = place.logs().join("vhost-nic.log");
+        Daemon::start("vhost-nic", command, &log, &sockets, Some(stats)).map(Some)
+    }
+
+    fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String> {
+        let mut args = Vec::new();
+        // The socket is a structure, which the short form of -device has no way to write.
+        let mut device = json!({
+            "driver": "vfio-user-pci",
+            "socket": {"type": "unix", "path": socket(guest, place)},
+        });
+        if self.root_port {
+            args.extend(["-device", "pcie-root-port,id=nic-port,chassis=1"].map(str::to_owned));
+            device["bus"] = json!("nic-port");
+        }
+        if self.no_posted_writes {
+            device["x-no-posted-writes"] = json!(true);
+        }
+        args.extend(["-device".to_owned(), device.to_string()]);
+        args
+    }
+
+    fn uml_pci(&self, guest: usize, place: &Place) -> Option<PathBuf> {
+        Some(socket(guest, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place {
+            guests: 2,
+            uml_guests: 0,
+            logs: "/logs".into(),
+            sockets: "/s".into(),
+        }
+    }
+
+    #[test]
+    fn each_guest_has_a_socket_of_its_own() {
+        let args = NicOptions::default().qemu_args(1, &place());
+        assert_eq!(args.len(), 2);
+        let device: serde_json::Value = serde_json::from_str(&args[1]).unwrap();
+        assert_eq!(device["socket"]["path"], "/s/nic-1");
+        assert!(device.get("bus").is_none());
+    }
+
+    #[test]
+    fn a_root_port_comes_before_what_is_plugged_into_it() {
+        let args = NicOptions::default().root_port().qemu_args(0, &place());
+        assert!(args[1].starts_with("pcie-root-port,id=nic-port"));
+        assert!(args[3].contains(r#""bus":"nic-port""#), "{}", args[3]);
+    }
+
+    #[test]
+    fn addresses_name_the_guest() {
+        assert_eq!(NicOptions::mac(0), "52:54:00:00:c5:01");
+        assert_eq!(NicOptions::address(2), Ipv4Addr::new(10, 5, 0, 3));
+        assert_eq!(NicOptions::address_v6(1).to_string(), "fd05::2");
+    }
+}

@@ -1,0 +1,230 @@
+//! The command line of one guest's QEMU, and the process.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::control::Control;
+use crate::error::{Doing, Result};
+use crate::image::{Accel, Image};
+use crate::process::{Process, number};
+use crate::qmp::Qmp;
+use crate::vm::{Vm, console_log, qemu_log};
+
+/// What a guest's machine is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    /// The guest's name.
+    pub(crate) name: String,
+    /// What it boots.
+    pub(crate) image: Arc<Image>,
+    /// Virtual processors.
+    pub(crate) processors: u32,
+    /// Memory, in MiB.
+    pub(crate) memory_mib: u32,
+    /// More kernel parameters.
+    pub(crate) kernel_args: Vec<String>,
+    /// Network cards, devices under test and anything else.
+    pub(crate) device_args: Vec<String>,
+    /// The directory the guest sees as `/host`.
+    pub(crate) share: PathBuf,
+    /// Where the logs go.
+    pub(crate) logs: PathBuf,
+    /// Where the sockets go.
+    pub(crate) sockets: PathBuf,
+}
+
+impl Machine {
+    /// Starts QEMU and connects to it.
+    pub(crate) fn start(&self) -> Result<Vm> {
+        // QEMU inherits listening sockets: whoever connects need not wait for it to create them.
+        let (control_fd, control) = self.listen("control")?;
+        let (qmp_fd, qmp) = self.listen("qmp")?;
+        let mut command = Command::new(&self.image.qemu);
+        command.args(self.arguments(number(&control_fd), number(&qmp_fd)));
+        let process = Process::spawn(
+            &format!("QEMU of guest {}", self.name),
+            command,
+            &qemu_log(&self.logs, &self.name),
+            vec![control_fd, qmp_fd],
+        )?;
+        let qmp_trace = self.logs.join(format!("qmp-{}.log", self.name));
+        let started = Qmp::new(qmp, &qmp_trace).and_then(|qmp| {
+            let control = Control::new(control)?;
+            Ok((qmp, control))
+        });
+        match started {
+            Ok((qmp, control)) => Ok(Vm {
+                control: Arc::new(control),
+                qmp: Some(Arc::new(qmp)),
+                process: Arc::new(process),
+                _port: None,
+            }),
+            Err(error) => {
+                // If QEMU has ended, its own words say more than a closed monitor.
+                let _ = process.wait(std::time::Duration::from_millis(500));
+                process.check()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects to a running guest's agent again.
+    pub(crate) fn reconnect(&self) -> Result<Control> {
+        Control::new(connect(&self.socket("control"))?)
+    }
+
+    fn socket(&self, what: &str) -> PathBuf {
+        self.sockets.join(format!("{}-{what}", self.name))
+    }
+
+    /// A listening socket for QEMU, and our connection to it.
+    fn listen(&self, what: &str) -> Result<(OwnedFd, UnixStream)> {
+        let path = self.socket(what);
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).doing(|| format!("bind {}", path.display()))?;
+        Ok((listener.into(), connect(&path)?))
+    }
+
+    fn arguments(&self, control_fd: i32, qmp_fd: i32) -> Vec<String> {
+        let mut args = Arguments::default();
+        args.flag("-nodefaults");
+        args.flag("-no-user-config");
+        args.option("-display", "none");
+        args.option("-name", format!("{},debug-threads=on", self.name));
+
+        args.option("-machine", "q35,memory-backend=memory");
+        args.option(
+            "-cpu",
+            match self.image.accel {
+                // Software emulation does a `rep movsb` byte by byte. Without the two features that recommend it, the
+                // kernel copies in words (arch/x86/lib/copy_user_64.S, memcpy_64.S), several times as fast.
+                Accel::Tcg => "max,-erms,-fsrm",
+                Accel::Kvm => "max",
+            },
+        );
+        args.option(
+            "-accel",
+            match self.image.accel {
+                Accel::Tcg => "tcg,thread=multi",
+                Accel::Kvm => "kvm",
+            },
+        );
+        args.option("-smp", smp(self.processors));
+        args.option("-m", format!("{}M", self.memory_mib));
+        args.option(
+            "-object",
+            format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory_mib),
+        );
+
+        args.option("-kernel", self.image.kernel.display().to_string());
+        if let Some(initrd) = &self.image.initrd {
+            args.option("-initrd", initrd.display().to_string());
+        }
+        args.option("-append", self.kernel_command_line());
+        for (id, image) in [("root", &self.image.rootfs), ("modules", &self.image.modules)] {
+            // Nobody writes them; but User Mode Linux locks what it reads in a way that QEMU takes for a writer's.
+            let how = "if=none,format=raw,readonly=on,file.locking=off";
+            args.option("-drive", format!("{how},id={id},file={}", escape(image)));
+            args.option("-device", format!("virtio-blk-pci,drive={id}"));
+        }
+        args.option(
+            "-fsdev",
+            format!(
+                "local,id=host,security_model=none,readonly=on,path={}",
+                escape(&self.share)
+            ),
+        );
+        args.option("-device", "virtio-9p-pci,fsdev=host,mount_tag=host");
+
+        args.option(
+            "-chardev",
+            format!(
+                "file,id=console,append=on,path={}",
+                escape(&console_log(&self.logs, &self.name))
+            ),
+        );
+        args.option("-serial", "chardev:console");
+        args.option("-chardev", format!("socket,id=qmp,server=on,wait=off,fd={qmp_fd}"));
+        args.option("-object", "monitor-qmp,id=monitor,chardev=qmp");
+        args.option(
+            "-chardev",
+            format!("socket,id=control,server=on,wait=off,fd={control_fd}"),
+        );
+        args.option("-device", "virtio-serial-pci");
+        args.option(
+            "-device",
+            format!("virtserialport,chardev=control,name={}", guest_agent::PORT_NAME),
+        );
+        args.option("-object", "rng-builtin,id=rng");
+        args.option("-device", "virtio-rng-pci,rng=rng");
+        args.0.extend(self.device_args.iter().cloned());
+        args.0
+    }
+
+    fn kernel_command_line(&self) -> String {
+        // `quiet` alone would keep warnings off the console, and with them most splats. The timer check takes a host that
+        // is slow for a moment for broken hardware, and panics.
+        let mut line = format!(
+            "root=/dev/vda ro init=/init console=ttyS0 panic=-1 no_timer_check quiet loglevel=5 guest.name={}",
+            self.name
+        );
+        for arg in &self.kernel_args {
+            line.push(' ');
+            line.push_str(arg);
+        }
+        line
+    }
+}
+
+fn connect(path: &Path) -> Result<UnixStream> {
+    UnixStream::connect(path).doing(|| format!("connect to {}", path.display()))
+}
+
+/// With only one *possible* processor, QEMU's translator makes the guest's locked instructions plain ones, which are then not atomic
+/// to other processes that share its memory.
+fn smp(processors: u32) -> String {
+    if processors == 1 {
+        "1,maxcpus=2".to_owned()
+    } else {
+        processors.to_string()
+    }
+}
+
+/// A path within an option's list of properties, where a comma is written twice.
+pub(crate) fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.to_owned());
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push(name.to_owned());
+        self.0.push(value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_processor_is_still_one_of_two() {
+        assert_eq!(smp(1), "1,maxcpus=2");
+        assert_eq!(smp(2), "2");
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled() {
+        assert_eq!(escape(Path::new("/a,b/c")), "/a,,b/c");
+    }
+}

@@ -1,0 +1,71 @@
+//! The agent's port in a User Mode Linux guest: a virtio-serial port (virtio specification 5.3) over vhost-user, as QEMU's guests have
+//! one over PCI. The kernel's own serial lines will not do: once throttled they take no input any more (line_throttle in
+//! arch/um/drivers/line.c).
+
+mod backend;
+
+use std::fs;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::net::Shutdown as SocketShutdown;
+use vhost::vhost_user::Listener;
+use vhost_user_backend::VhostUserDaemon;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::error::{Doing, Result};
+use backend::Console;
+
+/// Virtio device id of a console (virtio specification 5.3.1).
+const VIRTIO_CONSOLE: u32 = 3;
+
+/// Passes on what goes over one guest's port; dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct SerialPort {
+    path: PathBuf,
+    listener: UnixListener,
+    stream: UnixStream,
+}
+
+impl SerialPort {
+    /// Serves the next guest that connects to a socket at `path`, and gives it `stream` as a port.
+    pub(crate) fn serve(path: &Path, stream: UnixStream) -> Result<Self> {
+        let doing = || format!("serve a port on {}", path.display());
+        let _ = fs::remove_file(path);
+        let listener = UnixListener::bind(path).doing(doing)?;
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let console = Arc::new(Console::new(memory.clone(), stream.try_clone().doing(doing)?));
+        let mut daemon = VhostUserDaemon::new("guest-port".to_owned(), Arc::clone(&console), memory)
+            .map_err(|error| std::io::Error::other(error.to_string()))
+            .doing(doing)?;
+        let mut socket = Listener::from(listener.try_clone().doing(doing)?);
+        thread::spawn(move || {
+            thread::scope(|scope| {
+                scope.spawn(|| console.feed());
+                // How the guest's connection ends is none of our concern: its process tells.
+                let _ = daemon.start(&mut socket).and_then(|()| daemon.wait());
+                console.close();
+            });
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            listener,
+            stream,
+        })
+    }
+
+    /// The kernel parameter that attaches it.
+    pub(crate) fn kernel_arg(&self) -> String {
+        format!("virtio_uml.device={}:{VIRTIO_CONSOLE}", self.path.display())
+    }
+}
+
+impl Drop for SerialPort {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.listener, SocketShutdown::Both);
+    }
+}
