@@ -9,6 +9,7 @@ pub mod guest_error;
 pub mod limits;
 pub mod mkey;
 pub mod object_table;
+pub mod port;
 pub mod port_counters;
 pub mod qp;
 pub mod queue_counter;
@@ -34,6 +35,7 @@ use eq::Eqs;
 use guest_error::GuestErrors;
 use mkey::Mkey;
 use object_table::Table;
+use port::PhysicalPort;
 use port_counters::{CompletionCounters, PortCounters};
 use qp::Qp;
 use queue_counter::QueueCounters;
@@ -152,6 +154,8 @@ pub struct Hca {
     pub multicast_groups: Mutex<BTreeMap<[u8; 16], GroupMembers>>,
     /// Flow tables.
     pub steering: Steering,
+    /// The physical port.
+    pub port: PhysicalPort,
     /// The virtual port.
     pub vport: RwLock<Vport>,
     /// What went through the port.
@@ -165,6 +169,7 @@ pub struct Hca {
 impl Hca {
     /// The objects of a function that is just reset.
     pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32) -> Self {
+        let eqs = Arc::<Eqs>::default();
         Self {
             dma,
             msix,
@@ -176,9 +181,7 @@ impl Hca {
             transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
             xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD),
             uctxs: Table::new(1..1 << 10),
-            eqs: Arc::new(Eqs {
-                table: Table::new(1..1 << limits::LOG_MAX_EQ),
-            }),
+            eqs: eqs.clone(),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
             mkeys: Table::new(mkey::FIRST_INDEX..1 << limits::LOG_MAX_MKEY),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
@@ -192,6 +195,7 @@ impl Hca {
             queue_counters: Table::new(1..1 << 8),
             multicast_groups: Mutex::default(),
             steering: Steering::default(),
+            port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
             clock: Clock::start(),

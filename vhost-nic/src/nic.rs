@@ -162,7 +162,7 @@ impl Nic {
         let uars = (BAR_SIZE >> UAR_SHIFT) as u32 - FIRST_UAR;
         let hca = Arc::new(Hca::new(parts.dma.clone(), parts.msix.clone(), config.mac, uars));
         let firmware = Arc::new(Firmware::new(hca.clone(), capabilities));
-        let engine = Arc::new(Engine::new(hca.clone(), firmware.clone()));
+        let engine = Arc::new(Engine::new(hca.clone()));
         let hot = if let Some(patience) = config.blue_flame {
             hca.blue_flame.enable(patience);
             Duration::ZERO
@@ -188,7 +188,7 @@ impl Nic {
 
     /// Plugs the cable in or out.
     pub fn set_cable(&self, plugged: bool) {
-        self.firmware.set_cable(plugged);
+        self.hca.port.set_cable(plugged);
     }
 
     /// The NIC at this moment.
@@ -205,8 +205,8 @@ impl Nic {
                 .permanent
                 .map(|byte| format!("{byte:02x}"))
                 .join(":"),
-            started: self.firmware.initialized(),
-            link_up: self.firmware.link_up(),
+            started: self.hca.port.initialized(),
+            link_up: self.hca.port.link_up(),
             objects: self.hca.object_counts(),
             pages: self.firmware.pages_held(),
             dma: self.hca.dma.stats().snapshot(),
@@ -366,7 +366,7 @@ impl Nic {
 
     /// Ends all that is under way, and forgets what the guest has set up.
     fn stop(&self) {
-        self.firmware.halt();
+        self.hca.port.set_initialized(false);
         self.engine.quiesce(|| {
             self.firmware.reset();
             self.hca.clear();

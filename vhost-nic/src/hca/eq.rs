@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
 use super::guest_error::{GuestError, GuestErrors};
+use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
 use crate::dma::{Dma, Purpose};
@@ -149,6 +150,14 @@ impl Eq {
 pub struct Eqs {
     /// By number.
     pub table: Table<Eq>,
+}
+
+impl Default for Eqs {
+    fn default() -> Self {
+        Self {
+            table: Table::new(1..1 << LOG_MAX_EQ),
+        }
+    }
 }
 
 impl Eqs {
