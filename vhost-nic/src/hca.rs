@@ -24,6 +24,7 @@ pub mod vport;
 pub mod wq;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -50,9 +51,6 @@ use vport::{Mac, Vport};
 
 use crate::dma::Dma;
 use crate::pci::Msix;
-
-/// The first page of the BAR that is a UAR; those before are the initialization segment and the MSI-X structures.
-pub const FIRST_UAR: u32 = 16;
 
 /// A protection, transport or XRC domain: a number that others refer to.
 #[derive(Debug)]
@@ -168,7 +166,7 @@ pub struct Hca {
 
 impl Hca {
     /// The objects of a function that is just reset.
-    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32) -> Self {
+    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>) -> Self {
         let eqs = Arc::<Eqs>::default();
         Self {
             dma,
@@ -176,7 +174,7 @@ impl Hca {
             guest_errors: Arc::default(),
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
-            uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
+            uars: Table::new(uars),
             pds: Table::new(1..1 << limits::LOG_MAX_PD),
             transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
             xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD),
