@@ -142,6 +142,8 @@ pub struct Hca {
     pub rqts: Table<Rqt>,
     /// Receive queues, send queues and queue pairs.
     pub queues: Table<Queue>,
+    /// Queue pairs of service GSI among them. Drivers create one; the lowest number takes the datagrams.
+    gsi: RwLock<BTreeMap<u32, Arc<Qp>>>,
     /// Receive memory pools.
     pub rmps: Table<Rmp>,
     /// XRC shared receive queues.
@@ -187,6 +189,7 @@ impl Hca {
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
             // 0 and 1 are the special queue pairs of InfiniBand.
             queues: Table::new(0x40..1 << limits::LOG_MAX_QP),
+            gsi: RwLock::default(),
             rmps: Table::new(1..1 << limits::LOG_MAX_RMP),
             // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
             xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ),
@@ -201,7 +204,23 @@ impl Hca {
         }
     }
 
-    /// The queue pair of a number.
+    /// Creates a queue pair with the next free number; `None` if there are too many queues.
+    pub fn add_queue_pair(&self, make: impl FnOnce(u32) -> Qp) -> Option<Arc<Qp>> {
+        let queue = self.queues.insert_with(|number| Queue::Pair(Arc::new(make(number))))?;
+        let Queue::Pair(qp) = &*queue else { return None };
+        if qp.parameters().service == qp::service::GSI {
+            self.gsi.write().insert(qp.number, qp.clone());
+        }
+        Some(qp.clone())
+    }
+
+    /// Removes a queue pair.
+    pub fn remove_queue_pair(&self, number: u32) {
+        self.gsi.write().remove(&number);
+        self.queues.remove(number);
+    }
+
+    /// Returns the queue pair of a number.
     pub fn queue_pair(&self, number: u32) -> Option<Arc<Qp>> {
         match self.queues.get(number).as_deref() {
             Some(Queue::Pair(qp)) => Some(qp.clone()),
@@ -209,12 +228,9 @@ impl Hca {
         }
     }
 
-    /// The queue pair of management datagrams, which has the number 1 on the wire.
+    /// Returns the queue pair of management datagrams, which has the number 1 on the wire.
     pub fn management_queue_pair(&self) -> Option<Arc<Qp>> {
-        self.queues.all().iter().find_map(|queue| match &**queue {
-            Queue::Pair(qp) if qp.parameters().service == qp::service::GSI => Some(qp.clone()),
-            _ => None,
-        })
+        self.gsi.read().values().next().cloned()
     }
 
     /// Forgets all objects.
@@ -227,6 +243,7 @@ impl Hca {
         self.tirs.clear();
         self.rqts.clear();
         self.tises.clear();
+        self.gsi.write().clear();
         self.queues.clear();
         self.rmps.clear();
         self.xrc_srqs.clear();
@@ -277,5 +294,41 @@ impl Hca {
         .chain(self.steering.object_counts())
         .filter(|(_, count)| *count > 0)
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx5_prm::qp::Qpc;
+    use qp::{QpParts, ReceiveSource};
+
+    use super::*;
+
+    fn add(hca: &Hca, service: u8) -> u32 {
+        let mut context = Qpc::default();
+        context.set_st(service);
+        let parts = QpParts {
+            send_cq: None,
+            receive_cq: None,
+            send_queue: None,
+            receives: ReceiveSource::None,
+            uses: Vec::new(),
+        };
+        let make = |number| Qp::new(number, context, parts, &hca.vport.read());
+        hca.add_queue_pair(make).unwrap().number
+    }
+
+    #[test]
+    fn management_datagrams_go_to_the_first_queue_pair_for_them() {
+        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), [2, 0, 0, 0, 0, 1], 0..1);
+        let receiver = || hca.management_queue_pair().map(|qp| qp.number);
+        add(&hca, qp::service::UD);
+        assert_eq!(receiver(), None);
+        let (first, second) = (add(&hca, qp::service::GSI), add(&hca, qp::service::GSI));
+        assert_eq!(receiver(), Some(first));
+        hca.remove_queue_pair(first);
+        assert_eq!(receiver(), Some(second));
+        hca.clear();
+        assert_eq!((receiver(), hca.queues.len()), (None, 0));
     }
 }
