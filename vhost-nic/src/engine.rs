@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-use crate::firmware::Firmware;
 use crate::hca::blue_flame::Doorbell;
 use crate::hca::guest_error::GuestError;
 use crate::hca::rq::QueueState;
@@ -25,7 +24,6 @@ pub use worker::Worker;
 #[derive(Debug)]
 pub struct Engine {
     hca: Arc<Hca>,
-    firmware: Arc<Firmware>,
     wire: OnceLock<SwitchPort>,
     /// Held for reading by who touches the guest's memory or its objects, for writing by who takes them away.
     gate: RwLock<()>,
@@ -33,10 +31,9 @@ pub struct Engine {
 
 impl Engine {
     /// A data path that is not connected to anything yet.
-    pub fn new(hca: Arc<Hca>, firmware: Arc<Firmware>) -> Self {
+    pub fn new(hca: Arc<Hca>) -> Self {
         Self {
             hca,
-            firmware,
             wire: OnceLock::new(),
             gate: RwLock::new(()),
         }
@@ -104,7 +101,7 @@ impl Engine {
     /// Takes frames from the wire.
     pub fn receive(&self, burst: &Burst<'_>) {
         // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
-        if !self.firmware.initialized() {
+        if !self.hca.port.initialized() {
             let refused = &self.hca.port_counters.refused;
             refused.fetch_add(burst.count(), Ordering::Relaxed);
             return;

@@ -22,10 +22,8 @@ mod vport;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_entry::EventType;
 use parking_lot::Mutex;
 
 pub use capabilities::{Capabilities, UnknownCapability};
@@ -62,20 +60,9 @@ pub struct Firmware {
     capabilities: Mutex<Capabilities>,
     pages: Mutex<Pages>,
     registers: Mutex<Registers>,
-    /// Whether the guest's driver has started the HCA.
-    initialized: AtomicBool,
     unknown: Mutex<BTreeSet<u16>>,
     /// Commands are carried out one after the other.
     running: Mutex<()>,
-}
-
-/// The port at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortState {
-    /// Its MTU, in bytes without the Ethernet header.
-    pub mtu: u16,
-    /// Whether the guest wants it up, and the cable is in.
-    pub link_up: bool,
 }
 
 impl Firmware {
@@ -93,7 +80,6 @@ impl Firmware {
             capabilities: Mutex::new(capabilities),
             pages: Mutex::default(),
             registers: Mutex::default(),
-            initialized: AtomicBool::new(false),
             unknown: Mutex::default(),
             running: Mutex::default(),
         }
@@ -111,56 +97,16 @@ impl Firmware {
         self.forget();
     }
 
-    /// Lets no more traffic in.
-    pub fn halt(&self) {
-        self.initialized.store(false, Ordering::Release);
-    }
-
     fn forget(&self) {
-        self.initialized.store(false, Ordering::Release);
+        self.hca.port.reset();
         self.capabilities.lock().reset();
         *self.pages.lock() = Pages::default();
         *self.registers.lock() = Registers::default();
     }
 
-    /// Whether the guest's driver has started the HCA: only then is there traffic.
-    pub fn initialized(&self) -> bool {
-        self.initialized.load(Ordering::Acquire)
-    }
-
     /// Pages of the guest's memory that the firmware holds.
     pub fn pages_held(&self) -> usize {
         self.pages.lock().held()
-    }
-
-    /// What decides over frames: the port's MTU, and whether it is up.
-    pub fn port(&self) -> PortState {
-        let registers = self.registers.lock();
-        PortState {
-            mtu: registers.mtu(),
-            link_up: registers.link_up(),
-        }
-    }
-
-    /// Whether the port is up: the guest wants it up, and the cable is in.
-    pub fn link_up(&self) -> bool {
-        self.registers.lock().link_up()
-    }
-
-    /// Plugs the cable in or out, and tells the guest.
-    pub fn set_cable(&self, plugged: bool) {
-        let changed = self.registers.lock().set_cable(plugged);
-        if changed {
-            self.announce_link();
-        }
-    }
-
-    fn announce_link(&self) {
-        // `MLX5_PORT_CHANGE_SUBTYPE_*`; the port number is in bits 7:4 of data[8] (core/events.c).
-        let sub_type = if self.link_up() { 4 } else { 1 };
-        let mut data = [0; 28];
-        data[8] = 1 << 4;
-        self.hca.eqs.announce(EventType::PortChange, sub_type, &data);
     }
 
     fn handler(&self, opcode: Opcode) -> Option<Handler> {

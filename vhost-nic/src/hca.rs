@@ -9,6 +9,7 @@ pub mod guest_error;
 pub mod limits;
 pub mod mkey;
 pub mod object_table;
+pub mod port;
 pub mod port_counters;
 pub mod qp;
 pub mod queue_counter;
@@ -23,6 +24,7 @@ pub mod vport;
 pub mod wq;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +36,7 @@ use eq::Eqs;
 use guest_error::GuestErrors;
 use mkey::Mkey;
 use object_table::Table;
+use port::PhysicalPort;
 use port_counters::{CompletionCounters, PortCounters};
 use qp::Qp;
 use queue_counter::QueueCounters;
@@ -48,9 +51,6 @@ use vport::{Mac, Vport};
 
 use crate::dma::Dma;
 use crate::pci::Msix;
-
-/// The first page of the BAR that is a UAR; those before are the initialization segment and the MSI-X structures.
-pub const FIRST_UAR: u32 = 16;
 
 /// A protection, transport or XRC domain: a number that others refer to.
 #[derive(Debug)]
@@ -142,6 +142,8 @@ pub struct Hca {
     pub rqts: Table<Rqt>,
     /// Receive queues, send queues and queue pairs.
     pub queues: Table<Queue>,
+    /// Queue pairs of service GSI among them. Drivers create one; the lowest number takes the datagrams.
+    gsi: RwLock<BTreeMap<u32, Arc<Qp>>>,
     /// Receive memory pools.
     pub rmps: Table<Rmp>,
     /// XRC shared receive queues.
@@ -152,6 +154,8 @@ pub struct Hca {
     pub multicast_groups: Mutex<BTreeMap<[u8; 16], GroupMembers>>,
     /// Flow tables.
     pub steering: Steering,
+    /// The physical port.
+    pub port: PhysicalPort,
     /// The virtual port.
     pub vport: RwLock<Vport>,
     /// What went through the port.
@@ -164,21 +168,20 @@ pub struct Hca {
 
 impl Hca {
     /// The objects of a function that is just reset.
-    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32) -> Self {
+    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>) -> Self {
+        let eqs = Arc::<Eqs>::default();
         Self {
             dma,
             msix,
             guest_errors: Arc::default(),
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
-            uars: Table::new(FIRST_UAR..FIRST_UAR + uars),
+            uars: Table::new(uars),
             pds: Table::new(1..1 << limits::LOG_MAX_PD),
             transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
             xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD),
             uctxs: Table::new(1..1 << 10),
-            eqs: Arc::new(Eqs {
-                table: Table::new(1..1 << limits::LOG_MAX_EQ),
-            }),
+            eqs: eqs.clone(),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
             mkeys: Table::new(mkey::FIRST_INDEX..1 << limits::LOG_MAX_MKEY),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
@@ -186,12 +189,14 @@ impl Hca {
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
             // 0 and 1 are the special queue pairs of InfiniBand.
             queues: Table::new(0x40..1 << limits::LOG_MAX_QP),
+            gsi: RwLock::default(),
             rmps: Table::new(1..1 << limits::LOG_MAX_RMP),
             // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
             xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ),
             queue_counters: Table::new(1..1 << 8),
             multicast_groups: Mutex::default(),
             steering: Steering::default(),
+            port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
             clock: Clock::start(),
@@ -199,7 +204,23 @@ impl Hca {
         }
     }
 
-    /// The queue pair of a number.
+    /// Creates a queue pair with the next free number; `None` if there are too many queues.
+    pub fn add_queue_pair(&self, make: impl FnOnce(u32) -> Qp) -> Option<Arc<Qp>> {
+        let queue = self.queues.insert_with(|number| Queue::Pair(Arc::new(make(number))))?;
+        let Queue::Pair(qp) = &*queue else { return None };
+        if qp.parameters().service == qp::service::GSI {
+            self.gsi.write().insert(qp.number, qp.clone());
+        }
+        Some(qp.clone())
+    }
+
+    /// Removes a queue pair.
+    pub fn remove_queue_pair(&self, number: u32) {
+        self.gsi.write().remove(&number);
+        self.queues.remove(number);
+    }
+
+    /// Returns the queue pair of a number.
     pub fn queue_pair(&self, number: u32) -> Option<Arc<Qp>> {
         match self.queues.get(number).as_deref() {
             Some(Queue::Pair(qp)) => Some(qp.clone()),
@@ -207,12 +228,9 @@ impl Hca {
         }
     }
 
-    /// The queue pair of management datagrams, which has the number 1 on the wire.
+    /// Returns the queue pair of management datagrams, which has the number 1 on the wire.
     pub fn management_queue_pair(&self) -> Option<Arc<Qp>> {
-        self.queues.all().iter().find_map(|queue| match &**queue {
-            Queue::Pair(qp) if qp.parameters().service == qp::service::GSI => Some(qp.clone()),
-            _ => None,
-        })
+        self.gsi.read().values().next().cloned()
     }
 
     /// Forgets all objects.
@@ -225,6 +243,7 @@ impl Hca {
         self.tirs.clear();
         self.rqts.clear();
         self.tises.clear();
+        self.gsi.write().clear();
         self.queues.clear();
         self.rmps.clear();
         self.xrc_srqs.clear();
@@ -275,5 +294,41 @@ impl Hca {
         .chain(self.steering.object_counts())
         .filter(|(_, count)| *count > 0)
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlx5_prm::qp::Qpc;
+    use qp::{QpParts, ReceiveSource};
+
+    use super::*;
+
+    fn add(hca: &Hca, service: u8) -> u32 {
+        let mut context = Qpc::default();
+        context.set_st(service);
+        let parts = QpParts {
+            send_cq: None,
+            receive_cq: None,
+            send_queue: None,
+            receives: ReceiveSource::None,
+            uses: Vec::new(),
+        };
+        let make = |number| Qp::new(number, context, parts, &hca.vport.read());
+        hca.add_queue_pair(make).unwrap().number
+    }
+
+    #[test]
+    fn management_datagrams_go_to_the_first_queue_pair_for_them() {
+        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), [2, 0, 0, 0, 0, 1], 0..1);
+        let receiver = || hca.management_queue_pair().map(|qp| qp.number);
+        add(&hca, qp::service::UD);
+        assert_eq!(receiver(), None);
+        let (first, second) = (add(&hca, qp::service::GSI), add(&hca, qp::service::GSI));
+        assert_eq!(receiver(), Some(first));
+        hca.remove_queue_pair(first);
+        assert_eq!(receiver(), Some(second));
+        hca.clear();
+        assert_eq!((receiver(), hca.queues.len()), (None, 0));
     }
 }

@@ -46,9 +46,9 @@ enum Source {
 /// Takes frames from the wire.
 pub(super) fn from_wire(engine: &Engine, burst: &Burst<'_>) {
     let counters = &engine.hca.port_counters;
-    let port = engine.firmware.port();
-    let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
-    if !engine.firmware.initialized() || !port.link_up {
+    let port = engine.hca.port.state();
+    let longest = usize::from(port.mtu()) + FRAME_OVERHEAD;
+    if !engine.hca.port.initialized() || !port.link_up() {
         counters.refused.fetch_add(burst.count(), Ordering::Relaxed);
         return;
     }

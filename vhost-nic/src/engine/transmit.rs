@@ -324,13 +324,13 @@ fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
 pub(super) fn transmit(engine: &Engine, burst: &Burst<'_>, domain: Option<u32>) {
     let hca = &engine.hca;
     let counters = &hca.port_counters;
-    let port = engine.firmware.port();
-    let longest = usize::from(port.mtu) + FRAME_OVERHEAD;
+    let port = hca.port.state();
+    let longest = usize::from(port.mtu()) + FRAME_OVERHEAD;
     if let Some(long) = burst.without_long(longest, |single| transmit(engine, single, domain)) {
         counters.send_errors.fetch_add(long, Ordering::Relaxed);
         return;
     }
-    let addresses = burst.addresses().filter(|_| port.link_up);
+    let addresses = burst.addresses().filter(|_| port.link_up());
     let Some(EthernetAddresses { destination, .. }) = addresses else {
         counters.send_errors.fetch_add(burst.count(), Ordering::Relaxed);
         return;

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
 use crate::hca::Hca;
+use crate::hca::port::MAX_PMTU;
 use crate::hca::port_counters::Direction;
 use crate::net::CastType;
 
@@ -39,19 +40,9 @@ const SPEED: u32 = 1 << 23;
 /// In PAOS (`enum mlx5_port_status`).
 const PORT_UP: u8 = 1;
 const PORT_DOWN: u8 = 2;
-/// Bytes of a frame around the MTU the driver counts with (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header, VLAN tag, check sequence.
-const HARD_MTU: u16 = 14 + 4 + 4;
-/// Largest port MTU in bytes, as ConnectX has it.
-const MAX_MTU: u16 = 9978;
-
-/// The registers a driver can write.
+/// Registers that the driver writes and reads back without effect on the device.
 #[derive(Debug)]
 pub(super) struct Registers {
-    /// Whether the guest wants the port up.
-    admin_up: bool,
-    /// Whether the cable is in.
-    cable: bool,
-    port_mtu: u16,
     host_endianness: [u8; 16],
     node_description: [u8; 64],
     pause: [u8; PfccReg::SIZE],
@@ -60,30 +51,10 @@ pub(super) struct Registers {
 impl Default for Registers {
     fn default() -> Self {
         Self {
-            admin_up: true,
-            cable: true,
-            port_mtu: 1500 + HARD_MTU,
             host_endianness: [0; 16],
             node_description: [0; 64],
             pause: [0; PfccReg::SIZE],
         }
-    }
-}
-
-impl Registers {
-    pub(super) fn mtu(&self) -> u16 {
-        self.port_mtu - HARD_MTU
-    }
-
-    pub(super) fn link_up(&self) -> bool {
-        self.admin_up && self.cable
-    }
-
-    /// Returns whether the link changed.
-    pub(super) fn set_cable(&mut self, plugged: bool) -> bool {
-        let before = self.link_up();
-        self.cable = plugged;
-        self.link_up() != before
     }
 }
 
@@ -136,7 +107,7 @@ fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     reply.set_an_disable_cap(true);
     reply.set_eth_proto_capability(SPEED);
     reply.set_eth_proto_admin(SPEED);
-    reply.set_eth_proto_oper(if firmware.link_up() { SPEED } else { 0 });
+    reply.set_eth_proto_oper(if firmware.hca.port.link_up() { SPEED } else { 0 });
     Ok(reply.as_bytes().to_vec())
 }
 
@@ -148,37 +119,28 @@ fn paos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
             PORT_DOWN => false,
             _ => return Err(bad_parameter("a port is up or down")),
         };
-        let mut registers = firmware.registers.lock();
-        let before = registers.link_up();
-        registers.admin_up = up;
-        let changed = registers.link_up() != before;
-        drop(registers);
-        if changed {
-            firmware.announce_link();
-        }
+        firmware.hca.port.set_admin_up(up);
     }
-    let registers = firmware.registers.lock();
+    let port = firmware.hca.port.state();
     let mut reply = PaosReg::default();
     reply.set_local_port(PORT);
-    reply.set_admin_status(if registers.admin_up { PORT_UP } else { PORT_DOWN });
-    reply.set_oper_status(if registers.link_up() { PORT_UP } else { PORT_DOWN });
+    reply.set_admin_status(if port.admin_up { PORT_UP } else { PORT_DOWN });
+    reply.set_oper_status(if port.link_up() { PORT_UP } else { PORT_DOWN });
     Ok(reply.as_bytes().to_vec())
 }
 
 fn pmtu(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     let asked: PmtuReg = register(data);
-    let mut registers = firmware.registers.lock();
-    if write {
-        if !(HARD_MTU..=MAX_MTU).contains(&asked.admin_mtu()) {
-            return Err(bad_parameter("the port has no such MTU"));
-        }
-        registers.port_mtu = asked.admin_mtu();
+    let port = &firmware.hca.port;
+    if write && !port.set_pmtu(asked.admin_mtu()) {
+        return Err(bad_parameter("the port has no such MTU"));
     }
+    let pmtu = port.state().pmtu;
     let mut reply = PmtuReg::default();
     reply.set_local_port(PORT);
-    reply.set_max_mtu(MAX_MTU);
-    reply.set_admin_mtu(registers.port_mtu);
-    reply.set_oper_mtu(registers.port_mtu);
+    reply.set_max_mtu(MAX_PMTU);
+    reply.set_admin_mtu(pmtu);
+    reply.set_oper_mtu(pmtu);
     Ok(reply.as_bytes().to_vec())
 }
 

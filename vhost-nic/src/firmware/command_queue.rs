@@ -72,13 +72,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         return;
     }
     // The command that makes the queue for command events is not announced there: the driver does not expect it yet.
-    let listeners: Vec<_> = hca
-        .eqs
-        .table
-        .all()
-        .into_iter()
-        .filter(|eq| eq.mask & EventType::Command.bit() != 0)
-        .collect();
+    let listeners = hca.eqs.listeners(EventType::Command);
     let delivery = match deliver(firmware, dma, &mut entry) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, why)) => {

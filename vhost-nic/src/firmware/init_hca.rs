@@ -1,7 +1,6 @@
 //! Commands that enable, start and stop the HCA, and the pages it gets from the driver.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 
 use log::info;
 use mlx5_prm::init_hca::*;
@@ -122,7 +121,7 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
 }
 
 fn init_hca(firmware: &Firmware, _: Input<'_>) -> Result {
-    firmware.initialized.store(true, Ordering::Release);
+    firmware.hca.port.set_initialized(true);
     Reply::ok::<InitHcaOut>()
 }
 
@@ -131,7 +130,7 @@ fn teardown_hca(firmware: &Firmware, input: Input<'_>) -> Result {
     if !matches!(profile, TEARDOWN_GRACEFUL | TEARDOWN_FORCE | TEARDOWN_FAST) {
         return Err(bad_parameter("there is no such way to tear down"));
     }
-    firmware.initialized.store(false, Ordering::Release);
+    firmware.hca.port.set_initialized(false);
     if profile != TEARDOWN_GRACEFUL {
         // The driver destroys nothing: it is about to reset the function, or the machine goes off.
         firmware.hca.clear();

@@ -140,11 +140,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         uses,
     };
     let vport = hca.vport.read();
-    let make = |number| Queue::Pair(Arc::new(Qp::new(number, context.clone(), parts, &vport)));
+    let make = |number| Qp::new(number, context.clone(), parts, &vport);
     let full = Refusal::new(Status::BadResource, "there are no more queue pairs").with_syndrome(syndrome::NO_MORE_QPS);
-    let queue = hca.queues.insert_with(make).ok_or(full)?;
+    let qp = hca.add_queue_pair(make).ok_or(full)?;
     let mut output = CreateQpOut::default();
-    output.set_qpn(queue.number());
+    output.set_qpn(qp.number);
     Reply::new(output)
 }
 
@@ -157,7 +157,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     // Who works for it finishes its packet first, and touches its memory no more.
     let vport = firmware.hca.vport.read().clone();
     qp.retire(&vport, &firmware.hca.queue_counters);
-    firmware.hca.queues.remove(number);
+    firmware.hca.remove_queue_pair(number);
     Reply::ok::<DestroyQpOut>()
 }
 

@@ -142,7 +142,7 @@ fn modify_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn query_vport_state(firmware: &Firmware, _: Input<'_>) -> Result {
     let mut output = QueryVportStateOut::default();
-    let state = if firmware.link_up() { STATE_UP } else { 0 };
+    let state = if firmware.hca.port.link_up() { STATE_UP } else { 0 };
     output.set_admin_state(STATE_UP);
     output.set_state(state);
     Reply::new(output)
@@ -201,8 +201,8 @@ fn query_hca_vport_context(firmware: &Firmware, _: Input<'_>) -> Result {
     context.set_system_image_guid(guid);
     context.set_port_guid(guid);
     context.set_node_guid(guid);
-    context.set_port_state(if firmware.link_up() { 4 } else { 1 });
-    context.set_vport_state(if firmware.link_up() { 4 } else { 1 });
+    context.set_port_state(if firmware.hca.port.link_up() { 4 } else { 1 });
+    context.set_vport_state(if firmware.hca.port.link_up() { 4 } else { 1 });
     Reply::new(output)
 }
 

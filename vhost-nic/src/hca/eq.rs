@@ -5,10 +5,12 @@ use std::sync::Arc;
 use mlx5_prm::eq::Eqc;
 use mlx5_prm::queue_entry::{Eqe, EventType};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
 use super::guest_error::{GuestError, GuestErrors};
+use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
 use crate::dma::{Dma, Purpose};
@@ -151,13 +153,59 @@ pub struct Eqs {
     pub table: Table<Eq>,
 }
 
-impl Eqs {
-    /// Tells an event to every queue that takes events of its type.
-    pub fn announce(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
-        for eq in self.table.all() {
-            if eq.mask & event_type.bit() != 0 {
-                eq.post(event_type, sub_type, data);
-            }
+impl Default for Eqs {
+    fn default() -> Self {
+        Self {
+            table: Table::new(1..1 << LOG_MAX_EQ),
         }
+    }
+}
+
+impl Eqs {
+    /// Returns the queues that take events of a type.
+    pub fn listeners(&self, event_type: EventType) -> SmallVec<[Arc<Eq>; 4]> {
+        self.table.filter(|eq| eq.mask & event_type.bit() != 0)
+    }
+
+    /// Posts an event to every queue that takes events of its type.
+    pub fn announce(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
+        for eq in self.listeners(event_type) {
+            eq.post(event_type, sub_type, data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dma::Dma;
+
+    #[test]
+    fn an_event_goes_to_the_queues_whose_mask_has_its_type() {
+        let (dma, errors, uars) = (
+            Arc::<Dma>::default(),
+            Arc::<GuestErrors>::default(),
+            RefCount::default(),
+        );
+        let eqs = Eqs::default();
+        for types in [
+            &[EventType::Command][..],
+            &[EventType::PortChange, EventType::Command],
+            &[],
+        ] {
+            let made = NewEq {
+                context: Eqc::default(),
+                mask: types.iter().map(|event_type| event_type.bit()).sum(),
+                buffer: Buffer::new(0, 0, 4096, &[0; 8]).unwrap(),
+                uar: uars.acquire(),
+            };
+            let msix = Arc::new(Msix::new(1));
+            let make = |number| Eq::new(number, made, dma.clone(), msix, errors.clone());
+            eqs.table.insert_with(make).unwrap();
+        }
+        let numbers = |event_type| eqs.listeners(event_type).iter().map(|eq| eq.number).collect::<Vec<_>>();
+        assert_eq!(numbers(EventType::Command), [1, 2]);
+        assert_eq!(numbers(EventType::PortChange), [2]);
+        assert!(numbers(EventType::CqError).is_empty());
     }
 }

@@ -1,12 +1,13 @@
-//! Tables of the objects a guest has made, by the number it knows them by.
+//! Tables of a guest's objects, by number.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
-/// Objects of one kind. Numbers are given out in order, and again only after all others: a stale number finds nothing for as long as possible.
+/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as long as possible.
 #[derive(Debug)]
 pub struct Table<T> {
     numbers: Range<u32>,
@@ -20,7 +21,7 @@ struct Inner<T> {
 }
 
 impl<T> Table<T> {
-    /// An empty table whose objects get these numbers.
+    /// Creates an empty table whose objects get these numbers.
     pub fn new(numbers: Range<u32>) -> Self {
         let next = numbers.start;
         Self {
@@ -32,7 +33,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Makes an object, which learns its number; none if the table is full.
+    /// Creates an object with the next free number; `None` if the table is full.
     pub fn insert_with(&self, make: impl FnOnce(u32) -> T) -> Option<Arc<T>> {
         let mut inner = self.inner.write();
         let free = |number: &u32| !inner.objects.contains_key(number);
@@ -45,32 +46,43 @@ impl<T> Table<T> {
         Some(object)
     }
 
-    /// The object of a number.
+    /// Returns the object of a number.
     pub fn get(&self, number: u32) -> Option<Arc<T>> {
         self.inner.read().objects.get(&number).cloned()
     }
 
-    /// Takes an object out of the table.
+    /// Removes an object and returns it.
     pub fn remove(&self, number: u32) -> Option<Arc<T>> {
         self.inner.write().objects.remove(&number)
     }
 
-    /// All objects.
+    /// Returns all objects. The table is not locked any more when the caller works on them.
     pub fn all(&self) -> Vec<Arc<T>> {
         self.inner.read().objects.values().cloned().collect()
     }
 
-    /// How many there are.
+    /// Returns the objects for which `predicate` is true. Only these are cloned; `predicate` runs with the table locked.
+    pub fn filter(&self, predicate: impl Fn(&T) -> bool) -> SmallVec<[Arc<T>; 4]> {
+        let inner = self.inner.read();
+        inner
+            .objects
+            .values()
+            .filter(|object| predicate(object))
+            .cloned()
+            .collect()
+    }
+
+    /// Number of objects.
     pub fn len(&self) -> usize {
         self.inner.read().objects.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets all objects.
+    /// Removes all objects and starts with the first number again.
     pub fn clear(&self) {
         let mut inner = self.inner.write();
         inner.objects.clear();
@@ -94,5 +106,15 @@ mod tests {
         assert_eq!(*table.insert_with(|number| number).unwrap(), 4);
         assert!(table.get(6).is_none());
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_filter_clones_only_what_it_wants() {
+        let table = Table::new(0..4);
+        while table.insert_with(|number| number).is_some() {}
+        let odd = table.filter(|number| number % 2 == 1);
+        assert_eq!(odd.iter().map(|number| **number).collect::<Vec<_>>(), [1, 3]);
+        let clones = |number| Arc::strong_count(&table.get(number).unwrap()) - 1;
+        assert_eq!([0, 1, 2, 3].map(clones), [1, 2, 1, 2]);
     }
 }

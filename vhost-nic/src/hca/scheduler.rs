@@ -1,24 +1,25 @@
-//! Doorbells of send queues, and alarms: what the NIC's thread waits for.
+//! Scheduled work: queues whose doorbell rang, and deadlines. The NIC's thread waits for it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex};
 
 use super::blue_flame::Half;
 
-/// What wants attention.
+/// Work for the NIC's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
-    /// A queue from which something may be sent.
+    /// A queue that may have something to send.
     Queue(u32),
     /// A doorbell register whose WQE may never be complete.
     Register(Half),
-    /// A completion queue whose consumer may have waited long enough.
+    /// A completion queue whose moderation period may be over.
     Cq(u32),
 }
 
-/// What wants attention, now or later.
+/// Work due now or at a deadline.
 #[derive(Debug, Default)]
 pub struct Scheduler {
     waiting: Mutex<Waiting>,
@@ -27,50 +28,78 @@ pub struct Scheduler {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    queues: VecDeque<u32>,
-    alarms: BTreeSet<(Instant, Task)>,
+    queues: FifoSet,
+    deadlines: BTreeSet<(Instant, Task)>,
     stop: bool,
 }
 
+/// Queues in the order of their doorbells, each once: a doorbell of a waiting queue is found without a scan.
+#[derive(Debug, Default)]
+struct FifoSet {
+    order: VecDeque<u32>,
+    members: HashSet<u32, RandomState>,
+}
+
+impl FifoSet {
+    /// Appends a queue and returns whether it was not waiting yet.
+    fn push(&mut self, queue: u32) -> bool {
+        let new = self.members.insert(queue);
+        if new {
+            self.order.push_back(queue);
+        }
+        new
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let queue = self.order.pop_front()?;
+        self.members.remove(&queue);
+        Some(queue)
+    }
+
+    fn clear(&mut self) {
+        self.order.clear();
+        self.members.clear();
+    }
+}
+
 impl Scheduler {
-    /// A queue wants attention.
+    /// Schedules a queue behind the waiting ones, unless it waits already.
     pub fn schedule(&self, queue: u32) {
         let mut waiting = self.waiting.lock();
-        if !waiting.queues.contains(&queue) {
-            waiting.queues.push_back(queue);
+        if waiting.queues.push(queue) {
             self.rung.notify_one();
         }
     }
 
-    /// Something wants attention at that time. What has an earlier alarm gets both.
+    /// Schedules `what` for `time`; earlier deadlines of it stay.
     pub fn schedule_at(&self, time: Instant, what: Task) {
         let mut waiting = self.waiting.lock();
-        let first = waiting.alarms.first().is_none_or(|(earliest, _)| time < *earliest);
-        waiting.alarms.insert((time, what));
+        let first = waiting.deadlines.first().is_none_or(|(earliest, _)| time < *earliest);
+        waiting.deadlines.insert((time, what));
         if first {
             self.rung.notify_one();
         }
     }
 
-    /// Nobody waits any more.
+    /// Ends all waiting, now and later.
     pub fn stop(&self) {
         self.waiting.lock().stop = true;
         self.rung.notify_all();
     }
 
-    /// Forgets all that waits.
+    /// Drops all scheduled work.
     pub fn clear(&self) {
         let mut waiting = self.waiting.lock();
         waiting.queues.clear();
-        waiting.alarms.clear();
+        waiting.deadlines.clear();
     }
 
-    /// Waits for the next that wants attention; none if it is time to stop.
+    /// Waits for the next task that is due; `None` after [`stop`](Self::stop).
     pub fn wait(&self) -> Option<Due> {
         let mut waiting = self.waiting.lock();
         loop {
             match waiting.next() {
-                Next::Due(call) => return Some(call),
+                Next::Due(due) => return Some(due),
                 Next::Stop => return None,
                 Next::Later(Some(time)) => drop(self.rung.wait_until(&mut waiting, time)),
                 Next::Later(None) => self.rung.wait(&mut waiting),
@@ -78,35 +107,35 @@ impl Scheduler {
         }
     }
 
-    /// Whether there is something for the NIC's thread to do at once, besides what it is at. Who has much to do lets it come in between.
+    /// Whether anything is due besides the task in progress, which should yield then.
     pub fn has_other_work(&self) -> bool {
         let waiting = self.waiting.lock();
-        waiting.stop || !waiting.queues.is_empty() || waiting.due().is_some()
+        waiting.stop || !waiting.queues.order.is_empty() || waiting.due().is_some()
     }
 
-    /// What comes next at this moment, without waiting.
+    /// Takes the next task that is due, without waiting.
     pub fn poll(&self) -> Next {
         self.waiting.lock().next()
     }
 }
 
-/// Something that wants attention now.
+/// A task that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// What it is.
+    /// The task.
     pub what: Task,
-    /// Whether it doorbell; else its time has come.
+    /// Whether a doorbell scheduled it, and not a deadline.
     pub doorbell: bool,
 }
 
-/// What comes next.
+/// Answer of the scheduler to a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// This, now.
+    /// A task is due.
     Due(Due),
-    /// Nothing now; something then, if nothing rings.
+    /// Nothing is due before this deadline, if there is one, or the next doorbell.
     Later(Option<Instant>),
-    /// Nothing any more.
+    /// The NIC's thread must end.
     Stop,
 }
 
@@ -115,24 +144,24 @@ impl Waiting {
         if self.stop {
             return Next::Stop;
         }
-        // Before what rings: that may never end.
-        if let Some(alarm) = self.due() {
-            self.alarms.remove(&alarm);
-            let (_, what) = alarm;
+        // Deadlines before doorbells, which may come without end.
+        if let Some(deadline) = self.due() {
+            self.deadlines.remove(&deadline);
+            let (_, what) = deadline;
             return Next::Due(Due { what, doorbell: false });
         }
-        if let Some(queue) = self.queues.pop_front() {
+        if let Some(queue) = self.queues.pop() {
             return Next::Due(Due {
                 what: Task::Queue(queue),
                 doorbell: true,
             });
         }
-        Next::Later(self.alarms.first().map(|(time, _)| *time))
+        Next::Later(self.deadlines.first().map(|(time, _)| *time))
     }
 
-    /// The earliest alarm, if its time has come.
+    /// Returns the earliest deadline, if it has passed.
     fn due(&self) -> Option<(Instant, Task)> {
-        let first = self.alarms.first().copied();
+        let first = self.deadlines.first().copied();
         first.filter(|(time, _)| *time <= Instant::now())
     }
 }
@@ -142,6 +171,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    const fn rung(queue: u32) -> Next {
+        Next::Due(Due {
+            what: Task::Queue(queue),
+            doorbell: true,
+        })
+    }
 
     #[test]
     fn what_rings_all_the_time_does_not_drown_an_alarm() {
@@ -162,5 +198,25 @@ mod tests {
         scheduler.stop();
         assert!(scheduler.has_other_work());
         assert_eq!(scheduler.poll(), Next::Stop);
+    }
+
+    #[test]
+    fn a_queue_waits_once_and_again_when_it_was_taken() {
+        let scheduler = Scheduler::default();
+        for queue in [7, 8, 7, 7, 9, 8] {
+            scheduler.schedule(queue);
+        }
+        assert_eq!(scheduler.poll(), rung(7));
+        // Behind those that wait already.
+        scheduler.schedule(7);
+        for queue in [8, 9, 7] {
+            assert_eq!(scheduler.poll(), rung(queue));
+        }
+        assert_eq!(scheduler.poll(), Next::Later(None));
+        scheduler.schedule(7);
+        scheduler.clear();
+        assert_eq!(scheduler.poll(), Next::Later(None));
+        scheduler.schedule(7);
+        assert_eq!(scheduler.poll(), rung(7));
     }
 }

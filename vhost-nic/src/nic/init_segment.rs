@@ -1,0 +1,101 @@
+//! Registers of the initialization segment. Reads see a whole [`InitSegment`]; three words of it can be written.
+
+use std::mem::offset_of;
+
+use mlx5_prm::init_segment::InitSegment;
+
+use crate::firmware::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
+
+/// Revision of the command interface (`CMD_IF_REV`, core/cmd.c), and of the firmware: 16.35.4030.
+const CMD_IF_REVISION: u32 = 5;
+const FIRMWARE_MAJOR: u32 = 16;
+const FIRMWARE_MINOR: u32 = 35;
+const FIRMWARE_SUBMINOR: u32 = 4030;
+/// Interface state that the driver sets before an abrupt stop (`MLX5_INITIAL_SEG_NIC_INTERFACE_DISABLED`, device.h).
+const INTERFACE_DISABLED: u32 = 1;
+/// Period of the health counter, shorter than the driver's polling interval (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
+const HEALTH_TICK_NS: u64 = 100_000_000;
+
+/// Offsets of the writable words.
+const CMDQ_ADDR_H: u64 = offset_of!(InitSegment, cmdq_addr_h) as u64;
+const CMDQ_ADDR_L_SZ: u64 = offset_of!(InitSegment, cmdq_addr_l_sz) as u64;
+const CMD_DBELL: u64 = offset_of!(InitSegment, cmd_dbell) as u64;
+
+/// Words as the driver has written them.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Registers {
+    cmdq_addr_h: u32,
+    cmdq_addr_l: u32,
+    nic_interface: u32,
+}
+
+/// Action that a write asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// None: the word is stored.
+    Stored,
+    /// Execute the commands in these slots of the queue at this guest address.
+    Execute { queue: u64, slots: u32 },
+    /// Stop at once.
+    Disable,
+    /// The word cannot be written.
+    NoRegister,
+}
+
+impl Registers {
+    /// Returns the segment at a time of the device's clock.
+    pub(super) fn segment(&self, nanoseconds: u64) -> InitSegment {
+        let mut segment = InitSegment::default();
+        segment.fw_rev.set(FIRMWARE_MINOR << 16 | FIRMWARE_MAJOR);
+        segment.cmdif_rev_fw_sub.set(CMD_IF_REVISION << 16 | FIRMWARE_SUBMINOR);
+        segment.cmdq_addr_h.set(self.cmdq_addr_h);
+        let sizes = u32::from(LOG_CMDQ_SIZE << 4 | LOG_CMDQ_STRIDE);
+        segment
+            .cmdq_addr_l_sz
+            .set(self.cmdq_addr_l | self.nic_interface << 8 | sizes);
+        segment.internal_timer_h.set((nanoseconds >> 32) as u32);
+        segment.internal_timer_l.set(nanoseconds as u32);
+        segment
+            .health_counter
+            .set((nanoseconds / HEALTH_TICK_NS) as u32 & 0xff_ffff);
+        segment
+    }
+
+    /// Stores a word and returns the action it asks for.
+    pub(super) fn write(&mut self, offset: u64, value: u32) -> Action {
+        match offset {
+            CMDQ_ADDR_H => self.cmdq_addr_h = value,
+            CMDQ_ADDR_L_SZ => {
+                self.cmdq_addr_l = value & !0xfff;
+                self.nic_interface = value >> 8 & 0x7;
+                if self.nic_interface == INTERFACE_DISABLED {
+                    return Action::Disable;
+                }
+            }
+            CMD_DBELL => {
+                let queue = u64::from(self.cmdq_addr_h) << 32 | u64::from(self.cmdq_addr_l);
+                return Action::Execute { queue, slots: value };
+            }
+            _ => return Action::NoRegister,
+        }
+        Action::Stored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doorbell_names_the_queue_written_before() {
+        let mut registers = Registers::default();
+        assert_eq!(registers.write(CMDQ_ADDR_H, 0x12), Action::Stored);
+        assert_eq!(registers.write(CMDQ_ADDR_L_SZ, 0x3456_7000), Action::Stored);
+        let (queue, slots) = (0x12_3456_7000, 5);
+        assert_eq!(registers.write(CMD_DBELL, slots), Action::Execute { queue, slots });
+        assert_eq!(registers.write(CMD_DBELL + 4, 0), Action::NoRegister);
+        assert_eq!(registers.write(CMDQ_ADDR_L_SZ, 0x3456_7100), Action::Disable);
+        let word = registers.segment(0).cmdq_addr_l_sz.get();
+        assert_eq!(word, 0x3456_7100 | u32::from(LOG_CMDQ_SIZE << 4 | LOG_CMDQ_STRIDE));
+    }
+}

@@ -1,0 +1,125 @@
+//! Snapshot of a NIC's state and counters, for statistics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use crate::dma::PurposeStats;
+use crate::engine::Engine;
+use crate::firmware::Firmware;
+use crate::hca::Hca;
+use crate::hca::port_counters::{CompletionCounters, PortCounters};
+use crate::net::{PortStats, SwitchPort};
+
+/// Snapshot of a NIC's state and counters.
+#[derive(Debug, Clone, Serialize)]
+pub struct NicSnapshot {
+    /// Name in logs.
+    pub name: String,
+    /// Permanent MAC address.
+    pub mac: String,
+    /// Whether the guest's driver has started the HCA.
+    pub started: bool,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// Number of objects by kind; kinds without any are left out.
+    pub objects: BTreeMap<&'static str, usize>,
+    /// Pages of memory that the guest's driver gave to the firmware.
+    pub pages: usize,
+    /// Accesses to guest memory.
+    pub dma: Vec<PurposeStats>,
+    /// Errors of the guest.
+    pub guest_errors: BTreeMap<&'static str, u64>,
+    /// WQEs executed from the copy in a doorbell register.
+    pub blue_flame_wqes: u64,
+    /// Traffic of the physical port.
+    pub port: PortSnapshot,
+    /// Completions of all queues.
+    pub completions: CompletionSnapshot,
+    /// Counters of the switch port, if connected.
+    pub wire: Option<PortStats>,
+}
+
+impl NicSnapshot {
+    pub(super) fn take(name: &str, hca: &Hca, firmware: &Firmware, engine: &Engine) -> Self {
+        Self {
+            name: name.to_owned(),
+            mac: hca.vport.read().permanent.map(|byte| format!("{byte:02x}")).join(":"),
+            started: hca.port.initialized(),
+            link_up: hca.port.link_up(),
+            objects: hca.object_counts(),
+            pages: firmware.pages_held(),
+            dma: hca.dma.stats().snapshot(),
+            guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
+            blue_flame_wqes: hca.blue_flame.carried_out(),
+            port: PortSnapshot::from(&hca.port_counters),
+            completions: CompletionSnapshot::from(&*hca.completion_counters),
+            wire: engine.wire().map(SwitchPort::stats),
+        }
+    }
+}
+
+/// Completions written, by where the data of their messages went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CompletionSnapshot {
+    /// To memory, or messages without data.
+    pub plain: u64,
+    /// Into the CQE, up to 32 bytes.
+    pub inline_32: u64,
+    /// Into the lower half of a 128-byte CQE, up to 64 bytes.
+    pub inline_64: u64,
+}
+
+impl From<&CompletionCounters> for CompletionSnapshot {
+    fn from(counters: &CompletionCounters) -> Self {
+        Self {
+            plain: counters.plain.load(Relaxed),
+            inline_32: counters.inline_32.load(Relaxed),
+            inline_64: counters.inline_64.load(Relaxed),
+        }
+    }
+}
+
+/// Traffic of a NIC's physical port.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PortSnapshot {
+    /// Frames received from the wire.
+    pub received: u64,
+    /// Bytes received from the wire.
+    pub received_bytes: u64,
+    /// Frames sent to the wire.
+    pub sent: u64,
+    /// Bytes sent to the wire.
+    pub sent_bytes: u64,
+    /// Frames looped back to the function.
+    pub loopback: u64,
+    /// Frames from the wire that matched no flow table entry.
+    pub unmatched: u64,
+    /// Frames from the wire while the port was down, or longer than its MTU.
+    pub refused: u64,
+    /// Frames dropped for want of a receive WQE.
+    pub out_of_buffer: u64,
+    /// Frames for receive queues that are not ready.
+    pub not_ready: u64,
+    /// Frames that could not be sent.
+    pub send_errors: u64,
+}
+
+impl From<&PortCounters> for PortSnapshot {
+    fn from(counters: &PortCounters) -> Self {
+        let ((received, received_bytes), (sent, sent_bytes)) = (counters.received.total(), counters.sent.total());
+        Self {
+            received,
+            received_bytes,
+            sent,
+            sent_bytes,
+            loopback: counters.loopback.get().0,
+            unmatched: counters.unmatched.load(Relaxed),
+            refused: counters.refused.load(Relaxed),
+            out_of_buffer: counters.out_of_buffer.load(Relaxed),
+            not_ready: counters.not_ready.load(Relaxed),
+            send_errors: counters.send_errors.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Registers of a UAR: doorbells of send queues, and what arms completion and event queues
+//! (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`). All are write-only.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::bar::{Strays, uar_offset};
+use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
+use crate::hca::scheduler::Task;
+use crate::hca::{Hca, Queue};
+
+/// Offsets within the page.
+const CQ_ARM: u64 = 0x20;
+const EQ_ARM: u64 = 0x40;
+const EQ_UPDATE: u64 = 0x48;
+const BLUE_FLAME: Range<u64> = 0x800..0x1000;
+/// In the command word of a CQ's arm doorbell: arm for solicited completions only.
+const SOLICITED_ONLY: u32 = 1 << 24;
+
+/// The UARs of a function.
+#[derive(Debug)]
+pub(super) struct Uars {
+    hca: Arc<Hca>,
+    strays: Arc<Strays>,
+}
+
+impl Uars {
+    pub(super) fn new(hca: Arc<Hca>, strays: Arc<Strays>) -> Self {
+        Self { hca, strays }
+    }
+
+    /// Takes a write of `data` at `offset` of a page.
+    pub(super) fn write(&self, page: u32, offset: u64, data: &[u8]) {
+        if self.hca.uars.get(page).is_none() {
+            return self.strays.doorbell(format_args!("UAR {page} is not allocated"));
+        }
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        match (offset, data.len()) {
+            (CQ_ARM, 8) => {
+                let (arm, number) = (word(data), word(&data[4..]) & 0xff_ffff);
+                match self.hca.cqs.get(number) {
+                    Some(cq) => cq.arm(arm, arm & SOLICITED_ONLY != 0),
+                    None => self.strays.doorbell(format_args!("no CQ {number:#x} to arm")),
+                }
+            }
+            (EQ_ARM | EQ_UPDATE, 4) => {
+                let value = word(data);
+                match self.hca.eqs.table.get(value >> 24) {
+                    Some(eq) => eq.update(value, offset == EQ_ARM),
+                    None => self.strays.doorbell(format_args!("no EQ {} to arm", value >> 24)),
+                }
+            }
+            (register, length) if BLUE_FLAME.contains(&register) && length > 0 && length.is_multiple_of(8) => {
+                self.write_blue_flame(page, (register - BLUE_FLAME.start) as usize, data);
+            }
+            _ => self.strays.access(uar_offset(page, offset), data.len()),
+        }
+    }
+
+    /// Takes a doorbell of a send queue, or a part of a WQE.
+    fn write_blue_flame(&self, page: u32, offset: usize, data: &[u8]) {
+        let half = Half {
+            page,
+            index: (offset / blue_flame::BUFFER) as u8,
+        };
+        let offset = offset % blue_flame::BUFFER;
+        if !self.hca.blue_flame.enabled() {
+            // Writes at other offsets belong to a WQE that is in memory as well.
+            if let (0, Some([_, _, _, _, a, b, c, _])) = (offset, data.first_chunk::<8>()) {
+                self.ring(u32::from_be_bytes([0, *a, *b, *c]), |_| {});
+            }
+            return;
+        }
+        let (cut_off, written) = self.hca.blue_flame.write(half, offset, data);
+        if let Some(Doorbell { number, end }) = cut_off {
+            self.ring(number, |slot| slot.ring(end));
+        }
+        match written {
+            Written::Part => {}
+            Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
+            Written::Doorbell(Doorbell { number, end }) => self.ring(number, |slot| slot.ring(end)),
+            Written::Complete { number, wqe } => self.ring(number, |slot| slot.put(wqe)),
+        }
+    }
+
+    /// Records a doorbell with `update`, then schedules the queue.
+    fn ring(&self, number: u32, update: impl FnOnce(&Slot)) {
+        let queue = self.hca.queues.get(number);
+        match queue.as_deref().and_then(Queue::blue_flame) {
+            Some(slot) => {
+                update(slot);
+                self.hca.scheduler.schedule(number);
+            }
+            None => self.strays.doorbell(format_args!("no queue {number:#x} to send from")),
+        }
+    }
+}
