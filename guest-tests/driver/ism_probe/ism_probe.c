@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ism_probe: ask a virtio-ism device anything
+ * ism_probe: send arbitrary requests to a virtio-ism device
  *
- * For tests only. Binds the device instead of virtio_ism, and lets root say
- * what goes into the control queue, as a guest that wants no good would.
+ * For tests only. Binds the device instead of virtio_ism, and lets root put any
+ * bytes into the control queue, as a malicious guest would.
  *
- * Everything is in /sys/kernel/debug/ism_probe:
+ * Interface in /sys/kernel/debug/ism_probe:
  *
  *	config	read: the configuration space in hexadecimal
  *	request	write "PIECE ROOM HEX": send the bytes HEX, split into
  *		descriptors of PIECE bytes (0: one), with ROOM writable bytes;
- *		read: "USED HEX", what came back. HEX may be missing or "-"
- *		for none.
+ *		read: "USED HEX", the reply. HEX may be missing or "-" for
+ *		none.
  *	ring	write "OFFSET": set the doorbell byte at this offset of the
  *		doorbell area, and notify the device
- *	events	read: what came in the event queue since, one per line
+ *	events	read: the last events received, one per line
  *
- * One request at a time; no answer within five seconds is -ETIMEDOUT.
+ * One request at a time; -ETIMEDOUT after five seconds without a reply.
  */
 
 #include <linux/debugfs.h>
@@ -47,9 +47,9 @@ struct probe {
 	u8 __iomem *doorbells;
 	u64 doorbell_size;
 
-	/* One request at a time, and whoever looks at the event queue */
+	/* Serialises requests and readers of the event queue */
 	struct mutex lock;
-	/* The device never answered, so it may still use the buffers. */
+	/* No reply to a request: the device may still use the buffers. */
 	bool stuck;
 	u8 *out;
 	u8 *in;
@@ -89,7 +89,7 @@ static void probe_take_events(struct probe *probe)
 	virtqueue_kick(vq);
 }
 
-/* Sends the first @len bytes of probe->out; the answer is in probe->in. */
+/* Send the first @len bytes of probe->out; the reply goes to probe->in. */
 static int probe_send(struct probe *probe, unsigned int len,
 		      unsigned int piece, unsigned int room)
 {
@@ -308,7 +308,7 @@ static int probe_probe(struct virtio_device *vdev)
 	ret = probe_map_doorbells(probe);
 	if (ret)
 		goto free;
-	/* No callbacks: whoever asks looks into the queues. */
+	/* No callbacks: readers poll the queues. */
 	ret = virtio_find_vqs(vdev, VIRTIO_ISM_QUEUES, probe->vqs, info, NULL);
 	if (ret)
 		goto free;
@@ -359,5 +359,5 @@ static struct virtio_driver probe_driver = {
 };
 module_virtio_driver(probe_driver);
 
-MODULE_DESCRIPTION("Asks a virtio-ism device anything, for tests");
+MODULE_DESCRIPTION("Arbitrary requests to a virtio-ism device, for tests");
 MODULE_LICENSE("GPL");

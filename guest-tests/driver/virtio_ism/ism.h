@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * virtio-ism as a dibs device: what the parts of the driver share
+ * virtio-ism as a dibs device: state and interfaces shared by its files
  */
 #ifndef _ISM_H
 #define _ISM_H
@@ -29,13 +29,13 @@
  */
 #define ISM_MAX_CHUNKS		32768
 
-/* SMC only releases buffers whose DMA address is not 0. */
+/* SMC releases only buffers with a DMA address other than 0. */
 #define ISM_DMA_ADDR_NONE	(~(dma_addr_t)0)
 
 #define ISM_EVENT_BUFFERS	64
 #define ISM_EVENT_SIZE		256
 
-/* Counters in debugfs; their names are in ism_main.c */
+/* Counters in debugfs; ism_main.c has their names */
 enum ism_counter {
 	ISM_COMMANDS,
 	ISM_COMMANDS_FAILED,
@@ -60,7 +60,7 @@ enum ism_counter {
 	ISM_COUNTERS
 };
 
-/* The configuration space, checked */
+/* Configuration space after the checks of ism_read_config() */
 struct ism_config {
 	u64 fabric;
 	u64 devid;
@@ -77,8 +77,8 @@ struct ism_config {
 };
 
 /*
- * Shared memory region 1 with its struct pages. Apart from struct virtio_ism
- * because it must outlive the device when somebody still holds a page of it.
+ * Shared memory region 1 with its struct pages. Separate from struct virtio_ism
+ * because it must outlive the device while a page of it is still referenced.
  */
 struct ism_window {
 	struct dev_pagemap pgmap;
@@ -88,35 +88,19 @@ struct ism_window {
 	char name[24];
 };
 
-/* See ism_bell.c */
-struct ism_slab;
-
-/* The bell of an own DMB */
-struct ism_bell {
-	struct list_head list;
-	u8 *byte;
-	u32 chunk;
-};
-
-/* The way to ring the owner of a peer's DMB */
-struct ism_ringer {
-	u8 *bell;
-	__le32 *awake;
-};
-
 /*
  * Locks, outer to inner:
  *
- *	map_lock	mutex; held across commands that change what is mapped,
- *			so that the tables below always agree with the device
+ *	map_lock	mutex; held across commands that change mappings, so
+ *			that the tables below always agree with the device
  *	attach_lock	BH; writers of the attachment table (readers use RCU)
- *	attachment.lock	BH; a write to the peer's DMB against its detach
+ *	attachment.lock	BH; serialises writes to a peer's DMB with its detach
  *
  *	event_lock	hard interrupt; inside virtio-pci's own lock for INTx
- *	dibs->lock	hard interrupt; the client takes its locks inside it
+ *	dibs->lock	hard interrupt; the client takes its own locks inside it
  *
- *	control_lock	hard interrupt; a leaf
- *	bell_lock	hard interrupt; a leaf
+ *	control_lock	hard interrupt; leaf
+ *	bell_lock	hard interrupt; leaf
  *
  * add_vlan_id() and del_vlan_id() are called under a lock that handle_irq()
  * takes inside dibs->lock: they must not take any of these.
@@ -132,16 +116,16 @@ struct virtio_ism {
 
 	/* Control queue */
 	struct virtqueue *control_vq;
-	spinlock_t control_lock;	/* the queue, broken, requests' state */
+	spinlock_t control_lock;	/* queue, broken, state of requests */
 	wait_queue_head_t control_wait;
-	unsigned int control_rounds;	/* of the callback: a full queue waits for one */
+	unsigned int control_rounds;	/* callback runs, for a full queue */
 	bool broken;
 	struct work_struct broken_work;
 	struct delayed_work watch_work;
 
 	/* Event queue */
 	struct virtqueue *event_vq;
-	spinlock_t event_lock;		/* the queue */
+	spinlock_t event_lock;		/* event_vq */
 	void *event_buffers;
 
 	/* Window and doorbell area */
@@ -149,43 +133,43 @@ struct virtio_ism {
 	u8 *doorbell;
 	struct virtqueue *doorbell_vq;
 
-	/* What is mapped */
+	/* Mappings */
 	struct mutex map_lock;
 	unsigned long *chunks_used;
 	struct xarray dmbs;		/* own, by first chunk */
-	unsigned int dmb_count;		/* own, with those still held */
+	unsigned int dmb_count;		/* own, deferred ones included */
 	struct list_head peers;
-	struct list_head deferred;	/* own, unregistered, still held */
+	struct list_head deferred;	/* own, unregistered, still in use */
 	struct delayed_work deferred_work;
 
 	/* Bells */
-	spinlock_t bell_lock;		/* lists, bell_bytes, awake to guarded */
-	struct list_head slabs;		/* additions and removals: map_lock, too */
+	spinlock_t bell_lock;		/* from here to guarded */
+	struct list_head slabs;		/* changed under map_lock as well */
 	struct list_head bells;
 	u8 **bell_bytes;		/* by chunk */
 	bool awake;
-	bool looking;			/* the poller, right now */
-	bool guarded;			/* the timer is started */
+	bool looking;			/* the poller is on the processor */
+	bool guarded;			/* the guard timer is armed */
 	struct hrtimer guard;
-	bool traffic;			/* since the poller last looked */
-	/* The poller's own */
+	bool traffic;			/* since the poller last cleared it */
+	/* Private to the poller */
 	u64 last_traffic;
-	u64 left;			/* when it let go of the processor */
-	int soon;			/* times in a row it was back soon */
-	bool poller_sleeps;		/* only once there is one */
+	u64 left;			/* time it last yielded the processor */
+	int soon;			/* consecutive short absences */
+	bool poller_sleeps;		/* set only once poller is valid */
 	struct task_struct *poller;
 
 	/* Peers' DMBs, by token */
-	spinlock_t attach_lock;		/* the table and its count */
+	spinlock_t attach_lock;		/* attachments, attachment_count */
 	DECLARE_HASHTABLE(attachments, 8);
 	unsigned int attachment_count;
 	struct delayed_work idle_work;
-	struct list_head starved;	/* map_lock: no room to attach them yet */
+	struct list_head starved;	/* map_lock: no room in the device yet */
 	struct delayed_work starved_work;
 	bool draining;			/* map_lock */
 };
 
-/* For the statistics */
+/* Numbers for the statistics in debugfs */
 struct ism_dmb_usage {
 	unsigned int chunks;
 	unsigned int peers;
@@ -208,7 +192,7 @@ static inline bool ism_is_broken(const struct virtio_ism *ism)
 	return READ_ONCE(ism->broken);
 }
 
-/* The high half zero would mean "any peer" to SMC, the low half tells peers apart */
+/* A zero high half is "any peer" to SMC; the low half identifies the peer. */
 static inline bool ism_gid_valid(const uuid_t *gid)
 {
 	return memchr_inv(gid->b, 0, 8) && memchr_inv(gid->b + 8, 0, 8);
@@ -247,62 +231,6 @@ int ism_area_claim(struct virtio_ism *ism, const struct virtio_ism_area *area,
 void ism_area_release(struct virtio_ism *ism, u32 chunk, u32 len);
 int ism_detach_token(struct virtio_ism *ism, u64 token);
 void ism_peers_gone(struct virtio_ism *ism);
-
-/* ism_bell.c */
-int ism_bells_init(struct virtio_ism *ism);
-void ism_bells_start(struct virtio_ism *ism);
-void ism_bells_stop(struct virtio_ism *ism);
-void ism_bells_free(struct virtio_ism *ism);
-struct ism_slab *ism_slab_get(struct virtio_ism *ism, u64 token, u32 chunk);
-void ism_slab_put(struct virtio_ism *ism, struct ism_slab *slab);
-void ism_bell_add(struct virtio_ism *ism, struct ism_bell *bell,
-		  struct ism_slab *slab, u32 chunk);
-void ism_bell_del(struct virtio_ism *ism, struct ism_bell *bell);
-void ism_bell_clear(struct virtio_ism *ism, u32 chunk);
-void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
-		     u32 chunk);
-void ism_poller_wake(struct virtio_ism *ism);
-
-/**
- * ism_poll_traffic() - there was traffic, so more of it is likely
- * @ism: the device
- *
- * Called for every message, so the poller finds out the time by itself, and is
- * told once until it has run: whoever set the word has woken it.
- *
- * Context: any
- */
-static inline void ism_poll_traffic(struct virtio_ism *ism)
-{
-	if (!READ_ONCE(ism->traffic))
-		ism_poller_wake(ism);
-}
-
-/* Rings the bell; tells whether the doorbell is needed, too. */
-static inline bool ism_ring_bell(struct virtio_ism *ism,
-				 const struct ism_ringer *ringer)
-{
-	if (!ringer->bell)
-		return true;
-	/*
-	 * What the owner will look at is visible before the look at the bell.
-	 * The owner clears it before it looks: either it is still set and the
-	 * owner will see this write, too, or this is a new ring.
-	 */
-	mb();
-	if (READ_ONCE(*ringer->bell)) {
-		ism_count(ism, ISM_BELLS_STILL_SET);
-		return false;
-	}
-	WRITE_ONCE(*ringer->bell, 1);
-	/* As in ism_poll_begin() */
-	mb();
-	if (READ_ONCE(*ringer->awake)) {
-		ism_count(ism, ISM_BELLS_SEEN);
-		return false;
-	}
-	return true;
-}
 
 /* ism_attach.c */
 void ism_attachments_init(struct virtio_ism *ism);

@@ -2,17 +2,17 @@
 /*
  * virtio-ism: attaching the DMBs of peers
  *
- * A peer's DMB must be attached before this guest can write it. In the default
- * mode the client attaches it (attach_dmb()), fills it through the mapping and
- * calls move_data() for its small control message only. In copy mode the first
- * write attaches it (ism_queue.c).
+ * A peer's DMB must be attached before this guest can write to it. In the
+ * default mode the client attaches it (attach_dmb()), fills it through the
+ * mapping and calls move_data() only for its small control message. In copy
+ * mode the first write attaches it (ism_queue.c).
  */
 
 #include <linux/slab.h>
 
 #include "ism_attachment.h"
 
-/* attach_lock held; fails when the table has all the device allows */
+/* attach_lock held; fails when the device's maximum is reached */
 bool ism_attachment_insert(struct virtio_ism *ism, struct ism_attachment *att)
 {
 	if (ism->attachment_count >= ism->config.max_dmbs)
@@ -47,7 +47,7 @@ struct ism_attachment *ism_attachment_alloc(struct virtio_ism *ism, u64 token,
 	return att;
 }
 
-/* Ask the device; fills in where the DMB is */
+/* Attach the DMB in the device, and fill in its position */
 int ism_attachment_map(struct virtio_ism *ism, struct ism_attachment *att)
 {
 	struct virtio_ism_attach command = {
@@ -97,9 +97,9 @@ int ism_attachment_unmap(struct virtio_ism *ism, struct ism_attachment *att)
 }
 
 /*
- * attach_dmb() and detach_dmb(): the client may attach the DMB for a new
- * connection before the previous one that used it has let go, but the device
- * takes a token once only. Hence the count of users.
+ * attach_dmb() and detach_dmb(): the client may attach a DMB for a new
+ * connection before the previous one has detached it, but the device attaches
+ * a token only once. Hence the user count.
  */
 
 int ism_attach(struct virtio_ism *ism, struct dibs_dmb *dmb)
@@ -112,7 +112,7 @@ int ism_attach(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	rcu_read_lock();
 	att = ism_attachment_find(ism, dmb->dmb_tok);
 	rcu_read_unlock();
-	/* Still there: map_lock keeps everybody from removing it. */
+	/* Still valid: map_lock prevents its removal. */
 	if (att) {
 		att->users++;
 		goto found;
@@ -169,9 +169,9 @@ int ism_detach(struct virtio_ism *ism, u64 token)
 
 	if (att) {
 		/*
-		 * ism_move() takes no lock: wait for those that found the
-		 * attachment. Expedited, because whoever closes a connection
-		 * waits with us.
+		 * ism_move() takes no lock: wait for callers that found the
+		 * attachment. Expedited, because a close() of the connection
+		 * is waiting.
 		 */
 		synchronize_rcu_expedited();
 		ret = ism_attachment_unmap(ism, att);
@@ -187,7 +187,7 @@ void ism_attachments_init(struct virtio_ism *ism)
 	hash_init(ism->attachments);
 }
 
-/* After the reset, which ended every attachment */
+/* After the reset, which detached everything */
 void ism_attachments_free(struct virtio_ism *ism)
 {
 	struct ism_attachment *att;

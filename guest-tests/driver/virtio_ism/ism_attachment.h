@@ -8,7 +8,7 @@
 
 #include <linux/rculist.h>
 
-#include "ism.h"
+#include "ism_bell.h"
 
 enum ism_attachment_state {
 	ISM_ATTACHING,		/* copy mode: writes are queued */
@@ -23,7 +23,7 @@ struct ism_attachment {
 	u64 token;
 	unsigned int users;	/* map_lock; not in copy mode */
 
-	spinlock_t lock;	/* all below, against a detach */
+	spinlock_t lock;	/* all below, against detach */
 	enum ism_attachment_state state;
 	u32 chunk;
 	u32 len;

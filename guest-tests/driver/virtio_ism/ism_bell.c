@@ -2,21 +2,21 @@
 /*
  * virtio-ism: bells, and polling them
  *
- * The doorbell of the device costs a trapped write, the daemon, and an
- * interrupt. Two guests that are both at work do without: the ringer sets a
- * byte in the slab they share, and the owner, which has nothing else to do,
- * looks at it. Only an owner that does not look is rung by doorbell.
+ * A doorbell of the device costs a trapped write, a run of the daemon and an
+ * interrupt. Two busy guests avoid it: the writer sets a byte in the slab they
+ * share, the bell, and the owner, if idle otherwise, polls it. The doorbell is
+ * only needed for an owner that does not poll.
  *
- * Looking is the work of a thread of the lowest priority, for a short time
- * after the last sign of traffic. It looks with preemption off, and says so in
- * its awake words. When something else is to run it lets go of the processor.
+ * A thread of the lowest priority polls, for a short time after the last sign
+ * of traffic. It polls with preemption off and advertises that in its awake
+ * words. When something else is runnable it yields the processor.
  *
- * What is to run is mostly the program that the bell was rung for, and the
- * thread is back as soon as that waits again. The peer meanwhile writes on, and
- * would ring the doorbell once for each such turn. So a thread that has been
- * back soon the last times stays awake while it is away, and a timer looks in
- * its place should it not come back this time. Otherwise it says that it is
- * asleep, and looks once more.
+ * That something is mostly the program the bell was rung for, and the thread
+ * runs again as soon as that program blocks. The peer keeps writing meanwhile,
+ * and would ring the doorbell once per such turn. So a thread whose recent
+ * absences were short stays marked awake while it is away, and a timer polls in
+ * its place in case it does not return this time. Otherwise the thread marks
+ * itself asleep, and polls once more.
  */
 
 #include <linux/kthread.h>
@@ -25,26 +25,29 @@
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 
-#include "ism.h"
+#include "ism_bell.h"
 
 static unsigned int poll_us = 200;
 module_param(poll_us, uint, 0644);
 MODULE_PARM_DESC(poll_us,
 		 "Microseconds to poll for the peer after the last traffic, 0 for interrupts only");
 
-/* Bells that one look takes at a time */
+/* Bells collected per pass of ism_look() */
 #define ISM_LOOK_MAX		16
 
-/* A thread that was back this soon, so many times in a row, is expected back. */
+/*
+ * A thread that came back within this time, this many times in a row, is
+ * expected to do so again.
+ */
 #define ISM_SOON_NS		(500 * NSEC_PER_USEC)
 #define ISM_SOON_TIMES		2
 
-/* The longest a ring waits for a thread that does not come back after all */
+/* Maximum delay of a ring if the thread does not come back after all */
 #define ISM_GUARD_NS		NSEC_PER_MSEC
 
 /*
- * A slab this guest shares with a peer, as long as a DMB in it is owned or
- * attached. Afterwards the device may take it out of the window.
+ * A slab this guest shares with a peer, valid as long as a DMB in it is owned or
+ * attached; after that the device may remove it from the window.
  */
 struct ism_slab {
 	struct list_head list;
@@ -87,7 +90,7 @@ static struct ism_slab *ism_slab_find(struct virtio_ism *ism, u32 chunk)
 	return NULL;
 }
 
-/* Ask the device where the slab of a DMB is, and check what it says. */
+/* Query the slab of a DMB from the device, and validate the reply. */
 static struct ism_slab *ism_slab_query(struct virtio_ism *ism, u64 token,
 				       u32 chunk)
 {
@@ -134,8 +137,8 @@ static struct ism_slab *ism_slab_query(struct virtio_ism *ism, u64 token,
 }
 
 /*
- * The slab of a DMB that was just allocated or attached, or NULL if the device
- * has no bells.
+ * Get a reference to the slab of a DMB that was just allocated or attached;
+ * NULL if the device has no bells.
  */
 struct ism_slab *ism_slab_get(struct virtio_ism *ism, u64 token, u32 chunk)
 {
@@ -160,7 +163,7 @@ struct ism_slab *ism_slab_get(struct virtio_ism *ism, u64 token, u32 chunk)
 	return slab;
 }
 
-/* To be called before the DMB is detached. */
+/* Must be called before the DMB is detached. */
 void ism_slab_put(struct virtio_ism *ism, struct ism_slab *slab)
 {
 	unsigned long flags;
@@ -178,7 +181,7 @@ void ism_slab_put(struct virtio_ism *ism, struct ism_slab *slab)
 
 /* Own bells */
 
-/* Before the peer hears of the token */
+/* Must be called before the peer learns the token. */
 void ism_bell_add(struct virtio_ism *ism, struct ism_bell *bell,
 		  struct ism_slab *slab, u32 chunk)
 {
@@ -209,7 +212,7 @@ void ism_bell_del(struct virtio_ism *ism, struct ism_bell *bell)
 	bell->byte = NULL;
 }
 
-/* The device told of a ring: whatever was rung up to now is dealt with. */
+/* The device reported a doorbell: all rings so far are being handled. */
 void ism_bell_clear(struct virtio_ism *ism, u32 chunk)
 {
 	unsigned long flags;
@@ -218,11 +221,11 @@ void ism_bell_clear(struct virtio_ism *ism, u32 chunk)
 	if (ism->bell_bytes[chunk])
 		WRITE_ONCE(*ism->bell_bytes[chunk], 0);
 	spin_unlock_irqrestore(&ism->bell_lock, flags);
-	/* Cleared before the DMB is looked at: a ring from now on is new. */
+	/* Cleared before the DMB is read: a ring from now on is a new one. */
 	mb();
 }
 
-/* Look at all bells; tells whether one was rung. */
+/* Poll all bells once; returns true if one was set. */
 static bool ism_look(struct virtio_ism *ism)
 {
 	u32 rung[ISM_LOOK_MAX];
@@ -249,7 +252,7 @@ static bool ism_look(struct virtio_ism *ism)
 		/* As in ism_bell_clear() */
 		mb();
 
-		/* The client's tasklet runs right at the end of this. */
+		/* The client's tasklet runs at local_bh_enable(). */
 		local_bh_disable();
 		spin_lock_irqsave(&ism->dibs->lock, flags);
 		for (i = 0; i < n; i++)
@@ -277,20 +280,20 @@ static bool ism_poll_wanted(struct virtio_ism *ism)
 	return age < (s64)READ_ONCE(poll_us) * NSEC_PER_USEC;
 }
 
-/* What ism_poll_traffic() does for the first of many. */
+/* Slow path of ism_poll_traffic() */
 void ism_poller_wake(struct virtio_ism *ism)
 {
-	/* Without the poller nobody would take the word back. */
+	/* Without the poller nothing would clear ism->traffic. */
 	if (!READ_ONCE(poll_us))
 		return;
 	WRITE_ONCE(ism->traffic, true);
-	/* Pairs with the one in ism_poller(). */
+	/* Pairs with the barrier in ism_poller(). */
 	smp_mb();
 	if (READ_ONCE(ism->poller_sleeps))
 		wake_up_process(ism->poller);
 }
 
-/* bell_lock held; mb() has to come after it */
+/* bell_lock held; the caller must issue mb() afterwards */
 static void ism_set_awake(struct virtio_ism *ism, bool awake)
 {
 	struct ism_slab *slab;
@@ -307,7 +310,7 @@ static bool ism_should_yield(void)
 	return need_resched() || test_thread_flag(TIF_NEED_RESCHED_LAZY);
 }
 
-/* The thread is here, and looks from now on. */
+/* The thread is on the processor, and polls from now on. */
 static void ism_poll_begin(struct virtio_ism *ism)
 {
 	bool soon = local_clock() - ism->left < ISM_SOON_NS;
@@ -319,15 +322,16 @@ static void ism_poll_begin(struct virtio_ism *ism)
 	ism_set_awake(ism, true);
 	spin_unlock_irqrestore(&ism->bell_lock, flags);
 	/*
-	 * The word is visible before the next look at the bells. A ringer sets
-	 * the bell before it reads the word: one of both sees the other.
+	 * The awake word is visible before the bells are read next. A writer
+	 * sets the bell before it reads the word: one of the two sees the
+	 * other.
 	 */
 	mb();
 }
 
 /*
- * The thread lets go of the processor, and stays awake if it is expected back.
- * Tells whether a bell rang before it was asleep.
+ * The thread yields the processor, and stays marked awake if it is expected
+ * back. Returns true if a bell was set before it was marked asleep.
  */
 static bool ism_poll_end(struct virtio_ism *ism, bool stay)
 {
@@ -354,7 +358,7 @@ static bool ism_poll_end(struct virtio_ism *ism, bool stay)
 	return ism_look(ism);
 }
 
-/* The thread may be away for longer than it should. */
+/* The thread may be away for longer than expected: poll in its place. */
 static enum hrtimer_restart ism_guard(struct hrtimer *timer)
 {
 	struct virtio_ism *ism = container_of(timer, struct virtio_ism, guard);
@@ -375,7 +379,7 @@ static enum hrtimer_restart ism_guard(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
-/* Poll until a bell rings, or something else is to run, or nobody rings. */
+/* Poll until a bell is set, something else is runnable, or traffic ends. */
 static void ism_poll(struct virtio_ism *ism)
 {
 	bool rung = false, yield = false, wanted = true;
@@ -395,7 +399,7 @@ static void ism_poll(struct virtio_ism *ism)
 		WRITE_ONCE(ism->traffic, true);
 }
 
-/* Whoever rings from now on uses the doorbell. Tells whether somebody had not. */
+/* Make peers use the doorbell; returns true if a bell was set before that. */
 static bool ism_doze(struct virtio_ism *ism)
 {
 	if (!READ_ONCE(ism->awake))
@@ -411,8 +415,8 @@ static int ism_poller(void *data)
 		if (ism_poll_wanted(ism)) {
 			ism_poll(ism);
 			/*
-			 * Whoever else is to run goes first, however much of
-			 * its time slice this thread has left.
+			 * Other runnable threads go first, however much of its
+			 * time slice this thread has left.
 			 */
 			yield();
 			continue;
@@ -423,7 +427,7 @@ static int ism_poller(void *data)
 		}
 		set_current_state(TASK_IDLE);
 		WRITE_ONCE(ism->poller_sleeps, true);
-		/* Pairs with the one in ism_poller_wake(). */
+		/* Pairs with the barrier in ism_poller_wake(). */
 		smp_mb();
 		if (!ism_poll_wanted(ism) && !kthread_should_stop())
 			schedule();
@@ -446,7 +450,7 @@ int ism_bells_init(struct virtio_ism *ism)
 	return ism->bell_bytes ? 0 : -ENOMEM;
 }
 
-/* When everything works. Without the thread there are just interrupts. */
+/* Called last in probe. Without the thread there are only interrupts. */
 void ism_bells_start(struct virtio_ism *ism)
 {
 	struct task_struct *poller;
@@ -462,12 +466,12 @@ void ism_bells_start(struct virtio_ism *ism)
 		return;
 	}
 	sched_set_normal(poller, MAX_NICE);
-	/* Interrupts may wake it after it has ended. */
+	/* Interrupts may still wake it after it has exited. */
 	ism->poller = get_task_struct(poller);
 	wake_up_process(poller);
 }
 
-/* Rings go by doorbell and interrupt from here on. */
+/* From here on rings arrive by doorbell and interrupt only. */
 void ism_bells_stop(struct virtio_ism *ism)
 {
 	if (ism->poller)
@@ -488,7 +492,7 @@ void ism_bells_free(struct virtio_ism *ism)
 
 /* Bells of peers */
 
-/* How to ring the owner of an attached DMB; by doorbell if it has no bells. */
+/* Find the bell of an attached DMB's owner; none if the owner has no bells. */
 void ism_ringer_init(struct ism_ringer *ringer, struct ism_slab *slab,
 		     u32 chunk)
 {

@@ -2,15 +2,15 @@
 /*
  * virtio-ism: the control queue
  *
- * Any number of requests may be under way. Each one waits with a time-out,
- * because a dead device says nothing: its mappings stay, its queues stay
+ * Any number of requests may be in flight. Each one waits with a time-out,
+ * because a dead device gives no sign: its mappings stay, its queues stay
  * silent and no status bit changes. After the first time-out the device counts
- * as broken and nothing is sent any more. It is not reset: initialising a
+ * as broken and no further command is sent. It is not reset: initialising a
  * device whose back end is gone can take down the VMM.
  *
- * Guests that only exchange data send no commands, and their rings vanish
- * unnoticed when the device is dead. So a harmless command is sent now and then
- * as long as memory is shared with anybody.
+ * Guests that only exchange data send no commands, and their doorbells vanish
+ * unnoticed when the device is dead. So a harmless command is sent periodically
+ * as long as memory is shared with a peer.
  *
  * The device may still write into a request that timed out, so its buffers
  * stay allocated until the device answers or is reset.
@@ -35,13 +35,13 @@ struct ism_request {
 	bool abandoned;
 	unsigned int used;
 
-	/* The device reads this ... */
+	/* Device-readable */
 	struct {
 		struct virtio_ism_ctrl_hdr hdr;
 		u8 command[ISM_COMMAND_MAX];
 	} __packed out ____cacheline_aligned;
 
-	/* ... and writes this */
+	/* Device-writable */
 	struct {
 		u8 status;
 		u8 reply[ISM_REPLY_MAX];
@@ -103,7 +103,7 @@ void ism_watch_stop(struct virtio_ism *ism)
 	cancel_delayed_work_sync(&ism->watch_work);
 }
 
-/* From here on every command fails at once and every link group ends. */
+/* From here on every command fails immediately, and every link group ends. */
 void ism_set_broken(struct virtio_ism *ism)
 {
 	unsigned long flags;
@@ -127,7 +127,7 @@ void ism_control_init(struct virtio_ism *ism)
 	INIT_DELAYED_WORK(&ism->watch_work, ism_watch_work);
 }
 
-/* Callback of the control queue: hard interrupt, maybe with nothing used */
+/* Callback of the control queue: hard interrupt, possibly spurious */
 void ism_control_done(struct virtqueue *vq)
 {
 	struct virtio_ism *ism = vq->vdev->priv;
@@ -144,7 +144,7 @@ void ism_control_done(struct virtqueue *vq)
 				continue;
 			}
 			req->used = len;
-			/* The waiter frees it once it gets the lock. */
+			/* The waiter frees it once it has the lock. */
 			WRITE_ONCE(req->done, true);
 		}
 		WRITE_ONCE(ism->control_rounds, ism->control_rounds + 1);
@@ -186,12 +186,12 @@ static int ism_control_post(struct virtio_ism *ism, struct ism_request *req,
  * @ism: the device
  * @class: class of the command
  * @cmd: command within the class
- * @command: what follows the header
- * @command_len: its length
- * @reply: what follows the status, may be NULL; only written on success
- * @reply_len: its exact length
+ * @command: bytes after the header
+ * @command_len: length of @command
+ * @reply: bytes after the status, may be NULL; only written on success
+ * @reply_len: exact length of @reply
  *
- * Context: process, may sleep for the time-out.
+ * Context: process, may sleep until the time-out.
  * Return: 0, or a negative errno; -EIO if the device is broken.
  */
 int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
@@ -232,7 +232,7 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 					  left);
 	}
 	if (ret) {
-		/* The core breaks the queues of a device that was pulled. */
+		/* The core breaks the queues of a device that was unplugged. */
 		if (virtqueue_is_broken(ism->control_vq))
 			ism_set_broken(ism);
 		if (ret == -ENOSPC)
@@ -245,7 +245,7 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 	wait_event_timeout(ism->control_wait,
 			   READ_ONCE(req->done) || ism_is_broken(ism), left);
 
-	/* The lock orders what the device wrote before what is read below. */
+	/* The lock orders the device's writes before the reads below. */
 	spin_lock_irqsave(&ism->control_lock, flags);
 	done = req->done;
 	if (!done)
@@ -256,7 +256,7 @@ int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 		if (!ism_is_broken(ism)) {
 			ism_count(ism, ISM_COMMANDS_TIMED_OUT);
 			dev_err(&ism->vdev->dev,
-				"no answer to command %#x/%u, giving the device up\n",
+				"no answer to command %#x/%u, giving up on the device\n",
 				class, cmd);
 			ism_set_broken(ism);
 		}
@@ -284,7 +284,7 @@ failed:
 	return ret;
 }
 
-/* After the reset: nobody writes into the abandoned requests any more. */
+/* After the reset: the device no longer writes into abandoned requests. */
 void ism_control_free(struct virtio_ism *ism)
 {
 	struct ism_request *req;

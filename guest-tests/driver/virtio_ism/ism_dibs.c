@@ -2,9 +2,9 @@
 /*
  * virtio-ism: the operations of a dibs device
  *
- * See include/linux/dibs.h for what they mean and net/smc/smc_ism.c for who
- * calls them. Only move_data(), support_mmapped_rdmb() and the VLAN operations
- * are called in atomic context.
+ * include/linux/dibs.h defines them, net/smc/smc_ism.c calls them. Only
+ * move_data(), support_mmapped_rdmb() and the VLAN operations are called in
+ * atomic context.
  */
 
 #include "ism.h"
@@ -16,7 +16,7 @@ static u16 ism_get_fabric_id(struct dibs_dev *dibs)
 	return ism->config.chid;
 }
 
-/* Ask the device whether the driver of the guest with this GID is up. */
+/* Query whether the driver of the guest with this GID is up. */
 int ism_query_gid(struct virtio_ism *ism, const uuid_t *gid)
 {
 	struct virtio_ism_query_gid command;
@@ -27,7 +27,7 @@ int ism_query_gid(struct virtio_ism *ism, const uuid_t *gid)
 			   &command, sizeof(command), NULL, 0);
 }
 
-/* A guest does not share memory with itself: there is loopback for that. */
+/* A guest does not share memory with itself: dibs loopback does that. */
 static int ism_query_remote_gid(struct dibs_dev *dibs, const uuid_t *rgid,
 				u32 vid_valid, u32 vid)
 {
@@ -58,20 +58,20 @@ static int ism_register_dmb(struct dibs_dev *dibs, struct dibs_dmb *dmb,
 	ret = ism_dmb_register(dibs->drv_priv, dmb);
 	if (ret)
 		return ret;
-	/* Before the peer hears of the token, so no doorbell is lost. */
+	/* Before the peer learns the token, so that no doorbell is lost. */
 	ism_set_client(dibs, dmb->idx, client->id);
 	return 0;
 }
 
 static int ism_unregister_dmb(struct dibs_dev *dibs, struct dibs_dmb *dmb)
 {
-	/* The client cannot be unloaded while the slot names it. */
+	/* The client cannot be unloaded while the slot refers to it. */
 	if (dmb->idx < ISM_MAX_CHUNKS)
 		ism_set_client(dibs, dmb->idx, NO_DIBS_CLIENT);
 	return ism_dmb_unregister(dibs->drv_priv, dmb);
 }
 
-/* The index is that of an element within the DMB; the client has one only. */
+/* idx selects an element within the DMB; the client uses only one. */
 static int ism_move_data(struct dibs_dev *dibs, u64 dmb_tok, unsigned int idx,
 			 bool sf, unsigned int offset, void *data,
 			 unsigned int size)
@@ -80,8 +80,8 @@ static int ism_move_data(struct dibs_dev *dibs, u64 dmb_tok, unsigned int idx,
 }
 
 /*
- * Nothing here is tagged. But without these, SMC takes the device for one
- * that cannot do version 2, and declines connections over VLAN netdevs.
+ * The device has no VLANs. But without these operations SMC assumes a device
+ * without version 2, and declines connections over VLAN netdevs.
  */
 static int ism_add_vlan_id(struct dibs_dev *dibs, u64 vlan_id)
 {
@@ -144,7 +144,7 @@ static const struct dibs_dev_ops ism_dibs_ops = {
 	.detach_dmb = ism_detach_dmb,
 };
 
-/* The caller adds it when everything works. */
+/* The caller adds the device once everything else is set up. */
 struct dibs_dev *ism_dibs_alloc(struct virtio_ism *ism)
 {
 	struct virtio_device *vdev = ism->vdev;
@@ -156,7 +156,7 @@ struct dibs_dev *ism_dibs_alloc(struct virtio_ism *ism)
 	dibs->ops = &ism_dibs_ops;
 	dibs->drv_priv = ism;
 	uuid_copy(&dibs->gid, &ism->config.gid);
-	/* SMC looks for a PNETID at the parent, and wants a PCI device there. */
+	/* SMC reads the PNETID of the parent, which must be a PCI device. */
 	dibs->dev.parent = vdev->dev.parent;
 	if (dev_set_name(&dibs->dev, "virtio_ism%u", vdev->index)) {
 		put_device(&dibs->dev);

@@ -2,15 +2,16 @@
 /*
  * virtio-ism: the window and the DMBs this guest owns
  *
- * SMC wants struct pages behind a DMB, and splice() hands them out with
- * offsets over the whole DMB. So the window is mapped as generic device memory
- * with compound pages (see page_copy_sane() in lib/iov_iter.c), and a DMB,
- * which is aligned to its size, never crosses one.
+ * SMC needs struct pages for a DMB, and splice() passes them on with offsets
+ * over the whole DMB. So the window is mapped as generic device memory with
+ * compound pages (see page_copy_sane() in lib/iov_iter.c), and a DMB, which is
+ * aligned to its size, never crosses one.
  *
- * A spliced page may be held long after the DMB is unregistered, for instance
- * by a pipe nobody reads. The device would give the memory to somebody else,
- * so the DETACH waits until the page is free. The reference count is that of
- * the compound page: it also counts holders of the neighbours.
+ * A spliced page may stay referenced long after the DMB is unregistered, for
+ * instance by a pipe that is never read. The device would reuse the memory for
+ * another DMB, so DETACH is deferred until the page is free. The reference
+ * count is that of the compound page: it includes references to neighbouring
+ * DMBs.
  */
 
 #include <linux/bitmap.h>
@@ -21,7 +22,7 @@
 #include <linux/slab.h>
 #include <linux/virtio_config.h>
 
-#include "ism.h"
+#include "ism_bell.h"
 
 #if !IS_ENABLED(CONFIG_ZONE_DEVICE)
 #error "virtio_ism needs CONFIG_ZONE_DEVICE"
@@ -32,7 +33,7 @@
 #define ISM_DEFERRED_RETRY	(HZ / 20)
 #define ISM_DEFERRED_PATIENCE	(5 * HZ)
 
-/* A guest this one owns DMBs for */
+/* A guest for which this guest owns DMBs */
 struct ism_peer {
 	struct list_head list;
 	uuid_t gid;
@@ -133,7 +134,7 @@ static bool ism_range_held(const void *addr, u64 len)
 {
 	u64 offset;
 
-	/* One reference is the base count of device memory. */
+	/* Device memory has a base count of one. */
 	for (offset = 0; offset < len; offset += VIRTIO_ISM_WINDOW_ALIGN) {
 		if (folio_ref_count(page_folio(virt_to_page(addr + offset))) > 1)
 			return true;
@@ -148,8 +149,8 @@ void ism_window_unmap(struct virtio_ism *ism)
 	memunmap(ism->doorbell);
 	if (ism_range_held(window->addr, ism->config.window_size)) {
 		/*
-		 * Somebody will still drop references on these struct pages.
-		 * They, and the claim on the addresses, stay for good.
+		 * References to these struct pages will still be dropped. The
+		 * pages and the memory region stay for good.
 		 */
 		dev_err(&ism->vdev->dev,
 			"spliced pages are still in use, leaving the window mapped\n");
@@ -160,7 +161,7 @@ void ism_window_unmap(struct virtio_ism *ism)
 	kfree(window);
 }
 
-/* Areas: where a DMB is */
+/* Areas: positions of DMBs in the window */
 
 static u32 ism_area_chunks(struct virtio_ism *ism, u32 len)
 {
@@ -169,11 +170,11 @@ static u32 ism_area_chunks(struct virtio_ism *ism, u32 len)
 }
 
 /**
- * ism_area_claim() - check an area the device named and mark it used
+ * ism_area_claim() - validate an area reported by the device and mark it used
  * @ism: the device
- * @area: where the device says the DMB is
- * @chunk: first chunk of the DMB
- * @len: length of the DMB
+ * @area: position and size of the DMB according to the device
+ * @chunk: returns the first chunk of the DMB
+ * @len: returns the length of the DMB
  *
  * Context: map_lock held
  * Return: 0 on success
@@ -225,7 +226,7 @@ int ism_detach_token(struct virtio_ism *ism, u64 token)
 			   &command, sizeof(command), NULL, 0);
 }
 
-/* Peers, in order to tell the client that all of them are gone */
+/* Peers, to report them all as gone if the device breaks */
 
 static struct ism_peer *ism_peer_get(struct virtio_ism *ism, const uuid_t *gid)
 {
@@ -292,7 +293,7 @@ int ism_dmb_register(struct virtio_ism *ism, struct dibs_dmb *dmb)
 	mutex_lock(&ism->map_lock);
 	/*
 	 * The device counts own and attached DMBs together, and a connection
-	 * takes one of each. The client copes with a failure here, but not with
+	 * takes one of each. The client handles a failure to register, but not
 	 * one to attach: leave room.
 	 */
 	if (ism->dmb_count >= max(ism->config.max_dmbs / 2, 1U)) {
@@ -445,7 +446,7 @@ static bool ism_deferred_empty(struct virtio_ism *ism)
 	return empty;
 }
 
-/* Before the reset: let go of what is still held, but not for ever. */
+/* Before the reset: wait for deferred DMBs to be released, up to a limit. */
 void ism_dmb_drain(struct virtio_ism *ism)
 {
 	unsigned long end = jiffies + ISM_DEFERRED_PATIENCE;
@@ -459,7 +460,7 @@ void ism_dmb_drain(struct virtio_ism *ism)
 	cancel_delayed_work_sync(&ism->deferred_work);
 }
 
-/* After the reset, which ended the life of every token */
+/* After the reset, which invalidated every token */
 void ism_dmb_free(struct virtio_ism *ism)
 {
 	struct ism_dmb *own, *next;

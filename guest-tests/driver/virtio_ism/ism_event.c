@@ -2,16 +2,16 @@
 /*
  * virtio-ism: the event queue
  *
- * The buffers are posted once and go back to the device as soon as they are
- * read. The device owns their content, so every field is read once, checked,
- * and then used.
+ * Buffers are posted once and returned to the device as soon as they are read.
+ * The device may change their content at any time, so every field is read once,
+ * validated, and then used.
  */
 
 #include <linux/ktime.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
-#include "ism.h"
+#include "ism_bell.h"
 
 int ism_event_init(struct virtio_ism *ism)
 {
@@ -34,7 +34,7 @@ static int ism_event_post(struct virtio_ism *ism, void *buffer)
 	return virtqueue_add_inbuf(ism->event_vq, &sg, 1, buffer, GFP_ATOMIC);
 }
 
-/* Hand the device as many buffers as its queue takes. */
+/* Post as many buffers as the queue takes. */
 int ism_event_fill(struct virtio_ism *ism)
 {
 	unsigned long flags;
@@ -53,7 +53,7 @@ int ism_event_fill(struct virtio_ism *ism)
 }
 
 /**
- * ism_report_event() - tell all clients
+ * ism_report_event() - report an event to all clients
  * @ism: the device
  * @event: the event
  *
@@ -76,9 +76,9 @@ void ism_report_event(struct virtio_ism *ism, const struct dibs_event *event)
 }
 
 /**
- * ism_deliver() - tell the client that one of its DMBs was written
+ * ism_deliver() - notify the client that one of its DMBs was written
  * @ism: the device
- * @chunk: first chunk of the DMB, checked
+ * @chunk: first chunk of the DMB, within the window
  *
  * Context: dibs->lock held
  */
@@ -88,7 +88,7 @@ void ism_deliver(struct virtio_ism *ism, u32 chunk)
 	struct dibs_client *client = NULL;
 	u8 id;
 
-	/* There is no array yet while the device is being added. */
+	/* The array does not exist yet while the device is being added. */
 	if (dibs->dmb_clientid_arr) {
 		id = dibs->dmb_clientid_arr[chunk];
 		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
@@ -196,7 +196,7 @@ static void ism_event(struct virtio_ism *ism, const void *buffer,
 		ism_count(ism, ISM_EVENTS_MALFORMED);
 }
 
-/* Callback of the event queue: hard interrupt, maybe with nothing used */
+/* Callback of the event queue: hard interrupt, possibly spurious */
 void ism_event_done(struct virtqueue *vq)
 {
 	struct virtio_ism *ism = vq->vdev->priv;
@@ -210,7 +210,7 @@ void ism_event_done(struct virtqueue *vq)
 		virtqueue_disable_cb(vq);
 		while ((buffer = virtqueue_get_buf(vq, &len))) {
 			ism_event(ism, buffer, len);
-			/* Fits: it takes the descriptor just given back. */
+			/* Cannot fail: reuses the descriptor just returned. */
 			ism_event_post(ism, buffer);
 			notify = true;
 		}

@@ -2,8 +2,8 @@
 /*
  * virtio-ism: a dibs device over the virtio-ism device of vhost-ism
  *
- * The device is described in vhost-ism/docs/device.md. Guests that share a
- * fabric can use SMC-D between them.
+ * vhost-ism/docs/device.md specifies the device. Guests on the same fabric can
+ * use SMC-D between them.
  */
 
 #include <linux/debugfs.h>
@@ -15,7 +15,7 @@
 #include <linux/virtio_ids.h>
 #include <linux/virtio_pci.h>
 
-#include "ism.h"
+#include "ism_bell.h"
 
 static bool copy;
 module_param(copy, bool, 0444);
@@ -81,7 +81,7 @@ DEFINE_SHOW_ATTRIBUTE(ism_stats);
 
 /*
  * The PCI transport treats a read past the end of the configuration space as
- * a bug, and offers no way to ask for its length.
+ * a bug, and does not export its length.
  */
 static u32 ism_config_length(struct pci_dev *pdev)
 {
@@ -103,8 +103,8 @@ static u32 ism_config_length(struct pci_dev *pdev)
 }
 
 /*
- * The alias id belongs to another device, and the draft has no magic: look
- * before anything else is touched, and leave quietly.
+ * The alias ID belongs to another device, and the draft has no magic number:
+ * check before touching anything else, and decline quietly.
  */
 static int ism_validate(struct virtio_device *vdev)
 {
@@ -170,12 +170,12 @@ static int ism_read_config(struct virtio_ism *ism)
 	}
 	if (config->chid < VIRTIO_ISM_CHID_MIN ||
 	    config->chid > VIRTIO_ISM_CHID_MAX) {
-		dev_err(&vdev->dev, "fabric id %#x is not one of virtio-ism\n",
+		dev_err(&vdev->dev, "fabric ID %#x is not in the range of virtio-ism\n",
 			config->chid);
 		return -EINVAL;
 	}
 	if (!ism_gid_valid(&config->gid)) {
-		dev_err(&vdev->dev, "a half of the GID is zero\n");
+		dev_err(&vdev->dev, "one half of the GID is zero\n");
 		return -EINVAL;
 	}
 	if (!is_power_of_2(chunk_size) || chunk_size < PAGE_SIZE ||
@@ -189,7 +189,7 @@ static int ism_read_config(struct virtio_ism *ism)
 	    !IS_ALIGNED(config->window_size, VIRTIO_ISM_WINDOW_ALIGN) ||
 	    chunks > ISM_MAX_CHUNKS) {
 		dev_err(&vdev->dev,
-			"window of %llu bytes is not usable, the most is %llu\n",
+			"window of %llu bytes is not usable, maximum is %llu\n",
 			config->window_size, ISM_MAX_CHUNKS * chunk_size);
 		return -EINVAL;
 	}
@@ -234,8 +234,8 @@ static int ism_find_vqs(struct virtio_ism *ism)
 }
 
 /*
- * Nobody uses the device: end the session. The window is unmapped after it,
- * because the device's side of the mapping ends with the reset anyway.
+ * End the session; the device has no users any more. The window is unmapped
+ * afterwards, because the reset ends the device's side of the mapping anyway.
  */
 static void ism_stop(struct virtio_ism *ism)
 {
@@ -309,7 +309,7 @@ static int ism_probe(struct virtio_device *vdev)
 	virtio_device_ready(vdev);
 	virtqueue_kick(ism->event_vq);
 
-	/* The answer says that the doorbell area is there, too. */
+	/* A reply implies that the doorbell area is mapped as well. */
 	ret = ism_query_gid(ism, &ism->config.gid);
 	if (ret) {
 		dev_err(&vdev->dev, "device does not know its own GID: %d\n",
@@ -321,13 +321,13 @@ static int ism_probe(struct virtio_device *vdev)
 	debugfs_create_file("stats", 0400, ism->debugfs, ism,
 			    &ism_stats_fops);
 	dev_info(&vdev->dev,
-		 "GID %pUb, fabric id %#x, window of %llu MiB, %s mode\n",
+		 "GID %pUb, fabric ID %#x, window of %llu MiB, %s mode\n",
 		 &ism->config.gid, ism->config.chid,
 		 ism->config.window_size / SZ_1M, copy ? "copy" : "mapped");
 
 	ism_bells_start(ism);
 	ism_watch_start(ism);
-	/* Connections from here on */
+	/* The client may connect from here on. */
 	ret = dibs_dev_add(ism->dibs);
 	if (ret) {
 		dev_err(&vdev->dev, "cannot add the dibs device: %d\n", ret);
@@ -362,11 +362,11 @@ static void ism_remove(struct virtio_device *vdev)
 {
 	struct virtio_ism *ism = vdev->priv;
 
-	/* The core broke the queues if the device was pulled. */
+	/* The core breaks the queues of a device that was unplugged. */
 	if (virtqueue_is_broken(ism->control_vq))
 		ism_set_broken(ism);
 
-	/* The client ends its connections, for which the device must work. */
+	/* The client ends its connections, which needs a working device. */
 	dibs_dev_del(ism->dibs);
 	debugfs_remove(ism->debugfs);
 	ism_stop(ism);
@@ -382,8 +382,8 @@ static void ism_remove(struct virtio_device *vdev)
 }
 
 /*
- * A session does not survive the reset that comes with it, and the client
- * cannot end its connections while user space is frozen.
+ * A session does not survive the reset of a suspend, and the client cannot end
+ * its connections while user space is frozen.
  */
 static int ism_freeze(struct virtio_device *vdev)
 {

@@ -7,12 +7,12 @@
 
 #include "ism_attachment.h"
 
-/* The client's control message has 32 bytes. */
+/* Largest copy by words; the client's control message has 32 bytes. */
 #define ISM_WORDS_MAX		64
 
 /*
- * The receiver reads the two cursors of the control message as two aligned
- * 8-byte words, at any time, the producer's first: so write whole words, in
+ * The receiver may read the two cursors of the control message at any time, as
+ * two aligned 8-byte words, the producer's first: write whole words, in
  * ascending order.
  */
 static __always_inline void ism_copy(u8 *to, const void *from,
@@ -27,26 +27,26 @@ static __always_inline void ism_copy(u8 *to, const void *from,
 	for (i = 0; i < size; i += 8) {
 		u64 word = get_unaligned((const u64 *)(from + i));
 
-		/* The words before this one are visible first. */
+		/* Earlier words become visible first. */
 		virt_store_release((u64 *)(to + i), word);
 	}
 }
 
-/* The owner does not look at its bells. */
+/* For an owner that does not poll its bells */
 static noinline int ism_ring_doorbell(struct virtio_ism *ism, u32 chunk)
 {
 	u8 *bytes = ism->doorbell + VIRTIO_ISM_DOORBELL_BYTES;
 	__le32 *awake = (__le32 *)(ism->doorbell + VIRTIO_ISM_DOORBELL_AWAKE);
 
-	/* What the receiver will look at is visible before the ring. */
+	/* Data for the receiver is visible before the doorbell byte. */
 	virt_wmb();
 	WRITE_ONCE(bytes[chunk], 1);
 	ism_count(ism, ISM_DOORBELLS_RUNG);
 
 	/*
-	 * The ring is visible before the look at the word. The device clears
-	 * the word before its last look at the bytes: one of both sees the
-	 * other.
+	 * The doorbell byte is visible before the awake word is read. The
+	 * device clears the word before it reads the bytes a last time: one of
+	 * the two sees the other.
 	 */
 	mb();
 	if ((ism->config.features & VIRTIO_ISM_FEATURE_AWAKE) &&
@@ -63,8 +63,8 @@ static noinline int ism_ring_doorbell(struct virtio_ism *ism, u32 chunk)
 }
 
 /*
- * Once per message of the client, so all in one piece: calls are what is dear
- * here, above all under software emulation.
+ * Runs once per message of the client, hence inlined: calls dominate the cost,
+ * above all under software emulation.
  */
 static __always_inline int ism_write(struct virtio_ism *ism,
 				     struct ism_attachment *att, bool signal,
@@ -75,19 +75,19 @@ static __always_inline int ism_write(struct virtio_ism *ism,
 		return -EINVAL;
 	/* The client may have written payload itself, through the mapping. */
 	if (signal)
-		virt_wmb();	/* Payload first, the control message after it */
+		virt_wmb();	/* payload before the control message */
 	ism_copy(att->addr + offset, data, size);
 	ism_count_add(ism, ISM_BYTES_MOVED, size);
 	if (!signal)
 		return 0;
-	/* Most traffic is answered. */
+	/* Most traffic gets an answer. */
 	ism_poll_traffic(ism);
 	if (!ism_ring_bell(ism, &att->ringer))
 		return 0;
 	return ism_ring_doorbell(ism, att->chunk);
 }
 
-/* attachment.lock held, or not attached yet for others */
+/* attachment.lock held, or state is still ISM_ATTACHING */
 int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 		  bool signal, unsigned int offset, const void *data,
 		  unsigned int size)
@@ -95,7 +95,7 @@ int ism_write_now(struct virtio_ism *ism, struct ism_attachment *att,
 	return ism_write(ism, att, signal, offset, data, size);
 }
 
-/* In copy mode an attachment may have to be made first. */
+/* In copy mode the first write creates the attachment. */
 static noinline int ism_move_copying(struct virtio_ism *ism, u64 token, bool signal,
 			    unsigned int offset, const void *data,
 			    unsigned int size)
@@ -122,7 +122,7 @@ static noinline int ism_move_copying(struct virtio_ism *ism, u64 token, bool sig
 						      data, size);
 				break;
 			case ISM_DETACHED:
-				/* Just taken out of the table. */
+				/* Just removed from the table */
 				ret = -EAGAIN;
 				break;
 			default:
@@ -141,16 +141,16 @@ static noinline int ism_move_copying(struct virtio_ism *ism, u64 token, bool sig
 }
 
 /**
- * ism_move() - write into a peer's DMB, and ring its owner
+ * ism_move() - write into a peer's DMB, and notify its owner
  * @ism: the device
- * @token: the DMB
- * @signal: ring
+ * @token: token of the DMB
+ * @signal: notify the owner
  * @offset: offset within the DMB
- * @data: what to write
- * @size: how much of it, may be 0
+ * @data: bytes to write
+ * @size: number of bytes, may be 0
  *
  * Context: atomic
- * Return: 0, or a negative errno, which ends the connection
+ * Return: 0, or a negative errno, on which the client ends the connection
  */
 int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 	     unsigned int offset, const void *data, unsigned int size)
@@ -163,7 +163,7 @@ int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 	if (ism_is_broken(ism))
 		return -EIO;
 
-	/* What is found here is attached, and stays so: see ism_detach(). */
+	/* An attachment found here stays attached: see ism_detach(). */
 	rcu_read_lock();
 	att = ism_attachment_find(ism, token);
 	if (att)

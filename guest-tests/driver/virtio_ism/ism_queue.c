@@ -2,20 +2,20 @@
 /*
  * virtio-ism: copy mode
  *
- * In copy mode the client calls nothing but move_data(), in atomic context,
- * while attaching is a command whose answer takes a sleep. So the first write
- * to an unknown token creates an attachment, is put into its queue and counts
- * as done; a work item attaches and then writes the queue out. Later writes go
- * behind it as long as the queue is not empty, so the order is kept. The queue
- * cannot grow beyond what the client sends without an answer of the peer,
- * which is one DMB and some control messages; it is bounded all the same. While
- * the device has no room, this is tried again: to the client it looks like a
+ * In copy mode the client calls only move_data(), in atomic context, while
+ * attaching is a command that has to sleep for its reply. So the first write
+ * to an unknown token creates an attachment, is queued there and reported as
+ * done; a work item attaches and then writes the queue out. Later writes are
+ * appended as long as the queue is not empty, which keeps the order. The queue
+ * cannot grow beyond what the client sends without a reply of the peer, which
+ * is one DMB and some control messages; it is bounded all the same. While the
+ * device has no room, attaching is retried: to the client this looks like a
  * peer that does not read. If attaching fails for another reason, the next
  * write fails, and the client ends the connection.
  *
- * Nobody tells when a copy mode attachment is no longer needed, and one that
- * is kept stops the owner's memory from being reused. So it is detached when
- * it was not used for a while, and attached again by the next write.
+ * Nothing signals that a copy mode attachment is no longer needed, and keeping
+ * it prevents the reuse of the owner's memory. So it is detached when unused
+ * for a while, and attached again by the next write.
  */
 
 #include <linux/slab.h>
@@ -25,7 +25,7 @@
 #define ISM_IDLE_TIME		(30 * HZ)
 #define ISM_IDLE_INTERVAL	(10 * HZ)
 
-/* Between two attempts to attach while the device has no room */
+/* Interval between attempts to attach while the device has no room */
 #define ISM_STARVED_RETRY	(HZ / 10)
 
 /* A queued write */
@@ -127,7 +127,7 @@ static void ism_attachment_work(struct work_struct *work)
 	mutex_lock(&ism->map_lock);
 	ret = ism_attachment_map(ism, att);
 	if (ret == -ENOSPC) {
-		/* Make room, but leave alone what is in use. */
+		/* Make room, but spare attachments in use. */
 		ism_idle_detach(ism, HZ);
 		ret = ism_attachment_map(ism, att);
 	}
@@ -238,14 +238,14 @@ void ism_queue_init(struct virtio_ism *ism)
 		queue_delayed_work(ism->wq, &ism->idle_work, ISM_IDLE_INTERVAL);
 }
 
-/* Before the reset, when nobody writes any more */
+/* Before the reset; there are no more writers */
 void ism_queue_drain(struct virtio_ism *ism)
 {
 	cancel_delayed_work_sync(&ism->idle_work);
 	mutex_lock(&ism->map_lock);
 	ism->draining = true;
 	mutex_unlock(&ism->map_lock);
-	/* Those that found no room now give up. */
+	/* Attachments without room give up now. */
 	mod_delayed_work(ism->wq, &ism->starved_work, 0);
 	flush_delayed_work(&ism->starved_work);
 	flush_workqueue(ism->wq);

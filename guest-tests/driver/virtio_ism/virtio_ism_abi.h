@@ -2,7 +2,7 @@
 /*
  * Wire formats of the virtio-ism device of vhost-ism
  *
- * The names are those of vhost-ism/docs/device.md. This file has no behaviour.
+ * Names as in vhost-ism/docs/device.md. This file contains no code.
  */
 #ifndef _VIRTIO_ISM_ABI_H
 #define _VIRTIO_ISM_ABI_H
@@ -15,7 +15,7 @@
 #define VIRTIO_ID_ISM			44
 #define VIRTIO_ID_ISM_ALIAS		37
 
-/* The shared memory region with the DMB window and the doorbell area */
+/* Shared memory region with the DMB window and the doorbell area */
 #define VIRTIO_ISM_SHM_ID		1
 
 enum virtio_ism_queue {
@@ -40,7 +40,7 @@ enum virtio_ism_queue {
 #define VIRTIO_ISM_FEATURE_AWAKE	BIT(1)
 #define VIRTIO_ISM_FEATURE_BELLS	BIT(2)
 
-/* Start and length of the window are multiples of this */
+/* Alignment of start and length of the window */
 #define VIRTIO_ISM_WINDOW_ALIGN		SZ_2M
 
 struct virtio_ism_config {
@@ -86,7 +86,7 @@ enum virtio_ism_ctrl_class {
 	VIRTIO_ISM_CTRL_PEER		= 0x80,
 };
 
-/* Commands of VIRTIO_ISM_CTRL_PEER; ATTACH and DETACH have command 0 only */
+/* Commands of VIRTIO_ISM_CTRL_PEER; ATTACH and DETACH have only command 0 */
 enum virtio_ism_ctrl_peer {
 	VIRTIO_ISM_CTRL_PEER_ALLOC_FOR_PEER	= 0,
 	VIRTIO_ISM_CTRL_PEER_QUERY_GID		= 1,
@@ -187,18 +187,18 @@ static_assert(sizeof(struct virtio_ism_slab_reply) == 24);
 
 /* Doorbell area */
 
-/* le32, written by the device: non-zero while it looks at the bytes anyway */
+/* le32, written by the device: non-zero while it polls the bytes */
 #define VIRTIO_ISM_DOORBELL_AWAKE	0
 /* One byte per chunk of the window */
 #define VIRTIO_ISM_DOORBELL_BYTES	4096
 
 /*
- * First chunk of a slab that two guests share: what each side says, then one
+ * First chunk of a slab that two guests share: one header per side, then one
  * byte per chunk of the slab
  */
 struct virtio_ism_slab_side {
-	__le32 awake;			/* polls its bells */
-	__le32 present;			/* knows bells */
+	__le32 awake;			/* this side polls its bells */
+	__le32 present;			/* this side supports bells */
 	__u8 reserved[56];
 };
 

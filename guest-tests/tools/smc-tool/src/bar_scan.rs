@@ -1,27 +1,30 @@
-//! Looking through the whole BAR of a PCI device.
+//! Scans the whole BAR of a PCI device.
 //!
-//! It takes a while, and is no snapshot: QEMU's emulation needs some 0.4 µs for each eight bytes where nothing is mapped into
-//! the BAR, 12 s for 256 MiB. Data that is to be found has to stay in place for so long.
+//! The scan takes a while and is no snapshot: QEMU's emulation needs some 0.4 µs for each eight bytes where nothing is
+//! mapped into the BAR, 12 s for 256 MiB. Data to be found must stay in place for that long.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags};
 use serde::Serialize;
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
-/// PCI vendor of virtio devices, as sysfs shows it.
+/// PCI vendor ID of virtio devices, as in sysfs.
 const VIRTIO_VENDOR: &str = "0x1af4";
-/// PCI device number of a modern virtio-ism device: 0x1040 + 37.
+/// PCI device ID of a modern virtio-ism device: 0x1040 + 37.
 const VIRTIO_ISM_DEVICE: &str = "0x1065";
 
-/// Bytes of a page for the count of pages.
+/// Page size of the scan and of the page count.
 const PAGE: usize = 4096;
-/// Most offsets of the pattern that are reported.
+/// Maximum number of reported offsets.
 const REPORTED: usize = 1000;
 
-/// What to look through.
+/// Options of a scan.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BarScanOptions {
     /// PCI address such as 0000:00:04.0, or `auto` for the only virtio-ism device
@@ -30,12 +33,12 @@ pub struct BarScanOptions {
     /// Number of the BAR
     #[arg(long, default_value_t = 4)]
     pub resource: u8,
-    /// Bytes to look for, in hexadecimal
+    /// Bytes to search for, in hexadecimal
     #[arg(long, value_parser = bytes_of_hex)]
     pub pattern: Option<Needle>,
 }
 
-/// Bytes to look for.
+/// Bytes to search for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needle(Vec<u8>);
 
@@ -52,55 +55,55 @@ fn bytes_of_hex(text: &str) -> Result<Needle, String> {
     bytes
         .filter(|bytes| !bytes.is_empty())
         .map(Needle)
-        .ok_or_else(|| format!("`{text}` is no even number of hexadecimal digits"))
+        .ok_or_else(|| format!("`{text}` is not an even number of hexadecimal digits"))
 }
 
-/// The BAR cannot be looked through.
+/// The BAR cannot be scanned.
 #[derive(Debug, thiserror::Error)]
 pub enum BarScanError {
     /// No device, or more than one.
     #[error("{0} virtio-ism devices under {1}: name one with --device")]
     NotOne(usize, &'static str),
-    /// A file of sysfs fails.
+    /// An operation on a file in sysfs failed.
     #[error("cannot {operation} {}", .path.display())]
     File {
-        /// What was tried.
+        /// The failed operation, a verb.
         operation: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// The BAR is empty or no whole number of words.
+    /// The BAR is empty or not a whole number of pages.
     #[error("{} has {size} bytes", .path.display())]
     Size {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its size.
+        /// Size of the file in bytes.
         size: u64,
     },
 }
 
-/// What was found.
+/// Result of a scan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BarScanReport {
-    /// The file of the BAR.
+    /// File of the BAR in sysfs.
     pub path: PathBuf,
-    /// Bytes of the BAR, all of which were read.
+    /// Size of the BAR in bytes; all of them were read.
     pub bytes: u64,
-    /// How long it took.
+    /// Duration of the scan.
     pub seconds: f64,
-    /// Pages of 4 KiB that hold anything but zeros.
+    /// Number of 4 KiB pages with a non-zero byte.
     pub nonzero_pages: u64,
-    /// How often the pattern is in there.
+    /// Number of occurrences of the pattern, overlapping ones included.
     pub matches: u64,
-    /// Where, for the first of them.
+    /// Offsets of the first 1000 occurrences.
     pub offsets: Vec<u64>,
 }
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
-/// Looks through the BAR.
+/// Scans the BAR of a device.
 ///
 /// # Errors
 ///
@@ -145,7 +148,7 @@ fn scan_file(path: &Path, needle: Option<&Needle>) -> Result<BarScanReport, BarS
         }
     };
     let file = File::open(path).map_err(failed("open"))?;
-    let bytes = file.metadata().map_err(failed("look at"))?.len();
+    let bytes = file.metadata().map_err(failed("stat"))?.len();
     let length = usize::try_from(bytes)
         .ok()
         .filter(|&length| length > 0 && length.is_multiple_of(PAGE))
@@ -154,12 +157,12 @@ fn scan_file(path: &Path, needle: Option<&Needle>) -> Result<BarScanReport, BarS
             size: bytes,
         })?;
     let start_time = Instant::now();
-    let window = Window::map(&file, length).map_err(failed("map"))?;
+    let bar = map(file, length).map_err(failed("map"))?;
     let mut finder = Finder::new(needle);
     let mut nonzero_pages = 0;
     let mut page = [0; PAGE];
     for start in (0..length).step_by(PAGE) {
-        window.read_page(start, &mut page);
+        read_page(&bar, start, &mut page).map_err(failed("read"))?;
         nonzero_pages += u64::from(page.iter().any(|&byte| byte != 0));
         finder.feed(&page);
     }
@@ -173,48 +176,32 @@ fn scan_file(path: &Path, needle: Option<&Needle>) -> Result<BarScanReport, BarS
     })
 }
 
-/// A BAR mapped for reading.
-struct Window {
-    start: *const u64,
-    length: usize,
+/// Maps a BAR for reading.
+fn map(file: File, length: usize) -> io::Result<MmapRegion> {
+    let protection = ProtFlags::READ.bits().cast_signed();
+    let flags = MapFlags::SHARED.bits().cast_signed();
+    MmapRegion::build(Some(FileOffset::new(file, 0)), length, protection, flags).map_err(|error| match error {
+        MmapRegionError::Mmap(source) => source,
+        other => io::Error::other(other),
+    })
 }
 
-impl Window {
-    fn map(file: &File, length: usize) -> io::Result<Self> {
-        // SAFETY: the kernel chooses the place, so no other mapping is replaced.
-        let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0) }?;
-        Ok(Self {
-            start: start.cast_const().cast(),
-            length,
-        })
+/// Reads the page at `offset` in atomic loads of eight bytes: each is one access to the device, and others may write
+/// there at the same time.
+fn read_page(bar: &MmapRegion, offset: usize, page: &mut [u8; PAGE]) -> io::Result<()> {
+    for (word, chunk) in (offset..).step_by(8).zip(page.as_chunks_mut::<8>().0) {
+        let word = bar.get_atomic_ref::<AtomicU64>(word).map_err(io::Error::other)?;
+        *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
     }
-
-    /// Reads the page at this offset, in loads of eight bytes that the compiler neither leaves out nor splits.
-    fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
-        assert!(offset.is_multiple_of(PAGE) && offset + PAGE <= self.length);
-        for (word, chunk) in (offset / 8..).zip(page.as_chunks_mut::<8>().0) {
-            // SAFETY: `word` is inside the mapping, as asserted above.
-            let address = unsafe { self.start.add(word) };
-            // SAFETY: the address is mapped for reading and aligned. Others may write there at the same time, which is
-            // why the load is volatile.
-            *chunk = unsafe { address.read_volatile() }.to_ne_bytes();
-        }
-    }
+    Ok(())
 }
 
-impl Drop for Window {
-    fn drop(&mut self) {
-        // SAFETY: this is the whole mapping of `map`, and nothing refers to it any more. A failure leaves it mapped.
-        let _ = unsafe { munmap(self.start.cast_mut().cast(), self.length) };
-    }
-}
-
-/// Finds the pattern in pages that come one after the other, also across their borders.
+/// Finds a pattern in consecutive pages, including matches that span their boundaries.
 struct Finder<'a> {
     needle: &'a [u8],
-    /// The last bytes of the pages before, one fewer than the pattern has, then the page.
+    /// Tail of the previous pages, one byte shorter than the pattern, followed by the current page.
     buffer: Vec<u8>,
-    /// Offset of the start of the buffer.
+    /// Offset of `buffer` in the BAR.
     offset: u64,
     matches: u64,
     offsets: Vec<u64>,
@@ -236,7 +223,7 @@ impl<'a> Finder<'a> {
         let Some(&first) = self.needle.first() else { return };
         self.buffer.extend_from_slice(page);
         let places = (self.buffer.len() + 1).saturating_sub(self.needle.len());
-        // Most of a BAR is zeros, in which no other pattern can be.
+        // Most of a BAR is zeros: only a pattern of zeros can match there.
         let possible = self.buffer.iter().any(|&byte| byte != 0) || self.needle.iter().all(|&byte| byte == 0);
         if possible {
             self.search(first, places);
@@ -245,7 +232,7 @@ impl<'a> Finder<'a> {
         self.offset += places as u64;
     }
 
-    /// Looks at the first so many places of the buffer.
+    /// Compares the pattern at the first `places` positions of the buffer.
     fn search(&mut self, first: u8, places: usize) {
         for place in 0..places {
             if self.buffer[place] == first && self.buffer[place..].starts_with(self.needle) {

@@ -1,4 +1,6 @@
-//! SMC inside a guest: what the kernel says about it over netlink, and workloads that check every byte they move.
+//! SMC inside a guest: its state in the kernel over netlink, and workloads that check every byte they move.
+
+#![forbid(unsafe_code)]
 
 pub mod bar_scan;
 pub mod byte_size;

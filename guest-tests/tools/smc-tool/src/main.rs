@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 all is well, 1 something failed, 2 data was wrong, 3 a connection has the wrong mode.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 
 use std::process::ExitCode;

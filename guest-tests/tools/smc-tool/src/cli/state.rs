@@ -15,7 +15,7 @@ use smc_tool::netlink::system::SystemInfo;
 use smc_tool::netlink::{NetlinkError, SmcFamily};
 
 use super::output::{self, Format};
-use super::table::Table;
+use super::table::{table, text};
 
 pub(super) fn add_ueid(name: &Ueid) -> anyhow::Result<()> {
     Ok(eid::add_ueid(&mut SmcFamily::open()?, name)?)
@@ -96,19 +96,19 @@ pub(super) fn devices(format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::report(format, &devices);
     }
-    let mut dibs = Table::new(["DIBS", "GID", "FABRIC", "PARENT"]);
+    let mut dibs = table(&["DIBS", "GID", "FABRIC", "PARENT"]);
     for device in &devices.dibs {
-        dibs.row([
+        dibs.add_row([
             device.name.clone(),
             or_dash(device.gid.as_deref()),
             or_dash(device.fabric_id.as_deref()),
             or_dash(device.parent.as_deref()),
         ]);
     }
-    let mut smc = Table::new(["SMC", "DEVICE", "PCI", "GROUPS", "PNETID"]);
+    let mut smc = table(&["SMC", "DEVICE", "PCI", "GROUPS", "PNETID"]);
     for (kind, list) in [("D", &devices.smcd), ("R", &devices.smcr)] {
         for device in list {
-            smc.row([
+            smc.add_row([
                 kind.into(),
                 or_dash(device.pci_id.as_deref().or(device.ib_name.as_deref())),
                 format!("{:04x}:{:04x}", device.pci_vendor, device.pci_device),
@@ -117,7 +117,7 @@ pub(super) fn devices(format: Format) -> anyhow::Result<()> {
             ]);
         }
     }
-    output::print(&format!("{}{}", dibs.text(), smc.text()))
+    output::print(&format!("{}{}", text(&dibs), text(&smc)))
 }
 
 fn or_dash(text: Option<&str>) -> String {
@@ -140,7 +140,7 @@ pub(super) fn link_groups(format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::report(format, &groups);
     }
-    let mut table = Table::new([
+    let mut table = table(&[
         "KIND",
         "ID",
         "CONNS",
@@ -153,7 +153,7 @@ pub(super) fn link_groups(format: Format) -> anyhow::Result<()> {
     ]);
     for group in &groups.smcd {
         let [version, eid, host] = agreement(group.v2.as_ref());
-        table.row([
+        table.add_row([
             "D".into(),
             format!("{:08x}", group.id),
             group.connections.to_string(),
@@ -169,7 +169,7 @@ pub(super) fn link_groups(format: Format) -> anyhow::Result<()> {
         let [version, eid, host] = agreement(group.v2.as_ref());
         let dash = || "-".to_owned();
         let id = format!("{:08x}", group.id);
-        table.row([
+        table.add_row([
             "R".into(),
             id,
             group.connections.to_string(),
@@ -181,7 +181,7 @@ pub(super) fn link_groups(format: Format) -> anyhow::Result<()> {
             host,
         ]);
     }
-    output::print(&table.text())
+    output::print(&text(&table))
 }
 
 fn agreement(v2: Option<&Agreement>) -> [String; 3] {
@@ -203,7 +203,7 @@ pub(super) fn sockets(format: Format, connections: bool) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::report(format, &sockets);
     }
-    let mut table = Table::new([
+    let mut table = table(&[
         "STATE",
         "MODE",
         "LOCAL",
@@ -223,7 +223,7 @@ pub(super) fn sockets(format: Format, connections: bool) -> anyhow::Result<()> {
         } else {
             "-".into()
         };
-        table.row([
+        table.add_row([
             format!("{:?}", socket.state).to_lowercase(),
             mode,
             shown_address(socket.local, socket.local_port),
@@ -237,7 +237,7 @@ pub(super) fn sockets(format: Format, connections: bool) -> anyhow::Result<()> {
             fallback(socket),
         ]);
     }
-    output::print(&table.text())
+    output::print(&text(&table))
 }
 
 /// The kernel reports no address for sockets made with IPPROTO_SMC.
@@ -258,7 +258,7 @@ pub(super) fn stats(format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::report(format, &statistics);
     }
-    let mut table = Table::new(["COUNTER", "SMC-D", "SMC-R"]);
+    let mut table = table(&["COUNTER", "SMC-D", "SMC-R"]);
     let [d, r] = [&statistics.smcd, &statistics.smcr];
     for (name, d, r) in [
         ("client v1", d.client_v1, r.client_v1),
@@ -294,10 +294,10 @@ pub(super) fn stats(format: Format) -> anyhow::Result<()> {
         ),
         ("send buffers made", d.send_buffers.allocated, r.send_buffers.allocated),
     ] {
-        table.row([name.into(), d.to_string(), r.to_string()]);
+        table.add_row([name.into(), d.to_string(), r.to_string()]);
     }
-    let mut text = table.text();
-    text += &format!(
+    let mut report = text(&table);
+    report += &format!(
         "handshake errors: client {}, server {}\nfallbacks: client {}, server {}\n",
         statistics.client_handshake_errors,
         statistics.server_handshake_errors,
@@ -306,7 +306,7 @@ pub(super) fn stats(format: Format) -> anyhow::Result<()> {
     );
     for reason in &statistics.fallbacks.reasons {
         let side = if reason.server_side { "server" } else { "client" };
-        text += &format!("  {side} {}: {}\n", reason.reason, reason.count);
+        report += &format!("  {side} {}: {}\n", reason.reason, reason.count);
     }
-    output::print(&text)
+    output::print(&report)
 }

@@ -1,53 +1,47 @@
-//! Netlink attributes: reading the ones of an answer, writing the ones of a request.
+//! Netlink attributes of the kernel's answers, by number.
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, Emitable, NlasIterator};
+use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
 
 use super::NetlinkError;
 
 /// The attributes of one message or of one nest, by number.
 ///
-/// A number that comes more than once keeps its last value; only padding does that in the answers of SMC. Numbers that
-/// this program does not know are kept and never looked at: later kernels may add some.
+/// A repeated number keeps its last value; in the answers of SMC only padding repeats. Numbers unknown to this program
+/// are kept and ignored: later kernels may add some.
 #[derive(Debug, Default)]
 pub(super) struct Attributes<'a> {
     values: BTreeMap<u16, &'a [u8]>,
 }
 
 impl<'a> Attributes<'a> {
-    /// Splits the bytes of a message behind its fixed headers, or of a nest.
+    /// Parses the bytes of a message after its fixed headers, or of a nest.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NetlinkError> {
         let mut values = BTreeMap::new();
-        let mut position = 0_usize;
         for attribute in NlasIterator::new(bytes) {
             let attribute = attribute.map_err(NetlinkError::malformed)?;
-            let start = position + 4;
-            let end = position + usize::from(attribute.length());
-            let value = bytes
-                .get(start..end)
-                .ok_or_else(|| NetlinkError::malformed("attribute past the end"))?;
-            values.insert(attribute.kind(), value);
-            position = end.next_multiple_of(4);
+            let end = usize::from(attribute.length());
+            values.insert(attribute.kind(), &attribute.into_inner()[NLA_HEADER_SIZE..end]);
         }
         Ok(Self { values })
     }
 
-    /// The bytes of an attribute.
+    /// Returns the payload of an attribute.
     pub(super) fn bytes(&self, number: u16) -> Option<&'a [u8]> {
         self.values.get(&number).copied()
     }
 
-    /// The attributes inside a nest. A missing nest has none.
+    /// Parses the attributes inside a nest; a missing nest has none.
     pub(super) fn nest(&self, number: u16) -> Result<Attributes<'a>, NetlinkError> {
         self.bytes(number)
             .map_or_else(|| Ok(Attributes::default()), Attributes::parse)
     }
 
-    /// A number of 1, 2, 4 or 8 bytes.
+    /// Reads an integer of 1, 2, 4 or 8 bytes.
     ///
-    /// The width is not fixed by the attribute: the kernel writes the CHID of a link group with four bytes although
-    /// its header says two (net/smc/smc_core.c), and some counters with four or eight as they need.
+    /// The attribute number does not determine the width: the kernel writes the CHID of a link group with four bytes
+    /// although its header says two (net/smc/smc_core.c), and some counters with four or eight.
     pub(super) fn number(&self, number: u16) -> Result<Option<u64>, NetlinkError> {
         let Some(bytes) = self.bytes(number) else {
             return Ok(None);
@@ -67,17 +61,17 @@ impl<'a> Attributes<'a> {
         Ok(Some(value))
     }
 
-    /// A number that is 0 when the kernel does not send it.
+    /// Reads an integer; a missing attribute counts as 0.
     pub(super) fn counter(&self, number: u16) -> Result<u64, NetlinkError> {
         Ok(self.number(number)?.unwrap_or(0))
     }
 
-    /// A yes or no that is "no" when the kernel does not send it.
+    /// Reads a boolean; a missing attribute counts as false.
     pub(super) fn flag(&self, number: u16) -> Result<bool, NetlinkError> {
         Ok(self.counter(number)? != 0)
     }
 
-    /// A text attribute up to its first zero byte, without blanks at its end. Missing or empty text is `None`.
+    /// Reads text up to its first zero byte, without trailing blanks. Missing or empty text is `None`.
     pub(super) fn text(&self, number: u16) -> Option<String> {
         let bytes = self.bytes(number)?;
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
@@ -86,23 +80,28 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The bytes of one attribute of a request, with padding.
-pub(super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
-    let attribute = DefaultNla::new(number, value.to_vec());
-    let mut bytes = vec![0; attribute.buffer_len()];
-    attribute.emit(&mut bytes);
-    bytes
-}
+/// Attributes as the kernel writes them.
+#[cfg(test)]
+pub(super) mod emit {
+    use netlink_packet_core::{DefaultNla, Emitable};
 
-/// The bytes of a text attribute, with the zero byte that ends it.
-pub(super) fn text_attribute(number: u16, text: &str) -> Vec<u8> {
-    let mut value = text.as_bytes().to_vec();
-    value.push(0);
-    attribute(number, &value)
+    /// One attribute with its padding.
+    pub(crate) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
+        let attribute = DefaultNla::new(number, value.to_vec());
+        let mut bytes = vec![0; attribute.buffer_len()];
+        attribute.emit(&mut bytes);
+        bytes
+    }
+
+    /// A text attribute with its terminating zero byte.
+    pub(crate) fn text_attribute(number: u16, text: &str) -> Vec<u8> {
+        attribute(number, &[text.as_bytes(), &[0]].concat())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::emit::{attribute, text_attribute};
     use super::*;
 
     #[test]

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::NetlinkError;
 use super::attributes::Attributes;
-use super::controller::GenericHeader;
 use super::family::{Command, Nest, SmcFamily};
 
 /// `SMC_NLA_DEV_USE_CNT`.
@@ -95,13 +94,13 @@ fn list(family: &mut SmcFamily, command: Command, nest: Nest) -> Result<Vec<Devi
     family
         .list(command)?
         .iter()
-        .map(|body| Device::decode(&GenericHeader::attributes(body)?.nest(nest as u16)?))
+        .map(|body| Device::decode(&Attributes::parse(body)?.nest(nest as u16)?))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::{attribute, text_attribute};
+    use super::super::attributes::emit::{attribute, text_attribute};
     use super::*;
 
     #[test]

@@ -1,10 +1,13 @@
-//! The layouts of socket diagnosis for SMC (include/uapi/linux/smc_diag.h, inet_diag.h).
+//! Layouts of socket diagnosis for SMC (include/uapi/linux/smc_diag.h, inet_diag.h).
 
+use std::convert::Infallible;
+
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// `SOCK_DIAG_BY_FAMILY` (include/uapi/linux/sock_diag.h).
-pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `AF_SMC`.
 pub(super) const AF_SMC: u8 = 43;
 
@@ -16,9 +19,35 @@ pub(super) mod extension {
     pub(crate) const DMB: u16 = 4;
     pub(crate) const FALLBACK: u16 = 5;
 
-    /// The bit that asks for an attribute.
+    /// Bit of `Request::extensions` that requests an attribute.
     pub(crate) const fn bit(number: u16) -> u8 {
         1 << (number - 1)
+    }
+}
+
+/// A message of socket diagnosis after its netlink header, in wire format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DiagMessage(pub(super) Vec<u8>);
+
+impl NetlinkSerializable for DiagMessage {
+    fn message_type(&self) -> u16 {
+        SOCK_DIAG_BY_FAMILY
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.0);
+    }
+}
+
+impl NetlinkDeserializable for DiagMessage {
+    type Error = Infallible;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
+        Ok(Self(payload.to_vec()))
     }
 }
 

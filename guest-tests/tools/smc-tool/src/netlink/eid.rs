@@ -3,12 +3,12 @@
 //! The rules are those of net/smc/smc_clc.c. Off s390x there is no system EID: it cannot be enabled, and hosts need a
 //! common user-defined one.
 
+use netlink_packet_core::DefaultNla;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::NetlinkError;
-use super::attributes::text_attribute;
-use super::controller::GenericHeader;
+use super::attributes::Attributes;
 use super::family::{Command, SmcFamily};
 
 /// `SMC_MAX_EID_LEN`: shorter names are filled with blanks to this length.
@@ -47,9 +47,9 @@ impl std::str::FromStr for Ueid {
 }
 
 impl Ueid {
-    /// The attribute of a request. The kernel wants exactly 32 characters and a zero byte.
-    fn attribute(&self) -> Vec<u8> {
-        text_attribute(TABLE_ENTRY, &format!("{:<LENGTH$}", self.0))
+    /// Returns the attribute of a request: the kernel wants exactly 32 characters and a zero byte.
+    fn attribute(&self) -> DefaultNla {
+        DefaultNla::new(TABLE_ENTRY, format!("{:<LENGTH$}\0", self.0).into_bytes())
     }
 }
 
@@ -70,7 +70,7 @@ pub struct Seid {
 pub fn list_ueids(family: &mut SmcFamily) -> Result<Vec<String>, NetlinkError> {
     let mut names = Vec::new();
     for body in family.list(Command::DumpUeid)? {
-        names.extend(GenericHeader::attributes(&body)?.text(TABLE_ENTRY));
+        names.extend(Attributes::parse(&body)?.text(TABLE_ENTRY));
     }
     Ok(names)
 }
@@ -81,7 +81,7 @@ pub fn list_ueids(family: &mut SmcFamily) -> Result<Vec<String>, NetlinkError> {
 ///
 /// Fails without CAP_NET_ADMIN, and when four are there already.
 pub fn add_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
-    match family.change(Command::AddUeid, &ueid.attribute()) {
+    match family.change(Command::AddUeid, &[ueid.attribute()]) {
         Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::EXIST) => Ok(()),
         other => other,
     }
@@ -93,7 +93,7 @@ pub fn add_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError>
 ///
 /// Fails without CAP_NET_ADMIN, and when it is not there.
 pub fn remove_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
-    match family.change(Command::RemoveUeid, &ueid.attribute()) {
+    match family.change(Command::RemoveUeid, &[ueid.attribute()]) {
         // The kernel's way to say that the table is empty now and the system EID therefore enabled.
         Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::AGAIN) => Ok(()),
         other => other,
@@ -119,7 +119,7 @@ pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
     let Some(body) = bodies.first() else {
         return Ok(Seid::default());
     };
-    let attributes = GenericHeader::attributes(body)?;
+    let attributes = Attributes::parse(body)?;
     Ok(Seid {
         name: attributes.text(SEID_ENTRY),
         enabled: attributes.flag(SEID_ENABLED)?,
@@ -148,6 +148,8 @@ fn is(error: &std::io::Error, errno: Errno) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+
     use super::*;
 
     #[test]
@@ -162,7 +164,9 @@ mod tests {
 
     #[test]
     fn names_are_filled_to_32_characters_and_a_zero() {
-        let bytes = "LAB".parse::<Ueid>().unwrap().attribute();
+        let attribute = "LAB".parse::<Ueid>().unwrap().attribute();
+        let mut bytes = vec![0xff; attribute.buffer_len()];
+        attribute.emit(&mut bytes);
         assert_eq!(bytes.len(), 40);
         assert_eq!(bytes[..4], [37, 0, 1, 0]);
         assert_eq!(bytes[4..10], *b"LAB   ");

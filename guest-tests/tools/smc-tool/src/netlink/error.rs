@@ -1,5 +1,6 @@
-//! What can go wrong when the kernel is asked over netlink.
+//! Errors of an exchange with the kernel over netlink.
 
+use std::error::Error;
 use std::io;
 
 /// An exchange with the kernel failed.
@@ -8,15 +9,15 @@ pub enum NetlinkError {
     /// The netlink socket itself failed.
     #[error("netlink socket: cannot {operation}")]
     Socket {
-        /// What was tried.
+        /// The failed operation, a verb.
         operation: &'static str,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
     /// The kernel answered with an error.
     #[error("the kernel refused {request}")]
     Refused {
-        /// The request.
+        /// Name of the request.
         request: String,
         /// The errno of the answer.
         source: io::Error,
@@ -24,17 +25,17 @@ pub enum NetlinkError {
     /// The kernel does not know the generic netlink family.
     #[error("generic netlink family {0} is missing: is the module smc loaded?")]
     NoFamily(&'static str),
-    /// The kernel has nothing to list SMC sockets with.
+    /// No socket diagnosis for SMC in the kernel.
     #[error("SMC sockets cannot be listed: is the module smc_diag loaded?")]
     NoSocketDiag(#[source] io::Error),
     /// An answer could not be decoded.
-    #[error("malformed netlink answer: {0}")]
-    Malformed(String),
+    #[error("malformed netlink answer")]
+    Malformed(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl NetlinkError {
-    /// An error about a message that breaks the format.
-    pub(super) fn malformed(text: impl ToString) -> Self {
-        Self::Malformed(text.to_string())
+    /// Wraps the error about a message that breaks the format.
+    pub(super) fn malformed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Malformed(source.into())
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::NetlinkError;
-use super::controller::GenericHeader;
+use super::attributes::Attributes;
 use super::family::{Command, Nest, SmcFamily};
 use crate::fallback_reason::FallbackReason;
 
@@ -55,7 +55,7 @@ impl FallbackStatistics {
     fn decode(bodies: &[Vec<u8>]) -> Result<Self, NetlinkError> {
         let mut statistics = Self::default();
         for body in bodies {
-            let nest = GenericHeader::attributes(body)?.nest(Nest::FallbackStatistics as u16)?;
+            let nest = Attributes::parse(body)?.nest(Nest::FallbackStatistics as u16)?;
             statistics.client = statistics.client.max(nest.counter(CLIENT_TOTAL)?);
             statistics.server = statistics.server.max(nest.counter(SERVER_TOTAL)?);
             let code = u32::try_from(nest.counter(REASON)?).map_err(NetlinkError::malformed)?;
@@ -71,7 +71,7 @@ impl FallbackStatistics {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::attribute;
+    use super::super::attributes::emit::attribute;
     use super::*;
 
     #[test]
@@ -84,8 +84,7 @@ mod tests {
         let mut second = attribute(SERVER_SIDE, &[0]);
         second.extend(attribute(REASON, &0x0500_0000_u32.to_ne_bytes()));
         second.extend(attribute(REASON_COUNT, &1_u16.to_ne_bytes()));
-        let bodies = [first, second]
-            .map(|nest| GenericHeader::request(8, 1, &attribute(Nest::FallbackStatistics as u16, &nest)));
+        let bodies = [first, second].map(|nest| attribute(Nest::FallbackStatistics as u16, &nest));
         let statistics = FallbackStatistics::decode(&bodies).unwrap();
         assert_eq!((statistics.client, statistics.server), (1, 3));
         assert_eq!(statistics.reasons.len(), 2);

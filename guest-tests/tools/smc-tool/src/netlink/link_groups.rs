@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::NetlinkError;
 use super::attributes::Attributes;
-use super::controller::GenericHeader;
 use super::family::{Command, Nest, SmcFamily};
 use super::gid::Gid;
 
@@ -144,8 +143,7 @@ impl SmcrLinkGroup {
 /// Fails when the kernel does.
 pub fn smcd(family: &mut SmcFamily) -> Result<Vec<SmcdLinkGroup>, NetlinkError> {
     let bodies = family.list(Command::GetLinkGroupsSmcd)?;
-    let decode =
-        |body: &Vec<u8>| SmcdLinkGroup::decode(&GenericHeader::attributes(body)?.nest(Nest::LinkGroupSmcd as u16)?);
+    let decode = |body: &Vec<u8>| SmcdLinkGroup::decode(&Attributes::parse(body)?.nest(Nest::LinkGroupSmcd as u16)?);
     bodies.iter().map(decode).collect()
 }
 
@@ -156,14 +154,13 @@ pub fn smcd(family: &mut SmcFamily) -> Result<Vec<SmcdLinkGroup>, NetlinkError> 
 /// Fails when the kernel does.
 pub fn smcr(family: &mut SmcFamily) -> Result<Vec<SmcrLinkGroup>, NetlinkError> {
     let bodies = family.list(Command::GetLinkGroupsSmcr)?;
-    let decode =
-        |body: &Vec<u8>| SmcrLinkGroup::decode(&GenericHeader::attributes(body)?.nest(Nest::LinkGroupSmcr as u16)?);
+    let decode = |body: &Vec<u8>| SmcrLinkGroup::decode(&Attributes::parse(body)?.nest(Nest::LinkGroupSmcr as u16)?);
     bodies.iter().map(decode).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::{attribute, text_attribute};
+    use super::super::attributes::emit::{attribute, text_attribute};
     use super::*;
 
     #[test]

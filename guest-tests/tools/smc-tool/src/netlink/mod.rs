@@ -1,7 +1,6 @@
-//! The state of SMC as the kernel reports it over netlink.
+//! The state of SMC reported by the kernel over netlink.
 
 mod attributes;
-mod controller;
 mod diag_wire;
 mod family;
 mod transport;

@@ -10,9 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::NetlinkError;
 use super::attributes::Attributes;
-use super::diag_wire::{
-    AF_SMC, ConnectionInfo, DmbInfo, Fallback, Message, Request, SOCK_DIAG_BY_FAMILY, SocketId, extension,
-};
+use super::diag_wire::{AF_SMC, ConnectionInfo, DiagMessage, DmbInfo, Fallback, Message, Request, SocketId, extension};
 use super::gid::Gid;
 use super::transport::Transport;
 use crate::fallback_reason::FallbackReason;
@@ -160,7 +158,8 @@ impl SmcSocket {
     }
 
     fn decode(body: &[u8]) -> Result<Self, NetlinkError> {
-        let (message, attributes) = Message::read_from_prefix(body).map_err(NetlinkError::malformed)?;
+        let (message, attributes) =
+            Message::read_from_prefix(body).map_err(|error| NetlinkError::malformed(error.to_string()))?;
         let attributes = Attributes::parse(attributes)?;
         let fallback: Fallback = extension_of(&attributes, extension::FALLBACK)?.unwrap_or_default();
         let buffers: Option<ConnectionInfo> = extension_of(&attributes, extension::CONNECTION)?;
@@ -241,19 +240,15 @@ pub fn list() -> Result<Vec<SmcSocket>, NetlinkError> {
         ..Default::default()
     };
     let mut transport = Transport::open(NETLINK_SOCK_DIAG)?;
-    let bodies = match transport.dump(
-        "a list of SMC sockets",
-        SOCK_DIAG_BY_FAMILY,
-        request.as_bytes().to_vec(),
-    ) {
+    let answers = match transport.dump("a list of SMC sockets", DiagMessage(request.as_bytes().to_vec())) {
         Err(NetlinkError::Refused { source, .. }) if source.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
             return Err(NetlinkError::NoSocketDiag(source));
         }
         other => other?,
     };
-    let sockets = bodies
+    let sockets = answers
         .iter()
-        .map(|body| SmcSocket::decode(body))
+        .map(|answer| SmcSocket::decode(&answer.0))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(without_repeats(sockets))
 }
@@ -267,7 +262,7 @@ fn without_repeats(mut sockets: Vec<SmcSocket>) -> Vec<SmcSocket> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::attribute;
+    use super::super::attributes::emit::attribute;
     use super::*;
 
     fn message() -> Message {

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::NetlinkError;
 use super::attributes::Attributes;
-use super::controller::GenericHeader;
 use super::fallback::FallbackStatistics;
 use super::family::{Command, Nest, SmcFamily};
 
@@ -248,7 +247,7 @@ impl Statistics {
 
     fn decode(body: &[u8], fallbacks: FallbackStatistics) -> Result<Self, NetlinkError> {
         use top_attribute::*;
-        let nest = GenericHeader::attributes(body)?.nest(Nest::Statistics as u16)?;
+        let nest = Attributes::parse(body)?.nest(Nest::Statistics as u16)?;
         let smcd = TechnologyCounters::decode(&nest.nest(SMCD)?)?;
         let smcr = TechnologyCounters::decode(&nest.nest(SMCR)?)?;
         let client_handshake_errors = nest.counter(CLIENT_HANDSHAKE_ERRORS)?;
@@ -273,7 +272,7 @@ impl Statistics {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::attribute;
+    use super::super::attributes::emit::attribute;
     use super::*;
 
     /// The attribute as `nla_put_u64_64bit` writes it, perhaps behind an empty one that pads.
@@ -303,7 +302,7 @@ mod tests {
             &counter(technology_attribute::CLIENT_V1, 1),
         ));
         nest.extend(counter(top_attribute::CLIENT_HANDSHAKE_ERRORS, 2));
-        let body = GenericHeader::request(7, 1, &attribute(Nest::Statistics as u16, &nest));
+        let body = attribute(Nest::Statistics as u16, &nest);
         let fallbacks = FallbackStatistics {
             client: 4,
             server: 1,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::NetlinkError;
-use super::controller::GenericHeader;
+use super::attributes::Attributes;
 use super::family::{Command, Nest, SmcFamily};
 
 /// `SMC_NLA_SYS_VER`.
@@ -51,7 +51,7 @@ impl SystemInfo {
     }
 
     fn decode(body: &[u8]) -> Result<Self, NetlinkError> {
-        let attributes = GenericHeader::attributes(body)?.nest(Nest::SystemInfo as u16)?;
+        let attributes = Attributes::parse(body)?.nest(Nest::SystemInfo as u16)?;
         Ok(Self {
             version: attributes.counter(VERSION)?,
             release: attributes.counter(RELEASE)?,
@@ -65,7 +65,7 @@ impl SystemInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::{attribute, text_attribute};
+    use super::super::attributes::emit::{attribute, text_attribute};
     use super::*;
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         nest.extend(attribute(SMCR_V2, &[1]));
         nest.extend(text_attribute(HOST, "guest-a                         "));
         nest.extend(text_attribute(SEID, ""));
-        let body = GenericHeader::request(1, 1, &attribute(Nest::SystemInfo as u16, &nest));
+        let body = attribute(Nest::SystemInfo as u16, &nest);
         let info = SystemInfo::decode(&body).unwrap();
         assert_eq!((info.version, info.release), (2, 1));
         assert!(info.smcd_v2_capable);

@@ -1,4 +1,4 @@
-//! One request and its answers on a netlink socket.
+//! A netlink socket: one request at a time and its answers.
 
 use std::io;
 use std::time::Duration;
@@ -12,45 +12,13 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::NetlinkError;
 
-/// How long the kernel may take for one answer.
+/// Receive time-out for one answer of the kernel.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// Room for one datagram. A dump of sockets asks for 32 KiB (net/smc/smc_diag.c).
+/// Receive buffer for one datagram. A dump of sockets asks for 32 KiB (net/smc/smc_diag.c).
 const DATAGRAM: usize = 128 * 1024;
 
-/// The part of a netlink message after its header, not decoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Body {
-    kind: u16,
-    bytes: Vec<u8>,
-}
-
-impl NetlinkSerializable for Body {
-    fn message_type(&self) -> u16 {
-        self.kind
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.bytes);
-    }
-}
-
-impl NetlinkDeserializable for Body {
-    type Error = std::convert::Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
-        Ok(Self {
-            kind: header.message_type,
-            bytes: payload.to_vec(),
-        })
-    }
-}
-
-/// What one datagram says about the request with a certain sequence number.
+/// State of a request after one datagram.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
     /// More datagrams follow.
@@ -80,75 +48,71 @@ impl Transport {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Sends a request that changes something, and waits for its acknowledgement.
-    pub(super) fn change(&mut self, name: &str, kind: u16, bytes: Vec<u8>) -> Result<(), NetlinkError> {
-        self.exchange(name, kind, NLM_F_REQUEST | NLM_F_ACK, bytes).map(drop)
+    /// Sends a request and waits for its acknowledgement; returns the answers before that.
+    pub(super) fn acknowledged<M>(&mut self, name: &str, message: M) -> Result<Vec<M>, NetlinkError>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.exchange(name, NLM_F_REQUEST | NLM_F_ACK, message)
     }
 
-    /// Sends a request with one answer and an acknowledgement.
-    pub(super) fn query(&mut self, name: &str, kind: u16, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        self.exchange(name, kind, NLM_F_REQUEST | NLM_F_ACK, bytes)
+    /// Requests a whole table; returns all answers.
+    pub(super) fn dump<M>(&mut self, name: &str, message: M) -> Result<Vec<M>, NetlinkError>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.exchange(name, NLM_F_REQUEST | NLM_F_DUMP, message)
     }
 
-    /// Asks for a whole table: the bodies of all answers.
-    pub(super) fn dump(&mut self, name: &str, kind: u16, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        self.exchange(name, kind, NLM_F_REQUEST | NLM_F_DUMP, bytes)
-    }
-
-    fn exchange(&mut self, name: &str, kind: u16, flags: u16, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    fn exchange<M>(&mut self, name: &str, flags: u16, message: M) -> Result<Vec<M>, NetlinkError>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let failed = |operation| move |source| NetlinkError::Socket { operation, source };
         self.sequence += 1;
         self.socket
-            .send(&request(kind, flags, self.sequence, bytes), 0)
-            .map_err(|source| NetlinkError::Socket {
-                operation: "send",
-                source,
-            })?;
-        let mut bodies = Vec::new();
+            .send(&request(flags, self.sequence, message), 0)
+            .map_err(failed("send"))?;
+        let mut answers = Vec::new();
         let mut datagram = Vec::with_capacity(DATAGRAM);
         loop {
             datagram.clear();
             match self.socket.recv(&mut datagram, 0) {
-                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => {
-                    return Err(NetlinkError::Socket {
-                        operation: "receive",
-                        source,
-                    });
-                }
-            }
-            if collect(name, self.sequence, &datagram, &mut bodies)? == Progress::Complete {
-                return Ok(bodies);
+                other => other.map_err(failed("receive"))?,
+            };
+            if collect(name, self.sequence, &datagram, &mut answers)? == Progress::Complete {
+                return Ok(answers);
             }
         }
     }
 }
 
-/// The bytes of a request.
-fn request(kind: u16, flags: u16, sequence: u32, bytes: Vec<u8>) -> Vec<u8> {
+/// Serializes a request with its netlink header.
+fn request<M: NetlinkSerializable>(flags: u16, sequence: u32, message: M) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Body { kind, bytes }));
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
     message.finalize();
     let mut buffer = vec![0; message.buffer_len()];
     message.serialize(&mut buffer);
     buffer
 }
 
-/// Adds the answers in one datagram to `bodies`. Messages with another sequence number are left out.
-fn collect(
+/// Appends the answers in one datagram to `answers`; skips messages with another sequence number.
+fn collect<M: NetlinkDeserializable>(
     name: &str,
     sequence: u32,
     mut datagram: &[u8],
-    bodies: &mut Vec<Vec<u8>>,
+    answers: &mut Vec<M>,
 ) -> Result<Progress, NetlinkError> {
     let refused = |code: i32| NetlinkError::Refused {
         request: name.to_owned(),
         source: io::Error::from_raw_os_error(code.saturating_neg()),
     };
     while !datagram.is_empty() {
-        let (header, payload) = NetlinkMessage::<Body>::deserialize(datagram)
+        let (header, payload) = NetlinkMessage::<M>::deserialize(datagram)
             .map_err(NetlinkError::malformed)?
             .into_parts();
         let length = usize::try_from(header.length)
@@ -159,7 +123,7 @@ fn collect(
             continue;
         }
         match payload {
-            NetlinkPayload::InnerMessage(body) => bodies.push(body.bytes),
+            NetlinkPayload::InnerMessage(answer) => answers.push(answer),
             NetlinkPayload::Done(done) if done.code < 0 => return Err(refused(done.code)),
             NetlinkPayload::Done(_) => return Ok(Progress::Complete),
             NetlinkPayload::Error(answer) => {
@@ -177,6 +141,7 @@ fn collect(
 
 #[cfg(test)]
 mod tests {
+    use super::super::diag_wire::DiagMessage;
     use super::*;
 
     /// A netlink message as the kernel frames it.
@@ -194,20 +159,20 @@ mod tests {
 
     #[test]
     fn request_has_the_kernel_layout() {
-        let bytes = request(20, NLM_F_REQUEST | NLM_F_DUMP, 5, vec![1, 2, 3, 4]);
+        let bytes = request(NLM_F_REQUEST | NLM_F_DUMP, 5, DiagMessage(vec![1, 2, 3, 4]));
         assert_eq!(bytes, [20, 0, 0, 0, 20, 0, 1, 3, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn dump_ends_with_done() {
-        let mut bodies = Vec::new();
+        let mut answers: Vec<DiagMessage> = Vec::new();
         let mut datagram = framed(33, 9, &[1, 2, 3, 4, 5]);
         datagram.extend(framed(33, 8, &[9, 9, 9, 9]));
         datagram.extend(framed(33, 9, &[6]));
-        assert_eq!(collect("x", 9, &datagram, &mut bodies).unwrap(), Progress::More);
+        assert_eq!(collect("x", 9, &datagram, &mut answers).unwrap(), Progress::More);
         let done = framed(3, 9, &0_i32.to_ne_bytes());
-        assert_eq!(collect("x", 9, &done, &mut bodies).unwrap(), Progress::Complete);
-        assert_eq!(bodies, [vec![1, 2, 3, 4, 5], vec![6]]);
+        assert_eq!(collect("x", 9, &done, &mut answers).unwrap(), Progress::Complete);
+        assert_eq!(answers, [DiagMessage(vec![1, 2, 3, 4, 5]), DiagMessage(vec![6])]);
     }
 
     #[test]
@@ -215,7 +180,7 @@ mod tests {
         let mut error = (-2_i32).to_ne_bytes().to_vec();
         error.extend([0; 16]);
         for datagram in [framed(2, 1, &error), framed(3, 1, &(-2_i32).to_ne_bytes())] {
-            let failure = collect("listing", 1, &datagram, &mut Vec::new()).unwrap_err();
+            let failure = collect::<DiagMessage>("listing", 1, &datagram, &mut Vec::new()).unwrap_err();
             let NetlinkError::Refused { request, source } = failure else {
                 panic!("{failure:?}")
             };
@@ -229,7 +194,7 @@ mod tests {
         let mut ack = 0_i32.to_ne_bytes().to_vec();
         ack.extend([0; 16]);
         assert_eq!(
-            collect("x", 1, &framed(2, 1, &ack), &mut Vec::new()).unwrap(),
+            collect::<DiagMessage>("x", 1, &framed(2, 1, &ack), &mut Vec::new()).unwrap(),
             Progress::Complete
         );
     }
@@ -237,7 +202,8 @@ mod tests {
     #[test]
     fn cut_messages_are_refused() {
         let whole = framed(33, 9, &[1, 2, 3, 4]);
-        assert!(collect("x", 9, &whole[..10], &mut Vec::new()).is_err());
-        assert!(collect("x", 9, &whole[..18], &mut Vec::new()).is_err());
+        for length in [10, 18] {
+            assert!(collect::<DiagMessage>("x", 9, &whole[..length], &mut Vec::new()).is_err());
+        }
     }
 }
