@@ -37,14 +37,14 @@ fn what_the_drivers_do_without_each_capability_is_as_ever() {
                 } {
                     let outcome = slots
                         .without(name)
-                        .unwrap_or_else(|error| format!("the bed failed: {error}"));
+                        .unwrap_or_else(|error| format!("the testbed failed: {error}"));
                     let shown = if name.is_empty() { "(none zeroed)" } else { name };
                     eprintln!("{shown}: {outcome}");
                     rows.lock().expect("no thread panics with it")[index] = format!("{shown}: {outcome}\n");
                 }
                 // All that the guest's kernel had to say is in the table.
-                slots.bed.allow_splat("");
-                slots.bed.finish().expect("the guest goes off");
+                slots.testbed.allow_splat("");
+                slots.testbed.finish().expect("the guest goes off");
             });
         }
     });
@@ -70,7 +70,7 @@ const SLOTS: usize = 8;
 
 /// A guest into whose slots NICs are put, one after the other.
 struct Slots {
-    bed: Testbed,
+    testbed: Testbed,
     sockets: PathBuf,
     /// The daemons behind the NICs in the slots. QEMU does not survive them.
     daemons: Vec<Daemon>,
@@ -83,11 +83,11 @@ impl Slots {
             let port = format!("pcie-root-port,id=slot-{slot},chassis={},pref64-reserve=32M", slot + 1);
             ["-device".to_owned(), port]
         });
-        let bed = Testbed::builder("nic-capabilities").smp(1).qemu_args(ports).start()?;
-        let sockets = bed.share().with_file_name("nics");
+        let testbed = Testbed::builder("nic-capabilities").smp(1).qemu_args(ports).start()?;
+        let sockets = testbed.share().with_file_name("nics");
         fs::create_dir(&sockets).expect("make a directory for sockets");
         Ok(Self {
-            bed,
+            testbed,
             sockets,
             daemons: Vec::new(),
         })
@@ -95,9 +95,9 @@ impl Slots {
 
     /// Starts the guest anew, with empty slots.
     fn restart(&mut self) -> Result<()> {
-        self.bed.guest(0).kill()?;
+        self.testbed.guest(0).kill()?;
         self.daemons.clear();
-        self.bed.guest(0).restart()
+        self.testbed.guest(0).restart()
     }
 
     /// What becomes of the drivers without one capability, in a few words that are the same every time.
@@ -106,7 +106,7 @@ impl Slots {
             self.restart()?;
         }
         let slot = self.daemons.len();
-        let guest = self.bed.guest(0);
+        let guest = self.testbed.guest(0);
         let socket = self.sockets.join(slot.to_string());
         let mut command = Command::new(NicOptions::program()?);
         let settings = format!("path={},mac={}", socket.display(), NicOptions::mac(0));
@@ -114,7 +114,7 @@ impl Slots {
         if !name.is_empty() {
             command.args(["--zero-capability", name]);
         }
-        let log = self.bed.logs().join(format!("vhost-nic-{name}.log"));
+        let log = self.testbed.logs().join(format!("vhost-nic-{name}.log"));
         let daemon = Daemon::start("vhost-nic", command, &log, slice::from_ref(&socket), None)?;
         self.daemons.push(daemon);
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use guest_harness::{NicOptions, Result};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-fn blue_flame_wqes(lab: &Lab, guest: usize) -> Result<u64> {
-    Ok(lab.stats(guest)?["blue_flame_wqes"].as_u64().expect("a count"))
+fn blue_flame_wqes(fixture: &Fixture, guest: usize) -> Result<u64> {
+    Ok(fixture.stats(guest)?["blue_flame_wqes"].as_u64().expect("a count"))
 }
 
 /// The driver tries write combining when a program first opens the device (`core/wc.c`), and complains if it does not work. libmlx5 writes each
@@ -19,11 +19,11 @@ fn blue_flame(setup: Setup) -> Result<()> {
         guest_settings: vec!["blue-flame=on".to_owned()],
         ..NicOptions::default()
     };
-    let lab = setup.options(options).start()?;
-    for guest in lab.bed().guests() {
+    let fixture = setup.options(options).start()?;
+    for guest in fixture.testbed().guests() {
         guest.run("ibv_devinfo")?.check()?;
         guest.nic_check_log(&[])?;
-        let tried = blue_flame_wqes(&lab, guest.index())?;
+        let tried = blue_flame_wqes(&fixture, guest.index())?;
         assert!(tried > 0, "the driver's test was carried out from memory alone");
     }
     for program in [
@@ -32,16 +32,16 @@ fn blue_flame(setup: Setup) -> Result<()> {
         "ib_write_lat -d mlx5_0 -x 1 -F -n 200 -s 200 -I 220",
     ] {
         step(program, || {
-            let before = blue_flame_wqes(&lab, 1)?;
-            lab.flow(1, 0).converse_alike(program, TIMEOUT)?;
-            let count = blue_flame_wqes(&lab, 1)? - before;
+            let before = blue_flame_wqes(&fixture, 1)?;
+            fixture.flow(1, 0).converse_alike(program, TIMEOUT)?;
+            let count = blue_flame_wqes(&fixture, 1)? - before;
             eprintln!("  {count} WQEs came through the register");
             // One that is overtaken is carried out from the ring.
             assert!(count >= 100, "{count} of 200 WQEs came through the register");
             Ok(())
         })?;
     }
-    lab.finish()
+    fixture.finish()
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn wqes_come_through_the_doorbell_register_of_an_older_driver() -> Result<()> {
 
 #[test]
 fn queues_may_stay_hot() -> Result<()> {
-    let lab = Setup::new("nic-hot", 2)
+    let fixture = Setup::new("nic-hot", 2)
         .options(NicOptions::default().args(["--hot-period", "100"]))
         .start()?;
     for program in [
@@ -65,9 +65,11 @@ fn queues_may_stay_hot() -> Result<()> {
         "ibv_uc_pingpong -d mlx5_0 -g 1 -c -n 200",
         "ib_send_bw -d mlx5_0 -x 1 -F -n 200 -l 8 -s 64",
     ] {
-        step(program, || lab.flow(1, 0).converse_alike(program, TIMEOUT).map(drop))?;
+        step(program, || {
+            fixture.flow(1, 0).converse_alike(program, TIMEOUT).map(drop)
+        })?;
     }
-    let ping = lab.flow(0, 1).ping(50, 56)?;
+    let ping = fixture.flow(0, 1).ping(50, 56)?;
     assert_eq!(ping.len(), 50);
-    lab.finish()
+    fixture.finish()
 }

@@ -59,8 +59,8 @@ ip = bytes.fromhex("4500002000000000401166cb0a0000010a000002")
 udp = bytes.fromhex("00010002000c" + sys.argv[2]) + b"abcd"
 wire.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + ip + udp)
 "#;
-    let bed = Testbed::builder("frames").guests(2).mesh().share(program()).start()?;
-    let (a, b) = (bed.guest(0), bed.guest(1));
+    let testbed = Testbed::builder("frames").guests(2).mesh().share(program()).start()?;
+    let (a, b) = (testbed.guest(0), testbed.guest(1));
     let flow = guest_harness::Flow::new(a, b, b.addr(0));
     let forge = |checksum: &str| {
         let link = a.interface(1);
@@ -81,5 +81,5 @@ wire.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + ip + udp)
     forge("2700")?;
     let seen = capture.end()?;
     assert_eq!(seen["faults"], 1, "{seen}");
-    bed.finish()
+    testbed.finish()
 }

@@ -2,8 +2,8 @@
 
 use guest_harness::{Guest, NIC, NicOptions, Result};
 
+use crate::fixture::Setup;
 use crate::golden;
-use crate::lab::Setup;
 
 #[test]
 fn lspci_shows_the_function_as_ever() -> Result<()> {
@@ -11,9 +11,9 @@ fn lspci_shows_the_function_as_ever() -> Result<()> {
         ("lspci-root-complex.txt", NicOptions::default()),
         ("lspci-root-port.txt", NicOptions::default().root_port()),
     ] {
-        let lab = Setup::new("nic-lspci", 1).options(options).ethernet_only().start()?;
-        golden::assert_same(name, &lspci(lab.guest(0))?);
-        lab.finish()?;
+        let fixture = Setup::new("nic-lspci", 1).options(options).ethernet_only().start()?;
+        golden::assert_same(name, &lspci(fixture.guest(0))?);
+        fixture.finish()?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use guest_harness::{Job, NicOptions, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 const PROGRAM: &str = include_str!("operations.py");
 const PATH: &str = "/tmp/operations.py";
@@ -67,20 +67,20 @@ pub struct Pair {
 
 impl Pair {
     /// A requester in one guest and a responder in another.
-    pub fn between(lab: &Lab, requester: usize, responder: usize) -> Result<Self> {
+    pub fn between(fixture: &Fixture, requester: usize, responder: usize) -> Result<Self> {
         Self::connect(
-            lab,
+            fixture,
             (requester, NicOptions::address(requester).into()),
             (responder, NicOptions::address(responder).into()),
         )
     }
 
     /// The same, with the addresses to use.
-    fn connect(lab: &Lab, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
+    fn connect(fixture: &Fixture, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
         let ((requester, own), (responder, address)) = (requester, responder);
-        let job = Self::start(lab, responder, &format!("answer {address}"))?;
+        let job = Self::start(fixture, responder, &format!("answer {address}"))?;
         job.wait_line("ready", PATIENCE)?;
-        let driver = Self::start(lab, requester, &format!("drive {own} {address}"))?;
+        let driver = Self::start(fixture, requester, &format!("drive {own} {address}"))?;
         Ok(Self {
             driver,
             _responder: Some(job),
@@ -88,16 +88,16 @@ impl Pair {
     }
 
     /// Both in one guest.
-    pub fn within(lab: &Lab, guest: usize) -> Result<Self> {
-        let driver = Self::start(lab, guest, &format!("drive {}", NicOptions::address(guest)))?;
+    pub fn within(fixture: &Fixture, guest: usize) -> Result<Self> {
+        let driver = Self::start(fixture, guest, &format!("drive {}", NicOptions::address(guest)))?;
         Ok(Self {
             driver,
             _responder: None,
         })
     }
 
-    fn start(lab: &Lab, guest: usize, arguments: &str) -> Result<Job> {
-        let guest = lab.guest(guest);
+    fn start(fixture: &Fixture, guest: usize, arguments: &str) -> Result<Job> {
+        let guest = fixture.guest(guest);
         guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
         guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
         guest
@@ -213,13 +213,13 @@ fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
 }
 
 /// A check that cannot fail is none: bytes that the responder itself changes are found.
-fn faults_are_found(lab: &Lab) -> Result<()> {
+fn faults_are_found(fixture: &Fixture) -> Result<()> {
     for (spoil, place, operation, service) in [
         ("payload", "data", "write", "rc"),
         ("before", "before it", "send", "ud"),
         ("behind", "behind it", "send_imm", "rc"),
     ] {
-        let pair = Pair::within(lab, 0)?;
+        let pair = Pair::within(fixture, 0)?;
         let report = pair.order(&json!({
             "service": service, "operations": [operation], "sizes": [33], "spoil": spoil,
         }))?;
@@ -234,8 +234,8 @@ fn faults_are_found(lab: &Lab) -> Result<()> {
 
 #[test]
 fn every_operation_carries_its_data_at_every_size() -> Result<()> {
-    let lab = Setup::new("nic-operations", 2).start()?;
-    step("faults are found", || faults_are_found(&lab))?;
+    let fixture = Setup::new("nic-operations", 2).start()?;
+    step("faults are found", || faults_are_found(&fixture))?;
     let all = |pair: &Pair, mtu: usize| {
         orders(&edges(mtu), &WAYS, mtu)
             .iter()
@@ -246,20 +246,20 @@ fn every_operation_carries_its_data_at_every_size() -> Result<()> {
             .iter()
             .try_for_each(|order| pair.carry_out(order))
     };
-    let pair = Pair::between(&lab, 1, 0)?;
+    let pair = Pair::between(&fixture, 1, 0)?;
     step("between two guests", || all(&pair, MTU))?;
     step("between two guests, 64 MiB", || huge(&pair))?;
     drop(pair);
-    let pair = Pair::within(&lab, 0)?;
+    let pair = Pair::within(&fixture, 0)?;
     step("within a guest", || all(&pair, MTU))?;
     step("within a guest, 64 MiB", || huge(&pair))?;
     drop(pair);
 
-    lab.set_mtu(JUMBO)?;
+    fixture.set_mtu(JUMBO)?;
     let [a, b] = [0, 1].map(|guest| (guest, NicOptions::address_v6(guest).into()));
-    let pair = Pair::connect(&lab, a, b)?;
+    let pair = Pair::connect(&fixture, a, b)?;
     step("the largest packets, over IPv6", || all(&pair, LARGE_MTU))?;
     step("the smallest packets, over IPv6", || all(&pair, SMALL_MTU))?;
     drop(pair);
-    lab.finish()
+    fixture.finish()
 }

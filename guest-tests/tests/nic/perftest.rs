@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use guest_harness::Result;
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 /// Some fill their memory byte by byte before they begin.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -15,10 +15,10 @@ const COMMON: &str = "-d mlx5_0 -x 1 -F";
 const ALL_SIZES: usize = 23;
 
 /// Runs a program between two guests, or within one. It must come to its end on both sides, with a result for each size.
-fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
+fn run(fixture: &Fixture, server: usize, client: usize, program: &str) -> Result<()> {
     let place = if server == client { "within" } else { "between" };
     step(&format!("{program}, {place}"), || {
-        let said = lab
+        let said = fixture
             .flow(client, server)
             .converse_alike(&format!("{program} {COMMON}"), TIMEOUT)?
             .client;
@@ -62,15 +62,15 @@ const SOME: [&str; 16] = [
 
 #[test]
 fn perftest_runs() -> Result<()> {
-    let lab = Setup::new("nic-perftest", 2).start()?;
+    let fixture = Setup::new("nic-perftest", 2).start()?;
     for (at, program) in SOME.into_iter().enumerate() {
-        run(&lab, 0, 1, program)?;
+        run(&fixture, 0, 1, program)?;
         // The same engine, by another way: half of them are enough.
         if at % 2 == 0 {
-            run(&lab, 0, 0, program)?;
+            run(&fixture, 0, 0, program)?;
         }
     }
-    lab.finish()
+    fixture.finish()
 }
 
 /// Each program with each option that it knows. Those for latency wait for an event and look once whether there is a completion, which an event
@@ -123,12 +123,12 @@ fn all() -> Vec<String> {
 #[test]
 #[ignore = "long: ten minutes"]
 fn perftest_runs_in_every_manner() -> Result<()> {
-    let lab = Setup::new("nic-perftest-all", 2).start()?;
+    let fixture = Setup::new("nic-perftest-all", 2).start()?;
     for program in all() {
-        run(&lab, 0, 1, &program)?;
-        run(&lab, 0, 0, &program)?;
+        run(&fixture, 0, 1, &program)?;
+        run(&fixture, 0, 0, &program)?;
     }
-    lab.finish()
+    fixture.finish()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use guest_harness::Result;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 use crate::operations::{ATOMIC, Pair};
 
 const SIZES: [u64; 9] = [0, 1, 8, 31, 32, 33, 63, 64, 65];
@@ -138,8 +138,8 @@ impl Inline {
     }
 
     /// So far, of a guest's NIC.
-    fn counted(lab: &Lab, guest: usize) -> Result<Self> {
-        let stats = lab.stats(guest)?;
+    fn counted(fixture: &Fixture, guest: usize) -> Result<Self> {
+        let stats = fixture.stats(guest)?;
         let count = |name: &str| stats["completions"][name].as_u64().expect("a counter of completions");
         Ok(Self {
             short: count("inline_32"),
@@ -148,8 +148,8 @@ impl Inline {
     }
 
     /// What an order adds in each of the guests.
-    fn added<const N: usize>(lab: &Lab, guests: [usize; N], pair: &Pair, order: &Value) -> Result<[Self; N]> {
-        let counted = || -> Result<Vec<Self>> { guests.iter().map(|&guest| Self::counted(lab, guest)).collect() };
+    fn added<const N: usize>(fixture: &Fixture, guests: [usize; N], pair: &Pair, order: &Value) -> Result<[Self; N]> {
+        let counted = || -> Result<Vec<Self>> { guests.iter().map(|&guest| Self::counted(fixture, guest)).collect() };
         let before = counted()?;
         pair.carry_out(order)?;
         let after = counted()?;
@@ -168,44 +168,44 @@ const WRITES: [&str; 2] = ["write", "write_imm"];
 
 #[test]
 fn completions_have_data_when_asked_to_and_only_then() -> Result<()> {
-    let lab = Setup::new("nic-scatter", 2).start()?;
-    let pair = Pair::within(&lab, 0)?;
+    let fixture = Setup::new("nic-scatter", 2).start()?;
+    let pair = Pair::within(&fixture, 0)?;
     step("within a guest, all combinations", || {
         for way in Way::all() {
-            let [sends] = Inline::added(&lab, [0], &pair, &way.order("rc", &SENDS))?;
+            let [sends] = Inline::added(&fixture, [0], &pair, &way.order("rc", &SENDS))?;
             assert_eq!(sends, way.received(SENDS.len() as u64), "sends, {way:?}");
-            let [requests] = Inline::added(&lab, [0], &pair, &way.order("rc", &REQUESTS))?;
+            let [requests] = Inline::added(&fixture, [0], &pair, &way.order("rc", &REQUESTS))?;
             assert_eq!(requests, way.answered(), "reads and atomics, {way:?}");
-            let [writes] = Inline::added(&lab, [0], &pair, &way.order("rc", &WRITES))?;
+            let [writes] = Inline::added(&fixture, [0], &pair, &way.order("rc", &WRITES))?;
             assert_eq!(writes, Inline::default(), "writes, {way:?}");
         }
         Ok(())
     })?;
     step("within a guest, other services", || {
         for way in Way::all().filter(|way| way.signal_all && !way.unsignaled) {
-            let [sends] = Inline::added(&lab, [0], &pair, &way.order("uc", &SENDS[..2]))?;
+            let [sends] = Inline::added(&fixture, [0], &pair, &way.order("uc", &SENDS[..2]))?;
             assert_eq!(sends, way.received(2), "sends of UC, {way:?}");
-            let [datagrams] = Inline::added(&lab, [0], &pair, &way.order("ud", &SENDS[..2]))?;
+            let [datagrams] = Inline::added(&fixture, [0], &pair, &way.order("ud", &SENDS[..2]))?;
             assert_eq!(datagrams, Inline::default(), "UD, {way:?}");
             // Extended RC has no flags of its own.
             if way.flag.is_none() {
-                let [extended] = Inline::added(&lab, [0], &pair, &way.order("xrc", &["send", "read"]))?;
+                let [extended] = Inline::added(&fixture, [0], &pair, &way.order("xrc", &["send", "read"]))?;
                 assert_eq!(extended, Inline::default(), "XRC, {way:?}");
             }
         }
         Ok(())
     })?;
     drop(pair);
-    let pair = Pair::between(&lab, 0, 1)?;
+    let pair = Pair::between(&fixture, 0, 1)?;
     step("between two guests", || {
         for way in Way::all().filter(|way| way.signal_all && !way.unsignaled && way.large != Large::Environment) {
             let order = way.order("rc", &["send", "read"]);
-            let [requester, responder] = Inline::added(&lab, [0, 1], &pair, &order)?;
+            let [requester, responder] = Inline::added(&fixture, [0, 1], &pair, &order)?;
             assert_eq!(requester, Inline::of_all_sizes(way.limit(), 1), "reads, {way:?}");
             assert_eq!(responder, way.received(1), "sends, {way:?}");
         }
         Ok(())
     })?;
     drop(pair);
-    lab.finish()
+    fixture.finish()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use guest_harness::{Guest, NIC, Result};
 use serde::Deserialize;
 
-use crate::lab::{Lab, Setup};
+use crate::fixture::{Fixture, Setup};
 
 /// Runs one file of the suite.
 const PROGRAM: &str = include_str!("suite.py");
@@ -166,8 +166,8 @@ fn total(counts: &BTreeMap<String, Count>) -> Count {
 fn the_test_suite_of_rdma_core_passes() -> Result<()> {
     let expectations: BTreeMap<String, Expectation> =
         serde_json::from_str(EXPECTATIONS).expect("the expectations are JSON");
-    let lab = Setup::new("nic-suite", 1).memory_mib(1024).start()?;
-    let guest = lab.guest(0);
+    let fixture = Setup::new("nic-suite", 1).memory_mib(1024).start()?;
+    let guest = fixture.guest(0);
     guest.put_bytes(PROGRAM.as_bytes(), "/tmp/suite.py", 0o644)?;
     // A test asks for more entries of a completion queue than there may be; to refuse them is the driver's, not the memory's.
     guest.run("echo 1 > /proc/sys/vm/overcommit_memory")?.check()?;
@@ -206,16 +206,16 @@ fn the_test_suite_of_rdma_core_passes() -> Result<()> {
     complaints?;
     assert!(software_all.pass >= SOFTWARE_PASSES_AT_LEAST, "{software_all}");
     assert!(all.pass >= SOFTWARE_PASSES.max(software_all.pass), "{all}");
-    finish(lab)
+    finish(fixture)
 }
 
 /// The refusals that the suite provokes are no complaints.
-fn finish(lab: Lab) -> Result<()> {
-    let guest = lab.guest(0);
+fn finish(fixture: Fixture) -> Result<()> {
+    let guest = fixture.guest(0);
     guest
         .run(&format!(
             "rdma link del {SOFTWARE_DEVICE} && rmmod rdma_rxe && dmesg --clear"
         ))?
         .check()?;
-    lab.finish()
+    fixture.finish()
 }

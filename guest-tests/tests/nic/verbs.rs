@@ -2,12 +2,12 @@
 
 use guest_harness::{NicOptions, Result};
 
-use crate::lab::Setup;
+use crate::fixture::Setup;
 
 #[test]
 fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
-    let lab = Setup::new("nic-verbs", 1).start()?;
-    let guest = lab.guest(0);
+    let fixture = Setup::new("nic-verbs", 1).start()?;
+    let guest = fixture.guest(0);
     let info = guest.run("ibv_devinfo -v")?.check()?;
     for expected in [
         "transport:\t\t\tInfiniBand (0)",
@@ -33,5 +33,5 @@ fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
         link.stdout.contains("state ACTIVE physical_state LINK_UP netdev nic0"),
         "{link}"
     );
-    lab.finish()
+    fixture.finish()
 }

@@ -3,7 +3,7 @@
 
 use guest_harness::Result;
 
-use crate::lab::{Kernel, Lab, Setup};
+use crate::fixture::{Fixture, Kernel, Setup};
 use crate::probe::{Probe, Request, module};
 
 // Commands and answers as vhost-ism/docs/device.md has them.
@@ -56,16 +56,16 @@ fn debug_a_hostile_guest_gets_nowhere() -> Result<()> {
 }
 
 fn hostile(name: &'static str, kernel: Kernel) -> Result<()> {
-    let lab = Setup::new(name, 3).kernel(kernel).share(module(kernel)?).start()?;
+    let fixture = Setup::new(name, 3).kernel(kernel).share(module(kernel)?).start()?;
     let (a, b, c) = (0, 1, 2);
     // What C is not to get at, and what is not to be disturbed.
-    let load = lab.run(a, b, "load")?;
-    let hold = lab.run(b, a, "hold")?;
-    let tokens = tokens(&lab, a)?;
+    let load = fixture.run(a, b, "load")?;
+    let hold = fixture.run(b, a, "hold")?;
+    let tokens = tokens(&fixture, a)?;
     assert_eq!(tokens.len(), 4, "two connections with a buffer at each end");
 
-    let probe = Probe::load(&lab, c)?;
-    let gids = [gid(&lab, a)?, gid(&lab, b)?];
+    let probe = Probe::load(&fixture, c)?;
+    let gids = [gid(&fixture, a)?, gid(&fixture, b)?];
     behaves(&probe, &gids)?;
     foreign_tokens(&probe, &tokens)?;
     malformed(&probe, &gids)?;
@@ -77,9 +77,9 @@ fn hostile(name: &'static str, kernel: Kernel) -> Result<()> {
     // The others have not noticed, nor has the device come to harm.
     assert!(!hold.is_finished(), "{hold:?} has ended");
     drop(hold);
-    load.stop(lab.seconds(20))?;
-    lab.call(b, a, "bulk --bytes 1M --direction both --check hash")?;
-    let stats = lab.daemon_stats()?;
+    load.stop(fixture.seconds(20))?;
+    fixture.call(b, a, "bulk --bytes 1M --direction both --check hash")?;
+    let stats = fixture.daemon_stats()?;
     for finding in ["BadRequest", "BadChain", "StrayDoorbell"] {
         let count = &stats["guests"][c]["findings"][finding];
         assert!(count.as_u64() > Some(0), "{finding} of C: {count}");
@@ -87,14 +87,14 @@ fn hostile(name: &'static str, kernel: Kernel) -> Result<()> {
 
     // C reforms.
     probe.unload()?;
-    lab.call(c, a, "bulk --bytes 1M --direction both --check hash")?;
-    lab.call(b, c, "bulk --bytes 1M --direction both --check hash")?;
-    lab.finish_despite(Some(c))
+    fixture.call(c, a, "bulk --bytes 1M --direction both --check hash")?;
+    fixture.call(b, c, "bulk --bytes 1M --direction both --check hash")?;
+    fixture.finish_despite(Some(c))
 }
 
 /// The tokens of all buffers that a guest's connections have, its own and its peers'.
-fn tokens(lab: &Lab, index: usize) -> Result<Vec<u64>> {
-    let sockets = lab.sockets(index)?;
+fn tokens(fixture: &Fixture, index: usize) -> Result<Vec<u64>> {
+    let sockets = fixture.sockets(index)?;
     let dmbs = sockets.iter().filter(|socket| socket["state"] == "active");
     let tokens = dmbs.flat_map(|socket| [&socket["dmb"]["token"], &socket["dmb"]["peer_token"]]);
     Ok(tokens
@@ -102,8 +102,8 @@ fn tokens(lab: &Lab, index: usize) -> Result<Vec<u64>> {
         .collect())
 }
 
-fn gid(lab: &Lab, index: usize) -> Result<[u8; 16]> {
-    let text = lab.gid(index)?.replace('-', "");
+fn gid(fixture: &Fixture, index: usize) -> Result<[u8; 16]> {
+    let text = fixture.gid(index)?.replace('-', "");
     let number = u128::from_str_radix(&text, 16).expect("a GID");
     Ok(number.to_be_bytes())
 }

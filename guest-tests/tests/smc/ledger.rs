@@ -15,7 +15,7 @@ pub struct Counts {
     pub others: u64,
 }
 
-/// One ledger for all guests of a bed.
+/// One ledger for all guests of a testbed.
 #[derive(Debug)]
 pub struct Ledger {
     made: Vec<AtomicU64>,
@@ -47,12 +47,12 @@ impl Ledger {
 
     /// Takes into the books what programs made that do not tell how many connections they open, and returns how many those were.
     /// Both guests must have the same number, and at least this many.
-    pub fn enter_counted(&self, bed: &Testbed, guests: [usize; 2], at_least: u64) -> Result<u64> {
+    pub fn enter_counted(&self, testbed: &Testbed, guests: [usize; 2], at_least: u64) -> Result<u64> {
         let mut new = [0; 2];
         for (new, guest) in new.iter_mut().zip(guests) {
             let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[guest];
             let known = opening.smcd_v2 + self.made[guest].load(Ordering::Relaxed);
-            *new = counts(bed.guest(guest))?.0.smcd_v2.saturating_sub(known);
+            *new = counts(testbed.guest(guest))?.0.smcd_v2.saturating_sub(known);
         }
         assert_eq!(new[0], new[1], "SMC-D connections that guests {guests:?} counted");
         assert!(new[0] >= at_least, "{} connections, not {at_least} or more", new[0]);
@@ -61,8 +61,8 @@ impl Ledger {
     }
 
     /// Asserts that every connection made is SMC-D version 2 in the books of both guests, and that nothing else happened.
-    pub fn settle(&self, bed: &Testbed) -> Result<()> {
-        for guest in bed.guests() {
+    pub fn settle(&self, testbed: &Testbed) -> Result<()> {
+        for guest in testbed.guests() {
             let difference = self.difference(guest)?;
             assert_eq!(difference, None, "the books of guest {}", guest.name());
         }

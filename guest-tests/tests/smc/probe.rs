@@ -5,7 +5,7 @@ use std::process::Command;
 
 use guest_harness::{Guest, Image, Result, target_dir, workspace_dir};
 
-use crate::lab::{Kernel, Lab};
+use crate::fixture::{Fixture, Kernel};
 
 const FILES: &str = "/sys/kernel/debug/ism_probe";
 
@@ -78,28 +78,28 @@ impl Answer {
 /// The module at work in a guest.
 #[derive(Debug)]
 pub struct Probe<'a> {
-    lab: &'a Lab,
+    fixture: &'a Fixture,
     guest: &'a Guest,
 }
 
 impl<'a> Probe<'a> {
     /// Takes the driver's place.
-    pub fn load(lab: &'a Lab, index: usize) -> Result<Self> {
-        lab.unload_driver(index)?;
-        let guest = lab.guest(index);
+    pub fn load(fixture: &'a Fixture, index: usize) -> Result<Self> {
+        fixture.unload_driver(index)?;
+        let guest = fixture.guest(index);
         guest
             .run(
                 "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; insmod /host/ism_probe.ko",
             )?
             .check()?;
         guest.run(&format!("test -e {FILES}/request"))?.check()?;
-        Ok(Self { lab, guest })
+        Ok(Self { fixture, guest })
     }
 
     /// Gives the driver its place back.
     pub fn unload(self) -> Result<()> {
         self.guest.run("rmmod ism_probe")?.check()?;
-        self.lab.load_driver(self.guest.index())
+        self.fixture.load_driver(self.guest.index())
     }
 
     /// Sends requests one after the other. Each one must be answered, in no more room than it has.
@@ -117,7 +117,7 @@ impl<'a> Probe<'a> {
             .guest
             .shell(&script)
             .called("ask the device")
-            .timeout(self.lab.seconds(60));
+            .timeout(self.fixture.seconds(60));
         let out = run.run()?.check()?;
         let answers: Vec<Answer> = out.stdout.lines().map(answer).collect();
         assert_eq!(answers.len(), requests.len(), "answers: {out}");

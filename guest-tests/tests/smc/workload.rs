@@ -1,55 +1,17 @@
-//! Workloads of `smc-tool` between two guests of a lab, with the mode and the devices of each connection checked.
+//! Workloads of `smc-tool` between two guests of a fixture, with the mode and the devices of each connection checked.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_harness::{Job, Output, Result};
+use guest_harness::{Job, Result};
 use serde_json::Value;
 
-use crate::lab::{Lab, PORT};
-
-/// SIGTERM.
-const TERM: i32 = 15;
+use crate::fixture::{Fixture, PORT};
+use crate::server::{TERM, last_value};
 
 /// How long a workload may take. One that hangs ends earlier: each of its waits has a limit.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// A server of workloads in one guest.
-#[derive(Debug)]
-pub struct Server {
-    job: Job,
-}
-
-impl Server {
-    pub fn start(lab: &Lab, index: usize, port: u16, options: &str) -> Result<Self> {
-        let job = lab
-            .guest(index)
-            .spawn(&format!("exec /host/smc-tool --json serve --port {port} {options}"))?;
-        job.wait_line("ready", lab.seconds(10))?;
-        Ok(Self { job })
-    }
-
-    /// How connections have ended so far, if it was started with `--events`.
-    pub fn ends(&self) -> Vec<Value> {
-        let (stdout, _) = self.job.peek();
-        // The last line may still be on its way.
-        let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
-        complete
-            .lines()
-            .filter(|line| line.starts_with('{'))
-            .map(|line| serde_json::from_str(line).expect("events are JSON"))
-            .collect()
-    }
-
-    /// Ends it, and asserts that it received no wrong data.
-    pub fn stop(self, timeout: Duration) -> Result<()> {
-        self.job.kill(TERM);
-        let report = last_value(&self.job.wait(timeout)?.check()?);
-        assert_eq!(report["mismatches"], 0, "{report}");
-        Ok(())
-    }
-}
 
 /// A workload that runs until somebody or something ends it.
 #[derive(Debug)]
@@ -85,7 +47,7 @@ impl Running {
     }
 }
 
-impl Lab {
+impl Fixture {
     /// Runs a workload from one guest to another and returns its report.
     pub fn call(&self, from: usize, to: usize, workload: &str) -> Result<Value> {
         let address = self.guest(to).addr(from);
@@ -193,12 +155,6 @@ impl Lab {
         };
         format!("/host/smc-tool --json {workload} {each} --to {address} --expect-mode smcd --timeout {timeout}")
     }
-}
-
-/// The last line of the output as JSON; null if it is not.
-fn last_value(out: &Output) -> Value {
-    let line = out.stdout.lines().last().unwrap_or_default();
-    serde_json::from_str(line).unwrap_or_default()
 }
 
 /// Asserts that a socket is SMC-D between these two devices: the own one, then the peer's.

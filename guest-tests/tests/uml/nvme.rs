@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
 
-use crate::lab::{finish, noise};
+use crate::fixture::{finish, noise};
 
 /// A hang is found by the kernel after two minutes, and by us before.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -13,15 +13,15 @@ const SUBSYSTEM: &str = "nqn.2014-08.org.nvmexpress:vhost-nic-test";
 const DATA: usize = 4 << 20;
 
 fn start(name: &str, guests: usize) -> Result<Testbed> {
-    let bed = Testbed::builder(name)
+    let testbed = Testbed::builder(name)
         .guests(0)
         .uml_guests(guests)
         // In KiB.
         .kernel_arg("brd.rd_size=16384")
         .nic(NicOptions::default())
         .start()?;
-    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
-    Ok(bed)
+    testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    Ok(testbed)
 }
 
 fn script(guest: &Guest, what: &str, script: &str) -> Result<String> {
@@ -120,8 +120,8 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
 }
 
 fn run(name: &str, guests: usize, rounds: usize) -> Result<()> {
-    let bed = start(name, guests)?;
-    let (host, target) = (bed.guest(0), bed.guest(guests - 1));
+    let testbed = start(name, guests)?;
+    let (host, target) = (testbed.guest(0), testbed.guest(guests - 1));
     host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
     offer(target)?;
     let begin = Instant::now();
@@ -131,7 +131,7 @@ fn run(name: &str, guests: usize, rounds: usize) -> Result<()> {
     let seconds = begin.elapsed().as_secs_f64();
     eprintln!("{rounds} times connected, written, read and disconnected: {seconds:.1} s");
     withdraw(target)?;
-    finish(bed)
+    finish(testbed)
 }
 
 #[test]
@@ -166,13 +166,13 @@ fn become_software(guest: &Guest) -> Result<()> {
 #[test]
 #[ignore = "long: the software transport is slow"]
 fn a_guest_with_the_kernels_own_roce_is_the_nvme_target_of_another() -> Result<()> {
-    let bed = start("uml-nvme-rxe", 2)?;
-    let (host, target) = (bed.guest(0), bed.guest(1));
+    let testbed = start("uml-nvme-rxe", 2)?;
+    let (host, target) = (testbed.guest(0), testbed.guest(1));
     become_software(target)?;
     host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
     offer(target)?;
     use_once(host, target.index(), 0)?;
     withdraw(target)?;
     target.run("rdma link del rxe0")?.check()?;
-    finish(bed)
+    finish(testbed)
 }

@@ -16,19 +16,19 @@ pub fn noise(length: usize) -> Vec<u8> {
 }
 
 /// User Mode Linux guests with the NIC up.
-pub fn nic_bed(name: &str, guests: usize) -> Result<Testbed> {
-    let bed = Testbed::builder(name)
+pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
+    let testbed = Testbed::builder(name)
         .guests(0)
         .uml_guests(guests)
         .nic(NicOptions::default())
         .start()?;
-    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
-    Ok(bed)
+    testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    Ok(testbed)
 }
 
 /// Asserts that the daemon holds nothing for any guest.
-pub fn assert_nothing_left(bed: &Testbed) -> Result<()> {
-    let stats = bed.daemon().stats()?;
+pub fn assert_nothing_left(testbed: &Testbed) -> Result<()> {
+    let stats = testbed.daemon().stats()?;
     for guest in stats["guests"].as_array().expect("the daemon's guests") {
         for (kind, count) in guest["objects"].as_object().expect("objects by kind") {
             assert_eq!(*count, 0, "{kind} left behind in {guest:#}");
@@ -39,11 +39,11 @@ pub fn assert_nothing_left(bed: &Testbed) -> Result<()> {
 }
 
 /// Takes the drivers out everywhere: nobody may have had a complaint, and nothing may be left in the daemon.
-pub fn finish(bed: Testbed) -> Result<()> {
-    bed.each(|guest| {
+pub fn finish(testbed: Testbed) -> Result<()> {
+    testbed.each(|guest| {
         guest.nic_unload()?;
         guest.nic_check_log(&[])
     })?;
-    assert_nothing_left(&bed)?;
-    bed.finish()
+    assert_nothing_left(&testbed)?;
+    testbed.finish()
 }

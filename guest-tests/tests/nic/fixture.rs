@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::frames;
 
-/// What a lab is to be like.
+/// What a fixture is to be like.
 #[derive(Debug)]
 pub struct Setup {
     name: &'static str,
@@ -55,7 +55,7 @@ impl Setup {
     }
 
     /// Boots the guests, and loads nothing.
-    pub fn boot(self) -> Result<Lab> {
+    pub fn boot(self) -> Result<Fixture> {
         let builder = Testbed::builder(self.name)
             .guests(self.guests)
             .nic(self.options)
@@ -66,7 +66,7 @@ impl Setup {
             Some(mib) => builder.memory_mib(mib),
             None => builder,
         };
-        let bed = match self.stock_kernel {
+        let testbed = match self.stock_kernel {
             // Debian's wait 21 s for a processor before they call it stalled, which a busy host's may be.
             Some(series) => builder
                 .stock_kernel(series)
@@ -74,40 +74,40 @@ impl Setup {
             None => builder,
         }
         .start()?;
-        Ok(Lab { bed, nic: self.nic })
+        Ok(Fixture { testbed, nic: self.nic })
     }
 
     /// Boots the guests, loads the drivers and sets the interfaces up.
-    pub fn start(self) -> Result<Lab> {
-        let lab = self.boot()?;
-        lab.up()?;
-        Ok(lab)
+    pub fn start(self) -> Result<Fixture> {
+        let fixture = self.boot()?;
+        fixture.up()?;
+        Ok(fixture)
     }
 }
 
 /// Guests on one switch.
 #[derive(Debug)]
-pub struct Lab {
-    bed: Testbed,
+pub struct Fixture {
+    testbed: Testbed,
     nic: NicSetup,
 }
 
-impl Lab {
-    pub fn bed(&self) -> &Testbed {
-        &self.bed
+impl Fixture {
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 
     pub fn guest(&self, index: usize) -> &Guest {
-        self.bed.guest(index)
+        self.testbed.guest(index)
     }
 
     pub fn daemon(&self) -> &Daemon {
-        self.bed.daemon_of("vhost-nic").expect("the bed has a NIC")
+        self.testbed.daemon_of("vhost-nic").expect("the testbed has a NIC")
     }
 
     /// Loads the drivers in all guests and sets the interfaces up.
     pub fn up(&self) -> Result<()> {
-        self.bed.each(|guest| self.guest_up(guest))
+        self.testbed.each(|guest| self.guest_up(guest))
     }
 
     /// The same in one.
@@ -119,7 +119,7 @@ impl Lab {
 
     /// Sets another MTU everywhere.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
-        self.bed.each(|guest| guest.nic_configure(mtu))
+        self.testbed.each(|guest| guest.nic_configure(mtu))
     }
 
     /// IPv4 traffic from one guest to another.
@@ -151,7 +151,7 @@ impl Lab {
 
     /// Unloads the drivers everywhere; nothing may be left in the daemon then, and nobody may have had a complaint.
     pub fn finish(self) -> Result<()> {
-        for guest in self.bed.guests() {
+        for guest in self.testbed.guests() {
             let stats = self.stats(guest.index())?;
             assert_ne!(
                 stats["objects"]["eq"],
@@ -159,14 +159,14 @@ impl Lab {
                 "the driver has event queues: {stats:#}"
             );
         }
-        self.bed.each(|guest| {
+        self.testbed.each(|guest| {
             guest.nic_unload()?;
             guest.nic_check_log(&[])
         })?;
-        for guest in self.bed.guests() {
+        for guest in self.testbed.guests() {
             self.assert_nothing_left(guest.index())?;
         }
-        self.bed.finish()
+        self.testbed.finish()
     }
 }
 

@@ -8,7 +8,7 @@ use guest_harness::{Guest, IsmOptions, Result, SmcOptions, Testbed};
 use serde_json::Value;
 
 use crate::ledger::Ledger;
-use crate::workload::Server;
+use crate::server::Server;
 
 /// The server's port in every guest.
 pub const PORT: u16 = 5000;
@@ -24,7 +24,7 @@ pub enum Kernel {
     Debug,
 }
 
-/// What a lab is to be like.
+/// What a fixture is to be like.
 #[derive(Debug)]
 pub struct Setup {
     name: &'static str,
@@ -68,49 +68,49 @@ impl Setup {
         self
     }
 
-    pub fn start(self) -> Result<Lab> {
+    pub fn start(self) -> Result<Fixture> {
         let builder = Testbed::builder(self.name)
             .guests(self.guests)
             .debug_kernel(self.kernel == Kernel::Debug)
             .ism(self.ism)
             .mesh();
-        let bed = self
+        let testbed = self
             .shared
             .into_iter()
             .fold(builder, |builder, file| builder.share(file))
             .start()?;
-        let lab = Lab {
+        let fixture = Fixture {
             gids: Mutex::new(vec![None; self.guests]),
             servers: Mutex::new((0..self.guests).map(|_| None).collect()),
             ledger: Ledger::new(self.guests),
             kernel: self.kernel,
             smc: self.smc,
-            bed,
+            testbed,
         };
-        lab.bed.each(|guest| lab.bring_up(guest.index()))?;
-        Ok(lab)
+        fixture.testbed.each(|guest| fixture.bring_up(guest.index()))?;
+        Ok(fixture)
     }
 }
 
-/// A test bed in which every two guests can connect over SMC-D.
+/// A testbed in which every two guests can connect over SMC-D.
 #[derive(Debug)]
-pub struct Lab {
-    // Dropped before the bed they run in.
+pub struct Fixture {
+    // Dropped before the testbed they run in.
     servers: Mutex<Vec<Option<Server>>>,
     gids: Mutex<Vec<Option<String>>>,
     ledger: Ledger,
     kernel: Kernel,
     smc: SmcOptions,
-    bed: Testbed,
+    testbed: Testbed,
 }
 
-impl Lab {
-    pub fn bed(&self) -> &Testbed {
-        &self.bed
+impl Fixture {
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 
     pub fn guest(&self, index: usize) -> &Guest {
-        self.bed.guest(index)
+        self.testbed.guest(index)
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -136,7 +136,7 @@ impl Lab {
         guest.smc_up(&self.smc)?;
         self.ledger.open(guest)?;
         lock(&self.servers)[index] = None;
-        let server = Server::start(self, index, PORT, "--events")?;
+        let server = Server::start(guest, PORT, "--events", self.seconds(10))?;
         lock(&self.servers)[index] = Some(server);
         lock(&self.gids)[index] = None;
         Ok(())
@@ -189,7 +189,7 @@ impl Lab {
 
     /// The daemon's counters: of the fabric, and of each guest.
     pub fn daemon_stats(&self) -> Result<Value> {
-        self.bed.daemon().stats()
+        self.testbed.daemon().stats()
     }
 
     /// Asserts that a counter of the daemon has grown for each of these guests.
@@ -216,11 +216,11 @@ impl Lab {
 
     /// The same, but one guest is known to have done wrong.
     pub fn finish_despite(self, culprit: Option<usize>) -> Result<()> {
-        self.ledger.settle(&self.bed)?;
+        self.ledger.settle(&self.testbed)?;
         for server in std::mem::take(&mut *lock(&self.servers)).into_iter().flatten() {
             server.stop(self.seconds(20))?;
         }
-        self.bed.each(|guest| self.unload_driver(guest.index()).map(drop))?;
+        self.testbed.each(|guest| self.unload_driver(guest.index()).map(drop))?;
         let stats = self.daemon_stats()?;
         for name in ["sessions", "slabs", "slab_bytes", "used_bytes", "dmbs", "lost_blocks"] {
             assert_eq!(stats["fabric"][name], 0, "left behind: {name} in {stats:#}");
@@ -236,7 +236,7 @@ impl Lab {
                 );
             }
         }
-        self.bed.finish()
+        self.testbed.finish()
     }
 }
 
