@@ -17,7 +17,7 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Bytes that no compression or repetition can fake.
+/// Pseudo-random bytes, so that lost, repeated or reordered data show.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -67,7 +67,7 @@ fn streams_and_statuses(a: &Guest) -> Result<()> {
     assert_eq!(a.command(["pwd"]).cwd("/proc").run()?.text(), "/proc");
     let error = a.command(["no-such-program"]).run().unwrap_err();
     assert!(error.to_string().contains("no-such-program"), "{error}");
-    // What a shell leaves in the background does not hold it up.
+    // A background process does not delay the end of its shell.
     assert!(a.run("sleep 30 & exit 0")?.elapsed < Duration::from_secs(10));
     Ok(())
 }
@@ -212,7 +212,7 @@ fn rebooting(a: &Guest, b: &Guest) -> Result<()> {
     assert!(error.contains("rebooted"), "{error}");
     b.run(&format!("ping -c 1 -W 2 {}", a.addr(1)))?.check()?;
 
-    // A guest that reboots by itself, here in a panic, is noticed as well.
+    // A reboot by the guest itself, here on a panic, is detected as well.
     let before = a.hello()?.boot_id;
     let error = a.run("echo c > /proc/sysrq-trigger").unwrap_err();
     assert!(error.to_string().contains("rebooted"), "{error}");
@@ -266,10 +266,10 @@ fn splats_fail_a_test_unless_allowed() -> Result<()> {
     Ok(())
 }
 
-/// Names the mode in which this program was started by itself.
+/// Environment variable with the mode of a child started by [`nothing_survives_the_test_process`].
 const CHILD: &str = "GUEST_TESTS_HARNESS_CHILD";
 
-/// Runs in a child process only.
+/// Body of the child process; does nothing otherwise.
 #[test]
 #[ignore = "a part of nothing_survives_the_test_process"]
 fn child() {
@@ -332,7 +332,7 @@ fn nothing_survives_the_test_process() {
         );
         assert!(logs.join("console-a.log").exists(), "{logs:?}");
         fs::remove_dir_all(logs).unwrap();
-        // Nobody can remove anything after SIGKILL; the next testbed does.
+        // After SIGKILL nothing is removed; the next testbed does it.
         assert_eq!(share.exists(), mode == "SIGKILL", "after {mode}");
         assert!(!left_over.is_some_and(|share| share.exists()), "after {mode}");
         left_over = Some(share.to_owned());
@@ -341,6 +341,6 @@ fn nothing_survives_the_test_process() {
 
 fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie's parent, or whoever adopts it, may take its time.
+    // A zombie counts as ended: its parent may reap it late.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

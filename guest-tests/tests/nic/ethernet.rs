@@ -1,4 +1,4 @@
-//! Frames between guests: every protocol, both sizes of MTU, tagged ones, groups; with the checksums seen on the wire.
+//! Frames between guests: every protocol, both MTUs, VLANs and multicast, with the checksums verified on the wire.
 
 use std::thread;
 
@@ -76,7 +76,7 @@ fn iperf(fixture: &Fixture) -> Result<()> {
         assert!(tcp.bytes > 0 && both.bytes > 0, "{tcp:?} {both:?}");
         assert!(udp.packets > 100, "{udp:?}");
         eprintln!(
-            "{name}: TCP {:.0} Mbit/s, {} sent again; UDP lost {} of {}",
+            "{name}: TCP {:.0} Mbit/s, {} retransmitted; UDP lost {} of {}",
             tcp.bits_per_second / 1e6,
             tcp.retransmits,
             udp.lost,
@@ -86,8 +86,8 @@ fn iperf(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Everything the receiver gets is checked: header and payload checksums, no frame longer than the MTU although the sender leaves the
-/// segmentation to the device.
+/// Checks every received frame: header and payload checksums, and no frame longer than the MTU although the sender
+/// offloads segmentation to the device.
 fn checksums(fixture: &Fixture, mtu: u32) -> Result<()> {
     let (sender, receiver) = (fixture.guest(0), fixture.guest(1));
     let offloads = sender.run(&format!("ethtool -k {NIC}"))?.check()?;
@@ -110,7 +110,7 @@ fn checksums(fixture: &Fixture, mtu: u32) -> Result<()> {
     for kind in ["ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6"] {
         assert!(seen[kind].as_u64() > Some(0), "{kind} in {seen}");
     }
-    assert_eq!(seen["longest"], mtu, "a full frame was among them: {seen}");
+    assert_eq!(seen["longest"], mtu, "no full-sized frame: {seen}");
     assert!(
         counter(fixture, 0, "tx_tso_packets")? > before,
         "the device did no segmentation"
@@ -118,7 +118,7 @@ fn checksums(fixture: &Fixture, mtu: u32) -> Result<()> {
     receiver.run(&format!("ethtool -K {NIC} gro on"))?.check().map(drop)
 }
 
-/// A counter of `ethtool -S`.
+/// Reads a counter of `ethtool -S`.
 pub fn counter(fixture: &Fixture, guest: usize, name: &str) -> Result<u64> {
     let counters = fixture.guest(guest).run(&format!("ethtool -S {NIC}"))?.check()?;
     let value = counters.stdout.lines().find_map(|line| {
@@ -154,13 +154,13 @@ fn vlan(fixture: &Fixture) -> Result<()> {
     flow(5).iperf(1, "--bitrate 20M")?;
     flow(5).compare_digests(1)?;
     capture.end_without_fault()?;
-    // Nobody has the other VLAN.
+    // The receiver has no VLAN 6.
     fixture.guest(1).run("ip addr add 10.6.6.2/24 dev nic.5")?.check()?;
     let other = fixture.guest(0).run("ping -c 2 -W 1 10.6.6.2")?;
     assert!(!other.success(), "{other}");
     let filters = fixture.guest(1).run(&format!("ethtool -k {NIC} | grep vlan"))?;
     assert!(filters.stdout.contains("rx-vlan-filter: on"), "{filters}");
-    // Without the filter, and back.
+    // With the filter off, and on again.
     fixture
         .guest(1)
         .run(&format!("ethtool -K {NIC} rx-vlan-filter off"))?
@@ -177,7 +177,7 @@ fn vlan(fixture: &Fixture) -> Result<()> {
         .map(drop)
 }
 
-/// A group address reaches who has joined, and is kept from who has not.
+/// Multicast frames reach the members of a group only.
 fn multicast(fixture: &Fixture) -> Result<()> {
     const RECEIVE: &str = "
 import socket, struct, sys
@@ -220,7 +220,7 @@ for number in range(20):
     assert!(received.stdout.contains("all"), "{received}");
     let joined = counter(fixture, 1, "rx_packets")? - before;
     assert!(joined >= 20, "{joined} frames");
-    // Nobody has joined this one, so the device has no rule that lets it in.
+    // No guest has joined this group, so no steering rule accepts it.
     let before = counter(fixture, 1, "rx_packets")?;
     fixture
         .guest(0)

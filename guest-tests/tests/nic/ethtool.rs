@@ -1,4 +1,4 @@
-//! `ethtool` and `ip`: what they show and what they change.
+//! Settings and counters of the interface by `ethtool` and `ip`.
 
 use guest_harness::{Guest, NIC, Result};
 use serde_json::Value;
@@ -28,7 +28,7 @@ fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
     Ok(guest.run(&format!("ethtool {flag} {NIC} {rest}"))?.check()?.stdout)
 }
 
-/// The value of `name` in the last block of what `ethtool` prints: the current settings, where both are shown.
+/// Value of `name` in the last block printed by `ethtool`, which has the current settings.
 fn setting(text: &str, name: &str) -> u64 {
     let value = text.lines().rev().find_map(|line| {
         let (found, value) = line.split_once(':')?;
@@ -63,7 +63,7 @@ fn rings(fixture: &Fixture) -> Result<()> {
 
 fn coalescing(fixture: &Fixture) -> Result<()> {
     let guest = fixture.guest(0);
-    // In two steps, as the driver goes back to its defaults when the mode changes.
+    // In two steps, as a change of mode resets the driver to its defaults.
     ethtool(guest, "-C adaptive-rx off adaptive-tx off")?;
     ethtool(guest, "-C rx-usecs 16 rx-frames 8 tx-usecs 32 tx-frames 16")?;
     let shown = ethtool(guest, "-c")?;
@@ -83,12 +83,12 @@ fn channels(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Packets that the ring of a channel has received.
+/// Packets received by a channel.
 fn received(fixture: &Fixture, channel: u32) -> Result<u64> {
     counter(fixture, 0, &format!("rx{channel}_packets"))
 }
 
-/// Each channel gets what the indirection table says.
+/// The indirection table decides which channel receives.
 fn indirection(fixture: &Fixture) -> Result<()> {
     for channel in [1, 0] {
         let weight = if channel == 1 { "0 1" } else { "1 0" };
@@ -103,7 +103,7 @@ fn indirection(fixture: &Fixture) -> Result<()> {
     let before = [received(fixture, 0)?, received(fixture, 1)?];
     fixture.flow(1, 0).iperf(2, "--parallel 16")?;
     let grown = [received(fixture, 0)? - before[0], received(fixture, 1)? - before[1]];
-    // Sixteen connections by hash: all on one channel has a chance of 1 in 32768.
+    // Sixteen hashed connections are all on one channel with a probability of 1 in 32768.
     assert!(
         grown.iter().all(|count| *count > 0),
         "spread over both channels: {grown:?}"
@@ -111,7 +111,7 @@ fn indirection(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// A rule sends one port's traffic to one channel, whatever the hash says.
+/// A flow rule overrides the hash.
 pub fn steering(fixture: &Fixture) -> Result<()> {
     for channel in [1, 0_usize] {
         let rule = format!("-N flow-type udp4 dst-port 7777 action {channel} loc 10");
@@ -126,7 +126,7 @@ pub fn steering(fixture: &Fixture) -> Result<()> {
         );
         ethtool(fixture.guest(0), "-N delete 10")?;
     }
-    // A rule may also throw away.
+    // A rule may also drop.
     ethtool(fixture.guest(0), "-N flow-type udp4 dst-port 7777 action -1 loc 10")?;
     let before = counter(fixture, 0, "rx_packets")?;
     datagrams(fixture, 200)?;
@@ -135,7 +135,7 @@ pub fn steering(fixture: &Fixture) -> Result<()> {
     ethtool(fixture.guest(0), "-N delete 10").map(drop)
 }
 
-/// Sends from many ports to one, so that the hash alone would spread them.
+/// Sends from many ports to one, which the hash would spread over the channels.
 fn datagrams(fixture: &Fixture, count: u32) -> Result<()> {
     let script = "
 import socket, sys
@@ -148,11 +148,11 @@ for number in range(int(sys.argv[2])):
         .guest(1)
         .command(["python3", "-c", script, &to, &count.to_string()]);
     send.run()?.check()?;
-    // What is on the way arrives.
+    // Waits for datagrams in flight.
     fixture.flow(1, 0).ping(2, 56).map(drop)
 }
 
-/// The same data arrives whoever does the work.
+/// Data are the same with and without each offload.
 fn offloads(fixture: &Fixture) -> Result<()> {
     for offload in ["tso", "tx", "rx", "rxhash", "gro", "sg"] {
         ethtool(fixture.guest(0), &format!("-K {offload} off"))?;
@@ -184,7 +184,7 @@ fn counters(fixture: &Fixture) -> Result<()> {
     };
     let before = read()?;
     fixture.flow(0, 1).ping(100, 1000)?;
-    // The driver asks the device once a second.
+    // The driver reads the device counters once a second.
     fixture.guest(0).run("sleep 1.5")?.check()?;
     for ((name, before), after) in names.iter().zip(before).zip(read()?) {
         let least = if name.contains("bytes") { 100 * 1042 } else { 100 };
@@ -201,7 +201,7 @@ fn counters(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Frames for somebody else are seen by who asks for them, and by nobody else.
+/// Frames to a foreign address are received in promiscuous mode only.
 fn promiscuous(fixture: &Fixture) -> Result<()> {
     let script = format!(
         "
@@ -209,7 +209,8 @@ import socket
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 wire.bind(('{NIC}', 0))
 for number in range(50):
-    wire.send(b'\\x02\\x00\\x00\\x00\\x00\\x99' + b'\\x02\\x00\\x00\\x00\\x00\\x01' + b'\\x88\\xb5' + bytes([number]) * 60)
+    addresses = b'\\x02\\x00\\x00\\x00\\x00\\x99' + b'\\x02\\x00\\x00\\x00\\x00\\x01'
+    wire.send(addresses + b'\\x88\\xb5' + bytes([number]) * 60)
 "
     );
     let stray = || -> Result<u64> {
@@ -219,8 +220,8 @@ for number in range(50):
         Ok(counter(fixture, 1, "rx_packets")? - before)
     };
     let without = stray()?;
-    assert!(without < 50, "{without} frames for somebody else");
-    // While tags are stripped, the driver warns that it cannot see those of providers.
+    assert!(without < 50, "{without} foreign frames");
+    // While VLAN tags are stripped, the driver warns that it cannot receive S-VLAN frames.
     ethtool(fixture.guest(1), "-K rxvlan off")?;
     fixture
         .guest(1)
@@ -234,6 +235,6 @@ for number in range(50):
         .check()?;
     ethtool(fixture.guest(1), "-K rxvlan on")?;
     let without = stray()?;
-    assert!(without < 50, "{without} frames for somebody else afterwards");
+    assert!(without < 50, "{without} foreign frames afterwards");
     Ok(())
 }

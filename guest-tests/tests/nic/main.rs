@@ -1,4 +1,4 @@
-//! The stock mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
+//! Unmodified mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
 
 mod capabilities;
 mod doorbells;

@@ -1,4 +1,4 @@
-//! Everything at once, for long: what is lost must be in somebody's counters.
+//! Mixed traffic: every lost datagram must be in a drop counter.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -36,7 +36,7 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
         });
         let mut rounds = 0;
         while Instant::now() < end {
-            // Each time with a fresh set of sizes and connections.
+            // Another size, and new connections, in each round.
             fixture.flow(0, 1).ping(20, 64 + rounds % 1400)?;
             fixture.flow(1, 0).compare_digests(1)?;
             for guest in fixture.testbed().guests() {
@@ -50,7 +50,7 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
         for thread in tcp {
             let iperf = join(thread)?;
             eprintln!(
-                "TCP: {:.0} Mbit/s, {} segments sent again",
+                "TCP: {:.0} Mbit/s, {} segments retransmitted",
                 iperf.bits_per_second / 1e6,
                 iperf.retransmits
             );
@@ -71,7 +71,7 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
     assert!(sent > 100, "{udp:?}");
     assert!(
         lost <= explained,
-        "{lost} datagrams lost, the counters know of {explained}"
+        "{lost} datagrams lost, {explained} counted as dropped"
     );
     fixture.finish()
 }
@@ -80,12 +80,12 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Drops by who counted them.
+/// Drops by guest and counter.
 type Drops = BTreeMap<String, u64>;
 
-/// All drops that the guests' kernels and drivers have counted, of received and of sent frames.
+/// Reads all drop counters of the guests' kernels and drivers, for received and sent frames.
 fn drops(fixture: &Fixture) -> Result<Drops> {
-    // Rings of the device, queues of the driver and of the kernel, sockets' buffers.
+    // Device rings, queues of driver and kernel, socket buffers.
     let script = format!(
         "ethtool -S {NIC} | awk '$1 ~ /^(rx_out_of_buffer|rx_discards_phy|tx_queue_dropped|rx_buff_alloc_err):$/'\n\
          tc -s qdisc show dev {NIC} | sed -n 's/.*dropped \\([0-9]*\\).*/qdisc: \\1/p'\n\

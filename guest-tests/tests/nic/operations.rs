@@ -1,5 +1,4 @@
-//! Every operation of verbs at every size that has an edge, by a program of ours that checks all bytes and
-//! completions: `operations.py`.
+//! Every verbs operation at every boundary size, by `operations.py`, which checks all bytes and completions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,15 +12,15 @@ use crate::fixture::{Fixture, Setup, step};
 
 const PROGRAM: &str = include_str!("operations.py");
 const PATH: &str = "/tmp/operations.py";
-/// What it imports.
+/// Module imported by the program.
 const CASES: &str = include_str!("cases.py");
 const CASES_PATH: &str = "/tmp/cases.py";
-/// For an order with the largest messages.
+/// Limit on the time of an order, set by the largest messages.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Path MTU of an interface with an MTU of 1500 bytes.
+/// Path MTU at an interface MTU of 1500 bytes.
 const MTU: usize = 1024;
-/// The largest path MTU, and an MTU of an interface that has room for its packets.
+/// The largest path MTU, and an interface MTU with room for its packets.
 const LARGE_MTU: usize = 4096;
 const JUMBO: u32 = 4200;
 /// The smallest path MTU.
@@ -33,22 +32,22 @@ const INLINE: usize = 65;
 
 const SENDS: [&str; 2] = ["send", "send_imm"];
 const CONNECTED: [&str; 4] = ["send", "send_imm", "write", "write_imm"];
-/// Extended RC has no receive queue whose memory window could be invalidated.
+/// Not `send_inv`: XRC has no receive queue whose memory window could be invalidated.
 const EXTENDED: [&str; 5] = ["send", "send_imm", "write", "write_imm", "read"];
 const RELIABLE: [&str; 6] = ["send", "send_imm", "send_inv", "write", "write_imm", "read"];
 pub const ATOMIC: [&str; 4] = ["compare_swap", "compare_swap_differs", "fetch_add", "fetch_add_wraps"];
-const WAYS: [&str; 3] = ["plain", "inline", "parts"];
+const VARIANTS: [&str; 3] = ["plain", "inline", "parts"];
 
-/// Sizes around what a completion, a cache line and a packet hold, and long ones.
+/// Sizes around the capacity of a completion, a cache line and a packet, and a long one.
 fn edges(mtu: usize) -> Vec<usize> {
     vec![0, 1, 31, 32, 33, 63, 64, 65, mtu - 1, mtu, mtu + 1, MIB]
 }
 
-/// What the program makes of an order.
+/// Report of the program for an order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// Cases by operation and way.
+    /// Executed cases by operation and variant.
     #[serde(default)]
     done: BTreeMap<String, usize>,
     /// Completions by kind.
@@ -58,7 +57,7 @@ pub struct Report {
     seconds: f64,
 }
 
-/// A requester, with a responder in another guest or in the same process.
+/// A requester with a responder in another guest or in the same process.
 #[derive(Debug)]
 pub struct Pair {
     driver: Job,
@@ -66,7 +65,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A requester in one guest and a responder in another.
+    /// Starts a requester in one guest and a responder in another.
     pub fn between(fixture: &Fixture, requester: usize, responder: usize) -> Result<Self> {
         Self::connect(
             fixture,
@@ -75,7 +74,7 @@ impl Pair {
         )
     }
 
-    /// The same, with the addresses to use.
+    /// Starts both with the addresses to use.
     fn connect(fixture: &Fixture, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
         let ((requester, own), (responder, address)) = (requester, responder);
         let job = Self::start(fixture, responder, &format!("answer {address}"))?;
@@ -87,7 +86,7 @@ impl Pair {
         })
     }
 
-    /// Both in one guest.
+    /// Starts both in one guest.
     pub fn within(fixture: &Fixture, guest: usize) -> Result<Self> {
         let driver = Self::start(fixture, guest, &format!("drive {}", NicOptions::address(guest)))?;
         Ok(Self {
@@ -106,7 +105,7 @@ impl Pair {
             .spawn()
     }
 
-    /// Has an order carried out.
+    /// Executes an order; returns its report.
     pub fn order(&self, order: &Value) -> Result<Report> {
         self.driver.write(format!("{order}\n").as_bytes())?;
         let line = self.driver.read_line(PATIENCE)?.unwrap_or_else(|| {
@@ -116,7 +115,7 @@ impl Pair {
         Ok(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}")))
     }
 
-    /// The same, and asserts that all went well and nothing was left out.
+    /// Executes an order; asserts that all cases succeeded and none was skipped.
     pub fn carry_out(&self, order: &Value) -> Result<()> {
         let report = self.order(order)?;
         eprintln!(
@@ -132,13 +131,13 @@ impl Pair {
     }
 }
 
-/// The strings of a list in an order.
+/// Reads a list of strings from an order.
 fn words<'a>(order: &'a Value, name: &str) -> Vec<&'a str> {
     let list = order[name].as_array().expect("a list");
     list.iter().map(|word| word.as_str().expect("a word")).collect()
 }
 
-/// How often each operation is to be done in each way.
+/// Expected number of cases by operation and variant.
 fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let sizes: Vec<u64> = order["sizes"]
         .as_array()
@@ -149,22 +148,22 @@ fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let inline = order["inline"].as_u64().unwrap_or(0);
     let mut cases = BTreeMap::new();
     for operation in words(order, "operations") {
-        for way in words(order, "ways") {
+        for variant in words(order, "variants") {
             let atomic = ATOMIC.contains(&operation);
-            let count = sizes.iter().filter(|&&size| match way {
-                _ if atomic => size == 8 && way == "plain",
+            let count = sizes.iter().filter(|&&size| match variant {
+                _ if atomic => size == 8 && variant == "plain",
                 "inline" => size <= inline && operation != "read",
                 "parts" => size >= 3,
                 _ => true,
             });
-            cases.insert(format!("{operation} {way}"), count.count());
+            cases.insert(format!("{operation} {variant}"), count.count());
         }
     }
     cases.retain(|_, count| *count > 0);
     cases
 }
 
-/// How many completions there are to be, of each kind.
+/// Expected number of completions by kind.
 fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     let unreliable = order["service"] == "uc";
     let unsignaled = order["unsignaled"] == true;
@@ -181,7 +180,7 @@ fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
         match operation {
             "send_inv" => ["bind", "receive"].map(&mut add),
             "send" | "send_imm" | "write_imm" => [add("receive"), ()],
-            // What tells that it has arrived.
+            // The follower proves the arrival of the write.
             "write" if unreliable => ["follower", "receive"].map(&mut add),
             _ => [(), ()],
         };
@@ -189,11 +188,12 @@ fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     completions
 }
 
-/// Orders for all operations of all services.
-fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
+/// Builds orders for all operations of all services.
+fn orders(sizes: &[usize], variants: &[&str], mtu: usize) -> Vec<Value> {
     let order = |service: &str, operations: &[&str], sizes: &[usize]| {
         json!({
-            "service": service, "operations": operations, "sizes": sizes, "ways": ways, "mtu": mtu, "inline": INLINE,
+            "service": service, "operations": operations, "sizes": sizes, "variants": variants, "mtu": mtu,
+            "inline": INLINE,
         })
     };
     let datagrams: Vec<usize> = sizes.iter().copied().filter(|&size| size <= mtu).collect();
@@ -205,14 +205,14 @@ fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
     ];
     for service in ["rc", "xrc"] {
         let mut atomic = order(service, &ATOMIC, &[8]);
-        atomic["ways"] = json!(["plain"]);
+        atomic["variants"] = json!(["plain"]);
         orders.push(atomic);
     }
     orders.retain(|order| order["sizes"].as_array().is_some_and(|sizes| !sizes.is_empty()));
     orders
 }
 
-/// A check that cannot fail is none: bytes that the responder itself changes are found.
+/// Tests the checks themselves: bytes corrupted by the responder must be found.
 fn faults_are_found(fixture: &Fixture) -> Result<()> {
     for (spoil, place, operation, service) in [
         ("payload", "data", "write", "rc"),
@@ -237,7 +237,7 @@ fn every_operation_carries_its_data_at_every_size() -> Result<()> {
     let fixture = Setup::new("nic-operations", 2).start()?;
     step("faults are found", || faults_are_found(&fixture))?;
     let all = |pair: &Pair, mtu: usize| {
-        orders(&edges(mtu), &WAYS, mtu)
+        orders(&edges(mtu), &VARIANTS, mtu)
             .iter()
             .try_for_each(|order| pair.carry_out(order))
     };

@@ -1,4 +1,4 @@
-//! The drivers come, go and come again, and have nothing to complain about.
+//! Loading, unloading and reloading the drivers without warnings.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn a_nic_behind_a_root_port_works() -> Result<()> {
     fixture.finish()
 }
 
-/// Every id the daemon can present; the first is the default.
+/// Every device id of the daemon; the first is the default.
 const IDS: [(&str, &str); 5] = [
     ("connectx-5", "0x1017"),
     ("connectx-5ex", "0x1019"),
@@ -61,7 +61,7 @@ fn every_id_is_driven() -> Result<()> {
     Ok(())
 }
 
-/// What the driver has made of the device.
+/// Checks how the driver identifies the device.
 fn identity(fixture: &Fixture) -> Result<()> {
     let guest = fixture.guest(0);
     let info = guest.run(&format!("ethtool -i {NIC}; ethtool {NIC}"))?.check()?;
@@ -74,7 +74,7 @@ fn identity(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Down, up, unload, load.
+/// Takes the interface down and up, unloads and reloads the drivers.
 fn cycles(fixture: &Fixture, count: usize) -> Result<()> {
     let guest = fixture.guest(0);
     for cycle in 1..=count {
@@ -90,14 +90,14 @@ fn cycles(fixture: &Fixture, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The guest reboots by itself with the drivers loaded, and once by the machine's reset button.
+/// Reboots the guest with the drivers loaded: odd times by a machine reset, even times by the guest itself.
 fn reboots(fixture: &Fixture, count: usize) -> Result<()> {
     let guest = fixture.guest(0);
     for reboot in 1..=count {
         step(&format!("reboot {reboot}"), || {
             if reboot % 2 == 0 {
                 let before = guest.hello()?.boot_id;
-                // The way `reboot` takes, with the drivers' shutdown functions; the connection ends with it.
+                // Like `reboot`: calls the drivers' shutdown functions and ends the connection.
                 let job = guest.spawn("echo 1 > /proc/sys/kernel/sysrq; exec busybox reboot -f")?;
                 guest.control()?.wait_boot(Some(&before), BOOT)?;
                 drop(job);
@@ -110,7 +110,7 @@ fn reboots(fixture: &Fixture, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// QEMU ends without a word, and another one takes its place at the same socket.
+/// Kills QEMU and starts another on the same socket.
 fn new_qemu(fixture: &Fixture) -> Result<()> {
     step("a new QEMU", || {
         fixture.guest(0).restart()?;

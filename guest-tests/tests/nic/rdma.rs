@@ -1,4 +1,4 @@
-//! Verbs and connections between two guests: rdma-core's examples.
+//! rdma-core's example programs: verbs and connection management.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::fixture::{Fixture, Setup, step};
 
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// rdma-core's examples, which check the data they exchange with `-c`.
+/// The pingpong programs; `-c` makes them verify the data.
 const PING_PONGS: [&str; 8] = [
     "ibv_rc_pingpong -d mlx5_0 -g 1 -c",
     "ibv_rc_pingpong -d mlx5_0 -g 1 -c -e",
@@ -26,7 +26,7 @@ fn the_ping_pongs_run_between_two_guests() -> Result<()> {
     for program in PING_PONGS {
         step(program, || {
             let said = fixture.flow(1, 0).converse_alike(program, TIMEOUT)?.client;
-            // The last one keeps no time.
+            // ibv_xsrq_pingpong prints no time.
             let good = ["iters in", "success"].iter().any(|word| said.stdout.contains(word));
             assert!(good, "{said}");
             Ok(())
@@ -56,12 +56,12 @@ fn connections_are_managed() -> Result<()> {
             ("udaddy -c 5", String::new(), format!("-s {address}"), "return status 0"),
             ("cmtime -c 20", String::new(), format!("-s {address}"), "disconnect"),
         ] {
-            // Without queue pairs it invents numbers of them, the same on both sides.
+            // Without queue pairs, cmtime makes up QP numbers, the same on both sides.
             if client_in == 0 && program.starts_with("cmtime") {
                 continue;
             }
             step(&format!("{program}, {place}"), || {
-                // This one always listens on the same.
+                // udaddy always listens on the same port.
                 let (port, option) = if program.starts_with("udaddy") {
                     (7174, String::new())
                 } else {
@@ -84,10 +84,10 @@ fn connections_are_managed() -> Result<()> {
     fixture.finish()
 }
 
-/// Each guest joins a group by rdma_cm and gets what is sent to it, by the other guest and by itself.
+/// Each guest joins a multicast group by rdma_cm and receives the datagrams of both guests.
 fn multicast(fixture: &Fixture) -> Result<()> {
     const GROUP: &str = "239.5.0.1";
-    // It prints to a pipe by the block.
+    // Line-buffered, as mckey block-buffers output to a pipe.
     let member = |guest: usize| {
         format!(
             "stdbuf -oL mckey -m {GROUP} -b {} -C 10 -S 500",
@@ -104,7 +104,7 @@ fn multicast(fixture: &Fixture) -> Result<()> {
         let said = fixture.guest(sender).shell(&send).timeout(TIMEOUT).run()?.check()?;
         assert!(said.stdout.contains("return status 0"), "{said}");
         for receiver in receivers {
-            // It counts them, and ends when it has all.
+            // mckey ends when it has received all datagrams.
             let said = receiver.wait(TIMEOUT)?.check()?;
             assert!(said.stdout.contains("data transfers complete"), "{said}");
             assert!(said.stdout.contains("return status 0"), "{said}");

@@ -1,11 +1,11 @@
-//! Kernels of Debian as they are.
+//! Unmodified Debian kernels.
 
 use guest_harness::{Result, Testbed};
 
 use crate::ethtool::steering;
 use crate::fixture::{Setup, step};
 
-/// What `images/build stock` makes.
+/// The series built by `images/build stock`.
 const SERIES: [&str; 3] = ["6.1", "6.12", "7.x"];
 
 #[test]

@@ -1,5 +1,5 @@
-//! Drivers that are taken out, guests that are reset or killed, all under load: connections with them end, others do not notice,
-//! and new ones are SMC-D again. Guests that are paused, too, whose connections wait for them.
+//! Drivers unloaded and guests reset or killed under load: their connections end, others are undisturbed, and new ones
+//! are SMC-D again. Connections of paused guests wait.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,11 +38,10 @@ fn a_guest_goes(setup: Setup) -> Result<()> {
     fixture.finish()
 }
 
-/// How often an event may be repeated. A host that is busy with other things may hold guests up for a while, but it does not do so
-/// each time.
+/// Limit on the repetitions of an event: a busy host may delay guests, but not each time.
 const ATTEMPTS: usize = 3;
 
-/// Lets something happen to guest 0 until its connections have ended in time, and brings it back each time.
+/// Repeats an event on guest 0 until its connections end in time, restoring the guest each time.
 fn in_time(
     fixture: &Fixture,
     what: &str,
@@ -60,7 +59,7 @@ fn in_time(
     panic!("{what}: connections ended late each of {ATTEMPTS} times");
 }
 
-/// Brings guest 0 back: it is somebody new to the others, and they connect in all directions.
+/// Restores guest 0, which must have a new GID, and connects in all directions.
 fn comes_back(fixture: &Fixture, bring_back: impl Fn() -> Result<()>) -> Result<()> {
     let before = fixture.gid(0)?;
     let begin = Instant::now();
@@ -73,7 +72,7 @@ fn comes_back(fixture: &Fixture, bring_back: impl Fn() -> Result<()>) -> Result<
     fixture.ledger().settle(fixture.testbed())
 }
 
-/// QEMU stops the device of a guest that is paused, just as that of one that is reset.
+/// QEMU stops the device of a paused guest in the same way as for a reset.
 #[test]
 fn a_guest_is_paused_under_load() -> Result<()> {
     let fixture = Setup::new("paused", 2).start()?;
@@ -86,7 +85,7 @@ fn a_guest_is_paused_under_load() -> Result<()> {
         for &index in paused {
             fixture.guest(index).pause()?;
         }
-        // Longer than a reset is looked for.
+        // Longer than the device waits for a reset.
         thread::sleep(Duration::from_secs(3));
         for &index in paused {
             fixture.guest(index).resume()?;
@@ -107,14 +106,14 @@ fn a_guest_is_paused_under_load() -> Result<()> {
     fixture.finish()
 }
 
-/// How many sessions each guest's driver has had.
+/// Number of driver sessions of each guest so far.
 fn sessions(fixture: &Fixture) -> Result<Vec<Option<u64>>> {
     let stats = fixture.daemon_stats()?;
     let guests = stats["guests"].as_array().expect("guests");
     Ok(guests.iter().map(|guest| guest["sessions"].as_u64()).collect())
 }
 
-/// Without a driver at one end connections are TCP, and this suite notices.
+/// Without a driver at one end connections fall back to TCP, and the checks of this suite detect it.
 #[test]
 fn falling_back_works_and_is_noticed() -> Result<()> {
     let fixture = Setup::new("fallback", 2).start()?;
@@ -157,7 +156,7 @@ fn debug_the_driver_comes_and_goes() -> Result<()> {
     rounds(Setup::new("debug-rounds", 2).kernel(Kernel::Debug), 3)
 }
 
-/// Unloads and loads the driver under load, in one guest and in the other by turns, with new connections each time.
+/// Reloads the driver under load, alternately in the two guests, with new connections each time.
 fn rounds(setup: Setup, count: usize) -> Result<()> {
     let fixture = setup.start()?;
     for round in 0..count {

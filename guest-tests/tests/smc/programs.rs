@@ -1,4 +1,4 @@
-//! Programs that know nothing of SMC, over SMC-D; and moving data without a copy in user space.
+//! Unmodified programs over SMC-D, and zero-copy transfers by splice and sendfile.
 
 use std::thread;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn debug_splice_copying() -> Result<()> {
     fixture.finish()
 }
 
-/// From the socket through a pipe into a file and out of the file again, at odd sizes and offsets, every byte compared.
+/// Splices from the socket through a pipe to a file and back, at odd sizes and offsets, with every byte compared.
 fn splice(fixture: &Fixture, bytes: &str) -> Result<()> {
     for (from, to, options) in [
         (0, 1, "--drain file"),
@@ -53,7 +53,7 @@ fn splice(fixture: &Fixture, bytes: &str) -> Result<()> {
         for count in ["splices", "sendfiles", "splices_to"] {
             assert!(report[count].as_u64() > Some(0), "{count}: {report}");
         }
-        // It really was the pages of the buffer, not a copy in small pieces.
+        // Whole pages of the buffer were spliced, not small copies.
         assert!(report["largest_splice"].as_u64() > Some(4096), "{report}");
         fixture.guest(from).run("rm /tmp/spliced")?.check()?;
     }
@@ -82,7 +82,7 @@ http {
 }
 ";
 
-/// A web server: a large file arrives whole, and many requests for a small one on several connections at once.
+/// Fetches a large file, then many small ones over parallel connections.
 fn nginx(fixture: &Fixture) -> Result<()> {
     let (server, client) = (fixture.guest(0), fixture.guest(1));
     let files = "mkdir -p /tmp/nginx/files && cd /tmp/nginx/files && \\
@@ -127,7 +127,7 @@ fn iperf3(fixture: &Fixture) -> Result<()> {
         "exec /host/smc-tool run -- iperf3 -c {address} -p 5201 -P 2 -t 3 -J"
     ))?;
     thread::sleep(Duration::from_secs(2));
-    // Its control connection and two for data.
+    // One control connection and two data connections.
     for (here, there) in [(0, 1), (1, 0)] {
         fixture.assert_connections(here, 5201, &[there], 3)?;
     }
@@ -160,12 +160,12 @@ fn qperf(fixture: &Fixture) -> Result<()> {
         assert!(out.stdout.contains(result), "{out}");
     }
     eprintln!("qperf: {}", out.text().split_whitespace().collect::<Vec<_>>().join(" "));
-    // A control connection for each test, and one for its data.
+    // A control connection and a data connection per test.
     fixture.ledger().enter_counted(fixture.testbed(), [0, 1], 4)?;
     stop(fixture, server)
 }
 
-/// Ends a server that runs for ever.
+/// Stops a server that would run forever.
 fn stop(fixture: &Fixture, job: Job) -> Result<()> {
     assert!(!job.is_finished(), "the server has ended: {:?}", job.peek());
     job.kill(TERM);

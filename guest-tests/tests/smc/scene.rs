@@ -1,4 +1,4 @@
-//! Connections around a guest that something is about to happen to, and how long the others' take to end.
+//! Connections around a victim guest, and the time they take to end after an event.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -10,22 +10,22 @@ use serde_json::Value;
 use crate::fixture::{Fixture, Kernel};
 use crate::workload::Running;
 
-/// Within which time a connection must end whose peer is gone.
+/// Limit on the time until a connection to a vanished peer ends.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// The same on a kernel that checks everything, which is several times as slow.
+/// Same limit with the debug kernel, which is several times slower.
 const DEBUG_BOUND: Duration = Duration::from_secs(5);
 
-/// Every two of three guests under load, and blocked readers in between. Guest 0 is the victim.
+/// Load between every pair of three guests, and blocked readers. Guest 0 is the victim.
 #[derive(Debug)]
 pub struct Scene {
     /// Survivors' connections to the victim.
     outward: Vec<Running>,
-    /// The victim's connections to survivors, which have the server's end.
+    /// The victim's connections to survivors' servers.
     inward: Vec<Running>,
-    /// What must not notice.
+    /// A connection that the event must not affect.
     bystander: Running,
-    /// How many connections had ended before at the survivors' servers.
+    /// Connections at each guest's server that had ended before.
     ended: [usize; 3],
 }
 
@@ -53,8 +53,8 @@ impl Scene {
         })
     }
 
-    /// Lets it happen. All connections with the victim must end at the survivors, and no other. The victim's own connections must
-    /// end as well if it is still there to tell. Returns whether all was in time.
+    /// Triggers the event. Asserts that exactly the connections with the victim end at the survivors, and at the victim
+    /// unless it rebooted. Returns whether all ended in time.
     pub fn play(self, fixture: &Fixture, what: &str, event: impl FnOnce() -> Result<()>) -> Result<bool> {
         let bound = match fixture.kernel() {
             Kernel::Normal => BOUND,
@@ -110,14 +110,14 @@ impl Scene {
     }
 }
 
-/// The guest's CLOCK_MONOTONIC, to a hundredth of a second.
+/// Reads the guest's CLOCK_MONOTONIC, with a resolution of 10 ms.
 fn clock(fixture: &Fixture, index: usize) -> Result<f64> {
     let uptime = fixture.guest(index).read("/proc/uptime")?;
     let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok());
     Ok(seconds.expect("seconds in /proc/uptime"))
 }
 
-/// The ends of the victim's connections at the server of a survivor.
+/// Waits for the victim's connections to end at the server of a survivor.
 fn server_ends(fixture: &Fixture, index: usize, before: usize, expected: usize) -> Result<Vec<Value>> {
     let victim = fixture.guest(VICTIM).addr(index);
     let deadline = Instant::now() + fixture.seconds(15);

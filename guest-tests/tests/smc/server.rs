@@ -22,10 +22,10 @@ impl Server {
         Ok(Self { job })
     }
 
-    /// How connections have ended so far, if it was started with `--events`.
+    /// Ended connections so far, if started with `--events`.
     pub fn ends(&self) -> Vec<Value> {
         let (stdout, _) = self.job.peek();
-        // The last line may still be on its way.
+        // The last line may be incomplete.
         let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
         complete
             .lines()
@@ -34,7 +34,7 @@ impl Server {
             .collect()
     }
 
-    /// Ends it, and asserts that it received no wrong data.
+    /// Stops the server; asserts that it received no wrong data.
     pub fn stop(self, timeout: Duration) -> Result<()> {
         self.job.kill(TERM);
         let report = last_value(&self.job.wait(timeout)?.check()?);
@@ -43,7 +43,7 @@ impl Server {
     }
 }
 
-/// The last line of the output as JSON; null if it is not.
+/// Parses the last output line as JSON; null if it is not.
 pub fn last_value(out: &Output) -> Value {
     let line = out.stdout.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_default()

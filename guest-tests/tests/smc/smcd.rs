@@ -1,4 +1,4 @@
-//! Data over SMC-D: every size of buffer, both directions, many connections, two guests and three.
+//! Data over SMC-D: every buffer size, both directions, many connections, two and three guests.
 
 use std::thread;
 use std::time::Instant;
@@ -10,10 +10,10 @@ use crate::server::Server;
 
 const K: u64 = 1024;
 
-/// What SMC keeps of a buffer for its own message.
+/// Bytes of a buffer reserved for the CDC message.
 const CDC: u64 = 32;
 
-/// The size classes of SMC's buffers.
+/// Buffer sizes of SMC.
 const CLASSES: [u64; 7] = [16 * K, 32 * K, 64 * K, 128 * K, 256 * K, 512 * K, 1024 * K];
 
 #[test]
@@ -32,7 +32,7 @@ fn two_guests() -> Result<()> {
     fixture.finish()
 }
 
-/// The mode in which the kernel copies from its own send buffers.
+/// The mode in which the kernel copies from separate send buffers.
 #[test]
 fn two_guests_copying() -> Result<()> {
     copying("copy", "8M", &CLASSES[..1])
@@ -53,7 +53,7 @@ fn copying(name: &'static str, bytes: &str, classes: &[u64]) -> Result<()> {
     }
     let report = fixture.call(0, 1, "rtt --count 50 --warmup 0")?;
     let buffers = &report["connection"]["socket"]["buffers"];
-    assert_ne!(buffers["send"], 0, "an own send buffer in {report}");
+    assert_ne!(buffers["send"], 0, "no separate send buffer in {report}");
     many_connections(&fixture, 20)?;
     fixture.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
     fixture.finish()
@@ -99,7 +99,7 @@ fn three_guests_in_pairs_for_long() -> Result<()> {
     pairs(Setup::new("pairs-long", 3), "500M")
 }
 
-/// Runs a step and says how long it took.
+/// Runs a step and prints its duration.
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let begin = Instant::now();
     run()?;
@@ -107,11 +107,11 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Data in each direction and in both at the same time, with equal digests at both ends.
+/// Transfers data in each direction and in both at once; the digests at both ends must match.
 fn bulk(fixture: &Fixture, bytes: &str) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         for direction in ["to", "from", "both"] {
-            // Both ways between the two is the same, whoever connects.
+            // Symmetric: one client is enough.
             if direction == "both" && from == 1 {
                 continue;
             }
@@ -138,7 +138,7 @@ fn buffer_sizes(fixture: &Fixture, bytes: &str) -> Result<()> {
     CLASSES.iter().try_for_each(|&class| buffer_size(fixture, class, bytes))
 }
 
-/// Data through buffers of this size at both ends, as both kernels see them.
+/// Transfers data through buffers of this size at both ends, as reported by both kernels.
 fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
     let port = 6000;
     let server = Server::start(
@@ -157,7 +157,7 @@ fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
     server.stop(fixture.seconds(20))
 }
 
-/// Connections that are open at the same time, all with the same peer and so in one link group.
+/// Opens connections in parallel, all with the same peer and so in one link group.
 fn many_connections(fixture: &Fixture, count: u64) -> Result<()> {
     // The kernel gives a handshake six seconds, and the debug kernel is slow.
     let parallel = if fixture.kernel() == Kernel::Debug { 2 } else { 8 };
@@ -184,14 +184,14 @@ fn ipv6_rtt_and_messages(fixture: &Fixture) -> Result<()> {
             "round trip {from}-{to}: p50 {} us, p99 {} us",
             report["p50_us"], report["p99_us"]
         );
-        // Not a whole number of anything.
+        // Not a multiple of any buffer or page size.
         fixture.call(from, to, "rtt --count 50 --size 17777")?;
         fixture.call(from, to, "messages --seconds 1")?;
     }
     Ok(())
 }
 
-/// Every two of three guests exchange data at the same time.
+/// Every pair of three guests exchanges data at the same time.
 fn pairs(setup: Setup, bytes: &str) -> Result<()> {
     let fixture = setup.start()?;
     let before = fixture.daemon_stats()?;
@@ -212,6 +212,6 @@ fn pairs(setup: Setup, bytes: &str) -> Result<()> {
     eprintln!("{bytes} each way in every pair: {:.1} s", begin.elapsed().as_secs_f64());
     fixture.assert_daemon_saw(&before, &[0, 1, 2], &["attaches", "rings"])?;
     let slabs = fixture.daemon_stats()?["fabric"]["slabs"].as_u64();
-    assert!(slabs >= Some(3), "each pair has memory of its own: {slabs:?} slabs");
+    assert!(slabs >= Some(3), "each pair must have its own memory: {slabs:?} slabs");
     fixture.finish()
 }

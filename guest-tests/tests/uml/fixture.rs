@@ -2,7 +2,7 @@
 
 use guest_harness::{NicOptions, NicSetup, Result, Testbed};
 
-/// Bytes that no compression or repetition can fake.
+/// Pseudo-random bytes, so that lost, repeated or reordered data show.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -15,7 +15,7 @@ pub fn noise(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// User Mode Linux guests with the NIC up.
+/// Boots User Mode Linux guests and brings their NICs up.
 pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
     let testbed = Testbed::builder(name)
         .guests(0)
@@ -26,7 +26,7 @@ pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
     Ok(testbed)
 }
 
-/// Asserts that the daemon holds nothing for any guest.
+/// Asserts that the daemon holds no objects or pages of any guest.
 pub fn assert_nothing_left(testbed: &Testbed) -> Result<()> {
     let stats = testbed.daemon().stats()?;
     for guest in stats["guests"].as_array().expect("the daemon's guests") {
@@ -38,7 +38,7 @@ pub fn assert_nothing_left(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Takes the drivers out everywhere: nobody may have had a complaint, and nothing may be left in the daemon.
+/// Unloads all drivers and shuts down; asserts that the drivers logged no warnings and the daemon holds nothing.
 pub fn finish(testbed: Testbed) -> Result<()> {
     testbed.each(|guest| {
         guest.nic_unload()?;

@@ -19,7 +19,7 @@ fn a_user_mode_guest_does_as_it_is_told() -> Result<()> {
     assert_eq!(a.run("hostname")?.check()?.text(), "a");
     assert!(a.hello()?.release.ends_with("-uml"), "{}", a.hello()?.release);
 
-    // Both ways, byte by byte, and more than any buffer on the way holds.
+    // Both directions, with more data than any buffer on the path holds.
     let content = noise(1_000_000);
     a.put_bytes(&content, "/tmp/noise", 0o600)?;
     assert!(a.get("/tmp/noise")? == content);

@@ -37,7 +37,8 @@ fn two_user_mode_guests_talk_over_the_switch() -> Result<()> {
 #[test]
 fn the_drivers_leave_and_come_back_twenty_times() -> Result<()> {
     let testbed = nic_testbed("uml-rebind", 2)?;
-    // Once it has had an answer, ping waits for the others only as long as between two requests, or twice the longest so far.
+    // After the first reply, ping waits for the others only for the interval between requests or twice the longest
+    // round trip.
     let ping = format!("ping -n -c 3 -i 0.3 -W 10 {}", NicOptions::address(1));
     for _ in 0..20 {
         testbed.each(|guest| guest.nic_unload())?;

@@ -1,4 +1,4 @@
-//! NVMe over RDMA: the kernel's target and its host over reliable connections of the NIC.
+//! NVMe over RDMA: the kernel's target and host over reliable connections of the NIC.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
 
 use crate::fixture::{finish, noise};
 
-/// A hang is found by the kernel after two minutes, and by us before.
+/// Limit on a script: shorter than the two minutes after which the kernel reports a hung task.
 const LIMIT: Duration = Duration::from_secs(60);
 const SUBSYSTEM: &str = "nqn.2014-08.org.nvmexpress:vhost-nic-test";
-/// Bytes that are written and read back.
+/// Bytes written and read back.
 const DATA: usize = 4 << 20;
 
 fn start(name: &str, guests: usize) -> Result<Testbed> {
@@ -33,7 +33,7 @@ fn script(guest: &Guest, what: &str, script: &str) -> Result<String> {
     Ok(out.check()?.stdout)
 }
 
-/// Offers a RAM disk at the guest's address on the NIC.
+/// Exports a RAM disk at the guest's address on the NIC.
 fn offer(guest: &Guest) -> Result<()> {
     let address = NicOptions::address(guest.index());
     script(
@@ -58,7 +58,7 @@ fn offer(guest: &Guest) -> Result<()> {
     .map(drop)
 }
 
-/// Takes the offer back.
+/// Removes the export.
 fn withdraw(guest: &Guest) -> Result<()> {
     script(
         guest,
@@ -89,7 +89,7 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
              echo 'there is no disk' >&2; exit 1\n"
         ),
     )?;
-    // All of it in pieces of several sizes, then a part that begins and ends anywhere.
+    // Everything in blocks of several sizes, then a range with arbitrary bounds.
     let part = format!("skip={0} seek={0} count=255", 1 + round % 7);
     script(
         host,
@@ -150,7 +150,7 @@ fn a_guest_is_the_nvme_target_of_another() -> Result<()> {
     run("uml-nvme-pair", 2, 2)
 }
 
-/// Gives a guest the kernel's software transport on the interface, instead of the NIC's.
+/// Replaces the NIC's RDMA device by software RoCE on its interface.
 fn become_software(guest: &Guest) -> Result<()> {
     script(
         guest,

@@ -1,6 +1,7 @@
 //! SMC-R: the kernel's sockets over reliable connections of the NIC.
 //!
-//! SMC falls back to TCP without a word, so each connection's mode is the kernel's own word for it, and so are the counters at the end.
+//! SMC falls back to TCP silently, so the mode of each connection and the counters at the end are taken from the
+//! kernel.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -14,10 +15,10 @@ const PORT: u16 = 5000;
 const SOON: Duration = Duration::from_secs(20);
 /// SIGTERM.
 const TERM: i32 = 15;
-/// A workload's longest time. One that hangs ends earlier: each of its waits has a limit.
+/// Limit on a workload. One that hangs fails earlier, as each wait in it has a limit.
 const LONG: Duration = Duration::from_secs(600);
 
-/// A server of workloads in each of two guests, which have an enterprise id in common.
+/// Boots two guests with a common enterprise id and a server of workloads in each.
 fn start(name: &str) -> Result<(Testbed, [Job; 2])> {
     let testbed = nic_testbed(name, 2)?;
     let serve = |guest: &Guest| {
@@ -30,7 +31,7 @@ fn start(name: &str) -> Result<(Testbed, [Job; 2])> {
     Ok((testbed, servers))
 }
 
-/// The last line of what a program printed, as JSON.
+/// Parses the last output line as JSON.
 fn last_value(text: &str) -> Value {
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_default()
 }
@@ -88,7 +89,7 @@ fn many_connections(testbed: &Testbed, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sees that both kernels counted these connections as SMC-R version 2, and no others.
+/// Asserts that both kernels counted exactly these connections, all SMC-R version 2.
 fn assert_counted(testbed: &Testbed, connections: u64) -> Result<()> {
     for guest in testbed.guests() {
         let out = guest.run("/host/smc-tool --json stats")?.check()?;
