@@ -17,7 +17,7 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Bytes that no compression or repetition can fake.
+/// Pseudo-random bytes, so that lost, repeated or reordered data show.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -32,8 +32,8 @@ fn noise(length: usize) -> Vec<u8> {
 
 #[test]
 fn two_guests_do_as_they_are_told() -> Result<()> {
-    let bed = Testbed::builder("harness").guests(2).mesh().start()?;
-    let (a, b) = (bed.guest(0), bed.guest(1));
+    let testbed = Testbed::builder("harness").guests(2).mesh().start()?;
+    let (a, b) = (testbed.guest(0), testbed.guest(1));
     streams_and_statuses(a)?;
     signals_and_timeouts(a)?;
     lines_and_input(a)?;
@@ -44,8 +44,8 @@ fn two_guests_do_as_they_are_told() -> Result<()> {
     reconnecting(a)?;
     rebooting(a, b)?;
     killing(a, b)?;
-    bed.allow_splat("sysrq triggered crash");
-    bed.finish()
+    testbed.allow_splat("sysrq triggered crash");
+    testbed.finish()
 }
 
 fn streams_and_statuses(a: &Guest) -> Result<()> {
@@ -67,7 +67,7 @@ fn streams_and_statuses(a: &Guest) -> Result<()> {
     assert_eq!(a.command(["pwd"]).cwd("/proc").run()?.text(), "/proc");
     let error = a.command(["no-such-program"]).run().unwrap_err();
     assert!(error.to_string().contains("no-such-program"), "{error}");
-    // What a shell leaves in the background does not hold it up.
+    // A background process does not delay the end of its shell.
     assert!(a.run("sleep 30 & exit 0")?.elapsed < Duration::from_secs(10));
     Ok(())
 }
@@ -212,7 +212,7 @@ fn rebooting(a: &Guest, b: &Guest) -> Result<()> {
     assert!(error.contains("rebooted"), "{error}");
     b.run(&format!("ping -c 1 -W 2 {}", a.addr(1)))?.check()?;
 
-    // A guest that reboots by itself, here in a panic, is noticed as well.
+    // A reboot by the guest itself, here on a panic, is detected as well.
     let before = a.hello()?.boot_id;
     let error = a.run("echo c > /proc/sysrq-trigger").unwrap_err();
     assert!(error.to_string().contains("rebooted"), "{error}");
@@ -237,50 +237,51 @@ fn killing(a: &Guest, b: &Guest) -> Result<()> {
 
 #[test]
 fn splats_fail_a_test_unless_allowed() -> Result<()> {
-    let bed = Testbed::builder("splats").start()?;
-    let kmsg = |text: &str| bed.guest(0).run(&format!("echo '<4>{text}' > /dev/kmsg"));
+    let testbed = Testbed::builder("splats").start()?;
+    let kmsg = |text: &str| testbed.guest(0).run(&format!("echo '<4>{text}' > /dev/kmsg"));
     kmsg("BUG: what a test expects")?.check()?;
-    let console = bed.guest(0).console();
+    let console = testbed.guest(0).console();
     console.wait_for("what a test expects", SOON)?;
-    assert_eq!(bed.guest(0).splats().len(), 1);
-    bed.allow_splat("what a test expects");
-    assert!(bed.guest(0).splats().is_empty());
-    let logs = bed.logs().to_owned();
+    assert_eq!(testbed.guest(0).splats().len(), 1);
+    testbed.allow_splat("what a test expects");
+    assert!(testbed.guest(0).splats().is_empty());
+    let logs = testbed.logs().to_owned();
     assert!(
         fs::read_to_string(logs.join("commands.log"))
             .unwrap()
             .contains("/dev/kmsg")
     );
-    bed.finish()?;
+    testbed.finish()?;
     assert!(!logs.exists());
 
-    let bed = Testbed::builder("splats").start()?;
-    bed.guest(0)
+    let testbed = Testbed::builder("splats").start()?;
+    testbed
+        .guest(0)
         .run("echo '<4>WARNING: what no test expects' > /dev/kmsg")?;
-    let logs = bed.logs().to_owned();
-    let error = bed.finish().unwrap_err().to_string();
+    let logs = testbed.logs().to_owned();
+    let error = testbed.finish().unwrap_err().to_string();
     assert!(error.contains("what no test expects"), "{error}");
     assert!(logs.join("console-a.log").exists());
     fs::remove_dir_all(logs).unwrap();
     Ok(())
 }
 
-/// Names the mode in which this program was started by itself.
+/// Environment variable with the mode of a child started by [`nothing_survives_the_test_process`].
 const CHILD: &str = "GUEST_TESTS_HARNESS_CHILD";
 
-/// Runs in a child process only.
+/// Body of the child process; does nothing otherwise.
 #[test]
 #[ignore = "a part of nothing_survives_the_test_process"]
 fn child() {
     let Ok(mode) = env::var(CHILD) else {
         return;
     };
-    let bed = Testbed::builder("harness-child").guests(2).mesh().start().unwrap();
-    for guest in bed.guests() {
+    let testbed = Testbed::builder("harness-child").guests(2).mesh().start().unwrap();
+    for guest in testbed.guests() {
         println!("pid {}", guest.process().unwrap().pid());
     }
-    println!("logs {}", bed.logs().display());
-    println!("share {}", bed.share().display());
+    println!("logs {}", testbed.logs().display());
+    println!("share {}", testbed.share().display());
     println!("up");
     if mode == "panic" {
         panic!("on purpose");
@@ -331,7 +332,7 @@ fn nothing_survives_the_test_process() {
         );
         assert!(logs.join("console-a.log").exists(), "{logs:?}");
         fs::remove_dir_all(logs).unwrap();
-        // Nobody can remove anything after SIGKILL; the next bed does.
+        // After SIGKILL nothing is removed; the next testbed does it.
         assert_eq!(share.exists(), mode == "SIGKILL", "after {mode}");
         assert!(!left_over.is_some_and(|share| share.exists()), "after {mode}");
         left_over = Some(share.to_owned());
@@ -340,6 +341,6 @@ fn nothing_survives_the_test_process() {
 
 fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie's parent, or whoever adopts it, may take its time.
+    // A zombie counts as ended: its parent may reap it late.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

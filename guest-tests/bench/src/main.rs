@@ -97,8 +97,8 @@ fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {
     Ok(())
 }
 
-/// Boots two guests with a virtio-ism device each and a virtio-net link between them. Each has one processor because the
-/// host may have only two; the README says what that means for the figures.
+/// Boots two guests with a virtio-ism device each and a virtio-net link between them. Each has one processor because
+/// the host may have only two; the README says what that means for the figures.
 fn boot(name: &str) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting two guests");

@@ -7,8 +7,8 @@ use crate::interleaved::{Extreme, Goal, Interleaved, Series, verdict};
 use crate::table::round;
 use crate::workload::{Buffers, Pair, Transport};
 
-/// SMC-D over QEMU's ivshmem-doorbell, on two cores under software emulation: round-trip time of 64 bytes in microseconds,
-/// and megabytes per second. That path has no daemon and no isolation.
+/// SMC-D over QEMU's ivshmem-doorbell, on two cores under software emulation: round-trip time of 64 bytes in
+/// microseconds, and megabytes per second. That path has no daemon and no isolation.
 const IVSHMEM_ROUND_TRIP: (f64, f64) = (37.0, 46.0);
 const IVSHMEM_MEGABYTES: (f64, f64) = (127.0, 170.0);
 

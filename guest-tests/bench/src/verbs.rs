@@ -20,9 +20,9 @@ use perftest::{PERFTESTS, Perftest};
 const NAMES: [&str; 2] = ["rxe", "NIC"];
 /// Explanation printed below the figures.
 const LEGEND: &str = "\
-    Iterations: on rxe, which is slow under emulation, and on the NIC. Latency is half a round trip, the median of a run.\n\
-    A guest has one processor. perftest polls for completions and so starves rxe, which runs on the same processor, until\n\
-    the scheduler preempts it; the NIC runs on the host.";
+    Iterations: on rxe, which is slow under emulation, and on the NIC. Latency is half a round trip, the median of\n\
+    a run. A guest has one processor. perftest polls for completions and so starves rxe, which runs on the same\n\
+    processor, until the scheduler preempts it; the NIC runs on the host.";
 /// Limit on the run time of a program.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Iterations of `rping`.
@@ -122,8 +122,8 @@ impl<'a> Verbs<'a> {
             .collect()
     }
 
-    /// Measures `rping`, which compares the data it receives; returns milliseconds, including program start and connection
-    /// setup by rdma_cm.
+    /// Measures `rping`, which compares the data it receives; returns milliseconds, including program start and
+    /// connection setup by rdma_cm.
     fn rping(&self, device: Device) -> Result<f64> {
         let flow = self.flow(device);
         let port = Flow::next_port();

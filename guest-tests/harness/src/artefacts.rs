@@ -1,4 +1,4 @@
-//! What a bed leaves for whoever has to find out why it failed.
+//! Directories and logs of a testbed, kept after a failure.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,16 +13,17 @@ use crate::interrupt;
 use crate::locate::target_dir;
 use crate::sync::lock;
 
-/// Longest path the kernel accepts for a Unix socket, less room for a name (unix(7): 108 with the final zero).
+/// Limit on a directory of Unix sockets: paths have at most 108 bytes with the terminating NUL (unix(7)), and names
+/// need room.
 const MAX_SOCKET_DIR: usize = 70;
 
-/// A bed's directories.
+/// The directories of one testbed.
 #[derive(Debug)]
 pub(crate) struct Artefacts {
     name: String,
     directory: PathBuf,
     sockets: PathBuf,
-    /// Held for as long as `sockets` is in use, so that others can tell it from a left-over.
+    /// Lock on `sockets`, by which other processes distinguish a live directory from a stale one.
     _in_use: File,
     commands: Arc<CommandLog>,
     succeeded: AtomicBool,
@@ -46,7 +47,7 @@ impl Artefacts {
         let sockets = scratch.join(format!("{SCRATCH_PREFIX}{unique}"));
         let _ = fs::remove_dir_all(&sockets);
         fs::create_dir_all(&sockets).doing(|| format!("create {}", sockets.display()))?;
-        // Locked before it gets the name under which others try to lock it.
+        // Locked before it gets its final name, under which others try to lock it.
         let lock_file = sockets.join("new");
         let in_use = File::create(&lock_file).doing(|| format!("create {}", lock_file.display()))?;
         in_use.lock().doing(|| format!("lock {}", lock_file.display()))?;
@@ -65,12 +66,12 @@ impl Artefacts {
         })
     }
 
-    /// Where the logs are.
+    /// Directory of the logs.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// A directory whose path is short enough for sockets.
+    /// Directory with a path short enough for Unix sockets.
     pub(crate) fn sockets(&self) -> &Path {
         &self.sockets
     }
@@ -79,12 +80,12 @@ impl Artefacts {
         &self.commands
     }
 
-    /// The logs are not needed any more.
+    /// Marks the logs as no longer needed.
     pub(crate) fn succeed(&self) {
         self.succeeded.store(true, Ordering::Relaxed);
     }
 
-    /// The logs are what was wanted: they stay, and nobody has to be told.
+    /// Keeps the logs without printing where they are.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
@@ -101,7 +102,7 @@ impl Drop for Artefacts {
         if self.succeeded.load(Ordering::Relaxed) && !keep {
             let _ = fs::remove_dir_all(&self.directory);
         } else {
-            eprintln!("the logs of test bed {} are in {}", self.name, self.directory.display());
+            eprintln!("logs of testbed {}: {}", self.name, self.directory.display());
         }
     }
 }
@@ -118,7 +119,7 @@ fn scratch_base() -> PathBuf {
     }
 }
 
-/// Removes the directories of test processes that were killed.
+/// Removes directories left behind by killed test processes.
 fn remove_left_overs(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let ours = entry
@@ -135,7 +136,7 @@ fn remove_left_overs(base: &Path) {
     }
 }
 
-/// Every command that was run in a guest, with its outcome.
+/// Log of all commands run in guests, with their outcomes.
 #[derive(Debug)]
 pub(crate) struct CommandLog {
     file: Mutex<File>,
@@ -151,7 +152,7 @@ impl CommandLog {
         })
     }
 
-    /// Adds one entry: what was done in `guest`, how it ended, what it printed.
+    /// Adds an entry: the command or action, its outcome and its output.
     pub(crate) fn add(&self, guest: &str, what: &str, outcome: &str, took: Duration, output: &str) {
         let mut entry = format!(
             "[{:9.3}] {guest}: {what}\n            {outcome} after {:.3} s\n",

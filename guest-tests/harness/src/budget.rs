@@ -1,7 +1,7 @@
 //! Shares the host's processors among all test processes.
 //!
-//! One token for each processor, one token for each guest. A token is a file under the target directory, and holding it is holding a
-//! lock on that file (flock(2)), so a test that dies gives its tokens back.
+//! There is one token per processor, and a guest takes one token. A token is a file in the target directory, held by a
+//! lock on that file (flock(2)), so a test that dies releases its tokens.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use crate::error::{Doing, Error, Result};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Tokens held; dropping returns them.
+/// Held tokens; dropping releases them.
 #[derive(Debug)]
 pub struct Budget {
     held: Vec<File>,
 }
 
 impl Budget {
-    /// Takes `wanted` of the `total` tokens in `directory`; all of them if that is fewer, so that a bed with more guests than the host
-    /// has processors runs, but alone.
+    /// Takes `wanted` of the `total` tokens in `directory`, or all of them if there are fewer: a testbed with more
+    /// guests than the host has processors runs alone.
     pub fn acquire(directory: &Path, total: usize, wanted: usize, timeout: Duration) -> Result<Self> {
         fs::create_dir_all(directory).doing(|| format!("create {}", directory.display()))?;
         let deadline = Deadline::after(timeout);
-        // One taker at a time, or two could hold half of what each needs for ever.
+        // One process at a time: otherwise two could wait forever, each holding part of what the other needs.
         let gate = directory.join("gate");
         let _gate = take_any(&[gate], deadline, "its turn to take processor tokens")?;
 
@@ -33,7 +33,7 @@ impl Budget {
             .map(|number| directory.join(format!("token-{number}")))
             .collect();
         let mut held = Vec::new();
-        let what = "other test beds to release processor tokens";
+        let what = "other testbeds to release processor tokens";
         while held.len() < wanted.min(total) {
             let (index, file) = take_any(&free, deadline, what)?;
             free.swap_remove(index);
@@ -42,13 +42,13 @@ impl Budget {
         Ok(Self { held })
     }
 
-    /// How many tokens this is.
+    /// Number of tokens held.
     pub fn tokens(&self) -> usize {
         self.held.len()
     }
 }
 
-/// Locks the first of `paths` that is free, waiting for one.
+/// Locks the first free one of `paths`, waiting if necessary.
 fn take_any(paths: &[PathBuf], deadline: Deadline, what: &str) -> Result<(usize, File)> {
     loop {
         for (index, path) in paths.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Commands in a guest.
+//! Commands run in a guest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::deadline::Deadline;
 use crate::diagnostics::Diagnostics;
 use crate::error::{Error, Result};
 
-/// How long a command may take unless told otherwise.
+/// Default limit on the run time of a command.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a command that was killed may take to be gone.
+/// Limit on the time a killed command takes to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much of a command's output goes into the command log.
+/// Limit on the characters of each output stream in the command log.
 const LOGGED_OUTPUT: usize = 4 * 1024;
 
 const SIGKILL: i32 = 9;
 
-/// A command that can be run: see [`Guest::command`](crate::Guest::command).
+/// A command to run, built by [`Guest::command`](crate::Guest::command).
 #[derive(Debug)]
 #[must_use = "a command does nothing until it is run or spawned"]
 pub struct Cmd {
@@ -50,38 +50,39 @@ impl Cmd {
         }
     }
 
-    /// How long [`Cmd::run`] lets it run; 60 seconds unless told otherwise.
+    /// Sets the time limit of [`Cmd::run`]; the default is 60 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// What messages and the command log call it, instead of its text.
+    /// Sets the name used in messages and in the command log instead of the command's text.
     pub fn called(mut self, name: impl Into<String>) -> Self {
         self.called = Some(name.into());
         self
     }
 
-    /// Adds a variable to its environment.
+    /// Adds an environment variable.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.env.push((name.into(), value.into()));
         self
     }
 
-    /// Its working directory.
+    /// Sets the working directory.
     pub fn cwd(mut self, directory: impl Into<String>) -> Self {
         self.request.cwd = Some(directory.into());
         self
     }
 
-    /// What [`Cmd::run`] feeds to its standard input. For [`Cmd::spawn`], this makes standard input a pipe: see [`Job::write`].
+    /// Sets the standard input for [`Cmd::run`]. With [`Cmd::spawn`], standard input stays open as a pipe: see
+    /// [`Job::write`].
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.request.stdin = true;
         self.input = bytes.into();
         self
     }
 
-    /// Runs it to its end. An exit status other than 0 is not an error: see [`Output::check`].
+    /// Runs the command to its end. An exit status other than 0 is not an error: see [`Output::check`].
     pub fn run(self) -> Result<Output> {
         let (timeout, input) = (self.timeout, self.input.clone());
         let deadline = Deadline::after(timeout);
@@ -90,7 +91,7 @@ impl Cmd {
         if has_input {
             let what = format!("the input of `{}`", job.command);
             let fed = job.channel.send_data(&input, deadline, &what);
-            // Running out of time is reported below, with the output.
+            // A timeout is reported below, with the output.
             if fed.is_ok() {
                 job.close_stdin();
             }
@@ -98,7 +99,7 @@ impl Cmd {
         job.finish(deadline, timeout)
     }
 
-    /// Starts it and lets it run.
+    /// Starts the command and leaves it running.
     pub fn spawn(self) -> Result<Job> {
         let input = self.input.clone();
         let job = self.start()?;
@@ -125,7 +126,7 @@ impl Cmd {
     }
 }
 
-/// What to call a command: the script, if it is one for the shell.
+/// Name of a command: its script if a shell runs one.
 fn describe(argv: &[String]) -> String {
     match argv {
         [shell, flag, script] if shell.ends_with("sh") && flag == "-c" => script.clone(),
@@ -133,7 +134,7 @@ fn describe(argv: &[String]) -> String {
     }
 }
 
-/// A command that has been started; dropping it kills it.
+/// A started command; dropping it kills the command.
 #[derive(Debug)]
 pub struct Job {
     channel: Channel,
@@ -144,22 +145,22 @@ pub struct Job {
 }
 
 impl Job {
-    /// Waits for it to end. When the time is up, it is killed and this returns an error with its output so far.
+    /// Waits for the command to end. After `timeout`, kills it and returns an error with its output so far.
     pub fn wait(self, timeout: Duration) -> Result<Output> {
         self.finish(Deadline::after(timeout), timeout)
     }
 
-    /// Whether it has ended.
+    /// Whether the command has ended.
     pub fn is_finished(&self) -> bool {
         self.channel.look(|state| state.end.is_some()).unwrap_or(true)
     }
 
-    /// Sends a signal to its process group.
+    /// Sends a signal to the process group of the command.
     pub fn kill(&self, signal: i32) {
         self.channel.send(Request::Signal(signal));
     }
 
-    /// Its process number in the guest.
+    /// Returns the process id in the guest.
     pub fn pid(&self, timeout: Duration) -> Result<u32> {
         let deadline = Deadline::after(timeout);
         let what = || format!("`{}` to start", self.command);
@@ -174,7 +175,7 @@ impl Job {
             .map_err(|error| self.diagnostics.explain(error))
     }
 
-    /// The next line of its output, without its end; `None` when there are no more.
+    /// Returns the next output line without its newline; `None` at the end of the output.
     pub fn read_line(&self, timeout: Duration) -> Result<Option<String>> {
         let deadline = Deadline::after(timeout);
         let what = || format!("a line from `{}`", self.command);
@@ -189,7 +190,7 @@ impl Job {
             .map_err(|error| self.diagnostics.explain(error))
     }
 
-    /// What it has printed since the last read, at least a byte; `None` when there is no more.
+    /// Returns the output since the last read, at least one byte; `None` at the end of the output.
     pub fn read_output(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let deadline = Deadline::after(timeout);
         let what = || format!("output from `{}`", self.command);
@@ -208,7 +209,7 @@ impl Job {
             .map_err(|error| self.diagnostics.explain(error))
     }
 
-    /// Reads lines until one contains `text`, and returns that one.
+    /// Reads lines until one contains `text`, and returns it.
     pub fn wait_line(&self, text: &str, timeout: Duration) -> Result<String> {
         let deadline = Deadline::after(timeout);
         loop {
@@ -227,7 +228,7 @@ impl Job {
         }
     }
 
-    /// Writes to its standard input, which must have been made a pipe with [`Cmd::stdin`].
+    /// Writes to standard input, which [`Cmd::stdin`] must have made a pipe.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         let what = format!("the input of `{}`", self.command);
         self.channel
@@ -235,12 +236,12 @@ impl Job {
             .map_err(|error| self.diagnostics.explain(error))
     }
 
-    /// Ends its standard input.
+    /// Closes standard input.
     pub fn close_stdin(&self) {
         self.channel.send(Request::End);
     }
 
-    /// What it has printed so far, as output and as errors.
+    /// Returns standard output and standard error so far.
     pub fn peek(&self) -> (String, String) {
         self.channel.look(|state| text(state)).unwrap_or_default()
     }
@@ -253,7 +254,7 @@ impl Job {
         };
         let Some((end, stdout, stderr)) = self.channel.wait(deadline, ended) else {
             self.kill(SIGKILL);
-            // What it printed last may be what tells why.
+            // Its last output may explain the timeout.
             self.channel.wait(Deadline::after(KILL_TIMEOUT), ended);
             let (stdout, stderr) = self.peek();
             self.log("timed out", &stdout, &stderr);
@@ -293,7 +294,7 @@ impl Job {
                 why,
             },
             End::Exit(exit) => Error::Agent(format!("`{}` has ended: {exit}", self.command)),
-            End::Done(_) => Error::Agent("that is no command".to_owned()),
+            End::Done(_) => Error::Agent("the guest answered a command as a file transfer".to_owned()),
         }
     }
 
@@ -339,7 +340,7 @@ fn next_line(state: &mut ChannelState) -> Option<String> {
     Some(line)
 }
 
-/// What follows the last line's end.
+/// Takes an unterminated last line.
 fn rest(state: &mut ChannelState) -> Option<String> {
     let rest = &state.stdout[state.lines_at..];
     let line = (!rest.is_empty()).then(|| String::from_utf8_lossy(rest).into_owned());
@@ -347,30 +348,30 @@ fn rest(state: &mut ChannelState) -> Option<String> {
     line
 }
 
-/// What a command printed and how it ended.
+/// Output and exit status of a command.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The guest it ran in.
+    /// Name of the guest.
     pub guest: String,
-    /// The command.
+    /// Name of the command, see [`Cmd::called`].
     pub command: String,
-    /// How it ended.
+    /// Exit status.
     pub status: Exit,
-    /// What it printed.
+    /// Standard output.
     pub stdout: String,
-    /// What it printed as errors.
+    /// Standard error.
     pub stderr: String,
-    /// How long it took.
+    /// Run time.
     pub elapsed: Duration,
 }
 
 impl Output {
-    /// Whether it reported success.
+    /// Whether the exit status is 0.
     pub fn success(&self) -> bool {
         self.status.success()
     }
 
-    /// An error with everything it printed, unless it reported success.
+    /// Returns an error with all output unless the exit status is 0.
     pub fn check(self) -> Result<Self> {
         if self.success() {
             return Ok(self);
@@ -384,7 +385,7 @@ impl Output {
         })
     }
 
-    /// Its output without white space at either end.
+    /// Standard output without leading and trailing white space.
     pub fn text(&self) -> &str {
         self.stdout.trim()
     }

@@ -1,4 +1,4 @@
-//! A guest's serial console: a log file that QEMU writes.
+//! A guest's console: a log file written by QEMU or by the User Mode Linux kernel.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::splat::find_splats;
 const TAIL_LINES: usize = 25;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What a guest has printed since the bed was started, across reboots.
+/// Console output of a guest since the start of the testbed, across reboots.
 #[derive(Debug, Clone)]
 pub struct Console {
     path: PathBuf,
@@ -24,22 +24,22 @@ impl Console {
         Self { path }
     }
 
-    /// The log file.
+    /// Path of the log file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Everything printed so far.
+    /// Returns all output so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.path).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines.
+    /// Returns the last `lines` lines.
     pub fn tail(&self, lines: usize) -> String {
         tail(&self.path, lines)
     }
 
-    /// Waits until the console shows `text`.
+    /// Waits until `text` appears on the console.
     pub fn wait_for(&self, text: &str, timeout: Duration) -> Result<()> {
         let deadline = Deadline::after(timeout);
         while !self.text().contains(text) {
@@ -52,7 +52,7 @@ impl Console {
         Ok(())
     }
 
-    /// The kernel's complaints, except those that contain one of `allowed`.
+    /// Kernel splats, except those that contain one of `allowed`.
     pub fn splats(&self, allowed: &[String]) -> Vec<String> {
         find_splats(&self.text(), allowed)
     }

@@ -1,4 +1,4 @@
-//! The harness's end of the conversation with a guest's agent.
+//! The harness's side of the protocol with a guest's agent.
 
 mod channel;
 mod session;
@@ -22,7 +22,7 @@ pub(crate) use channel::Channel;
 use session::{CLOSED, Shared, State};
 pub(crate) use session::{ChannelState, End};
 
-/// Longest request that is not data, less room for its envelope.
+/// Size limit of a request without data, leaving room for the encoding around it.
 const REQUEST_LIMIT: usize = MAX_PAYLOAD / 2;
 
 /// A connection to an agent, kept across reboots of the guest.
@@ -33,7 +33,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Talks to the agent at the other end of `stream`, now or once there is one.
+    /// Attaches to the agent at the other end of `stream`, which may start later.
     pub fn new(stream: UnixStream) -> Result<Self> {
         let (outgoing, frames) = mpsc::channel::<Vec<u8>>();
         let shared = Arc::new(Shared {
@@ -56,7 +56,7 @@ impl Control {
         Ok(Self { shared, stream })
     }
 
-    /// Waits for an agent to answer whose boot is not `other_than`.
+    /// Waits for an agent whose boot id is not `other_than`.
     pub fn wait_boot(&self, other_than: Option<&str>, timeout: Duration) -> Result<Hello> {
         let deadline = Deadline::after(timeout);
         let hello = self.wait(deadline, |state| match &state.session {
@@ -75,13 +75,13 @@ impl Control {
         })
     }
 
-    /// Who the agent is, if there is one at the moment.
+    /// The attached agent's greeting, if there is an agent.
     pub fn hello(&self) -> Option<Hello> {
         let state = lock(&self.shared.state);
         state.session.as_ref().map(|session| session.hello.clone())
     }
 
-    /// What the agent has said about the connection itself: none of it should ever happen.
+    /// Protocol errors reported by the agent or found in its frames; none is expected.
     pub fn reports(&self) -> Vec<String> {
         lock(&self.shared.state).reports.clone()
     }
@@ -91,7 +91,7 @@ impl Control {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Starts a command.
+    /// Starts a command in the guest.
     pub(crate) fn spawn(&self, request: &SpawnRequest) -> Result<Channel> {
         let length: usize = request.argv.iter().map(String::len).sum();
         if length > REQUEST_LIMIT {
@@ -101,7 +101,7 @@ impl Control {
         self.open(Request::Spawn(request.clone()), "starting a command")
     }
 
-    /// Writes a file in the guest.
+    /// Writes a file in the guest; returns its length.
     pub(crate) fn put(&self, mut content: impl Read, path: &str, mode: u32, timeout: Duration) -> Result<u64> {
         let deadline = Deadline::after(timeout);
         let what = format!("writing the guest's {path}");
@@ -118,14 +118,14 @@ impl Control {
                 Ok(0) => break,
                 Ok(count) => channel.send_data(&buffer[..count], deadline, &what)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).doing(|| format!("read what to put into {path}")),
+                Err(error) => return Err(error).doing(|| format!("read the content for the guest's {path}")),
             }
         }
         channel.send(Request::End);
         channel.finish_transfer(deadline, &what).map(|state| state.1)
     }
 
-    /// Reads a file in the guest.
+    /// Reads a file of the guest.
     pub(crate) fn get(&self, path: &str, timeout: Duration) -> Result<Vec<u8>> {
         let what = format!("reading the guest's {path}");
         let channel = self.open(Request::Get(path.to_owned()), &what)?;
@@ -140,16 +140,16 @@ impl Control {
         }
     }
 
-    /// Kills everything in the guest but its agent.
+    /// Kills all processes in the guest except the agent.
     pub(crate) fn kill_all(&self, timeout: Duration) -> Result<()> {
         let what = "killing all of the guest's processes";
         let channel = self.open(Request::KillAll, what)?;
         channel.finish_transfer(Deadline::after(timeout), what).map(drop)
     }
 
-    /// Asks the guest to turn itself off; there is no answer.
+    /// Requests power-off of the guest, which does not answer.
     pub(crate) fn power_off(&self) -> Result<()> {
-        self.open(Request::PowerOff, "turning the guest off")?.forget();
+        self.open(Request::PowerOff, "powering off the guest")?.forget();
         Ok(())
     }
 

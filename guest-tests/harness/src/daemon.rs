@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const STATS_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// A running daemon; dropping it kills it.
+/// A running daemon; dropping it kills the process.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
@@ -28,7 +28,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` and waits until it listens on `sockets`, and on `stats_socket` if there is one.
+    /// Starts `command` and waits until it listens on `sockets` and on `stats_socket`, if any.
     pub fn start(
         name: &str,
         command: Command,
@@ -52,27 +52,27 @@ impl Daemon {
         Ok(Self { process, stats_socket })
     }
 
-    /// Whether it still runs.
+    /// Whether the process is running.
     pub fn alive(&self) -> bool {
         self.process.status().is_none()
     }
 
-    /// The process.
+    /// The process of the daemon.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Everything it has logged so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.process.log()).unwrap_or_default()).into_owned()
     }
 
-    /// Kills it, as a test of what the guests make of that.
+    /// Kills the daemon, to test how guests cope.
     pub fn kill(&self) {
         self.process.kill();
     }
 
-    /// What its statistics socket says now.
+    /// Reads the statistics socket.
     pub fn stats(&self) -> Result<Value> {
         self.process.check()?;
         let name = self.process.name();
@@ -82,14 +82,14 @@ impl Daemon {
         let doing = || format!("read the statistics of {name} from {}", path.display());
         let stream = UnixStream::connect(path).doing(doing)?;
         stream.set_read_timeout(Some(STATS_TIMEOUT)).doing(doing)?;
-        // The first value is the answer, whether or not the daemon then closes the connection.
+        // One JSON value is the answer, whether or not the daemon then closes the connection.
         let mut deserializer = serde_json::Deserializer::from_reader(stream);
         Value::deserialize(&mut deserializer)
             .map_err(io::Error::from)
             .doing(doing)
     }
 
-    /// An error if it has ended or its log shows a panic.
+    /// Fails if the daemon has ended or its log shows a panic.
     pub(crate) fn check(&self) -> Result<()> {
         self.process.check()?;
         match self.log().lines().find(|line| line.contains("panicked at")) {
@@ -101,15 +101,15 @@ impl Daemon {
         }
     }
 
-    /// Asks it to end, and sees that it does.
+    /// Sends SIGTERM and waits for the daemon to end.
     pub(crate) fn stop(&self) -> Result<()> {
         self.process.signal(Signal::TERM)?;
         self.process.wait(STOP_TIMEOUT).map(drop)
     }
 }
 
-/// Whether somebody listens on a Unix socket, by the kernel's table of them. Connecting would tell too, but a device daemon takes the
-/// first connection for its guest.
+/// Whether a process listens on a Unix socket, by the kernel's socket table. Connecting is no option, as a device
+/// daemon takes the first connection for its guest.
 fn is_listening(table: &str, path: &Path) -> bool {
     const ACCEPTS_CONNECTIONS: u32 = 0x10000;
     table.lines().any(|line| {

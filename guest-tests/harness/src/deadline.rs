@@ -1,10 +1,10 @@
-//! A point in time by which something has to happen.
+//! Deadlines.
 
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// A time-out under way.
+/// A running timeout.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     begin: Instant,
@@ -12,7 +12,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The deadline `after` from now.
+    /// Creates the deadline `after` from now.
     pub(crate) fn after(after: Duration) -> Self {
         Self {
             begin: Instant::now(),
@@ -20,14 +20,14 @@ impl Deadline {
         }
     }
 
-    /// How much time is left; `None` if it has run out.
+    /// Remaining time; `None` once the deadline has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.after
             .checked_sub(self.begin.elapsed())
             .filter(|left| !left.is_zero())
     }
 
-    /// The error to return when it has passed while waiting for `what`.
+    /// The error for a deadline missed while waiting for `what`.
     pub(crate) fn missed(&self, what: impl Into<String>) -> Error {
         Error::Timeout {
             what: what.into(),

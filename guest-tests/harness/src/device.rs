@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use crate::daemon::Daemon;
 use crate::error::Result;
 
-/// A kind of device that every guest of a bed gets one of, with the daemon behind it if there is one.
+/// A kind of device, of which every guest of a testbed gets one, with the daemon that serves it, if any.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// What it is called in messages and file names.
+    /// Name in messages and file names.
     fn name(&self) -> &str;
 
-    /// Starts what has to run before the guests do.
+    /// Starts the daemon; called before any guest starts.
     fn start(&self, place: &Place) -> Result<Option<Daemon>> {
         let _ = place;
         Ok(None)
     }
 
-    /// QEMU's arguments for one guest.
+    /// QEMU arguments of one guest.
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String>;
 
-    /// The vhost-user socket of a PCI function, for one User Mode Linux guest.
+    /// vhost-user socket of the PCI function of one User Mode Linux guest, if the device supports it.
     fn uml_pci(&self, guest: usize, place: &Place) -> Option<PathBuf> {
         let _ = (guest, place);
         None
     }
 }
 
-/// Where a device can put things.
+/// The testbed from the view of a device: its guests and directories.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub(crate) guests: usize,
@@ -37,22 +37,22 @@ pub struct Place {
 }
 
 impl Place {
-    /// How many guests the bed has.
+    /// Number of guests of the testbed.
     pub fn guests(&self) -> usize {
         self.guests
     }
 
-    /// Whether a guest is a User Mode Linux guest; these come after the others.
+    /// Whether a guest is a User Mode Linux guest; these have the highest numbers.
     pub fn is_uml(&self, guest: usize) -> bool {
         guest + self.uml_guests >= self.guests
     }
 
-    /// Directory for logs; kept when a test fails.
+    /// Directory for logs; kept if a test fails.
     pub fn logs(&self) -> &Path {
         &self.logs
     }
 
-    /// Directory for sockets, with a short path; removed with the bed.
+    /// Directory for sockets, with a short path; removed with the testbed.
     pub fn sockets(&self) -> &Path {
         &self.sockets
     }

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the harness.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -12,44 +12,44 @@ use thiserror::Error as ThisError;
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a bed, a guest or a command did not do what was asked.
+/// Failure of a testbed, a guest or a command.
 ///
-/// `Debug` prints the same sentences as `Display`, with the causes: it is what a test that returns an error shows.
+/// `Debug` prints the text of `Display` and of all sources, as it is what a test that returns an error shows.
 #[derive(ThisError)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("could not {doing}")]
     Io {
         /// What was attempted.
         doing: String,
-        /// The refusal.
+        /// The cause.
         source: io::Error,
     },
-    /// Something that a build step should have made is not there.
-    #[error("{what} is not at {path}: {hint}", path = .path.display())]
+    /// The result of a build step is missing.
+    #[error("{what} not found at {path}: {hint}", path = .path.display())]
     Missing {
-        /// What it is.
+        /// Description of the file.
         what: String,
-        /// Where it was looked for.
+        /// Expected path.
         path: PathBuf,
-        /// How to get it.
+        /// How to build it.
         hint: String,
     },
-    /// A file has the wrong content.
-    #[error("{path} is not understood: {reason}", path = .path.display())]
+    /// A file has invalid content.
+    #[error("{path} is malformed: {reason}", path = .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is invalid.
         reason: String,
     },
-    /// Something did not happen in time.
-    #[error("waited {after:?} in vain for {what}")]
+    /// A deadline passed.
+    #[error("timed out after {after:?} waiting for {what}")]
     Timeout {
-        /// What was waited for.
+        /// The awaited event.
         what: String,
-        /// For how long.
+        /// Length of the wait.
         after: Duration,
     },
     /// A command in a guest failed.
@@ -59,63 +59,61 @@ pub enum Error {
         guest: String,
         /// The command.
         command: String,
-        /// How it ended.
+        /// Exit status.
         exit: Exit,
-        /// What it printed.
+        /// Standard output.
         stdout: String,
-        /// What it printed as errors.
+        /// Standard error.
         stderr: String,
     },
-    /// A command in a guest took too long and was killed.
-    #[error(
-        "`{command}` still ran after {after:?} and was killed\n--- stdout so far\n{stdout}--- stderr so far\n{stderr}---"
-    )]
+    /// A command in a guest exceeded its time limit and was killed.
+    #[error("`{command}` was killed after {after:?}\n--- stdout so far\n{stdout}--- stderr so far\n{stderr}---")]
     CommandTimeout {
         /// The command.
         command: String,
-        /// How long it was given.
+        /// Time limit.
         after: Duration,
-        /// What it had printed.
+        /// Standard output until then.
         stdout: String,
-        /// What it had printed as errors.
+        /// Standard error until then.
         stderr: String,
     },
-    /// The agent in the guest could not do what was asked.
+    /// The agent in the guest refused a request.
     #[error("the guest's agent refused: {0}")]
     Agent(String),
-    /// What was under way in the guest is gone with the guest, or with the connection to it.
+    /// An operation was lost with the guest or with the connection to it.
     #[error("{what} was cut off: {why}")]
     Lost {
-        /// What was under way.
+        /// The operation.
         what: String,
-        /// What happened.
+        /// What ended it.
         why: String,
     },
-    /// The guest's kind of machine cannot do what was asked.
-    #[error("not possible here: {0}")]
+    /// The guest's kind of machine does not support the operation.
+    #[error("not supported: {0}")]
     Unsupported(&'static str),
-    /// QEMU answered a command with an error.
+    /// QEMU answered a monitor command with an error.
     #[error("QEMU refused {command}: {reason}")]
     Qmp {
         /// The command.
         command: String,
-        /// QEMU's explanation.
+        /// QEMU's description of the error.
         reason: String,
     },
-    /// A process ended that should run.
+    /// A process ended unexpectedly.
     #[error("{name} has ended with {status}; the end of its log:\n{log}")]
     Ended {
-        /// Which process.
+        /// Name of the process.
         name: String,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
         /// The end of its log.
         log: String,
     },
-    /// The guest does not run, because the test killed it.
+    /// The guest was killed by the test and is not running.
     #[error("guest {0} is not running")]
     NotRunning(String),
-    /// Kernel splats that were not expected.
+    /// Unexpected kernel splats.
     #[error("guest {guest} printed kernel splats:\n{splats}")]
     Splats {
         /// The guest's name.
@@ -123,30 +121,30 @@ pub enum Error {
         /// The splats.
         splats: String,
     },
-    /// The driver of a device under test warned about it.
-    #[error("guest {guest}'s driver complains:\n{messages}")]
+    /// The driver of a device under test logged warnings.
+    #[error("driver warnings in guest {guest}:\n{messages}")]
     DriverComplaints {
         /// The guest's name.
         guest: String,
-        /// The driver's messages.
+        /// The warnings.
         messages: String,
     },
-    /// A daemon's log shows that something is wrong with it.
+    /// A daemon panicked.
     #[error("the log of {name} shows a panic: {line}")]
     Panicked {
-        /// Which daemon.
+        /// Name of the daemon.
         name: String,
-        /// The line.
+        /// The line of the log.
         line: String,
     },
-    /// Something about one guest, with what may explain it.
+    /// An error about one guest, with evidence.
     #[error("guest {guest}: {}{evidence}", chain(.error))]
     Guest {
         /// The guest's name.
         guest: String,
-        /// What went wrong.
+        /// The error.
         error: Box<Error>,
-        /// The end of its console, and of QEMU's log if there is one.
+        /// The end of its console log, and of QEMU's log, if any.
         evidence: String,
     },
 }
@@ -157,7 +155,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// An error with its causes.
+/// Formats an error with all its sources.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -168,9 +166,9 @@ fn chain(error: &Error) -> String {
     text
 }
 
-/// Says what an I/O error was about.
+/// Adds the attempted operation to an I/O error.
 pub(crate) trait Doing<T> {
-    /// Wraps an error with what was attempted.
+    /// Converts the error to [`Error::Io`]; `what` completes "could not ...".
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

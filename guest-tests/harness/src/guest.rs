@@ -1,4 +1,4 @@
-//! One guest of a bed.
+//! One guest of a testbed.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -27,13 +27,13 @@ use crate::qmp::Qmp;
 use crate::sync::lock;
 use crate::vm::Vm;
 
-/// How long a guest may take to turn itself off.
+/// Limit on the time a guest takes to power off.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long until it is asked again.
+/// Interval between power-off requests.
 const POWER_OFF_RETRY: Duration = Duration::from_secs(3);
 
-/// A guest: its machine, and what runs on it at the moment.
+/// A guest: its machine and the processes that run it.
 #[derive(Debug)]
 pub struct Guest {
     index: usize,
@@ -71,43 +71,43 @@ impl Guest {
         }
     }
 
-    /// Its name, which is its host name too.
+    /// Name, also the host name.
     pub fn name(&self) -> &str {
         self.machine.name()
     }
 
-    /// Its number within the bed.
+    /// Number within the testbed.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its serial console.
+    /// Console of the guest.
     pub fn console(&self) -> &Console {
         self.diagnostics.console()
     }
 
-    /// Runs a script with the guest's bash, for at most 60 seconds.
+    /// Runs a bash script in the guest, for at most 60 seconds.
     pub fn run(&self, script: &str) -> Result<Output> {
         self.shell(script).run()
     }
 
-    /// Starts a script with the guest's bash and lets it run.
+    /// Starts a bash script in the guest and leaves it running.
     pub fn spawn(&self, script: &str) -> Result<Job> {
         self.shell(script).spawn()
     }
 
-    /// A script for the guest's bash.
+    /// Builds a command that runs a bash script.
     pub fn shell(&self, script: &str) -> Cmd {
         self.command(["bash", "-c", script])
     }
 
-    /// A program with its arguments.
+    /// Builds a command from a program and its arguments.
     pub fn command<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         let argv = argv.into_iter().map(Into::into).collect();
         Cmd::new(self.control(), Arc::clone(&self.diagnostics), argv)
     }
 
-    /// Copies a file of the host into the guest, with its permissions.
+    /// Copies a host file into the guest, with its permissions.
     pub fn put(&self, local: impl AsRef<Path>, path: &str) -> Result<()> {
         let local = local.as_ref();
         let doing = || format!("open {}", local.display());
@@ -132,40 +132,40 @@ impl Guest {
         self.logged(&format!("get {path}"), || self.control()?.get(path, DEFAULT_TIMEOUT))
     }
 
-    /// Reads a text file of the guest, without white space at either end.
+    /// Reads a text file of the guest, without leading and trailing white space.
     pub fn read(&self, path: &str) -> Result<String> {
         let content = self.get(path)?;
         Ok(String::from_utf8_lossy(&content).trim().to_owned())
     }
 
-    /// Who the guest's agent says it is; differs after every boot.
+    /// Returns the greeting of the guest's agent; its boot id differs after every boot.
     pub fn hello(&self) -> Result<Hello> {
         self.explained(self.control()?.wait_boot(None, self.boot_timeout))
     }
 
-    /// This guest's address on the link to another.
+    /// IPv4 address of this guest on the link to `peer`.
     ///
     /// # Panics
     ///
-    /// If the bed has no such link.
+    /// If there is no such link.
     pub fn addr(&self, peer: usize) -> Ipv4Addr {
         self.link(peer).address(self.index)
     }
 
-    /// This guest's IPv6 address on the link to another.
+    /// IPv6 address of this guest on the link to `peer`.
     ///
     /// # Panics
     ///
-    /// If the bed has no such link.
+    /// If there is no such link.
     pub fn addr_v6(&self, peer: usize) -> Ipv6Addr {
         self.link(peer).address_v6(self.index)
     }
 
-    /// The name of this guest's interface to another.
+    /// Name of this guest's interface on the link to `peer`.
     ///
     /// # Panics
     ///
-    /// If the bed has no such link.
+    /// If there is no such link.
     pub fn interface(&self, peer: usize) -> String {
         self.link(peer).interface()
     }
@@ -176,13 +176,13 @@ impl Guest {
             .find(|link| link.peer_of(self.index) == peer)
             .unwrap_or_else(|| {
                 panic!(
-                    "guest {} has no link to guest number {peer}; does the bed have a mesh?",
+                    "guest {} has no link to guest number {peer}; does the testbed have a mesh?",
                     self.name()
                 )
             })
     }
 
-    /// Resets the machine as its reset button would, and waits until the guest is up again. For a User Mode Linux guest that is
+    /// Resets the machine and waits until the guest is up again. For a User Mode Linux guest, same as
     /// [`Guest::restart`].
     pub fn reset(&self) -> Result<()> {
         if self.is_uml() {
@@ -197,8 +197,8 @@ impl Guest {
         })
     }
 
-    /// Ties each virtual processor to a processor of the host, the first to `first` and so on, as one does for
-    /// measurements: two that poll for each other on one host processor wait for its scheduler.
+    /// Pins the virtual processors to host processors, beginning with `first`. For measurements: two that poll for each
+    /// other on one host processor wait for its scheduler.
     pub fn pin(&self, first: usize) -> Result<()> {
         if self.is_uml() {
             return self.process()?.pin(first);
@@ -214,12 +214,12 @@ impl Guest {
             let mut set = CpuSet::new();
             set.set((first + index) % count);
             let pid = i32::try_from(thread).ok().and_then(Pid::from_raw);
-            sched_setaffinity(pid, &set).doing(|| format!("tie guest {} to a processor", self.name()))?;
+            sched_setaffinity(pid, &set).doing(|| format!("pin guest {} to a processor", self.name()))?;
         }
         Ok(())
     }
 
-    /// Kills the guest's process, as a crash of it would.
+    /// Kills the guest's process, like a crash.
     pub fn kill(&self) -> Result<()> {
         let vm = lock(&self.vm).take();
         let vm = vm.ok_or_else(|| Error::NotRunning(self.name().to_owned()))?;
@@ -227,7 +227,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Starts a new process, after killing the old one if it still runs, and waits until the guest is up.
+    /// Kills the process if it is running, starts a new one and waits until the guest is up.
     pub fn restart(&self) -> Result<()> {
         self.logged("restart", || {
             let _ = self.kill();
@@ -236,7 +236,7 @@ impl Guest {
         })
     }
 
-    /// Closes the connection to the guest's agent, which ends all commands, and opens a new one.
+    /// Reopens the connection to the guest's agent; all running commands are lost.
     pub fn reconnect(&self) -> Result<()> {
         self.logged("reconnect", || {
             self.control()?.close();
@@ -246,7 +246,7 @@ impl Guest {
         })
     }
 
-    /// Stops the guest's processors and devices.
+    /// Pauses the guest's processors and devices.
     pub fn pause(&self) -> Result<()> {
         if self.is_uml() {
             return self.explained(self.process()?.signal(Signal::STOP));
@@ -254,7 +254,7 @@ impl Guest {
         self.explained(self.qmp()?.execute("stop", json!({})).map(drop))
     }
 
-    /// Lets the guest go on after [`Guest::pause`].
+    /// Resumes the guest after [`Guest::pause`].
     pub fn resume(&self) -> Result<()> {
         if self.is_uml() {
             return self.explained(self.process()?.signal(Signal::CONT));
@@ -262,12 +262,12 @@ impl Guest {
         self.explained(self.qmp()?.execute("cont", json!({})).map(drop))
     }
 
-    /// Whether it is a User Mode Linux guest.
+    /// Whether this is a User Mode Linux guest.
     pub fn is_uml(&self) -> bool {
         matches!(self.machine, Machine::Uml(_))
     }
 
-    /// Whether the guest's process runs.
+    /// Whether the guest's process is running.
     pub fn is_running(&self) -> bool {
         self.process().is_ok_and(|process| process.status().is_none())
     }
@@ -283,12 +283,12 @@ impl Guest {
         self.running(|vm| Arc::clone(&vm.process))
     }
 
-    /// The conversation with the guest's agent.
+    /// Connection to the guest's agent.
     pub fn control(&self) -> Result<Arc<Control>> {
         self.running(|vm| Arc::clone(&vm.control))
     }
 
-    /// What the kernel has complained about on the console, except what the bed allows.
+    /// Kernel splats on the console, except those the testbed tolerates.
     pub fn splats(&self) -> Vec<String> {
         self.console().splats(&lock(&self.allowed_splats))
     }
@@ -301,27 +301,28 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits for the guest's agent and brings up what the harness owes the guest.
+    /// Waits for the guest's agent and brings up the links.
     pub(crate) fn wait_up(&self) -> Result<()> {
         let booted = || {
             self.wait_first_boot()?;
             self.bring_links_up()
         };
         self.logged("boot", booted).map_err(|error| {
-            // If QEMU has ended, that is the reason.
+            // If the process has ended, that is the cause.
             let ended = self.process().and_then(|process| process.check());
             ended.err().map_or(error, |ended| self.diagnostics.explain(ended))
         })
     }
 
-    /// Waits for the guest's agent. About one boot in 80 on a busy host hangs under software emulation, 0.2 s into the kernel
-    /// and before any device of ours is touched; such a guest gets a second chance, and the log says so.
+    /// Waits for the guest's agent, resetting a silent QEMU guest once. About one boot in 80 on a busy host hangs under
+    /// software emulation, 0.2 s into the kernel and before any device under test is touched; the log records the
+    /// reset.
     fn wait_first_boot(&self) -> Result<()> {
         let patience = self.boot_timeout / 2;
         match self.control()?.wait_boot(None, patience) {
             Err(Error::Timeout { .. }) if self.is_running() && !self.is_uml() => {
                 eprintln!(
-                    "guest {} is silent {patience:?} after its start and is reset",
+                    "guest {}: silent for {patience:?} after its start, resetting it",
                     self.name()
                 );
                 self.logged("reset of a silent guest", || {
@@ -342,7 +343,7 @@ impl Guest {
         command.run()?.check().map(drop)
     }
 
-    /// Ends all processes in the guest, if it runs.
+    /// Kills all processes in the guest, if it is running.
     pub(crate) fn kill_all(&self) -> Result<()> {
         let Ok(process) = self.process() else {
             return Ok(());
@@ -356,7 +357,7 @@ impl Guest {
         })
     }
 
-    /// Turns the guest off, if it runs.
+    /// Powers the guest off, if it is running.
     pub(crate) fn power_off(&self) -> Result<()> {
         let Ok(process) = self.process() else {
             return Ok(());
@@ -366,7 +367,7 @@ impl Guest {
             self.resume()?;
             let control = self.control()?;
             let deadline = Deadline::after(POWER_OFF_TIMEOUT);
-            // The guest may be just rebooting and not get the first request.
+            // The guest may be rebooting and miss the first request.
             loop {
                 let left = deadline.left().unwrap_or_default();
                 let asked = control.wait_boot(None, left).and_then(|_| control.power_off());
@@ -375,7 +376,7 @@ impl Guest {
                 }
                 match process.wait(left.min(POWER_OFF_RETRY)) {
                     Err(Error::Timeout { .. }) if deadline.left().is_some() => {}
-                    Err(Error::Timeout { .. }) => return Err(deadline.missed("the guest to turn itself off")),
+                    Err(Error::Timeout { .. }) => return Err(deadline.missed("the guest to power off")),
                     ended => return ended.map(drop),
                 }
             }
@@ -384,7 +385,7 @@ impl Guest {
         Ok(())
     }
 
-    /// An error if there were splats, or the agent has complained about the connection.
+    /// Fails if there were splats or protocol errors.
     pub(crate) fn check(&self) -> Result<()> {
         let splats = self.splats();
         if !splats.is_empty() {
@@ -427,7 +428,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Others may still hold the process, or a job of the guest's; QEMU ends here all the same.
+        // The process must end here even if a handle to it or a job of the guest is still held.
         if let Some(vm) = lock(&self.vm).take() {
             vm.process.kill();
         }

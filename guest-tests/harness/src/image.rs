@@ -1,4 +1,4 @@
-//! What the guests boot: the outcome of `images/build`.
+//! Guest images built by `images/build`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -8,59 +8,61 @@ use serde::Deserialize;
 use crate::error::{Doing, Error, Result};
 use crate::locate::{cache_dir, existing};
 
-/// How QEMU executes the guest's instructions.
+/// QEMU accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accel {
-    /// By translation; works everywhere.
+    /// Software emulation; works everywhere.
     Tcg,
-    /// On the processor itself, where a trial start has shown that this works.
+    /// KVM, where a trial boot succeeded.
     Kvm,
 }
 
-/// QEMU, a kernel and a root file system that go together.
+/// QEMU with a matching kernel and root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Image {
     /// The QEMU binary.
     pub qemu: PathBuf,
-    /// Its version.
+    /// Version of QEMU.
     pub qemu_version: String,
     /// The kernel's bzImage.
     pub kernel: PathBuf,
-    /// What `uname -r` prints in the guest.
+    /// Kernel release, as printed by `uname -r`.
     pub kernel_release: String,
-    /// The kernel's build tree, for building modules; a kernel of the distribution has none.
+    /// Build tree of the kernel, for building modules; `None` for a distribution kernel.
     #[serde(default)]
     pub kernel_build: Option<PathBuf>,
-    /// What the kernel starts from if it cannot reach the root file system by itself.
+    /// Initramfs, if the kernel cannot mount the root file system itself.
     #[serde(default)]
     pub initrd: Option<PathBuf>,
-    /// File system image with the kernel's modules.
+    /// File system image with the kernel modules.
     pub modules: PathBuf,
     /// Root file system image.
     pub rootfs: PathBuf,
-    /// What this host can do.
+    /// Accelerator that works on this host.
     pub accel: Accel,
 }
 
 impl Image {
-    /// The image with the ordinary kernel: `.cache/image.json`, or the file that GUEST_IMAGE names.
+    /// Loads the image with the normal kernel: `.cache/image.json` or the file named by GUEST_IMAGE.
     pub fn load() -> Result<Self> {
         Self::from_json(&locate("GUEST_IMAGE", "image.json"))
     }
 
-    /// The image whose kernel checks memory accesses and locking: `.cache/image-debug.json`, or the file that GUEST_IMAGE_DEBUG names.
+    /// Loads the image with the debug kernel (KASAN, lockdep): `.cache/image-debug.json` or the file named by
+    /// GUEST_IMAGE_DEBUG.
     pub fn load_debug() -> Result<Self> {
         Self::from_json(&locate("GUEST_IMAGE_DEBUG", "image-debug.json"))
     }
 
-    /// The image with a kernel of Debian as it is: `.cache/image-stock-SERIES.json`. `images/build stock` has the list of series.
+    /// Loads the image with an unmodified Debian kernel: `.cache/image-stock-SERIES.json`. `images/build stock` defines
+    /// the series.
     pub fn load_stock(series: &str) -> Result<Self> {
         let path = cache_dir().join(format!("image-stock-{series}.json"));
         Self::described(&path, "build it with `images/build stock`")
     }
 
-    /// The image that a file describes; paths in it are relative to its directory.
+    /// Loads an image description; its paths are relative to its directory.
     pub fn from_json(path: &Path) -> Result<Self> {
         Self::described(path, "build it with `images/build`")
     }
@@ -107,7 +109,8 @@ mod tests {
         fs::write(
             &json,
             r#"{"qemu": "qemu", "qemu_version": "11.1.3", "kernel": "k/bzImage", "kernel_release": "7.3.4-lab",
-                "kernel_build": "k", "modules": "modules.img", "rootfs": "rootfs.img", "accel": "tcg", "manifest": {"x": 1}}"#,
+                "kernel_build": "k", "modules": "modules.img", "rootfs": "rootfs.img", "accel": "tcg",
+                "manifest": {"x": 1}}"#,
         )
         .unwrap();
         let error = Image::from_json(&json).unwrap_err().to_string();

@@ -1,7 +1,8 @@
-//! Leaves nothing behind when the test process is interrupted.
+//! Cleanup when the test process is interrupted.
 //!
-//! Child processes also die with this process by themselves, see [`crate::process`]. Directories do not, so SIGINT, SIGTERM and SIGHUP
-//! are caught, everything is removed, and then the signal takes its usual effect. After SIGKILL the next bed does the removing.
+//! Child processes die with this process anyway, see [`crate::process`]. Directories do not: SIGINT, SIGTERM and SIGHUP
+//! are caught, everything is removed, and then the signal takes its default action. After SIGKILL, the next testbed
+//! removes the remains.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ static CHILDREN: Mutex<Vec<Weak<Mutex<Child>>>> = Mutex::new(Vec::new());
 static DIRECTORIES: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 static HANDLER: Once = Once::new();
 
-/// Kills `child` if this process is interrupted.
+/// Registers `child` to be killed on an interrupt.
 pub(crate) fn remember_child(child: &Arc<Mutex<Child>>) {
     install_handler();
     let mut children = lock(&CHILDREN);
@@ -27,13 +28,13 @@ pub(crate) fn remember_child(child: &Arc<Mutex<Child>>) {
     children.push(Arc::downgrade(child));
 }
 
-/// Removes `directory` if this process is interrupted.
+/// Registers `directory` to be removed on an interrupt.
 pub(crate) fn remember_directory(directory: PathBuf) {
     install_handler();
     lock(&DIRECTORIES).get_or_insert_default().insert(directory);
 }
 
-/// Undoes [`remember_directory`].
+/// Reverts [`remember_directory`].
 pub(crate) fn forget_directory(directory: &PathBuf) {
     if let Some(directories) = lock(&DIRECTORIES).as_mut() {
         directories.remove(directory);
@@ -50,7 +51,7 @@ fn install_handler() {
                 }
             });
         }
-        Err(error) => eprintln!("an interrupt will leave directories behind: {error}"),
+        Err(error) => eprintln!("cannot catch signals, an interrupt will leave directories behind: {error}"),
     });
 }
 

@@ -1,4 +1,4 @@
-//! The virtio-ism device: one `vhost-ism` daemon, one vhost-user connection for each guest.
+//! The virtio-ism device under test: one `vhost-ism` daemon, one vhost-user connection per guest.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,28 +10,29 @@ use crate::error::Result;
 use crate::locate::binary;
 use crate::qemu::escape;
 
-/// The virtio device number. The drafts of the ISM device ask for 44, which QEMU 11.1 cannot name in its tables and aborts on; 37 is a
-/// number it knows and no driver in the guest's kernel claims.
+/// Virtio device id. The drafts of the ISM device ask for 44, which is missing in a table of QEMU 11.1 and makes it
+/// abort; QEMU knows 37, and no driver in the guest's kernel claims it.
 const VIRTIO_ID: u32 = 37;
 
-/// The control queue, the event queue and one more.
+/// Control queue, event queue and one more.
 const QUEUES: u32 = 3;
 
-/// Bytes of device configuration space.
+/// Size of the device configuration space, in bytes.
 const CONFIG_SIZE: u32 = 96;
 
-/// How to run `vhost-ism`.
+/// Options of `vhost-ism` and of the device in QEMU.
 #[derive(Debug, Clone)]
 pub struct IsmOptions {
-    /// More arguments for the daemon.
+    /// Additional arguments of the daemon.
     pub args: Vec<String>,
-    /// More environment variables for the daemon. RUST_LOG is `info` unless it is set here or in the environment.
+    /// Additional environment variables of the daemon. RUST_LOG defaults to `info` unless set here or in the
+    /// environment.
     pub env: Vec<(String, String)>,
-    /// The virtio device number to present.
+    /// Virtio device id.
     pub virtio_id: u32,
-    /// The number of virtqueues QEMU offers.
+    /// Number of virtqueues offered by QEMU.
     pub queues: u32,
-    /// The size of the device configuration space.
+    /// Size of the device configuration space, in bytes.
     pub config_size: u32,
 }
 

@@ -1,25 +1,25 @@
-//! Test beds of one to a few QEMU guests.
+//! Testbeds of one to a few QEMU and User Mode Linux guests.
 //!
-//! A [`Testbed`] boots guests from the image that `images/build` makes, connects every two of them with a virtual Ethernet link where
-//! asked to, starts the daemon behind a device under test, and talks to an agent in each guest: no login, no network, no console
-//! scraping.
+//! A [`Testbed`] boots guests from the image built by `images/build`, optionally connects every pair of them with a
+//! virtual Ethernet link, starts the daemon behind a device under test, and controls each guest through an agent: no
+//! login, no network, no console scraping.
 //!
 //! ```no_run
 //! use guest_harness::{IsmOptions, Testbed};
 //!
 //! # fn main() -> guest_harness::Result<()> {
-//! let bed = Testbed::builder("example").guests(2).mesh().ism(IsmOptions::default()).start()?;
-//! bed.smc_up()?;
-//! let a = bed.guest(0);
-//! let server = bed.guest(1).spawn("iperf3 -s -1")?;
-//! a.run(&format!("ping -c 1 {}", bed.guest(1).addr(0)))?.check()?;
+//! let testbed = Testbed::builder("example").guests(2).mesh().ism(IsmOptions::default()).start()?;
+//! testbed.smc_up()?;
+//! let a = testbed.guest(0);
+//! let server = testbed.guest(1).spawn("iperf3 -s -1")?;
+//! a.run(&format!("ping -c 1 {}", testbed.guest(1).addr(0)))?.check()?;
 //! # drop(server);
-//! bed.finish()
+//! testbed.finish()
 //! # }
 //! ```
 //!
-//! A bed that is dropped without a successful [`Testbed::finish`] keeps its logs and says where they are. Nothing it has started
-//! outlives the test process, however that ends.
+//! A testbed dropped without a successful [`Testbed::finish`] keeps its logs and prints where they are. Nothing it
+//! starts outlives the test process, however that ends.
 
 mod artefacts;
 mod budget;

@@ -1,17 +1,17 @@
 //! Point-to-point Ethernet links between guests.
 //!
-//! Each is a pair of Unix datagram sockets between two QEMUs: no TAP device, no privileges. Frames to a guest that does not run are
-//! lost, as on a real cable.
+//! A link is a pair of Unix datagram sockets between two QEMU processes: no TAP device, no privileges. Frames to a
+//! guest that is not running are lost, as on a real cable.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::qemu::escape;
 
-/// MTU of a link unless told otherwise.
+/// Default MTU of a link, in bytes.
 pub(crate) const DEFAULT_MTU: u32 = 1500;
 
-/// A cable with two ends.
+/// A link between two guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     index: u8,
@@ -20,7 +20,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// The links between every two of `guests`.
+    /// Creates the links between every pair of `guests`.
     pub(crate) fn mesh(guests: usize, mtu: u32) -> Vec<Self> {
         let pairs = (0..guests).flat_map(|a| (a + 1..guests).map(move |b| [a, b]));
         (0..=u8::MAX)
@@ -29,38 +29,38 @@ impl Link {
             .collect()
     }
 
-    /// Whether `guest` is at one of its ends.
+    /// Whether `guest` is at one end.
     pub fn has(&self, guest: usize) -> bool {
         self.guests.contains(&guest)
     }
 
-    /// Who is at the other end.
+    /// Number of the guest at the other end.
     pub fn peer_of(&self, guest: usize) -> usize {
         self.guests[usize::from(self.guests[0] == guest)]
     }
 
-    /// The name of the link's interface in its guests.
+    /// Name of the interface, the same in both guests.
     pub fn interface(&self) -> String {
         format!("link{}", self.index)
     }
 
-    /// A guest's address on the link.
+    /// IPv4 address of a guest on the link.
     pub fn address(&self, guest: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, self.index, host_number(guest))
     }
 
-    /// A guest's IPv6 address on the link.
+    /// IPv6 address of a guest on the link.
     pub fn address_v6(&self, guest: usize) -> Ipv6Addr {
         let (index, host) = (self.index.into(), host_number(guest).into());
         Ipv6Addr::new(0xfd00, 0, 0, index, 0, 0, 0, host)
     }
 
-    /// The hardware address of a guest's interface.
+    /// MAC address of a guest's interface.
     pub fn mac(&self, guest: usize) -> String {
         format!("52:54:00:00:{:02x}:{:02x}", self.index, host_number(guest))
     }
 
-    /// QEMU's arguments for one end.
+    /// QEMU arguments of one end.
     pub(crate) fn qemu_args(&self, guest: usize, sockets: &Path) -> Vec<String> {
         let id = self.interface();
         let socket = |guest: usize| -> PathBuf { sockets.join(format!("{id}-{guest}")) };
@@ -72,12 +72,12 @@ impl Link {
                 escape(&socket(self.peer_of(guest)))
             ),
             "-device".to_owned(),
-            // Without its boot ROM, which nothing here boots from.
+            // Without the boot ROM: nothing boots over the network.
             format!("virtio-net-pci,netdev={id},mac={},romfile=", self.mac(guest)),
         ]
     }
 
-    /// A shell script, using `rename`, that brings up one end.
+    /// Shell script that brings up one end; uses the function `rename`.
     fn setup(&self, guest: usize) -> String {
         format!(
             "rename {mac} {name}\n\
@@ -96,7 +96,7 @@ impl Link {
     }
 }
 
-/// A shell script that brings up all of a guest's `links`.
+/// Shell script that brings up all `links` of a guest.
 pub(crate) fn setup_script<'a>(guest: usize, links: impl Iterator<Item = &'a Link>) -> String {
     let mut script = "set -e\n\
         rename() {\n\
@@ -113,7 +113,7 @@ pub(crate) fn setup_script<'a>(guest: usize, links: impl Iterator<Item = &'a Lin
 }
 
 fn host_number(guest: usize) -> u8 {
-    u8::try_from(guest + 1).expect("a bed has few guests")
+    u8::try_from(guest + 1).expect("a testbed has few guests")
 }
 
 #[cfg(test)]

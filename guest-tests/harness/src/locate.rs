@@ -1,31 +1,31 @@
-//! Where the build has put things.
+//! Locations of build results.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The root of the source tree.
+/// Root of the source tree.
 pub fn workspace_dir() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
 }
 
-/// Where the image build and the driver build keep their results: GUEST_CACHE, or `.cache` in the source tree.
+/// Directory with the results of the image and driver builds: GUEST_CACHE, or `.cache` in the source tree.
 pub fn cache_dir() -> PathBuf {
     env::var_os("GUEST_CACHE").map_or_else(|| workspace_dir().join(".cache"), PathBuf::from)
 }
 
-/// The directory with the binaries of the running executable's profile, such as `target/debug`.
+/// Directory with the binaries of the running executable's profile, such as `target/debug`.
 fn profile_dir() -> Option<PathBuf> {
     let exe = env::current_exe().ok()?;
     let dir = exe.parent()?;
-    // Tests and examples are one level further down.
+    // Tests and examples are one level deeper.
     let nested = ["deps", "examples"].iter().any(|name| dir.ends_with(name));
     Some(if nested { dir.parent()? } else { dir }.to_owned())
 }
 
-/// Cargo's target directory: the one the running executable is in.
+/// Cargo's target directory, the one that contains the running executable.
 pub fn target_dir() -> PathBuf {
     let built_in = profile_dir().and_then(|profile| {
         profile
@@ -39,7 +39,8 @@ pub fn target_dir() -> PathBuf {
         .unwrap_or_else(|| workspace_dir().join("target"))
 }
 
-/// A binary of this workspace: from the environment variable `variable`, else of the running executable's profile, else of another.
+/// Finds a binary of this workspace: named by the environment variable `variable`, else of the running executable's
+/// profile, else of another profile.
 pub(crate) fn binary(name: &str, variable: Option<&str>) -> Result<PathBuf> {
     let hint = || {
         format!(
@@ -64,7 +65,7 @@ pub(crate) fn binary(name: &str, variable: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// The guest driver built for a kernel release.
+/// Finds the guest driver built for a kernel release.
 pub(crate) fn driver(kernel_release: &str) -> Result<PathBuf> {
     let path = env::var_os("VIRTIO_ISM_KO").map_or_else(
         || cache_dir().join("driver").join(kernel_release).join("virtio_ism.ko"),
@@ -74,7 +75,7 @@ pub(crate) fn driver(kernel_release: &str) -> Result<PathBuf> {
     existing("the guest driver virtio_ism.ko", path, hint)
 }
 
-/// `path`, if there is a file.
+/// Returns `path` if it is a file, else an error with `hint`.
 pub(crate) fn existing(what: &str, path: PathBuf, hint: &str) -> Result<PathBuf> {
     if path.is_file() {
         Ok(path)

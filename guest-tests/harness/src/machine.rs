@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 use crate::vm::{Vm, console_log, qemu_log};
 use crate::{qemu, uml};
 
-/// What a guest's machine is made of.
+/// Configuration of a guest's machine.
 #[derive(Debug)]
 pub(crate) enum Machine {
-    /// A PC that QEMU emulates.
+    /// A PC emulated by QEMU.
     Qemu(qemu::Machine),
-    /// A process that is a kernel.
+    /// A User Mode Linux kernel, which is a process of the host.
     Uml(uml::Machine),
 }
 
 impl Machine {
-    /// The guest's name.
+    /// Name of the guest.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Qemu(machine) => &machine.name,
@@ -25,17 +25,17 @@ impl Machine {
         }
     }
 
-    /// Where the guest's console is logged.
+    /// Log file of the console.
     pub(crate) fn console(&self) -> PathBuf {
         console_log(self.logs(), self.name())
     }
 
-    /// Where QEMU's messages are logged.
+    /// Log file of QEMU's messages.
     pub(crate) fn qemu_log(&self) -> PathBuf {
         qemu_log(self.logs(), self.name())
     }
 
-    /// Starts it and connects to it.
+    /// Starts the machine and connects to it.
     pub(crate) fn start(&self) -> Result<Vm> {
         match self {
             Self::Qemu(machine) => machine.start(),
@@ -43,11 +43,13 @@ impl Machine {
         }
     }
 
-    /// Connects to a running guest's agent again.
+    /// Opens a new connection to a running guest's agent.
     pub(crate) fn reconnect(&self) -> Result<Control> {
         match self {
             Self::Qemu(machine) => machine.reconnect(),
-            Self::Uml(_) => Err(Error::Unsupported("a User Mode Linux guest's line cannot be reopened")),
+            Self::Uml(_) => Err(Error::Unsupported(
+                "the port of a User Mode Linux guest cannot be reopened",
+            )),
         }
     }
 

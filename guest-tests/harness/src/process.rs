@@ -1,7 +1,7 @@
-//! Child processes that cannot outlive the test.
+//! Child processes that cannot outlive the test process.
 //!
-//! Every child asks the kernel for SIGKILL at its parent's death (PR_SET_PDEATHSIG, prctl(2)). The kernel counts the *thread* that
-//! started the child as its parent, so all children are started by one thread that lives as long as the process.
+//! Every child requests SIGKILL on the death of its parent (PR_SET_PDEATHSIG, prctl(2)). For the kernel, the parent is
+//! the *thread* that started the child, so one thread, which lives as long as the process, starts all children.
 
 use std::fs::{self, File};
 use std::os::fd::{OwnedFd, RawFd};
@@ -23,7 +23,7 @@ use crate::error::{Doing, Error, Result};
 use crate::interrupt;
 use crate::sync::lock;
 
-/// A running child; dropping it kills it.
+/// A child process; dropping it kills the child.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -34,7 +34,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with both output streams appended to `log`; it inherits the file descriptors in `inherit`.
+    /// Starts `command` with its output appended to `log`; the child inherits the file descriptors in `inherit`.
     pub(crate) fn spawn(name: &str, mut command: Command, log: &Path, inherit: Vec<OwnedFd>) -> Result<Self> {
         let open_log = || {
             File::options()
@@ -47,12 +47,12 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(open_log()?)
             .stderr(open_log()?)
-            // A Ctrl-C at the terminal is for us alone: we end the children in order.
+            // Ctrl-C must reach the test process only, which ends the children in order.
             .process_group(0);
         let parent = Pid::from_raw(process::id().cast_signed());
         let adopt = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before it could take effect.
+            // The parent may have died before the request took effect.
             if getppid() != parent {
                 return Err(Errno::SRCH.into());
             }
@@ -61,10 +61,10 @@ impl Process {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec the closure makes three kinds of system calls and nothing else; it neither allocates nor
+        // SAFETY: between fork and exec the closure only makes system calls of three kinds; it neither allocates nor
         // takes a lock.
         unsafe { command.pre_exec(adopt) };
-        let child = spawn_from_nursery(command).doing(|| format!("start {name}"))?;
+        let child = spawn_from_thread(command).doing(|| format!("start {name}"))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(|| format!("watch {name}"));
         let child = Arc::new(Mutex::new(child));
@@ -87,27 +87,27 @@ impl Process {
         })
     }
 
-    /// What the process is called in messages.
+    /// Name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process's number.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Where its output goes.
+    /// Log file of its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended, if it has.
+    /// Exit status, if the process has ended.
     pub fn status(&self) -> Option<ExitStatus> {
         lock(&self.child).try_wait().ok().flatten()
     }
 
-    /// An error if it has ended.
+    /// Fails if the process has ended.
     pub fn check(&self) -> Result<()> {
         match self.status() {
             None => Ok(()),
@@ -119,7 +119,7 @@ impl Process {
         }
     }
 
-    /// Waits for it to end.
+    /// Waits for the process to end.
     pub fn wait(&self, timeout: Duration) -> Result<ExitStatus> {
         let deadline = Deadline::after(timeout);
         loop {
@@ -143,24 +143,24 @@ impl Process {
         }
     }
 
-    /// Sends a signal, unless it has ended.
+    /// Sends a signal unless the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let mut child = lock(&self.child);
-        // Under the lock and not waited for, so that the number still is this process's.
+        // Under the lock, and not reaped: the id still belongs to this process.
         if let Ok(None) = child.try_wait() {
             kill_process(self.pid, signal).doing(|| format!("signal {}", self.name))?;
         }
         Ok(())
     }
 
-    /// Ties it to a processor of the host, counted round and round.
+    /// Pins the process to a host processor, modulo their number.
     pub(crate) fn pin(&self, processor: usize) -> Result<()> {
         let mut set = CpuSet::new();
         set.set(processor % thread::available_parallelism().map_or(1, usize::from));
-        sched_setaffinity(Some(self.pid), &set).doing(|| format!("tie {} to a processor", self.name))
+        sched_setaffinity(Some(self.pid), &set).doing(|| format!("pin {} to a processor", self.name))
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the process and waits for its end.
     pub fn kill(&self) -> ExitStatus {
         let mut child = lock(&self.child);
         let _ = child.kill();
@@ -174,14 +174,14 @@ impl Drop for Process {
     }
 }
 
-/// Starts a command from the thread that never ends.
-fn spawn_from_nursery(command: Command) -> io::Result<Child> {
-    type Order = (Command, Sender<io::Result<Child>>);
-    static NURSERY: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
-    let nursery = NURSERY.get_or_init(|| {
-        let (sender, orders) = mpsc::channel::<Order>();
+/// Starts a command from the thread that starts all children.
+fn spawn_from_thread(command: Command) -> io::Result<Child> {
+    type SpawnRequest = (Command, Sender<io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<SpawnRequest>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, requests) = mpsc::channel::<SpawnRequest>();
         thread::spawn(move || {
-            for (mut command, reply) in orders {
+            for (mut command, reply) in requests {
                 let _ = reply.send(command.spawn());
             }
         });
@@ -189,11 +189,11 @@ fn spawn_from_nursery(command: Command) -> io::Result<Child> {
     });
     let (reply, outcome) = mpsc::channel();
     let gone = || io::Error::other("the thread that starts children is gone");
-    lock(nursery).send((command, reply)).map_err(|_| gone())?;
+    lock(spawner).send((command, reply)).map_err(|_| gone())?;
     outcome.recv().map_err(|_| gone())?
 }
 
-/// The last lines of a file.
+/// Returns the last lines of a file.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -206,7 +206,7 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     tail
 }
 
-/// The number a child sees an inherited descriptor under: the same as ours.
+/// Number of a descriptor, which is the same in a child that inherits it.
 pub(crate) fn number(fd: &OwnedFd) -> RawFd {
     std::os::fd::AsRawFd::as_raw_fd(fd)
 }

@@ -1,4 +1,7 @@
-//! The command line of one guest's QEMU, and the process.
+//! QEMU guests: the command line and the process.
+//!
+//! The command line is built here because it is the testbed's specification of the machine: each option has a reason,
+//! and a wrapper library would hide them.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,33 +17,33 @@ use crate::process::{Process, number};
 use crate::qmp::Qmp;
 use crate::vm::{Vm, console_log, qemu_log};
 
-/// What a guest's machine is made of.
+/// Configuration of a QEMU guest.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
-    /// The guest's name.
+    /// Name of the guest.
     pub(crate) name: String,
-    /// What it boots.
+    /// Image to boot.
     pub(crate) image: Arc<Image>,
-    /// Virtual processors.
+    /// Number of virtual processors.
     pub(crate) processors: u32,
     /// Memory, in MiB.
     pub(crate) memory_mib: u32,
-    /// More kernel parameters.
+    /// Additional kernel parameters.
     pub(crate) kernel_args: Vec<String>,
-    /// Network cards, devices under test and anything else.
+    /// Arguments for links, devices under test and others.
     pub(crate) device_args: Vec<String>,
-    /// The directory the guest sees as `/host`.
+    /// Directory that the guest sees as `/host`.
     pub(crate) share: PathBuf,
-    /// Where the logs go.
+    /// Directory for logs.
     pub(crate) logs: PathBuf,
-    /// Where the sockets go.
+    /// Directory for sockets.
     pub(crate) sockets: PathBuf,
 }
 
 impl Machine {
-    /// Starts QEMU and connects to it.
+    /// Starts QEMU and connects to its monitor and to the agent's port.
     pub(crate) fn start(&self) -> Result<Vm> {
-        // QEMU inherits listening sockets: whoever connects need not wait for it to create them.
+        // QEMU inherits listening sockets, so connecting need not wait for QEMU to create them.
         let (control_fd, control) = self.listen("control")?;
         let (qmp_fd, qmp) = self.listen("qmp")?;
         let mut command = Command::new(&self.image.qemu);
@@ -64,7 +67,7 @@ impl Machine {
                 _port: None,
             }),
             Err(error) => {
-                // If QEMU has ended, its own words say more than a closed monitor.
+                // If QEMU has ended, its log explains more than a closed monitor.
                 let _ = process.wait(std::time::Duration::from_millis(500));
                 process.check()?;
                 Err(error)
@@ -72,7 +75,7 @@ impl Machine {
         }
     }
 
-    /// Connects to a running guest's agent again.
+    /// Opens a new connection to a running guest's agent.
     pub(crate) fn reconnect(&self) -> Result<Control> {
         Control::new(connect(&self.socket("control"))?)
     }
@@ -81,7 +84,7 @@ impl Machine {
         self.sockets.join(format!("{}-{what}", self.name))
     }
 
-    /// A listening socket for QEMU, and our connection to it.
+    /// Creates a listening socket for QEMU and connects to it.
     fn listen(&self, what: &str) -> Result<(OwnedFd, UnixStream)> {
         let path = self.socket(what);
         let _ = fs::remove_file(&path);
@@ -100,8 +103,8 @@ impl Machine {
         args.option(
             "-cpu",
             match self.image.accel {
-                // Software emulation does a `rep movsb` byte by byte. Without the two features that recommend it, the
-                // kernel copies in words (arch/x86/lib/copy_user_64.S, memcpy_64.S), several times as fast.
+                // Software emulation executes `rep movsb` byte by byte. Without the two features that recommend it, the
+                // kernel copies in words (arch/x86/lib/copy_user_64.S, memcpy_64.S), which is several times faster.
                 Accel::Tcg => "max,-erms,-fsrm",
                 Accel::Kvm => "max",
             },
@@ -126,7 +129,8 @@ impl Machine {
         }
         args.option("-append", self.kernel_command_line());
         for (id, image) in [("root", &self.image.rootfs), ("modules", &self.image.modules)] {
-            // Nobody writes them; but User Mode Linux locks what it reads in a way that QEMU takes for a writer's.
+            // The images are never written, but User Mode Linux takes a lock for reading that QEMU takes for a
+            // writer's.
             let how = "if=none,format=raw,readonly=on,file.locking=off";
             args.option("-drive", format!("{how},id={id},file={}", escape(image)));
             args.option("-device", format!("virtio-blk-pci,drive={id}"));
@@ -166,8 +170,8 @@ impl Machine {
     }
 
     fn kernel_command_line(&self) -> String {
-        // `quiet` alone would keep warnings off the console, and with them most splats. The timer check takes a host that
-        // is slow for a moment for broken hardware, and panics.
+        // `quiet` alone would keep warnings, and so most splats, off the console. The timer check takes a host that is
+        // slow for a moment for broken hardware and panics.
         let mut line = format!(
             "root=/dev/vda ro init=/init console=ttyS0 panic=-1 no_timer_check quiet loglevel=5 guest.name={}",
             self.name
@@ -184,8 +188,8 @@ fn connect(path: &Path) -> Result<UnixStream> {
     UnixStream::connect(path).doing(|| format!("connect to {}", path.display()))
 }
 
-/// With only one *possible* processor, QEMU's translator makes the guest's locked instructions plain ones, which are then not atomic
-/// to other processes that share its memory.
+/// Value of `-smp`. With only one *possible* processor, QEMU's translator turns locked instructions into plain ones,
+/// which are not atomic for other processes that share the guest's memory.
 fn smp(processors: u32) -> String {
     if processors == 1 {
         "1,maxcpus=2".to_owned()
@@ -194,7 +198,7 @@ fn smp(processors: u32) -> String {
     }
 }
 
-/// A path within an option's list of properties, where a comma is written twice.
+/// Escapes a path for a property list, in which a comma is doubled.
 pub(crate) fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

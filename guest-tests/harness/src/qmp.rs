@@ -1,4 +1,8 @@
-//! QEMU's monitor protocol (docs/interop/qmp-spec.rst in QEMU's sources).
+//! QEMU's monitor protocol (docs/interop/qmp-spec.rst in the QEMU sources).
+//!
+//! Written by hand: the harness needs a handful of commands as untyped JSON, a trace of the traffic in the testbed's
+//! logs, waits with a deadline and no async runtime, and a client crate with generated types would still leave these to
+//! write.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +20,7 @@ use crate::sync::{lock, wait_for};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection to one QEMU.
+/// A monitor connection to one QEMU process.
 #[derive(Debug)]
 pub struct Qmp {
     shared: Arc<Shared>,
@@ -39,7 +43,7 @@ struct State {
     events: Vec<Value>,
 }
 
-/// One line from QEMU.
+/// One line received from QEMU.
 #[derive(Debug, PartialEq)]
 enum Message {
     Greeting,
@@ -60,7 +64,7 @@ impl Message {
         if let Some(error) = value.get("error") {
             let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or("?");
             let reason = format!("{} ({})", text("desc"), text("class"));
-            // An error without a number answers a line QEMU could not even parse.
+            // An error without an id answers a line that QEMU could not parse.
             return match id {
                 Some(id) => Ok(Self::Answer(id, Err(reason))),
                 None => Err(reason),
@@ -68,13 +72,13 @@ impl Message {
         }
         match (id, value.get("return")) {
             (Some(id), Some(value)) => Ok(Self::Answer(id, Ok(value.clone()))),
-            _ => Err("neither a greeting, an answer nor an event".to_owned()),
+            _ => Err("neither a greeting, nor an answer, nor an event".to_owned()),
         }
     }
 }
 
 impl Qmp {
-    /// Greets the QEMU at the other end of `stream`; everything said is written to `trace`.
+    /// Negotiates with the QEMU at the other end of `stream`; all traffic is written to `trace`.
     pub(crate) fn new(stream: UnixStream, trace: &Path) -> Result<Self> {
         let trace = File::options()
             .create(true)
@@ -99,7 +103,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Executes a command and returns what it returned.
+    /// Executes a command and returns its result.
     pub fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
         let id = {
             let mut state = lock(&self.shared.state);
@@ -128,12 +132,12 @@ impl Qmp {
         })
     }
 
-    /// How many events have come so far; see [`Qmp::wait_event`].
+    /// Number of events received so far; see [`Qmp::wait_event`].
     pub fn event_count(&self) -> usize {
         lock(&self.shared.state).events.len()
     }
 
-    /// Waits for an event called `name` that is not among the first `seen`.
+    /// Waits for an event called `name`, ignoring the first `seen` events.
     pub fn wait_event(&self, name: &str, seen: usize, timeout: Duration) -> Result<Value> {
         let what = format!("QEMU's event {name}");
         self.wait(&what, Deadline::after(timeout), |state| {
@@ -228,7 +232,7 @@ mod tests {
         assert!(Message::parse(r#"{"error": {"class": "GenericError", "desc": "no"}}"#).is_err());
     }
 
-    /// Plays QEMU's part, one answer for each line received.
+    /// Plays QEMU's part: one answer per received line.
     fn fake(answers: Vec<&'static str>) -> (UnixStream, thread::JoinHandle<Vec<String>>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = thread::spawn(move || {
@@ -263,7 +267,7 @@ mod tests {
         assert!(qmp.wait_event("STOP", 2, Duration::from_millis(20)).is_err());
         let error = qmp.execute("device_del", json!({})).unwrap_err();
         assert!(error.to_string().contains("no such device"), "{error}");
-        // QEMU is gone now.
+        // The fake QEMU is gone now.
         let seen = server.join().unwrap();
         assert_eq!(seen[1], r#"{"arguments":{"a":1},"execute":"x","id":2}"#);
         assert_eq!(seen[2], r#"{"execute":"device_del","id":3}"#);

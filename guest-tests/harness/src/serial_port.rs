@@ -1,6 +1,6 @@
-//! The agent's port in a User Mode Linux guest: a virtio-serial port (virtio specification 5.3) over vhost-user, as QEMU's guests have
-//! one over PCI. The kernel's own serial lines will not do: once throttled they take no input any more (line_throttle in
-//! arch/um/drivers/line.c).
+//! The agent's port in a User Mode Linux guest: a virtio-serial port (virtio specification 5.3) over vhost-user; QEMU
+//! guests have the same port over PCI. The kernel's own serial lines are unusable: once throttled they accept no more
+//! input (line_throttle in arch/um/drivers/line.c).
 
 mod backend;
 
@@ -22,7 +22,7 @@ use backend::Console;
 /// Virtio device id of a console (virtio specification 5.3.1).
 const VIRTIO_CONSOLE: u32 = 3;
 
-/// Passes on what goes over one guest's port; dropping it ends that.
+/// Forwards data between one guest's port and a stream; dropping it stops the forwarding.
 #[derive(Debug)]
 pub(crate) struct SerialPort {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub(crate) struct SerialPort {
 }
 
 impl SerialPort {
-    /// Serves the next guest that connects to a socket at `path`, and gives it `stream` as a port.
+    /// Listens at `path` and connects the port of the next guest to `stream`.
     pub(crate) fn serve(path: &Path, stream: UnixStream) -> Result<Self> {
         let doing = || format!("serve a port on {}", path.display());
         let _ = fs::remove_file(path);
@@ -45,7 +45,7 @@ impl SerialPort {
         thread::spawn(move || {
             thread::scope(|scope| {
                 scope.spawn(|| console.feed());
-                // How the guest's connection ends is none of our concern: its process tells.
+                // Errors of the connection are ignored: the exit status of the guest's process is what counts.
                 let _ = daemon.start(&mut socket).and_then(|()| daemon.wait());
                 console.close();
             });
@@ -57,7 +57,7 @@ impl SerialPort {
         })
     }
 
-    /// The kernel parameter that attaches it.
+    /// Kernel parameter that attaches the port.
     pub(crate) fn kernel_arg(&self) -> String {
         format!("virtio_uml.device={}:{VIRTIO_CONSOLE}", self.path.display())
     }

@@ -1,20 +1,20 @@
-//! Gets a guest ready for SMC-D over virtio-ism.
+//! Setup of SMC-D over virtio-ism.
 
 use crate::error::Result;
 use crate::guest::Guest;
 use crate::testbed::Testbed;
 
-/// What to set up.
+/// Options of the setup.
 #[derive(Debug, Clone)]
 pub struct SmcOptions {
-    /// The user-defined enterprise id all guests get. SMC-D version 2 peers need one in common, and a kernel starts with none
-    /// (SMC_NETLINK_ADD_UEID in Linux' `include/uapi/linux/smc.h`).
+    /// User-defined enterprise id of all guests. SMC-D version 2 peers need a common one, and a kernel starts without
+    /// any (SMC_NETLINK_ADD_UEID in Linux' `include/uapi/linux/smc.h`).
     pub ueid: Option<String>,
-    /// Load the virtio-ism driver too.
+    /// Whether to load the virtio-ism driver.
     pub driver: bool,
-    /// Parameters for the driver.
+    /// Module parameters of the driver.
     pub driver_args: Vec<String>,
-    /// Kernel settings, such as `net.smc.rmem`.
+    /// Sysctl settings, such as `net.smc.rmem`.
     pub sysctls: Vec<(String, String)>,
 }
 
@@ -47,7 +47,7 @@ impl SmcOptions {
 }
 
 impl Guest {
-    /// Sets SMC up in this guest; needed again after each reboot.
+    /// Sets up SMC in this guest; must be repeated after each reboot.
     pub fn smc_up(&self, options: &SmcOptions) -> Result<()> {
         self.shell(&options.script())
             .called("set up SMC")
@@ -58,12 +58,12 @@ impl Guest {
 }
 
 impl Testbed {
-    /// Sets SMC up in every guest.
+    /// Sets up SMC in every guest with default options.
     pub fn smc_up(&self) -> Result<()> {
         self.smc_up_with(&SmcOptions::default())
     }
 
-    /// Sets SMC up in every guest, in a particular way.
+    /// Sets up SMC in every guest.
     pub fn smc_up_with(&self, options: &SmcOptions) -> Result<()> {
         if options.driver {
             self.require_shared("virtio_ism.ko")?;

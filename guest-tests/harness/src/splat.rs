@@ -1,6 +1,6 @@
-//! Finds what a kernel prints when something is wrong with it.
+//! Detection of kernel splats: oopses, warnings and other error reports on the console.
 
-/// Beginnings of kernel complaints.
+/// Phrases that start a splat.
 const HEADS: &[&str] = &[
     "BUG:",
     "WARNING:",
@@ -37,17 +37,18 @@ const HEADS: &[&str] = &[
     "kmem_cache_destroy",
 ];
 
-/// What a KASAN kernel 7.3 reports of itself in about one start of ten, before any of our code runs: a timer interrupt while the first
-/// processor is being identified.
+/// A report of KASAN kernel 7.3 about itself in about one boot of ten, before any of our code runs: a timer interrupt
+/// during the identification of the first processor.
 const KNOWN: &[(&str, &str)] = &[(" in rcu_is_watching+", "arch_cpu_finalize_init")];
 
-/// Longest context kept with a splat's first line.
+/// Limit on the lines kept after the first line of a splat.
 const CONTEXT_LINES: usize = 45;
 
-/// The splats in a console log, each with the lines that follow it. Those of which a line contains one of `allowed` are left out.
+/// Returns the splats in a console log, each with the lines that follow it, except splats with a line that contains one
+/// of `allowed`.
 ///
-/// Only lines with a printk time stamp count, so that a program's output is not taken for the kernel's. A splat that begins within
-/// another's context is reported of its own, so nothing hides behind an allowed one.
+/// Only lines with a printk time stamp count, so that program output is not taken for kernel output. A splat that
+/// begins within the context of another is reported separately, so none hides behind an allowed one.
 pub fn find_splats(console: &str, allowed: &[String]) -> Vec<String> {
     let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
     let mut splats = Vec::new();
@@ -83,7 +84,7 @@ fn is_head(line: &str) -> bool {
     })
 }
 
-/// What comes after a line's printk time stamp, `[   12.345678] ` or `[   12.345678][  T123] `.
+/// The text after the printk time stamp of a line, `[   12.345678] ` or `[   12.345678][  T123] `.
 fn message(line: &str) -> Option<&str> {
     let mut rest = line;
     while let Some(open) = rest.find('[') {
@@ -119,7 +120,7 @@ mod tests {
             "[    3.141592] WARNING: possible circular locking dependency detected",
             "[    3.141592] WARNING: suspicious RCU usage",
             "[    3.141592] INFO: task smc-tool:99 blocked for more than 122 seconds.",
-            "[    3.141592] Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP KASAN",
+            "[    3.141592] Oops: general protection fault, non-canonical address 0xdead: 0000 [#1] SMP KASAN",
             "[    3.141592] Kernel panic - not syncing: Fatal exception",
             "[    3.141592] rcu: INFO: rcu_preempt self-detected stall on CPU",
             "[    3.141592] watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",

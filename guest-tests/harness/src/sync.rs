@@ -1,15 +1,15 @@
-//! Locks that stay usable when a test has panicked, so that what it left can still be cleaned up.
+//! Locks that stay usable after a panic of a test, so that cleanup still works.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::deadline::Deadline;
 
-/// Locks, poisoned or not.
+/// Locks `mutex`, poisoned or not.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `look` finds something, or `None` at the deadline.
+/// Waits until `look` returns a value; `None` at the deadline.
 pub(crate) fn wait_for<T, R>(
     mutex: &Mutex<T>,
     changed: &Condvar,

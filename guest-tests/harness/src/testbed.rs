@@ -1,4 +1,4 @@
-//! A set of guests with what connects them.
+//! A testbed: guests, the links between them and the devices under test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ use crate::sync::lock;
 use crate::uml::UmlImage;
 use crate::{qemu, uml};
 
-/// How long to wait for other beds to make room.
+/// Limit on the wait for processor tokens held by other testbeds.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// What a test bed is to be like.
+/// Configuration of a testbed.
 #[derive(Debug)]
-#[must_use = "a bed does not exist until it is started"]
+#[must_use = "a testbed does nothing until it is started"]
 pub struct Builder {
     name: String,
     guests: usize,
@@ -46,102 +46,103 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// How many guests; 1 unless told otherwise.
+    /// Sets the number of QEMU guests; the default is 1.
     pub fn guests(mut self, count: usize) -> Self {
         self.guests = count;
         self
     }
 
-    /// How many User Mode Linux guests besides, numbered after the others; none unless told otherwise. They boot in less than a
-    /// second, have one processor and no links, and get a device if that has a vhost-user socket for them.
+    /// Adds User Mode Linux guests, numbered after the QEMU guests; the default is 0. They boot in less than a second,
+    /// have one processor and no links, and get each device that has a vhost-user socket for them.
     pub fn uml_guests(mut self, count: usize) -> Self {
         self.uml_guests = count;
         self
     }
 
-    /// Virtual processors of each guest; 2 unless told otherwise.
+    /// Sets the number of virtual processors per guest; the default is 2.
     pub fn smp(mut self, processors: u32) -> Self {
         self.processors = processors;
         self
     }
 
-    /// Memory of each guest; 512 MiB unless told otherwise, 1024 with a stock kernel, 2048 with the debug kernel, 256 for User Mode
-    /// Linux.
+    /// Sets the memory per guest. The default is 512 MiB, 1024 with a stock kernel, 2048 with the debug kernel, and 256
+    /// for User Mode Linux.
     pub fn memory_mib(mut self, mib: u32) -> Self {
         self.memory_mib = Some(mib);
         self
     }
 
-    /// Whether to boot the kernel that checks memory accesses and locking. It takes several times as long for everything.
+    /// Selects the debug kernel, with KASAN and lockdep. It is several times slower.
     pub fn debug_kernel(mut self, debug: bool) -> Self {
         self.debug_kernel = debug;
         self
     }
 
-    /// Boots a kernel of Debian as it is instead of our own: the newest of series "6.1", "6.12" or "7.x". It takes longer to boot.
+    /// Boots an unmodified Debian kernel, the newest of series "6.1", "6.12" or "7.x", instead of our own. Booting
+    /// takes longer.
     pub fn stock_kernel(mut self, series: impl Into<String>) -> Self {
         self.stock_kernel = Some(series.into());
         self
     }
 
-    /// Gives every guest a virtio-ism device, all of one daemon.
+    /// Gives every guest a virtio-ism device; one daemon serves all.
     pub fn ism(self, options: IsmOptions) -> Self {
         self.device(options)
     }
 
-    /// Gives every guest a NIC, all on the switch of one daemon.
+    /// Gives every guest a NIC on the switch of one daemon.
     pub fn nic(self, options: NicOptions) -> Self {
         self.device(options)
     }
 
-    /// Gives every guest a device.
+    /// Gives every guest a device under test.
     pub fn device(mut self, device: impl Device + 'static) -> Self {
         self.devices.push(Arc::new(device));
         self
     }
 
-    /// Connects every two guests.
+    /// Connects every pair of QEMU guests by a link.
     pub fn mesh(self) -> Self {
         self.mesh_mtu(DEFAULT_MTU)
     }
 
-    /// Connects every two guests, with a particular MTU.
+    /// Connects every pair of QEMU guests by a link with the given MTU.
     pub fn mesh_mtu(mut self, mtu: u32) -> Self {
         self.mtu = Some(mtu);
         self
     }
 
-    /// Copies a file of the host to where the guests see it as `/host/NAME`.
+    /// Copies a host file to where guests see it as `/host/NAME`.
     pub fn share(mut self, file: impl Into<PathBuf>) -> Self {
         self.shared.push(file.into());
         self
     }
 
-    /// Adds a kernel parameter.
+    /// Adds a kernel parameter for every guest.
     pub fn kernel_arg(mut self, arg: impl Into<String>) -> Self {
         self.kernel_args.push(arg.into());
         self
     }
 
-    /// Adds arguments for every guest's QEMU.
+    /// Adds arguments for the QEMU of every guest.
     pub fn qemu_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.qemu_args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Makes splats that contain `text` no failure.
+    /// Tolerates splats that contain `text`.
     pub fn allow_splat(mut self, text: impl Into<String>) -> Self {
         self.allowed_splats.push(text.into());
         self
     }
 
-    /// How long a guest may take to boot.
+    /// Sets the limit on the boot time of a guest.
     pub fn boot_timeout(mut self, timeout: Duration) -> Self {
         self.boot_timeout = Some(timeout);
         self
     }
 
-    /// Starts everything and waits until all guests are up.
+    /// Starts daemons and guests; returns when all guests are up.
     pub fn start(self) -> Result<Testbed> {
         let image = match &self.stock_kernel {
             _ if self.guests == 0 => None,
@@ -165,8 +166,8 @@ impl Builder {
         let share = artefacts.sockets().join("host");
         self.fill_share(&share, image.as_ref().map(|image| image.kernel_release.as_str()))?;
 
-        // From here on the bed owns what has been started.
-        let mut bed = Testbed {
+        // From here on the testbed owns, and so stops, everything started.
+        let mut testbed = Testbed {
             guests: Vec::new(),
             daemons: Vec::new(),
             share,
@@ -176,29 +177,31 @@ impl Builder {
         };
         for device in &self.devices {
             if let Some(daemon) = device.start(&place)? {
-                bed.daemons.push((device.name().to_owned(), daemon));
+                testbed.daemons.push((device.name().to_owned(), daemon));
             }
         }
         if let Some(image) = image {
-            bed.guests = self.make_guests(&Arc::new(image), &place, &bed);
+            testbed.guests = self.make_guests(&Arc::new(image), &place, &testbed);
         }
         if let Some(image) = uml_image {
-            bed.guests.extend(self.make_uml_guests(&Arc::new(image), &place, &bed));
+            testbed
+                .guests
+                .extend(self.make_uml_guests(&Arc::new(image), &place, &testbed));
         }
-        for guest in &bed.guests {
+        for guest in &testbed.guests {
             guest.start()?;
         }
-        bed.each(Guest::wait_up)?;
-        Ok(bed)
+        testbed.each(Guest::wait_up)?;
+        Ok(testbed)
     }
 
-    /// Fills the directory the guests see as `/host`.
+    /// Creates the directory that guests see as `/host`.
     fn fill_share(&self, share: &Path, kernel_release: Option<&str>) -> Result<()> {
         fs::create_dir(share).doing(|| format!("create {}", share.display()))?;
         let mut files = vec![binary("guest-agent", None)?];
-        // Not every bed needs these; the ones that do notice that they are missing.
+        // Optional: a testbed that needs one of these fails on its own when it is missing.
         if let Ok(tool) = binary("smc-tool", Some("SMC_TOOL")) {
-            // Which looks for this one in its own directory.
+            // The tool looks for the library in its own directory.
             let preload = tool.with_file_name("libsmc_preload.so");
             files.extend(preload.is_file().then_some(preload));
             files.push(tool);
@@ -212,7 +215,7 @@ impl Builder {
         Ok(())
     }
 
-    fn make_guests(&self, image: &Arc<Image>, place: &Place, bed: &Testbed) -> Vec<Guest> {
+    fn make_guests(&self, image: &Arc<Image>, place: &Place, testbed: &Testbed) -> Vec<Guest> {
         let links = self.mtu.map(|mtu| Link::mesh(self.guests, mtu)).unwrap_or_default();
         let (memory_mib, boot_timeout) = match &self.stock_kernel {
             Some(_) => (1024, Duration::from_secs(240)),
@@ -235,16 +238,16 @@ impl Builder {
                     memory_mib: self.memory_mib.unwrap_or(memory_mib),
                     kernel_args: self.kernel_args.clone(),
                     device_args,
-                    share: bed.share.clone(),
+                    share: testbed.share.clone(),
                     logs: place.logs.clone(),
                     sockets: place.sockets.clone(),
                 });
-                self.make_guest(index, machine, links, boot_timeout, bed)
+                self.make_guest(index, machine, links, boot_timeout, testbed)
             })
             .collect()
     }
 
-    fn make_uml_guests(&self, image: &Arc<UmlImage>, place: &Place, bed: &Testbed) -> Vec<Guest> {
+    fn make_uml_guests(&self, image: &Arc<UmlImage>, place: &Place, testbed: &Testbed) -> Vec<Guest> {
         (self.guests..place.guests())
             .map(|index| {
                 let machine = Machine::Uml(uml::Machine {
@@ -257,11 +260,11 @@ impl Builder {
                         .iter()
                         .filter_map(|device| device.uml_pci(index, place))
                         .collect(),
-                    share: bed.share.clone(),
+                    share: testbed.share.clone(),
                     logs: place.logs.clone(),
                     sockets: place.sockets.clone(),
                 });
-                self.make_guest(index, machine, Vec::new(), Duration::from_secs(30), bed)
+                self.make_guest(index, machine, Vec::new(), Duration::from_secs(30), testbed)
             })
             .collect()
     }
@@ -272,15 +275,15 @@ impl Builder {
         machine: Machine,
         links: Vec<Link>,
         boot_timeout: Duration,
-        bed: &Testbed,
+        testbed: &Testbed,
     ) -> Guest {
         Guest::new(
             index,
             machine,
             links,
             self.boot_timeout.unwrap_or(boot_timeout),
-            Arc::clone(bed.artefacts.commands()),
-            Arc::clone(&bed.allowed_splats),
+            Arc::clone(testbed.artefacts.commands()),
+            Arc::clone(&testbed.allowed_splats),
         )
     }
 }
@@ -293,10 +296,10 @@ fn guest_name(index: usize) -> String {
     }
 }
 
-/// Guests that run, with the daemons they need. Dropping it ends everything at once; see also [`Testbed::finish`].
+/// Running guests and their daemons. Dropping it kills everything; [`Testbed::finish`] shuts down in order.
 #[derive(Debug)]
 pub struct Testbed {
-    // In this order everything is dropped: QEMU does not survive its device's daemon, and nothing survives its sockets.
+    // Drop order: QEMU does not survive the daemon of its device, and nothing survives its sockets.
     guests: Vec<Guest>,
     daemons: Vec<(String, Daemon)>,
     share: PathBuf,
@@ -306,7 +309,7 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// A bed of the given name, which appears in the path of its logs.
+    /// Starts the configuration of a testbed; `name` becomes part of the path of its logs.
     pub fn builder(name: &str) -> Builder {
         Builder {
             name: name.to_owned(),
@@ -326,21 +329,21 @@ impl Testbed {
         }
     }
 
-    /// One guest.
+    /// The guest with this number.
     ///
     /// # Panics
     ///
-    /// If the bed has fewer.
+    /// If there is no such guest.
     pub fn guest(&self, index: usize) -> &Guest {
         &self.guests[index]
     }
 
-    /// All guests.
+    /// All guests, QEMU guests first.
     pub fn guests(&self) -> &[Guest] {
         &self.guests
     }
 
-    /// Does something with all guests at the same time; returns the first guest's error, if any.
+    /// Runs `act` on all guests in parallel; returns the error of the first guest that failed.
     pub fn each(&self, act: impl Fn(&Guest) -> Result<()> + Sync) -> Result<()> {
         thread::scope(|scope| {
             let act = &act;
@@ -356,54 +359,54 @@ impl Testbed {
         })
     }
 
-    /// The daemon of the bed's first device that has one.
+    /// The daemon of the first device that has one.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If no device has a daemon.
     pub fn daemon(&self) -> &Daemon {
         match self.daemons.first() {
             Some((_, daemon)) => daemon,
-            None => panic!("this bed has no device with a daemon"),
+            None => panic!("no device of this testbed has a daemon"),
         }
     }
 
-    /// The daemon of a device, by the device's name.
+    /// The daemon of the device with this name.
     pub fn daemon_of(&self, device: &str) -> Option<&Daemon> {
         let mut daemons = self.daemons.iter();
         daemons.find(|(name, _)| name == device).map(|(_, daemon)| daemon)
     }
 
-    /// Where the bed's logs are.
+    /// Directory of the logs.
     pub fn logs(&self) -> &Path {
         self.artefacts.directory()
     }
 
-    /// The directory that the guests see, read-only, as `/host`.
+    /// The directory that guests see, read-only, as `/host`.
     pub fn share(&self) -> &Path {
         &self.share
     }
 
-    /// An error that says what to do, unless the guests see `/host/NAME`.
+    /// Fails with a hint unless guests see `/host/NAME`.
     pub(crate) fn require_shared(&self, name: &str) -> Result<()> {
-        let hint = "it had not been built when the bed was started; `scripts/test` and `scripts/demo` build it";
+        let hint = "it was not built when the testbed started; `scripts/test` and `scripts/demo` build it";
         existing(name, self.share.join(name), hint).map(drop)
     }
 
-    /// Makes splats that contain `text` no failure from now on.
+    /// Tolerates splats that contain `text` from now on.
     pub fn allow_splat(&self, text: impl Into<String>) {
         lock(&self.allowed_splats).push(text.into());
     }
 
-    /// Turns all guests off, and sees that all is well: no kernel splats, no daemon ended or panicked. The logs are removed then,
-    /// unless KEEP_LOGS=1 is set.
+    /// Powers off all guests and checks that there were no kernel splats and that no daemon ended or panicked. On
+    /// success removes the logs unless KEEP_LOGS=1 is set.
     pub fn finish(self) -> Result<()> {
         self.end()?;
         self.artefacts.succeed();
         Ok(())
     }
 
-    /// As [`Testbed::finish`], but the logs stay. Returns their directory.
+    /// Same as [`Testbed::finish`], but keeps the logs; returns their directory.
     pub fn finish_with_logs(self) -> Result<PathBuf> {
         self.end()?;
         self.artefacts.keep();
@@ -411,11 +414,11 @@ impl Testbed {
     }
 
     fn end(&self) -> Result<()> {
-        // A splat explains more than a guest that does not turn off.
+        // A splat explains more than a guest that fails to power off.
         for guest in &self.guests {
             guest.check()?;
         }
-        // As any init does first; and in all guests before the first is gone, so that nothing hangs on a peer.
+        // As init does on shutdown, and in all guests before the first is gone, so that nothing waits for a peer.
         self.each(Guest::kill_all)?;
         self.each(Guest::power_off)?;
         for guest in &self.guests {

@@ -1,5 +1,5 @@
-//! User Mode Linux guests: the kernel as a process of the host, with the root file system of the other guests. They boot in less
-//! than a second and run at native speed, but only on devices that come over vhost-user, and only one processor.
+//! User Mode Linux guests: the kernel is a process of the host, on the same root file system as the QEMU guests. They
+//! boot in less than a second and run at native speed, but have only vhost-user devices and one processor.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use crate::process::Process;
 use crate::serial_port::SerialPort;
 use crate::vm::{Vm, console_log};
 
-/// A User Mode Linux kernel and what it boots.
+/// A User Mode Linux kernel with its initramfs and root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct UmlImage {
-    /// The kernel, which is a program.
+    /// The kernel, a host executable.
     pub kernel: PathBuf,
-    /// What `uname -r` prints in the guest.
+    /// Kernel release, as printed by `uname -r`.
     pub kernel_release: String,
-    /// What the kernel starts from.
+    /// Initramfs.
     pub initrd: PathBuf,
     /// Root file system image.
     pub rootfs: PathBuf,
-    /// The virtio device id that this kernel takes for PCI over virtio.
+    /// Virtio device id of PCI over virtio in this kernel.
     pub virtio_pci_id: u32,
 }
 
 impl UmlImage {
-    /// What `images/build` made: `.cache/image-uml.json`, or the file that GUEST_IMAGE_UML names.
+    /// Loads the image built by `images/build`: `.cache/image-uml.json` or the file named by GUEST_IMAGE_UML.
     pub fn load() -> Result<Self> {
         let hint = "build it with `images/build`";
         let path = env::var_os("GUEST_IMAGE_UML").map_or_else(|| cache_dir().join("image-uml.json"), PathBuf::from);
@@ -54,29 +54,29 @@ impl UmlImage {
     }
 }
 
-/// What a User Mode Linux guest is made of.
+/// Configuration of a User Mode Linux guest.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// The guest's name.
+    /// Name of the guest.
     pub(crate) name: String,
-    /// What it boots.
+    /// Image to boot.
     pub(crate) image: Arc<UmlImage>,
     /// Memory, in MiB.
     pub(crate) memory_mib: u32,
-    /// More kernel parameters.
+    /// Additional kernel parameters.
     pub(crate) kernel_args: Vec<String>,
-    /// Sockets of PCI functions.
+    /// vhost-user sockets of PCI functions.
     pub(crate) pci: Vec<PathBuf>,
-    /// The directory the guest sees as `/host`.
+    /// Directory that the guest sees as `/host`.
     pub(crate) share: PathBuf,
-    /// Where the logs go.
+    /// Directory for logs.
     pub(crate) logs: PathBuf,
-    /// Where sockets and the like go.
+    /// Directory for sockets and the kernel's own files.
     pub(crate) sockets: PathBuf,
 }
 
 impl Machine {
-    /// Starts the kernel.
+    /// Starts the kernel and serves its port.
     pub(crate) fn start(&self) -> Result<Vm> {
         let (ours, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
         let port = SerialPort::serve(&self.sockets.join(format!("{}-port", self.name)), theirs)?;
@@ -100,7 +100,7 @@ impl Machine {
         let mut args = vec![
             format!("mem={}M", self.memory_mib),
             format!("initrd={}", self.image.initrd.display()),
-            // Read-only, and not locked: the other guests have it too.
+            // Read-only and not locked, as other guests use the same image.
             format!("ubd0rc={}", self.image.rootfs.display()),
             "con=null".to_owned(),
             "con0=null,fd:1".to_owned(),
@@ -108,12 +108,12 @@ impl Machine {
             port.kernel_arg(),
             format!("guest.name={}", self.name),
             format!("guest.share={}", self.share.display()),
-            // Or a directory in the user's home.
+            // The default is a directory in the user's home.
             format!("uml_dir={}/", self.sockets.display()),
             format!("umid={}", self.name),
             "panic=-1".to_owned(),
-            // A busy host keeps a device from answering for longer than the 40 ms after which the driver gives up, and gives
-            // away a buffer that the device still has.
+            // On a busy host a device may take longer to answer than the 40 ms after which the driver gives up and
+            // frees a buffer that the device still uses.
             "virtio_pcidev.max_delay_us=10000000".to_owned(),
         ];
         let id = self.image.virtio_pci_id;

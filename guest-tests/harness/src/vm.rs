@@ -8,25 +8,25 @@ use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::serial_port::SerialPort;
 
-/// A machine that runs.
+/// A running virtual machine.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    /// The conversation with its agent. Before the process, so that it ends first.
+    /// Connection to the agent. Declared before the process, so that it is dropped first.
     pub(crate) control: Arc<Control>,
-    /// QEMU's monitor.
+    /// QEMU's monitor, if QEMU runs the guest.
     pub(crate) qmp: Option<Arc<Qmp>>,
-    /// QEMU, or the kernel itself.
+    /// QEMU, or the User Mode Linux kernel.
     pub(crate) process: Arc<Process>,
-    /// What connects a User Mode Linux guest's agent.
+    /// Transport to the agent in a User Mode Linux guest.
     pub(crate) _port: Option<SerialPort>,
 }
 
-/// Where a guest's console is logged.
+/// Log file of a guest's console.
 pub(crate) fn console_log(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("console-{name}.log"))
 }
 
-/// Where QEMU's messages are logged.
+/// Log file of QEMU's messages.
 pub(crate) fn qemu_log(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("qemu-{name}.log"))
 }

@@ -1,5 +1,5 @@
-//! What the drivers make of a device that lacks one capability, for each that the device has. It tells what the drivers need, and guards
-//! the device's table of capabilities. Each time another NIC is put into the slot of a running guest.
+//! Behaviour of the drivers on a device that lacks one capability, for each capability of the device. Shows what the
+//! drivers need and guards the capability table. Each NIC is hot-plugged into a running guest.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 
 use crate::golden;
 
-/// Beds at the same time.
-const BEDS: usize = 2;
+/// Testbeds in parallel.
+const TESTBEDS: usize = 2;
 
 #[test]
 #[ignore = "long: loads the drivers once for every capability"]
 fn what_the_drivers_do_without_each_capability_is_as_ever() {
     let mut names = vec![String::new()];
     names.extend(capabilities());
-    // For whoever looks into a few of them.
+    // To examine a few capabilities only.
     if let Ok(only) = env::var("CAPABILITIES") {
         names.retain(|name| only.split(',').any(|chosen| chosen == name));
         eprintln!("{names:?} only");
     }
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(vec![String::new(); names.len()]));
     thread::scope(|scope| {
-        for _ in 0..BEDS {
+        for _ in 0..TESTBEDS {
             scope.spawn(|| {
                 let mut slots = Slots::new().expect("a guest with slots");
                 while let Some((index, name)) = {
@@ -37,14 +37,14 @@ fn what_the_drivers_do_without_each_capability_is_as_ever() {
                 } {
                     let outcome = slots
                         .without(name)
-                        .unwrap_or_else(|error| format!("the bed failed: {error}"));
+                        .unwrap_or_else(|error| format!("the testbed failed: {error}"));
                     let shown = if name.is_empty() { "(none zeroed)" } else { name };
                     eprintln!("{shown}: {outcome}");
                     rows.lock().expect("no thread panics with it")[index] = format!("{shown}: {outcome}\n");
                 }
-                // All that the guest's kernel had to say is in the table.
-                slots.bed.allow_splat("");
-                slots.bed.finish().expect("the guest goes off");
+                // The table records all splats.
+                slots.testbed.allow_splat("");
+                slots.testbed.finish().expect("the guest does not power off");
             });
         }
     });
@@ -52,7 +52,7 @@ fn what_the_drivers_do_without_each_capability_is_as_ever() {
     golden::assert_same("capabilities.txt", &table);
 }
 
-/// The names of all capabilities the device has.
+/// Names of all capabilities of the device.
 fn capabilities() -> Vec<String> {
     let output = Command::new(NicOptions::program().expect("the daemon is built"))
         .arg("--print-capabilities")
@@ -65,48 +65,49 @@ fn capabilities() -> Vec<String> {
     names.collect()
 }
 
-/// Slots of a guest. A NIC stays in its slot until the guest is started anew: QEMU 11.1 aborts when a vfio-user device is taken out.
+/// Slots of a guest. A NIC stays in its slot until the guest restarts: QEMU 11.1 aborts when a vfio-user device is
+/// unplugged.
 const SLOTS: usize = 8;
 
-/// A guest into whose slots NICs are put, one after the other.
+/// A guest whose slots are filled with NICs one after the other.
 struct Slots {
-    bed: Testbed,
+    testbed: Testbed,
     sockets: PathBuf,
-    /// The daemons behind the NICs in the slots. QEMU does not survive them.
+    /// Daemons of the plugged NICs. QEMU does not survive the end of a daemon.
     daemons: Vec<Daemon>,
 }
 
 impl Slots {
     fn new() -> Result<Self> {
         let ports = (0..SLOTS).flat_map(|slot| {
-            // With room for the NIC's BAR, of which the firmware sees none when it lays out the bridges' windows.
+            // Reserves room for the BAR of a NIC, which the firmware cannot see when it lays out the bridge windows.
             let port = format!("pcie-root-port,id=slot-{slot},chassis={},pref64-reserve=32M", slot + 1);
             ["-device".to_owned(), port]
         });
-        let bed = Testbed::builder("nic-capabilities").smp(1).qemu_args(ports).start()?;
-        let sockets = bed.share().with_file_name("nics");
+        let testbed = Testbed::builder("nic-capabilities").smp(1).qemu_args(ports).start()?;
+        let sockets = testbed.share().with_file_name("nics");
         fs::create_dir(&sockets).expect("make a directory for sockets");
         Ok(Self {
-            bed,
+            testbed,
             sockets,
             daemons: Vec::new(),
         })
     }
 
-    /// Starts the guest anew, with empty slots.
+    /// Restarts the guest with empty slots.
     fn restart(&mut self) -> Result<()> {
-        self.bed.guest(0).kill()?;
+        self.testbed.guest(0).kill()?;
         self.daemons.clear();
-        self.bed.guest(0).restart()
+        self.testbed.guest(0).restart()
     }
 
-    /// What becomes of the drivers without one capability, in a few words that are the same every time.
+    /// Plugs a NIC without one capability and returns a reproducible summary of what the drivers do.
     fn without(&mut self, name: &str) -> Result<String> {
         if self.daemons.len() == SLOTS {
             self.restart()?;
         }
         let slot = self.daemons.len();
-        let guest = self.bed.guest(0);
+        let guest = self.testbed.guest(0);
         let socket = self.sockets.join(slot.to_string());
         let mut command = Command::new(NicOptions::program()?);
         let settings = format!("path={},mac={}", socket.display(), NicOptions::mac(0));
@@ -114,7 +115,7 @@ impl Slots {
         if !name.is_empty() {
             command.args(["--zero-capability", name]);
         }
-        let log = self.bed.logs().join(format!("vhost-nic-{name}.log"));
+        let log = self.testbed.logs().join(format!("vhost-nic-{name}.log"));
         let daemon = Daemon::start("vhost-nic", command, &log, slice::from_ref(&socket), None)?;
         self.daemons.push(daemon);
 
@@ -131,14 +132,14 @@ impl Slots {
             "for try in $(seq 100); do grep -qs 0x15b3 /sys/bus/pci/devices/*/vendor && exit; sleep 0.1; done; exit 1";
         guest.run(found)?.check()?;
         let outcome = drive(guest);
-        // The next one is to be alone.
+        // The next NIC must be the only one.
         let remove = "for d in /sys/bus/pci/drivers/mlx5_core/0000:*; do echo 1 > $d/remove; done; \
             for d in /sys/bus/pci/devices/*; do [ \"$(<$d/vendor)\" != 0x15b3 ] || echo 1 > $d/remove; done";
         let removed = guest.run(remove).is_ok();
         assert!(self.daemons[slot].alive(), "the daemon died without {name}");
         let splat = guest.splats().get(splats).cloned();
         if outcome.is_err() || splat.is_some() || !removed {
-            // The guest is not to be trusted any more.
+            // The guest may be in a bad state.
             self.restart()?;
         }
         match splat {
@@ -148,7 +149,7 @@ impl Slots {
     }
 }
 
-/// Loads, sets up, looks, unloads.
+/// Loads, configures, inspects and unloads the drivers.
 fn drive(guest: &Guest) -> Result<String> {
     let mut found = Vec::new();
     let load = guest
@@ -192,10 +193,10 @@ fn drive(guest: &Guest) -> Result<String> {
     })
 }
 
-/// A kernel message without time stamp, and without what differs from run to run or from one build of the kernel to the next.
+/// Strips a kernel message of its time stamp and of everything that differs between runs or kernel builds.
 fn plain(message: &str) -> String {
     let text = message.split_once("] ").map_or(message, |(_, text)| text);
-    // Addresses of devices and of memory, offsets in functions, lines of source files, processors and processes.
+    // PCI and memory addresses, function offsets, source lines, processors and process ids.
     let varies = |word: &str| {
         let number = word.trim_end_matches([',', ')', ':']);
         ["0000:", "0x", "CPU#"].iter().any(|start| word.starts_with(start))

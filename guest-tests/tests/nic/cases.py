@@ -1,24 +1,24 @@
-"""What operations.py does: operations, orders of them, and the data they carry. Both sides know all about a case from the order and a number."""
+"""Operations, orders and test data of operations.py. Both sides derive a case from its order and a serial number."""
 import random
 
 import pyverbs.enums as e
 
-# Bytes on both sides of a target that must stay what they are.
+# Guard bytes on both sides of a target, which must not change.
 GUARD = 4096
 GUARD_BYTES = b"\xa5" * GUARD
-# What is in front of a datagram (IBTA 11.4.1.2).
+# Length of the GRH area in front of a datagram (IBTA 11.4.1.2).
 GRH = 40
 WORD = 1 << 64
 
-# The content of messages: this over and over, from where the case's number says. No power of two, so that nothing is at home one page or
-# one packet further.
+# Message content: this block repeated, from an offset that depends on the serial number. Its length is no power of two,
+# so that data shifted by a page or a packet differ.
 BLOCK = random.Random(4).randbytes((1 << 20) + 4093)
-# What a target has before, so that no byte is right already.
+# Initial content of a target, so that no byte is correct beforehand.
 INVERSE = BLOCK.translate(bytes(255 - byte for byte in range(256)))
 
 
 class Fault(Exception):
-    """Something is not as it must be."""
+    """A check failed."""
 
 
 def same(what, found, expected):
@@ -48,15 +48,15 @@ OPERATIONS = {
 
 
 class Case:
-    """One operation. Both sides know all about it from the order and a number."""
+    """One operation, derived from the order and a serial number."""
 
-    def __init__(self, operation, size, way, serial):
-        self.name, self.size, self.way, self.serial = operation, size, way, serial
+    def __init__(self, operation, size, variant, serial):
+        self.name, self.size, self.variant, self.serial = operation, size, variant, serial
         self.operation = OPERATIONS[operation]
         self.sends = operation.startswith("send")
         self.reads = operation == "read"
         self.atomic = operation.startswith(("compare", "fetch"))
-        # Where in the buffer, at all kinds of addresses.
+        # Offset in the buffer, with varying alignment.
         self.at = GUARD + GRH + (8 * (serial % 9) if self.atomic else serial % 61)
         self.immediate = serial * 2654435761 % (1 << 32)
         number = random.Random(serial)
@@ -70,70 +70,70 @@ class Case:
             self.operand = self.original
 
     def __str__(self):
-        return f"{self.name} of {self.size} bytes, {self.way}, at +{self.at}"
+        return f"{self.name} of {self.size} bytes, {self.variant}, at +{self.at}"
 
     def content(self, block=BLOCK):
-        """The bytes, in pieces with their offsets."""
+        """Yields the content in chunks with their offsets."""
         start, offset = self.serial * 7919 % len(block), 0
         while offset < self.size:
-            piece = block[start : start + self.size - offset]
-            yield offset, piece
-            start, offset = 0, offset + len(piece)
+            chunk = block[start : start + self.size - offset]
+            yield offset, chunk
+            start, offset = 0, offset + len(chunk)
 
     def result(self):
-        """What an atomic operation leaves."""
+        """Value after an atomic operation."""
         if self.name.startswith("fetch"):
             return (self.original + self.operand) % WORD
         return self.swap if self.operand == self.original else self.original
 
-    def pieces(self):
-        """Lengths of the parts that make up the message in memory."""
-        if self.way != "parts":
+    def segments(self):
+        """Lengths of the message's segments in memory."""
+        if self.variant != "parts":
             return [self.size]
         third = max(self.size // 3, 1)
         return [third, self.size - third - 1, 1]
 
 
 class Order:
-    """What is to be done, with what is usual for all that the line does not say."""
+    """The cases to execute and the configuration of the queues, with defaults for everything not in the line."""
 
     def __init__(self, fields):
         self.fields = fields
         self.service = "rc"
-        self.operations, self.sizes, self.ways = [], [], ["plain"]
+        self.operations, self.sizes, self.variants = [], [], ["plain"]
         self.mtu = 1024
-        # Longest message to be sent inline.
+        # Longest message sent inline.
         self.inline = 0
-        # Of mlx5dv_create_qp: "allow" or "disable" scattering data to completions.
+        # Scatter-to-CQE flag of mlx5dv_create_qp: "allow" or "disable".
         self.scatter = None
-        # Bytes of a completion, if mlx5dv_create_cq is to be told.
+        # CQE size for mlx5dv_create_cq, if any.
         self.cqe_size = None
-        # Of both sides, while the queues are made.
+        # Environment variables of both sides while the queues are created.
         self.environment = {}
-        # Whether all requests complete (sq_sig_all), or those that say so.
+        # Whether all requests complete (sq_sig_all), or only signaled ones.
         self.signal_all = True
-        # Whether a request that need not complete is followed by one that does.
+        # Whether requests are unsignaled, each followed by a signaled one.
         self.unsignaled = False
-        # Answers of so many bytes at most are in completions of 128 bytes. There the library takes them from the wrong place, unless it
-        # has "mlx5: Fix inline-scatter source address on 128B CQE REQ completions" (rdma-core 64).
+        # Maximum of response bytes in a 128-byte CQE. The library copies them from the wrong place unless it has
+        # "mlx5: Fix inline-scatter source address on 128B CQE REQ completions" (rdma-core 64).
         self.miscopied = 0
-        # Where the responder changes a byte itself: "payload", "before", "behind". The check must find it.
+        # Where the responder corrupts a byte to test the checks: "payload", "before", "behind".
         self.spoil = None
         for name, value in fields.items():
             if not hasattr(self, name):
-                raise Fault(f"{name} in an order")
+                raise Fault(f"unknown field {name} in an order")
             setattr(self, name, value)
 
     def cases(self):
         serial = 0
         for size in self.sizes:
             for name in self.operations:
-                for way in self.ways:
-                    if way == "inline" and (size > self.inline or name == "read"):
+                for variant in self.variants:
+                    if variant == "inline" and (size > self.inline or name == "read"):
                         continue
-                    if way == "parts" and size < 3:
+                    if variant == "parts" and size < 3:
                         continue
-                    if name.startswith(("compare", "fetch")) and (size, way) != (8, "plain"):
+                    if name.startswith(("compare", "fetch")) and (size, variant) != (8, "plain"):
                         continue
                     serial += 1
-                    yield Case(name, size, way, serial)
+                    yield Case(name, size, variant, serial)

@@ -1,44 +1,44 @@
-//! Frames between guests: every protocol, both sizes of MTU, tagged ones, groups; with the checksums seen on the wire.
+//! Frames between guests: every protocol, both MTUs, VLANs and multicast, with the checksums verified on the wire.
 
 use std::thread;
 
 use guest_harness::{Flow, NIC, Result};
 
+use crate::fixture::{Fixture, Setup, step};
 use crate::frames::Capture;
-use crate::lab::{Lab, Setup, step};
 
 #[test]
 fn two_guests_exchange_frames_of_every_kind() -> Result<()> {
-    let lab = Setup::new("nic-ethernet", 2).start()?;
-    let run = |name: &str, test: fn(&Lab) -> Result<()>| step(name, || test(&lab));
+    let fixture = Setup::new("nic-ethernet", 2).start()?;
+    let run = |name: &str, test: fn(&Fixture) -> Result<()>| step(name, || test(&fixture));
     run("ping", ping)?;
     run("digests", digests)?;
     run("iperf3", iperf)?;
-    run("checksums", |lab| checksums(lab, 1500))?;
+    run("checksums", |fixture| checksums(fixture, 1500))?;
     run("VLAN", vlan)?;
     run("multicast", multicast)?;
     step("jumbo frames", || {
-        lab.set_mtu(9000)?;
-        lab.flow(0, 1).ping(5, 8972)?;
-        lab.flow_v6(1, 0).ping(5, 8952)?;
-        checksums(&lab, 9000)?;
-        iperf(&lab)
+        fixture.set_mtu(9000)?;
+        fixture.flow(0, 1).ping(5, 8972)?;
+        fixture.flow_v6(1, 0).ping(5, 8952)?;
+        checksums(&fixture, 9000)?;
+        iperf(&fixture)
     })?;
-    lab.finish()
+    fixture.finish()
 }
 
 #[test]
 fn four_guests_exchange_frames_in_every_pair() -> Result<()> {
-    let lab = Setup::new("nic-four", 4).ethernet_only().start()?;
+    let fixture = Setup::new("nic-four", 4).ethernet_only().start()?;
     for (from, to) in pairs(4) {
-        lab.flow(from, to).ping(3, 1472)?;
-        lab.flow_v6(to, from).ping(3, 1452)?;
+        fixture.flow(from, to).ping(3, 1472)?;
+        fixture.flow_v6(to, from).ping(3, 1452)?;
     }
     // A ring, so that every guest sends and receives at the same time.
     thread::scope(|scope| {
-        let lab = &lab;
+        let fixture = &fixture;
         let threads: Vec<_> = (0..4)
-            .map(|from| scope.spawn(move || lab.flow(from, (from + 1) % 4).iperf(3, "")))
+            .map(|from| scope.spawn(move || fixture.flow(from, (from + 1) % 4).iperf(3, "")))
             .collect();
         threads.into_iter().try_for_each(|thread| {
             let iperf = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -46,37 +46,37 @@ fn four_guests_exchange_frames_in_every_pair() -> Result<()> {
             Ok(())
         })
     })?;
-    lab.finish()
+    fixture.finish()
 }
 
 fn pairs(guests: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..guests).flat_map(move |a| (a + 1..guests).map(move |b| (a, b)))
 }
 
-fn ping(lab: &Lab) -> Result<()> {
+fn ping(fixture: &Fixture) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         for size in [16, 17, 56, 1472] {
-            lab.flow(from, to).ping(5, size)?;
+            fixture.flow(from, to).ping(5, size)?;
         }
-        lab.flow_v6(from, to).ping(5, 1452)?;
+        fixture.flow_v6(from, to).ping(5, 1452)?;
     }
     Ok(())
 }
 
-fn digests(lab: &Lab) -> Result<()> {
-    lab.flow(0, 1).compare_digests(4)?;
-    lab.flow_v6(1, 0).compare_digests(4)
+fn digests(fixture: &Fixture) -> Result<()> {
+    fixture.flow(0, 1).compare_digests(4)?;
+    fixture.flow_v6(1, 0).compare_digests(4)
 }
 
-fn iperf(lab: &Lab) -> Result<()> {
-    for (name, flow) in [("IPv4", lab.flow(0, 1)), ("IPv6", lab.flow_v6(1, 0))] {
+fn iperf(fixture: &Fixture) -> Result<()> {
+    for (name, flow) in [("IPv4", fixture.flow(0, 1)), ("IPv6", fixture.flow_v6(1, 0))] {
         let tcp = flow.iperf(2, "")?;
         let both = flow.iperf(2, "--bidir")?;
         let udp = flow.iperf(2, "--udp --bitrate 10M --length 1400")?;
         assert!(tcp.bytes > 0 && both.bytes > 0, "{tcp:?} {both:?}");
         assert!(udp.packets > 100, "{udp:?}");
         eprintln!(
-            "{name}: TCP {:.0} Mbit/s, {} sent again; UDP lost {} of {}",
+            "{name}: TCP {:.0} Mbit/s, {} retransmitted; UDP lost {} of {}",
             tcp.bits_per_second / 1e6,
             tcp.retransmits,
             udp.lost,
@@ -86,10 +86,10 @@ fn iperf(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Everything the receiver gets is checked: header and payload checksums, no frame longer than the MTU although the sender leaves the
-/// segmentation to the device.
-fn checksums(lab: &Lab, mtu: u32) -> Result<()> {
-    let (sender, receiver) = (lab.guest(0), lab.guest(1));
+/// Checks every received frame: header and payload checksums, and no frame longer than the MTU although the sender
+/// offloads segmentation to the device.
+fn checksums(fixture: &Fixture, mtu: u32) -> Result<()> {
+    let (sender, receiver) = (fixture.guest(0), fixture.guest(1));
     let offloads = sender.run(&format!("ethtool -k {NIC}"))?.check()?;
     for offload in [
         "rx-checksumming: on",
@@ -99,9 +99,9 @@ fn checksums(lab: &Lab, mtu: u32) -> Result<()> {
     ] {
         assert!(offloads.stdout.contains(offload), "{offload} in {offloads}");
     }
-    let before = counter(lab, 0, "tx_tso_packets")?;
+    let before = counter(fixture, 0, "tx_tso_packets")?;
     let capture = Capture::start(receiver, NIC, mtu)?;
-    for flow in [lab.flow(0, 1), lab.flow_v6(0, 1)] {
+    for flow in [fixture.flow(0, 1), fixture.flow_v6(0, 1)] {
         flow.ping(3, mtu - 48)?;
         flow.iperf(1, "--bitrate 20M")?;
         flow.iperf(1, &format!("--udp --bitrate 2M --length {}", mtu - 100))?;
@@ -110,17 +110,17 @@ fn checksums(lab: &Lab, mtu: u32) -> Result<()> {
     for kind in ["ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6"] {
         assert!(seen[kind].as_u64() > Some(0), "{kind} in {seen}");
     }
-    assert_eq!(seen["longest"], mtu, "a full frame was among them: {seen}");
+    assert_eq!(seen["longest"], mtu, "no full-sized frame: {seen}");
     assert!(
-        counter(lab, 0, "tx_tso_packets")? > before,
+        counter(fixture, 0, "tx_tso_packets")? > before,
         "the device did no segmentation"
     );
     receiver.run(&format!("ethtool -K {NIC} gro on"))?.check().map(drop)
 }
 
-/// A counter of `ethtool -S`.
-pub fn counter(lab: &Lab, guest: usize, name: &str) -> Result<u64> {
-    let counters = lab.guest(guest).run(&format!("ethtool -S {NIC}"))?.check()?;
+/// Reads a counter of `ethtool -S`.
+pub fn counter(fixture: &Fixture, guest: usize, name: &str) -> Result<u64> {
+    let counters = fixture.guest(guest).run(&format!("ethtool -S {NIC}"))?.check()?;
     let value = counters.stdout.lines().find_map(|line| {
         let (found, value) = line.trim().split_once(": ")?;
         (found == name).then(|| value.parse().ok())?
@@ -128,7 +128,7 @@ pub fn counter(lab: &Lab, guest: usize, name: &str) -> Result<u64> {
     Ok(value.unwrap_or_else(|| panic!("{name} in {counters}")))
 }
 
-fn vlan(lab: &Lab) -> Result<()> {
+fn vlan(fixture: &Fixture) -> Result<()> {
     let tagged = |guest: usize, vid: u32| {
         let script = format!(
             "set -e; modprobe 8021q\n\
@@ -137,39 +137,48 @@ fn vlan(lab: &Lab) -> Result<()> {
              ip link set nic.{vid} up",
             host = guest + 1
         );
-        lab.guest(guest).run(&script)?.check()
+        fixture.guest(guest).run(&script)?.check()
     };
     for (guest, vid) in [(0, 5), (1, 5), (0, 6)] {
         tagged(guest, vid)?;
     }
-    let flow = |vid: u8| Flow::new(lab.guest(0), lab.guest(1), std::net::Ipv4Addr::new(10, 6, vid, 2));
-    let capture = Capture::start(lab.guest(1), NIC, 1500)?;
+    let flow = |vid: u8| {
+        Flow::new(
+            fixture.guest(0),
+            fixture.guest(1),
+            std::net::Ipv4Addr::new(10, 6, vid, 2),
+        )
+    };
+    let capture = Capture::start(fixture.guest(1), NIC, 1500)?;
     flow(5).ping(5, 1472)?;
     flow(5).iperf(1, "--bitrate 20M")?;
     flow(5).compare_digests(1)?;
     capture.end_without_fault()?;
-    // Nobody has the other VLAN.
-    lab.guest(1).run("ip addr add 10.6.6.2/24 dev nic.5")?.check()?;
-    let other = lab.guest(0).run("ping -c 2 -W 1 10.6.6.2")?;
+    // The receiver has no VLAN 6.
+    fixture.guest(1).run("ip addr add 10.6.6.2/24 dev nic.5")?.check()?;
+    let other = fixture.guest(0).run("ping -c 2 -W 1 10.6.6.2")?;
     assert!(!other.success(), "{other}");
-    let filters = lab.guest(1).run(&format!("ethtool -k {NIC} | grep vlan"))?;
+    let filters = fixture.guest(1).run(&format!("ethtool -k {NIC} | grep vlan"))?;
     assert!(filters.stdout.contains("rx-vlan-filter: on"), "{filters}");
-    // Without the filter, and back.
-    lab.guest(1)
+    // With the filter off, and on again.
+    fixture
+        .guest(1)
         .run(&format!("ethtool -K {NIC} rx-vlan-filter off"))?
         .check()?;
     flow(5).ping(3, 56)?;
-    lab.guest(1)
+    fixture
+        .guest(1)
         .run(&format!("ethtool -K {NIC} rx-vlan-filter on; ip link del nic.5"))?
         .check()?;
-    lab.guest(0)
+    fixture
+        .guest(0)
         .run("ip link del nic.5; ip link del nic.6")?
         .check()
         .map(drop)
 }
 
-/// A group address reaches who has joined, and is kept from who has not.
-fn multicast(lab: &Lab) -> Result<()> {
+/// Multicast frames reach the members of a group only.
+fn multicast(fixture: &Fixture) -> Result<()> {
     const RECEIVE: &str = "
 import socket, struct, sys
 group, interface = sys.argv[1:3]
@@ -195,25 +204,30 @@ for number in range(20):
     time.sleep(0.01)
 ";
     let group = "239.1.2.3";
-    let receiver = lab.guest(1).command(["python3", "-c", RECEIVE, group, NIC]).spawn()?;
+    let receiver = fixture
+        .guest(1)
+        .command(["python3", "-c", RECEIVE, group, NIC])
+        .spawn()?;
     let ready = std::time::Duration::from_secs(30);
     receiver.wait_line("ready", ready)?;
-    let before = counter(lab, 1, "rx_packets")?;
-    lab.guest(0)
+    let before = counter(fixture, 1, "rx_packets")?;
+    fixture
+        .guest(0)
         .command(["python3", "-c", SEND, group, NIC])
         .run()?
         .check()?;
     let received = receiver.wait(ready)?.check()?;
     assert!(received.stdout.contains("all"), "{received}");
-    let joined = counter(lab, 1, "rx_packets")? - before;
+    let joined = counter(fixture, 1, "rx_packets")? - before;
     assert!(joined >= 20, "{joined} frames");
-    // Nobody has joined this one, so the device has no rule that lets it in.
-    let before = counter(lab, 1, "rx_packets")?;
-    lab.guest(0)
+    // No guest has joined this group, so no steering rule accepts it.
+    let before = counter(fixture, 1, "rx_packets")?;
+    fixture
+        .guest(0)
         .command(["python3", "-c", SEND, "239.9.9.9", NIC])
         .run()?
         .check()?;
-    let stray = counter(lab, 1, "rx_packets")? - before;
+    let stray = counter(fixture, 1, "rx_packets")? - before;
     assert!(stray < 20, "{stray} frames of a group nobody has joined");
     Ok(())
 }

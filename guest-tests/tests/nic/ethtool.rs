@@ -1,15 +1,15 @@
-//! `ethtool` and `ip`: what they show and what they change.
+//! Settings and counters of the interface by `ethtool` and `ip`.
 
 use guest_harness::{Guest, NIC, Result};
 use serde_json::Value;
 
 use crate::ethernet::counter;
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 #[test]
 fn the_settings_of_the_interface_are_shown_and_changed() -> Result<()> {
-    let lab = Setup::new("nic-ethtool", 2).ethernet_only().start()?;
-    let run = |name: &str, test: fn(&Lab) -> Result<()>| step(name, || test(&lab));
+    let fixture = Setup::new("nic-ethtool", 2).ethernet_only().start()?;
+    let run = |name: &str, test: fn(&Fixture) -> Result<()>| step(name, || test(&fixture));
     run("self test", self_test)?;
     run("rings", rings)?;
     run("coalescing", coalescing)?;
@@ -19,7 +19,7 @@ fn the_settings_of_the_interface_are_shown_and_changed() -> Result<()> {
     run("counters", counters)?;
     run("promiscuous", promiscuous)?;
     run("steering", steering)?;
-    lab.finish()
+    fixture.finish()
 }
 
 fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
@@ -28,7 +28,7 @@ fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
     Ok(guest.run(&format!("ethtool {flag} {NIC} {rest}"))?.check()?.stdout)
 }
 
-/// The value of `name` in the last block of what `ethtool` prints: the current settings, where both are shown.
+/// Value of `name` in the last block printed by `ethtool`, which has the current settings.
 fn setting(text: &str, name: &str) -> u64 {
     let value = text.lines().rev().find_map(|line| {
         let (found, value) = line.split_once(':')?;
@@ -37,8 +37,8 @@ fn setting(text: &str, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("{name} in {text}"))
 }
 
-fn self_test(lab: &Lab) -> Result<()> {
-    let report = ethtool(lab.guest(0), "-t")?;
+fn self_test(fixture: &Fixture) -> Result<()> {
+    let report = ethtool(fixture.guest(0), "-t")?;
     assert!(report.contains("result is PASS"), "{report}");
     for test in ["Link Test", "Speed Test", "Health Test", "Loopback Test"] {
         let line = report.lines().find(|line| line.starts_with(test));
@@ -47,63 +47,63 @@ fn self_test(lab: &Lab) -> Result<()> {
             "{test} in {report}"
         );
     }
-    lab.flow(0, 1).ping(3, 56).map(drop)
+    fixture.flow(0, 1).ping(3, 56).map(drop)
 }
 
-fn rings(lab: &Lab) -> Result<()> {
+fn rings(fixture: &Fixture) -> Result<()> {
     for (rx, tx) in [(256, 128), (2048, 2048), (1024, 1024)] {
-        ethtool(lab.guest(0), &format!("-G rx {rx} tx {tx}"))?;
-        let rings = ethtool(lab.guest(0), "-g")?;
+        ethtool(fixture.guest(0), &format!("-G rx {rx} tx {tx}"))?;
+        let rings = ethtool(fixture.guest(0), "-g")?;
         assert_eq!((setting(&rings, "RX"), setting(&rings, "TX")), (rx, tx), "{rings}");
-        lab.flow(0, 1).ping(3, 1472)?;
-        lab.flow(1, 0).compare_digests(1)?;
+        fixture.flow(0, 1).ping(3, 1472)?;
+        fixture.flow(1, 0).compare_digests(1)?;
     }
     Ok(())
 }
 
-fn coalescing(lab: &Lab) -> Result<()> {
-    let guest = lab.guest(0);
-    // In two steps, as the driver goes back to its defaults when the mode changes.
+fn coalescing(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.guest(0);
+    // In two steps, as a change of mode resets the driver to its defaults.
     ethtool(guest, "-C adaptive-rx off adaptive-tx off")?;
     ethtool(guest, "-C rx-usecs 16 rx-frames 8 tx-usecs 32 tx-frames 16")?;
     let shown = ethtool(guest, "-c")?;
     for (name, value) in [("rx-usecs", 16), ("rx-frames", 8), ("tx-usecs", 32), ("tx-frames", 16)] {
         assert_eq!(setting(&shown, name), value, "{shown}");
     }
-    lab.flow(0, 1).ping(5, 56)?;
+    fixture.flow(0, 1).ping(5, 56)?;
     ethtool(guest, "-C adaptive-rx on adaptive-tx on").map(drop)
 }
 
-fn channels(lab: &Lab) -> Result<()> {
+fn channels(fixture: &Fixture) -> Result<()> {
     for count in [1, 2] {
-        ethtool(lab.guest(0), &format!("-L combined {count}"))?;
-        assert_eq!(setting(&ethtool(lab.guest(0), "-l")?, "Combined"), count);
-        lab.flow(1, 0).iperf(1, "--parallel 4")?;
+        ethtool(fixture.guest(0), &format!("-L combined {count}"))?;
+        assert_eq!(setting(&ethtool(fixture.guest(0), "-l")?, "Combined"), count);
+        fixture.flow(1, 0).iperf(1, "--parallel 4")?;
     }
     Ok(())
 }
 
-/// Packets that the ring of a channel has received.
-fn received(lab: &Lab, channel: u32) -> Result<u64> {
-    counter(lab, 0, &format!("rx{channel}_packets"))
+/// Packets received by a channel.
+fn received(fixture: &Fixture, channel: u32) -> Result<u64> {
+    counter(fixture, 0, &format!("rx{channel}_packets"))
 }
 
-/// Each channel gets what the indirection table says.
-fn indirection(lab: &Lab) -> Result<()> {
+/// The indirection table decides which channel receives.
+fn indirection(fixture: &Fixture) -> Result<()> {
     for channel in [1, 0] {
         let weight = if channel == 1 { "0 1" } else { "1 0" };
-        ethtool(lab.guest(0), &format!("-X weight {weight}"))?;
-        let before = [received(lab, 0)?, received(lab, 1)?];
-        lab.flow(1, 0).iperf(1, "--parallel 4")?;
-        let grown = [received(lab, 0)? - before[0], received(lab, 1)? - before[1]];
+        ethtool(fixture.guest(0), &format!("-X weight {weight}"))?;
+        let before = [received(fixture, 0)?, received(fixture, 1)?];
+        fixture.flow(1, 0).iperf(1, "--parallel 4")?;
+        let grown = [received(fixture, 0)? - before[0], received(fixture, 1)? - before[1]];
         let (chosen, other) = (grown[channel], grown[1 - channel]);
         assert!(chosen > 100 && other < chosen / 10, "to channel {channel}: {grown:?}");
     }
-    ethtool(lab.guest(0), "-X equal 2")?;
-    let before = [received(lab, 0)?, received(lab, 1)?];
-    lab.flow(1, 0).iperf(2, "--parallel 16")?;
-    let grown = [received(lab, 0)? - before[0], received(lab, 1)? - before[1]];
-    // Sixteen connections by hash: all on one channel has a chance of 1 in 32768.
+    ethtool(fixture.guest(0), "-X equal 2")?;
+    let before = [received(fixture, 0)?, received(fixture, 1)?];
+    fixture.flow(1, 0).iperf(2, "--parallel 16")?;
+    let grown = [received(fixture, 0)? - before[0], received(fixture, 1)? - before[1]];
+    // Sixteen hashed connections are all on one channel with a probability of 1 in 32768.
     assert!(
         grown.iter().all(|count| *count > 0),
         "spread over both channels: {grown:?}"
@@ -111,32 +111,32 @@ fn indirection(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A rule sends one port's traffic to one channel, whatever the hash says.
-pub fn steering(lab: &Lab) -> Result<()> {
+/// A flow rule overrides the hash.
+pub fn steering(fixture: &Fixture) -> Result<()> {
     for channel in [1, 0_usize] {
         let rule = format!("-N flow-type udp4 dst-port 7777 action {channel} loc 10");
-        ethtool(lab.guest(0), &rule)?;
-        assert!(ethtool(lab.guest(0), "-n")?.contains("Filter: 10"));
-        let before = [received(lab, 0)?, received(lab, 1)?];
-        datagrams(lab, 200)?;
-        let grown = [received(lab, 0)? - before[0], received(lab, 1)? - before[1]];
+        ethtool(fixture.guest(0), &rule)?;
+        assert!(ethtool(fixture.guest(0), "-n")?.contains("Filter: 10"));
+        let before = [received(fixture, 0)?, received(fixture, 1)?];
+        datagrams(fixture, 200)?;
+        let grown = [received(fixture, 0)? - before[0], received(fixture, 1)? - before[1]];
         assert!(
             grown[channel] >= 200 && grown[1 - channel] < 100,
             "to channel {channel}: {grown:?}"
         );
-        ethtool(lab.guest(0), "-N delete 10")?;
+        ethtool(fixture.guest(0), "-N delete 10")?;
     }
-    // A rule may also throw away.
-    ethtool(lab.guest(0), "-N flow-type udp4 dst-port 7777 action -1 loc 10")?;
-    let before = counter(lab, 0, "rx_packets")?;
-    datagrams(lab, 200)?;
-    let passed = counter(lab, 0, "rx_packets")? - before;
+    // A rule may also drop.
+    ethtool(fixture.guest(0), "-N flow-type udp4 dst-port 7777 action -1 loc 10")?;
+    let before = counter(fixture, 0, "rx_packets")?;
+    datagrams(fixture, 200)?;
+    let passed = counter(fixture, 0, "rx_packets")? - before;
     assert!(passed < 100, "{passed} of 200 got past a rule that drops them");
-    ethtool(lab.guest(0), "-N delete 10").map(drop)
+    ethtool(fixture.guest(0), "-N delete 10").map(drop)
 }
 
-/// Sends from many ports to one, so that the hash alone would spread them.
-fn datagrams(lab: &Lab, count: u32) -> Result<()> {
+/// Sends from many ports to one, which the hash would spread over the channels.
+fn datagrams(fixture: &Fixture, count: u32) -> Result<()> {
     let script = "
 import socket, sys
 for number in range(int(sys.argv[2])):
@@ -144,24 +144,26 @@ for number in range(int(sys.argv[2])):
         s.sendto(b'x' * 100, (sys.argv[1], 7777))
 ";
     let to = guest_harness::NicOptions::address(0).to_string();
-    let send = lab.guest(1).command(["python3", "-c", script, &to, &count.to_string()]);
+    let send = fixture
+        .guest(1)
+        .command(["python3", "-c", script, &to, &count.to_string()]);
     send.run()?.check()?;
-    // What is on the way arrives.
-    lab.flow(1, 0).ping(2, 56).map(drop)
+    // Waits for datagrams in flight.
+    fixture.flow(1, 0).ping(2, 56).map(drop)
 }
 
-/// The same data arrives whoever does the work.
-fn offloads(lab: &Lab) -> Result<()> {
+/// Data are the same with and without each offload.
+fn offloads(fixture: &Fixture) -> Result<()> {
     for offload in ["tso", "tx", "rx", "rxhash", "gro", "sg"] {
-        ethtool(lab.guest(0), &format!("-K {offload} off"))?;
-        lab.flow(0, 1).compare_digests(1)?;
-        lab.flow(0, 1).ping(2, 1472)?;
+        ethtool(fixture.guest(0), &format!("-K {offload} off"))?;
+        fixture.flow(0, 1).compare_digests(1)?;
+        fixture.flow(0, 1).ping(2, 1472)?;
     }
-    ethtool(lab.guest(0), "-K sg on tx on rx on rxhash on gro on tso on")?;
-    lab.flow(0, 1).compare_digests(1)
+    ethtool(fixture.guest(0), "-K sg on tx on rx on rxhash on gro on tso on")?;
+    fixture.flow(0, 1).compare_digests(1)
 }
 
-fn counters(lab: &Lab) -> Result<()> {
+fn counters(fixture: &Fixture) -> Result<()> {
     let names = [
         "rx_packets",
         "tx_packets",
@@ -176,20 +178,20 @@ fn counters(lab: &Lab) -> Result<()> {
     ];
     let read = || {
         names
-            .map(|name| counter(lab, 0, name))
+            .map(|name| counter(fixture, 0, name))
             .into_iter()
             .collect::<Result<Vec<_>>>()
     };
     let before = read()?;
-    lab.flow(0, 1).ping(100, 1000)?;
-    // The driver asks the device once a second.
-    lab.guest(0).run("sleep 1.5")?.check()?;
+    fixture.flow(0, 1).ping(100, 1000)?;
+    // The driver reads the device counters once a second.
+    fixture.guest(0).run("sleep 1.5")?.check()?;
     for ((name, before), after) in names.iter().zip(before).zip(read()?) {
         let least = if name.contains("bytes") { 100 * 1042 } else { 100 };
         let grown = after - before;
         assert!((least..2 * least).contains(&grown), "{name} grew by {grown}");
     }
-    let link = lab.guest(0).run(&format!("ip -s -j link show {NIC}"))?.check()?;
+    let link = fixture.guest(0).run(&format!("ip -s -j link show {NIC}"))?.check()?;
     let link: Value = serde_json::from_str(link.text()).expect("JSON");
     let stats = &link[0]["stats64"];
     for direction in ["rx", "tx"] {
@@ -199,33 +201,40 @@ fn counters(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Frames for somebody else are seen by who asks for them, and by nobody else.
-fn promiscuous(lab: &Lab) -> Result<()> {
+/// Frames to a foreign address are received in promiscuous mode only.
+fn promiscuous(fixture: &Fixture) -> Result<()> {
     let script = format!(
         "
 import socket
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 wire.bind(('{NIC}', 0))
 for number in range(50):
-    wire.send(b'\\x02\\x00\\x00\\x00\\x00\\x99' + b'\\x02\\x00\\x00\\x00\\x00\\x01' + b'\\x88\\xb5' + bytes([number]) * 60)
+    addresses = b'\\x02\\x00\\x00\\x00\\x00\\x99' + b'\\x02\\x00\\x00\\x00\\x00\\x01'
+    wire.send(addresses + b'\\x88\\xb5' + bytes([number]) * 60)
 "
     );
     let stray = || -> Result<u64> {
-        let before = counter(lab, 1, "rx_packets")?;
-        lab.guest(0).command(["python3", "-c", &script]).run()?.check()?;
-        lab.flow(0, 1).ping(1, 56)?;
-        Ok(counter(lab, 1, "rx_packets")? - before)
+        let before = counter(fixture, 1, "rx_packets")?;
+        fixture.guest(0).command(["python3", "-c", &script]).run()?.check()?;
+        fixture.flow(0, 1).ping(1, 56)?;
+        Ok(counter(fixture, 1, "rx_packets")? - before)
     };
     let without = stray()?;
-    assert!(without < 50, "{without} frames for somebody else");
-    // While tags are stripped, the driver warns that it cannot see those of providers.
-    ethtool(lab.guest(1), "-K rxvlan off")?;
-    lab.guest(1).run(&format!("ip link set {NIC} promisc on"))?.check()?;
+    assert!(without < 50, "{without} foreign frames");
+    // While VLAN tags are stripped, the driver warns that it cannot receive S-VLAN frames.
+    ethtool(fixture.guest(1), "-K rxvlan off")?;
+    fixture
+        .guest(1)
+        .run(&format!("ip link set {NIC} promisc on"))?
+        .check()?;
     let with = stray()?;
     assert!(with >= 50, "{with} frames in promiscuous mode");
-    lab.guest(1).run(&format!("ip link set {NIC} promisc off"))?.check()?;
-    ethtool(lab.guest(1), "-K rxvlan on")?;
+    fixture
+        .guest(1)
+        .run(&format!("ip link set {NIC} promisc off"))?
+        .check()?;
+    ethtool(fixture.guest(1), "-K rxvlan on")?;
     let without = stray()?;
-    assert!(without < 50, "{without} frames for somebody else afterwards");
+    assert!(without < 50, "{without} foreign frames afterwards");
     Ok(())
 }

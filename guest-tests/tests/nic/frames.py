@@ -1,9 +1,9 @@
-"""Captures what an interface receives and checks every frame: lengths, IPv4 header, TCP, UDP and ICMP checksums.
+"""Captures the frames received on an interface and checks each: lengths, IPv4 header, TCP, UDP and ICMP checksums.
 
 usage: frames.py INTERFACE MTU
 
-Prints "ready", captures until standard input ends, then prints what it saw as JSON. Frames that were sent to this
-machine only: what it sends itself carries no checksum yet when a capture sees it.
+Prints "ready", captures until standard input ends, then prints counters as JSON. Outgoing frames are ignored, as they
+are captured before their checksums are filled in.
 """
 import json
 import select
@@ -30,7 +30,7 @@ def fault(text, frame):
 
 
 def ones_sum(data, start=0):
-    """The one's complement sum of RFC 1071, of big-endian 16-bit words."""
+    """One's complement sum of big-endian 16-bit words (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
     total = start + sum(struct.unpack("!%dH" % (len(data) // 2), data))
@@ -89,7 +89,7 @@ def check_ipv6(frame, packet):
         return fault("IPv6 length %d of %d" % (length, len(packet) - 40), frame)
     payload = packet[40 : 40 + length]
     if protocol == 0 and payload:
-        # Hop-by-hop options, as multicast listener reports have.
+        # Hop-by-hop options, as in multicast listener reports.
         skip = (payload[1] + 1) * 8
         protocol, payload = payload[0], payload[skip:]
     pseudo = packet[8:40] + struct.pack("!II", len(payload), protocol)

@@ -1,4 +1,4 @@
-//! Every frame a guest receives, checked byte by byte by `frames.py` in that guest.
+//! Verification of every frame a guest receives, by `frames.py` in that guest.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,17 +8,17 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The program, for [`guest_harness::Builder::share`].
+/// Path of the program, for [`guest_harness::Builder::share`].
 pub fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("nic/frames.py")
 }
 
-/// A capture that runs.
+/// A running capture.
 #[derive(Debug)]
 pub struct Capture(Job);
 
 impl Capture {
-    /// Checks what `guest` receives on an interface from now on, frame by frame as they came over the wire.
+    /// Starts to verify what `guest` receives on an interface, as it came over the wire.
     pub fn start(guest: &Guest, interface: &str, mtu: u32) -> Result<Self> {
         guest.run(&format!("ethtool -K {interface} gro off"))?.check()?;
         let capture = guest
@@ -29,7 +29,7 @@ impl Capture {
         Ok(Self(capture))
     }
 
-    /// Ends it. Returns what was counted.
+    /// Ends the capture; returns its counters.
     pub fn end(self) -> Result<Value> {
         self.0.close_stdin();
         let output = self.0.wait(PATIENCE)?.check()?;
@@ -37,7 +37,7 @@ impl Capture {
         Ok(serde_json::from_str(report).expect("the capture's report is JSON"))
     }
 
-    /// Ends it, and asserts that it saw frames and found fault with none.
+    /// Ends the capture; asserts that it saw frames and all were correct.
     pub fn end_without_fault(self) -> Result<Value> {
         let seen = self.end()?;
         assert_eq!(seen["faults"].as_u64(), None, "{seen:#}");
@@ -47,7 +47,7 @@ impl Capture {
     }
 }
 
-/// The checker itself, over a virtio link: it sees what is right and what is not.
+/// Tests the checker itself over a virtio link.
 #[test]
 fn the_frame_checker_tells_right_checksums_from_wrong_ones() -> Result<()> {
     const FORGE: &str = r#"
@@ -59,8 +59,8 @@ ip = bytes.fromhex("4500002000000000401166cb0a0000010a000002")
 udp = bytes.fromhex("00010002000c" + sys.argv[2]) + b"abcd"
 wire.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + ip + udp)
 "#;
-    let bed = Testbed::builder("frames").guests(2).mesh().share(program()).start()?;
-    let (a, b) = (bed.guest(0), bed.guest(1));
+    let testbed = Testbed::builder("frames").guests(2).mesh().share(program()).start()?;
+    let (a, b) = (testbed.guest(0), testbed.guest(1));
     let flow = guest_harness::Flow::new(a, b, b.addr(0));
     let forge = |checksum: &str| {
         let link = a.interface(1);
@@ -81,5 +81,5 @@ wire.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\0" + ip + udp)
     forge("2700")?;
     let seen = capture.end()?;
     assert_eq!(seen["faults"], 1, "{seen}");
-    bed.finish()
+    testbed.finish()
 }

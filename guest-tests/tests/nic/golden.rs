@@ -1,4 +1,4 @@
-//! Texts that must not change unnoticed, kept in files beside the tests.
+//! Comparison with golden files.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -7,7 +7,7 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("nic/golden").join(name)
 }
 
-/// Asserts that `text` is what the file `name` has. With GOLDEN=write, writes it there instead, for whoever has meant the change.
+/// Asserts that `text` equals the golden file `name`. With GOLDEN=write, writes the file instead, to accept a change.
 pub fn assert_same(name: &str, text: &str) {
     let path = path(name);
     if env::var("GOLDEN").is_ok_and(|value| value == "write") {
@@ -19,13 +19,13 @@ pub fn assert_same(name: &str, text: &str) {
     let differences: Vec<String> = diff(&expected, text);
     assert!(
         differences.is_empty(),
-        "{} no longer fits; GOLDEN=write writes it anew:\n{}",
+        "{} differs; GOLDEN=write updates it:\n{}",
         path.display(),
         differences.join("\n")
     );
 }
 
-/// Lines that only one of the two has, those of the first with a minus.
+/// Lines in only one of the texts: `-` marks `expected`, `+` marks `found`.
 fn diff(expected: &str, found: &str) -> Vec<String> {
     let missing = |from: &str, of: &str, sign: char| -> Vec<String> {
         let others: Vec<&str> = of.lines().collect();

@@ -1,9 +1,9 @@
-//! The function as `lspci` shows it, on the root complex and in a slot.
+//! The PCI function in `lspci`, integrated in the root complex and behind a root port.
 
 use guest_harness::{Guest, NIC, NicOptions, Result};
 
+use crate::fixture::Setup;
 use crate::golden;
-use crate::lab::Setup;
 
 #[test]
 fn lspci_shows_the_function_as_ever() -> Result<()> {
@@ -11,14 +11,14 @@ fn lspci_shows_the_function_as_ever() -> Result<()> {
         ("lspci-root-complex.txt", NicOptions::default()),
         ("lspci-root-port.txt", NicOptions::default().root_port()),
     ] {
-        let lab = Setup::new("nic-lspci", 1).options(options).ethernet_only().start()?;
-        golden::assert_same(name, &lspci(lab.guest(0))?);
-        lab.finish()?;
+        let fixture = Setup::new("nic-lspci", 1).options(options).ethernet_only().start()?;
+        golden::assert_same(name, &lspci(fixture.guest(0))?);
+        fixture.finish()?;
     }
     Ok(())
 }
 
-/// What `lspci` shows of the NIC, without what the machine has assigned.
+/// Output of `lspci` for the NIC, with assigned resources replaced.
 fn lspci(guest: &Guest) -> Result<String> {
     let device = guest.run(&format!("basename $(readlink /sys/class/net/{NIC}/device)"))?;
     let device = device.check()?.text().to_owned();
@@ -38,7 +38,7 @@ fn lspci(guest: &Guest) -> Result<String> {
     Ok(text)
 }
 
-/// `line` with the word after `before` replaced.
+/// Replaces the word after `before`.
 fn replace_after(line: &str, before: &str, end: char, with: &str) -> String {
     match line.split_once(before) {
         None => line.to_owned(),

@@ -1,12 +1,12 @@
-//! The stock mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
+//! Unmodified mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
 
 mod capabilities;
 mod doorbells;
 mod ethernet;
 mod ethtool;
+mod fixture;
 mod frames;
 mod golden;
-mod lab;
 mod lspci;
 mod mixed;
 mod operations;

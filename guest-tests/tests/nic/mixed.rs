@@ -1,4 +1,4 @@
-//! Everything at once, for long: what is lost must be in somebody's counters.
+//! Mixed traffic: every lost datagram must be in a drop counter.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use guest_harness::{Iperf, NIC, Result};
 
-use crate::lab::{Lab, Setup};
+use crate::fixture::{Fixture, Setup};
 
 #[test]
 #[ignore = "long: ten minutes of traffic"]
@@ -20,22 +20,26 @@ fn no_loss_is_unexplained_in_mixed_traffic() -> Result<()> {
 }
 
 fn mixed(name: &'static str, time: Duration) -> Result<()> {
-    let lab = Setup::new(name, 2).start()?;
+    let fixture = Setup::new(name, 2).start()?;
     let seconds = u32::try_from(time.as_secs()).expect("not that long");
-    let before = drops(&lab)?;
+    let before = drops(&fixture)?;
     let end = Instant::now() + time;
     let (udp, rounds) = thread::scope(|scope| -> Result<(Vec<Iperf>, u32)> {
-        let lab = &lab;
-        let tcp = [(0, 1), (1, 0)].map(|(from, to)| scope.spawn(move || lab.flow_v6(from, to).iperf(seconds, "")));
+        let fixture = &fixture;
+        let tcp = [(0, 1), (1, 0)].map(|(from, to)| scope.spawn(move || fixture.flow_v6(from, to).iperf(seconds, "")));
         let udp = [(0, 1), (1, 0)].map(|(from, to)| {
-            scope.spawn(move || lab.flow(from, to).iperf(seconds, "--udp --bitrate 4M --length 1300"))
+            scope.spawn(move || {
+                fixture
+                    .flow(from, to)
+                    .iperf(seconds, "--udp --bitrate 4M --length 1300")
+            })
         });
         let mut rounds = 0;
         while Instant::now() < end {
-            // Each time with a fresh set of sizes and connections.
-            lab.flow(0, 1).ping(20, 64 + rounds % 1400)?;
-            lab.flow(1, 0).compare_digests(1)?;
-            for guest in lab.bed().guests() {
+            // Another size, and new connections, in each round.
+            fixture.flow(0, 1).ping(20, 64 + rounds % 1400)?;
+            fixture.flow(1, 0).compare_digests(1)?;
+            for guest in fixture.testbed().guests() {
                 guest
                     .run(&format!("ethtool -S {NIC} > /dev/null; ip -s link > /dev/null"))?
                     .check()?;
@@ -46,7 +50,7 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
         for thread in tcp {
             let iperf = join(thread)?;
             eprintln!(
-                "TCP: {:.0} Mbit/s, {} segments sent again",
+                "TCP: {:.0} Mbit/s, {} segments retransmitted",
                 iperf.bits_per_second / 1e6,
                 iperf.retransmits
             );
@@ -54,7 +58,7 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
         }
         Ok((udp.map(join).into_iter().collect::<Result<_>>()?, rounds))
     })?;
-    let mut counted = drops(&lab)?;
+    let mut counted = drops(&fixture)?;
     counted.retain(|name, count| {
         *count -= before.get(name).copied().unwrap_or(0);
         *count > 0
@@ -67,21 +71,21 @@ fn mixed(name: &'static str, time: Duration) -> Result<()> {
     assert!(sent > 100, "{udp:?}");
     assert!(
         lost <= explained,
-        "{lost} datagrams lost, the counters know of {explained}"
+        "{lost} datagrams lost, {explained} counted as dropped"
     );
-    lab.finish()
+    fixture.finish()
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Drops by who counted them.
+/// Drops by guest and counter.
 type Drops = BTreeMap<String, u64>;
 
-/// All drops that the guests' kernels and drivers have counted, of received and of sent frames.
-fn drops(lab: &Lab) -> Result<Drops> {
-    // Rings of the device, queues of the driver and of the kernel, sockets' buffers.
+/// Reads all drop counters of the guests' kernels and drivers, for received and sent frames.
+fn drops(fixture: &Fixture) -> Result<Drops> {
+    // Device rings, queues of driver and kernel, socket buffers.
     let script = format!(
         "ethtool -S {NIC} | awk '$1 ~ /^(rx_out_of_buffer|rx_discards_phy|tx_queue_dropped|rx_buff_alloc_err):$/'\n\
          tc -s qdisc show dev {NIC} | sed -n 's/.*dropped \\([0-9]*\\).*/qdisc: \\1/p'\n\
@@ -90,7 +94,7 @@ fn drops(lab: &Lab) -> Result<Drops> {
          awk '{{ print \"backlog: \" strtonum(\"0x\" $2) }}' /proc/net/softnet_stat"
     );
     let mut drops = Drops::new();
-    for guest in lab.bed().guests() {
+    for guest in fixture.testbed().guests() {
         let counters = guest.run(&script)?.check()?;
         for line in counters.stdout.lines() {
             if let Some((name, value)) = line.trim().split_once(": ") {

@@ -1,11 +1,11 @@
-"""Operations of verbs between two queue pairs, with every byte and every completion checked.
+"""Verbs operations between two queue pairs, with every byte and every completion checked.
 
 usage: operations.py answer ADDRESS         the responder, for one driver after the other
-       operations.py drive ADDRESS [PEER]   the requester; without a peer this process is the responder as well
+       operations.py drive ADDRESS [PEER]   the requester; without a peer, this process is also the responder
 
-ADDRESS is this machine's, which names the GID. The driver reads orders from standard input, one line of JSON each, and answers each with
-a line of JSON: how many cases of what went well, or the first fault. An order says which service, operations, sizes and ways to go
-through, and what its queues are to be like; see Order.
+ADDRESS is the local address and selects the GID. The driver reads orders from standard input, one line of JSON each,
+and answers each with a line of JSON: the number of successful cases by kind, or the first fault. An order selects
+service, operations, sizes and variants, and configures the queues; see Order.
 """
 import ctypes
 import ipaddress
@@ -43,7 +43,7 @@ from pyverbs.xrcd import XRCD, XRCDInitAttr
 
 DEVICE, PORT = "mlx5_0", 1
 TCP_PORT = 18515
-# For what takes longest, under emulation on a busy host.
+# Seconds to wait for a completion: enough for the longest message, under emulation on a busy host.
 PATIENCE = 100
 Q_KEY = 0x1234_5678
 FULL_ACCESS = (
@@ -72,17 +72,19 @@ class Buffer:
         del self.anchor
         self.memory.close()
 
-    def fill(self, case, pieces, front=0):
-        """Pieces between guards; `front` bytes more before them are the receiver's."""
+    def fill(self, case, chunks, front=0):
+        """Writes chunks between guards, with `front` zero bytes in front of the message."""
         begin = case.at - front
         self.memory[begin - GUARD : begin] = GUARD_BYTES
         self.memory[begin : case.at] = bytes(front)
-        for offset, piece in pieces:
-            self.memory[case.at + offset : case.at + offset + len(piece)] = piece
+        for offset, chunk in chunks:
+            self.memory[case.at + offset : case.at + offset + len(chunk)] = chunk
         end = case.at + case.size
         self.memory[end : end + GUARD] = GUARD_BYTES
 
-    def check(self, where, case, pieces, front=0):
+    def check(self, where, case, chunks, front=0):
+        """Compares the message and its guards with what they must be."""
+
         def compare(what, begin, expected):
             found = self.memory[begin : begin + len(expected)]
             if found != expected:
@@ -93,22 +95,22 @@ class Buffer:
                     f" {found[wrong : wrong + 16].hex()} instead of {expected[wrong : wrong + 16].hex()}"
                 )
 
-        for offset, piece in pieces:
-            compare("data", case.at + offset, piece)
+        for offset, chunk in chunks:
+            compare("data", case.at + offset, chunk)
         compare("before it", case.at - front - GUARD, GUARD_BYTES)
         compare("behind it", case.at + case.size, GUARD_BYTES)
 
     def parts(self, case, front=0):
-        """Scatter and gather entries."""
+        """Scatter/gather entries."""
         address, parts = self.address + case.at - front, []
-        for length in case.pieces():
+        for length in case.segments():
             parts.append(SGE(address, length + front, self.mr.lkey))
             address, front = address + length + front, 0
         return parts
 
 
 class CompletionQueue:
-    """A completion queue, polled one way or the other."""
+    """A completion queue, polled by ibv_poll_cq or by the extended interface."""
 
     def __init__(self, context, cqe_size):
         self.polled = 0
@@ -123,7 +125,7 @@ class CompletionQueue:
         self.cq.close()
 
     def poll(self):
-        """The next completion, if there is one."""
+        """Polls once; returns the completion, if any."""
         wc = self.poll_extended() if self.extended else self.poll_plain()
         self.polled += wc is not None
         return wc
@@ -144,16 +146,16 @@ class CompletionQueue:
         return wc
 
     def last(self):
-        """The completion that was polled last, as it is in memory, with the byte before it."""
+        """The last polled CQE as it is in memory, with the byte before it."""
         queue = Mlx5DvObj(dv.MLX5DV_OBJ_CQ, cq=self.cq).dvcq
         offset = (self.polled - 1) % queue.cqe_cnt * queue.cqe_size
-        # Nothing is before the first.
+        # No byte precedes the first CQE.
         before = ctypes.string_at(queue.buf + offset - 1, 1) if offset else b"\0"
         return before + ctypes.string_at(queue.buf + offset, queue.cqe_size)
 
 
 class Side:
-    """Either side's queue pair with what it needs."""
+    """One side: a queue pair and its resources."""
 
     def __init__(self, address):
         self.address = ipaddress.ip_address(address)
@@ -172,7 +174,7 @@ class Side:
         raise Fault(f"no GID of {address}")
 
     def open(self, fields, requester):
-        """Makes queues. Returns what the other side needs to know of them."""
+        """Creates the queues; returns what the peer needs to connect."""
         self.order = order = Order(fields)
         if max(order.sizes) > self.buffer.size:
             self.buffer.close()
@@ -259,7 +261,7 @@ class Side:
             self.ah = AH(self.pd, attr=path)
 
     def close(self):
-        """Takes everything down. Returns how many completions there were, by kind."""
+        """Destroys the queues; returns the number of completions by kind."""
         self.quiet()
         for thing in (self.ah, self.window, self.qp, self.srq, self.send_cq, self.receive_cq, self.xrcd):
             if thing:
@@ -267,7 +269,7 @@ class Side:
         return dict(self.completions)
 
     def wait(self, cq, what):
-        """The next completion, which is a success."""
+        """Waits for the next completion, which must be successful."""
         end, tries = time.monotonic() + PATIENCE, 0
         while time.monotonic() < end:
             wc = cq.poll()
@@ -281,24 +283,24 @@ class Side:
         raise Fault(f"{what}: no completion in {PATIENCE} s")
 
     def quiet(self):
-        """There are no completions beyond those that were waited for."""
+        """Checks that there are no unexpected completions."""
         for what, cq in (("send", self.send_cq), ("receive", self.receive_cq)):
             wc = cq.poll()
             if wc:
-                raise Fault(f"one {what} completion too many: status {wc.status}, wr_id {wc.wr_id}")
+                raise Fault(f"unexpected {what} completion: status {wc.status}, wr_id {wc.wr_id}")
 
     def nothing(self):
-        """Of an empty message. The binding asks for an entry."""
+        """Scatter/gather list of an empty message; the binding requires an entry."""
         return [SGE(self.buffer.address, 0, self.buffer.mr.lkey)]
 
     def post_receive(self, wr_id, parts):
         (self.srq or self.qp).post_recv(RecvWR(wr_id=wr_id, num_sge=len(parts), sg=parts))
 
-    # The responder.
+    # Responder
 
-    def expect(self, name, size, way, serial):
-        """Makes ready for an operation. Returns the key it is to use, or to invalidate."""
-        case = Case(name, size, way, serial)
+    def expect(self, name, size, variant, serial):
+        """Prepares for an operation; returns the R_Key to use or to invalidate."""
+        case = Case(name, size, variant, serial)
         front = GRH if self.order.service == "ud" else 0
         if case.atomic:
             self.buffer.fill(case, [(0, case.original.to_bytes(8, "little"))])
@@ -313,7 +315,7 @@ class Side:
         return self.buffer.mr.rkey
 
     def bind(self, case):
-        """Binds the window to the target."""
+        """Binds the memory window to the target."""
         wr = SendWR(opcode=e.IBV_WR_BIND_MW, num_sge=0, wr_id=case.serial)
         address = self.buffer.address + case.at
         wr.set_bind_wr(self.window, MWBindInfo(self.buffer.mr, address, case.size or 1, e.IBV_ACCESS_REMOTE_WRITE))
@@ -323,26 +325,26 @@ class Side:
         self.completions["bind"] += 1
         return wr.rkey
 
-    def verify(self, name, size, way, serial, key):
-        """What an operation has done here."""
-        case = Case(name, size, way, serial)
+    def verify(self, name, size, variant, serial, key):
+        """Checks the results of an operation at the responder."""
+        case = Case(name, size, variant, serial)
         front = GRH if self.order.service == "ud" else 0
         if case.operation.arrival is not None:
             wc = self.arrival(case)
-            notice = {e.IBV_WC_WITH_IMM: case.immediate, e.IBV_WC_WITH_INV: key}.get(case.operation.flags)
-            # Where a completion of a connection has these two flags, it may have data (`mlx5_copy_to_recv_wqe`).
-            unsaid = e.IBV_WC_IP_CSUM_OK | (0 if front else e.IBV_WC_GRH)
+            immediate = {e.IBV_WC_WITH_IMM: case.immediate, e.IBV_WC_WITH_INV: key}.get(case.operation.flags)
+            # On connected services the CQE fields of these flags may hold inline data (`mlx5_copy_to_recv_wqe`).
+            ignored = e.IBV_WC_IP_CSUM_OK | (0 if front else e.IBV_WC_GRH)
             grh = e.IBV_WC_GRH if front else 0
             same(f"{case}: opcode of the receive", wc.opcode, case.operation.arrival)
-            same(f"{case}: flags of the receive", wc.wc_flags & ~unsaid, case.operation.flags | grh)
+            same(f"{case}: flags of the receive", wc.wc_flags & ~ignored, case.operation.flags | grh)
             same(f"{case}: length of the receive", wc.byte_len, size + front)
-            if notice is not None:
-                same(f"{case}: immediate data", wc.imm_data, notice)
+            if immediate is not None:
+                same(f"{case}: immediate data", wc.imm_data, immediate)
             if front:
                 same(f"{case}: source queue pair", wc.src_qp, self.peer["qpn"])
                 self.check_grh(case)
         elif self.order.service == "uc":
-            # The message behind it, which has nothing in it.
+            # The empty message that follows.
             same(f"{case}: length of what follows", self.arrival(case).byte_len, 0)
         spoiled = {"payload": case.size - 1, "before": -front - 1, "behind": case.size}.get(self.order.spoil)
         if spoiled is not None:
@@ -361,7 +363,7 @@ class Side:
         return wc
 
     def check_grh(self, case):
-        """The network header in front of a datagram: IPv4 has the rear 20 of the 40 bytes."""
+        """Checks the network header in front of a datagram; IPv4 uses the last 20 of the 40 bytes."""
         header = self.buffer.memory[case.at - GRH : case.at]
         source, destination = ipaddress.ip_address(self.peer["gid"]), self.address
         if destination.version == 4:
@@ -373,14 +375,14 @@ class Side:
             same(f"{case}: source", header[8:24], source.packed)
             same(f"{case}: destination", header[24:40], destination.packed)
 
-    # The requester.
+    # Requester
 
     def perform(self, case, key):
-        """An operation, from post to completion."""
+        """Executes an operation, from post to completion."""
         returns = case.reads or case.atomic
         self.buffer.fill(case, case.content(INVERSE if returns else BLOCK))
         signal = 0 if self.order.unsignaled else e.IBV_SEND_SIGNALED
-        inline = e.IBV_SEND_INLINE if case.way == "inline" else 0
+        inline = e.IBV_SEND_INLINE if case.variant == "inline" else 0
         parts = self.buffer.parts(case)
         wr = SendWR(case.serial, case.operation.opcode, len(parts), sg=parts, send_flags=signal | inline)
         if case.name == "send_inv":
@@ -394,7 +396,7 @@ class Side:
         self.address_to_peer(wr)
         self.qp.post_send(wr)
         if inline:
-            # It is the sender's again.
+            # After an inline post, the buffer may be reused at once.
             self.buffer.fill(case, case.content(INVERSE))
         follower = self.order.service == "uc" and case.name == "write"
         if self.order.unsignaled or follower:
@@ -415,7 +417,7 @@ class Side:
         self.quiet()
 
     def post_follower(self, case, key):
-        """An empty message that completes: on UC one that arrives, too."""
+        """Posts an empty signaled message; on UC it also completes at the responder."""
         opcode = e.IBV_WR_SEND if self.order.service == "uc" else e.IBV_WR_RDMA_WRITE
         wr = SendWR(WORD - 1, opcode, 1, sg=self.nothing(), send_flags=e.IBV_SEND_SIGNALED)
         wr.set_wr_rdma(key, self.peer["address"] + case.at)
@@ -433,16 +435,16 @@ class Side:
         self.completions["request"] += 1
 
     def miscopied(self, case, *expected):
-        """Checks data where they are in a completion of 128 bytes. Returns what the library makes of them."""
+        """Checks the inline data of a 128-byte CQE; returns the content that the library copies to the buffer."""
         if self.send_cq.extended or not expected:
-            # The memory of such a queue is not to be had.
+            # The binding gives no access to the memory of such a queue.
             return []
         data, found = expected[0][1], self.buffer.memory[case.at : case.at + case.size]
         begin = 1 + 64 if case.size <= 32 else 1
         same(f"{case}: format of the completion", self.answer[-1] & 0xC, 4 if case.size <= 32 else 8)
         same(f"{case}: data in the completion", self.answer[begin:][: case.size], data)
         wrong = self.answer[1 if case.size <= 32 else 0 :][: case.size]
-        # The byte before the first completion of the queue is anything.
+        # The byte before the first CQE of the queue is undefined.
         return expected if found == data else [(1, wrong[1:])]
 
     def address_to_peer(self, wr):
@@ -453,7 +455,7 @@ class Side:
 
 
 class Remote:
-    """The side in another process, method by method."""
+    """Proxy of the side in another process: a method call is a request."""
 
     def __init__(self, address):
         self.stream = socket.create_connection((address, TCP_PORT), PATIENCE)
@@ -496,11 +498,11 @@ def carry_out(order, requester, responder):
     requester.connect(theirs)
     responder.connect(mine)
     for case in order.cases():
-        about = (case.name, case.size, case.way, case.serial)
+        about = (case.name, case.size, case.variant, case.serial)
         key = responder.expect(*about)
         requester.perform(case, key)
         responder.verify(*about, key)
-        done[f"{case.name} {case.way}"] += 1
+        done[f"{case.name} {case.variant}"] += 1
     completions = Counter(requester.close()) + Counter(responder.close())
     return {"done": done, "completions": completions}
 
@@ -517,7 +519,7 @@ def drive(address, peer=None):
         reply["seconds"] = round(time.monotonic() - begin, 2)
         print(json.dumps(reply), flush=True)
         if "fault" in reply:
-            # The queues are in no known state.
+            # The queues are in an unknown state.
             os._exit(1)
 
 

@@ -1,5 +1,4 @@
-//! Every operation of verbs at every size that has an edge, by a program of ours that checks all bytes and
-//! completions: `operations.py`.
+//! Every verbs operation at every boundary size, by `operations.py`, which checks all bytes and completions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,19 +8,19 @@ use guest_harness::{Job, NicOptions, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 const PROGRAM: &str = include_str!("operations.py");
 const PATH: &str = "/tmp/operations.py";
-/// What it imports.
+/// Module imported by the program.
 const CASES: &str = include_str!("cases.py");
 const CASES_PATH: &str = "/tmp/cases.py";
-/// For an order with the largest messages.
+/// Limit on the time of an order, set by the largest messages.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Path MTU of an interface with an MTU of 1500 bytes.
+/// Path MTU at an interface MTU of 1500 bytes.
 const MTU: usize = 1024;
-/// The largest path MTU, and an MTU of an interface that has room for its packets.
+/// The largest path MTU, and an interface MTU with room for its packets.
 const LARGE_MTU: usize = 4096;
 const JUMBO: u32 = 4200;
 /// The smallest path MTU.
@@ -33,22 +32,22 @@ const INLINE: usize = 65;
 
 const SENDS: [&str; 2] = ["send", "send_imm"];
 const CONNECTED: [&str; 4] = ["send", "send_imm", "write", "write_imm"];
-/// Extended RC has no receive queue whose memory window could be invalidated.
+/// Not `send_inv`: XRC has no receive queue whose memory window could be invalidated.
 const EXTENDED: [&str; 5] = ["send", "send_imm", "write", "write_imm", "read"];
 const RELIABLE: [&str; 6] = ["send", "send_imm", "send_inv", "write", "write_imm", "read"];
 pub const ATOMIC: [&str; 4] = ["compare_swap", "compare_swap_differs", "fetch_add", "fetch_add_wraps"];
-const WAYS: [&str; 3] = ["plain", "inline", "parts"];
+const VARIANTS: [&str; 3] = ["plain", "inline", "parts"];
 
-/// Sizes around what a completion, a cache line and a packet hold, and long ones.
+/// Sizes around the capacity of a completion, a cache line and a packet, and a long one.
 fn edges(mtu: usize) -> Vec<usize> {
     vec![0, 1, 31, 32, 33, 63, 64, 65, mtu - 1, mtu, mtu + 1, MIB]
 }
 
-/// What the program makes of an order.
+/// Report of the program for an order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// Cases by operation and way.
+    /// Executed cases by operation and variant.
     #[serde(default)]
     done: BTreeMap<String, usize>,
     /// Completions by kind.
@@ -58,7 +57,7 @@ pub struct Report {
     seconds: f64,
 }
 
-/// A requester, with a responder in another guest or in the same process.
+/// A requester with a responder in another guest or in the same process.
 #[derive(Debug)]
 pub struct Pair {
     driver: Job,
@@ -66,38 +65,38 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A requester in one guest and a responder in another.
-    pub fn between(lab: &Lab, requester: usize, responder: usize) -> Result<Self> {
+    /// Starts a requester in one guest and a responder in another.
+    pub fn between(fixture: &Fixture, requester: usize, responder: usize) -> Result<Self> {
         Self::connect(
-            lab,
+            fixture,
             (requester, NicOptions::address(requester).into()),
             (responder, NicOptions::address(responder).into()),
         )
     }
 
-    /// The same, with the addresses to use.
-    fn connect(lab: &Lab, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
+    /// Starts both with the addresses to use.
+    fn connect(fixture: &Fixture, requester: (usize, IpAddr), responder: (usize, IpAddr)) -> Result<Self> {
         let ((requester, own), (responder, address)) = (requester, responder);
-        let job = Self::start(lab, responder, &format!("answer {address}"))?;
+        let job = Self::start(fixture, responder, &format!("answer {address}"))?;
         job.wait_line("ready", PATIENCE)?;
-        let driver = Self::start(lab, requester, &format!("drive {own} {address}"))?;
+        let driver = Self::start(fixture, requester, &format!("drive {own} {address}"))?;
         Ok(Self {
             driver,
             _responder: Some(job),
         })
     }
 
-    /// Both in one guest.
-    pub fn within(lab: &Lab, guest: usize) -> Result<Self> {
-        let driver = Self::start(lab, guest, &format!("drive {}", NicOptions::address(guest)))?;
+    /// Starts both in one guest.
+    pub fn within(fixture: &Fixture, guest: usize) -> Result<Self> {
+        let driver = Self::start(fixture, guest, &format!("drive {}", NicOptions::address(guest)))?;
         Ok(Self {
             driver,
             _responder: None,
         })
     }
 
-    fn start(lab: &Lab, guest: usize, arguments: &str) -> Result<Job> {
-        let guest = lab.guest(guest);
+    fn start(fixture: &Fixture, guest: usize, arguments: &str) -> Result<Job> {
+        let guest = fixture.guest(guest);
         guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
         guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
         guest
@@ -106,7 +105,7 @@ impl Pair {
             .spawn()
     }
 
-    /// Has an order carried out.
+    /// Executes an order; returns its report.
     pub fn order(&self, order: &Value) -> Result<Report> {
         self.driver.write(format!("{order}\n").as_bytes())?;
         let line = self.driver.read_line(PATIENCE)?.unwrap_or_else(|| {
@@ -116,7 +115,7 @@ impl Pair {
         Ok(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}")))
     }
 
-    /// The same, and asserts that all went well and nothing was left out.
+    /// Executes an order; asserts that all cases succeeded and none was skipped.
     pub fn carry_out(&self, order: &Value) -> Result<()> {
         let report = self.order(order)?;
         eprintln!(
@@ -132,13 +131,13 @@ impl Pair {
     }
 }
 
-/// The strings of a list in an order.
+/// Reads a list of strings from an order.
 fn words<'a>(order: &'a Value, name: &str) -> Vec<&'a str> {
     let list = order[name].as_array().expect("a list");
     list.iter().map(|word| word.as_str().expect("a word")).collect()
 }
 
-/// How often each operation is to be done in each way.
+/// Expected number of cases by operation and variant.
 fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let sizes: Vec<u64> = order["sizes"]
         .as_array()
@@ -149,22 +148,22 @@ fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let inline = order["inline"].as_u64().unwrap_or(0);
     let mut cases = BTreeMap::new();
     for operation in words(order, "operations") {
-        for way in words(order, "ways") {
+        for variant in words(order, "variants") {
             let atomic = ATOMIC.contains(&operation);
-            let count = sizes.iter().filter(|&&size| match way {
-                _ if atomic => size == 8 && way == "plain",
+            let count = sizes.iter().filter(|&&size| match variant {
+                _ if atomic => size == 8 && variant == "plain",
                 "inline" => size <= inline && operation != "read",
                 "parts" => size >= 3,
                 _ => true,
             });
-            cases.insert(format!("{operation} {way}"), count.count());
+            cases.insert(format!("{operation} {variant}"), count.count());
         }
     }
     cases.retain(|_, count| *count > 0);
     cases
 }
 
-/// How many completions there are to be, of each kind.
+/// Expected number of completions by kind.
 fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     let unreliable = order["service"] == "uc";
     let unsignaled = order["unsignaled"] == true;
@@ -181,7 +180,7 @@ fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
         match operation {
             "send_inv" => ["bind", "receive"].map(&mut add),
             "send" | "send_imm" | "write_imm" => [add("receive"), ()],
-            // What tells that it has arrived.
+            // The follower proves the arrival of the write.
             "write" if unreliable => ["follower", "receive"].map(&mut add),
             _ => [(), ()],
         };
@@ -189,11 +188,12 @@ fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     completions
 }
 
-/// Orders for all operations of all services.
-fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
+/// Builds orders for all operations of all services.
+fn orders(sizes: &[usize], variants: &[&str], mtu: usize) -> Vec<Value> {
     let order = |service: &str, operations: &[&str], sizes: &[usize]| {
         json!({
-            "service": service, "operations": operations, "sizes": sizes, "ways": ways, "mtu": mtu, "inline": INLINE,
+            "service": service, "operations": operations, "sizes": sizes, "variants": variants, "mtu": mtu,
+            "inline": INLINE,
         })
     };
     let datagrams: Vec<usize> = sizes.iter().copied().filter(|&size| size <= mtu).collect();
@@ -205,21 +205,21 @@ fn orders(sizes: &[usize], ways: &[&str], mtu: usize) -> Vec<Value> {
     ];
     for service in ["rc", "xrc"] {
         let mut atomic = order(service, &ATOMIC, &[8]);
-        atomic["ways"] = json!(["plain"]);
+        atomic["variants"] = json!(["plain"]);
         orders.push(atomic);
     }
     orders.retain(|order| order["sizes"].as_array().is_some_and(|sizes| !sizes.is_empty()));
     orders
 }
 
-/// A check that cannot fail is none: bytes that the responder itself changes are found.
-fn faults_are_found(lab: &Lab) -> Result<()> {
+/// Tests the checks themselves: bytes corrupted by the responder must be found.
+fn faults_are_found(fixture: &Fixture) -> Result<()> {
     for (spoil, place, operation, service) in [
         ("payload", "data", "write", "rc"),
         ("before", "before it", "send", "ud"),
         ("behind", "behind it", "send_imm", "rc"),
     ] {
-        let pair = Pair::within(lab, 0)?;
+        let pair = Pair::within(fixture, 0)?;
         let report = pair.order(&json!({
             "service": service, "operations": [operation], "sizes": [33], "spoil": spoil,
         }))?;
@@ -234,10 +234,10 @@ fn faults_are_found(lab: &Lab) -> Result<()> {
 
 #[test]
 fn every_operation_carries_its_data_at_every_size() -> Result<()> {
-    let lab = Setup::new("nic-operations", 2).start()?;
-    step("faults are found", || faults_are_found(&lab))?;
+    let fixture = Setup::new("nic-operations", 2).start()?;
+    step("faults are found", || faults_are_found(&fixture))?;
     let all = |pair: &Pair, mtu: usize| {
-        orders(&edges(mtu), &WAYS, mtu)
+        orders(&edges(mtu), &VARIANTS, mtu)
             .iter()
             .try_for_each(|order| pair.carry_out(order))
     };
@@ -246,20 +246,20 @@ fn every_operation_carries_its_data_at_every_size() -> Result<()> {
             .iter()
             .try_for_each(|order| pair.carry_out(order))
     };
-    let pair = Pair::between(&lab, 1, 0)?;
+    let pair = Pair::between(&fixture, 1, 0)?;
     step("between two guests", || all(&pair, MTU))?;
     step("between two guests, 64 MiB", || huge(&pair))?;
     drop(pair);
-    let pair = Pair::within(&lab, 0)?;
+    let pair = Pair::within(&fixture, 0)?;
     step("within a guest", || all(&pair, MTU))?;
     step("within a guest, 64 MiB", || huge(&pair))?;
     drop(pair);
 
-    lab.set_mtu(JUMBO)?;
+    fixture.set_mtu(JUMBO)?;
     let [a, b] = [0, 1].map(|guest| (guest, NicOptions::address_v6(guest).into()));
-    let pair = Pair::connect(&lab, a, b)?;
+    let pair = Pair::connect(&fixture, a, b)?;
     step("the largest packets, over IPv6", || all(&pair, LARGE_MTU))?;
     step("the smallest packets, over IPv6", || all(&pair, SMALL_MTU))?;
     drop(pair);
-    lab.finish()
+    fixture.finish()
 }

@@ -1,24 +1,24 @@
-//! perftest on the NIC: that every operation works in every manner, not how fast.
+//! perftest on the NIC: every operation works with every option; speed does not matter.
 
 use std::time::Duration;
 
 use guest_harness::Result;
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
-/// Some fill their memory byte by byte before they begin.
+/// Limit on a run: some programs first fill their memory byte by byte.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// On the NIC, with the GID of the IPv4 address, whatever the processor's clock does.
+/// Common options: the NIC, the GID of the IPv4 address, no check of the processor's clock rate.
 const COMMON: &str = "-d mlx5_0 -x 1 -F";
-/// `-a`: two to the power of 1 to 23.
+/// Number of sizes of `-a`: powers of two from 2^1 to 2^23.
 const ALL_SIZES: usize = 23;
 
-/// Runs a program between two guests, or within one. It must come to its end on both sides, with a result for each size.
-fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
+/// Runs a program between two guests or within one; both ends must succeed with a result for each size.
+fn run(fixture: &Fixture, server: usize, client: usize, program: &str) -> Result<()> {
     let place = if server == client { "within" } else { "between" };
     step(&format!("{program}, {place}"), || {
-        let said = lab
+        let said = fixture
             .flow(client, server)
             .converse_alike(&format!("{program} {COMMON}"), TIMEOUT)?
             .client;
@@ -29,8 +29,8 @@ fn run(lab: &Lab, server: usize, client: usize, program: &str) -> Result<()> {
     })
 }
 
-/// Lines of a table: how many bytes, how often, and measurements. What was measured is no matter: a guest's time stamp counters may differ, and few
-/// rounds then take no time, or for ever.
+/// Counts result lines: size, iterations and measurements. The values do not matter: the time stamp counters of a guest
+/// may differ, and a few iterations then seem to take no time, or forever.
 fn results(text: &str) -> usize {
     text.lines()
         .filter(|line| {
@@ -40,7 +40,7 @@ fn results(text: &str) -> usize {
         .count()
 }
 
-/// One of each kind, and each option once.
+/// A selection with every program and every option.
 const SOME: [&str; 16] = [
     "ib_send_lat -n 200",
     "ib_send_bw -n 200",
@@ -62,19 +62,20 @@ const SOME: [&str; 16] = [
 
 #[test]
 fn perftest_runs() -> Result<()> {
-    let lab = Setup::new("nic-perftest", 2).start()?;
+    let fixture = Setup::new("nic-perftest", 2).start()?;
     for (at, program) in SOME.into_iter().enumerate() {
-        run(&lab, 0, 1, program)?;
-        // The same engine, by another way: half of them are enough.
+        run(&fixture, 0, 1, program)?;
+        // Loopback uses the same engine, so half of the programs are enough.
         if at % 2 == 0 {
-            run(&lab, 0, 0, program)?;
+            run(&fixture, 0, 0, program)?;
         }
     }
-    lab.finish()
+    fixture.finish()
 }
 
-/// Each program with each option that it knows. Those for latency wait for an event and look once whether there is a completion, which an event
-/// need not bring (ibv_get_cq_event(3)); so `-e` is for bandwidth only. The connection manager knows no unreliable connections: no `-R` for them.
+/// Every program with every option. `-e` is for bandwidth only: the latency programs wait for an event and then poll
+/// once, but an event need not bring a completion (ibv_get_cq_event(3)). The connection manager does not support UC, so
+/// `-R` is left out there.
 fn all() -> Vec<String> {
     let mut programs = Vec::new();
     let mut add = |program: &str, options: &[&str]| {
@@ -123,12 +124,12 @@ fn all() -> Vec<String> {
 #[test]
 #[ignore = "long: ten minutes"]
 fn perftest_runs_in_every_manner() -> Result<()> {
-    let lab = Setup::new("nic-perftest-all", 2).start()?;
+    let fixture = Setup::new("nic-perftest-all", 2).start()?;
     for program in all() {
-        run(&lab, 0, 1, &program)?;
-        run(&lab, 0, 0, &program)?;
+        run(&fixture, 0, 1, &program)?;
+        run(&fixture, 0, 0, &program)?;
     }
-    lab.finish()
+    fixture.finish()
 }
 
 #[test]

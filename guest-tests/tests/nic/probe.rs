@@ -1,44 +1,44 @@
-//! The drivers come, go and come again, and have nothing to complain about.
+//! Loading, unloading and reloading the drivers without warnings.
 
 use std::time::Duration;
 
 use guest_harness::{NIC, NicOptions, Result};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 
 const BOOT: Duration = Duration::from_secs(90);
 
 #[test]
 fn the_driver_loads_and_unloads_without_a_complaint() -> Result<()> {
-    let lab = Setup::new("nic-probe", 1).start()?;
-    identity(&lab)?;
-    cycles(&lab, 3)?;
-    reboots(&lab, 1)?;
-    new_qemu(&lab)?;
-    lab.finish()
+    let fixture = Setup::new("nic-probe", 1).start()?;
+    identity(&fixture)?;
+    cycles(&fixture, 3)?;
+    reboots(&fixture, 1)?;
+    new_qemu(&fixture)?;
+    fixture.finish()
 }
 
 #[test]
 #[ignore = "long: 20 loads, 5 reboots"]
 fn the_driver_loads_and_unloads_many_times() -> Result<()> {
-    let lab = Setup::new("nic-probe-long", 1).start()?;
-    cycles(&lab, 20)?;
-    reboots(&lab, 5)?;
-    new_qemu(&lab)?;
-    lab.finish()
+    let fixture = Setup::new("nic-probe-long", 1).start()?;
+    cycles(&fixture, 20)?;
+    reboots(&fixture, 5)?;
+    new_qemu(&fixture)?;
+    fixture.finish()
 }
 
 #[test]
 fn a_nic_behind_a_root_port_works() -> Result<()> {
     let options = NicOptions::default().root_port();
-    let lab = Setup::new("nic-root-port", 2).options(options).start()?;
-    lab.flow(0, 1).ping(5, 56)?;
-    reboots(&lab, 1)?;
-    lab.flow(0, 1).ping(5, 56)?;
-    lab.finish()
+    let fixture = Setup::new("nic-root-port", 2).options(options).start()?;
+    fixture.flow(0, 1).ping(5, 56)?;
+    reboots(&fixture, 1)?;
+    fixture.flow(0, 1).ping(5, 56)?;
+    fixture.finish()
 }
 
-/// Every id the daemon can present; the first is the default.
+/// Every device id of the daemon; the first is the default.
 const IDS: [(&str, &str); 5] = [
     ("connectx-5", "0x1017"),
     ("connectx-5ex", "0x1019"),
@@ -52,18 +52,18 @@ fn every_id_is_driven() -> Result<()> {
     for (id, device) in IDS {
         step(id, || {
             let options = NicOptions::default().id(id);
-            let lab = Setup::new("nic-id", 1).options(options).start()?;
-            let found = lab.guest(0).read(&format!("/sys/class/net/{NIC}/device/device"))?;
+            let fixture = Setup::new("nic-id", 1).options(options).start()?;
+            let found = fixture.guest(0).read(&format!("/sys/class/net/{NIC}/device/device"))?;
             assert_eq!(found, device, "{id}");
-            lab.finish()
+            fixture.finish()
         })?;
     }
     Ok(())
 }
 
-/// What the driver has made of the device.
-fn identity(lab: &Lab) -> Result<()> {
-    let guest = lab.guest(0);
+/// Checks how the driver identifies the device.
+fn identity(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.guest(0);
     let info = guest.run(&format!("ethtool -i {NIC}; ethtool {NIC}"))?.check()?;
     assert!(info.stdout.contains("driver: mlx5_core"), "{info}");
     assert!(info.stdout.contains("Link detected: yes"), "{info}");
@@ -74,46 +74,46 @@ fn identity(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Down, up, unload, load.
-fn cycles(lab: &Lab, count: usize) -> Result<()> {
-    let guest = lab.guest(0);
+/// Takes the interface down and up, unloads and reloads the drivers.
+fn cycles(fixture: &Fixture, count: usize) -> Result<()> {
+    let guest = fixture.guest(0);
     for cycle in 1..=count {
         step(&format!("cycle {cycle}"), || {
             guest
                 .run(&format!("ip link set {NIC} down && ip link set {NIC} up"))?
                 .check()?;
             guest.nic_unload()?;
-            lab.assert_nothing_left(0)?;
-            lab.guest_up(guest)
+            fixture.assert_nothing_left(0)?;
+            fixture.guest_up(guest)
         })?;
     }
     Ok(())
 }
 
-/// The guest reboots by itself with the drivers loaded, and once by the machine's reset button.
-fn reboots(lab: &Lab, count: usize) -> Result<()> {
-    let guest = lab.guest(0);
+/// Reboots the guest with the drivers loaded: odd times by a machine reset, even times by the guest itself.
+fn reboots(fixture: &Fixture, count: usize) -> Result<()> {
+    let guest = fixture.guest(0);
     for reboot in 1..=count {
         step(&format!("reboot {reboot}"), || {
             if reboot % 2 == 0 {
                 let before = guest.hello()?.boot_id;
-                // The way `reboot` takes, with the drivers' shutdown functions; the connection ends with it.
+                // Like `reboot`: calls the drivers' shutdown functions and ends the connection.
                 let job = guest.spawn("echo 1 > /proc/sys/kernel/sysrq; exec busybox reboot -f")?;
                 guest.control()?.wait_boot(Some(&before), BOOT)?;
                 drop(job);
             } else {
                 guest.reset()?;
             }
-            lab.guest_up(guest)
+            fixture.guest_up(guest)
         })?;
     }
     Ok(())
 }
 
-/// QEMU ends without a word, and another one takes its place at the same socket.
-fn new_qemu(lab: &Lab) -> Result<()> {
+/// Kills QEMU and starts another on the same socket.
+fn new_qemu(fixture: &Fixture) -> Result<()> {
     step("a new QEMU", || {
-        lab.guest(0).restart()?;
-        lab.guest_up(lab.guest(0))
+        fixture.guest(0).restart()?;
+        fixture.guest_up(fixture.guest(0))
     })
 }

@@ -1,19 +1,19 @@
-//! Data in completions (scatter-to-CQE): who asks for it gets it, nobody else, and the data are right either way.
+//! Scatter-to-CQE: data are in completions exactly when requested, and are correct in both cases.
 
 use guest_harness::Result;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Setup, step};
+use crate::fixture::{Fixture, Setup, step};
 use crate::operations::{ATOMIC, Pair};
 
 const SIZES: [u64; 9] = [0, 1, 8, 31, 32, 33, 63, 64, 65];
 
-/// How the library is told, or is not, to ask for data in completions.
+/// Values of MLX5_SCATTER_TO_CQE.
 const ENVIRONMENT: [Option<&str>; 2] = [None, Some("0")];
-/// The same for one queue pair, by flags of mlx5dv_create_qp.
+/// Scatter flags of mlx5dv_create_qp.
 const FLAGS: [Option<&str>; 3] = [None, Some("allow"), Some("disable")];
 
-/// How completions come to have 128 bytes, if they do.
+/// How 128-byte CQEs are requested, if at all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Large {
     No,
@@ -23,9 +23,9 @@ enum Large {
     Environment,
 }
 
-/// What queues are like, and the requests on them.
+/// Configuration of queues and requests.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct Variant {
     environment: Option<&'static str>,
     flag: Option<&'static str>,
     large: Large,
@@ -33,7 +33,7 @@ struct Way {
     unsignaled: bool,
 }
 
-impl Way {
+impl Variant {
     fn all() -> impl Iterator<Item = Self> {
         let signals = [(true, false), (false, false), (false, true), (true, true)];
         ENVIRONMENT.into_iter().flat_map(move |environment| {
@@ -53,9 +53,9 @@ impl Way {
         })
     }
 
-    /// Most bytes that a completion may have when the queue pair asks for data in them.
+    /// Maximum of data bytes in a CQE.
     fn limit(self) -> u64 {
-        // The flags have the last word (create_qp, providers/mlx5/verbs.c).
+        // The flags override the environment (create_qp, providers/mlx5/verbs.c).
         let asks = match self.flag {
             Some(flag) => flag == "allow",
             None => self.environment != Some("0"),
@@ -76,7 +76,7 @@ impl Way {
             environment["MLX5_CQE_SIZE"] = json!("128");
         }
         let mut order = json!({
-            "service": service, "operations": operations, "sizes": SIZES, "ways": ["plain", "parts"],
+            "service": service, "operations": operations, "sizes": SIZES, "variants": ["plain", "parts"],
             "environment": environment, "signal_all": self.signal_all, "unsignaled": self.unsignaled,
         });
         if let Some(flag) = self.flag {
@@ -91,20 +91,20 @@ impl Way {
         order
     }
 
-    /// The same, for answers.
+    /// Maximum of response data bytes in a requester's CQE.
     fn answer_limit(self) -> u64 {
         let configured = self.signal_all || self.flag == Some("allow");
         let completes = self.signal_all || !self.unsignaled;
         if configured && completes { self.limit() } else { 0 }
     }
 
-    /// Of received sends (`mlx5_ib` sets cs_res, infiniband/hw/mlx5/qp.c).
+    /// Expected for received sends (`mlx5_ib` sets cs_res, infiniband/hw/mlx5/qp.c).
     fn received(self, kinds: u64) -> Inline {
         Inline::of_all_sizes(self.limit(), kinds)
     }
 
-    /// Of reads and atomics (`configure_requester_scat_cqe`, infiniband/hw/mlx5/qp.c): only if all complete, or if it was allowed
-    /// explicitly, and only those that do complete.
+    /// Expected for reads and atomics (`configure_requester_scat_cqe`, infiniband/hw/mlx5/qp.c): only if all requests
+    /// are signaled or the flag allows it, and only for signaled ones.
     fn answered(self) -> Inline {
         let mut inline = Inline::of_all_sizes(self.answer_limit(), 1);
         if self.answer_limit() > 0 {
@@ -114,17 +114,17 @@ impl Way {
     }
 }
 
-/// Completions with data.
+/// Number of CQEs with inline data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Inline {
-    /// In the completion itself.
+    /// Up to 32 bytes, in the CQE itself.
     short: u64,
-    /// In the lower half of a large one.
+    /// Up to 64 bytes, in the first half of a 128-byte CQE.
     long: u64,
 }
 
 impl Inline {
-    /// Of messages of all sizes, `kinds` of each, whole and from three parts.
+    /// Expected for `kinds` messages of each size, in one segment and in three.
     fn of_all_sizes(limit: u64, kinds: u64) -> Self {
         let ways = |size| if size < 3 { 1 } else { 2 };
         let count = |from, to: u64| -> u64 {
@@ -137,9 +137,9 @@ impl Inline {
         }
     }
 
-    /// So far, of a guest's NIC.
-    fn counted(lab: &Lab, guest: usize) -> Result<Self> {
-        let stats = lab.stats(guest)?;
+    /// Reads the counters of a guest's NIC.
+    fn counted(fixture: &Fixture, guest: usize) -> Result<Self> {
+        let stats = fixture.stats(guest)?;
         let count = |name: &str| stats["completions"][name].as_u64().expect("a counter of completions");
         Ok(Self {
             short: count("inline_32"),
@@ -147,9 +147,9 @@ impl Inline {
         })
     }
 
-    /// What an order adds in each of the guests.
-    fn added<const N: usize>(lab: &Lab, guests: [usize; N], pair: &Pair, order: &Value) -> Result<[Self; N]> {
-        let counted = || -> Result<Vec<Self>> { guests.iter().map(|&guest| Self::counted(lab, guest)).collect() };
+    /// Executes an order and returns the increase in each guest.
+    fn added<const N: usize>(fixture: &Fixture, guests: [usize; N], pair: &Pair, order: &Value) -> Result<[Self; N]> {
+        let counted = || -> Result<Vec<Self>> { guests.iter().map(|&guest| Self::counted(fixture, guest)).collect() };
         let before = counted()?;
         pair.carry_out(order)?;
         let after = counted()?;
@@ -160,52 +160,58 @@ impl Inline {
     }
 }
 
-/// Sends of RC complete with data at the receiver, reads and atomics at the requester.
+/// Operations with inline data: RC sends at the receiver, reads and atomics at the requester.
 const SENDS: [&str; 3] = ["send", "send_imm", "send_inv"];
 const REQUESTS: [&str; 5] = ["read", ATOMIC[0], ATOMIC[1], ATOMIC[2], ATOMIC[3]];
-/// What never does.
+/// Operations that never have inline data.
 const WRITES: [&str; 2] = ["write", "write_imm"];
 
 #[test]
 fn completions_have_data_when_asked_to_and_only_then() -> Result<()> {
-    let lab = Setup::new("nic-scatter", 2).start()?;
-    let pair = Pair::within(&lab, 0)?;
+    let fixture = Setup::new("nic-scatter", 2).start()?;
+    let pair = Pair::within(&fixture, 0)?;
     step("within a guest, all combinations", || {
-        for way in Way::all() {
-            let [sends] = Inline::added(&lab, [0], &pair, &way.order("rc", &SENDS))?;
-            assert_eq!(sends, way.received(SENDS.len() as u64), "sends, {way:?}");
-            let [requests] = Inline::added(&lab, [0], &pair, &way.order("rc", &REQUESTS))?;
-            assert_eq!(requests, way.answered(), "reads and atomics, {way:?}");
-            let [writes] = Inline::added(&lab, [0], &pair, &way.order("rc", &WRITES))?;
-            assert_eq!(writes, Inline::default(), "writes, {way:?}");
+        for variant in Variant::all() {
+            let [sends] = Inline::added(&fixture, [0], &pair, &variant.order("rc", &SENDS))?;
+            assert_eq!(sends, variant.received(SENDS.len() as u64), "sends, {variant:?}");
+            let [requests] = Inline::added(&fixture, [0], &pair, &variant.order("rc", &REQUESTS))?;
+            assert_eq!(requests, variant.answered(), "reads and atomics, {variant:?}");
+            let [writes] = Inline::added(&fixture, [0], &pair, &variant.order("rc", &WRITES))?;
+            assert_eq!(writes, Inline::default(), "writes, {variant:?}");
         }
         Ok(())
     })?;
     step("within a guest, other services", || {
-        for way in Way::all().filter(|way| way.signal_all && !way.unsignaled) {
-            let [sends] = Inline::added(&lab, [0], &pair, &way.order("uc", &SENDS[..2]))?;
-            assert_eq!(sends, way.received(2), "sends of UC, {way:?}");
-            let [datagrams] = Inline::added(&lab, [0], &pair, &way.order("ud", &SENDS[..2]))?;
-            assert_eq!(datagrams, Inline::default(), "UD, {way:?}");
-            // Extended RC has no flags of its own.
-            if way.flag.is_none() {
-                let [extended] = Inline::added(&lab, [0], &pair, &way.order("xrc", &["send", "read"]))?;
-                assert_eq!(extended, Inline::default(), "XRC, {way:?}");
+        for variant in Variant::all().filter(|variant| variant.signal_all && !variant.unsignaled) {
+            let [sends] = Inline::added(&fixture, [0], &pair, &variant.order("uc", &SENDS[..2]))?;
+            assert_eq!(sends, variant.received(2), "sends of UC, {variant:?}");
+            let [datagrams] = Inline::added(&fixture, [0], &pair, &variant.order("ud", &SENDS[..2]))?;
+            assert_eq!(datagrams, Inline::default(), "UD, {variant:?}");
+            // XRC has no scatter flags.
+            if variant.flag.is_none() {
+                let [extended] = Inline::added(&fixture, [0], &pair, &variant.order("xrc", &["send", "read"]))?;
+                assert_eq!(extended, Inline::default(), "XRC, {variant:?}");
             }
         }
         Ok(())
     })?;
     drop(pair);
-    let pair = Pair::between(&lab, 0, 1)?;
+    let pair = Pair::between(&fixture, 0, 1)?;
     step("between two guests", || {
-        for way in Way::all().filter(|way| way.signal_all && !way.unsignaled && way.large != Large::Environment) {
-            let order = way.order("rc", &["send", "read"]);
-            let [requester, responder] = Inline::added(&lab, [0, 1], &pair, &order)?;
-            assert_eq!(requester, Inline::of_all_sizes(way.limit(), 1), "reads, {way:?}");
-            assert_eq!(responder, way.received(1), "sends, {way:?}");
+        for variant in Variant::all()
+            .filter(|variant| variant.signal_all && !variant.unsignaled && variant.large != Large::Environment)
+        {
+            let order = variant.order("rc", &["send", "read"]);
+            let [requester, responder] = Inline::added(&fixture, [0, 1], &pair, &order)?;
+            assert_eq!(
+                requester,
+                Inline::of_all_sizes(variant.limit(), 1),
+                "reads, {variant:?}"
+            );
+            assert_eq!(responder, variant.received(1), "sends, {variant:?}");
         }
         Ok(())
     })?;
     drop(pair);
-    lab.finish()
+    fixture.finish()
 }

@@ -1,4 +1,7 @@
-"""One file of rdma-core's test suite, named by the argument: a line of JSON for each test, as it ends."""
+"""Runs one file of rdma-core's test suite; prints a line of JSON as each test ends.
+
+usage: suite.py FILE DEVICE
+"""
 
 import importlib
 import json
@@ -10,7 +13,7 @@ import traceback
 import unittest
 
 FOLDER = "/usr/share/doc/rdma-core"
-# For one test; none needs a tenth of it under software emulation.
+# Seconds per test; none needs a tenth of that under software emulation.
 LIMIT = 60
 
 
@@ -32,20 +35,20 @@ class Report(unittest.TestResult):
 
     def stopTest(self, test):
         signal.alarm(0)
-        tell(test.id(), self.outcome, self.begin, self.why)
+        report_result(test.id(), self.outcome, self.begin, self.why)
 
 
-def tell(name, outcome, begin, why):
+def report_result(name, outcome, begin, why):
     seconds = round(time.monotonic() - begin, 2)
     line = json.dumps({"name": name, "outcome": outcome, "seconds": seconds, "why": why})
     os.write(report, line.encode() + b"\n")
 
 
 def overdue(_signal, _frame):
-    raise TimeoutError(f"it takes longer than {LIMIT} s")
+    raise TimeoutError(f"timed out after {LIMIT} s")
 
 
-# Tests write to standard output, too.
+# Results go to a copy of standard output, as tests also write to it.
 report = os.dup(1)
 os.dup2(2, 1)
 signal.signal(signal.SIGALRM, overdue)
@@ -60,8 +63,8 @@ args_parser.parser.parse_args()
 try:
     tests = unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module("tests." + name))
 except Exception:
-    tell(f"tests.{name}", "fail", begin, traceback.format_exc())
+    report_result(f"tests.{name}", "fail", begin, traceback.format_exc())
 else:
     tests.run(Report())
-# Some leave behind what Python cannot collect without a crash.
+# Without cleanup: some tests leave objects that crash Python when collected.
 os._exit(0)

@@ -1,4 +1,5 @@
-//! rdma-core's own test suite, in one guest: on the NIC, and for comparison on software RoCE over the NIC's Ethernet side.
+//! rdma-core's test suite in one guest, on the NIC and, for comparison, on software RoCE over the NIC's Ethernet
+//! interface.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,42 +8,43 @@ use std::time::{Duration, Instant};
 use guest_harness::{Guest, NIC, Result};
 use serde::Deserialize;
 
-use crate::lab::{Lab, Setup};
+use crate::fixture::{Fixture, Setup};
 
 /// Runs one file of the suite.
 const PROGRAM: &str = include_str!("suite.py");
-/// What each file is to come to.
+/// Expected results by file.
 const EXPECTATIONS: &str = include_str!("golden/rdma_core.json");
-/// For one file.
+/// Time limit of one file.
 const LIMIT: Duration = Duration::from_secs(240);
-/// What the driver says of refusals that tests are after, or bring about: those that are skipped half way close the device with completion
-/// queues left, and of these the library gives the UAR back first (`mlx5_free_context`, providers/mlx5/mlx5.c).
+/// Warnings about command failures that tests provoke. Tests skipped half-way close the device with CQs left, and the
+/// library then frees the UAR before the CQs (`mlx5_free_context`, providers/mlx5/mlx5.c).
 const EXPECTED_COMPLAINTS: [&str; 2] = [
     "MODIFY_CQ(0x403) op_mod(0x1) failed, status bad size too many outstanding CQEs",
     "DEALLOC_UAR(0x803) op_mod(0x0) failed, status bad resource state",
 ];
 
-/// What a file of the suite is to come to.
+/// Expected result of a file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expectation {
-    /// As many tests pass, at least.
+    /// Minimum of passing tests.
     pass: usize,
-    /// Why others are skipped.
+    /// Why the other tests are skipped.
     #[serde(default)]
     without: String,
 }
 
-/// The device under test, and the one it is compared with.
+/// The device under test, and the device it is compared with.
 const NIC_DEVICE: &str = "mlx5_0";
 const SOFTWARE_DEVICE: &str = "rxe0";
-/// Of the whole suite, as many tests pass on software RoCE. Some depend on chance, so a few less is no alarm; many less would be no comparison.
+/// Tests of the whole suite that pass on software RoCE. Some are random, so a few less are accepted; with many less the
+/// comparison would be void.
 const SOFTWARE_PASSES: usize = 110;
 const SOFTWARE_PASSES_AT_LEAST: usize = 100;
-/// Huge pages of 2 MiB.
+/// Number of 2 MiB huge pages.
 const HUGE_PAGES: usize = 32;
 
-/// What a test came to.
+/// Result of a test.
 #[derive(Debug, Deserialize)]
 struct Outcome {
     name: String,
@@ -51,16 +53,16 @@ struct Outcome {
     why: String,
 }
 
-/// What a file came to.
+/// Results of a file.
 #[derive(Debug, Default)]
 struct Count {
     pass: usize,
     skip: usize,
     fail: usize,
     seconds: f64,
-    /// A line for each that failed.
+    /// One line per failed test.
     failures: Vec<String>,
-    /// Why tests were skipped, and how many.
+    /// Number of skipped tests by reason.
     skips: BTreeMap<String, usize>,
 }
 
@@ -110,7 +112,7 @@ fn run(guest: &Guest, file: &str, device: &str) -> Result<Count> {
             outcome,
             seconds,
             why,
-        } = serde_json::from_str(line).expect("a line is a test");
+        } = serde_json::from_str(line).expect("each line is the result of a test");
         match outcome.as_str() {
             "pass" => count.pass += 1,
             "skip" => {
@@ -125,10 +127,9 @@ fn run(guest: &Guest, file: &str, device: &str) -> Result<Count> {
     }
     if !output.success() {
         count.fail += 1;
-        count.failures.push(format!(
-            "{file} did not come to its end: {}\n{}",
-            output.status, output.stderr
-        ));
+        count
+            .failures
+            .push(format!("{file} did not finish: {}\n{}", output.status, output.stderr));
     }
     count.seconds = begin.elapsed().as_secs_f64();
     Ok(count)
@@ -166,20 +167,21 @@ fn total(counts: &BTreeMap<String, Count>) -> Count {
 fn the_test_suite_of_rdma_core_passes() -> Result<()> {
     let expectations: BTreeMap<String, Expectation> =
         serde_json::from_str(EXPECTATIONS).expect("the expectations are JSON");
-    let lab = Setup::new("nic-suite", 1).memory_mib(1024).start()?;
-    let guest = lab.guest(0);
+    let fixture = Setup::new("nic-suite", 1).memory_mib(1024).start()?;
+    let guest = fixture.guest(0);
     guest.put_bytes(PROGRAM.as_bytes(), "/tmp/suite.py", 0o644)?;
-    // A test asks for more entries of a completion queue than there may be; to refuse them is the driver's, not the memory's.
+    // A test requests more CQ entries than supported; the driver must refuse them, not the memory allocation.
     guest.run("echo 1 > /proc/sys/vm/overcommit_memory")?.check()?;
     let reserve = format!("echo {HUGE_PAGES} > /proc/sys/vm/nr_hugepages; cat /proc/sys/vm/nr_hugepages");
     assert_eq!(guest.run(&reserve)?.check()?.text(), HUGE_PAGES.to_string());
 
     let hardware = run_all(guest, expectations.keys(), NIC_DEVICE)?;
     let complaints = guest.nic_check_log(&EXPECTED_COMPLAINTS);
-    // Both on one interface would be two devices for one address, and the NIC takes what is for RoCE from the wire.
+    // Both on one interface would be two devices for one address, and the NIC takes RoCE packets from the wire.
     let software = format!(
         "rmmod mlx5_ib && modprobe rdma_rxe && rdma link add {SOFTWARE_DEVICE} type rxe netdev {NIC} && \
-         for try in $(seq 50); do grep -q ffff /sys/class/infiniband/{SOFTWARE_DEVICE}/ports/1/gids/1 && exit; sleep 0.1; done; exit 1"
+         for try in $(seq 50); do \
+         grep -q ffff /sys/class/infiniband/{SOFTWARE_DEVICE}/ports/1/gids/1 && exit; sleep 0.1; done; exit 1"
     );
     guest.run(&software)?.check()?;
     let software = run_all(guest, expectations.keys(), SOFTWARE_DEVICE)?;
@@ -197,7 +199,7 @@ fn the_test_suite_of_rdma_core_passes() -> Result<()> {
         if count.pass < *pass || count.fail > 0 {
             let failures = count.failures.join("\n");
             wrong.push(format!(
-                "{file}: {} pass, {} fail; expected {pass} and none ({without})\n{failures}",
+                "{file}: {} pass, {} fail; expected {pass} pass, 0 fail ({without})\n{failures}",
                 count.pass, count.fail
             ));
         }
@@ -206,16 +208,16 @@ fn the_test_suite_of_rdma_core_passes() -> Result<()> {
     complaints?;
     assert!(software_all.pass >= SOFTWARE_PASSES_AT_LEAST, "{software_all}");
     assert!(all.pass >= SOFTWARE_PASSES.max(software_all.pass), "{all}");
-    finish(lab)
+    finish(fixture)
 }
 
-/// The refusals that the suite provokes are no complaints.
-fn finish(lab: Lab) -> Result<()> {
-    let guest = lab.guest(0);
+/// Clears the log of the warnings provoked by the suite and finishes.
+fn finish(fixture: Fixture) -> Result<()> {
+    let guest = fixture.guest(0);
     guest
         .run(&format!(
             "rdma link del {SOFTWARE_DEVICE} && rmmod rdma_rxe && dmesg --clear"
         ))?
         .check()?;
-    lab.finish()
+    fixture.finish()
 }

@@ -1,13 +1,13 @@
-//! What user space sees of the RDMA device.
+//! The RDMA device as seen by user space.
 
 use guest_harness::{NicOptions, Result};
 
-use crate::lab::Setup;
+use crate::fixture::Setup;
 
 #[test]
 fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
-    let lab = Setup::new("nic-verbs", 1).start()?;
-    let guest = lab.guest(0);
+    let fixture = Setup::new("nic-verbs", 1).start()?;
+    let guest = fixture.guest(0);
     let info = guest.run("ibv_devinfo -v")?.check()?;
     for expected in [
         "transport:\t\t\tInfiniBand (0)",
@@ -21,7 +21,7 @@ fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
     let gids: Vec<&str> = info.stdout.lines().filter(|line| line.contains("GID[")).collect();
     assert!(!gids.is_empty(), "{info}");
     assert!(gids.iter().all(|gid| gid.contains("RoCE v2")), "{gids:?}");
-    // Link-local, and one for each address.
+    // Link-local, and one per address.
     let link_local = "fe80:";
     let v4 = format!("::ffff:{}", NicOptions::address(0));
     let v6 = NicOptions::address_v6(0).to_string();
@@ -33,5 +33,5 @@ fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
         link.stdout.contains("state ACTIVE physical_state LINK_UP netdev nic0"),
         "{link}"
     );
-    lab.finish()
+    fixture.finish()
 }

@@ -1,12 +1,12 @@
-//! Drivers that are taken out, guests that are reset or killed, all under load: connections with them end, others do not notice,
-//! and new ones are SMC-D again. Guests that are paused, too, whose connections wait for them.
+//! Drivers unloaded and guests reset or killed under load: their connections end, others are undisturbed, and new ones
+//! are SMC-D again. Connections of paused guests wait.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_harness::Result;
 
-use crate::lab::{Kernel, Lab, PORT, Setup};
+use crate::fixture::{Fixture, Kernel, PORT, Setup};
 use crate::scene::Scene;
 
 #[test]
@@ -21,32 +21,36 @@ fn debug_a_guest_goes_under_load() -> Result<()> {
 }
 
 fn a_guest_goes(setup: Setup) -> Result<()> {
-    let lab = setup.start()?;
-    let victim = lab.guest(0);
+    let fixture = setup.start()?;
+    let victim = fixture.guest(0);
     let rmmod = || {
-        let took = lab.unload_driver(0)?;
+        let took = fixture.unload_driver(0)?;
         eprintln!("rmmod itself took {took:.3?}");
         Ok(())
     };
-    in_time(&lab, "rmmod", rmmod, || lab.load_driver(0))?;
-    in_time(&lab, "reset", || victim.reset(), || lab.bring_up(0))?;
+    in_time(&fixture, "rmmod", rmmod, || fixture.load_driver(0))?;
+    in_time(&fixture, "reset", || victim.reset(), || fixture.bring_up(0))?;
     let restart = || {
         victim.restart()?;
-        lab.bring_up(0)
+        fixture.bring_up(0)
     };
-    in_time(&lab, "kill", || victim.kill(), restart)?;
-    lab.finish()
+    in_time(&fixture, "kill", || victim.kill(), restart)?;
+    fixture.finish()
 }
 
-/// How often an event may be repeated. A host that is busy with other things may hold guests up for a while, but it does not do so
-/// each time.
+/// Limit on the repetitions of an event: a busy host may delay guests, but not each time.
 const ATTEMPTS: usize = 3;
 
-/// Lets something happen to guest 0 until its connections have ended in time, and brings it back each time.
-fn in_time(lab: &Lab, what: &str, event: impl Fn() -> Result<()>, bring_back: impl Fn() -> Result<()>) -> Result<()> {
+/// Repeats an event on guest 0 until its connections end in time, restoring the guest each time.
+fn in_time(
+    fixture: &Fixture,
+    what: &str,
+    event: impl Fn() -> Result<()>,
+    bring_back: impl Fn() -> Result<()>,
+) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        let in_time = Scene::set(lab)?.play(lab, what, &event)?;
-        comes_back(lab, &bring_back)?;
+        let in_time = Scene::set(fixture)?.play(fixture, what, &event)?;
+        comes_back(fixture, &bring_back)?;
         if in_time {
             return Ok(());
         }
@@ -55,84 +59,84 @@ fn in_time(lab: &Lab, what: &str, event: impl Fn() -> Result<()>, bring_back: im
     panic!("{what}: connections ended late each of {ATTEMPTS} times");
 }
 
-/// Brings guest 0 back: it is somebody new to the others, and they connect in all directions.
-fn comes_back(lab: &Lab, bring_back: impl Fn() -> Result<()>) -> Result<()> {
-    let before = lab.gid(0)?;
+/// Restores guest 0, which must have a new GID, and connects in all directions.
+fn comes_back(fixture: &Fixture, bring_back: impl Fn() -> Result<()>) -> Result<()> {
+    let before = fixture.gid(0)?;
     let begin = Instant::now();
     bring_back()?;
     eprintln!("it took {:.1?} to come back", begin.elapsed());
-    assert_ne!(lab.gid(0)?, before);
+    assert_ne!(fixture.gid(0)?, before);
     for (from, to) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
-        lab.call(from, to, "bulk --bytes 1M --direction both --check hash")?;
+        fixture.call(from, to, "bulk --bytes 1M --direction both --check hash")?;
     }
-    lab.ledger().settle(lab.bed())
+    fixture.ledger().settle(fixture.testbed())
 }
 
-/// QEMU stops the device of a guest that is paused, just as that of one that is reset.
+/// QEMU stops the device of a paused guest in the same way as for a reset.
 #[test]
 fn a_guest_is_paused_under_load() -> Result<()> {
-    let lab = Setup::new("paused", 2).start()?;
-    lab.call(0, 1, "rtt --count 50")?;
-    let before = sessions(&lab)?;
-    let held = [lab.run(0, 1, "hold")?, lab.run(1, 0, "hold")?];
+    let fixture = Setup::new("paused", 2).start()?;
+    fixture.call(0, 1, "rtt --count 50")?;
+    let before = sessions(&fixture)?;
+    let held = [fixture.run(0, 1, "hold")?, fixture.run(1, 0, "hold")?];
     for paused in [&[0][..], &[1], &[0, 1]] {
-        let loads = [lab.run(0, 1, "load")?, lab.run(1, 0, "load")?];
+        let loads = [fixture.run(0, 1, "load")?, fixture.run(1, 0, "load")?];
         thread::sleep(Duration::from_millis(500));
         for &index in paused {
-            lab.guest(index).pause()?;
+            fixture.guest(index).pause()?;
         }
-        // Longer than a reset is looked for.
+        // Longer than the device waits for a reset.
         thread::sleep(Duration::from_secs(3));
         for &index in paused {
-            lab.guest(index).resume()?;
+            fixture.guest(index).resume()?;
         }
         for (from, to) in [(0, 1), (1, 0)] {
-            lab.call(from, to, "bulk --bytes 4M --direction both --check hash")?;
+            fixture.call(from, to, "bulk --bytes 4M --direction both --check hash")?;
         }
         for load in loads {
-            load.stop(lab.seconds(20))?;
+            load.stop(fixture.seconds(20))?;
         }
     }
     assert!(held.iter().all(|held| !held.is_finished()), "{held:?}");
     assert_eq!(
-        sessions(&lab)?,
+        sessions(&fixture)?,
         before,
         "the drivers' sessions are the ones from before"
     );
-    lab.finish()
+    fixture.finish()
 }
 
-/// How many sessions each guest's driver has had.
-fn sessions(lab: &Lab) -> Result<Vec<Option<u64>>> {
-    let stats = lab.daemon_stats()?;
+/// Number of driver sessions of each guest so far.
+fn sessions(fixture: &Fixture) -> Result<Vec<Option<u64>>> {
+    let stats = fixture.daemon_stats()?;
     let guests = stats["guests"].as_array().expect("guests");
     Ok(guests.iter().map(|guest| guest["sessions"].as_u64()).collect())
 }
 
-/// Without a driver at one end connections are TCP, and this suite notices.
+/// Without a driver at one end connections fall back to TCP, and the checks of this suite detect it.
 #[test]
 fn falling_back_works_and_is_noticed() -> Result<()> {
-    let lab = Setup::new("fallback", 2).start()?;
-    lab.call(0, 1, "rtt --count 50")?;
-    lab.ledger().settle(lab.bed())?;
-    lab.unload_driver(1)?;
+    let fixture = Setup::new("fallback", 2).start()?;
+    fixture.call(0, 1, "rtt --count 50")?;
+    fixture.ledger().settle(fixture.testbed())?;
+    fixture.unload_driver(1)?;
 
-    let refused = lab
+    let refused = fixture
         .call(0, 1, "rtt --count 50")
         .expect_err("a connection without a driver is SMC-D");
     assert!(refused.to_string().contains("exit status 3"), "{refused}");
-    let address = lab.guest(1).addr(0);
+    let address = fixture.guest(1).addr(0);
     let rtt = format!("/host/smc-tool rtt --count 50 --to {address}:{PORT} --expect-mode tcp");
-    lab.guest(0).run(&rtt)?.check()?;
-    for guest in lab.bed().guests() {
-        assert!(lab.ledger().difference(guest)?.is_some(), "guest {}", guest.name());
-        lab.ledger().open(guest)?;
+    fixture.guest(0).run(&rtt)?.check()?;
+    for guest in fixture.testbed().guests() {
+        assert!(fixture.ledger().difference(guest)?.is_some(), "guest {}", guest.name());
+        fixture.ledger().open(guest)?;
     }
 
-    lab.load_driver(1)?;
-    lab.call(0, 1, "rtt --count 50")?;
-    lab.call(1, 0, "rtt --count 50")?;
-    lab.finish()
+    fixture.load_driver(1)?;
+    fixture.call(0, 1, "rtt --count 50")?;
+    fixture.call(1, 0, "rtt --count 50")?;
+    fixture.finish()
 }
 
 #[test]
@@ -152,26 +156,26 @@ fn debug_the_driver_comes_and_goes() -> Result<()> {
     rounds(Setup::new("debug-rounds", 2).kernel(Kernel::Debug), 3)
 }
 
-/// Unloads and loads the driver under load, in one guest and in the other by turns, with new connections each time.
+/// Reloads the driver under load, alternately in the two guests, with new connections each time.
 fn rounds(setup: Setup, count: usize) -> Result<()> {
-    let lab = setup.start()?;
+    let fixture = setup.start()?;
     for round in 0..count {
         let (here, there) = (round % 2, 1 - round % 2);
-        let load = lab.run(here, there, "load")?;
-        let hold = lab.run(there, here, "hold")?;
-        lab.call(there, here, "connections --count 8 --bytes-each 64K")?;
-        let took = lab.unload_driver(here)?;
+        let load = fixture.run(here, there, "load")?;
+        let hold = fixture.run(there, here, "hold")?;
+        fixture.call(there, here, "connections --count 8 --bytes-each 64K")?;
+        let took = fixture.unload_driver(here)?;
         for running in [load, hold] {
-            let end = running.end(lab.seconds(15))?;
+            let end = running.end(fixture.seconds(15))?;
             assert!(
                 ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
                 "{end}"
             );
         }
-        lab.load_driver(here)?;
-        lab.call(here, there, "rtt --count 50")?;
-        lab.call(there, here, "rtt --count 50")?;
+        fixture.load_driver(here)?;
+        fixture.call(here, there, "rtt --count 50")?;
+        fixture.call(there, here, "rtt --count 50")?;
         eprintln!("round {round}: rmmod took {took:.3?}");
     }
-    lab.finish()
+    fixture.finish()
 }

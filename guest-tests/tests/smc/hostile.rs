@@ -1,12 +1,12 @@
-//! A guest that wants no good, in which anything may go into the device's queues: it gets at nothing of the others', and they do
-//! not notice.
+//! A hostile guest, which can put anything into the device's queues, gains no access to other guests' memory and does
+//! not disturb them.
 
 use guest_harness::Result;
 
-use crate::lab::{Kernel, Lab, Setup};
+use crate::fixture::{Fixture, Kernel, Setup};
 use crate::probe::{Probe, Request, module};
 
-// Commands and answers as vhost-ism/docs/device.md has them.
+// Commands and answers as in vhost-ism/docs/device.md.
 const ALLOC: (u8, u8) = (0, 0);
 const ATTACH: (u8, u8) = (1, 0);
 const DETACH: (u8, u8) = (2, 0);
@@ -24,7 +24,7 @@ const E2BIG: u8 = 7;
 const PERM_EATTACH: u8 = 100;
 const ERR: u8 = 255;
 
-/// Every command, and how long its body is.
+/// Every command with the length of its body.
 const COMMANDS: [((u8, u8), usize); 10] = [
     (ALLOC, 8),
     (ATTACH, 12),
@@ -38,10 +38,10 @@ const COMMANDS: [((u8, u8), usize); 10] = [
     (QUERY_SLAB, 8),
 ];
 
-/// Where the doorbell bytes begin.
-const BELLS: u64 = 4096;
+/// Offset of the doorbell bytes.
+const DOORBELLS: u64 = 4096;
 
-/// What SMC takes for "I am going away, end our connections".
+/// SMC event that asks the peer to end all connections.
 const SHUTDOWN: u32 = 0x80;
 
 #[test]
@@ -56,45 +56,56 @@ fn debug_a_hostile_guest_gets_nowhere() -> Result<()> {
 }
 
 fn hostile(name: &'static str, kernel: Kernel) -> Result<()> {
-    let lab = Setup::new(name, 3).kernel(kernel).share(module(kernel)?).start()?;
+    let fixture = Setup::new(name, 3).kernel(kernel).share(module(kernel)?).start()?;
     let (a, b, c) = (0, 1, 2);
-    // What C is not to get at, and what is not to be disturbed.
-    let load = lab.run(a, b, "load")?;
-    let hold = lab.run(b, a, "hold")?;
-    let tokens = tokens(&lab, a)?;
+    // Connections that C must neither access nor disturb.
+    let load = fixture.run(a, b, "load")?;
+    let hold = fixture.run(b, a, "hold")?;
+    let tokens = tokens(&fixture, a)?;
     assert_eq!(tokens.len(), 4, "two connections with a buffer at each end");
 
-    let probe = Probe::load(&lab, c)?;
-    let gids = [gid(&lab, a)?, gid(&lab, b)?];
+    let probe = Probe::load(&fixture, c)?;
+    let gids = [gid(&fixture, a)?, gid(&fixture, b)?];
     behaves(&probe, &gids)?;
     foreign_tokens(&probe, &tokens)?;
     malformed(&probe, &gids)?;
     messages(&probe, &gids)?;
     nonsense(&probe)?;
-    // Bells of buffers it does not have, the word that is the device's, and beyond the bells.
-    probe.ring([0, 1, 2, 3, 4, BELLS - 1, BELLS, BELLS + 1, BELLS + 4095, BELLS + 16000])?;
+    // Doorbells of buffers C does not have, the word owned by the device, and offsets beyond the doorbells.
+    probe.ring([
+        0,
+        1,
+        2,
+        3,
+        4,
+        DOORBELLS - 1,
+        DOORBELLS,
+        DOORBELLS + 1,
+        DOORBELLS + 4095,
+        DOORBELLS + 16000,
+    ])?;
 
-    // The others have not noticed, nor has the device come to harm.
+    // The other guests and the device are undisturbed.
     assert!(!hold.is_finished(), "{hold:?} has ended");
     drop(hold);
-    load.stop(lab.seconds(20))?;
-    lab.call(b, a, "bulk --bytes 1M --direction both --check hash")?;
-    let stats = lab.daemon_stats()?;
+    load.stop(fixture.seconds(20))?;
+    fixture.call(b, a, "bulk --bytes 1M --direction both --check hash")?;
+    let stats = fixture.daemon_stats()?;
     for finding in ["BadRequest", "BadChain", "StrayDoorbell"] {
         let count = &stats["guests"][c]["findings"][finding];
         assert!(count.as_u64() > Some(0), "{finding} of C: {count}");
     }
 
-    // C reforms.
+    // C works normally again.
     probe.unload()?;
-    lab.call(c, a, "bulk --bytes 1M --direction both --check hash")?;
-    lab.call(b, c, "bulk --bytes 1M --direction both --check hash")?;
-    lab.finish_despite(Some(c))
+    fixture.call(c, a, "bulk --bytes 1M --direction both --check hash")?;
+    fixture.call(b, c, "bulk --bytes 1M --direction both --check hash")?;
+    fixture.finish_despite(Some(c))
 }
 
-/// The tokens of all buffers that a guest's connections have, its own and its peers'.
-fn tokens(lab: &Lab, index: usize) -> Result<Vec<u64>> {
-    let sockets = lab.sockets(index)?;
+/// Tokens of all buffers of a guest's connections, its own and its peers'.
+fn tokens(fixture: &Fixture, index: usize) -> Result<Vec<u64>> {
+    let sockets = fixture.sockets(index)?;
     let dmbs = sockets.iter().filter(|socket| socket["state"] == "active");
     let tokens = dmbs.flat_map(|socket| [&socket["dmb"]["token"], &socket["dmb"]["peer_token"]]);
     Ok(tokens
@@ -102,24 +113,24 @@ fn tokens(lab: &Lab, index: usize) -> Result<Vec<u64>> {
         .collect())
 }
 
-fn gid(lab: &Lab, index: usize) -> Result<[u8; 16]> {
-    let text = lab.gid(index)?.replace('-', "");
+fn gid(fixture: &Fixture, index: usize) -> Result<[u8; 16]> {
+    let text = fixture.gid(index)?.replace('-', "");
     let number = u128::from_str_radix(&text, 16).expect("a GID");
     Ok(number.to_be_bytes())
 }
 
-/// The module does what it says, or what is refused below would mean nothing.
+/// Valid requests work; otherwise the refusals below would mean nothing.
 fn behaves(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     for gid in gids {
-        for piece in [0, 5] {
-            let answer = probe.ask_one(Request::new(QUERY_GID, gid).piece(piece))?;
+        for segment in [0, 5] {
+            let answer = probe.ask_one(Request::new(QUERY_GID, gid).segment(segment))?;
             assert_eq!(answer.bytes, [OK], "QUERY_GID");
         }
     }
     let answer = probe.ask_one(Request::new(QUERY_GID, &[7; 16]))?;
-    assert_eq!(answer.bytes, [ENOENT], "QUERY_GID of nobody");
+    assert_eq!(answer.bytes, [ENOENT], "QUERY_GID of an unknown GID");
 
-    // A buffer that A could attach if it knew of it; and one of its own.
+    // A buffer that A could attach if it knew the token, and a buffer for C itself.
     for request in [
         Request::new(ALLOC_FOR_PEER, &[&65536_u64.to_le_bytes()[..], &gids[0]].concat()),
         Request::new(ALLOC, &65536_u64.to_le_bytes()),
@@ -135,13 +146,13 @@ fn behaves(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
         assert_eq!(
             probe.ask_one(Request::new(DETACH, token))?.bytes,
             [ENOENT],
-            "a token that is dead"
+            "DETACH of a freed token"
         );
     }
     Ok(())
 }
 
-/// Nothing can be done with what others share, even by who knows its name.
+/// Knowing a token gives no access to a buffer shared by others.
 fn foreign_tokens(probe: &Probe<'_>, tokens: &[u64]) -> Result<()> {
     for token in tokens {
         let token = token.to_le_bytes();
@@ -159,14 +170,14 @@ fn foreign_tokens(probe: &Probe<'_>, tokens: &[u64]) -> Result<()> {
                 .find(|(known, _)| *known == command)
                 .map_or(0, |(_, length)| *length);
             let mut body = token.to_vec();
-            // All the permissions there are, for every device.
+            // All permissions, for every device.
             body.resize(length, 0x0f);
             let answer = probe.ask_one(Request::new(command, &body))?;
             assert_eq!(answer.used, 1, "{command:?}: {answer:02x?}");
             assert_ne!(answer.status(), Some(OK), "{command:?}");
         }
     }
-    // Nor does guessing help.
+    // Guessed tokens do not exist.
     let guesses: Vec<Request> = tokens
         .iter()
         .flat_map(|token| {
@@ -181,12 +192,12 @@ fn foreign_tokens(probe: &Probe<'_>, tokens: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// Requests of the wrong length, for the wrong thing, without room for the answer.
+/// Requests of a wrong length, with invalid parameters, or without room for the answer.
 fn malformed(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     let raw = |bytes: &[u8]| Request {
         bytes: bytes.to_vec(),
         room: 64,
-        piece: 0,
+        segment: 0,
     };
     let mut requests = vec![
         raw(&[]),
@@ -212,7 +223,7 @@ fn malformed(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     }
     let small = Request::new(ALLOC, &65536_u64.to_le_bytes()).room(16);
     assert_eq!(probe.ask_one(small)?.bytes, [E2BIG]);
-    // No room for even a status.
+    // No room even for the status.
     for (command, length) in COMMANDS {
         let answer = probe.ask_one(Request::new(command, &vec![0; length]).room(0))?;
         assert_eq!(answer.used, 0, "{command:?}");
@@ -220,7 +231,7 @@ fn malformed(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Messages to guests it shares nothing with, as many as they take: that it is going away, and worse.
+/// Messages to guests that share nothing with C: shutdown events and random codes.
 fn messages(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     let requests: Vec<Request> = (0..200_u32)
         .map(|number| {
@@ -240,12 +251,12 @@ fn messages(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     let answers = probe.ask(&requests)?;
     assert!(
         answers.iter().any(|answer| answer.bytes == [OK]),
-        "no message was taken"
+        "no message was accepted"
     );
     Ok(())
 }
 
-/// Bodies of random bytes behind every command, in random pieces and room. What is answered does not matter here.
+/// Random bodies for every command, with random segments and room. The answers do not matter.
 fn nonsense(probe: &Probe<'_>) -> Result<()> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: u64| {
@@ -264,7 +275,7 @@ fn nonsense(probe: &Probe<'_>) -> Result<()> {
             let body: Vec<u8> = (0..length).map(|_| random(256) as u8).collect();
             Request::new(command, &body)
                 .room(random(80) as usize)
-                .piece(16 + random(64) as usize)
+                .segment(16 + random(64) as usize)
         })
         .collect();
     probe.ask(&requests).map(drop)

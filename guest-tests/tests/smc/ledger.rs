@@ -1,4 +1,4 @@
-//! The books: how many connections a test made with each guest, against what the guest's kernel counted.
+//! Ledger of the connections a test makes with each guest, compared with the counters of the guest's kernel.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use guest_harness::{Guest, Result, Testbed};
 use serde_json::Value;
 
-/// The kernel's counters of how connections came about (`smc-tool stats`).
+/// Connections counted by the kernel (`smc-tool stats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// SMC-D version 2.
     pub smcd_v2: u64,
-    /// SMC-D version 1, SMC-R, fallbacks to TCP, failed handshakes: all that is wrong here.
+    /// SMC-D version 1, SMC-R, fallbacks to TCP, failed handshakes: unexpected here.
     pub others: u64,
 }
 
-/// One ledger for all guests of a bed.
+/// The ledger of all guests of a testbed.
 #[derive(Debug)]
 pub struct Ledger {
     made: Vec<AtomicU64>,
@@ -30,7 +30,7 @@ impl Ledger {
         }
     }
 
-    /// Begins the books of a guest anew.
+    /// Restarts the ledger of a guest.
     pub fn open(&self, guest: &Guest) -> Result<()> {
         let now = counts(guest)?.0;
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)[guest.index()] = now;
@@ -38,21 +38,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// Enters connections between two guests.
+    /// Records connections between two guests.
     pub fn enter(&self, guests: [usize; 2], connections: u64) {
         for guest in guests {
             self.made[guest].fetch_add(connections, Ordering::Relaxed);
         }
     }
 
-    /// Takes into the books what programs made that do not tell how many connections they open, and returns how many those were.
-    /// Both guests must have the same number, and at least this many.
-    pub fn enter_counted(&self, bed: &Testbed, guests: [usize; 2], at_least: u64) -> Result<u64> {
+    /// Records the connections of programs that do not report their number, as counted by the kernels; returns the
+    /// number. Asserts that both guests agree and that there are at least `at_least`.
+    pub fn enter_counted(&self, testbed: &Testbed, guests: [usize; 2], at_least: u64) -> Result<u64> {
         let mut new = [0; 2];
         for (new, guest) in new.iter_mut().zip(guests) {
             let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[guest];
             let known = opening.smcd_v2 + self.made[guest].load(Ordering::Relaxed);
-            *new = counts(bed.guest(guest))?.0.smcd_v2.saturating_sub(known);
+            *new = counts(testbed.guest(guest))?.0.smcd_v2.saturating_sub(known);
         }
         assert_eq!(new[0], new[1], "SMC-D connections that guests {guests:?} counted");
         assert!(new[0] >= at_least, "{} connections, not {at_least} or more", new[0]);
@@ -60,16 +60,16 @@ impl Ledger {
         Ok(new[0])
     }
 
-    /// Asserts that every connection made is SMC-D version 2 in the books of both guests, and that nothing else happened.
-    pub fn settle(&self, bed: &Testbed) -> Result<()> {
-        for guest in bed.guests() {
+    /// Asserts that all kernels counted exactly the recorded connections, all SMC-D version 2.
+    pub fn settle(&self, testbed: &Testbed) -> Result<()> {
+        for guest in testbed.guests() {
             let difference = self.difference(guest)?;
-            assert_eq!(difference, None, "the books of guest {}", guest.name());
+            assert_eq!(difference, None, "the ledger of guest {}", guest.name());
         }
         Ok(())
     }
 
-    /// What a guest's kernel counted other than the connections made; `None` if nothing.
+    /// Difference between a guest's kernel and the ledger, if any.
     pub fn difference(&self, guest: &Guest) -> Result<Option<String>> {
         let index = guest.index();
         let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[index];

@@ -1,15 +1,15 @@
-//! A guest that asks its device what no driver would: the test module `ism_probe` in place of the driver.
+//! Arbitrary requests to the device by the test module `ism_probe`, which replaces the driver.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use guest_harness::{Guest, Image, Result, target_dir, workspace_dir};
 
-use crate::lab::{Kernel, Lab};
+use crate::fixture::{Fixture, Kernel};
 
 const FILES: &str = "/sys/kernel/debug/ism_probe";
 
-/// Builds the module for the kernel that the guests will run.
+/// Builds the module for the kernel of the guests.
 pub fn module(kernel: Kernel) -> Result<PathBuf> {
     let image = match kernel {
         Kernel::Normal => Image::load()?,
@@ -31,21 +31,21 @@ pub fn module(kernel: Kernel) -> Result<PathBuf> {
 /// One control request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// What the device reads.
+    /// Device-readable bytes.
     pub bytes: Vec<u8>,
-    /// How many bytes it may write.
+    /// Length of the device-writable part.
     pub room: usize,
-    /// Most bytes of one descriptor; 0 is all.
-    pub piece: usize,
+    /// Maximum length of a descriptor; 0 for no limit.
+    pub segment: usize,
 }
 
 impl Request {
-    /// With room for every answer there is.
+    /// Builds a request with room for the longest answer.
     pub fn new((class, cmd): (u8, u8), body: &[u8]) -> Self {
         Self {
             bytes: [&[class, cmd], body].concat(),
             room: 64,
-            piece: 0,
+            segment: 0,
         }
     }
 
@@ -54,18 +54,18 @@ impl Request {
         self
     }
 
-    pub fn piece(mut self, piece: usize) -> Self {
-        self.piece = piece;
+    pub fn segment(mut self, segment: usize) -> Self {
+        self.segment = segment;
         self
     }
 }
 
-/// What the device made of it.
+/// Answer of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The used length.
+    /// Used length.
     pub used: usize,
-    /// What it wrote.
+    /// Bytes written by the device.
     pub bytes: Vec<u8>,
 }
 
@@ -75,38 +75,38 @@ impl Answer {
     }
 }
 
-/// The module at work in a guest.
+/// The module loaded in a guest.
 #[derive(Debug)]
 pub struct Probe<'a> {
-    lab: &'a Lab,
+    fixture: &'a Fixture,
     guest: &'a Guest,
 }
 
 impl<'a> Probe<'a> {
-    /// Takes the driver's place.
-    pub fn load(lab: &'a Lab, index: usize) -> Result<Self> {
-        lab.unload_driver(index)?;
-        let guest = lab.guest(index);
+    /// Unloads the driver and loads the module.
+    pub fn load(fixture: &'a Fixture, index: usize) -> Result<Self> {
+        fixture.unload_driver(index)?;
+        let guest = fixture.guest(index);
         guest
             .run(
                 "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; insmod /host/ism_probe.ko",
             )?
             .check()?;
         guest.run(&format!("test -e {FILES}/request"))?.check()?;
-        Ok(Self { lab, guest })
+        Ok(Self { fixture, guest })
     }
 
-    /// Gives the driver its place back.
+    /// Unloads the module and reloads the driver.
     pub fn unload(self) -> Result<()> {
         self.guest.run("rmmod ism_probe")?.check()?;
-        self.lab.load_driver(self.guest.index())
+        self.fixture.load_driver(self.guest.index())
     }
 
-    /// Sends requests one after the other. Each one must be answered, in no more room than it has.
+    /// Sends requests one after the other; asserts that each is answered within its room.
     pub fn ask(&self, requests: &[Request]) -> Result<Vec<Answer>> {
         let lines: String = requests
             .iter()
-            .map(|request| format!("{} {} {}\n", request.piece, request.room, hex(&request.bytes)))
+            .map(|request| format!("{} {} {}\n", request.segment, request.room, hex(&request.bytes)))
             .collect();
         self.guest.put_bytes(lines.as_bytes(), "/tmp/requests", 0o600)?;
         let script = format!(
@@ -117,7 +117,7 @@ impl<'a> Probe<'a> {
             .guest
             .shell(&script)
             .called("ask the device")
-            .timeout(self.lab.seconds(60));
+            .timeout(self.fixture.seconds(60));
         let out = run.run()?.check()?;
         let answers: Vec<Answer> = out.stdout.lines().map(answer).collect();
         assert_eq!(answers.len(), requests.len(), "answers: {out}");
@@ -133,7 +133,7 @@ impl<'a> Probe<'a> {
         Ok(self.ask(&[request])?.remove(0))
     }
 
-    /// Sets bytes of the doorbell area, with a notification each.
+    /// Sets bytes of the doorbell area, each with a notification.
     pub fn ring(&self, offsets: impl IntoIterator<Item = u64>) -> Result<()> {
         let offsets: Vec<String> = offsets.into_iter().map(|offset| offset.to_string()).collect();
         let script = format!(

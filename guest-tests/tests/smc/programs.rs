@@ -1,4 +1,4 @@
-//! Programs that know nothing of SMC, over SMC-D; and moving data without a copy in user space.
+//! Unmodified programs over SMC-D, and zero-copy transfers by splice and sendfile.
 
 use std::thread;
 use std::time::Duration;
@@ -6,27 +6,25 @@ use std::time::Duration;
 use guest_harness::{Job, Result};
 use serde_json::Value;
 
-use crate::lab::{Kernel, Lab, Setup};
-
-/// SIGTERM.
-const TERM: i32 = 15;
+use crate::fixture::{Fixture, Kernel, Setup};
+use crate::server::TERM;
 
 #[test]
 fn programs() -> Result<()> {
-    let lab = Setup::new("programs", 2).start()?;
-    splice(&lab, "8M")?;
-    nginx(&lab)?;
-    iperf3(&lab)?;
-    qperf(&lab)?;
-    lab.finish()
+    let fixture = Setup::new("programs", 2).start()?;
+    splice(&fixture, "8M")?;
+    nginx(&fixture)?;
+    iperf3(&fixture)?;
+    qperf(&fixture)?;
+    fixture.finish()
 }
 
 #[test]
 #[ignore = "long: the debug kernel"]
 fn debug_splice() -> Result<()> {
-    let lab = Setup::new("debug-splice", 2).kernel(Kernel::Debug).start()?;
-    splice(&lab, "2M")?;
-    lab.finish()
+    let fixture = Setup::new("debug-splice", 2).kernel(Kernel::Debug).start()?;
+    splice(&fixture, "2M")?;
+    fixture.finish()
 }
 
 #[test]
@@ -35,19 +33,19 @@ fn debug_splice_copying() -> Result<()> {
     let setup = Setup::new("debug-splice-copy", 2)
         .kernel(Kernel::Debug)
         .driver_arg("copy=1");
-    let lab = setup.start()?;
-    splice(&lab, "2M")?;
-    lab.finish()
+    let fixture = setup.start()?;
+    splice(&fixture, "2M")?;
+    fixture.finish()
 }
 
-/// From the socket through a pipe into a file and out of the file again, at odd sizes and offsets, every byte compared.
-fn splice(lab: &Lab, bytes: &str) -> Result<()> {
+/// Splices from the socket through a pipe to a file and back, at odd sizes and offsets, with every byte compared.
+fn splice(fixture: &Fixture, bytes: &str) -> Result<()> {
     for (from, to, options) in [
         (0, 1, "--drain file"),
         (1, 0, "--drain alternate --pipe-delay 2 --rcvbuf 16K"),
         (0, 1, "--drain read --rcvbuf 1M"),
     ] {
-        let report = lab.call(
+        let report = fixture.call(
             from,
             to,
             &format!("splice --file /tmp/spliced --bytes {bytes} {options}"),
@@ -55,9 +53,9 @@ fn splice(lab: &Lab, bytes: &str) -> Result<()> {
         for count in ["splices", "sendfiles", "splices_to"] {
             assert!(report[count].as_u64() > Some(0), "{count}: {report}");
         }
-        // It really was the pages of the buffer, not a copy in small pieces.
+        // Whole pages of the buffer were spliced, not small copies.
         assert!(report["largest_splice"].as_u64() > Some(4096), "{report}");
-        lab.guest(from).run("rm /tmp/spliced")?.check()?;
+        fixture.guest(from).run("rm /tmp/spliced")?.check()?;
     }
     Ok(())
 }
@@ -84,29 +82,29 @@ http {
 }
 ";
 
-/// A web server: a large file arrives whole, and many requests for a small one on several connections at once.
-fn nginx(lab: &Lab) -> Result<()> {
-    let (server, client) = (lab.guest(0), lab.guest(1));
+/// Fetches a large file, then many small ones over parallel connections.
+fn nginx(fixture: &Fixture) -> Result<()> {
+    let (server, client) = (fixture.guest(0), fixture.guest(1));
     let files = "mkdir -p /tmp/nginx/files && cd /tmp/nginx/files && \\
         head -c 8M /dev/urandom > large && head -c 2K /dev/urandom > small && sha256sum < large";
     let expected = server.run(files)?.check()?;
     server.put_bytes(NGINX.as_bytes(), "/tmp/nginx/conf", 0o644)?;
     let nginx = server.spawn("exec /host/smc-tool run -- nginx -e stderr -c /tmp/nginx/conf")?;
-    lab.wait_listening(0, WEB)?;
+    fixture.wait_listening(0, WEB)?;
 
     let url = format!("http://{}:{WEB}", server.addr(1));
     let fetch = format!("/host/smc-tool run -- curl -sS -f -m 60 -o /tmp/large {url}/large && sha256sum < /tmp/large");
     let found = client.run(&fetch)?.check()?;
     assert_eq!(found.text(), expected.text(), "digest of the file");
-    let made = lab.ledger().enter_counted(lab.bed(), [0, 1], 1)?;
+    let made = fixture.ledger().enter_counted(fixture.testbed(), [0, 1], 1)?;
     assert_eq!(made, 1, "connections for one file");
 
     let wrk = client.spawn(&format!("exec /host/smc-tool run -- wrk -t 2 -c 16 -d 4 {url}/small"))?;
     thread::sleep(Duration::from_secs(2));
     for (here, there) in [(0, 1), (1, 0)] {
-        lab.assert_connections(here, WEB, &[there], 16)?;
+        fixture.assert_connections(here, WEB, &[there], 16)?;
     }
-    let out = wrk.wait(lab.seconds(40))?.check()?;
+    let out = wrk.wait(fixture.seconds(40))?.check()?;
     assert!(
         !out.stdout.contains("Socket errors") && !out.stdout.contains("Non-2xx"),
         "{out}"
@@ -114,24 +112,26 @@ fn nginx(lab: &Lab) -> Result<()> {
     let rate = out.stdout.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
     let rate = rate.and_then(|rate| rate.trim().parse::<f64>().ok()).expect("a rate");
     assert!(rate > 0.0, "{out}");
-    let made = lab.ledger().enter_counted(lab.bed(), [0, 1], 16)?;
+    let made = fixture.ledger().enter_counted(fixture.testbed(), [0, 1], 16)?;
     eprintln!("wrk: {rate} requests/s over {made} connections");
-    stop(lab, nginx)
+    stop(fixture, nginx)
 }
 
-fn iperf3(lab: &Lab) -> Result<()> {
-    let server = lab.guest(0).spawn("exec /host/smc-tool run -- iperf3 -s -1 -p 5201")?;
-    lab.wait_listening(0, 5201)?;
-    let address = lab.guest(0).addr(1);
-    let client = lab.guest(1).spawn(&format!(
+fn iperf3(fixture: &Fixture) -> Result<()> {
+    let server = fixture
+        .guest(0)
+        .spawn("exec /host/smc-tool run -- iperf3 -s -1 -p 5201")?;
+    fixture.wait_listening(0, 5201)?;
+    let address = fixture.guest(0).addr(1);
+    let client = fixture.guest(1).spawn(&format!(
         "exec /host/smc-tool run -- iperf3 -c {address} -p 5201 -P 2 -t 3 -J"
     ))?;
     thread::sleep(Duration::from_secs(2));
-    // Its control connection and two for data.
+    // One control connection and two data connections.
     for (here, there) in [(0, 1), (1, 0)] {
-        lab.assert_connections(here, 5201, &[there], 3)?;
+        fixture.assert_connections(here, 5201, &[there], 3)?;
     }
-    let out = client.wait(lab.seconds(40))?.check()?;
+    let out = client.wait(fixture.seconds(40))?.check()?;
     let report: Value = serde_json::from_str(&out.stdout).expect("iperf3 prints JSON");
     let sum = |side: &str| report["end"][side]["bytes"].as_f64().unwrap_or_default();
     assert!(sum("sum_sent") > 0.0 && sum("sum_received") > 0.0, "{out}");
@@ -142,17 +142,17 @@ fn iperf3(lab: &Lab) -> Result<()> {
             .unwrap_or_default()
             / 8e6
     );
-    server.wait(lab.seconds(20))?.check()?;
-    let made = lab.ledger().enter_counted(lab.bed(), [0, 1], 3)?;
+    server.wait(fixture.seconds(20))?.check()?;
+    let made = fixture.ledger().enter_counted(fixture.testbed(), [0, 1], 3)?;
     assert_eq!(made, 3, "connections of iperf3");
     Ok(())
 }
 
-fn qperf(lab: &Lab) -> Result<()> {
-    let server = lab.guest(0).spawn("exec /host/smc-tool run -- qperf")?;
-    lab.wait_listening(0, 19765)?;
-    let address = lab.guest(0).addr(1);
-    let out = lab
+fn qperf(fixture: &Fixture) -> Result<()> {
+    let server = fixture.guest(0).spawn("exec /host/smc-tool run -- qperf")?;
+    fixture.wait_listening(0, 19765)?;
+    let address = fixture.guest(0).addr(1);
+    let out = fixture
         .guest(1)
         .run(&format!("/host/smc-tool run -- qperf -t 2 {address} tcp_bw tcp_lat"))?
         .check()?;
@@ -160,14 +160,14 @@ fn qperf(lab: &Lab) -> Result<()> {
         assert!(out.stdout.contains(result), "{out}");
     }
     eprintln!("qperf: {}", out.text().split_whitespace().collect::<Vec<_>>().join(" "));
-    // A control connection for each test, and one for its data.
-    lab.ledger().enter_counted(lab.bed(), [0, 1], 4)?;
-    stop(lab, server)
+    // A control connection and a data connection per test.
+    fixture.ledger().enter_counted(fixture.testbed(), [0, 1], 4)?;
+    stop(fixture, server)
 }
 
-/// Ends a server that runs for ever.
-fn stop(lab: &Lab, job: Job) -> Result<()> {
+/// Stops a server that would run forever.
+fn stop(fixture: &Fixture, job: Job) -> Result<()> {
     assert!(!job.is_finished(), "the server has ended: {:?}", job.peek());
     job.kill(TERM);
-    job.wait(lab.seconds(20)).map(drop)
+    job.wait(fixture.seconds(20)).map(drop)
 }

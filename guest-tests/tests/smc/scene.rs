@@ -1,4 +1,4 @@
-//! Connections around a guest that something is about to happen to, and how long the others' take to end.
+//! Connections around a victim guest, and the time they take to end after an event.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use guest_harness::Result;
 use serde_json::Value;
 
-use crate::lab::{Kernel, Lab};
+use crate::fixture::{Fixture, Kernel};
 use crate::workload::Running;
 
-/// Within which time a connection must end whose peer is gone.
+/// Limit on the time until a connection to a vanished peer ends.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// The same on a kernel that checks everything, which is several times as slow.
+/// Same limit with the debug kernel, which is several times slower.
 const DEBUG_BOUND: Duration = Duration::from_secs(5);
 
-/// Every two of three guests under load, and blocked readers in between. Guest 0 is the victim.
+/// Load between every pair of three guests, and blocked readers. Guest 0 is the victim.
 #[derive(Debug)]
 pub struct Scene {
     /// Survivors' connections to the victim.
     outward: Vec<Running>,
-    /// The victim's connections to survivors, which have the server's end.
+    /// The victim's connections to survivors' servers.
     inward: Vec<Running>,
-    /// What must not notice.
+    /// A connection that the event must not affect.
     bystander: Running,
-    /// How many connections had ended before at the survivors' servers.
+    /// Connections at each guest's server that had ended before.
     ended: [usize; 3],
 }
 
@@ -33,9 +33,9 @@ const VICTIM: usize = 0;
 const SURVIVORS: [usize; 2] = [1, 2];
 
 impl Scene {
-    pub fn set(lab: &Lab) -> Result<Self> {
-        let run = |from, to, workload| lab.run(from, to, workload);
-        let ended = [VICTIM, 1, 2].map(|index| lab.server_ends(index).len());
+    pub fn set(fixture: &Fixture) -> Result<Self> {
+        let run = |from, to, workload| fixture.run(from, to, workload);
+        let ended = [VICTIM, 1, 2].map(|index| fixture.server_ends(index).len());
         Ok(Self {
             outward: vec![
                 run(1, VICTIM, "hold")?,
@@ -53,19 +53,19 @@ impl Scene {
         })
     }
 
-    /// Lets it happen. All connections with the victim must end at the survivors, and no other. The victim's own connections must
-    /// end as well if it is still there to tell. Returns whether all was in time.
-    pub fn play(self, lab: &Lab, what: &str, event: impl FnOnce() -> Result<()>) -> Result<bool> {
-        let bound = match lab.kernel() {
+    /// Triggers the event. Asserts that exactly the connections with the victim end at the survivors, and at the victim
+    /// unless it rebooted. Returns whether all ended in time.
+    pub fn play(self, fixture: &Fixture, what: &str, event: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let bound = match fixture.kernel() {
             Kernel::Normal => BOUND,
             Kernel::Debug => DEBUG_BOUND,
         };
         // Let the traffic run for a moment.
         thread::sleep(Duration::from_millis(500));
-        let boot = lab.guest(VICTIM).hello()?.boot_id;
+        let boot = fixture.guest(VICTIM).hello()?.boot_id;
         let mut begin = [0.0; 3];
         for index in SURVIVORS {
-            begin[index] = clock(lab, index)?;
+            begin[index] = clock(fixture, index)?;
         }
         event()?;
 
@@ -78,7 +78,7 @@ impl Scene {
         for running in self.outward {
             let name = format!("{} of guest {}", running.workload, running.from);
             let from = running.from;
-            let end = running.end(lab.seconds(15))?;
+            let end = running.end(fixture.seconds(15))?;
             assert!(
                 ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
                 "{end}"
@@ -90,39 +90,39 @@ impl Scene {
             );
         }
         for (index, expected) in [(1, 2), (2, 1)] {
-            for end in server_ends(lab, index, self.ended[index], expected)? {
+            for end in server_ends(fixture, index, self.ended[index], expected)? {
                 note(index, &end, format!("{} served by guest {index}", end["workload"]));
             }
         }
 
-        let same_boot = lab.guest(VICTIM).is_running() && lab.guest(VICTIM).hello()?.boot_id == boot;
+        let same_boot = fixture.guest(VICTIM).is_running() && fixture.guest(VICTIM).hello()?.boot_id == boot;
         for running in self.inward {
             if same_boot {
-                let end = running.end(lab.seconds(15))?;
+                let end = running.end(fixture.seconds(15))?;
                 assert!(
                     ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
                     "{end}"
                 );
             }
         }
-        self.bystander.stop(lab.seconds(20))?;
+        self.bystander.stop(fixture.seconds(20))?;
         Ok(in_time)
     }
 }
 
-/// The guest's CLOCK_MONOTONIC, to a hundredth of a second.
-fn clock(lab: &Lab, index: usize) -> Result<f64> {
-    let uptime = lab.guest(index).read("/proc/uptime")?;
+/// Reads the guest's CLOCK_MONOTONIC, with a resolution of 10 ms.
+fn clock(fixture: &Fixture, index: usize) -> Result<f64> {
+    let uptime = fixture.guest(index).read("/proc/uptime")?;
     let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok());
     Ok(seconds.expect("seconds in /proc/uptime"))
 }
 
-/// The ends of the victim's connections at the server of a survivor.
-fn server_ends(lab: &Lab, index: usize, before: usize, expected: usize) -> Result<Vec<Value>> {
-    let victim = lab.guest(VICTIM).addr(index);
-    let deadline = Instant::now() + lab.seconds(15);
+/// Waits for the victim's connections to end at the server of a survivor.
+fn server_ends(fixture: &Fixture, index: usize, before: usize, expected: usize) -> Result<Vec<Value>> {
+    let victim = fixture.guest(VICTIM).addr(index);
+    let deadline = Instant::now() + fixture.seconds(15);
     loop {
-        let mut ends = lab.server_ends(index);
+        let mut ends = fixture.server_ends(index);
         ends.drain(..before);
         ends.retain(|end| {
             let peer = end["peer"].as_str().and_then(|peer| peer.parse::<SocketAddr>().ok());

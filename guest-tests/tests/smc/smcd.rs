@@ -1,38 +1,38 @@
-//! Data over SMC-D: every size of buffer, both directions, many connections, two guests and three.
+//! Data over SMC-D: every buffer size, both directions, many connections, two and three guests.
 
 use std::thread;
 use std::time::Instant;
 
 use guest_harness::Result;
 
-use crate::lab::{Kernel, Lab, PORT, Setup};
-use crate::workload::Server;
+use crate::fixture::{Fixture, Kernel, PORT, Setup};
+use crate::server::Server;
 
 const K: u64 = 1024;
 
-/// What SMC keeps of a buffer for its own message.
+/// Bytes of a buffer reserved for the CDC message.
 const CDC: u64 = 32;
 
-/// The size classes of SMC's buffers.
+/// Buffer sizes of SMC.
 const CLASSES: [u64; 7] = [16 * K, 32 * K, 64 * K, 128 * K, 256 * K, 512 * K, 1024 * K];
 
 #[test]
 fn two_guests() -> Result<()> {
-    let lab = Setup::new("smcd", 2).start()?;
-    let before = lab.daemon_stats()?;
-    step("bulk", || bulk(&lab, "100M"))?;
-    step("buffer sizes", || buffer_sizes(&lab, "2M"))?;
-    step("many connections", || many_connections(&lab, 200))?;
-    step("others", || ipv6_rtt_and_messages(&lab))?;
-    lab.assert_daemon_saw(
+    let fixture = Setup::new("smcd", 2).start()?;
+    let before = fixture.daemon_stats()?;
+    step("bulk", || bulk(&fixture, "100M"))?;
+    step("buffer sizes", || buffer_sizes(&fixture, "2M"))?;
+    step("many connections", || many_connections(&fixture, 200))?;
+    step("others", || ipv6_rtt_and_messages(&fixture))?;
+    fixture.assert_daemon_saw(
         &before,
         &[0, 1],
         &["attaches", "detaches", "kicks", "doorbells", "rings", "events"],
     )?;
-    lab.finish()
+    fixture.finish()
 }
 
-/// The mode in which the kernel copies from its own send buffers.
+/// The mode in which the kernel copies from separate send buffers.
 #[test]
 fn two_guests_copying() -> Result<()> {
     copying("copy", "8M", &CLASSES[..1])
@@ -45,18 +45,18 @@ fn two_guests_copying_much() -> Result<()> {
 }
 
 fn copying(name: &'static str, bytes: &str, classes: &[u64]) -> Result<()> {
-    let lab = Setup::new(name, 2).driver_arg("copy=1").start()?;
-    let before = lab.daemon_stats()?;
-    step("bulk", || bulk(&lab, bytes))?;
+    let fixture = Setup::new(name, 2).driver_arg("copy=1").start()?;
+    let before = fixture.daemon_stats()?;
+    step("bulk", || bulk(&fixture, bytes))?;
     for &class in classes {
-        buffer_size(&lab, class, "1M")?;
+        buffer_size(&fixture, class, "1M")?;
     }
-    let report = lab.call(0, 1, "rtt --count 50 --warmup 0")?;
+    let report = fixture.call(0, 1, "rtt --count 50 --warmup 0")?;
     let buffers = &report["connection"]["socket"]["buffers"];
-    assert_ne!(buffers["send"], 0, "an own send buffer in {report}");
-    many_connections(&lab, 20)?;
-    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
-    lab.finish()
+    assert_ne!(buffers["send"], 0, "no separate send buffer in {report}");
+    many_connections(&fixture, 20)?;
+    fixture.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
+    fixture.finish()
 }
 
 #[test]
@@ -67,24 +67,24 @@ fn three_guests_in_pairs() -> Result<()> {
 #[test]
 #[ignore = "long: the debug kernel"]
 fn debug_two_guests() -> Result<()> {
-    let lab = Setup::new("debug-smcd", 2).kernel(Kernel::Debug).start()?;
-    let before = lab.daemon_stats()?;
-    step("bulk", || bulk(&lab, "8M"))?;
-    step("buffer sizes", || buffer_sizes(&lab, "1M"))?;
-    step("many connections", || many_connections(&lab, 50))?;
-    step("others", || ipv6_rtt_and_messages(&lab))?;
-    lab.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
-    lab.finish()
+    let fixture = Setup::new("debug-smcd", 2).kernel(Kernel::Debug).start()?;
+    let before = fixture.daemon_stats()?;
+    step("bulk", || bulk(&fixture, "8M"))?;
+    step("buffer sizes", || buffer_sizes(&fixture, "1M"))?;
+    step("many connections", || many_connections(&fixture, 50))?;
+    step("others", || ipv6_rtt_and_messages(&fixture))?;
+    fixture.assert_daemon_saw(&before, &[0, 1], &["attaches", "doorbells", "rings"])?;
+    fixture.finish()
 }
 
 #[test]
 #[ignore = "long: the debug kernel"]
 fn debug_two_guests_copying() -> Result<()> {
     let setup = Setup::new("debug-copy", 2).kernel(Kernel::Debug).driver_arg("copy=1");
-    let lab = setup.start()?;
-    bulk(&lab, "4M")?;
-    many_connections(&lab, 10)?;
-    lab.finish()
+    let fixture = setup.start()?;
+    bulk(&fixture, "4M")?;
+    many_connections(&fixture, 10)?;
+    fixture.finish()
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn three_guests_in_pairs_for_long() -> Result<()> {
     pairs(Setup::new("pairs-long", 3), "500M")
 }
 
-/// Runs a step and says how long it took.
+/// Runs a step and prints its duration.
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let begin = Instant::now();
     run()?;
@@ -107,16 +107,16 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Data in each direction and in both at the same time, with equal digests at both ends.
-fn bulk(lab: &Lab, bytes: &str) -> Result<()> {
+/// Transfers data in each direction and in both at once; the digests at both ends must match.
+fn bulk(fixture: &Fixture, bytes: &str) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         for direction in ["to", "from", "both"] {
-            // Both ways between the two is the same, whoever connects.
+            // Symmetric: one client is enough.
             if direction == "both" && from == 1 {
                 continue;
             }
             let seed = from + 10;
-            let report = lab.call(
+            let report = fixture.call(
                 from,
                 to,
                 &format!("bulk --bytes {bytes} --direction {direction} --check hash --seed {seed}"),
@@ -134,30 +134,35 @@ fn bulk(lab: &Lab, bytes: &str) -> Result<()> {
     Ok(())
 }
 
-fn buffer_sizes(lab: &Lab, bytes: &str) -> Result<()> {
-    CLASSES.iter().try_for_each(|&class| buffer_size(lab, class, bytes))
+fn buffer_sizes(fixture: &Fixture, bytes: &str) -> Result<()> {
+    CLASSES.iter().try_for_each(|&class| buffer_size(fixture, class, bytes))
 }
 
-/// Data through buffers of this size at both ends, as both kernels see them.
-fn buffer_size(lab: &Lab, class: u64, bytes: &str) -> Result<()> {
+/// Transfers data through buffers of this size at both ends, as reported by both kernels.
+fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
     let port = 6000;
-    let server = Server::start(lab, 1, port, &format!("--rcvbuf {class}"))?;
-    let address = lab.guest(1).addr(0).into();
+    let server = Server::start(
+        fixture.guest(1),
+        port,
+        &format!("--rcvbuf {class}"),
+        fixture.seconds(10),
+    )?;
+    let address = fixture.guest(1).addr(0).into();
     let workload = format!("bulk --bytes {bytes} --direction both --check hash --write-size 1000K --rcvbuf {class}");
-    let report = lab.call_at(0, 1, (address, port), &workload)?;
+    let report = fixture.call_at(0, 1, (address, port), &workload)?;
     let buffers = &report["connection"]["socket"]["buffers"];
     for side in ["receive", "peer_receive"] {
         assert_eq!(buffers[side], class - CDC, "{side} buffer of {class}: {buffers}");
     }
-    server.stop(lab.seconds(20))
+    server.stop(fixture.seconds(20))
 }
 
-/// Connections that are open at the same time, all with the same peer and so in one link group.
-fn many_connections(lab: &Lab, count: u64) -> Result<()> {
+/// Opens connections in parallel, all with the same peer and so in one link group.
+fn many_connections(fixture: &Fixture, count: u64) -> Result<()> {
     // The kernel gives a handshake six seconds, and the debug kernel is slow.
-    let parallel = if lab.kernel() == Kernel::Debug { 2 } else { 8 };
+    let parallel = if fixture.kernel() == Kernel::Debug { 2 } else { 8 };
     let options = format!("--count {count} --open-parallel {parallel} --bytes-each 64K");
-    let report = lab.call(0, 1, &format!("connections {options}"))?;
+    let report = fixture.call(0, 1, &format!("connections {options}"))?;
     assert_eq!(report["connections"], count, "{report}");
     eprintln!(
         "{count} connections: {:.1} s to open, {:.1} s to exchange",
@@ -170,43 +175,43 @@ fn many_connections(lab: &Lab, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn ipv6_rtt_and_messages(lab: &Lab) -> Result<()> {
-    let v6 = lab.guest(1).addr_v6(0).into();
-    lab.call_at(0, 1, (v6, PORT), "bulk --bytes 1M --direction both --check hash")?;
+fn ipv6_rtt_and_messages(fixture: &Fixture) -> Result<()> {
+    let v6 = fixture.guest(1).addr_v6(0).into();
+    fixture.call_at(0, 1, (v6, PORT), "bulk --bytes 1M --direction both --check hash")?;
     for (from, to) in [(0, 1), (1, 0)] {
-        let report = lab.call(from, to, "rtt --count 300")?;
+        let report = fixture.call(from, to, "rtt --count 300")?;
         eprintln!(
             "round trip {from}-{to}: p50 {} us, p99 {} us",
             report["p50_us"], report["p99_us"]
         );
-        // Not a whole number of anything.
-        lab.call(from, to, "rtt --count 50 --size 17777")?;
-        lab.call(from, to, "messages --seconds 1")?;
+        // Not a multiple of any buffer or page size.
+        fixture.call(from, to, "rtt --count 50 --size 17777")?;
+        fixture.call(from, to, "messages --seconds 1")?;
     }
     Ok(())
 }
 
-/// Every two of three guests exchange data at the same time.
+/// Every pair of three guests exchanges data at the same time.
 fn pairs(setup: Setup, bytes: &str) -> Result<()> {
-    let lab = setup.start()?;
-    let before = lab.daemon_stats()?;
+    let fixture = setup.start()?;
+    let before = fixture.daemon_stats()?;
     let begin = Instant::now();
     thread::scope(|scope| {
         let threads = [(0, 1), (1, 2), (2, 0)].map(|(from, to)| {
-            let lab = &lab;
+            let fixture = &fixture;
             let workload = format!(
                 "bulk --bytes {bytes} --direction both --check hash --seed {}",
                 20 + from
             );
-            scope.spawn(move || lab.call(from, to, &workload).map(drop))
+            scope.spawn(move || fixture.call(from, to, &workload).map(drop))
         });
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     eprintln!("{bytes} each way in every pair: {:.1} s", begin.elapsed().as_secs_f64());
-    lab.assert_daemon_saw(&before, &[0, 1, 2], &["attaches", "rings"])?;
-    let slabs = lab.daemon_stats()?["fabric"]["slabs"].as_u64();
-    assert!(slabs >= Some(3), "each pair has memory of its own: {slabs:?} slabs");
-    lab.finish()
+    fixture.assert_daemon_saw(&before, &[0, 1, 2], &["attaches", "rings"])?;
+    let slabs = fixture.daemon_stats()?["fabric"]["slabs"].as_u64();
+    assert!(slabs >= Some(3), "each pair must have its own memory: {slabs:?} slabs");
+    fixture.finish()
 }

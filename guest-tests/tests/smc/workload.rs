@@ -1,57 +1,19 @@
-//! Workloads of `smc-tool` between two guests of a lab, with the mode and the devices of each connection checked.
+//! Workloads of `smc-tool` between two guests, with the mode and the devices of each connection checked.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_harness::{Job, Output, Result};
+use guest_harness::{Job, Result};
 use serde_json::Value;
 
-use crate::lab::{Lab, PORT};
+use crate::fixture::{Fixture, PORT};
+use crate::server::{TERM, last_value};
 
-/// SIGTERM.
-const TERM: i32 = 15;
-
-/// How long a workload may take. One that hangs ends earlier: each of its waits has a limit.
+/// Limit on a workload. One that hangs fails earlier, as each wait in it has a limit.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A server of workloads in one guest.
-#[derive(Debug)]
-pub struct Server {
-    job: Job,
-}
-
-impl Server {
-    pub fn start(lab: &Lab, index: usize, port: u16, options: &str) -> Result<Self> {
-        let job = lab
-            .guest(index)
-            .spawn(&format!("exec /host/smc-tool --json serve --port {port} {options}"))?;
-        job.wait_line("ready", lab.seconds(10))?;
-        Ok(Self { job })
-    }
-
-    /// How connections have ended so far, if it was started with `--events`.
-    pub fn ends(&self) -> Vec<Value> {
-        let (stdout, _) = self.job.peek();
-        // The last line may still be on its way.
-        let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
-        complete
-            .lines()
-            .filter(|line| line.starts_with('{'))
-            .map(|line| serde_json::from_str(line).expect("events are JSON"))
-            .collect()
-    }
-
-    /// Ends it, and asserts that it received no wrong data.
-    pub fn stop(self, timeout: Duration) -> Result<()> {
-        self.job.kill(TERM);
-        let report = last_value(&self.job.wait(timeout)?.check()?);
-        assert_eq!(report["mismatches"], 0, "{report}");
-        Ok(())
-    }
-}
-
-/// A workload that runs until somebody or something ends it.
+/// A workload that runs until stopped.
 #[derive(Debug)]
 pub struct Running {
     pub from: usize,
@@ -61,7 +23,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for its end, whatever that is, and returns its report. Wrong data or a wrong mode is a failure.
+    /// Waits for the end of the workload, for whatever reason, and returns its report; asserts that the mode is right.
     pub fn end(self, timeout: Duration) -> Result<Value> {
         let out = self.job.wait(timeout)?;
         let report = last_value(&out);
@@ -70,12 +32,12 @@ impl Running {
         Ok(report)
     }
 
-    /// Whether it has ended.
+    /// Whether the workload has ended.
     pub fn is_finished(&self) -> bool {
         self.job.is_finished()
     }
 
-    /// Asks it to end, and asserts that nothing else has done so.
+    /// Stops the workload; asserts that it had not ended before.
     pub fn stop(self, timeout: Duration) -> Result<Value> {
         assert!(!self.job.is_finished(), "{self:?} has ended");
         self.job.kill(TERM);
@@ -85,14 +47,14 @@ impl Running {
     }
 }
 
-impl Lab {
+impl Fixture {
     /// Runs a workload from one guest to another and returns its report.
     pub fn call(&self, from: usize, to: usize, workload: &str) -> Result<Value> {
         let address = self.guest(to).addr(from);
         self.call_at(from, to, (address.into(), PORT), workload)
     }
 
-    /// Runs a workload with the server at a particular address of the other guest.
+    /// Runs a workload with the server at a given address of the other guest.
     pub fn call_at(&self, from: usize, to: usize, (address, port): (IpAddr, u16), workload: &str) -> Result<Value> {
         let address = SocketAddr::new(address, port);
         let out = self
@@ -118,7 +80,7 @@ impl Lab {
         Ok(report)
     }
 
-    /// Starts `hold` or `load`, and returns when the connection is there.
+    /// Starts `hold` or `load` and waits for its connection.
     pub fn run(&self, from: usize, to: usize, workload: &str) -> Result<Running> {
         let gids = [self.gid(from)?, self.gid(to)?];
         let address = SocketAddr::new(self.guest(to).addr(from).into(), PORT);
@@ -134,7 +96,8 @@ impl Lab {
         })
     }
 
-    /// Asserts that a guest has this many connections or more with a port at either end, all of them SMC-D with these peers.
+    /// Asserts that a guest has at least `at_least` connections with the port at either end, all SMC-D with these
+    /// peers.
     pub fn assert_connections(&self, index: usize, port: u16, peers: &[usize], at_least: usize) -> Result<()> {
         let mine = self.gid(index)?;
         let peers = peers.iter().map(|&peer| self.gid(peer)).collect::<Result<Vec<_>>>()?;
@@ -172,7 +135,7 @@ impl Lab {
             {
                 return Ok(());
             }
-            assert!(Instant::now() < deadline, "nobody listens on {port}: {sockets:?}");
+            assert!(Instant::now() < deadline, "no program listens on {port}: {sockets:?}");
             thread::sleep(Duration::from_millis(200));
         }
     }
@@ -185,7 +148,7 @@ impl Lab {
 
     fn command(&self, workload: &str, address: SocketAddr) -> String {
         let timeout = self.seconds(30).as_secs();
-        // Many connections are checked one by one.
+        // Reports each of many connections.
         let each = if workload.starts_with("connections") {
             "--each"
         } else {
@@ -195,13 +158,7 @@ impl Lab {
     }
 }
 
-/// The last line of the output as JSON; null if it is not.
-fn last_value(out: &Output) -> Value {
-    let line = out.stdout.lines().last().unwrap_or_default();
-    serde_json::from_str(line).unwrap_or_default()
-}
-
-/// Asserts that a socket is SMC-D between these two devices: the own one, then the peer's.
+/// Asserts that a socket is SMC-D between the devices `gids`: local, then peer.
 pub fn assert_smcd(socket: &Value, gids: &[String; 2]) {
     assert_eq!(socket["mode"], "smcd", "{socket}");
     let found = [&socket["dmb"]["my_gid"], &socket["dmb"]["peer_gid"]];

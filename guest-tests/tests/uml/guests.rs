@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use guest_harness::{Error, Exit, Result, Testbed};
 
-use crate::lab::noise;
+use crate::fixture::noise;
 
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_user_mode_guest_does_as_it_is_told() -> Result<()> {
-    let bed = Testbed::builder("uml").guests(0).uml_guests(1).start()?;
-    let a = bed.guest(0);
+    let testbed = Testbed::builder("uml").guests(0).uml_guests(1).start()?;
+    let a = testbed.guest(0);
 
     let out = a.run("echo out; echo err >&2; exit 3")?;
     assert_eq!(out.status, Exit::Code(3));
@@ -19,7 +19,7 @@ fn a_user_mode_guest_does_as_it_is_told() -> Result<()> {
     assert_eq!(a.run("hostname")?.check()?.text(), "a");
     assert!(a.hello()?.release.ends_with("-uml"), "{}", a.hello()?.release);
 
-    // Both ways, byte by byte, and more than any buffer on the way holds.
+    // Both directions, with more data than any buffer on the path holds.
     let content = noise(1_000_000);
     a.put_bytes(&content, "/tmp/noise", 0o600)?;
     assert!(a.get("/tmp/noise")? == content);
@@ -31,13 +31,13 @@ fn a_user_mode_guest_does_as_it_is_told() -> Result<()> {
     job.kill(15);
     assert_eq!(job.wait(SOON)?.status, Exit::Signal(15));
     assert!(matches!(a.qmp(), Err(Error::Unsupported(_))));
-    bed.finish()
+    testbed.finish()
 }
 
 #[test]
 fn a_user_mode_guest_stops_goes_on_dies_and_comes_back() -> Result<()> {
-    let bed = Testbed::builder("uml-life").guests(0).uml_guests(2).start()?;
-    let (a, b) = (bed.guest(0), bed.guest(1));
+    let testbed = Testbed::builder("uml-life").guests(0).uml_guests(2).start()?;
+    let (a, b) = (testbed.guest(0), testbed.guest(1));
     let boot = a.hello()?.boot_id;
 
     b.pause()?;
@@ -53,5 +53,5 @@ fn a_user_mode_guest_stops_goes_on_dies_and_comes_back() -> Result<()> {
     assert!(begin.elapsed() < SOON);
     assert_ne!(a.hello()?.boot_id, boot);
     b.run("true")?.check()?;
-    bed.finish()
+    testbed.finish()
 }

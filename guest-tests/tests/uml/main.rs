@@ -1,7 +1,7 @@
-//! User Mode Linux guests: the harness on them, the NIC over PCI over virtio, and what the kernel does over its RDMA.
+//! User Mode Linux guests: the harness itself, the NIC over PCI over virtio, and kernel users of RDMA.
 
+mod fixture;
 mod guests;
-mod lab;
 mod nic;
 mod nvme;
 mod smcr;

@@ -1,27 +1,27 @@
-//! NVMe over RDMA: the kernel's target and its host over reliable connections of the NIC.
+//! NVMe over RDMA: the kernel's target and host over reliable connections of the NIC.
 
 use std::time::{Duration, Instant};
 
 use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
 
-use crate::lab::{finish, noise};
+use crate::fixture::{finish, noise};
 
-/// A hang is found by the kernel after two minutes, and by us before.
+/// Limit on a script: shorter than the two minutes after which the kernel reports a hung task.
 const LIMIT: Duration = Duration::from_secs(60);
 const SUBSYSTEM: &str = "nqn.2014-08.org.nvmexpress:vhost-nic-test";
-/// Bytes that are written and read back.
+/// Bytes written and read back.
 const DATA: usize = 4 << 20;
 
 fn start(name: &str, guests: usize) -> Result<Testbed> {
-    let bed = Testbed::builder(name)
+    let testbed = Testbed::builder(name)
         .guests(0)
         .uml_guests(guests)
         // In KiB.
         .kernel_arg("brd.rd_size=16384")
         .nic(NicOptions::default())
         .start()?;
-    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
-    Ok(bed)
+    testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    Ok(testbed)
 }
 
 fn script(guest: &Guest, what: &str, script: &str) -> Result<String> {
@@ -33,7 +33,7 @@ fn script(guest: &Guest, what: &str, script: &str) -> Result<String> {
     Ok(out.check()?.stdout)
 }
 
-/// Offers a RAM disk at the guest's address on the NIC.
+/// Exports a RAM disk at the guest's address on the NIC.
 fn offer(guest: &Guest) -> Result<()> {
     let address = NicOptions::address(guest.index());
     script(
@@ -58,7 +58,7 @@ fn offer(guest: &Guest) -> Result<()> {
     .map(drop)
 }
 
-/// Takes the offer back.
+/// Removes the export.
 fn withdraw(guest: &Guest) -> Result<()> {
     script(
         guest,
@@ -89,7 +89,7 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
              echo 'there is no disk' >&2; exit 1\n"
         ),
     )?;
-    // All of it in pieces of several sizes, then a part that begins and ends anywhere.
+    // Everything in blocks of several sizes, then a range with arbitrary bounds.
     let part = format!("skip={0} seek={0} count=255", 1 + round % 7);
     script(
         host,
@@ -120,8 +120,8 @@ fn use_once(host: &Guest, target: usize, round: usize) -> Result<()> {
 }
 
 fn run(name: &str, guests: usize, rounds: usize) -> Result<()> {
-    let bed = start(name, guests)?;
-    let (host, target) = (bed.guest(0), bed.guest(guests - 1));
+    let testbed = start(name, guests)?;
+    let (host, target) = (testbed.guest(0), testbed.guest(guests - 1));
     host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
     offer(target)?;
     let begin = Instant::now();
@@ -131,7 +131,7 @@ fn run(name: &str, guests: usize, rounds: usize) -> Result<()> {
     let seconds = begin.elapsed().as_secs_f64();
     eprintln!("{rounds} times connected, written, read and disconnected: {seconds:.1} s");
     withdraw(target)?;
-    finish(bed)
+    finish(testbed)
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_guest_is_the_nvme_target_of_another() -> Result<()> {
     run("uml-nvme-pair", 2, 2)
 }
 
-/// Gives a guest the kernel's software transport on the interface, instead of the NIC's.
+/// Replaces the NIC's RDMA device by software RoCE on its interface.
 fn become_software(guest: &Guest) -> Result<()> {
     script(
         guest,
@@ -166,13 +166,13 @@ fn become_software(guest: &Guest) -> Result<()> {
 #[test]
 #[ignore = "long: the software transport is slow"]
 fn a_guest_with_the_kernels_own_roce_is_the_nvme_target_of_another() -> Result<()> {
-    let bed = start("uml-nvme-rxe", 2)?;
-    let (host, target) = (bed.guest(0), bed.guest(1));
+    let testbed = start("uml-nvme-rxe", 2)?;
+    let (host, target) = (testbed.guest(0), testbed.guest(1));
     become_software(target)?;
     host.put_bytes(&noise(DATA), "/tmp/noise", 0o600)?;
     offer(target)?;
     use_once(host, target.index(), 0)?;
     withdraw(target)?;
     target.run("rdma link del rxe0")?.check()?;
-    finish(bed)
+    finish(testbed)
 }

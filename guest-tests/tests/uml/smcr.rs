@@ -1,6 +1,7 @@
 //! SMC-R: the kernel's sockets over reliable connections of the NIC.
 //!
-//! SMC falls back to TCP without a word, so each connection's mode is the kernel's own word for it, and so are the counters at the end.
+//! SMC falls back to TCP silently, so the mode of each connection and the counters at the end are taken from the
+//! kernel.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -8,38 +9,38 @@ use std::time::Duration;
 use guest_harness::{Guest, Job, NicOptions, Result, Testbed};
 use serde_json::Value;
 
-use crate::lab::{finish, nic_bed};
+use crate::fixture::{finish, nic_testbed};
 
 const PORT: u16 = 5000;
 const SOON: Duration = Duration::from_secs(20);
 /// SIGTERM.
 const TERM: i32 = 15;
-/// A workload's longest time. One that hangs ends earlier: each of its waits has a limit.
+/// Limit on a workload. One that hangs fails earlier, as each wait in it has a limit.
 const LONG: Duration = Duration::from_secs(600);
 
-/// A server of workloads in each of two guests, which have an enterprise id in common.
+/// Boots two guests with a common enterprise id and a server of workloads in each.
 fn start(name: &str) -> Result<(Testbed, [Job; 2])> {
-    let bed = nic_bed(name, 2)?;
+    let testbed = nic_testbed(name, 2)?;
     let serve = |guest: &Guest| {
         guest.smc_r_up(1 - guest.index())?;
         let job = guest.spawn(&format!("exec /host/smc-tool --json serve --port {PORT}"))?;
         job.wait_line("ready", SOON)?;
         Ok(job)
     };
-    let servers = [serve(bed.guest(0))?, serve(bed.guest(1))?];
-    Ok((bed, servers))
+    let servers = [serve(testbed.guest(0))?, serve(testbed.guest(1))?];
+    Ok((testbed, servers))
 }
 
-/// The last line of what a program printed, as JSON.
+/// Parses the last output line as JSON.
 fn last_value(text: &str) -> Value {
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Runs a workload from one guest to another over SMC-R, and returns its report.
-fn call(bed: &Testbed, from: usize, to: usize, workload: &str) -> Result<Value> {
+fn call(testbed: &Testbed, from: usize, to: usize, workload: &str) -> Result<Value> {
     let address: Ipv4Addr = NicOptions::address(to);
     let command = format!("/host/smc-tool --json {workload} --to {address}:{PORT} --expect-mode smcr --timeout 60");
-    let out = bed.guest(from).shell(&command).timeout(LONG).run()?.check()?;
+    let out = testbed.guest(from).shell(&command).timeout(LONG).run()?.check()?;
     Ok(last_value(&out.stdout))
 }
 
@@ -48,13 +49,13 @@ fn assert_smcr(socket: &Value) {
     assert_eq!(socket["has_smcr_link"], true, "{socket}");
 }
 
-fn bulk(bed: &Testbed, bytes: &str) -> Result<()> {
+fn bulk(testbed: &Testbed, bytes: &str) -> Result<()> {
     for (from, to, direction) in [(0, 1, "to"), (1, 0, "to"), (0, 1, "both")] {
         let workload = format!(
             "bulk --bytes {bytes} --direction {direction} --check hash --seed {}",
             from + 10
         );
-        let report = call(bed, from, to, &workload)?;
+        let report = call(testbed, from, to, &workload)?;
         assert_smcr(&report["connection"]["socket"]);
         assert!(report["digest_to"].is_string(), "{report}");
         assert_eq!(report["digest_from"].is_string(), direction == "both", "{report}");
@@ -66,9 +67,9 @@ fn bulk(bed: &Testbed, bytes: &str) -> Result<()> {
     Ok(())
 }
 
-fn many_connections(bed: &Testbed, count: u64) -> Result<()> {
+fn many_connections(testbed: &Testbed, count: u64) -> Result<()> {
     let report = call(
-        bed,
+        testbed,
         0,
         1,
         &format!("connections --count {count} --bytes-each 64K --each"),
@@ -88,9 +89,9 @@ fn many_connections(bed: &Testbed, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sees that both kernels counted these connections as SMC-R version 2, and no others.
-fn assert_counted(bed: &Testbed, connections: u64) -> Result<()> {
-    for guest in bed.guests() {
+/// Asserts that both kernels counted exactly these connections, all SMC-R version 2.
+fn assert_counted(testbed: &Testbed, connections: u64) -> Result<()> {
+    for guest in testbed.guests() {
         let out = guest.run("/host/smc-tool --json stats")?.check()?;
         let stats = last_value(&out.stdout);
         let summary = &stats["summary"];
@@ -104,33 +105,33 @@ fn assert_counted(bed: &Testbed, connections: u64) -> Result<()> {
     Ok(())
 }
 
-fn end((bed, servers): (Testbed, [Job; 2])) -> Result<()> {
+fn end((testbed, servers): (Testbed, [Job; 2])) -> Result<()> {
     for server in servers {
         server.kill(TERM);
         let report = last_value(&server.wait(SOON)?.check()?.stdout);
         assert_eq!(report["mismatches"], 0, "{report}");
     }
-    finish(bed)
+    finish(testbed)
 }
 
 #[test]
 fn two_guests_talk_smc_r() -> Result<()> {
-    let lab = start("uml-smcr")?;
-    bulk(&lab.0, "16M")?;
-    let report = call(&lab.0, 0, 1, "rtt --count 300")?;
+    let fixture = start("uml-smcr")?;
+    bulk(&fixture.0, "16M")?;
+    let report = call(&fixture.0, 0, 1, "rtt --count 300")?;
     assert_smcr(&report["connection"]["socket"]);
     eprintln!("round trip: p50 {} us, p99 {} us", report["p50_us"], report["p99_us"]);
-    many_connections(&lab.0, 20)?;
-    assert_counted(&lab.0, 3 + 1 + 20)?;
-    end(lab)
+    many_connections(&fixture.0, 20)?;
+    assert_counted(&fixture.0, 3 + 1 + 20)?;
+    end(fixture)
 }
 
 #[test]
 #[ignore = "long: 256 MiB each way"]
 fn two_guests_talk_smc_r_for_long() -> Result<()> {
-    let lab = start("uml-smcr-long")?;
-    bulk(&lab.0, "256M")?;
-    many_connections(&lab.0, 200)?;
-    assert_counted(&lab.0, 3 + 200)?;
-    end(lab)
+    let fixture = start("uml-smcr-long")?;
+    bulk(&fixture.0, "256M")?;
+    many_connections(&fixture.0, 200)?;
+    assert_counted(&fixture.0, 3 + 200)?;
+    end(fixture)
 }

@@ -166,14 +166,20 @@ mod tests {
 
     #[test]
     fn gigabits_become_megabytes() {
-        let results = r#""MsgSize": 65536, "n_iterations": 100, "BW_peak": 0.000000, "BW_average": 0.037143, "MsgRate": 0.000071"#;
+        let results = concat!(
+            r#""MsgSize": 65536, "n_iterations": 100, "BW_peak": 0.000000, "#,
+            r#""BW_average": 0.037143, "MsgRate": 0.000071"#
+        );
         let figure = WRITE_BW.read(Device::Rxe, &report("rxe0", results)).unwrap();
         assert!((figure - 4.642875).abs() < 1e-9, "{figure}");
     }
 
     #[test]
     fn the_latency_is_the_median() {
-        let results = r#""MsgSize": 2, "n_iterations": 2000, "t_min": 12.66, "t_max": 2834.37, "t_typical": 29.18, "t_avg": 70.67"#;
+        let results = concat!(
+            r#""MsgSize": 2, "n_iterations": 2000, "t_min": 12.66, "t_max": 2834.37, "#,
+            r#""t_typical": 29.18, "t_avg": 70.67"#
+        );
         let figure = WRITE_LAT.read(Device::Nic, &report("mlx5_0", results)).unwrap();
         assert_eq!(figure, 29.18);
     }

@@ -1,4 +1,4 @@
-//! One command or transfer of a guest.
+//! The channel of one command or file transfer.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::sync::{lock, wait_for};
 
 use super::session::{ChannelState, End, Shared};
 
-/// One command or transfer; dropping it ends it.
+/// A command or file transfer; dropping it cancels the command or transfer.
 #[derive(Debug)]
 pub(crate) struct Channel {
     shared: Arc<Shared>,
@@ -34,29 +34,29 @@ impl Channel {
         let _ = self.shared.outgoing.send(frame.encode());
     }
 
-    /// Sends data as the agent takes it; what it takes no more, because the channel has ended, is dropped.
+    /// Sends data within the credit granted by the agent; drops the rest if the channel has ended.
     pub(crate) fn send_data(&self, data: &[u8], deadline: Deadline, what: &str) -> Result<()> {
-        for piece in data.chunks(CHUNK) {
+        for chunk in data.chunks(CHUNK) {
             let open = self.wait(deadline, |state| {
                 if state.end.is_some() {
                     Some(false)
-                } else if state.credit >= piece.len() {
-                    state.credit -= piece.len();
+                } else if state.credit >= chunk.len() {
+                    state.credit -= chunk.len();
                     Some(true)
                 } else {
                     None
                 }
             });
             match open {
-                Some(true) => self.send(Request::Data(piece.to_vec())),
+                Some(true) => self.send(Request::Data(chunk.to_vec())),
                 Some(false) => return Ok(()),
-                None => return Err(deadline.missed(format!("{what} to get on"))),
+                None => return Err(deadline.missed(format!("{what} to make progress"))),
             }
         }
         Ok(())
     }
 
-    /// Waits until `look` finds something on this channel, or `None` at the deadline.
+    /// Waits until `look` returns a value for this channel; `None` at the deadline.
     pub(crate) fn wait<R>(
         &self,
         deadline: Deadline,
@@ -67,12 +67,12 @@ impl Channel {
         })
     }
 
-    /// Looks at what has come in.
+    /// Applies `look` to the state of this channel.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut ChannelState) -> R) -> Option<R> {
         lock(&self.shared.state).channels.get_mut(&self.number).map(look)
     }
 
-    /// The content and the length.
+    /// Waits for the end of a file transfer; returns the content and the length.
     pub(super) fn finish_transfer(&self, deadline: Deadline, what: &str) -> Result<(Vec<u8>, u64)> {
         let end = self.wait(deadline, |state| {
             let end = state.end.clone()?;
@@ -85,12 +85,14 @@ impl Channel {
                 what: what.to_owned(),
                 why,
             }),
-            Some((_, End::Exit(_))) => Err(Error::Agent("that is no transfer".to_owned())),
+            Some((_, End::Exit(_))) => Err(Error::Agent(
+                "the guest answered a file transfer as a command".to_owned(),
+            )),
             None => Err(deadline.missed(format!("{what} to end"))),
         }
     }
 
-    /// Gives the channel up without a word to the agent.
+    /// Closes the channel without notifying the agent.
     pub(super) fn forget(self) {
         lock(&self.shared.state).channels.remove(&self.number);
     }

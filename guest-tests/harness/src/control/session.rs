@@ -1,4 +1,6 @@
-//! What comes in from the agent, and whose life it belongs to.
+//! State of the connection to an agent, and the thread that receives from it.
+//!
+//! Each start of the agent begins a session with an epoch of its own; frames of another epoch are ignored.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -11,13 +13,13 @@ use guest_agent::{Exit, Hello, Reply, Request, WINDOW};
 
 use crate::sync::lock;
 
-/// How much of a command's output is kept; what comes after is received and forgotten.
+/// Limit on the kept output of a command; excess is read and discarded.
 const OUTPUT_LIMIT: usize = 64 * 1024 * 1024;
 
 pub(super) const CLOSED: &str = "the connection to its agent has closed";
 pub(super) const REBOOTED: &str = "the guest has rebooted";
 
-/// A connection, for the harness and the thread that receives.
+/// A connection, shared by its users and the receiving thread.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
@@ -25,58 +27,58 @@ pub(super) struct Shared {
     pub(super) outgoing: Sender<Vec<u8>>,
 }
 
-/// What is known of the other end.
+/// State of the sessions and channels.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) closed: bool,
-    /// Number of the attach request whose answer is awaited or was accepted.
+    /// Number of the last attach request; only the answer to it is accepted.
     nonce: u64,
     pub(super) session: Option<Session>,
     next_channel: u32,
     pub(super) channels: HashMap<u32, ChannelState>,
-    /// What the agent had to say about the connection itself.
+    /// Protocol errors.
     pub(super) reports: Vec<String>,
 }
 
-/// One life of the agent.
+/// One start of the agent.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) epoch: u32,
     pub(super) hello: Hello,
 }
 
-/// What has come in on a channel.
+/// What was received on a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelState {
-    /// The command's process, once it runs.
+    /// Process id of the command, once started.
     pub(crate) pid: Option<u32>,
-    /// Its output, or a file's content.
+    /// Standard output, or the content of a file.
     pub(crate) stdout: Vec<u8>,
-    /// Its error output.
+    /// Standard error.
     pub(crate) stderr: Vec<u8>,
-    /// How much of `stdout` has been read as lines.
+    /// Bytes of `stdout` already returned to the reader.
     pub(crate) lines_at: usize,
-    /// How it ended.
+    /// Outcome, once ended.
     pub(crate) end: Option<End>,
-    /// How many bytes of data the agent takes.
+    /// Bytes of data the agent accepts.
     pub(super) credit: usize,
 }
 
-/// How a channel ended.
+/// Outcome of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The command ended.
+    /// The command exited.
     Exit(Exit),
-    /// The file is complete, with this many bytes.
+    /// The file transfer is complete; its length in bytes.
     Done(u64),
-    /// The agent said no.
+    /// The agent refused the request.
     Refused(String),
-    /// The guest or the connection is gone.
+    /// The guest or the connection is gone, with the reason.
     Lost(String),
 }
 
 impl State {
-    /// Begins a new session; everything of the last one is lost.
+    /// Requests a new session.
     pub(super) fn attach(&mut self, outgoing: &Sender<Vec<u8>>) {
         self.nonce += 1;
         self.session = None;
@@ -85,12 +87,12 @@ impl State {
             channel: 0,
             body: Request::Attach(self.nonce),
         };
-        // An earlier user of the connection may have left in mid-frame.
+        // An earlier user of the connection may have left in the middle of a frame.
         let _ = outgoing.send(vec![0; PREAMBLE]);
         let _ = outgoing.send(frame.encode());
     }
 
-    /// The number of a channel that has not been used yet.
+    /// Opens a channel with a number not in use and returns the number.
     pub(super) fn new_channel(&mut self) -> u32 {
         self.next_channel = self.next_channel.wrapping_add(1).max(1);
         let number = self.next_channel;
@@ -114,7 +116,7 @@ impl State {
 }
 
 impl Shared {
-    /// Takes in what the agent sends, until the connection closes.
+    /// Receives frames until the connection closes.
     pub(super) fn read_all(&self, mut stream: UnixStream) {
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -131,7 +133,7 @@ impl Shared {
                 match frame {
                     Ok(frame) => self.receive(&mut state, frame),
                     Err(FrameError::Skipped(_)) if state.session.is_none() => {
-                        // The rest of a frame that a reboot has cut off.
+                        // The rest of a frame cut off by a reboot.
                     }
                     Err(error) => state.reports.push(error.to_string()),
                 }

@@ -42,13 +42,13 @@ impl Fake {
         self.stream.write_all(&frame.encode()).unwrap();
     }
 
-    /// Says it has booted.
+    /// Announces a boot.
     fn boot(&mut self, boot_id: &str) {
         self.stream.write_all(&vec![0; PREAMBLE]).unwrap();
         self.send(0, 0, Reply::Booted(hello(0, boot_id)));
     }
 
-    /// Answers attach requests until there is something else than credit.
+    /// Answers attach requests until another request than credit arrives.
     fn serve_attach(&mut self, boot_id: &str) -> Frame<Request> {
         loop {
             let frame = self.next();

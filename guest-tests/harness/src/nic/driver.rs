@@ -1,4 +1,4 @@
-//! The mlx5 drivers in a guest: loading, setting up, unloading.
+//! The mlx5 drivers in a guest: loading, configuration, unloading.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use super::options::{NIC, NicOptions};
 use crate::error::{Error, Result};
 use crate::guest::Guest;
 
-/// Loading under software emulation, with all the code in it never translated before.
+/// Limit on loading the drivers, when software emulation has to translate all their code.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The driver, which User Mode Linux has in the kernel; and the first function it has a place for.
+/// Paths in User Mode Linux, which has the driver built in: the driver, and the first PCI function.
 const DRIVER: &str = "/sys/bus/pci/drivers/mlx5_core";
 const FUNCTION: &str = "0000:00:00.0";
 const BOUND: &str = "/sys/bus/pci/drivers/mlx5_core/0000:00:00.0";
 
-/// How a guest's NIC is set up.
+/// Configuration of a guest's NIC.
 #[derive(Debug, Clone)]
 pub struct NicSetup {
-    /// Whether the RDMA driver is loaded as well.
+    /// Whether the RDMA driver is loaded, too.
     pub rdma: bool,
     /// MTU of the interface, in bytes.
     pub mtu: u32,
@@ -31,7 +31,7 @@ impl Default for NicSetup {
 }
 
 impl Guest {
-    /// Loads the drivers of the NIC and waits for its interface, which is then called [`NIC`] and is not up yet.
+    /// Loads the drivers, waits for the interface and renames it to [`NIC`]; does not bring it up.
     pub fn nic_load(&self, rdma: bool) -> Result<()> {
         let modules = if rdma {
             "mlx5_core mlx5_ib ib_uverbs rdma_ucm"
@@ -39,7 +39,7 @@ impl Guest {
             "mlx5_core"
         };
         let load = if self.is_uml() {
-            // They are in the kernel.
+            // The drivers are built in.
             format!("[ -e {BOUND} ] || echo {FUNCTION} > {DRIVER}/bind")
         } else {
             format!("modprobe -a {modules}")
@@ -67,7 +67,7 @@ impl Guest {
         load.run()?.check().map(drop)
     }
 
-    /// Gives the loaded NIC its addresses, takes it up and waits for the carrier.
+    /// Sets MTU and addresses, brings the interface up and waits for the carrier.
     pub fn nic_configure(&self, mtu: u32) -> Result<()> {
         let script = format!(
             "set -e\n\
@@ -90,14 +90,14 @@ impl Guest {
         configure.run()?.check().map(drop)
     }
 
-    /// Loads the drivers, sets the interface up and sees that they have no complaint.
+    /// Loads the drivers, brings the interface up and checks the kernel log for warnings.
     pub fn nic_up(&self, setup: &NicSetup) -> Result<()> {
         self.nic_load(setup.rdma)?;
         self.nic_configure(setup.mtu)?;
         self.nic_check_log(&[])
     }
 
-    /// Takes out all drivers of the NIC.
+    /// Unloads all drivers of the NIC.
     pub fn nic_unload(&self) -> Result<()> {
         let script = if self.is_uml() {
             format!("[ ! -e {BOUND} ] || echo {FUNCTION} > {DRIVER}/unbind")
@@ -108,7 +108,7 @@ impl Guest {
         unload.run()?.check().map(drop)
     }
 
-    /// What the kernel has logged about the NIC.
+    /// Kernel messages about the NIC.
     pub fn nic_log(&self) -> Result<Vec<KernelMessage>> {
         let log = self.run("dmesg --raw")?.check()?;
         let mut messages = KernelMessage::parse(&log.stdout);
@@ -116,7 +116,7 @@ impl Guest {
         Ok(messages)
     }
 
-    /// An error if the kernel has warned about the NIC, or worse, in words that contain none of `allowed`.
+    /// Fails if the kernel log has warnings or worse about the NIC that contain none of `allowed`.
     pub fn nic_check_log(&self, allowed: &[&str]) -> Result<()> {
         let complaints: Vec<String> = self
             .nic_log()?

@@ -1,19 +1,19 @@
-//! What the kernel has logged, by level.
+//! Messages of the kernel log.
 
-/// Level of warnings (linux/kern_levels.h); what is worse has a smaller number.
+/// Log level of warnings (linux/kern_levels.h); more severe levels are smaller.
 const WARNING: u8 = 4;
 
-/// One message of a kernel's log.
+/// One message of the kernel log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelMessage {
-    /// 0 for emergencies to 7 for debugging (linux/kern_levels.h).
+    /// Log level, from 0 (emergency) to 7 (debug) (linux/kern_levels.h).
     pub level: u8,
-    /// The message, with its time stamp.
+    /// Text with its time stamp.
     pub text: String,
 }
 
 impl KernelMessage {
-    /// The messages in what `dmesg --raw` prints. Lines that follow a message's first have its level.
+    /// Parses the output of `dmesg --raw`, which prefixes every line with its level.
     pub(crate) fn parse(log: &str) -> Vec<Self> {
         log.lines()
             .filter_map(|line| {
@@ -26,14 +26,14 @@ impl KernelMessage {
             .collect()
     }
 
-    /// Whether it is a warning or worse.
+    /// Whether this is a warning or worse.
     pub fn is_complaint(&self) -> bool {
         self.level <= WARNING
     }
 
-    /// Whether it is of the drivers of this NIC, or of the RDMA core about it.
+    /// Whether the message is from the drivers of the NIC or from the RDMA core.
     pub fn is_of_mlx5(&self) -> bool {
-        // SMC names each device it finds, and says so as a warning.
+        // SMC logs each device it finds, at warning level.
         if self.text.contains("] smc: ") {
             return false;
         }

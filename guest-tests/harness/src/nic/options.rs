@@ -12,21 +12,22 @@ use crate::device::{Device, Place};
 use crate::error::Result;
 use crate::locate::binary;
 
-/// Name of the NIC's interface in every guest, once it is set up.
+/// Name of the NIC's interface in every guest, given when the driver is loaded.
 pub const NIC: &str = "nic0";
 
-/// How to run `vhost-nic`, and how the guests get to it.
+/// Options of `vhost-nic` and of the device in the guests.
 #[derive(Debug, Clone, Default)]
 pub struct NicOptions {
-    /// More arguments for the daemon.
+    /// Additional arguments of the daemon.
     pub args: Vec<String>,
-    /// More environment variables for the daemon. RUST_LOG is `info` unless it is set here or in the environment.
+    /// Additional environment variables of the daemon. RUST_LOG defaults to `info` unless set here or in the
+    /// environment.
     pub env: Vec<(String, String)>,
-    /// More settings of every guest's NIC, as `--guest` takes them: `id=connectx-7`.
+    /// Additional settings of every guest's NIC in the syntax of `--guest`, such as `id=connectx-7`.
     pub guest_settings: Vec<String>,
-    /// Whether the NIC is behind a root port, as a card in a slot is; else it is a part of the root complex.
+    /// Whether the NIC is behind a root port instead of integrated in the root complex.
     pub root_port: bool,
-    /// Whether QEMU waits for the daemon after each write to the device. It hides faults, and is for finding them only.
+    /// Whether QEMU waits for the daemon after each register write. For debugging only, as it hides races.
     pub no_posted_writes: bool,
 }
 
@@ -37,7 +38,7 @@ impl NicOptions {
         self
     }
 
-    /// Presents another device id, by the name `--guest id=` knows it.
+    /// Selects a device id by its name in `--guest id=`.
     pub fn id(mut self, id: &str) -> Self {
         self.guest_settings.push(format!("id={id}"));
         self
@@ -49,29 +50,29 @@ impl NicOptions {
         self
     }
 
-    /// The daemon's binary.
+    /// Path of the daemon's binary.
     pub fn program() -> Result<PathBuf> {
         binary("vhost-nic", Some("VHOST_NIC"))
     }
 
-    /// The hardware address of a guest's NIC.
+    /// MAC address of a guest's NIC.
     pub fn mac(guest: usize) -> String {
         format!("52:54:00:00:c5:{:02x}", host_number(guest))
     }
 
-    /// A guest's address on the NICs' network.
+    /// IPv4 address of a guest on the NICs' network.
     pub fn address(guest: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 5, 0, host_number(guest))
     }
 
-    /// A guest's IPv6 address on the NICs' network.
+    /// IPv6 address of a guest on the NICs' network.
     pub fn address_v6(guest: usize) -> Ipv6Addr {
         Ipv6Addr::new(0xfd05, 0, 0, 0, 0, 0, 0, host_number(guest).into())
     }
 }
 
 fn host_number(guest: usize) -> u8 {
-    u8::try_from(guest + 1).expect("a bed has few guests")
+    u8::try_from(guest + 1).expect("a testbed has few guests")
 }
 
 fn socket(guest: usize, place: &Place) -> PathBuf {
@@ -106,7 +107,7 @@ impl Device for NicOptions {
 
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String> {
         let mut args = Vec::new();
-        // The socket is a structure, which the short form of -device has no way to write.
+        // JSON, as the short form of -device cannot express a structured `socket`.
         let mut device = json!({
             "driver": "vfio-user-pci",
             "socket": {"type": "unix", "path": socket(guest, place)},

@@ -1,4 +1,4 @@
-//! Programs that are a server in one guest and its client in another, by sockets or by rdma_cm.
+//! Programs with a server in one guest and a client in another, over sockets or rdma_cm.
 
 use std::thread;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use crate::command::{Job, Output};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 
-/// How long until a server listens, with all its code never translated before.
+/// Limit on the time until a server listens, when emulation has to translate all its code.
 const LISTENING: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// SIGKILL.
 const KILL: i32 = 9;
 
-/// What both ends printed.
+/// Output of both ends.
 #[derive(Debug, Clone)]
 pub struct Conversation {
-    /// The client, which has succeeded.
+    /// Output of the client, which succeeded.
     pub client: Output,
-    /// The server, which has succeeded.
+    /// Output of the server, which succeeded.
     pub server: Output,
 }
 
 impl Flow<'_> {
-    /// Runs the script `server` at one end and, once something listens on `port` there, `client` at the other; see
-    /// [`Flow::next_port`]. An error unless both end successfully, each within `limit`; what the server printed is then part of it.
+    /// Runs the script `server` at one end and, once a program listens on `port` there, `client` at the other; see
+    /// [`Flow::next_port`]. Fails unless both succeed within `limit` each; the error includes the server's output.
     pub fn converse(&self, port: u16, server: &str, client: &str, limit: Duration) -> Result<Conversation> {
         let job = self.server.spawn(server)?;
         let job = self.wait_listening(job, port)?;
@@ -40,18 +40,20 @@ impl Flow<'_> {
         Ok(Conversation { client, server })
     }
 
-    /// Runs `program -p PORT` at one end and `program -p PORT ADDRESS` at the other, as rdma-core's examples and perftest are used.
+    /// Runs `program -p PORT` at one end and `program -p PORT ADDRESS` at the other: the convention of rdma-core's
+    /// examples and of perftest.
     pub fn converse_alike(&self, program: &str, limit: Duration) -> Result<Conversation> {
         let port = Self::next_port();
         let server = format!("exec {program} -p {port}");
         self.converse(port, &server, &format!("{server} {}", self.to), limit)
     }
 
-    /// Waits until there is a TCP socket or an rdma_cm id that listens on the port.
+    /// Waits until a TCP socket or an rdma_cm id listens on the port.
     fn wait_listening(&self, server: Job, port: u16) -> Result<Job> {
         let deadline = Deadline::after(LISTENING);
         let look = format!(
-            "ss -Hltn 'sport = :{port}' | grep -q . || rdma resource show cm_id 2>/dev/null | grep -q 'state LISTEN .*:{port} '"
+            "ss -Hltn 'sport = :{port}' | grep -q . || \
+             rdma resource show cm_id 2>/dev/null | grep -q 'state LISTEN .*:{port} '"
         );
         loop {
             let look = self.server.shell(&look).called(format!("look for port {port}"));
@@ -61,7 +63,7 @@ impl Flow<'_> {
             if server.is_finished() {
                 let output = server.wait(LISTENING)?.check()?;
                 return Err(Error::Agent(format!(
-                    "the server ended before its client came: {output}"
+                    "the server ended before its client started: {output}"
                 )));
             }
             if deadline.left().is_none() {

@@ -1,4 +1,4 @@
-//! Traffic between two guests by the tools everybody uses, over whichever network an address belongs to.
+//! Traffic between two guests by standard tools, over the network that the address belongs to.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,55 +11,55 @@ use crate::guest::Guest;
 
 const READY: Duration = Duration::from_secs(30);
 
-/// What a measurement may take beyond its own length.
+/// Time allowed beyond the nominal duration of a measurement.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// A port of its own for every server, so that none waits for the last one's connections to time out.
+/// Next server port. Each server has its own, so that none waits for connections of another to time out.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20000);
 
-/// From one guest to another, by an address of the latter.
+/// A client guest, a server guest and an address of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow<'a> {
-    /// Who connects.
+    /// The connecting guest.
     pub client: &'a Guest,
-    /// Who answers.
+    /// The listening guest.
     pub server: &'a Guest,
-    /// The server's address.
+    /// Address of the server.
     pub to: IpAddr,
 }
 
-/// What `iperf3` reports.
+/// Report of `iperf3`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Iperf {
-    /// Payload that arrived, in bits per second.
+    /// Received payload, in bits per second.
     pub bits_per_second: f64,
-    /// Payload bytes that were sent.
+    /// Sent payload bytes.
     pub bytes: u64,
-    /// TCP segments that were sent again.
+    /// Retransmitted TCP segments.
     pub retransmits: u64,
-    /// UDP datagrams that were sent.
+    /// Sent UDP datagrams.
     pub packets: u64,
-    /// UDP datagrams that did not arrive.
+    /// Lost UDP datagrams.
     pub lost: u64,
 }
 
 impl<'a> Flow<'a> {
-    /// From `client` to `server` at the address `to`.
+    /// Creates a flow from `client` to `server` at the address `to`.
     pub fn new(client: &'a Guest, server: &'a Guest, to: impl Into<IpAddr>) -> Self {
         let to = to.into();
         Self { client, server, to }
     }
 
-    /// A port that no server of this process has had.
+    /// Returns a port not yet used by this process.
     pub fn next_port() -> u16 {
         NEXT_PORT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sends `count` echo requests with `size` bytes of payload (16 at least, for the time), unfragmented; an error unless all are answered. Returns the times
-    /// in microseconds.
+    /// Sends `count` echo requests with `size` payload bytes (at least 16, for the time stamp) without fragmentation.
+    /// Fails unless all are answered; returns the round-trip times in microseconds.
     pub fn ping(&self, count: u32, size: u32) -> Result<Vec<f64>> {
-        // Without -w, ping waits for the last answer no longer than two round trips, which a busy host may take more than. With it,
-        // ping goes on until as many have come; what matters are the first ones.
+        // Without -w, ping waits for the last reply for two round trips only, which is too short on a busy host. With
+        // -w, ping sends until `count` replies have arrived; only the first `count` requests matter.
         let script = format!("ping -n -M do -i 0.01 -w 30 -c {count} -s {size} {}", self.to);
         let ping = self.client.shell(&script).timeout(MARGIN);
         let output = ping.run()?.check()?;
@@ -82,7 +82,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Runs `iperf3` for that many seconds with more `options` of the client.
+    /// Runs `iperf3` for `seconds` with additional `options` of the client.
     pub fn iperf(&self, seconds: u32, options: &str) -> Result<Iperf> {
         let port = Self::next_port();
         let server = self
@@ -96,10 +96,10 @@ impl<'a> Flow<'a> {
         let limit = Duration::from_secs(seconds.into()) + MARGIN;
         let output = self.client.shell(&script).timeout(limit).run()?.check()?;
         server.wait(READY)?.check()?;
-        parse(output.text()).ok_or_else(|| Error::Agent(format!("iperf3 reports what it never did: {output}")))
+        parse(output.text()).ok_or_else(|| Error::Agent(format!("iperf3 printed no valid report: {output}")))
     }
 
-    /// Carries random bytes in each direction over TCP and compares the SHA-256 of both ends.
+    /// Transfers random bytes in each direction over TCP and compares the SHA-256 of both ends.
     pub fn compare_digests(&self, mebibytes: u32) -> Result<()> {
         for (sender, receiver, push) in [(self.client, self.server, true), (self.server, self.client, false)] {
             let port = Self::next_port();
@@ -143,7 +143,7 @@ fn parse(report: &str) -> Option<Iperf> {
     let report: Value = serde_json::from_str(report).ok()?;
     let end = &report["end"];
     let number = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
-    // UDP has one summary of both ends, TCP one of each; older versions only have the first for UDP.
+    // TCP has a summary per end; UDP has a combined one, and older versions have only that.
     let udp = end["sum"]["packets"].is_u64();
     let received = if udp && end["sum_received"].is_null() {
         &end["sum"]

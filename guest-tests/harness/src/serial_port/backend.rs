@@ -1,4 +1,4 @@
-//! The virtio console device, with one port that has a name.
+//! vhost-user backend of a virtio console device with one named port.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,27 +18,27 @@ use crate::sync::lock;
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// VIRTIO_CONSOLE_F_MULTIPORT: ports have names.
+/// VIRTIO_CONSOLE_F_MULTIPORT, needed for named ports.
 const F_MULTIPORT: u64 = 1 << 1;
 
-/// Queues by number (virtio specification 5.3.2): those of port 0, and those of control messages.
+/// Queue numbers (virtio specification 5.3.2): port 0, then control messages.
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 const CONTROL_RECEIVE: usize = 2;
 const CONTROL_TRANSMIT: usize = 3;
 const QUEUES: usize = 4;
 
-/// Events of control messages (virtio specification 5.3.6.2).
+/// Control message events (virtio specification 5.3.6.2).
 const DEVICE_READY: u16 = 0;
 const PORT_ADD: u16 = 1;
 const PORT_READY: u16 = 3;
 const PORT_OPEN: u16 = 6;
 const PORT_NAME: u16 = 7;
 
-/// The most to read from the harness at a time.
+/// Buffer size for data from the harness, in bytes.
 const CHUNK: usize = 32 * 1024;
 
-/// The device.
+/// The console device.
 pub(super) struct Console {
     memory: Memory,
     stream: UnixStream,
@@ -48,17 +48,17 @@ pub(super) struct Console {
 
 #[derive(Default)]
 struct State {
-    /// The queues, once the guest has enabled one.
+    /// Queues, once the guest has enabled one.
     queues: Option<Vec<VringRwLock>>,
-    /// Control messages that wait for buffers.
+    /// Control messages waiting for guest buffers.
     messages: VecDeque<Vec<u8>>,
-    /// Whether a program in the guest has the port open: the kernel throws away what comes while none has.
+    /// Whether a program in the guest has the port open; the kernel discards data that arrives while none has.
     open: bool,
     closed: bool,
 }
 
 impl Console {
-    /// A console whose port is the other end of `stream`.
+    /// Creates a console whose port is connected to `stream`.
     pub(super) fn new(memory: Memory, stream: UnixStream) -> Self {
         Self {
             memory,
@@ -68,7 +68,7 @@ impl Console {
         }
     }
 
-    /// Passes on what the harness sends, until [`Console::close`].
+    /// Forwards data from the harness to the guest until [`Console::close`].
     pub(super) fn feed(&self) {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -95,14 +95,14 @@ impl Console {
         }
     }
 
-    /// The guest is gone.
+    /// Stops forwarding after the guest is gone.
     pub(super) fn close(&self) {
         lock(&self.state).closed = true;
         self.changed.notify_all();
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Puts as much as fits into the guest's next buffer; `None` if there is no buffer.
+    /// Fills the guest's next buffer and returns the number of bytes; `None` if there is no buffer.
     fn put(&self, vring: &VringRwLock, bytes: &[u8]) -> Option<usize> {
         let memory = self.memory.memory();
         let chain = vring.get_mut().get_queue_mut().iter(memory.clone()).ok()?.next()?;
@@ -115,7 +115,7 @@ impl Console {
         Some(count)
     }
 
-    /// Takes the guest's next buffer.
+    /// Reads the guest's next buffer.
     fn take(&self, vring: &VringRwLock) -> Option<Vec<u8>> {
         let memory = self.memory.memory();
         let chain = vring.get_mut().get_queue_mut().iter(memory.clone()).ok()?.next()?;
@@ -152,7 +152,7 @@ impl Console {
     }
 }
 
-/// A control message about port 0.
+/// Builds a control message for port 0.
 fn control(event: u16, value: u16, rest: &[u8]) -> Vec<u8> {
     let mut message = vec![0; 4];
     message.extend_from_slice(&event.to_le_bytes());
@@ -182,7 +182,7 @@ impl VhostUserBackend for Console {
     }
 
     fn set_event_idx(&self, _enabled: bool) {
-        // Not offered.
+        // The feature is not offered.
     }
 
     /// `struct virtio_console_config`: columns, rows, then the number of ports.
@@ -193,18 +193,19 @@ impl VhostUserBackend for Console {
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {
-        // It is a handle to the same table.
+        // `memory` is a handle to the same memory map.
         Ok(())
     }
 
-    /// The library never closes one end of it, which costs a test process one descriptor per start of a guest.
+    /// The library never closes one end of this event, which leaks one descriptor of the test process per start of a
+    /// guest.
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
         new_event_consumer_and_notifier(EventFlag::CLOEXEC).ok()
     }
 
     fn handle_event(&self, event: u16, _events: EventSet, vrings: &[VringRwLock], _thread: usize) -> io::Result<()> {
         if usize::from(event) == TRANSMIT {
-            // The harness always reads, if it is still there.
+            // The harness reads all the time, so the write does not block for long.
             while let Some(bytes) = self.take(&vrings[TRANSMIT]) {
                 let _ = (&self.stream).write_all(&bytes);
             }

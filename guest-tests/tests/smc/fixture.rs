@@ -1,4 +1,4 @@
-//! Guests with SMC-D up and a server of workloads in each.
+//! Guests with SMC-D set up and a server of workloads in each.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,15 +8,15 @@ use guest_harness::{Guest, IsmOptions, Result, SmcOptions, Testbed};
 use serde_json::Value;
 
 use crate::ledger::Ledger;
-use crate::workload::Server;
+use crate::server::Server;
 
-/// The server's port in every guest.
+/// Port of the server in every guest.
 pub const PORT: u16 = 5000;
 
-/// How much slower the kernel that checks everything may be.
+/// Factor on time limits with the debug kernel.
 const DEBUG_FACTOR: u32 = 6;
 
-/// Which kernel the guests run.
+/// Kernel of the guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
     Normal,
@@ -24,7 +24,7 @@ pub enum Kernel {
     Debug,
 }
 
-/// What a lab is to be like.
+/// Configuration of a fixture.
 #[derive(Debug)]
 pub struct Setup {
     name: &'static str,
@@ -62,55 +62,55 @@ impl Setup {
         self
     }
 
-    /// Lets the guests see a file as `/host/NAME`.
+    /// Shares a host file with the guests as `/host/NAME`.
     pub fn share(mut self, file: PathBuf) -> Self {
         self.shared.push(file);
         self
     }
 
-    pub fn start(self) -> Result<Lab> {
+    pub fn start(self) -> Result<Fixture> {
         let builder = Testbed::builder(self.name)
             .guests(self.guests)
             .debug_kernel(self.kernel == Kernel::Debug)
             .ism(self.ism)
             .mesh();
-        let bed = self
+        let testbed = self
             .shared
             .into_iter()
             .fold(builder, |builder, file| builder.share(file))
             .start()?;
-        let lab = Lab {
+        let fixture = Fixture {
             gids: Mutex::new(vec![None; self.guests]),
             servers: Mutex::new((0..self.guests).map(|_| None).collect()),
             ledger: Ledger::new(self.guests),
             kernel: self.kernel,
             smc: self.smc,
-            bed,
+            testbed,
         };
-        lab.bed.each(|guest| lab.bring_up(guest.index()))?;
-        Ok(lab)
+        fixture.testbed.each(|guest| fixture.bring_up(guest.index()))?;
+        Ok(fixture)
     }
 }
 
-/// A test bed in which every two guests can connect over SMC-D.
+/// A testbed in which every pair of guests can connect over SMC-D.
 #[derive(Debug)]
-pub struct Lab {
-    // Dropped before the bed they run in.
+pub struct Fixture {
+    // Dropped before the testbed.
     servers: Mutex<Vec<Option<Server>>>,
     gids: Mutex<Vec<Option<String>>>,
     ledger: Ledger,
     kernel: Kernel,
     smc: SmcOptions,
-    bed: Testbed,
+    testbed: Testbed,
 }
 
-impl Lab {
-    pub fn bed(&self) -> &Testbed {
-        &self.bed
+impl Fixture {
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 
     pub fn guest(&self, index: usize) -> &Guest {
-        self.bed.guest(index)
+        self.testbed.guest(index)
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -121,7 +121,7 @@ impl Lab {
         self.kernel
     }
 
-    /// This many seconds; more with the debug kernel.
+    /// Time limit of `seconds`, longer with the debug kernel.
     pub fn seconds(&self, seconds: u64) -> Duration {
         let factor = match self.kernel {
             Kernel::Normal => 1,
@@ -130,32 +130,32 @@ impl Lab {
         Duration::from_secs(seconds) * factor
     }
 
-    /// Sets up a guest that has just booted: SMC, driver, server.
+    /// Sets up a freshly booted guest: SMC, driver, server.
     pub fn bring_up(&self, index: usize) -> Result<()> {
         let guest = self.guest(index);
         guest.smc_up(&self.smc)?;
         self.ledger.open(guest)?;
         lock(&self.servers)[index] = None;
-        let server = Server::start(self, index, PORT, "--events")?;
+        let server = Server::start(guest, PORT, "--events", self.seconds(10))?;
         lock(&self.servers)[index] = Some(server);
         lock(&self.gids)[index] = None;
         Ok(())
     }
 
-    /// Loads the driver again in a guest that has everything else.
+    /// Reloads the driver in a guest that has everything else.
     pub fn load_driver(&self, index: usize) -> Result<()> {
         self.guest(index).smc_up(&self.smc)?;
         lock(&self.gids)[index] = None;
         Ok(())
     }
 
-    /// Takes the driver out, however many connections use it.
+    /// Unloads the driver, even if connections use it; returns the time taken.
     pub fn unload_driver(&self, index: usize) -> Result<Duration> {
         let rmmod = self.guest(index).shell("rmmod virtio_ism").timeout(self.seconds(20));
         Ok(rmmod.run()?.check()?.elapsed)
     }
 
-    /// How the connections of a guest's server have ended so far.
+    /// Ended connections of a guest's server so far.
     pub fn server_ends(&self, index: usize) -> Vec<Value> {
         lock(&self.servers)[index]
             .as_ref()
@@ -163,7 +163,7 @@ impl Lab {
             .unwrap_or_default()
     }
 
-    /// The GID of a guest's virtio-ism device, as its kernel tells it.
+    /// GID of a guest's virtio-ism device, from its kernel.
     pub fn gid(&self, index: usize) -> Result<String> {
         if let Some(gid) = &lock(&self.gids)[index] {
             return Ok(gid.clone());
@@ -187,12 +187,12 @@ impl Lab {
         Ok(gid)
     }
 
-    /// The daemon's counters: of the fabric, and of each guest.
+    /// Statistics of the daemon: the fabric and each guest.
     pub fn daemon_stats(&self) -> Result<Value> {
-        self.bed.daemon().stats()
+        self.testbed.daemon().stats()
     }
 
-    /// Asserts that a counter of the daemon has grown for each of these guests.
+    /// Asserts that counters of the daemon have grown for each of these guests.
     pub fn assert_daemon_saw(&self, before: &Value, guests: &[usize], counters: &[&str]) -> Result<()> {
         let now = self.daemon_stats()?;
         for &guest in guests {
@@ -208,19 +208,19 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends everything: the kernels' books must agree with what the test did, the daemon must have found no fault with any guest,
-    /// and nothing may be left in it once all drivers have gone.
+    /// Shuts down; asserts that the kernels' counters match the test, that the daemon counted no guest errors, and that
+    /// it holds nothing once all drivers are unloaded.
     pub fn finish(self) -> Result<()> {
         self.finish_despite(None)
     }
 
-    /// The same, but one guest is known to have done wrong.
+    /// Same as [`Fixture::finish`], but one guest may have caused guest errors.
     pub fn finish_despite(self, culprit: Option<usize>) -> Result<()> {
-        self.ledger.settle(&self.bed)?;
+        self.ledger.settle(&self.testbed)?;
         for server in std::mem::take(&mut *lock(&self.servers)).into_iter().flatten() {
             server.stop(self.seconds(20))?;
         }
-        self.bed.each(|guest| self.unload_driver(guest.index()).map(drop))?;
+        self.testbed.each(|guest| self.unload_driver(guest.index()).map(drop))?;
         let stats = self.daemon_stats()?;
         for name in ["sessions", "slabs", "slab_bytes", "used_bytes", "dmbs", "lost_blocks"] {
             assert_eq!(stats["fabric"][name], 0, "left behind: {name} in {stats:#}");
@@ -229,18 +229,14 @@ impl Lab {
             let findings = guest["findings"].as_object().expect("findings");
             let found: Vec<_> = findings.iter().filter(|(_, count)| **count != 0).collect();
             if culprit != Some(index) {
-                assert!(
-                    found.is_empty(),
-                    "the daemon found fault with {}: {found:?}",
-                    guest["guest"]
-                );
+                assert!(found.is_empty(), "guest errors of {}: {found:?}", guest["guest"]);
             }
         }
-        self.bed.finish()
+        self.testbed.finish()
     }
 }
 
-/// A test that panicked in another thread has failed already; its data is still worth reading.
+/// Locks `mutex`, poisoned or not: a panic in another thread has failed the test already.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

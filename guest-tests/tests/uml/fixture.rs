@@ -2,7 +2,7 @@
 
 use guest_harness::{NicOptions, NicSetup, Result, Testbed};
 
-/// Bytes that no compression or repetition can fake.
+/// Pseudo-random bytes, so that lost, repeated or reordered data show.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -15,20 +15,20 @@ pub fn noise(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// User Mode Linux guests with the NIC up.
-pub fn nic_bed(name: &str, guests: usize) -> Result<Testbed> {
-    let bed = Testbed::builder(name)
+/// Boots User Mode Linux guests and brings their NICs up.
+pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
+    let testbed = Testbed::builder(name)
         .guests(0)
         .uml_guests(guests)
         .nic(NicOptions::default())
         .start()?;
-    bed.each(|guest| guest.nic_up(&NicSetup::default()))?;
-    Ok(bed)
+    testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
+    Ok(testbed)
 }
 
-/// Asserts that the daemon holds nothing for any guest.
-pub fn assert_nothing_left(bed: &Testbed) -> Result<()> {
-    let stats = bed.daemon().stats()?;
+/// Asserts that the daemon holds no objects or pages of any guest.
+pub fn assert_nothing_left(testbed: &Testbed) -> Result<()> {
+    let stats = testbed.daemon().stats()?;
     for guest in stats["guests"].as_array().expect("the daemon's guests") {
         for (kind, count) in guest["objects"].as_object().expect("objects by kind") {
             assert_eq!(*count, 0, "{kind} left behind in {guest:#}");
@@ -38,12 +38,12 @@ pub fn assert_nothing_left(bed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Takes the drivers out everywhere: nobody may have had a complaint, and nothing may be left in the daemon.
-pub fn finish(bed: Testbed) -> Result<()> {
-    bed.each(|guest| {
+/// Unloads all drivers and shuts down; asserts that the drivers logged no warnings and the daemon holds nothing.
+pub fn finish(testbed: Testbed) -> Result<()> {
+    testbed.each(|guest| {
         guest.nic_unload()?;
         guest.nic_check_log(&[])
     })?;
-    assert_nothing_left(&bed)?;
-    bed.finish()
+    assert_nothing_left(&testbed)?;
+    testbed.finish()
 }

@@ -1,4 +1,4 @@
-//! Guests with the NIC and its drivers up.
+//! Guests with a NIC each, on one switch.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::frames;
 
-/// What a lab is to be like.
+/// Configuration of a fixture.
 #[derive(Debug)]
 pub struct Setup {
     name: &'static str,
@@ -30,96 +30,96 @@ impl Setup {
         }
     }
 
-    /// More memory than usual.
+    /// Sets the memory per guest.
     pub fn memory_mib(mut self, mib: u32) -> Self {
         self.memory_mib = Some(mib);
         self
     }
 
-    /// A kernel of Debian as it is.
+    /// Boots an unmodified Debian kernel of this series.
     pub fn stock_kernel(mut self, series: &'static str) -> Self {
         self.stock_kernel = Some(series);
         self
     }
 
-    /// Another daemon, or another way to it.
+    /// Sets the options of the daemon and of the device.
     pub fn options(mut self, options: NicOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Without the RDMA driver.
+    /// Leaves out the RDMA driver.
     pub fn ethernet_only(mut self) -> Self {
         self.nic.rdma = false;
         self
     }
 
-    /// Boots the guests, and loads nothing.
-    pub fn boot(self) -> Result<Lab> {
+    /// Boots the guests without loading drivers.
+    pub fn boot(self) -> Result<Fixture> {
         let builder = Testbed::builder(self.name)
             .guests(self.guests)
             .nic(self.options)
-            // Enough for a whole test's messages.
+            // Room for all messages of a test.
             .kernel_arg("log_buf_len=2M")
             .share(frames::program());
         let builder = match self.memory_mib {
             Some(mib) => builder.memory_mib(mib),
             None => builder,
         };
-        let bed = match self.stock_kernel {
-            // Debian's wait 21 s for a processor before they call it stalled, which a busy host's may be.
+        let testbed = match self.stock_kernel {
+            // Debian kernels report a stall after 21 s without progress of a processor, which happens on a busy host.
             Some(series) => builder
                 .stock_kernel(series)
                 .kernel_arg("rcupdate.rcu_cpu_stall_suppress=1"),
             None => builder,
         }
         .start()?;
-        Ok(Lab { bed, nic: self.nic })
+        Ok(Fixture { testbed, nic: self.nic })
     }
 
-    /// Boots the guests, loads the drivers and sets the interfaces up.
-    pub fn start(self) -> Result<Lab> {
-        let lab = self.boot()?;
-        lab.up()?;
-        Ok(lab)
+    /// Boots the guests, loads the drivers and brings the interfaces up.
+    pub fn start(self) -> Result<Fixture> {
+        let fixture = self.boot()?;
+        fixture.up()?;
+        Ok(fixture)
     }
 }
 
-/// Guests on one switch.
+/// Running guests on one switch.
 #[derive(Debug)]
-pub struct Lab {
-    bed: Testbed,
+pub struct Fixture {
+    testbed: Testbed,
     nic: NicSetup,
 }
 
-impl Lab {
-    pub fn bed(&self) -> &Testbed {
-        &self.bed
+impl Fixture {
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 
     pub fn guest(&self, index: usize) -> &Guest {
-        self.bed.guest(index)
+        self.testbed.guest(index)
     }
 
     pub fn daemon(&self) -> &Daemon {
-        self.bed.daemon_of("vhost-nic").expect("the bed has a NIC")
+        self.testbed.daemon_of("vhost-nic").expect("the testbed has no NIC")
     }
 
-    /// Loads the drivers in all guests and sets the interfaces up.
+    /// Loads the drivers and brings the interfaces up in all guests.
     pub fn up(&self) -> Result<()> {
-        self.bed.each(|guest| self.guest_up(guest))
+        self.testbed.each(|guest| self.guest_up(guest))
     }
 
-    /// The same in one.
+    /// Loads the drivers and brings the interface up in one guest.
     pub fn guest_up(&self, guest: &Guest) -> Result<()> {
         guest.nic_load(self.nic.rdma)?;
         guest.nic_configure(self.nic.mtu)?;
         guest.nic_check_log(&[])
     }
 
-    /// Sets another MTU everywhere.
+    /// Sets the MTU in all guests.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
-        self.bed.each(|guest| guest.nic_configure(mtu))
+        self.testbed.each(|guest| guest.nic_configure(mtu))
     }
 
     /// IPv4 traffic from one guest to another.
@@ -132,14 +132,14 @@ impl Lab {
         Flow::new(self.guest(from), self.guest(to), NicOptions::address_v6(to))
     }
 
-    /// What the daemon says of one guest.
+    /// The daemon's statistics of one guest.
     pub fn stats(&self, guest: usize) -> Result<Value> {
         let stats = self.daemon().stats()?;
         let guests = stats["guests"].as_array().expect("the daemon's guests");
         Ok(guests[guest].clone())
     }
 
-    /// Asserts that the daemon holds nothing for a guest whose driver is gone.
+    /// Asserts that the daemon holds no objects or pages of a guest whose driver is unloaded.
     pub fn assert_nothing_left(&self, guest: usize) -> Result<()> {
         let stats = self.stats(guest)?;
         for (kind, count) in stats["objects"].as_object().expect("objects by kind") {
@@ -149,9 +149,9 @@ impl Lab {
         Ok(())
     }
 
-    /// Unloads the drivers everywhere; nothing may be left in the daemon then, and nobody may have had a complaint.
+    /// Unloads all drivers and shuts down; asserts that the drivers logged no warnings and the daemon holds nothing.
     pub fn finish(self) -> Result<()> {
-        for guest in self.bed.guests() {
+        for guest in self.testbed.guests() {
             let stats = self.stats(guest.index())?;
             assert_ne!(
                 stats["objects"]["eq"],
@@ -159,18 +159,18 @@ impl Lab {
                 "the driver has event queues: {stats:#}"
             );
         }
-        self.bed.each(|guest| {
+        self.testbed.each(|guest| {
             guest.nic_unload()?;
             guest.nic_check_log(&[])
         })?;
-        for guest in self.bed.guests() {
+        for guest in self.testbed.guests() {
             self.assert_nothing_left(guest.index())?;
         }
-        self.bed.finish()
+        self.testbed.finish()
     }
 }
 
-/// Runs a step and says how long it took.
+/// Runs a step and prints its duration.
 pub fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let begin = Instant::now();
     run()?;
