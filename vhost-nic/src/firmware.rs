@@ -16,6 +16,8 @@ mod rq;
 mod sq;
 mod srq;
 mod steering;
+#[cfg(test)]
+mod supported;
 pub mod syndrome;
 mod tis_tir_rqt;
 mod vport;
@@ -34,22 +36,22 @@ use access_reg::Registers;
 use command::{Commands, Handler};
 use init_hca::Pages;
 
-const FAMILIES: &[Commands] = &[
-    capabilities::COMMANDS,
-    cq::COMMANDS,
-    counters::COMMANDS,
-    domain::COMMANDS,
-    eq::COMMANDS,
-    steering::COMMANDS,
-    init_hca::COMMANDS,
-    mkey::COMMANDS,
-    qp::COMMANDS,
-    rq::COMMANDS,
-    access_reg::COMMANDS,
-    sq::COMMANDS,
-    srq::COMMANDS,
-    tis_tir_rqt::COMMANDS,
-    vport::COMMANDS,
+const FAMILIES: &[(&str, Commands)] = &[
+    ("Start, stop, pages", init_hca::COMMANDS),
+    ("Capabilities", capabilities::COMMANDS),
+    ("UAR, PD, TD, XRCD, UCTX", domain::COMMANDS),
+    ("MKEY", mkey::COMMANDS),
+    ("EQ", eq::COMMANDS),
+    ("CQ", cq::COMMANDS),
+    ("QP and multicast groups", qp::COMMANDS),
+    ("RMP and XRC SRQ", srq::COMMANDS),
+    ("RQ", rq::COMMANDS),
+    ("SQ", sq::COMMANDS),
+    ("TIS, TIR, RQT", tis_tir_rqt::COMMANDS),
+    ("Flow tables and counters", steering::COMMANDS),
+    ("Vport and RoCE addresses", vport::COMMANDS),
+    ("Vport and queue counters", counters::COMMANDS),
+    ("Registers", access_reg::COMMANDS),
 ];
 
 /// The firmware of one function.
@@ -70,8 +72,7 @@ impl Firmware {
     pub fn new(hca: Arc<Hca>, capabilities: Capabilities) -> Self {
         let handlers = FAMILIES
             .iter()
-            .copied()
-            .flatten()
+            .flat_map(|(_, commands)| *commands)
             .map(|(opcode, handler)| (opcode.0, *handler))
             .collect();
         Self {

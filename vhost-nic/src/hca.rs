@@ -4,7 +4,10 @@ pub mod blue_flame;
 pub mod buffer;
 pub mod clock;
 pub mod cq;
+pub mod domain;
+mod entry_ring;
 pub mod eq;
+pub mod event;
 pub mod guest_error;
 pub mod limits;
 pub mod mkey;
@@ -16,6 +19,7 @@ pub mod queue_counter;
 pub mod refcount;
 pub mod rq;
 pub mod scheduler;
+pub mod send_opcodes;
 pub mod sq;
 pub mod srq;
 pub mod steering;
@@ -32,6 +36,7 @@ use parking_lot::{Mutex, RwLock};
 use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
 use cq::Cq;
+use domain::Domain;
 use eq::Eqs;
 use guest_error::GuestErrors;
 use mkey::Mkey;
@@ -40,7 +45,6 @@ use port::PhysicalPort;
 use port_counters::{CompletionCounters, PortCounters};
 use qp::Qp;
 use queue_counter::QueueCounters;
-use refcount::RefCount;
 use rq::{QueueState, Rq};
 use scheduler::Scheduler;
 use sq::Sq;
@@ -52,24 +56,6 @@ use vport::{Mac, Vport};
 use crate::dma::Dma;
 use crate::pci::Msix;
 
-/// A protection, transport or XRC domain: a number that others refer to.
-#[derive(Debug)]
-pub struct Domain {
-    /// The number.
-    pub number: u32,
-    /// Who refers to it.
-    pub references: RefCount,
-}
-
-impl Domain {
-    /// A domain of this number.
-    pub fn new(number: u32) -> Self {
-        Self {
-            number,
-            references: RefCount::default(),
-        }
-    }
-}
 
 /// A queue with a send or receive side of its own. They share one number space: a doorbell names only a number.
 #[derive(Debug, Clone)]

@@ -55,48 +55,52 @@ impl ControlSegment {
     }
 }
 
-/// What a send WQE asks for (`MLX5_OPCODE_*`, `device.h`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs)]
-pub enum WqeOpcode {
-    Nop = 0x00,
-    SendInvalidate = 0x01,
-    RdmaWrite = 0x08,
-    RdmaWriteImmediate = 0x09,
-    Send = 0x0a,
-    SendImmediate = 0x0b,
-    Lso = 0x0e,
-    RdmaRead = 0x10,
-    AtomicCompareSwap = 0x11,
-    AtomicFetchAdd = 0x12,
-    AtomicMaskedCompareSwap = 0x14,
-    AtomicMaskedFetchAdd = 0x15,
-    Umr = 0x25,
+macro_rules! wqe_opcodes {
+    ($($opcode:ident = $number:literal, $name:literal;)*) => {
+        /// Opcode of a send WQE.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        #[expect(missing_docs, reason = "named as in the kernel, see `name`")]
+        pub enum WqeOpcode {
+            $($opcode = $number,)*
+        }
+
+        impl WqeOpcode {
+            /// Every opcode in order of number.
+            pub const ALL: &[Self] = &[$(Self::$opcode,)*];
+
+            /// Returns the name after `MLX5_OPCODE_` (`device.h`).
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$opcode => $name,)*
+                }
+            }
+
+            /// Returns the opcode of this number, if there is one.
+            pub const fn new(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$opcode),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl WqeOpcode {
-    /// The opcode of this number, if there is one.
-    pub fn new(number: u8) -> Option<Self> {
-        use WqeOpcode::*;
-        [
-            Nop,
-            SendInvalidate,
-            RdmaWrite,
-            RdmaWriteImmediate,
-            Send,
-            SendImmediate,
-            Lso,
-            RdmaRead,
-            AtomicCompareSwap,
-            AtomicFetchAdd,
-            AtomicMaskedCompareSwap,
-            AtomicMaskedFetchAdd,
-            Umr,
-        ]
-        .into_iter()
-        .find(|opcode| *opcode as u8 == number)
-    }
+wqe_opcodes! {
+    Nop = 0x00, "NOP";
+    SendInvalidate = 0x01, "SEND_INVAL";
+    RdmaWrite = 0x08, "RDMA_WRITE";
+    RdmaWriteImmediate = 0x09, "RDMA_WRITE_IMM";
+    Send = 0x0a, "SEND";
+    SendImmediate = 0x0b, "SEND_IMM";
+    Lso = 0x0e, "LSO";
+    RdmaRead = 0x10, "RDMA_READ";
+    AtomicCompareSwap = 0x11, "ATOMIC_CS";
+    AtomicFetchAdd = 0x12, "ATOMIC_FA";
+    AtomicMaskedCompareSwap = 0x14, "ATOMIC_MASKED_CS";
+    AtomicMaskedFetchAdd = 0x15, "ATOMIC_MASKED_FA";
+    Umr = 0x25, "UMR";
 }
 
 /// The Ethernet part of a send WQE (`struct mlx5_wqe_eth_seg`), up to the inline headers.

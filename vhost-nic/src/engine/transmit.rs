@@ -15,6 +15,7 @@ use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::rq::QueueState;
+use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
 use crate::net::{Burst, CastType, EthernetAddresses, Frame};
 
@@ -179,7 +180,7 @@ fn fetch<'a>(
 }
 
 fn execute(engine: &Engine, sq: &Sq, wqe: &Wqe<'_>) -> Result<(), Failure> {
-    match WqeOpcode::new(wqe.control.opcode()) {
+    match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
         Some(WqeOpcode::Nop) => Ok(()),
         Some(WqeOpcode::Send | WqeOpcode::Lso) => {
             BUFFERS.with_borrow_mut(|buffers| send_frame(engine, sq, wqe, &mut buffers.frame, &mut buffers.segment))

@@ -16,16 +16,41 @@ use crate::net::CastType;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
 
-/// Register ids (`MLX5_REG_*`, driver.h).
-mod id {
-    pub(super) const PMTU: u16 = 0x5003;
-    pub(super) const PTYS: u16 = 0x5004;
-    pub(super) const PAOS: u16 = 0x5006;
-    pub(super) const PFCC: u16 = 0x5007;
-    pub(super) const PPCNT: u16 = 0x5008;
-    pub(super) const PCMR: u16 = 0x5041;
-    pub(super) const NODE_DESC: u16 = 0x6001;
-    pub(super) const HOST_ENDIANNESS: u16 = 0x7004;
+/// A register that ACCESS_REG reads and writes.
+pub(super) struct Register {
+    /// `MLX5_REG_*` (driver.h).
+    pub(super) id: u16,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for docs/supported.md"))]
+    pub(super) name: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for docs/supported.md"))]
+    pub(super) read: &'static str,
+    /// Effect of a write.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for docs/supported.md"))]
+    pub(super) write: &'static str,
+    access: fn(&Firmware, &[u8], bool) -> Result<Vec<u8>>,
+}
+
+macro_rules! registers {
+    ($($name:ident = $id:literal, $read:literal, $write:literal, $access:expr;)*) => {
+        pub(super) const REGISTERS: &[Register] = &[$(
+            Register { id: $id, name: stringify!($name), read: $read, write: $write, access: $access },
+        )*];
+    };
+}
+
+registers! {
+    PMTU = 0x5003, "port MTU", "sets the port MTU", pmtu;
+    PTYS = 0x5004, "100GBASE-KR4, and whether the link is up", "accepted for the one speed; no effect", ptys;
+    PAOS = 0x5006, "administrative and operational status", "sets the administrative status", paos;
+    PFCC = 0x5007, "flow control as written", "stored; no effect",
+        |firmware, data, write| Ok(pfcc(firmware, data, write));
+    PPCNT = 0x5008, "counters of IEEE 802.3, RFC 2863 and RFC 2819; other groups read as 0", "no effect",
+        |firmware, data, _| ppcnt(&firmware.hca, data);
+    PCMR = 0x5041, "0: no port checks", "no effect", |_, data, _| Ok(pcmr(data));
+    NODE_DESC = 0x6001, "node description as written", "stored; no effect",
+        |firmware, data, write| Ok(stored(&mut firmware.registers.lock().node_description, data, write));
+    HOST_ENDIANNESS = 0x7004, "host endianness as written", "stored; no effect",
+        |firmware, data, write| Ok(stored(&mut firmware.registers.lock().host_endianness, data, write));
 }
 
 /// Variants of ACCESS_REG.
@@ -65,17 +90,11 @@ fn access(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("a register is read or written"));
     }
     let write = op_mod == WRITE;
-    let reply = match input.register_id() {
-        id::PTYS => ptys(firmware, data, write)?,
-        id::PAOS => paos(firmware, data, write)?,
-        id::PMTU => pmtu(firmware, data, write)?,
-        id::PCMR => pcmr(data),
-        id::PPCNT => ppcnt(&firmware.hca, data)?,
-        id::PFCC => pfcc(firmware, data, write),
-        id::NODE_DESC => stored(&mut firmware.registers.lock().node_description, data, write),
-        id::HOST_ENDIANNESS => stored(&mut firmware.registers.lock().host_endianness, data, write),
-        _ => return Err(bad_parameter("there is no such register").with_syndrome(syndrome::UNKNOWN_REGISTER)),
-    };
+    let register = REGISTERS
+        .iter()
+        .find(|register| register.id == input.register_id())
+        .ok_or(bad_parameter("there is no such register").with_syndrome(syndrome::UNKNOWN_REGISTER))?;
+    let reply = (register.access)(firmware, data, write)?;
     Reply::with_tail(AccessRegisterOut::default(), &reply)
 }
 

@@ -1,39 +1,25 @@
-//! What a command is to the device: bytes in, a reply or a refusal out.
+//! Input, reply and refusal of a command.
 
 use mlx5_prm::command::{InputHeader, OutputHeader, Status};
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Firmware, syndrome};
+use super::Firmware;
+use super::syndrome::{self, Cause};
 
-/// A command that is not carried out.
+/// Refusal of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of failure.
+    /// Status for the output.
     pub status: Status,
-    /// Why, for the log.
+    /// Reason, for the log and for a syndrome specific to this device.
     pub reason: &'static str,
     cause: Cause,
 }
 
-/// Why a command is refused, as far as its syndrome depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// The object that the command is about does not exist.
-    NoObject,
-    /// The object that the command is about is in use.
-    InUse,
-    /// All objects of the kind exist already.
-    Full,
-    /// One for which hardware's syndrome is known.
-    Known(u32),
-    /// Any other.
-    Other,
-}
-
 impl Refusal {
-    /// A failure of this kind.
+    /// Refuses with this status.
     pub const fn new(status: Status, reason: &'static str) -> Self {
         Self {
             status,
@@ -42,7 +28,7 @@ impl Refusal {
         }
     }
 
-    /// The same with hardware's syndrome for it.
+    /// Returns the same with the vendor's syndrome.
     pub const fn with_syndrome(self, syndrome: u32) -> Self {
         Self {
             cause: Cause::Known(syndrome),
@@ -54,49 +40,55 @@ impl Refusal {
         Self { cause, ..self }
     }
 
-    /// The number that tells the causes apart: hardware's where it is known, else one of the device's own.
+    /// Returns the syndrome: the vendor's where it is known, otherwise one specific to this device.
     pub fn syndrome(&self, opcode: Opcode) -> u32 {
-        match self.cause {
+        let syndrome = match self.cause {
             Cause::Known(syndrome) => Some(syndrome),
             cause => syndrome::of_common(opcode, cause),
         }
-        .unwrap_or(syndrome::own(self.reason))
+        .unwrap_or(syndrome::device_specific(self.reason));
+        debug_assert!(
+            syndrome::agrees(syndrome, opcode, self.status),
+            "{opcode}: {syndrome:#x}, {:?}",
+            self.status
+        );
+        syndrome
     }
 }
 
-/// What a command returns.
+/// Result of a command.
 pub type Result<T = Reply> = std::result::Result<T, Refusal>;
 
-/// A parameter makes no sense.
+/// Refuses an invalid parameter.
 pub const fn bad_parameter(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadParameter, reason)
 }
 
-/// An object that a parameter names does not exist.
+/// Refuses a parameter that names an object that does not exist.
 pub const fn no_such(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadResource, reason)
 }
 
-/// The object that the command is about does not exist.
+/// Refuses a command whose object does not exist.
 pub const fn no_object(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadResourceState, reason).because(Cause::NoObject)
 }
 
-/// An object cannot be destroyed, because another refers to it.
+/// Refuses to destroy an object that others refer to.
 pub const fn in_use(reason: &'static str) -> Refusal {
     Refusal::new(Status::BadResourceState, reason).because(Cause::InUse)
 }
 
-/// All objects of a kind exist already.
+/// Refuses to create an object whose table is full.
 pub const TABLE_FULL: Refusal =
     Refusal::new(Status::LimitExceeded, "there are no more objects of this kind").because(Cause::Full);
 
-/// A command's input.
+/// Input of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
-    /// The input that these bytes are; they are at least a header.
+    /// Wraps the bytes of an input; `None` if they are shorter than a header.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         (bytes.len() >= size_of::<InputHeader>()).then_some(Self(bytes))
     }
@@ -105,42 +97,42 @@ impl<'a> Input<'a> {
         InputHeader::read_from_prefix(self.0).map_or_else(|_| InputHeader::default(), |(header, _)| header)
     }
 
-    /// Which command it is.
+    /// Opcode of the command.
     pub fn opcode(&self) -> Opcode {
         Opcode(self.header().opcode.get())
     }
 
-    /// Which variant of it.
+    /// Variant of the command.
     pub fn op_mod(&self) -> u16 {
         self.header().op_mod.get()
     }
 
-    /// The fields.
+    /// Returns the fixed part.
     pub fn fields<T: Layout>(&self) -> Result<&'a T> {
         self.with_tail().map(|(fields, _)| fields)
     }
 
-    /// The fields, and what comes behind them.
+    /// Returns the fixed part and the bytes behind it.
     pub fn with_tail<T: Layout>(&self) -> Result<(&'a T, &'a [u8])> {
         T::ref_from_prefix(self.0).map_err(|_| Refusal::new(Status::BadInputLength, "the input is too short"))
     }
 }
 
-/// A command's output, with a header that says OK.
+/// Output of a command that succeeded.
 #[derive(Debug)]
 pub struct Reply {
     pub(super) bytes: Vec<u8>,
-    /// Bytes of it that the guest must have room for.
+    /// Bytes of it that must fit in the guest's output.
     pub(super) fixed: usize,
 }
 
 impl Reply {
-    /// An output without results.
+    /// Returns an output without results.
     pub fn ok<T: Layout + Default>() -> Result {
         Self::new(T::default())
     }
 
-    /// An output.
+    /// Returns an output.
     pub fn new<T: Layout>(output: T) -> Result {
         Ok(Self {
             bytes: output.as_bytes().to_vec(),
@@ -148,7 +140,7 @@ impl Reply {
         })
     }
 
-    /// An output with a list behind it. The guest sees as much of the list as it made room for.
+    /// Returns an output with a list behind it, which is cut to the length of the guest's output.
     pub fn with_tail<T: Layout>(output: T, tail: &[u8]) -> Result {
         let mut bytes = output.as_bytes().to_vec();
         bytes.extend_from_slice(tail);
@@ -156,7 +148,7 @@ impl Reply {
     }
 }
 
-/// The bytes of an output that says why a command is refused.
+/// Returns the output of a refused command.
 pub(super) fn refusal_bytes(opcode: Opcode, refusal: Refusal) -> Vec<u8> {
     let header = OutputHeader::new(refusal.status, refusal.syndrome(opcode));
     let mut bytes = header.as_bytes().to_vec();
@@ -164,8 +156,8 @@ pub(super) fn refusal_bytes(opcode: Opcode, refusal: Refusal) -> Vec<u8> {
     bytes
 }
 
-/// What carries out a command.
+/// Function that executes a command.
 pub(super) type Handler = fn(&Firmware, Input<'_>) -> Result;
 
-/// Commands and what carries them out.
+/// Commands of one family with their handlers.
 pub(super) type Commands = &'static [(Opcode, Handler)];

@@ -7,7 +7,7 @@ use mlx5_prm::opcode::Opcode;
 use super::Firmware;
 use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::buffer::Buffer;
-use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, Surroundings, entry_size};
+use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, CqResources, entry_size};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_CQ, create),
@@ -16,10 +16,10 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::MODIFY_CQ, modify),
 ];
 
-/// Variants of MODIFY_CQ (`MLX5_CQ_OPMOD_RESIZE`, cq.h).
+/// `op_mod` of MODIFY_CQ (`MLX5_CQ_OPMOD_RESIZE`, cq.h).
 const OPMOD_MODIFY: u16 = 0;
 const OPMOD_RESIZE: u16 = 1;
-/// What MODIFY_CQ changes (`MLX5_CQ_MODIFY_*`, cq.h).
+/// Fields that MODIFY_CQ changes (`MLX5_CQ_MODIFY_*`, cq.h).
 const MODIFY_PERIOD: u32 = 1 << 0;
 const MODIFY_COUNT: u32 = 1 << 1;
 const MODIFY_OVERRUN: u32 = 1 << 2;
@@ -53,7 +53,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(context.uar_page())
         .ok_or(no_such("the completion queue's UAR does not exist"))?;
     let buffer = buffer(context, pas)?;
-    let around = Surroundings {
+    let resources = CqResources {
         dma: hca.dma.clone(),
         eqs: hca.eqs.clone(),
         scheduler: hca.scheduler.clone(),
@@ -61,7 +61,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         counters: hca.completion_counters.clone(),
         clock: hca.clock,
     };
-    let make = |number| Cq::new(number, context.clone(), buffer, eq, around, uar.references.acquire());
+    let make = |number| Cq::new(number, context.clone(), buffer, eq, resources, uar.references.acquire());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateCqOut::default();
     output.set_cqn(cq.number);

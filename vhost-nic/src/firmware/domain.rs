@@ -1,4 +1,4 @@
-//! UARs, protection domains, transport domains, XRC domains and user contexts: numbers that other objects refer to.
+//! Commands on UARs, protection domains, transport domains, XRC domains and user contexts.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, in_use, no_object};
-use crate::hca::Domain;
+use crate::hca::domain::Domain;
 use crate::hca::object_table::Table;
 
 pub(super) const COMMANDS: Commands = &[

@@ -14,7 +14,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_EQ, query),
 ];
 
-/// Log2 of the bytes of an entry.
+/// Log2 of the bytes of an EQE.
 const LOG_EQE: u8 = 6;
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -34,12 +34,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let length = 1 << (context.log_eq_size() + LOG_EQE);
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), length, pas)
         .map_err(|_| bad_parameter("the event queue's pages do not fit its size"))?;
-    // The mask is four words of 64 bits; of types from 64 on this device has none (core/eq.c writes the lowest first).
+    // The mask is four words of 64 bits, the lowest first (core/eq.c); this device has no event type from 64 on.
     let mask = input
         .event_bitmask()
         .first_chunk()
         .map_or(0, |word| u64::from_be_bytes(*word));
-    let made = NewEq {
+    let new = NewEq {
         context: context.clone(),
         mask,
         buffer,
@@ -48,7 +48,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let make = |number| {
         Eq::new(
             number,
-            made,
+            new,
             hca.dma.clone(),
             hca.msix.clone(),
             hca.guest_errors.clone(),

@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
 use super::clock::Clock;
+use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
 use super::port_counters::CompletionCounters;
@@ -20,21 +21,19 @@ use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
-/// Shorter periods of moderation than the host can keep are none.
+/// Shortest moderation period the host can keep; a shorter one moderates nothing.
 const SHORTEST_PERIOD: Duration = Duration::from_micros(50);
-/// Data up to this goes into the entry's own beginning.
+/// Most bytes of data that fit in the first half of a CQE (`MLX5_INLINE_SCATTER_32`).
 const SHORT_DATA: usize = 32;
-/// Consumer indexes on the wire have 24 bits.
-const INDEX_MASK: u32 = 0xff_ffff;
-/// In an event about a queue: it was full (`mlx5_ib_cq_event`, and `struct mlx5_eqe_cq_err`).
+/// Syndrome of an overrun in a CQ error event (`struct mlx5_eqe_cq_err`; `mlx5_ib_cq_event`).
 const SYNDROME_OVERRUN: u8 = 1;
 
 /// A completion queue.
 #[derive(Debug)]
 pub struct Cq {
-    /// Its number.
+    /// CQ number (24 bits).
     pub number: u32,
-    /// The queues that complete here.
+    /// References by work queues that complete here.
     pub references: RefCount,
     eq: Arc<Eq>,
     eqs: Arc<Eqs>,
@@ -44,10 +43,11 @@ pub struct Cq {
     counters: Arc<CompletionCounters>,
     clock: Clock,
     state: Mutex<State>,
-    uses: Mutex<Vec<Reference>>,
+    /// References to the EQ and the UAR.
+    held: Mutex<Vec<Reference>>,
 }
 
-/// What the consumer waits for.
+/// Completions for which the consumer wants an event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Arm {
     Nothing,
@@ -59,40 +59,31 @@ enum Arm {
 struct State {
     context: Cqc,
     buffer: Buffer,
-    producer: u32,
-    /// As last read from the doorbell record.
-    consumer: u32,
-    /// Behind the last completion that was solicited.
+    /// Its consumer index is that of the last arm doorbell or read of the doorbell record.
+    ring: EntryRing,
+    /// Index behind the last solicited completion.
     solicited: u32,
     arm: Arm,
-    /// Completions since the consumer began to wait.
-    gathered: u16,
-    /// When the consumer is told of them at the latest.
-    told_at: Option<Instant>,
+    /// Completions held back by moderation since the CQ was armed.
+    pending: u16,
+    /// Latest time of the event for them.
+    deadline: Option<Instant>,
     overrun: bool,
 }
 
 impl State {
-    fn size(&self) -> u32 {
-        1 << self.context.log_cq_size()
-    }
-
-    fn full(&self) -> bool {
-        self.producer.wrapping_sub(self.consumer) & INDEX_MASK >= self.size()
-    }
-
-    /// Whether there is something behind `consumer` that the consumer waits for.
+    /// Whether a completion from index `consumer` on is one the CQ is armed for.
     fn due(&self, consumer: u32) -> bool {
-        let behind = |index: u32| (1..=self.size()).contains(&(index.wrapping_sub(consumer) & INDEX_MASK));
+        let behind = |index: u32| (1..=self.ring.size()).contains(&(index.wrapping_sub(consumer) & INDEX_MASK));
         match self.arm {
             Arm::Nothing => false,
             Arm::Solicited => behind(self.solicited),
-            Arm::Any => behind(self.producer),
+            Arm::Any => behind(self.ring.producer),
         }
     }
 }
 
-/// Bytes of an entry, by the context's `cqe_sz` (`enum mlx5_cqe_size`).
+/// Returns the bytes of a CQE by the context's `cqe_sz` (`enum mlx5_cqe_size`).
 pub fn entry_size(context: &Cqc) -> Option<u64> {
     match context.cqe_sz() {
         0 => Some(64),
@@ -101,9 +92,9 @@ pub fn entry_size(context: &Cqc) -> Option<u64> {
     }
 }
 
-/// What a completion queue needs of its surroundings.
+/// Objects of the function that a completion queue uses.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct CqResources {
     pub(crate) dma: Arc<Dma>,
     pub(crate) eqs: Arc<Eqs>,
     pub(crate) scheduler: Arc<Scheduler>,
@@ -118,32 +109,31 @@ impl Cq {
         context: Cqc,
         buffer: Buffer,
         eq: Arc<Eq>,
-        around: Surroundings,
+        resources: CqResources,
         uar: Reference,
     ) -> Self {
-        let Surroundings {
+        let CqResources {
             dma,
             eqs,
             scheduler,
             guest_errors,
             counters,
             clock,
-        } = around;
+        } = resources;
         let state = State {
+            ring: EntryRing::new(context.log_cq_size()),
             context,
             buffer,
-            producer: 0,
-            consumer: 0,
             solicited: 0,
             arm: Arm::Nothing,
-            gathered: 0,
-            told_at: None,
+            pending: 0,
+            deadline: None,
             overrun: false,
         };
         Self {
             number,
             references: RefCount::default(),
-            uses: Mutex::new(vec![eq.references.acquire(), uar]),
+            held: Mutex::new(vec![eq.references.acquire(), uar]),
             eq,
             eqs,
             scheduler,
@@ -155,17 +145,17 @@ impl Cq {
         }
     }
 
-    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    /// Drops the references to the EQ and the UAR, even if an `Arc` outlives DESTROY_CQ.
     pub fn retire(&self) {
-        self.uses.lock().clear();
+        self.held.lock().clear();
     }
 
-    /// Appends a completion, and tells the event queue if the consumer waits for it. Its owner bit and its time are filled in.
+    /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it.
     pub fn post(&self, cqe: Cqe) {
         self.post_entry(&[], cqe);
     }
 
-    /// Appends a completion that carries data, 64 bytes at most and more than 32 only in a large entry.
+    /// Appends a completion with inline data: 64 bytes at most, and more than 32 only in a 128-byte CQE.
     pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) {
         if data.len() <= SHORT_DATA {
             cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
@@ -180,22 +170,23 @@ impl Cq {
     fn post_entry(&self, lower: &[u8], cqe: Cqe) {
         let mut state = self.state.lock();
         if self.append(&mut state, lower, cqe)
-            && state.due(state.producer.wrapping_sub(1))
+            && state.due(state.ring.producer.wrapping_sub(1))
             && !self.hold_back(&mut state)
         {
             self.fire(state);
         }
     }
 
-    /// Writes an entry, if there is room for one: the completion, and before it what is in the lower half of a large entry.
+    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns whether it was written.
     fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> bool {
         if state.overrun {
             return false;
         }
-        if state.full() && !state.context.oi() {
-            // The consumer moves without telling anybody.
-            state.consumer = self.consumer_index(&state.context);
-            if state.full() {
+        if state.ring.is_full() && !state.context.oi() {
+            // The consumer advances the doorbell record without a doorbell.
+            let consumer = self.consumer_index(&state.context);
+            state.ring.set_consumer(consumer);
+            if state.ring.is_full() {
                 state.overrun = true;
                 self.guest_errors.report(
                     GuestError::CqOverrun,
@@ -208,17 +199,16 @@ impl Cq {
                 return false;
             }
         }
-        // Where others have their time, errors have a syndrome.
+        // An error CQE has its syndrome in place of the timestamp.
         let opcode = cqe.op_own >> 4;
         let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
         if !error {
             cqe.timestamp.set(self.clock.now());
         }
-        let owner = (state.producer >> state.context.log_cq_size()) as u8 & Cqe::OWNER;
-        cqe.op_own = cqe.op_own & !Cqe::OWNER | owner;
+        cqe.op_own = cqe.op_own & !Cqe::OWNER | state.ring.owner();
         let size = entry_size(&state.context).unwrap_or(64);
-        let entry = u64::from(state.producer % state.size()) * size;
-        // Of a large entry, the completion is the upper half.
+        let entry = u64::from(state.ring.slot()) * size;
+        // The completion is the upper half of a 128-byte CQE.
         let offset = entry + (size - size_of::<Cqe>() as u64);
         let written = state
             .buffer
@@ -231,7 +221,7 @@ impl Cq {
             );
             return false;
         }
-        state.producer = state.producer.wrapping_add(1) & INDEX_MASK;
+        state.ring.advance();
         let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
             Cqe::INLINE_32 => &self.counters.inline_32,
             Cqe::INLINE_64 => &self.counters.inline_64,
@@ -239,53 +229,53 @@ impl Cq {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
-            state.solicited = state.producer;
+            state.solicited = state.ring.producer;
         }
         true
     }
 
-    /// The consumer has read up to `consumer` and wants to be told of what comes after, or of what is solicited only.
+    /// Arms the CQ for the next completion, or the next solicited one, from consumer index `consumer` on.
     pub fn arm(&self, consumer: u32, solicited_only: bool) {
         let mut state = self.state.lock();
-        state.consumer = consumer & INDEX_MASK;
+        state.ring.set_consumer(consumer);
         state.arm = if solicited_only { Arm::Solicited } else { Arm::Any };
-        state.gathered = 0;
-        state.told_at = None;
-        if state.due(state.consumer) {
+        state.pending = 0;
+        state.deadline = None;
+        if state.due(state.ring.consumer()) {
             self.fire(state);
         }
     }
 
-    /// Whether the consumer is told later: it wants completions by the dozen, or after a while.
+    /// Counts a completion, and returns whether moderation (`cq_period`, `cq_max_count`) delays its event.
     fn hold_back(&self, state: &mut State) -> bool {
         let (period, count) = (
             Duration::from_micros(state.context.cq_period().into()),
             state.context.cq_max_count(),
         );
-        state.gathered = state.gathered.saturating_add(1);
-        if period < SHORTEST_PERIOD || (count > 0 && state.gathered >= count) {
+        state.pending = state.pending.saturating_add(1);
+        if period < SHORTEST_PERIOD || (count > 0 && state.pending >= count) {
             return false;
         }
-        if state.told_at.is_none() {
-            let time = Instant::now() + period;
-            state.told_at = Some(time);
-            self.scheduler.schedule_at(time, Task::Cq(self.number));
+        if state.deadline.is_none() {
+            let deadline = Instant::now() + period;
+            state.deadline = Some(deadline);
+            self.scheduler.schedule_at(deadline, Task::Cq(self.number));
         }
         true
     }
 
-    /// The consumer may have waited long enough.
+    /// Posts the event that moderation delayed, if its deadline has passed.
     pub fn period_over(&self) {
         let state = self.state.lock();
-        if state.arm != Arm::Nothing && state.told_at.is_some_and(|time| time <= Instant::now()) {
+        if state.arm != Arm::Nothing && state.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.fire(state);
         }
     }
 
-    /// Tells the consumer, who waits no more.
+    /// Posts an event and disarms the CQ.
     fn fire(&self, mut state: MutexGuard<'_, State>) {
         state.arm = Arm::Nothing;
-        state.told_at = None;
+        state.deadline = None;
         drop(state);
         self.notify();
     }
@@ -307,22 +297,24 @@ impl Cq {
         }
     }
 
-    /// Changes the context.
+    /// Changes the context (MODIFY_CQ).
     pub fn modify(&self, change: impl FnOnce(&mut Cqc)) {
         change(&mut self.state.lock().context);
     }
 
-    /// Goes over to another buffer. The last completion in the old one says so. Returns false, and stays, if the new one has no room for
-    /// all that the consumer has not read.
+    /// Switches to another buffer (MODIFY_CQ, resize), after a resize CQE as the last in the old one. Returns false, and changes nothing, if
+    /// the completions not yet read do not fit in the new one.
     pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
         let mut state = self.state.lock();
-        state.consumer = self.consumer_index(&state.context);
-        if state.producer.wrapping_sub(state.consumer) & INDEX_MASK > 1 << context.log_cq_size() {
+        let consumer = self.consumer_index(&state.context);
+        state.ring.set_consumer(consumer);
+        if state.ring.unread() > 1 << context.log_cq_size() {
             return false;
         }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
         self.append(&mut state, &[], marker);
         state.context.set_log_cq_size(context.log_cq_size());
+        state.ring.log_size = context.log_cq_size();
         state.context.set_log_page_size(context.log_page_size());
         state.context.set_page_offset(context.page_offset());
         state.context.set_cqe_sz(context.cqe_sz());
@@ -330,11 +322,11 @@ impl Cq {
         true
     }
 
-    /// The context with its counters.
+    /// Returns the context with its indexes and state (QUERY_CQ).
     pub fn query(&self) -> Cqc {
         let state = self.state.lock();
         let mut context = state.context.clone();
-        context.set_producer_counter(state.producer);
+        context.set_producer_counter(state.ring.producer);
         context.set_consumer_counter(self.consumer_index(&state.context));
         // Armed, solicited armed or fired (`cqc.st`, mlx5_ifc.h).
         context.set_st(match state.arm {
@@ -348,7 +340,7 @@ impl Cq {
         context
     }
 
-    /// Whether it was full once, and takes nothing any more.
+    /// Whether the CQ has overrun, after which it takes no more completions.
     pub fn overrun(&self) -> bool {
         self.state.lock().overrun
     }

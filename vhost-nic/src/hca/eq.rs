@@ -9,6 +9,8 @@ use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
+use super::entry_ring::EntryRing;
+use super::event;
 use super::guest_error::{GuestError, GuestErrors};
 use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
@@ -18,19 +20,17 @@ use crate::pci::Msix;
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_EQ_SIZE: u8 = 22;
-/// Consumer indexes on the wire have 24 bits.
-const INDEX_MASK: u32 = 0xff_ffff;
 
 /// An event queue.
 #[derive(Debug)]
 pub struct Eq {
-    /// Its number.
+    /// EQ number (8 bits).
     pub number: u32,
-    /// What it was made with.
+    /// Context as given in CREATE_EQ.
     pub context: Eqc,
-    /// Events it takes, a bit per type.
+    /// Event types it takes (`event_bitmask`), a bit each.
     pub mask: u64,
-    /// The completion queues that report here.
+    /// References by completion queues that report here.
     pub references: RefCount,
     uar: Mutex<Option<Reference>>,
     buffer: Buffer,
@@ -40,7 +40,7 @@ pub struct Eq {
     guest_errors: Arc<GuestErrors>,
 }
 
-/// What an event queue is made of.
+/// Parameters of CREATE_EQ.
 #[derive(Debug)]
 pub(crate) struct NewEq {
     pub(crate) context: Eqc,
@@ -51,20 +51,19 @@ pub(crate) struct NewEq {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
-    producer: u32,
-    consumer: u32,
+    ring: EntryRing,
     armed: bool,
 }
 
 impl Eq {
-    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    /// Drops the reference to the UAR, even if an `Arc` outlives DESTROY_EQ.
     pub fn retire(&self) {
         *self.uar.lock() = None;
     }
 
     pub(crate) fn new(
         number: u32,
-        made: NewEq,
+        new: NewEq,
         dma: Arc<Dma>,
         msix: Arc<Msix>,
         guest_errors: Arc<GuestErrors>,
@@ -74,13 +73,16 @@ impl Eq {
             mask,
             buffer,
             uar,
-        } = made;
-        let (references, state) = (RefCount::default(), Mutex::default());
+        } = new;
+        let state = Mutex::new(State {
+            ring: EntryRing::new(context.log_eq_size()),
+            armed: false,
+        });
         Self {
             number,
             context,
             mask,
-            references,
+            references: RefCount::default(),
             uar: Mutex::new(Some(uar)),
             buffer,
             state,
@@ -90,23 +92,23 @@ impl Eq {
         }
     }
 
-    /// Appends an event, and interrupts the guest if it waits for one.
+    /// Appends an event, and raises the interrupt if the EQ is armed.
     pub fn post(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
-        let size = 1 << self.context.log_eq_size();
+        debug_assert!(event::is_raised(event_type), "{event_type:?} is not in the table of events");
         let mut eqe = Eqe::new(event_type, sub_type);
         let length = data.len().min(eqe.data.len());
         eqe.data[..length].copy_from_slice(&data[..length]);
 
         let mut state = self.state.lock();
-        if state.producer.wrapping_sub(state.consumer) & INDEX_MASK >= size {
+        if state.ring.is_full() {
             self.guest_errors.report(
                 GuestError::EqOverrun,
                 format_args!("Event queue {} is full.", self.number),
             );
             return;
         }
-        eqe.owner = (state.producer >> self.context.log_eq_size()) as u8 & 1;
-        let offset = u64::from(state.producer % size) * size_of::<Eqe>() as u64;
+        eqe.owner = state.ring.owner();
+        let offset = u64::from(state.ring.slot()) * size_of::<Eqe>() as u64;
         if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
             self.guest_errors.report(
                 GuestError::LostEqe,
@@ -114,7 +116,7 @@ impl Eq {
             );
             return;
         }
-        state.producer = state.producer.wrapping_add(1);
+        state.ring.advance();
         let armed = std::mem::take(&mut state.armed);
         drop(state);
         if armed {
@@ -122,11 +124,11 @@ impl Eq {
         }
     }
 
-    /// The guest has read up to `consumer`, and with `arm` it wants an interrupt when there is more.
+    /// Takes the guest's consumer index, and with `arm` arms the EQ; raises the interrupt at once if events are unread.
     pub fn update(&self, consumer: u32, arm: bool) {
         let mut state = self.state.lock();
-        state.consumer = consumer & INDEX_MASK;
-        let unread = state.producer & INDEX_MASK != state.consumer;
+        state.ring.set_consumer(consumer);
+        let unread = state.ring.unread() > 0;
         state.armed = arm && !unread;
         drop(state);
         if arm && unread {
@@ -134,22 +136,22 @@ impl Eq {
         }
     }
 
-    /// The context with its counters.
+    /// Returns the context with its indexes and state (QUERY_EQ).
     pub fn query(&self) -> Eqc {
         let state = *self.state.lock();
         let mut context = self.context.clone();
         // Armed or fired (`MLX5_EQ_STATE_*`, core/lib/eq.h).
         context.set_st(if state.armed { 0x9 } else { 0xa });
-        context.set_consumer_counter(state.consumer);
-        context.set_producer_counter(state.producer);
+        context.set_consumer_counter(state.ring.consumer());
+        context.set_producer_counter(state.ring.producer);
         context
     }
 }
 
-/// The event queues of one function.
+/// Event queues of a function.
 #[derive(Debug)]
 pub struct Eqs {
-    /// By number.
+    /// Event queues by number.
     pub table: Table<Eq>,
 }
 

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::dma::{self, Dma};
 use crate::hca::blue_flame::{BlueFlameWqe, Slot};
 use crate::hca::qp::{DataList, Message, Messages, Work, service};
+use crate::hca::send_opcodes;
 use crate::hca::wq::WorkQueue;
 
 /// Most bytes of a WQE.
@@ -136,7 +137,8 @@ fn take<T: FromBytes + KnownLayout + Immutable>(rest: &mut &[u8]) -> Option<T> {
 fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
     let mut rest = wqe.get(size_of::<ControlSegment>()..)?;
     let immediate = message.control.immediate.get();
-    let opcode = WqeOpcode::new(message.control.opcode())?;
+    let executed = send_opcodes::of_service(service);
+    let opcode = WqeOpcode::new(message.control.opcode()).filter(|opcode| executed.contains(*opcode))?;
     if opcode == WqeOpcode::Nop {
         return Some(Work::Nop);
     }

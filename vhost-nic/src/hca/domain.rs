@@ -1,0 +1,22 @@
+//! UARs, protection domains, transport domains, XRC domains and user contexts: objects that are no more than a number others refer to.
+
+use super::refcount::RefCount;
+
+/// A UAR, a domain or a user context.
+#[derive(Debug)]
+pub struct Domain {
+    /// Number of the object.
+    pub number: u32,
+    /// References to the object.
+    pub references: RefCount,
+}
+
+impl Domain {
+    /// Creates the object of this number, without references.
+    pub fn new(number: u32) -> Self {
+        Self {
+            number,
+            references: RefCount::default(),
+        }
+    }
+}
