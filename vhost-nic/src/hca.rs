@@ -44,9 +44,10 @@ use sq::Sq;
 use srq::{Rmp, XrcSrq};
 use steering::Steering;
 use tis_tir_rqt::{Rqt, Tir, Tis};
-use vport::{Mac, Vport};
+use vport::Vport;
 
 use crate::dma::Dma;
+use crate::frame::mac::Mac;
 use crate::pci::Msix;
 
 /// The first page of the BAR that is a UAR; those before are the initialization segment and the MSI-X structures.

@@ -15,10 +15,10 @@ use zerocopy::IntoBytes;
 use crate::dma::PurposeStats;
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
+use crate::frame::mac::Mac;
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::guest_error::GuestError;
 use crate::hca::scheduler::Task;
-use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
 use crate::net::{Burst, Frame, Port, PortStats, Switch};
 use crate::pci::{BAR_SIZE, Device, FunctionParts};
@@ -198,18 +198,12 @@ impl Nic {
         let ((received, received_bytes), (sent, sent_bytes)) = (counters.received.total(), counters.sent.total());
         NicSnapshot {
             name: self.name.clone(),
-            mac: self
-                .hca
-                .vport
-                .read()
-                .permanent
-                .map(|byte| format!("{byte:02x}"))
-                .join(":"),
+            mac: self.hca.vport.read().permanent.to_string(),
             started: self.firmware.initialized(),
             link_up: self.firmware.link_up(),
             objects: self.hca.object_counts(),
             pages: self.firmware.pages_held(),
-            dma: self.hca.dma.stats().snapshot(),
+            dma: self.hca.dma.stats(),
             guest_errors: self.hca.guest_errors.snapshot().into_iter().collect(),
             blue_flame_wqes: self.hca.blue_flame.carried_out(),
             port: PortSnapshot {
