@@ -8,15 +8,13 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser};
 use vhost_daemon::{CommonArgs, parse_size};
+use vhost_nic::frame::mac::Mac;
 use vhost_nic::pci::Identity;
 
-pub use guest::{Attach, GuestArg, Socket, mac_text};
-
-/// A guest's MAC address, first byte first.
-pub type Mac = [u8; 6];
+pub use guest::{Attach, GuestArg, Socket};
 
 /// The default MAC addresses count up from here. Locally administered, in the range that QEMU's own start with.
-const FIRST_MAC: Mac = [0x52, 0x54, 0x00, 0x00, 0xc5, 0x01];
+const FIRST_MAC: Mac = Mac([0x52, 0x54, 0x00, 0x00, 0xc5, 0x01]);
 /// One for events and seven for completions: room for the channels of an ordinary guest. User Mode Linux has 32 for all its
 /// devices (arch/um/drivers/virt-pci.c).
 const DEFAULT_VECTORS: u16 = 8;
@@ -94,7 +92,7 @@ impl Args {
                 bail!("Two guests cannot share the socket {}.", plan.socket);
             }
             if !macs.insert(plan.mac) {
-                bail!("Two guests cannot share the MAC address {}.", mac_text(&plan.mac));
+                bail!("Two guests cannot share the MAC address {}.", plan.mac);
             }
         }
         Ok(plans)
@@ -102,11 +100,11 @@ impl Args {
 }
 
 fn plan(guest: GuestArg, index: u8) -> GuestPlan {
-    let [a, b, c, d, e, first] = FIRST_MAC;
+    let Mac([a, b, c, d, e, first]) = FIRST_MAC;
     GuestPlan {
         socket: guest.socket,
         attach: guest.attach,
-        mac: guest.mac.unwrap_or([a, b, c, d, e, first.wrapping_add(index)]),
+        mac: guest.mac.unwrap_or(Mac([a, b, c, d, e, first.wrapping_add(index)])),
         identity: guest.identity,
         vectors: guest.vectors.unwrap_or(DEFAULT_VECTORS),
         blue_flame: guest.blue_flame,
@@ -160,10 +158,10 @@ mod tests {
             "b",
         ])
         .unwrap();
-        let seen: Vec<(String, u8)> = plans.iter().map(|p| (p.socket.to_string(), p.mac[5])).collect();
+        let seen: Vec<(String, u8)> = plans.iter().map(|p| (p.socket.to_string(), p.mac.0[5])).collect();
         let expected = [("a", 1), ("b", 2), ("fd 7", 3), ("c", 4)].map(|(text, n)| (text.to_owned(), n));
         assert_eq!(seen, expected);
-        assert_eq!(plans[0].mac[..5], [0x52, 0x54, 0, 0, 0xc5]);
+        assert_eq!(plans[0].mac.0[..5], [0x52, 0x54, 0, 0, 0xc5]);
         assert_eq!(plans[0].attach, Attach::VfioUser);
         assert_eq!(plans[0].identity, Identity::ConnectX5);
         assert_eq!(plans[3].attach, Attach::VhostUser);
@@ -202,7 +200,7 @@ mod tests {
     fn the_number_of_guests_is_limited() {
         let names: Vec<String> = (0..256).map(|n| n.to_string()).collect();
         let args = |n: usize| -> Vec<&str> { names[..n].iter().flat_map(|name| ["--socket-path", name]).collect() };
-        assert_eq!(plans(&args(255)).unwrap()[254].mac[5], 255);
+        assert_eq!(plans(&args(255)).unwrap()[254].mac.0[5], 255);
         assert!(plans(&args(256)).is_err());
     }
 }

@@ -11,7 +11,7 @@ use vhost_daemon::{GuestSocket, MainLoop, OwnSockets};
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 
-use crate::args::{Args, GuestPlan, Socket, mac_text};
+use crate::args::{Args, GuestPlan, Socket};
 use guest::{Guest, GuestSnapshot};
 
 /// Runs until a signal ends it.
@@ -36,8 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
         switch.set_tap(Some(capture.clone()));
     }
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
-        let mac = mac_text(&plan.mac);
-        info!("{}: {} with MAC address {mac}", socket.name, plan.identity);
+        info!("{}: {} with MAC address {}", socket.name, plan.identity, plan.mac);
         guest.serve(plan.attach, socket.listener)?;
     }
     let guests = Arc::new(guests);

@@ -3,6 +3,7 @@
 //! Pure functions on byte slices, total on any bytes: what a guest calls a frame can be anything.
 
 pub mod checksum;
+pub mod mac;
 pub mod rss;
 pub mod segmentation;
 pub mod view;

@@ -51,9 +51,10 @@ use sq::Sq;
 use srq::{Rmp, XrcSrq};
 use steering::Steering;
 use tis_tir_rqt::{Rqt, Tir, Tis};
-use vport::{Mac, Vport};
+use vport::Vport;
 
 use crate::dma::Dma;
+use crate::frame::mac::Mac;
 use crate::pci::Msix;
 
 
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn management_datagrams_go_to_the_first_queue_pair_for_them() {
-        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), [2, 0, 0, 0, 0, 1], 0..1);
+        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), Mac([2, 0, 0, 0, 0, 1]), 0..1);
         let receiver = || hca.management_queue_pair().map(|qp| qp.number);
         add(&hca, qp::service::UD);
         assert_eq!(receiver(), None);

@@ -1,10 +1,9 @@
 //! A ConnectX-like NIC for QEMU and User Mode Linux guests.
 //!
-//! An attachment brings a guest's accesses to a PCI function ([`pci`]), behind which a NIC ([`nic`]) is. Commands go to its firmware
-//! ([`firmware`]), which keeps the objects the guest makes ([`hca`]). Doorbells go to its engine ([`engine`]), which carries WQEs out: through
-//! the door to guest memory ([`dma`]) to the switch ([`net`]) and from there to another NIC's engine.
+//! An attachment ([`pci_function::attachment`]) forwards a guest's accesses to a PCI function ([`pci`]) with a NIC ([`nic`]) behind it.
+//! Commands go to the firmware ([`firmware`]), which keeps the guest's objects ([`hca`]). Doorbells go to the engine ([`engine`]), which
+//! executes WQEs: from guest memory ([`dma`]) to the switch ([`net`]), and from there to another NIC's engine.
 
-pub mod attachment;
 pub mod dma;
 pub mod engine;
 pub mod firmware;

@@ -1,4 +1,4 @@
-//! The Ethernet between NICs: ports and what connects them.
+//! Ethernet between NICs: frames, ports and the switch.
 
 mod burst;
 pub mod capture;
@@ -8,10 +8,12 @@ mod port;
 mod stats;
 mod super_packet;
 mod switch;
+mod wire_frame;
 
 pub use burst::Burst;
 pub use payload::{Cursor, Payload};
-pub use port::{CastType, EthernetAddresses, Frame, Port};
+pub use port::Port;
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
 pub use super_packet::SuperPacket;
 pub use switch::{Limits, MAX_FRAME, MIN_FRAME, Switch, SwitchPort, Tap};
+pub use wire_frame::{EthernetAddresses, Frame};

@@ -18,7 +18,7 @@ pub use snapshot::{CompletionSnapshot, NicSnapshot, PortSnapshot};
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, UnknownCapability};
 use crate::hca::Hca;
-use crate::hca::vport::Mac;
+use crate::frame::mac::Mac;
 use crate::net::{Burst, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
 use bar::{Region, Strays};

@@ -1,41 +1,18 @@
-//! A PCI function that knows no transport: configuration space, MSI-X, reset, and the device behind BAR 0.
-//!
-//! An attachment drives a [`PciFunction`]; the function drives a [`Device`]. What the device needs of the function, its
-//! way to guest memory and its interrupts, exists before both: see [`FunctionParts`].
+//! The PCI function of a ConnectX: its identity, the layout of its BAR, and its vendor-specific capability.
 
-mod bus_master;
-mod config;
-mod config_layout;
-mod function;
+mod connectx;
 mod identity;
-mod msix;
-mod stats;
 mod vsc;
 
-pub use bus_master::BusMaster;
-pub use config_layout::{CONFIG_SPACE_SIZE, MSIX_PBA, MSIX_TABLE};
-pub use function::{FunctionConfig, FunctionParts, PciFunction};
+pub use connectx::{BAR_SIZE, FunctionConfig, MAX_VECTORS, MSIX_PBA, MSIX_TABLE};
 pub use identity::{Identity, UnknownIdentity};
-pub use msix::{Delivery, InterruptLines, Masking, Msix, MsixMessage, MsixStats};
-pub use stats::{FunctionSnapshot, FunctionStats};
+pub use pci_function::{
+    BusMaster, CONFIG_SPACE_SIZE, Delivery, Device, FunctionSnapshot, InterruptLines, Masking, Msix, MsixMessage,
+    MsixStats, PciFunction,
+};
 
-/// Size of BAR 0 in bytes. The most that User Mode Linux can map of a BAR (arch/um/drivers/virt-pci.c).
-pub const BAR_SIZE: u64 = 16 << 20;
+/// Parts shared by the function and the NIC behind it.
+pub type FunctionParts = pci_function::FunctionParts<crate::dma::Purpose>;
 
-/// The most vectors that fit between the MSI-X table and the array of pending bits.
-pub const MAX_VECTORS: u16 = 256;
-
-/// What is behind the BAR of a function. The MSI-X table and its pending bits are the function's own.
-///
-/// Accesses come from the guest as they are, of any width and at any offset within the BAR.
-pub trait Device: Send + Sync {
-    /// Fills `data` with what a read at `offset` returns.
-    fn read(&self, offset: u64, data: &mut [u8]);
-
-    /// Takes a write of `data` at `offset`.
-    fn write(&self, offset: u64, data: &[u8]);
-
-    /// Forgets everything the guest has set up. When it returns, the device touches no guest memory and raises no interrupt
-    /// until it is set up again.
-    fn reset(&self);
-}
+#[cfg(test)]
+mod tests;

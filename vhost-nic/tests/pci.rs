@@ -17,7 +17,7 @@ impl Device for Nothing {
 fn dump(identity: Identity) -> String {
     let config = FunctionConfig {
         identity,
-        mac: [0x52, 0x54, 0x00, 0x00, 0xc5, 0x01],
+        mac: [0x52, 0x54, 0x00, 0x00, 0xc5, 0x01].into(),
     };
     let function = PciFunction::new(config, FunctionParts::new(32), Arc::new(Nothing));
     let mut bytes = [0; CONFIG_SPACE_SIZE];

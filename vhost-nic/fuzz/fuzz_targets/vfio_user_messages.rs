@@ -2,7 +2,9 @@
 
 #![no_main]
 
-#[path = "../../tests/vfio_user/fuzz_driver.rs"]
+#[path = "../../pci-function/tests/common/mod.rs"]
+mod common;
+#[path = "../../pci-function/tests/vfio_user/fuzz_driver.rs"]
 mod fuzz_driver;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

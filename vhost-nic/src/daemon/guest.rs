@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
-use vhost_nic::attachment::{vfio_user, vhost_user_pci};
 use vhost_nic::hca::blue_flame;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};

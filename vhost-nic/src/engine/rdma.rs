@@ -122,7 +122,7 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
 fn is_for_transport(engine: &Engine, head: &Packet) -> bool {
     let vport = engine.hca.vport.read();
     let multicast = head.path.addresses.destination().is_multicast();
-    vport.context.roce_en() && (multicast || vport.is_own(&head.path.destination_mac))
+    vport.context.roce_en() && (multicast || vport.is_own(head.path.destination_mac))
 }
 
 /// Takes packets of a connection, all requests or all answers.

@@ -9,6 +9,7 @@ use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 use super::{Engine, rdma};
 use crate::dma::Purpose;
 use crate::frame::checksum::{Coverage, Verified, verify};
+use crate::frame::mac::CastType;
 use crate::frame::rss::HashResult;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
 use crate::hca::guest_error::GuestError;
@@ -17,7 +18,7 @@ use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::tis_tir_rqt::{Dispatch, Tir};
-use crate::net::{Burst, CastType};
+use crate::net::Burst;
 use crate::roce::packet::is_roce;
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.

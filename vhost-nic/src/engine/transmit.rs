@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Engine, receive};
 use crate::dma::Purpose;
 use crate::frame::checksum::{self, Fill};
+use crate::frame::mac::CastType;
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::guest_error::GuestError;
@@ -17,7 +18,7 @@ use crate::hca::mkey::{self, Access, Accessor, Segment};
 use crate::hca::rq::QueueState;
 use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{Burst, CastType, EthernetAddresses, Frame};
+use crate::net::{Burst, EthernetAddresses, Frame};
 
 /// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -346,7 +347,7 @@ pub(super) fn transmit(engine: &Engine, burst: &Burst<'_>, domain: Option<u32>) 
             context.disable_mc_local_lb()
         };
         // The switches are for raw frames; RDMA between a function's own queue pairs is never off.
-        (vport.is_own(&destination), !off || burst.is_of_super_packets())
+        (vport.is_own(destination), !off || burst.is_of_super_packets())
     };
     if loops && (own || cast != CastType::Unicast) {
         counters.loopback.count(burst);

@@ -9,10 +9,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
+use crate::frame::mac::CastType;
 use crate::hca::Hca;
 use crate::hca::port::MAX_PMTU;
 use crate::hca::port_counters::Direction;
-use crate::net::CastType;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
 

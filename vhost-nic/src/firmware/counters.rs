@@ -8,9 +8,9 @@ use mlx5_prm::vport::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_object};
+use crate::frame::mac::CastType;
 use crate::hca::port_counters::Traffic;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
-use crate::net::CastType;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ALLOC_Q_COUNTER, alloc_queue_counters),

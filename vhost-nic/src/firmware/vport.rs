@@ -5,7 +5,8 @@ use mlx5_prm::vport::*;
 
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
-use crate::hca::vport::{Mac, ROCE_ADDRESSES};
+use crate::frame::mac::Mac;
+use crate::hca::vport::ROCE_ADDRESSES;
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_NIC_VPORT_CONTEXT, query_nic_vport_context),
@@ -38,16 +39,13 @@ const MULTICAST_MAC: u16 = 1 << 8;
 const ROCE_VERSION_1: u8 = 0;
 
 fn to_layout(mac: Mac, layout: &mut MacAddressLayout) {
-    layout.set_mac_addr_47_32(u16::from_be_bytes([mac[0], mac[1]]));
-    layout.set_mac_addr_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
+    let (high, low) = mac.halves();
+    layout.set_mac_addr_47_32(high);
+    layout.set_mac_addr_31_0(low);
 }
 
 fn from_layout(layout: &MacAddressLayout) -> Mac {
-    let ([a, b], [c, d, e, f]) = (
-        layout.mac_addr_47_32().to_be_bytes(),
-        layout.mac_addr_31_0().to_be_bytes(),
-    );
-    [a, b, c, d, e, f]
+    Mac::from_halves(layout.mac_addr_47_32(), layout.mac_addr_31_0())
 }
 
 fn query_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -61,7 +59,7 @@ fn query_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
     context.set_system_image_guid(guid);
     context.set_port_guid(guid);
     context.set_node_guid(guid);
-    let macs = |list: &[Mac]| -> Vec<u8> { list.iter().flat_map(|mac| [&[0; 2][..], mac].concat()).collect() };
+    let macs = |list: &[Mac]| -> Vec<u8> { list.iter().flat_map(|mac| [&[0; 2][..], &mac.0].concat()).collect() };
     let list = match input.allowed_list_type() {
         LIST_UNICAST => macs(&vport.unicast),
         LIST_MULTICAST => macs(&vport.multicast),
@@ -87,12 +85,7 @@ fn modify_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
             .0
             .get(..new.allowed_list_size().into())
             .ok_or(bad_parameter("the list of addresses is shorter than it says"))?;
-        let macs = || {
-            entries
-                .iter()
-                .map(|entry| [entry[2], entry[3], entry[4], entry[5], entry[6], entry[7]])
-                .collect()
-        };
+        let macs = || entries.iter().map(|[_, _, mac @ ..]| Mac(*mac)).collect();
         match new.allowed_list_type() {
             LIST_UNICAST => vport.unicast = macs(),
             LIST_MULTICAST => vport.multicast = macs(),

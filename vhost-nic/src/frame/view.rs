@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::mac::Mac;
+
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET_HEADER: usize = 14;
 /// Length of a VLAN tag in bytes.
@@ -216,13 +218,13 @@ impl<'a> FrameView<'a> {
     }
 
     /// Destination address.
-    pub fn destination(&self) -> [u8; 6] {
-        array(self.bytes, 0).unwrap_or_default()
+    pub fn destination(&self) -> Mac {
+        array(self.bytes, 0).map_or(Mac::ZERO, Mac)
     }
 
     /// Source address.
-    pub fn source(&self) -> [u8; 6] {
-        array(self.bytes, 6).unwrap_or_default()
+    pub fn source(&self) -> Mac {
+        array(self.bytes, 6).map_or(Mac::ZERO, Mac)
     }
 
     /// The bytes of the transport with its header and payload, without padding.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::{Burst, CastType};
+use crate::frame::mac::CastType;
+use crate::net::Burst;
 
 /// Packets and bytes.
 #[derive(Debug, Default)]

@@ -339,7 +339,7 @@ mod tests {
             receives: ReceiveSource::None,
             uses: Vec::new(),
         };
-        let vport = Vport::new([2, 0, 0, 0, 0, 1], 1500);
+        let vport = Vport::new([2, 0, 0, 0, 0, 1].into(), 1500);
         (Qp::new(7, Qpc::default(), parts, &vport), vport)
     }
 

@@ -2,13 +2,11 @@
 
 use mlx5_prm::vport::{NicVportContext, RoceAddrLayout};
 
+use crate::frame::mac::Mac;
 use crate::roce::gid::Gid;
 
 /// Entries of the RoCE address table.
 pub const ROCE_ADDRESSES: usize = 32;
-
-/// A MAC address.
-pub type Mac = [u8; 6];
 
 /// The state of the function's virtual port.
 #[derive(Debug, Clone)]
@@ -44,25 +42,20 @@ impl Vport {
 
     /// The name of the port in InfiniBand terms: the MAC address as an EUI-64.
     pub fn guid(&self) -> u64 {
-        let [a, b, c, d, e, f] = self.permanent;
-        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+        self.permanent.to_modified_eui64()
     }
 
     /// The addresses of an entry of the RoCE address table, if it is filled in.
     pub fn roce_source(&self, index: u8) -> Option<RoceSource> {
         let entry = self.roce_addresses.get(usize::from(index))?;
-        let ([a, b], [c, d, e, f]) = (
-            entry.source_mac_47_32().to_be_bytes(),
-            entry.source_mac_31_0().to_be_bytes(),
-        );
         let gid = *entry.source_l3_address();
         // IPv4 addresses are as they are in IPv6, or plain in the last bytes.
         let gid = match (entry.roce_l3_type(), gid) {
             (0, [.., a, b, c, d]) => Gid::from_ipv4([a, b, c, d]),
             (_, gid) => Gid(gid),
         };
-        let mac = [a, b, c, d, e, f];
-        (mac != Mac::default()).then(|| RoceSource {
+        let mac = Mac::from_halves(entry.source_mac_47_32(), entry.source_mac_31_0());
+        (mac != Mac::ZERO).then(|| RoceSource {
             mac,
             gid,
             vlan: entry.vlan_valid().then(|| entry.vlan_id()),
@@ -70,8 +63,8 @@ impl Vport {
     }
 
     /// Whether frames to this address are the guest's own.
-    pub fn is_own(&self, destination: &[u8]) -> bool {
-        destination == self.permanent || self.unicast.iter().any(|mac| mac == destination)
+    pub fn is_own(&self, destination: Mac) -> bool {
+        destination == self.permanent || self.unicast.contains(&destination)
     }
 }
 

@@ -1,11 +1,11 @@
-//! Frames that travel together.
+//! Frames that are forwarded together.
 
 use smallvec::SmallVec;
 
-use super::port::{CastType, EthernetAddresses, Frame};
+use super::wire_frame::{EthernetAddresses, Frame};
+use crate::frame::mac::CastType;
 
-/// Frames that follow each other and have the same addresses, with what everybody on their way wants to know of all of them: it is looked at
-/// once.
+/// Consecutive frames with the same addresses. Their number and lengths are computed once, for everything that counts them on the way.
 #[derive(Debug)]
 pub struct Burst<'a> {
     frames: &'a [Frame<'a>],
@@ -13,12 +13,12 @@ pub struct Burst<'a> {
     count: u64,
     bytes: u64,
     longest: usize,
-    /// The lengths of the frames they are to a wire, in order, and how many that follow each other are that long.
+    /// Lengths of the frames on the wire, in order, each with the number of consecutive frames of that length.
     lengths: SmallVec<[(usize, u64); 4]>,
 }
 
 impl<'a> Burst<'a> {
-    /// Frames that all have the addresses of the first.
+    /// A burst of frames that all have the addresses of the first.
     pub fn new(frames: &'a [Frame<'a>]) -> Self {
         debug_assert!(frames.windows(2).all(|pair| pair[0].addresses() == pair[1].addresses()));
         let mut lengths = SmallVec::new();
@@ -49,50 +49,50 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// The frames.
+    /// Frames and super-packets, in order.
     pub fn frames(&self) -> &'a [Frame<'a>] {
         self.frames
     }
 
-    /// Where they go and come from. None if they are too short to say.
+    /// Addresses and VLAN of the frames; `None` if they are shorter than an Ethernet header.
     pub fn addresses(&self) -> Option<EthernetAddresses> {
         self.addresses
     }
 
-    /// The kind of their destination.
+    /// Kind of the destination address.
     pub fn cast(&self) -> CastType {
         self.addresses
             .map_or(CastType::Unicast, |addresses| CastType::of(addresses.destination))
     }
 
-    /// Whether they are RoCE packets that travel by reference.
+    /// Whether the burst is of super-packets.
     pub fn is_of_super_packets(&self) -> bool {
         matches!(self.frames, [Frame::SuperPacket(_), ..])
     }
 
-    /// How many frames they are to a wire.
+    /// Number of frames on the wire.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many bytes.
+    /// Number of bytes on the wire.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The lengths in bytes of the frames they are to a wire, with how many that follow each other are that long.
+    /// Lengths in bytes of the frames on the wire, in order, each with the number of consecutive frames of that length.
     pub fn lengths(&self) -> &[(usize, u64)] {
         &self.lengths
     }
 
-    /// Calls `act` with each frame they are to a wire.
+    /// Calls `act` with each frame on the wire.
     pub fn each(&self, mut act: impl FnMut(Frame<'_>)) {
         for frame in self.frames {
             frame.each(&mut act);
         }
     }
 
-    /// If any of them is longer than a wire takes: calls `pass` with those that are not, one at a time, and returns how many are.
+    /// If any frame is longer than `longest`: calls `pass` with the others, one at a time, and returns the number of long ones.
     pub fn without_long(&self, longest: usize, mut pass: impl FnMut(&Burst<'_>)) -> Option<u64> {
         if self.longest <= longest {
             return None;

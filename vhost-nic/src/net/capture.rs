@@ -1,4 +1,4 @@
-//! Captures of what passes a switch, in the pcapng format that Wireshark reads.
+//! Capture of the frames that enter a switch, in pcapng format (Wireshark).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,39 +14,39 @@ use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock
 use pcap_file::{DataLink, PcapError};
 use thiserror::Error;
 
-use super::port::Frame;
 use super::switch::{MAX_FRAME, Tap};
+use super::wire_frame::Frame;
 
 /// Length of a section header block without options, in bytes.
 const SECTION_HEADER: u64 = 28;
-/// Most bytes of a packet's block that are not the packet.
+/// Most bytes of an enhanced packet block besides the packet.
 const PACKET_OVERHEAD: u64 = 35;
-/// How long a frame may wait in the buffer, so that a running capture can be watched.
+/// Longest time that a frame stays in the buffer: a running capture can be watched.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why there is no capture.
+/// Reason why a capture could not be started.
 #[derive(Debug, Error)]
 pub enum CaptureError {
     /// The file cannot be created.
-    #[error("The capture file cannot be created: {0}")]
+    #[error("cannot create the capture file")]
     Create(#[source] std::io::Error),
     /// The file cannot be written.
-    #[error("The capture file cannot be written: {0}")]
+    #[error("cannot write the capture file")]
     Write(#[source] PcapError),
 }
 
-/// How much was captured.
+/// Counters of a capture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CaptureStats {
     /// Frames in the file.
     pub frames: u64,
-    /// Frames left out, because the file is as long as it may be or cannot be written.
+    /// Frames omitted because the file has reached its limit or cannot be written.
     pub omitted: u64,
-    /// Length of the file, in bytes.
+    /// Length of the file in bytes.
     pub bytes: u64,
 }
 
-/// Writes every frame once, when it enters the switch; the interface is the port it came in through.
+/// Tap that writes every frame once, as it enters the switch. The interface is the sending port.
 pub struct Capture<W: Write + Send = BufWriter<File>> {
     state: Mutex<State<W>>,
 }
@@ -95,12 +95,12 @@ impl<W: Write + Send> Capture<W> {
         })
     }
 
-    /// How much was captured.
+    /// Snapshot of the counters.
     pub fn stats(&self) -> CaptureStats {
         self.state.lock().stats
     }
 
-    /// Ends the capture and returns what it wrote to. Frames may wait in the writer's own buffer.
+    /// Ends the capture and returns the writer, whose buffer may not be flushed.
     pub fn into_inner(self) -> W {
         self.state.into_inner().writer.into_inner()
     }
@@ -115,7 +115,7 @@ impl<W: Write + Send> Tap for Capture<W> {
             && let Some(bytes) = frame.to_bytes()
             && let Err(error) = state.append(port, name, now, &bytes)
         {
-            log::warn!("The capture ends: {error}");
+            log::warn!("capture stopped: {error}");
             state.full = true;
         }
         if state.full {
@@ -126,12 +126,11 @@ impl<W: Write + Send> Tap for Capture<W> {
 
 impl<W: Write> State<W> {
     fn append(&mut self, port: u32, name: &str, now: Duration, bytes: &[u8]) -> Result<(), PcapError> {
-        // An interface's block holds its name and less than 64 bytes more.
+        // An interface description block has less than 64 bytes besides the name.
         let needed = bytes.len() as u64 + PACKET_OVERHEAD + name.len() as u64 + 64;
         if self.stats.bytes + needed > self.limit {
-            log::info!("The capture ends, its file may not grow beyond {} bytes.", self.limit);
+            log::info!("capture stopped at its limit of {} bytes", self.limit);
             self.full = true;
-            // What was held back is all there will be.
             return self.flush();
         }
         let interface_id = match self.interfaces.get(&port) {
@@ -160,7 +159,7 @@ impl<W: Write> State<W> {
             snaplen: MAX_FRAME as u32,
             options: vec![
                 InterfaceDescriptionOption::IfName(Cow::Owned(name.to_owned())),
-                // Packets have their time in nanoseconds.
+                // Timestamps in nanoseconds.
                 InterfaceDescriptionOption::IfTsResol(9),
             ],
         };

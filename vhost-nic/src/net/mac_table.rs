@@ -1,22 +1,24 @@
-//! Which station is behind which port, learned from the source addresses of frames (IEEE 802.1Q section 8.7).
+//! MAC address table: the port of each station, learned from the source addresses of frames (IEEE 802.1Q section 8.7).
 //!
-//! Each VLAN has its own: a station is a VLAN id with an address. Untagged frames are in VLAN 0.
+//! Learning is independent per VLAN: a station is a VLAN ID and an address. Untagged frames are in VLAN 0.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 
-/// A port's number in its switch.
+use crate::frame::mac::Mac;
+
+/// Number of a port in its switch.
 pub(super) type PortId = u32;
 
-/// A VLAN id and an address.
+/// A VLAN ID and an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Station(u64);
 
 impl Station {
-    pub fn new(vlan: u16, address: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = address;
+    pub fn new(vlan: u16, address: Mac) -> Self {
+        let Mac([a, b, c, d, e, f]) = address;
         let [v, w] = vlan.to_be_bytes();
         Self(u64::from_be_bytes([v, w, a, b, c, d, e, f]))
     }
@@ -28,16 +30,16 @@ struct Entry {
     seen: AtomicU32,
 }
 
-/// What has to happen for the table to know a station.
+/// Whether the table has a station behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knowledge {
-    /// Nothing: it does.
+    /// Yes.
     Current,
-    /// [`Table::learn`].
+    /// No: it must be [learned](Table::learn).
     Missing,
 }
 
-/// Times are in seconds.
+/// The table. Times are in seconds.
 #[derive(Debug)]
 pub(super) struct Table {
     entries: HashMap<Station, Entry, RandomState>,
@@ -58,7 +60,7 @@ impl Table {
         }
     }
 
-    /// The port a station is behind, if it was seen not too long ago.
+    /// Finds the port of a station, unless its entry is too old.
     pub fn find(&self, station: Station, now: u32) -> Option<PortId> {
         self.entries
             .get(&station)
@@ -66,11 +68,11 @@ impl Table {
             .map(|entry| entry.port)
     }
 
-    /// Notes that a frame of the station came in through the port, if it is known there.
+    /// Updates the age of a station that is known behind the port.
     pub fn refresh(&self, station: Station, port: PortId, now: u32) -> Knowledge {
         match self.entries.get(&station) {
             Some(entry) if entry.port == port => {
-                // Only one write in a second, so that senders do not fight for the line.
+                // One write per second, so that senders do not contend for the cache line.
                 if entry.seen.load(Ordering::Relaxed) != now {
                     entry.seen.store(now, Ordering::Relaxed);
                 }
@@ -80,7 +82,7 @@ impl Table {
         }
     }
 
-    /// Puts the station behind the port. False if the port has too many stations; the station is forgotten then.
+    /// Learns that the station is behind the port. Returns false if the port has too many stations; then the station is removed.
     pub fn learn(&mut self, station: Station, port: PortId, now: u32) -> bool {
         self.forget(station);
         if self.stations(port) >= self.per_port {
@@ -100,13 +102,13 @@ impl Table {
         true
     }
 
-    /// Forgets all stations behind a port.
+    /// Removes all stations behind a port.
     pub fn forget_port(&mut self, port: PortId) {
         self.entries.retain(|_, entry| entry.port != port);
         self.stations.remove(&port);
     }
 
-    /// How many stations are behind a port.
+    /// Number of stations behind a port.
     pub fn stations(&self, port: PortId) -> usize {
         self.stations.get(&port).copied().unwrap_or(0)
     }
@@ -117,8 +119,7 @@ impl Table {
         }
     }
 
-    /// Forgets the stations not seen for long; at most once in a second, for a port that sends from many addresses must not slow the
-    /// others down.
+    /// Removes old entries, at most once per second: a port that sends from many addresses must not slow down the others.
     fn sweep(&mut self, now: u32) {
         if self.swept == now {
             return;

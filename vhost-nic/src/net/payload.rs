@@ -1,52 +1,52 @@
-//! A payload on its way by reference: where its bytes are, in the memory of the guest that sends it.
+//! Payload by reference: a scatter-gather list in the memory of the sending guest.
 
 use smallvec::SmallVec;
 
 use crate::dma::{self, Dma, DmaError, Held, Purpose};
 
-/// Bytes of a payload's own that need no memory: short inline data, the result of an atomic.
+/// Inline bytes without an allocation: short inline data, the result of an atomic.
 const SHORT: usize = 64;
 
-/// A part of a payload.
+/// A segment of a payload.
 #[derive(Debug, Clone, Copy)]
-enum Piece {
-    /// Bytes of the packet's own, from here on: data that was in the WQE.
-    Own { start: usize, length: usize },
+enum Segment {
+    /// Inline bytes of the payload, from `start`: data from the WQE.
+    Inline { start: usize, length: usize },
     /// Bytes in the sender's memory.
     Memory { address: u64, length: usize },
     /// Zeros.
     Zeros(usize),
 }
 
-impl Piece {
+impl Segment {
     fn len(&self) -> usize {
         match self {
-            Self::Own { length, .. } | Self::Memory { length, .. } | Self::Zeros(length) => *length,
+            Self::Inline { length, .. } | Self::Memory { length, .. } | Self::Zeros(length) => *length,
         }
     }
 }
 
-/// A payload, in order. It may change until it is read: it is the sender's memory.
+/// A payload. It may change until it is read: it is the sender's memory.
 #[derive(Debug, Clone)]
 pub struct Payload<'a> {
     memory: Option<&'a Dma>,
-    pieces: SmallVec<[Piece; 2]>,
-    own: SmallVec<[u8; SHORT]>,
+    segments: SmallVec<[Segment; 2]>,
+    inline: SmallVec<[u8; SHORT]>,
     length: usize,
 }
 
 impl<'a> Payload<'a> {
-    /// A payload that has nothing of anybody's memory.
+    /// An empty payload, without guest memory.
     pub fn new() -> Self {
         Self {
             memory: None,
-            pieces: SmallVec::new(),
-            own: SmallVec::new(),
+            segments: SmallVec::new(),
+            inline: SmallVec::new(),
             length: 0,
         }
     }
 
-    /// A payload of parts of this memory.
+    /// An empty payload that can have segments in `memory`.
     pub fn of_memory(memory: &'a Dma) -> Self {
         Self {
             memory: Some(memory),
@@ -54,49 +54,49 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Takes all away, but the memory it may be of.
+    /// Removes all segments.
     pub fn clear(&mut self) {
-        self.pieces.clear();
-        self.own.clear();
+        self.segments.clear();
+        self.inline.clear();
         self.length = 0;
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether it has no bytes.
+    /// Whether the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Appends bytes of its own.
+    /// Appends inline bytes.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        let start = self.own.len();
-        self.own.extend_from_slice(bytes);
-        self.push(Piece::Own {
+        let start = self.inline.len();
+        self.inline.extend_from_slice(bytes);
+        self.push(Segment::Inline {
             start,
             length: bytes.len(),
         });
     }
 
-    /// Appends what is in the memory.
+    /// Appends a segment of guest memory.
     pub fn push_memory(&mut self, address: u64, length: usize) {
-        self.push(Piece::Memory { address, length });
+        self.push(Segment::Memory { address, length });
     }
 
     /// Appends zeros.
     pub fn push_zeros(&mut self, length: usize) {
-        self.push(Piece::Zeros(length));
+        self.push(Segment::Zeros(length));
     }
 
-    fn push(&mut self, piece: Piece) {
-        self.length += piece.len();
-        self.pieces.push(piece);
+    fn push(&mut self, segment: Segment) {
+        self.length += segment.len();
+        self.segments.push(segment);
     }
 
-    /// The sender's memory at `address`, which a payload without any does not have.
+    /// Returns the sender's memory; an error at `address` for a payload without any.
     fn memory(&self, address: u64, length: usize) -> dma::Result<&'a Dma> {
         self.memory.ok_or(DmaError::Unmapped {
             address,
@@ -104,17 +104,17 @@ impl<'a> Payload<'a> {
         })
     }
 
-    fn own(&self, start: usize, length: usize) -> &[u8] {
-        &self.own[start..start + length]
+    fn inline(&self, start: usize, length: usize) -> &[u8] {
+        &self.inline[start..start + length]
     }
 
-    /// Appends the bytes to `out`.
+    /// Appends the bytes of the payload to `out`.
     pub fn append_to(&self, out: &mut Vec<u8>) -> dma::Result<()> {
-        for piece in &self.pieces {
-            match piece {
-                Piece::Own { start, length } => out.extend_from_slice(self.own(*start, *length)),
-                Piece::Zeros(length) => out.resize(out.len() + length, 0),
-                Piece::Memory { address, length } => {
+        for segment in &self.segments {
+            match segment {
+                Segment::Inline { start, length } => out.extend_from_slice(self.inline(*start, *length)),
+                Segment::Zeros(length) => out.resize(out.len() + length, 0),
+                Segment::Memory { address, length } => {
                     let start = out.len();
                     out.resize(start + length, 0);
                     self.memory(*address, *length)?
@@ -125,76 +125,76 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    /// The `length` bytes from `offset` on, as far as there are so many.
+    /// Returns the `length` bytes from `offset` on, clipped to the end.
     pub fn part(&self, offset: usize, length: usize) -> Self {
         let mut part = Self {
             memory: self.memory,
             ..Self::new()
         };
         let (mut at, end) = (0, offset.saturating_add(length));
-        for piece in &self.pieces {
-            let (from, to) = (at.max(offset), (at + piece.len()).min(end));
+        for segment in &self.segments {
+            let (from, to) = (at.max(offset), (at + segment.len()).min(end));
             if from < to {
                 let (skip, now) = (from - at, to - from);
-                match piece {
-                    Piece::Own { start, .. } => part.push_bytes(self.own(start + skip, now)),
-                    Piece::Zeros(_) => part.push_zeros(now),
-                    Piece::Memory { address, .. } => part.push_memory(address.wrapping_add(skip as u64), now),
+                match segment {
+                    Segment::Inline { start, .. } => part.push_bytes(self.inline(start + skip, now)),
+                    Segment::Zeros(_) => part.push_zeros(now),
+                    Segment::Memory { address, .. } => part.push_memory(address.wrapping_add(skip as u64), now),
                 }
             }
-            at += piece.len();
+            at += segment.len();
         }
         part
     }
 
-    /// A reader of it, at its beginning.
+    /// Returns a reader at the start.
     pub fn cursor(&self) -> Cursor<'_, 'a> {
         Cursor {
             payload: self,
             source: None,
-            piece: 0,
+            segment: 0,
             skip: 0,
         }
     }
 }
 
-/// Reads a payload from its beginning to its end.
+/// Sequential reader of a payload.
 #[derive(Debug)]
 pub struct Cursor<'p, 'a> {
     payload: &'p Payload<'a>,
-    /// The sender's memory, once something is read of it.
+    /// The sender's memory, after the first read from it.
     source: Option<Held<'a>>,
-    /// The piece that is read next, and how many of its bytes are read.
-    piece: usize,
+    /// Index of the next segment to read, and the number of its bytes already read.
+    segment: usize,
     skip: usize,
 }
 
 impl Cursor<'_, '_> {
-    /// Passes over the next `length` bytes.
+    /// Skips the next `length` bytes.
     pub fn skip(&mut self, length: usize) {
         let mut rest = length;
-        while let Some(piece) = self.payload.pieces.get(self.piece).filter(|_| rest > 0) {
-            let now = rest.min(piece.len() - self.skip);
-            self.advance(piece.len(), now);
+        while let Some(segment) = self.payload.segments.get(self.segment).filter(|_| rest > 0) {
+            let now = rest.min(segment.len() - self.skip);
+            self.advance(segment.len(), now);
             rest -= now;
         }
     }
 
-    /// Writes the next `length` bytes to `address` of a guest's memory; those from memory are copied once.
+    /// Writes the next `length` bytes to `address` of a guest's memory. Bytes from the sender's memory are copied once.
     pub fn write_to(&mut self, length: usize, target: &mut Held<'_>, address: u64) -> dma::Result<()> {
         let (mut address, mut rest) = (address, length);
         while rest > 0 {
-            let Some(piece) = self.payload.pieces.get(self.piece) else {
+            let Some(segment) = self.payload.segments.get(self.segment) else {
                 return Err(DmaError::Unmapped {
                     address,
                     length: rest as u64,
                 });
             };
-            let now = rest.min(piece.len() - self.skip);
-            match piece {
-                Piece::Own { start, .. } => target.write(address, self.payload.own(start + self.skip, now))?,
-                Piece::Zeros(_) => target.write(address, &vec![0; now])?,
-                Piece::Memory { address: source, .. } => {
+            let now = rest.min(segment.len() - self.skip);
+            match segment {
+                Segment::Inline { start, .. } => target.write(address, self.payload.inline(start + self.skip, now))?,
+                Segment::Zeros(_) => target.write(address, &vec![0; now])?,
+                Segment::Memory { address: source, .. } => {
                     let source = source.wrapping_add(self.skip as u64);
                     let held = match &mut self.source {
                         Some(held) => held,
@@ -203,18 +203,18 @@ impl Cursor<'_, '_> {
                     target.copy_from(address, held, source, now)?;
                 }
             }
-            self.advance(piece.len(), now);
+            self.advance(segment.len(), now);
             address = address.wrapping_add(now as u64);
             rest -= now;
         }
         Ok(())
     }
 
-    /// Goes on by `now` bytes of a piece of this length.
+    /// Advances by `now` bytes within a segment of this length.
     fn advance(&mut self, length: usize, now: usize) {
         self.skip += now;
         if self.skip == length {
-            (self.piece, self.skip) = (self.piece + 1, 0);
+            (self.segment, self.skip) = (self.segment + 1, 0);
         }
     }
 }

@@ -1,28 +1,28 @@
-//! What passed a switch and what did not, for the statistics.
+//! Counters of a switch and its ports.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::Burst;
-use super::port::CastType;
+use super::burst::Burst;
+use crate::frame::mac::CastType;
 
 /// Frames in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TrafficStats {
     /// All frames.
     pub frames: u64,
-    /// Their bytes, without preamble, frame check sequence and the gap between frames.
+    /// Bytes of the frames, without preamble, frame check sequence and interpacket gap.
     pub bytes: u64,
-    /// Frames to one station.
+    /// Unicast frames.
     pub unicast: u64,
-    /// Frames to a group, without broadcasts.
+    /// Multicast frames, without broadcasts.
     pub multicast: u64,
-    /// Frames to all.
+    /// Broadcast frames.
     pub broadcast: u64,
 }
 
-/// Frames the switch took from a port, or had for it, and dropped.
+/// Frames from a port, or to it, that the switch dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DropStats {
     /// Sent while the port's link was down.
@@ -31,49 +31,49 @@ pub struct DropStats {
     pub too_short: u64,
     /// Longer than any MTU allows.
     pub too_long: u64,
-    /// From a group address or from none.
+    /// From a group address or from address zero.
     pub bad_source: u64,
-    /// MAC control (pause): a link's own affair.
+    /// MAC control (pause), which is local to a link.
     pub mac_control: u64,
     /// To a station that is behind the sending port.
     pub same_port: u64,
-    /// With no other port whose link is up.
+    /// Without another port whose link is up.
     pub no_destination: u64,
-    /// Sent from within the delivery of a frame that was sent from within the delivery of a frame, and so on.
+    /// Sent from within deliveries that were nested too deep.
     pub nested: u64,
-    /// For the port, while its link was down.
+    /// To the port, while its link was down.
     pub undeliverable: u64,
 }
 
-/// What passed a port of a switch.
+/// Snapshot of a port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PortStats {
-    /// The port's name.
+    /// Name of the port.
     pub name: String,
-    /// Whether frames pass.
+    /// Whether the link is up.
     pub link_up: bool,
-    /// Stations the switch knows behind the port.
+    /// Stations that the switch has learned behind the port.
     pub stations: usize,
-    /// Frames the port sent into the switch, without dropped ones.
+    /// Frames from the port, without dropped ones.
     pub sent: TrafficStats,
-    /// Frames the switch sent to the port.
+    /// Frames to the port.
     pub received: TrafficStats,
     /// Dropped frames.
     pub dropped: DropStats,
-    /// Frames of stations that were not learned, because the port has too many.
+    /// Frames of stations that were not learned because the port has too many.
     pub not_learned: u64,
-    /// Frames to stations the switch did not know, which went to all ports.
+    /// Unicast frames from the port to unknown stations, which were flooded to all ports.
     pub flooded: u64,
 }
 
-/// What passed a switch.
+/// Snapshot of a switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SwitchStats {
-    /// Each port, in the order of their arrival.
+    /// Ports in the order in which they were attached.
     pub ports: Vec<PortStats>,
 }
 
-/// A counter that any thread adds to.
+/// A monotonic counter, shared by threads.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -118,7 +118,7 @@ impl Traffic {
     }
 }
 
-/// The counters behind [`DropStats`].
+/// Counters of [`DropStats`].
 #[derive(Debug, Default)]
 pub(super) struct Drops {
     pub link_down: Counter,

@@ -1,26 +1,25 @@
-//! RoCE packets of which no byte is made before they leave the daemon.
+//! Super-packets: several RoCE packets of one message carried as one, serialized only where they leave the daemon.
 
-use super::Payload;
+use super::payload::Payload;
 use crate::roce::ICRC_LENGTH;
 use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
 
-/// Packets of one message that follow each other; often it is one.
+/// A super-packet, as in TSO: consecutive packets of one message, carried as one packet as long as all of them. Often it is one packet.
 ///
-/// It is to its packets what a frame that is to be segmented is to the segments of TCP: one packet as long as all of them. So it costs the
-/// same however many they are, as long as nobody wants to see them.
+/// The cost is independent of the number of packets, unless they must be split: for a capture, or a port that is not a NIC.
 #[derive(Debug, Clone)]
 pub struct SuperPacket<'a> {
-    /// The head of a packet that had room for all the payload. What it says of the end of the message, and its wish for an acknowledgement, is
-    /// the last packet's.
+    /// Head of a packet with room for the whole payload. Its position in the message, suffix and acknowledgement request combine those of the
+    /// first packet and the last.
     pub head: Packet,
-    /// The payload, as long as the head says.
+    /// Payload, of the length in the head.
     pub payload: Payload<'a>,
-    /// Bytes of payload in each packet but the last.
+    /// Payload of each packet but the last, in bytes.
     pub mtu: usize,
 }
 
 impl<'a> SuperPacket<'a> {
-    /// A packet by itself.
+    /// A super-packet of one packet.
     pub fn single(head: Packet, payload: Payload<'a>) -> Self {
         Self {
             mtu: head.payload_length,
@@ -29,7 +28,7 @@ impl<'a> SuperPacket<'a> {
         }
     }
 
-    /// How many packets there are.
+    /// Number of packets.
     pub fn packets(&self) -> u32 {
         match self.head.payload_length {
             length if length <= self.mtu => 1,
@@ -38,7 +37,7 @@ impl<'a> SuperPacket<'a> {
         }
     }
 
-    /// The packets, each by itself.
+    /// Splits into super-packets of one packet each.
     pub fn split(&self) -> impl Iterator<Item = SuperPacket<'a>> + '_ {
         (0..self.packets()).map(|index| {
             let head = self.head_of(index);
@@ -47,18 +46,18 @@ impl<'a> SuperPacket<'a> {
         })
     }
 
-    /// The length of the packet as a frame, if it is one.
+    /// Length in bytes of the frame, if this is one packet.
     pub fn length(&self) -> Option<usize> {
         (self.head.payload_length <= self.mtu).then(|| frame_length(&self.head))
     }
 
-    /// The lengths of the packets as frames, with how many are that long.
+    /// Lengths in bytes of the frames: of the first, the middle ones and the last, each with their number.
     pub fn lengths(&self) -> [(usize, u64); 3] {
         match self.packets() {
             1 => [(frame_length(&self.head), 1), (0, 0), (0, 0)],
             packets => {
                 let last = packets - 1;
-                // Those between the first and the last are all alike.
+                // The middle packets are all of one length.
                 [(0, 1), (1, u64::from(last) - 1), (last, 1)].map(|(index, count)| {
                     let head = self.head_of(index);
                     (frame_length(&head), count)
@@ -67,7 +66,7 @@ impl<'a> SuperPacket<'a> {
         }
     }
 
-    /// The bytes of the head of a single packet; its lengths count payload, padding and ICRC.
+    /// Serializes the head of a single packet; the lengths in it count payload, padding and ICRC.
     pub fn head_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MAX_HEAD);
         emit_headers(&self.head.path, &self.head.headers, self.payload.len(), &mut bytes);

@@ -1,10 +1,10 @@
 //! A learning switch (IEEE 802.1Q chapter 8, without spanning tree).
 //!
-//! Frames to a station it knows go to that port, all others to every port but the sender's. There is no filtering by VLAN: tagged frames
-//! pass as they are, but every VLAN has stations of its own. Of the reserved group addresses only MAC control (pause) stops here; LLDP,
-//! LACP and the like pass, as if the guests were connected by a cable.
+//! Frames to a known station go to its port, all others to every port except the sender's. There is no filtering by VLAN: tagged frames
+//! pass unchanged, but learning is independent per VLAN. Of the reserved group addresses only MAC control (pause) is dropped; LLDP, LACP and
+//! the like pass, as if the guests were connected by a cable.
 //!
-//! A frame is delivered on the thread of its sender. No lock is held meanwhile, so that a port can send, attach and detach from within
+//! Frames are delivered on the thread of their sender. No lock is held meanwhile: a port can send, attach and detach from within
 //! [`Port::receive`].
 
 use std::cell::Cell;
@@ -14,37 +14,39 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Burst;
+use super::burst::Burst;
 use super::mac_table::{Knowledge, PortId, Station, Table};
-use super::port::{CastType, EthernetAddresses, Frame, Port};
+use super::port::Port;
 use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
+use super::wire_frame::{EthernetAddresses, Frame};
+use crate::frame::mac::{CastType, Mac};
 
-/// Length of the shortest frame, in bytes: an Ethernet header. Ports pad to what their link wants.
+/// Length of the shortest frame, in bytes: an Ethernet header. Ports pad frames if their link requires it.
 pub const MIN_FRAME: usize = 14;
 /// Length of the longest frame, in bytes: the largest MTU of a ConnectX, the Ethernet header and two VLAN tags.
 pub const MAX_FRAME: usize = 9978 + 14 + 8;
 
-/// How deep deliveries may nest: a port that answers from within [`Port::receive`] is one deeper than the frame it answers.
+/// Maximum nesting of deliveries; answering from within [`Port::receive`] adds one level.
 const MAX_NESTING: u32 = 16;
 /// MAC control, IEEE 802.3 annex 31B.
-const PAUSE_ADDRESS: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x01];
+const PAUSE_ADDRESS: Mac = Mac([0x01, 0x80, 0xc2, 0x00, 0x00, 0x01]);
 
 thread_local! {
     static NESTING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Bounds of a switch.
+/// Limits of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most stations the switch learns behind one port.
+    /// Most stations learned behind one port.
     pub stations_per_port: usize,
-    /// After how many seconds without a frame a station is forgotten.
+    /// Seconds without a frame after which a station is forgotten.
     pub station_age: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // The age is the recommended value of IEEE 802.1Q table 8-6.
+        // The age is the value recommended by IEEE 802.1Q table 8-6.
         Self {
             stations_per_port: 4096,
             station_age: 300,
@@ -52,9 +54,9 @@ impl Default for Limits {
     }
 }
 
-/// Sees every frame that enters a switch.
+/// Observer of all frames that enter a switch.
 pub trait Tap: Send + Sync {
-    /// A single frame came in through a port. Called before the frame is delivered, on the sender's thread.
+    /// Observes a single frame from a port, before it is delivered, on the sender's thread.
     fn frame(&self, port: PortId, name: &str, frame: Frame<'_>);
 }
 
@@ -62,7 +64,7 @@ pub trait Tap: Send + Sync {
 #[derive(Default)]
 pub struct Switch {
     state: RwLock<State>,
-    /// Whether there is a tap: saves looking.
+    /// Whether there is a tap, without the lock.
     tapped: AtomicBool,
     tap: RwLock<Option<Arc<dyn Tap>>>,
 }
@@ -97,13 +99,13 @@ impl State {
     }
 
     fn port(&self, id: PortId) -> Option<&Arc<Member>> {
-        // Ids only grow, and ports are added at the end.
+        // Ids grow, and ports are appended: they are in order.
         let index = self.ports.binary_search_by_key(&id, |member| member.id).ok()?;
         self.ports.get(index)
     }
 }
 
-/// A port as the switch knows it.
+/// State of an attached port.
 struct Member {
     id: PortId,
     name: String,
@@ -152,7 +154,7 @@ impl Member {
     }
 }
 
-/// Where a frame goes.
+/// Destination of a frame.
 enum Route {
     One(Arc<Member>),
     All(Arc<[Arc<Member>]>),
@@ -173,9 +175,9 @@ impl Switch {
         })
     }
 
-    /// Connects a port, whose link is up until told otherwise. It stays as long as the handle lives, through which it sends.
+    /// Attaches a port, with its link up, until the returned handle is dropped. The port sends through the handle.
     ///
-    /// The switch does not keep `port` alive, so that the port can own its handle (`Arc::new_cyclic`).
+    /// The switch does not keep `port` alive, so the port can own its handle (`Arc::new_cyclic`).
     pub fn attach(self: &Arc<Self>, name: &str, port: Weak<dyn Port>) -> SwitchPort {
         let mut state = self.state.write();
         let id = state.next_id;
@@ -199,13 +201,13 @@ impl Switch {
         }
     }
 
-    /// Shows every frame to `tap`, or to nobody.
+    /// Sets or removes the tap.
     pub fn set_tap(&self, tap: Option<Arc<dyn Tap>>) {
         self.tapped.store(tap.is_some(), Ordering::Release);
         *self.tap.write() = tap;
     }
 
-    /// Plugs in or pulls the cable of the ports with this name, and tells them. False if there is none.
+    /// Plugs in or pulls the cable of the ports named `name`, and notifies them. Returns false if there are none.
     pub fn set_cable(&self, name: &str, plugged: bool) -> bool {
         let ports = Arc::clone(&self.state.read().ports);
         let mut found = false;
@@ -223,7 +225,7 @@ impl Switch {
         found
     }
 
-    /// What passed.
+    /// Snapshot of the counters.
     pub fn stats(&self) -> SwitchStats {
         let state = self.state.read();
         SwitchStats {
@@ -251,7 +253,7 @@ impl Switch {
             source,
             vlan,
         } = addresses;
-        if source[0] & 1 == 1 || source == [0; 6] {
+        if !source.is_station() {
             return sender.dropped.bad_source.add(count);
         }
         if self.tapped.load(Ordering::Acquire)
@@ -274,7 +276,7 @@ impl Switch {
         }
     }
 
-    /// Learns where the frame came from and finds out where it goes.
+    /// Learns the station that sent a frame, and looks up the destination.
     fn route(&self, sender: &Member, from: Station, to: Option<Station>) -> Route {
         let now = seconds();
         let state = self.state.read();
@@ -290,7 +292,7 @@ impl Switch {
         drop(state);
         if knowledge == Knowledge::Missing {
             let mut state = self.state.write();
-            // Not for a port that has left meanwhile.
+            // Not for a port that was detached meanwhile.
             if state.port(sender.id).is_some() && !state.table.learn(from, sender.id, now) {
                 sender.not_learned.add(1);
             }
@@ -317,13 +319,12 @@ fn flood(sender: &Member, members: &[Arc<Member>], burst: &Burst<'_>) {
     }
 }
 
-/// Seconds since the host started; cheap, and exact enough for ageing.
+/// Seconds since boot of the host: cheap, and precise enough for ageing.
 fn seconds() -> u32 {
     clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32
 }
 
-/// A port's place in a switch: what it sends through. The port leaves when this is dropped; a frame that is being delivered on another
-/// thread meanwhile may still arrive.
+/// Handle of an attached port, through which it sends. Dropping it detaches the port; a frame in delivery on another thread may still arrive.
 #[derive(Debug)]
 pub struct SwitchPort {
     switch: Arc<Switch>,
@@ -331,12 +332,12 @@ pub struct SwitchPort {
 }
 
 impl SwitchPort {
-    /// Sends a frame. The receivers have it when this returns.
+    /// Sends a frame. It is delivered when this returns.
     pub fn send(&self, frame: Frame<'_>) {
         self.send_burst(&Burst::new(&[frame]));
     }
 
-    /// Sends frames that travel together. The receivers have them when this returns.
+    /// Sends a burst. It is delivered when this returns.
     pub fn send_burst(&self, burst: &Burst<'_>) {
         let depth = NESTING.get();
         if depth >= MAX_NESTING {
@@ -347,7 +348,7 @@ impl SwitchPort {
         NESTING.set(depth);
     }
 
-    /// Switches the port's own side of the link on or off.
+    /// Enables or disables the port's side of the link.
     pub fn set_enabled(&self, enabled: bool) {
         if self.member.enabled.swap(enabled, Ordering::AcqRel) && !enabled {
             self.switch.state.write().table.forget_port(self.member.id);
@@ -359,12 +360,12 @@ impl SwitchPort {
         self.member.plugged.load(Ordering::Acquire)
     }
 
-    /// Whether frames pass: the cable is plugged in and the port's own side is on.
+    /// Whether the link is up: the cable is plugged in and the port's side is enabled.
     pub fn link_up(&self) -> bool {
         self.member.link_up()
     }
 
-    /// What passed.
+    /// Snapshot of the port's counters.
     pub fn stats(&self) -> PortStats {
         let stations = self.switch.state.read().table.stations(self.member.id);
         self.member.stats(stations)

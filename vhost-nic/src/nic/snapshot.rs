@@ -45,12 +45,12 @@ impl NicSnapshot {
     pub(super) fn take(name: &str, hca: &Hca, firmware: &Firmware, engine: &Engine) -> Self {
         Self {
             name: name.to_owned(),
-            mac: hca.vport.read().permanent.map(|byte| format!("{byte:02x}")).join(":"),
+            mac: hca.vport.read().permanent.to_string(),
             started: hca.port.initialized(),
             link_up: hca.port.link_up(),
             objects: hca.object_counts(),
             pages: firmware.pages_held(),
-            dma: hca.dma.stats().snapshot(),
+            dma: hca.dma.stats(),
             guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
             blue_flame_wqes: hca.blue_flame.carried_out(),
             port: PortSnapshot::from(&hca.port_counters),

@@ -1,4 +1,4 @@
-//! Which adapter a function says it is.
+//! Adapters that a function presents itself as.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,13 +24,13 @@ pub enum Identity {
     VirtualFunction,
 }
 
-/// A name that no adapter has.
+/// Unknown name of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("There is no adapter {0:?}; there are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf.")]
+#[error("no adapter {0:?}: known are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf")]
 pub struct UnknownIdentity(String);
 
 impl Identity {
-    /// All of them.
+    /// All adapters.
     pub const ALL: [Self; 5] = [
         Self::ConnectX5,
         Self::ConnectX5Ex,
@@ -39,7 +39,7 @@ impl Identity {
         Self::VirtualFunction,
     ];
 
-    /// What the command line calls it.
+    /// Name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ConnectX5 => "connectx-5",
@@ -61,7 +61,7 @@ impl Identity {
         }
     }
 
-    /// PCI Subsystem ID: that of a card of Mellanox's, where the PCI ID database names one.
+    /// PCI Subsystem ID of a Mellanox card, where the PCI ID database lists one.
     pub const fn subsystem_id(self) -> u16 {
         match self {
             // MCX515A-CCAT.
@@ -72,7 +72,7 @@ impl Identity {
         }
     }
 
-    /// Whether it is a virtual function.
+    /// Whether this is a virtual function.
     pub const fn is_virtual(self) -> bool {
         matches!(self, Self::VirtualFunction)
     }
@@ -111,7 +111,7 @@ mod tests {
         let error = "connectx-4".parse::<Identity>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "There is no adapter \"connectx-4\"; there are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf."
+            "no adapter \"connectx-4\": known are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf"
         );
     }
 }

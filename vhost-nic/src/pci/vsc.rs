@@ -1,34 +1,33 @@
-//! The vendor-specific capability of ConnectX physical functions: a gateway to the adapter's internal address spaces.
+//! Vendor-specific capability (VSC) of ConnectX physical functions: a gateway to the adapter's internal address spaces.
 //!
-//! The driver (lib/pci_vsc.c of mlx5_core) takes the gateway with a semaphore and a counter, selects a space, and reads or
-//! writes a dword at a time. It uses the space of semaphores to keep two hosts from resetting the adapter at once, and a
-//! space that dumps the adapter's registers. There are no registers to dump, so that space is refused; the driver then makes
-//! no dumps, and says nothing.
+//! The driver (lib/pci_vsc.c of mlx5_core) locks the gateway with a semaphore and a counter, selects a space, and reads or writes one dword
+//! at a time. It uses the semaphore space to keep two hosts from resetting the adapter at once, and another space to dump the adapter's
+//! registers. There are no registers to dump, so that space is not supported; the driver then silently makes no dumps.
 
-/// Registers, as offsets from the capability's start.
+use pci_function::VendorCapability;
+
+/// Registers, as offsets from the start of the capability.
 const CTRL: usize = 0x4;
 const COUNTER: usize = 0x8;
 const SEMAPHORE: usize = 0xc;
 const ADDRESS: usize = 0x10;
 const DATA: usize = 0x14;
 
-/// Where the registers begin, as an offset from the capability's start.
-pub(super) const REGISTERS: usize = CTRL;
 /// Length of the capability in bytes.
-pub(super) const LENGTH: usize = 0x18;
+const LENGTH: u8 = 0x18;
 
-/// MLX5_SEMAPHORE_SPACE_DOMAIN: the space of semaphores.
+/// MLX5_SEMAPHORE_SPACE_DOMAIN.
 const SEMAPHORE_SPACE: u16 = 0xa;
-/// MLX5_SEMAPHORE_SW_RESET: address of the one semaphore there is.
+/// MLX5_SEMAPHORE_SW_RESET: address of the only semaphore.
 const SW_RESET_SEMAPHORE: u32 = 0x20;
 
-/// Status of the control register: bits 31:29 are not zero if the space exists.
+/// Status in the control register: bits 31:29 are nonzero if the space exists.
 const SPACE_EXISTS: u32 = 1 << 29;
-/// Flag of the address register: the driver sets it to write and waits until it is clear; to read, the other way round.
+/// Flag of the address register: to write, the driver sets it and waits until it is clear; to read, the other way round.
 const FLAG: u32 = 1 << 31;
 const ADDRESS_MASK: u32 = (1 << 30) - 1;
 
-/// The registers behind the capability.
+/// Registers of the capability.
 #[derive(Debug, Default)]
 pub(super) struct Vsc {
     space: u16,
@@ -39,14 +38,18 @@ pub(super) struct Vsc {
     sw_reset: u32,
 }
 
-impl Vsc {
-    /// Reads the register at `offset` from the capability's start. Each read of the counter gives another value.
-    pub(super) fn read(&mut self, offset: usize) -> u32 {
+impl VendorCapability for Vsc {
+    fn length(&self) -> u8 {
+        LENGTH
+    }
+
+    /// Each read of the counter returns a different value.
+    fn read(&mut self, offset: usize) -> u32 {
         match offset {
             CTRL if self.space == SEMAPHORE_SPACE => SPACE_EXISTS | u32::from(self.space),
             CTRL => self.space.into(),
             COUNTER => {
-                // Never 0, which is a free semaphore.
+                // Never 0, the value of a free semaphore.
                 self.counter = self.counter.checked_add(1).unwrap_or(1);
                 self.counter
             }
@@ -57,8 +60,7 @@ impl Vsc {
         }
     }
 
-    /// Writes the register at `offset` from the capability's start; `mask` has the bits that are written.
-    pub(super) fn write(&mut self, offset: usize, value: u32, mask: u32) {
+    fn write(&mut self, offset: usize, value: u32, mask: u32) {
         let merge = |old: u32| old & !mask | value & mask;
         match offset {
             CTRL => self.space = merge(self.space.into()) as u16,
@@ -71,8 +73,10 @@ impl Vsc {
             _ => {}
         }
     }
+}
 
-    /// Reads or writes the selected space; both are done when the driver looks.
+impl Vsc {
+    /// Reads or writes the selected space. The flag is flipped at once: the driver finds the access complete.
     fn access(&mut self, address: u32) {
         let exists = self.space == SEMAPHORE_SPACE && address & ADDRESS_MASK == SW_RESET_SEMAPHORE;
         let write = address & FLAG != 0;
@@ -86,7 +90,7 @@ impl Vsc {
     }
 }
 
-/// Who writes first holds a semaphore, until 0 is written.
+/// Takes a semaphore if it is free; writing 0 frees it.
 fn take(semaphore: &mut u32, value: u32) {
     if *semaphore == 0 || value == 0 {
         *semaphore = value;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use crate::frame::mac::Mac;
+
 /// A global identifier.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Gid(pub [u8; 16]);
@@ -32,21 +34,21 @@ impl Gid {
 
     /// The MAC address that a group's packets go to: `01:00:5e` and 23 bits for IPv4 (RFC 1112), `33:33` and 32 bits for IPv6 (RFC 2464).
     /// `None` if it is not the address of a group.
-    pub const fn multicast_mac(self) -> Option<[u8; 6]> {
+    pub const fn multicast_mac(self) -> Option<Mac> {
         if !self.is_multicast() {
             return None;
         }
         match self.ipv4() {
-            Some([_, b, c, d]) => Some([0x01, 0x00, 0x5e, b & 0x7f, c, d]),
+            Some([_, b, c, d]) => Some(Mac([0x01, 0x00, 0x5e, b & 0x7f, c, d])),
             None => Some(self.ipv6_multicast_mac()),
         }
     }
 
     /// The MAC address by the rule of IPv6, whatever the address is. Linux rxe listens to it for IPv4 groups as well
     /// (`rxe_mcast_add`, `drivers/infiniband/sw/rxe/rxe_mcast.c`).
-    pub const fn ipv6_multicast_mac(self) -> [u8; 6] {
+    pub const fn ipv6_multicast_mac(self) -> Mac {
         let [.., a, b, c, d] = self.0;
-        [0x33, 0x33, a, b, c, d]
+        Mac([0x33, 0x33, a, b, c, d])
     }
 }
 

@@ -4,6 +4,7 @@ use super::gid::Gid;
 use super::headers::Bth;
 use super::{ICRC_LENGTH, UDP_PORT};
 use crate::frame::checksum::Sum;
+use crate::frame::mac::Mac;
 use crate::frame::view::{ETHERNET_HEADER, ethertype, protocol};
 
 /// Bytes of an IPv4 header without options.
@@ -73,9 +74,9 @@ impl Addresses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     /// Own MAC address.
-    pub source_mac: [u8; 6],
+    pub source_mac: Mac,
     /// MAC address of the peer, the router or the group.
-    pub destination_mac: [u8; 6],
+    pub destination_mac: Mac,
     /// The tag, if there is one.
     pub vlan: Option<Vlan>,
     /// IP addresses.
@@ -105,8 +106,8 @@ impl Path {
     pub(super) fn emit(&self, udp_payload: usize, out: &mut Vec<u8>) {
         // At most MAX_PAYLOAD and headers, so that nothing is cut off.
         let udp_length = (UDP_HEADER + udp_payload) as u16;
-        out.extend_from_slice(&self.destination_mac);
-        out.extend_from_slice(&self.source_mac);
+        out.extend_from_slice(&self.destination_mac.0);
+        out.extend_from_slice(&self.source_mac.0);
         if let Some(Vlan { id, priority }) = self.vlan {
             out.extend_from_slice(&ethertype::CVLAN.to_be_bytes());
             out.extend_from_slice(&(u16::from(priority & 7) << 13 | id & 0xfff).to_be_bytes());

@@ -91,7 +91,7 @@ impl Machine {
         let parts = FunctionParts::new(VECTORS);
         let mut config = NicConfig {
             name: format!("nic{number}"),
-            mac,
+            mac: mac.into(),
             vhca_id: number.into(),
             blue_flame: None,
             hot: Duration::ZERO,
@@ -101,7 +101,14 @@ impl Machine {
         let nic = Nic::new(&config, &parts).unwrap();
         nic.connect(switch);
         let identity = Identity::default();
-        let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
+        let function = PciFunction::new(
+            FunctionConfig {
+                identity,
+                mac: mac.into(),
+            },
+            parts,
+            nic.clone(),
+        );
         let machine = Self {
             function,
             nic,

@@ -50,8 +50,8 @@ impl Stranger {
     /// A packet to a node, with the right ICRC.
     pub fn packet(&self, to: &Node, headers: &Headers, payload: &[u8]) -> Vec<u8> {
         let path = Path {
-            source_mac: self.mac,
-            destination_mac: to.mac,
+            source_mac: self.mac.into(),
+            destination_mac: to.mac.into(),
             vlan: None,
             addresses: Addresses::new(Gid(self.gid), Gid(to.gid)),
             udp_source_port: 0xc123,

@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::completion::{self, Arrival};
 use super::{Engine, FrameView};
 use super::{memory, receive_queue};
+use crate::frame::mac::Mac;
 use crate::hca::qp::{Message, Parameters, Qp, QpState, Work, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, SuperPacket};
@@ -54,7 +55,7 @@ pub(super) fn push_packet<'a>(
     }
     let path = Path {
         source_mac: source.mac,
-        destination_mac: to.rmac,
+        destination_mac: Mac(to.rmac),
         vlan: source.vlan.map(|id| Vlan {
             id,
             priority: to.ethernet_priority(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mlx5_prm::qp::{Ads, Qpc};
 
 use super::QpState;
+use crate::frame::mac::Mac;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 use crate::hca::vport::Vport;
 use crate::roce::gid::Gid;
@@ -126,11 +127,10 @@ impl Parameters {
 
 /// The way that an address path of the context describes.
 fn path(ads: &Ads, vport: &Vport) -> Option<Path> {
-    let ([a, b], [c, d, e, f]) = (ads.rmac_47_32().to_be_bytes(), ads.rmac_31_0().to_be_bytes());
     let source = vport.roce_source(ads.src_addr_index())?;
     Some(Path {
         source_mac: source.mac,
-        destination_mac: [a, b, c, d, e, f],
+        destination_mac: Mac::from_halves(ads.rmac_47_32(), ads.rmac_31_0()),
         vlan: source.vlan.map(|id| Vlan {
             id,
             priority: ads.eth_prio(),

@@ -3,6 +3,7 @@
 use mlx5_prm::steering::{FteMatchSetLyr24, FteMatchSetMisc};
 use zerocopy::IntoBytes;
 
+use crate::frame::mac::Mac;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, protocol};
 
 /// UDP port of RoCE v2.
@@ -139,7 +140,7 @@ fn misc_parameters(view: &FrameView<'_>) -> FteMatchSetMisc {
     fields
 }
 
-fn split([a, b, c, d, e, f]: [u8; 6]) -> (u32, u16) {
+fn split(Mac([a, b, c, d, e, f]): Mac) -> (u32, u16) {
     (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]))
 }
 

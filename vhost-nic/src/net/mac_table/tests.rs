@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::mac::Mac;
 
 fn station(number: u8) -> Station {
-    Station::new(0, [2, 0, 0, 0, 0, number])
+    Station::new(0, Mac([2, 0, 0, 0, 0, number]))
 }
 
 #[test]
@@ -22,7 +23,7 @@ fn a_station_is_found_where_it_was_seen_last() {
 #[test]
 fn a_vlan_has_stations_of_its_own() {
     let mut table = Table::new(10, 300);
-    let address = [2, 0, 0, 0, 0, 1];
+    let address = Mac([2, 0, 0, 0, 0, 1]);
     table.learn(Station::new(5, address), 1, 0);
     table.learn(Station::new(6, address), 2, 0);
     assert_eq!(table.find(Station::new(5, address), 0), Some(1));

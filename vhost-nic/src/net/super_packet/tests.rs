@@ -1,4 +1,5 @@
 use super::*;
+use crate::frame::mac::Mac;
 use crate::net::{Frame, Port, Switch};
 use crate::roce::gid::Gid;
 use crate::roce::headers::{Aeth, Bth, Headers, ImmDt, Reth, XrcEth};
@@ -12,8 +13,8 @@ const MTU: usize = 1024;
 
 fn path() -> Path {
     Path {
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
+        source_mac: Mac([2, 0, 0, 0, 0, 1]),
+        destination_mac: Mac([2, 0, 0, 0, 0, 2]),
         vlan: None,
         addresses: Addresses::new(Gid::from_ipv4([10, 0, 0, 1]), Gid::from_ipv4([10, 0, 0, 2])),
         udp_source_port: 0xc001,
@@ -41,7 +42,7 @@ fn write(transport: Transport, length: usize, position: Position) -> SuperPacket
         immediate: [1, 2, 3, 4],
     });
     let mut payload = Payload::new();
-    // In pieces that do not end where packets do.
+    // In segments that do not end where packets do.
     let bytes: Vec<u8> = (0..length).map(|index| (index / 7) as u8).collect();
     for piece in bytes.chunks(700) {
         payload.push_bytes(piece);

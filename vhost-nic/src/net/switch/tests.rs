@@ -138,7 +138,7 @@ fn what_is_no_frame_is_dropped_and_counted() {
     a.send(&vec![2; MAX_FRAME + 1]);
     a.send(&frame(mac(2), [0x01, 0, 0, 0, 0, 1]));
     a.send(&frame(mac(2), [0; 6]));
-    a.send(&frame(PAUSE_ADDRESS, mac(1)));
+    a.send(&frame(PAUSE_ADDRESS.0, mac(1)));
     let dropped = a.port.stats().dropped;
     assert_eq!(
         (

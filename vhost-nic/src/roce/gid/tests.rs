@@ -1,4 +1,5 @@
 use super::Gid;
+use crate::frame::mac::Mac;
 
 #[test]
 fn an_ipv4_address_is_mapped_and_found_again() {
@@ -20,15 +21,15 @@ fn an_ipv6_address_is_not_an_ipv4_one() {
 fn an_ipv4_group_has_23_bits_in_its_mac_address() {
     let group = Gid::from_ipv4([239, 0x81, 2, 3]);
     assert!(group.is_multicast());
-    assert_eq!(group.multicast_mac(), Some([0x01, 0x00, 0x5e, 0x01, 2, 3]));
-    assert_eq!(group.ipv6_multicast_mac(), [0x33, 0x33, 239, 0x81, 2, 3]);
+    assert_eq!(group.multicast_mac(), Some(Mac([0x01, 0x00, 0x5e, 0x01, 2, 3])));
+    assert_eq!(group.ipv6_multicast_mac(), Mac([0x33, 0x33, 239, 0x81, 2, 3]));
 }
 
 #[test]
 fn an_ipv6_group_has_32_bits_in_its_mac_address() {
     let group = Gid([0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xaa, 0xbb, 0xcc, 0xdd]);
     assert!(group.is_multicast());
-    assert_eq!(group.multicast_mac(), Some([0x33, 0x33, 0xaa, 0xbb, 0xcc, 0xdd]));
+    assert_eq!(group.multicast_mac(), Some(Mac([0x33, 0x33, 0xaa, 0xbb, 0xcc, 0xdd])));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::{Error, MAX_HEAD, Packet, emit_headers, is_roce};
 use crate::frame::checksum::Sum;
+use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
 use crate::roce::gid::Gid;
 use crate::roce::headers::{Aeth, AtomicAckEth, AtomicEth, Bth, Deth, Headers, Ieth, ImmDt, Reth, XrcEth};
@@ -12,8 +13,8 @@ use zerocopy::byteorder::big_endian::{U32, U64};
 
 pub(in crate::roce) fn ipv4_path() -> Path {
     Path {
-        source_mac: [0x52, 0x54, 0, 0, 0xc5, 1],
-        destination_mac: [0x52, 0x54, 0, 0, 0xc5, 2],
+        source_mac: Mac([0x52, 0x54, 0, 0, 0xc5, 1]),
+        destination_mac: Mac([0x52, 0x54, 0, 0, 0xc5, 2]),
         vlan: None,
         addresses: Addresses::Ipv4 {
             source: [10, 1, 2, 3],
@@ -253,8 +254,8 @@ prop_compose! {
         flow_label in 0..0x10_0000u32,
     ) -> Path {
         Path {
-            source_mac: macs.0,
-            destination_mac: macs.1,
+            source_mac: Mac(macs.0),
+            destination_mac: Mac(macs.1),
             vlan: vlan.map(|(id, priority)| Vlan { id, priority }),
             addresses,
             udp_source_port,

@@ -1,0 +1,158 @@
+//! One connection of a guest: the back-end that vhost-user-backend drives.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::warn;
+use parking_lot::Mutex;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::VhostUserBackend;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+
+use crate::dma::Backing;
+use crate::function::PciFunction;
+use crate::msix::Masking;
+
+use super::commands;
+use super::interrupts::InterruptQueue;
+use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
+use super::stats::VhostUserPciStats;
+use vhost_daemon::vring::{Memory, Vring};
+
+/// Largest queue that arch/um/drivers/virtio_uml.c asks for.
+const MAX_QUEUE_SIZE: usize = 256;
+
+/// Worker that serves commands.
+const COMMAND_THREAD: usize = 0;
+/// Worker that sends pending interrupts, also while a command is in progress.
+const INTERRUPT_THREAD: usize = 1;
+
+/// One connection of a guest.
+pub struct VhostUserPciBackend {
+    function: Arc<PciFunction>,
+    memory: Memory,
+    stats: Arc<VhostUserPciStats>,
+    /// The guest has disconnected: its queues are no longer served.
+    closed: AtomicBool,
+    /// Whether the function's interrupts are connected.
+    connected: AtomicBool,
+    /// What the workers wait on for their end: vhost-user-backend 0.24 takes these descriptors and never closes them.
+    exits: Mutex<Vec<RawFd>>,
+}
+
+impl Drop for VhostUserPciBackend {
+    fn drop(&mut self) {
+        // The workers' handlers had a share in this backend, so they and their epolls are gone.
+        for fd in self.exits.lock().drain(..) {
+            // SAFETY: `exit_event` gave the descriptor away for good, and nothing that knew it is left.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}
+
+impl VhostUserPciBackend {
+    /// A connection before its first message.
+    pub fn new(function: Arc<PciFunction>, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
+        Self {
+            function,
+            memory,
+            stats,
+            closed: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            exits: Mutex::default(),
+        }
+    }
+
+    /// Stops serving the queues: the guest may have died at any point.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    /// Replaces the mappings by the front-end's memory table.
+    fn map(&self, memory: &GuestMemoryMmap) -> io::Result<()> {
+        let dma = self.function.dma();
+        dma.unmap_all();
+        for region in memory.iter() {
+            let backing = match region.file_offset() {
+                Some(part) => Some(Backing {
+                    file: part.file().try_clone()?,
+                    offset: part.start(),
+                    writable: true,
+                }),
+                None => None,
+            };
+            dma.map(region.start_addr().0, region.len(), backing)
+                .map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+impl VhostUserBackend for VhostUserPciBackend {
+    type Bitmap = ();
+    type Vring = Vring;
+
+    fn num_queues(&self) -> usize {
+        NUM_QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        // Not BACKEND_REQ: User Mode Linux passes a pipe, and the vhost crate closes a connection that does not pass a socket.
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // Not offered.
+    }
+
+    fn update_memory(&self, memory: Memory) -> io::Result<()> {
+        self.map(&memory.memory())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        vec![1 << COMMAND_QUEUE, 1 << INTERRUPT_QUEUE]
+    }
+
+    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::CLOEXEC)
+            .inspect(|(exit, _)| self.exits.lock().push(exit.as_raw_fd()))
+            .inspect_err(|error| warn!("A worker thread cannot be told to end: {error}"))
+            .ok()
+    }
+
+    /// Serves a queue. Never fails: an error would end the worker, and with it the device.
+    fn handle_event(&self, _event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
+        // Each worker has one queue, at index 0.
+        let vring = &vrings[0];
+        match thread {
+            COMMAND_THREAD => commands::serve(&self.function, vring, &self.memory, &self.stats, || self.is_open()),
+            INTERRUPT_THREAD if self.is_open() => {
+                if !self.connected.swap(true, Ordering::AcqRel) {
+                    let queue = InterruptQueue::new(vring.clone(), self.memory.clone(), self.stats.clone());
+                    self.function.connect(Arc::new(queue), Masking::Function);
+                }
+                let msix = self.function.msix();
+                msix.retry(0, msix.vectors());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

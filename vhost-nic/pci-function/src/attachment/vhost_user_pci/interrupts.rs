@@ -1,0 +1,71 @@
+//! Interrupt queue: MSI-X messages to the guest.
+
+use std::sync::Arc;
+
+use vhost_user_backend::VringT;
+use zerocopy::IntoBytes;
+
+use crate::msix::{Delivery, InterruptLines, MsixMessage};
+
+use super::message::{Header, MsiMessage, OP_MSI};
+use super::queue::{next_chain, return_chain};
+use super::stats::VhostUserPciStats;
+use vhost_daemon::vring::{Memory, Vring};
+
+/// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer, an interrupt stays
+/// pending in the function, and is sent when the driver kicks the queue.
+pub struct InterruptQueue {
+    vring: Vring,
+    memory: Memory,
+    stats: Arc<VhostUserPciStats>,
+}
+
+impl InterruptQueue {
+    /// Interrupts of one vring.
+    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
+        Self { vring, memory, stats }
+    }
+
+    /// Writes a message into the next buffer that can hold it. Returns false if there is none.
+    fn send(&self, message: &MsiMessage) -> bool {
+        while let Some(chain) = next_chain(&self.vring, &self.memory, &self.stats) {
+            if !chain.is_sound() {
+                self.stats.report(
+                    &self.stats.bad_chains,
+                    "interrupt buffer with descriptors that loop, end early or point nowhere",
+                );
+            } else if chain.writable() < size_of::<MsiMessage>() {
+                self.stats
+                    .report(&self.stats.short_buffers, "interrupt buffer too small");
+            } else {
+                let written = chain.write(message.as_bytes());
+                return_chain(&self.vring, chain, written);
+                return true;
+            }
+            return_chain(&self.vring, chain, 0);
+        }
+        false
+    }
+}
+
+impl InterruptLines for InterruptQueue {
+    fn deliver(&self, _vector: u16, message: MsixMessage) -> Delivery {
+        let header = Header {
+            op: OP_MSI,
+            size: 4,
+            addr: message.address,
+            ..Header::default()
+        };
+        let data = message.data.to_le_bytes();
+        if !self.send(&MsiMessage { header, data }) {
+            self.stats.interrupts_deferred.add();
+            return Delivery::NotNow;
+        }
+        self.stats.interrupts.add();
+        if self.vring.needs_notification().unwrap_or(true) {
+            // Fails only if the guest has disconnected.
+            let _ = self.vring.signal_used_queue();
+        }
+        Delivery::Done
+    }
+}

@@ -1,0 +1,20 @@
+//! Access to guest memory.
+//!
+//! A device reads and writes guest memory through [`Dma`], giving the purpose of each access, which is counted. Addresses and lengths come
+//! from the guest: every access is checked against the regions that the attachment has mapped, and moves nothing if any byte of it is
+//! outside of them. Once [`GuestMap::unmap`] has returned, the device no longer reaches the memory.
+
+mod access;
+mod error;
+mod held;
+mod region;
+mod stats;
+
+pub use access::{Dma, GuestMap};
+pub use error::{DmaError, Result};
+pub use held::Held;
+pub use region::Backing;
+pub use stats::{MAX_PURPOSES, Purpose, PurposeStats};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Checked and counted access to the mapped regions.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
+
+use super::error::{DmaError, Result};
+use super::held::Held;
+use super::region::{Backing, Region, Regions};
+use super::stats::{Counters, Purpose, PurposeStats, Tally};
+
+/// Guest memory as the attachment sees it: something to map, not to access.
+pub trait GuestMap: Send + Sync {
+    /// Maps `length` bytes at guest address `address`. Accesses to a mapping without a backing fail with
+    /// [`DmaError::Unreachable`]. A mapping of exactly the same range is replaced.
+    fn map(&self, address: u64, length: u64, backing: Option<Backing>) -> Result<()>;
+
+    /// Removes all mappings, or parts of mappings, from the `length` bytes at `address`. Waits for accesses in progress.
+    fn unmap(&self, address: u64, length: u64) -> Result<()>;
+
+    /// Removes all mappings. Waits for accesses in progress.
+    fn unmap_all(&self);
+}
+
+/// Guest memory as the device sees it, with counters per purpose `P`.
+pub struct Dma<P> {
+    regions: RwLock<Regions>,
+    counters: Counters<P>,
+}
+
+impl<P: Purpose> GuestMap for Dma<P> {
+    fn map(&self, address: u64, length: u64, backing: Option<Backing>) -> Result<()> {
+        let region = Region::new(address, length, backing)?;
+        self.regions.write().insert(region)
+    }
+
+    fn unmap(&self, address: u64, length: u64) -> Result<()> {
+        self.regions.write().remove(address, length)
+    }
+
+    fn unmap_all(&self) {
+        self.regions.write().clear();
+    }
+}
+
+impl<P: Purpose> Dma<P> {
+    /// A guest without memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads `data.len()` bytes.
+    #[inline]
+    pub fn read(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
+        let mut rest = data;
+        let length = rest.len();
+        self.access(purpose, address, length, false, |slice| {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(slice.len());
+            slice.copy_to(now);
+            rest = later;
+        })
+    }
+
+    /// Writes all of `data`.
+    #[inline]
+    pub fn write(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        self.access(purpose, address, data.len(), true, |slice| {
+            let (now, later) = rest.split_at(slice.len());
+            slice.copy_from(now);
+            rest = later;
+        })
+    }
+
+    /// Loads a naturally aligned integer in one access, in the byte order of memory. Acquire ordering: later reads see what the guest
+    /// wrote before the value.
+    #[inline]
+    pub fn load<T: AtomicAccess>(&self, purpose: P, address: u64) -> Result<T> {
+        self.atomic::<T, T>(purpose, address, false, |slice| slice.load(0, Ordering::Acquire))
+    }
+
+    /// Stores a naturally aligned integer in one access. Release ordering: a guest that sees the value sees everything written before it.
+    #[inline]
+    pub fn store<T: AtomicAccess>(&self, purpose: P, address: u64, value: T) -> Result<()> {
+        self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release))
+    }
+
+    /// Keeps the mappings in place until the guard is dropped, so that many small accesses lock and count once. Meanwhile the thread must
+    /// not access this memory in any other way.
+    #[inline]
+    pub fn hold(&self, purpose: P) -> Held<'_> {
+        // Recursive: two threads that copy between the same two guests in opposite directions, and a change of mappings, must not wait for
+        // each other.
+        Held::new(self.regions.read_recursive(), Tally::new(self.counters.of(purpose)))
+    }
+
+    /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns the previous value.
+    pub fn update(&self, purpose: P, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
+        self.atomic::<u64, u64>(purpose, address, true, |slice| {
+            let value = slice.get_atomic_ref::<AtomicU64>(0)?;
+            let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                change(u64::from_le(old)).map(u64::to_le)
+            });
+            Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
+        })
+    }
+
+    /// Counters of one purpose.
+    pub fn stats_of(&self, purpose: P) -> PurposeStats {
+        self.counters.snapshot_of(purpose.index())
+    }
+
+    /// Counters of every purpose, in the order of [`Purpose::NAMES`].
+    pub fn stats(&self) -> Vec<PurposeStats> {
+        self.counters.snapshot()
+    }
+
+    /// Calls `act` with the host's view of the range, in order, once per mapping that the range touches.
+    #[inline]
+    fn access(
+        &self,
+        purpose: P,
+        address: u64,
+        length: usize,
+        write: bool,
+        act: impl FnMut(VolatileSlice<'_>),
+    ) -> Result<()> {
+        let result = self.regions.read().visit(address, length, write, act);
+        self.counters.of(purpose).count(length, result.is_ok());
+        result
+    }
+
+    #[inline]
+    fn atomic<T: AtomicAccess, R>(
+        &self,
+        purpose: P,
+        address: u64,
+        write: bool,
+        act: impl Fn(VolatileSlice<'_>) -> std::result::Result<R, vm_memory::VolatileMemoryError>,
+    ) -> Result<R> {
+        if !address.is_multiple_of(size_of::<T>() as u64) {
+            return Err(DmaError::Misaligned { address });
+        }
+        let mut result = None;
+        self.access(purpose, address, size_of::<T>(), write, |slice| {
+            result = act(slice).ok()
+        })?;
+        // The integer crosses mappings, or the host has the memory at an odd address: no guest maps its RAM like that.
+        result.ok_or(DmaError::Misaligned { address })
+    }
+}
+
+impl<P: Purpose> Default for Dma<P> {
+    fn default() -> Self {
+        Self {
+            regions: RwLock::default(),
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl<P: Purpose> fmt::Debug for Dma<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dma")
+            .field("regions", &self.regions)
+            .field("stats", &self.stats())
+            .finish()
+    }
+}

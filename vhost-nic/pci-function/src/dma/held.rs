@@ -1,0 +1,81 @@
+//! Guest memory whose mappings stay in place during a sequence of accesses.
+
+use parking_lot::RwLockReadGuard;
+use smallvec::SmallVec;
+
+use super::error::Result;
+use super::region::Regions;
+use super::stats::Tally;
+
+/// Read guard on the mappings of guest memory, for accesses of one purpose ([`Dma::hold`](crate::dma::Dma::hold)).
+#[derive(Debug)]
+pub struct Held<'a> {
+    regions: RwLockReadGuard<'a, Regions>,
+    tally: Tally<'a>,
+    /// Index of the region accessed last: the next access is most often in the same one.
+    near: usize,
+}
+
+impl<'a> Held<'a> {
+    #[inline]
+    pub(super) fn new(regions: RwLockReadGuard<'a, Regions>, tally: Tally<'a>) -> Self {
+        Self {
+            regions,
+            tally,
+            near: 0,
+        }
+    }
+
+    /// Writes all of `data`.
+    #[inline]
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        let result = self.regions.visit(address, data.len(), true, |slice| {
+            let (now, later) = rest.split_at(slice.len());
+            slice.copy_from(now);
+            rest = later;
+        });
+        self.tally.count(data.len(), result.is_ok());
+        result
+    }
+
+    /// Copies `length` bytes from `source_address` of another guest's memory, or of the same, to `address`: the payload of a message between
+    /// guests is copied once.
+    #[inline]
+    pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
+        let to = self.regions.whole(&mut self.near, address, length, true);
+        let from = source.regions.whole(&mut source.near, source_address, length, false);
+        if let (Some(to), Some(from)) = (to, from) {
+            from.copy_to_volatile_slice(to);
+            self.tally.count(length, true);
+            source.tally.count(length, true);
+            return Ok(());
+        }
+        let mut targets = SmallVec::<[_; 2]>::new();
+        let result = self.regions.visit(address, length, true, |slice| targets.push(slice));
+        self.tally.count(length, result.is_ok());
+        result?;
+        let mut targets = targets.into_iter();
+        let mut target = targets.next();
+        let result = source.regions.visit(source_address, length, false, |mut slice| {
+            while let Some(to) = target {
+                let now = slice.len().min(to.len());
+                let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else {
+                    return;
+                };
+                part.copy_to_volatile_slice(to_part);
+                target = to
+                    .offset(now)
+                    .ok()
+                    .filter(|rest| !rest.is_empty())
+                    .or_else(|| targets.next());
+                match slice.offset(now) {
+                    Ok(rest) if !rest.is_empty() => slice = rest,
+                    _ => return,
+                }
+            }
+        });
+        source.tally.count(length, result.is_ok());
+        result
+    }
+}
