@@ -1,0 +1,142 @@
+//! The floors of each package, from the ground up. A file imports from lower floors, and from its own room.
+
+/// Floors of a package, or of a room in it.
+#[derive(Debug)]
+pub struct Plan {
+    pub package: &'static str,
+    /// Module whose children this plan places; empty for the package.
+    pub room: &'static str,
+    /// Rooms of each floor, lowest floor first; `*` stands for all that no other entry names. Rooms of one floor do not
+    /// import each other.
+    pub floors: &'static [&'static [&'static str]],
+}
+
+const fn package(package: &'static str, floors: &'static [&'static [&'static str]]) -> Plan {
+    room(package, "", floors)
+}
+
+const fn room(package: &'static str, room: &'static str, floors: &'static [&'static [&'static str]]) -> Plan {
+    Plan { package, room, floors }
+}
+
+pub const PLANS: &[Plan] = &[
+    package(
+        "vhost-nic",
+        &[
+            &["frame"],
+            &["dma", "roce"],
+            &["net"],
+            &["pci"],
+            &["hca"],
+            &["engine", "firmware"],
+            &["nic"],
+            &["attachment"],
+            &["args"],
+            &["daemon"],
+            &["main"],
+        ],
+    ),
+    room(
+        "vhost-nic",
+        "hca",
+        &[
+            &[
+                "blue_flame",
+                "buffer",
+                "clock",
+                "guest_error",
+                "limits",
+                "object_table",
+                "refcount",
+                "vport",
+            ],
+            &["port_counters", "queue_counter"],
+            &["eq", "mkey", "scheduler", "wq"],
+            &["cq", "port"],
+            &["rq", "srq"],
+            &["qp", "sq", "tis_tir_rqt"],
+            &["steering"],
+        ],
+    ),
+    room("vhost-nic", "nic", &[&["bar", "init_segment", "snapshot"], &["uar"]]),
+    package("mlx5-prm", &[&["layout"], &["steering"], &["*"]]),
+    package(
+        "vhost-ism",
+        &[
+            &["abi", "buddy", "stats"],
+            &["event", "slab"],
+            &["doorbell", "fabric"],
+            &["window"],
+            &["guest"],
+            &["control"],
+            &["backend"],
+            &["args"],
+            &["daemon"],
+            &["main"],
+        ],
+    ),
+    package(
+        "vhost-daemon",
+        &[&["args", "manual", "sockets", "stats", "vring"], &["main_loop"]],
+    ),
+    package(
+        "guest-harness",
+        &[
+            &["error", "splat"],
+            &["deadline", "locate"],
+            &["budget", "image", "sync"],
+            &["control", "interrupt", "qmp", "serial_port"],
+            &["artefacts", "process"],
+            &["console", "daemon", "vm"],
+            &["device", "diagnostics", "qemu", "uml"],
+            &["command", "ism", "link", "machine"],
+            &["guest"],
+            &["nic"],
+            &["testbed"],
+            &["smc"],
+        ],
+    ),
+    package(
+        "guest-agent",
+        &[
+            &["frame", "lib"],
+            &["message", "port"],
+            &["channel"],
+            &["reaper", "transfer"],
+            &["job"],
+            &["session"],
+            &["main"],
+        ],
+    ),
+    package(
+        "guest-bench",
+        &[
+            &["history", "shell", "table", "workload"],
+            &["comparison", "interleaved", "web"],
+            &["ethernet", "smc_bench", "smc_demo", "uml", "verbs"],
+            &["nic"],
+            &["main"],
+        ],
+    ),
+    package(
+        "smc-tool",
+        &[
+            &[
+                "bar_scan",
+                "byte_size",
+                "data",
+                "dibs",
+                "fallback_reason",
+                "monotonic",
+                "preload",
+            ],
+            &["netlink", "wire"],
+            &["stream"],
+            &["messages"],
+            &["client", "server"],
+            &["cli"],
+            &["main"],
+        ],
+    ),
+    package("smc-preload", &[&["*"]]),
+];
