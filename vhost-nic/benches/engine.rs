@@ -3,8 +3,8 @@
 //! The guest's driver rings and waits; the NIC's thread sends, receives and completes, for both guests. `rate` and `bulk` are the time that
 //! this thread is on a processor, so that they tell what a core can do, on a busy machine too. `latency` is by the clock.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[path = "../tests/common/nic.rs"]
+mod nic;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,13 +13,14 @@ use std::{fs, hint};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mlx5_prm::access_reg::PmtuReg;
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::buffer::Buffer;
+use mlx5_test_driver::memory::{Memory, PAGE};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::{Region, Rights};
 use vhost_nic::net::Switch;
 
-use common::buffer::Buffer;
-use common::memory::{Memory, PAGE};
-use common::node::Node;
-use common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
-use common::region::{Region, Rights};
+use crate::nic::machine;
 
 /// The name of the thread that sends for the first guest.
 const SENDER: &str = "nic1";
@@ -79,12 +80,14 @@ impl Link {
     /// The same with memory in pages of this length.
     fn in_pages(service: u8, log_sq: u8, page: u64) -> Self {
         let switch = Switch::new();
-        let nodes = [Node::open(&switch, 1), Node::open(&switch, 2)];
+        let nodes = [Node::open(machine(&switch, 1), 1), Node::open(machine(&switch, 2), 2)];
         for node in &nodes {
             let mut register = PmtuReg::default();
             register.set_local_port(1);
             register.set_admin_mtu(PORT_MTU);
-            node.hca.write_register(common::netdev::PMTU, &register).unwrap();
+            node.hca
+                .write_register(mlx5_test_driver::netdev::PMTU, &register)
+                .unwrap();
         }
         let shape = Shape {
             log_sq,
@@ -161,7 +164,7 @@ impl Link {
             hint::spin_loop();
         };
         cq.release();
-        assert_eq!(common::completion_queue::error_of(&cqe), None);
+        assert_eq!(mlx5_test_driver::cq::error_of(&cqe), None);
     }
 
     fn close(self) {

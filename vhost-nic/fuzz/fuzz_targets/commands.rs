@@ -1,10 +1,12 @@
-//! Bytes become commands to the firmware, and frames between them: `cargo +nightly fuzz run commands` in vhost-nic.
+//! Bytes become commands to the firmware, with frames and doorbells between them: `cargo +nightly fuzz run commands` in vhost-nic.
 
 #![no_main]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
+#[path = "../../tests/common/nic.rs"]
+mod nic;
+
+use vhost_nic::net::Switch;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    common::command_fuzz::run(input);
+    mlx5_test_driver::fuzz::commands::run(nic::machine(&Switch::new(), 1), input);
 });

@@ -2,9 +2,13 @@
 
 #![no_main]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
+#[path = "../../tests/common/nic.rs"]
+mod nic;
+#[path = "../../tests/rdma/packets.rs"]
+mod packets;
+#[path = "../../tests/rdma/raw_peer.rs"]
+mod raw_peer;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    common::rdma_fuzz::packets::run(input);
+    packets::run(input);
 });

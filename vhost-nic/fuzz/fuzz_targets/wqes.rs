@@ -2,9 +2,14 @@
 
 #![no_main]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
+#[path = "../../tests/common/nic.rs"]
+mod nic;
+
+use mlx5_test_driver::node::Node;
+use vhost_nic::net::Switch;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    common::rdma_fuzz::wqes::run(input);
+    let switch = Switch::new();
+    let nodes = [1, 2].map(|number| Node::open(nic::machine(&switch, number), number));
+    mlx5_test_driver::fuzz::wqes::run(nodes, input);
 });

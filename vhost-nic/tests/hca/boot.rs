@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::netdev::{Netdev, Options};
 use vhost_nic::net::Switch;
 
-use crate::common::hca::Hca;
-use crate::common::machine::Machine;
-use crate::common::netdev::{Netdev, Options};
+use crate::inspect::Inspect;
+use crate::nic::machine;
 
 #[test]
 fn an_adapter_boots_and_leaves_nothing_behind() {
-    let machine = Arc::new(Machine::new(&Switch::new(), 1));
+    let machine = Arc::new(machine(&Switch::new(), 1));
     for _ in 0..3 {
         let hca = Hca::boot(&machine);
-        assert_eq!(machine.nic.snapshot().objects.get("eq"), Some(&3));
+        assert_eq!(machine.nic().snapshot().objects.get("eq"), Some(&3));
         hca.shutdown();
     }
     assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
@@ -21,7 +22,7 @@ fn an_adapter_boots_and_leaves_nothing_behind() {
 
 #[test]
 fn an_interface_comes_up_and_leaves_nothing_behind() {
-    let machine = Arc::new(Machine::new(&Switch::new(), 1));
+    let machine = Arc::new(machine(&Switch::new(), 1));
     for channels in [1, 4] {
         let hca = Arc::new(Hca::boot(&machine));
         let netdev = Netdev::open(
@@ -35,6 +36,6 @@ fn an_interface_comes_up_and_leaves_nothing_behind() {
         netdev.close();
         Arc::into_inner(hca).unwrap().shutdown();
     }
-    assert_eq!(machine.nic.snapshot().guest_errors, Default::default());
+    assert_eq!(machine.nic().snapshot().guest_errors, Default::default());
     assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
 }

@@ -11,22 +11,24 @@ use mlx5_prm::layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::tis_tir_rqt::{QueryRqtIn, QueryRqtOut, QueryTirIn, QueryTirOut, QueryTisIn, QueryTisOut, RqNum};
 use mlx5_prm::vport::*;
+use mlx5_test_driver::command::Result;
+use mlx5_test_driver::cq::{CompletionQueue, Shape};
+use mlx5_test_driver::domain::{alloc_pd, alloc_transport_domain, dealloc_pd, dealloc_transport_domain};
+use mlx5_test_driver::eq::EventQueue;
+use mlx5_test_driver::hca::{Hca, access_register, alloc_uar, dealloc_uar};
+use mlx5_test_driver::netdev::{Netdev, Options, alloc_queue_counters, dealloc_queue_counters};
+use mlx5_test_driver::sq::state;
+use mlx5_test_driver::steering::{self, Entry, Table, To, action, destination};
+use mlx5_test_driver::tis_tir_rqt::*;
 use vhost_nic::net::Switch;
 use zerocopy::FromBytes;
 
-use crate::common::command::Result;
-use crate::common::completion_queue::{CompletionQueue, Shape};
-use crate::common::event_queue::EventQueue;
-use crate::common::hca::{Hca, access_register, alloc_uar, dealloc_uar};
-use crate::common::machine::Machine;
-use crate::common::netdev::{Netdev, Options, alloc_queue_counters, dealloc_queue_counters};
-use crate::common::send_queue::state;
-use crate::common::steering::{self, Entry, Table, To, action, destination};
-use crate::common::transport::*;
+use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
+use crate::nic::machine;
 
 fn hca() -> Arc<Hca> {
-    Arc::new(Hca::boot(&Arc::new(Machine::new(&Switch::new(), 1))))
+    Arc::new(Hca::boot(&Arc::new(machine(&Switch::new(), 1))))
 }
 
 fn netdev() -> Netdev {
@@ -141,7 +143,7 @@ fn queues_need_what_they_name() {
     refused(create_rqt(hca, &[0xeeee]), Status::BadResource);
     refused(create_rqt(hca, &[netdev.channels[0].sq.number]), Status::BadResource);
     refused(modify_rqt(hca, netdev.rqtn, &[0xeeee]), Status::BadResource);
-    let vector = hca.machine.function.msix().vectors();
+    let vector = hca.machine.function().msix().vectors();
     let eq = EventQueue::create(&hca.machine, &hca.commands, hca.uar, vector, 4, 0);
     refused(eq.map(drop), Status::BadParameter);
     let eq = EventQueue::create(&hca.machine, &hca.commands, 0xeee, 1, 4, 0);
@@ -184,7 +186,7 @@ fn commands_that_do_not_exist_are_bad_operations() {
     ] {
         refused(naming(&hca, Opcode(opcode), 0x40, NUMBER, 0), Status::BadOperation);
     }
-    let guest_errors = hca.machine.nic.snapshot().guest_errors;
+    let guest_errors = hca.machine.nic().snapshot().guest_errors;
     assert_eq!(guest_errors.get("unknown_command"), Some(&6));
     Arc::into_inner(hca).unwrap().shutdown();
 }

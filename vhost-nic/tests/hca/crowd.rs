@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::netdev::{Netdev, Options};
-use crate::common::send_queue::Request;
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::sq::Request;
+
+use crate::inspect::Inspect;
 use crate::lan::Lan;
 
 /// How long they do.
@@ -105,13 +107,13 @@ fn crowd(guests: u8) {
     let lost: u64 = lan
         .guests
         .iter()
-        .map(|guest| guest.hca.machine.nic.snapshot().port.out_of_buffer)
+        .map(|guest| guest.hca.machine.nic().snapshot().port.out_of_buffer)
         .sum();
     println!("{guests} guests: {sent} frames sent, {received} received, {lost} without a buffer");
     assert_eq!(sent, received + lost, "every frame is somewhere");
     assert!(received > 1000);
     for (guest, tally) in lan.guests.iter().zip(&tallies) {
-        let port = guest.hca.machine.nic.snapshot().port;
+        let port = guest.hca.machine.nic().snapshot().port;
         assert_eq!(port.sent, tally.sent);
         assert_eq!(port.received, tally.received + port.out_of_buffer + port.unmatched);
     }

@@ -7,14 +7,15 @@ use mlx5_prm::command::{CommandEntry, Mailbox, Status};
 use mlx5_prm::init_hca::{QueryAdapterIn, QueryAdapterOut};
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
+use mlx5_test_driver::command::{CommandError, Commands, Prepared};
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::memory::{BASE, SIZE};
 use proptest::prelude::*;
 use vhost_nic::net::Switch;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::common::command::{CommandError, Commands, Prepared};
-use crate::common::hca::Hca;
-use crate::common::machine::Machine;
-use crate::common::memory::{BASE, SIZE};
+use crate::inspect::Inspect;
+use crate::nic::machine;
 
 /// `MLX5_CMD_DELIVERY_STAT_*`.
 mod status {
@@ -32,7 +33,7 @@ const BLOCK_NUMBER: u64 = 568;
 const TOKEN: u64 = 573;
 
 fn hca() -> Hca {
-    Hca::boot(&Arc::new(Machine::new(&Switch::new(), 1)))
+    Hca::boot(&Arc::new(machine(&Switch::new(), 1)))
 }
 
 /// A command whose input and output are long: both are in several mailboxes.
@@ -182,9 +183,9 @@ fn many_threads_send_commands_at_once() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    let pd = crate::common::transport::alloc_pd(&hca).unwrap();
+                    let pd = mlx5_test_driver::domain::alloc_pd(&hca).unwrap();
                     assert_eq!(hca_bytes(&hca).len(), 4096);
-                    crate::common::transport::dealloc_pd(&hca, pd).unwrap();
+                    mlx5_test_driver::domain::dealloc_pd(&hca, pd).unwrap();
                 }
             });
         }
@@ -198,20 +199,23 @@ fn a_slot_without_a_command_is_left_alone() {
     let before = hca.commands.entry(5);
     hca.commands.ring(1 << 5);
     assert_eq!(hca.commands.entry(5).as_bytes(), before.as_bytes());
-    let guest_errors = hca.machine.nic.snapshot().guest_errors;
+    let guest_errors = hca.machine.nic().snapshot().guest_errors;
     assert_eq!(guest_errors.get("command_unreadable"), Some(&1));
     hca.shutdown();
 }
 
 #[test]
 fn a_command_queue_outside_memory_harms_nobody() {
-    let machine = Arc::new(Machine::new(&Switch::new(), 1));
+    let machine = Arc::new(machine(&Switch::new(), 1));
     for (high, low) in [(u32::MAX, !0xfff), (0, 0), (((BASE + SIZE) >> 32) as u32, 0)] {
         machine.write(0x10, high);
         machine.write(0x14, low);
         machine.write(0x18, u32::MAX);
     }
-    assert_eq!(machine.nic.snapshot().guest_errors.get("command_unreadable"), Some(&96));
+    assert_eq!(
+        machine.nic().snapshot().guest_errors.get("command_unreadable"),
+        Some(&96)
+    );
     Hca::boot(&machine).shutdown();
 }
 

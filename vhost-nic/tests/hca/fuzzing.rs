@@ -1,26 +1,16 @@
-//! The fuzz target's driver on random bytes, for machines without a fuzzer.
+//! The fuzz driver of commands on random bytes.
 
-use crate::common::choices::Random;
-use crate::common::command_fuzz::run;
+use mlx5_test_driver::fuzz::{commands, iterations, on_random_bytes};
+use vhost_nic::net::Switch;
 
-/// Commands a run makes.
-const COMMANDS: u64 = 50_000;
-/// Bytes of an input: more than a run uses up.
+use crate::nic::machine;
+
+/// Bytes of an input: more than a run consumes.
 const INPUT: usize = 8000;
 
 #[test]
 fn fifty_thousand_commands() {
-    let mut random = Random(0x5eed);
-    let (mut commands, mut accepted, mut runs) = (0, 0, 0);
-    while commands < COMMANDS {
-        let tally = run(&random.bytes(INPUT));
-        commands += tally.commands;
-        accepted += tally.accepted;
-        runs += 1;
-    }
-    println!("{commands} commands in {runs} runs, {accepted} carried out");
-    assert!(
-        accepted * 4 > commands,
-        "the bytes get nowhere: {accepted} of {commands}"
-    );
+    let run = |input: &[u8]| commands::run(machine(&Switch::new(), 1), input);
+    let tally = on_random_bytes(0x5eed, INPUT, iterations(50_000), run);
+    assert!(tally.carried_out * 4 > tally.made, "too few succeed: {tally:?}");
 }

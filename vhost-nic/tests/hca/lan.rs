@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::netdev::{Netdev, Options};
 use vhost_nic::net::Switch;
 
-use crate::common::hca::Hca;
-use crate::common::machine::Machine;
-use crate::common::netdev::{Netdev, Options};
+use crate::inspect::Inspect;
+use crate::nic::machine;
 
 /// A switch and its guests.
 pub struct Lan {
@@ -35,7 +36,7 @@ impl Lan {
     pub fn end(self) {
         for guest in self.guests {
             let machine = Arc::clone(&guest.hca.machine);
-            assert_eq!(machine.nic.snapshot().guest_errors, Default::default());
+            assert_eq!(machine.nic().snapshot().guest_errors, Default::default());
             shut(guest);
             assert_eq!(machine.memory.used(), 0, "the driver has its memory back");
         }
@@ -44,7 +45,7 @@ impl Lan {
 
 /// A guest on a switch.
 pub fn guest(switch: &Arc<Switch>, number: u8, options: &Options) -> Netdev {
-    let machine = Arc::new(Machine::new(switch, number));
+    let machine = Arc::new(machine(switch, number));
     Netdev::open(&Arc::new(Hca::boot(&machine)), options)
 }
 

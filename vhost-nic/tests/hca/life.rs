@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx5_prm::init_hca::{TeardownHcaIn, TeardownHcaOut};
 use mlx5_prm::opcode::Opcode;
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::sq::Request;
 
-use crate::common::hca::Hca;
-use crate::common::netdev::{Netdev, Options};
-use crate::common::send_queue::Request;
 use crate::frames::plain;
+use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
 
 /// `MLX5_TEARDOWN_HCA_IN_PROFILE_PREPARE_FAST_TEARDOWN`.
@@ -33,13 +34,13 @@ fn a_reset_forgets_everything_and_the_driver_can_begin_again() {
     let mut receiver = lan.guests.pop().unwrap();
     for _ in 0..3 {
         let machine = Arc::clone(&receiver.hca.machine);
-        machine.function.reset();
-        let snapshot = machine.nic.snapshot();
+        machine.device().reset();
+        let snapshot = machine.nic().snapshot();
         assert!(snapshot.objects.is_empty(), "{:?}", snapshot.objects);
         assert_eq!(snapshot.pages, 0);
         assert!(!snapshot.started);
         drop(receiver);
-        machine.switch_on();
+        machine.enable();
         receiver = Netdev::open(&Arc::new(Hca::boot(&machine)), &Options::default());
         let sender = &mut lan.guests[0];
         let frame = plain(sender.hca.machine.mac, machine.mac, 500);
@@ -61,10 +62,10 @@ fn a_fast_teardown_leaves_no_object() {
         .commands
         .call::<_, TeardownHcaOut>(Opcode::TEARDOWN_HCA, &input)
         .unwrap();
-    assert!(b.hca.machine.nic.snapshot().objects.is_empty());
+    assert!(b.hca.machine.nic().snapshot().objects.is_empty());
     a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 60));
     b.expect_silence();
-    assert_eq!(b.hca.machine.nic.snapshot().port.refused, 1);
+    assert_eq!(b.hca.machine.nic().snapshot().port.refused, 1);
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn an_interface_that_is_switched_off_stops() {
     assert_eq!(b.hca.machine.read(INTERFACE) & 7 << 8, DISABLED);
     a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 60));
     b.expect_silence();
-    assert!(b.hca.machine.nic.snapshot().objects.is_empty());
+    assert!(b.hca.machine.nic().snapshot().objects.is_empty());
 }
 
 #[test]
@@ -113,17 +114,17 @@ fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
                 ..Request::default()
             });
             if round % 2 == 0 {
-                machine.function.reset();
+                machine.device().reset();
             } else {
-                machine.function.dma().unmap_all();
-                machine.function.reset();
+                machine.function().dma().unmap_all();
+                machine.device().reset();
                 machine.map();
             }
             let used = machine.memory.used();
             drop(block);
             drop(victim);
             assert!(machine.memory.used() < used);
-            machine.switch_on();
+            machine.enable();
             victim = Netdev::open(
                 &Arc::new(Hca::boot(&machine)),
                 &Options {
@@ -136,7 +137,7 @@ fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
     });
     shut(victim);
     for guest in lan.guests {
-        assert_eq!(guest.hca.machine.nic.snapshot().guest_errors, Default::default());
+        assert_eq!(guest.hca.machine.nic().snapshot().guest_errors, Default::default());
         shut(guest);
     }
 }

@@ -1,7 +1,9 @@
-//! The device as a guest's driver sees it, without a machine. See `common`.
+//! The device as a guest's driver sees it, in memory. See `mlx5_test_driver`.
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../common/inspect.rs"]
+mod inspect;
+#[path = "../common/nic.rs"]
+mod nic;
 
 mod boot;
 mod commands;

@@ -2,15 +2,16 @@
 
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
+use mlx5_test_driver::cq::error_of;
+use mlx5_test_driver::memory::{BASE, SIZE};
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::rq::segment;
+use mlx5_test_driver::sq::{Request, SendQueue, state};
+use mlx5_test_driver::wait::BRIEF;
 use zerocopy::IntoBytes;
 
-use crate::common::BRIEF;
-use crate::common::completion_queue::error_of;
-use crate::common::memory::{BASE, SIZE};
-use crate::common::netdev::{Netdev, Options};
-use crate::common::receive_queue::segment;
-use crate::common::send_queue::{Request, SendQueue, state};
 use crate::frames::plain;
+use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
 
 /// Posts WQEs that `make` makes on a fresh interface, with a good one behind, and checks how they fail. The queue recovers afterwards.
@@ -39,7 +40,10 @@ fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
     });
     channel.sq.check(&channel.send_cq.wait(), WqeOpcode::Send, counter);
     assert_eq!(b.receive().frame, frame);
-    assert_eq!(a.hca.machine.nic.snapshot().guest_errors.get("bad_send_wqe"), Some(&1));
+    assert_eq!(
+        a.hca.machine.nic().snapshot().guest_errors.get("bad_send_wqe"),
+        Some(&1)
+    );
     drop(block);
     lan.guests.into_iter().for_each(shut);
 }
@@ -208,7 +212,7 @@ fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     let (syndrome, counter) = error_of(&cqe).unwrap();
     assert_eq!(counter, 0);
     assert_eq!(
-        b.hca.machine.nic.snapshot().guest_errors.get("bad_receive_wqe"),
+        b.hca.machine.nic().snapshot().guest_errors.get("bad_receive_wqe"),
         Some(&1)
     );
     assert_eq!(b.channels[0].rq.query(&b.hca).unwrap().state(), state::ERROR);
@@ -278,7 +282,7 @@ fn a_completion_queue_that_overruns_is_an_event() {
     }
     assert!(channel.send_cq.next().is_none());
     assert_eq!(
-        guest.hca.machine.nic.snapshot().guest_errors.get("cq_overrun"),
+        guest.hca.machine.nic().snapshot().guest_errors.get("cq_overrun"),
         Some(&1)
     );
     shut(guest);
@@ -290,19 +294,19 @@ fn a_doorbell_record_outside_memory_is_counted() {
     let (a, b) = lan.pair();
     let machine = a.hca.machine.clone();
     let (_, record) = a.channels[0].sq.addresses();
-    machine.function.dma().unmap(record & !0xfff, 4096).unwrap();
+    machine.function().dma().unmap(record & !0xfff, 4096).unwrap();
     a.channels[0].sq.nop();
-    crate::common::eventually("a finding", || {
+    mlx5_test_driver::wait::eventually("a finding", || {
         machine
-            .nic
+            .nic()
             .snapshot()
             .guest_errors
             .contains_key("unreadable_doorbell_record")
     });
     let (_, record) = b.channels[0].rq.addresses();
     let receiver = b.hca.machine.clone();
-    receiver.function.dma().unmap(record & !0xfff, 4096).unwrap();
-    machine.function.dma().unmap_all();
+    receiver.function().dma().unmap(record & !0xfff, 4096).unwrap();
+    machine.function().dma().unmap_all();
     machine.map();
     // The doorbell was lost, but the next one makes up for it.
     a.channels[0].sq.nop();
@@ -310,9 +314,9 @@ fn a_doorbell_record_outside_memory_is_counted() {
     a.channels[0].send_cq.wait();
     a.channels[0].send_cq.release();
     a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 100));
-    crate::common::eventually("a finding", || {
+    mlx5_test_driver::wait::eventually("a finding", || {
         receiver
-            .nic
+            .nic()
             .snapshot()
             .guest_errors
             .contains_key("unreadable_doorbell_record")
@@ -324,20 +328,20 @@ fn memory_that_goes_away_in_use_ends_what_uses_it() {
     let mut lan = Lan::new(2, &Options::default());
     let (a, b) = lan.pair();
     let (source, destination) = (a.hca.machine.mac, b.hca.machine.mac);
-    b.hca.machine.function.dma().unmap_all();
+    b.hca.machine.function().dma().unmap_all();
     for number in 0..10 {
         a.send(&plain(source, destination, 100 + number));
     }
-    let guest_errors = b.hca.machine.nic.snapshot().guest_errors;
+    let guest_errors = b.hca.machine.nic().snapshot().guest_errors;
     assert_eq!(
         guest_errors.get("unreadable_doorbell_record"),
         Some(&10),
         "{guest_errors:?}"
     );
-    a.hca.machine.function.dma().unmap_all();
+    a.hca.machine.function().dma().unmap_all();
     a.channels[0].sq.nop();
     std::thread::sleep(BRIEF);
-    let guest_errors = a.hca.machine.nic.snapshot().guest_errors;
+    let guest_errors = a.hca.machine.nic().snapshot().guest_errors;
     assert_eq!(
         guest_errors.get("unreadable_doorbell_record"),
         Some(&1),

@@ -3,9 +3,9 @@
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::wqe::EthernetSegment;
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::sq::Request;
 
-use crate::common::netdev::{Netdev, Options};
-use crate::common::send_queue::Request;
 use crate::frames::{Packet, checksum_offset, header_length, network_offset};
 use crate::lan::Lan;
 use crate::receive::packet;
@@ -208,7 +208,7 @@ fn flows_spread_over_the_channels_by_their_hash() {
             }
             .build();
             a.send(&frame);
-            let (channel, received) = crate::common::await_some("a frame", || b.poll());
+            let (channel, received) = mlx5_test_driver::wait::await_some("a frame", || b.poll());
             assert_eq!(received.frame, frame);
             let network = network_offset(&frame);
             let (addresses, ports) = if kind.ipv6 { (8..40, 40..44) } else { (12..20, 20..24) };
@@ -235,7 +235,7 @@ fn the_table_behind_the_hash_can_change() {
     );
     let (a, b) = lan.pair();
     let only = b.channels[1].rq.number;
-    crate::common::transport::modify_rqt(&b.hca, b.rqtn, &[only]).unwrap();
+    mlx5_test_driver::tis_tir_rqt::modify_rqt(&b.hca, b.rqtn, &[only]).unwrap();
     for port in 1000..1020 {
         a.send(
             &Packet {
@@ -244,7 +244,7 @@ fn the_table_behind_the_hash_can_change() {
             }
             .build(),
         );
-        let (channel, _) = crate::common::await_some("a frame", || b.poll());
+        let (channel, _) = mlx5_test_driver::wait::await_some("a frame", || b.poll());
         assert_eq!(channel, 1);
     }
     lan.end();

@@ -1,12 +1,13 @@
 //! The port: its link, its counters, its own frames.
 
 use mlx5_prm::queue_entry::EventType;
+use mlx5_test_driver::cq::error_of;
+use mlx5_test_driver::netdev::Options;
+use mlx5_test_driver::sq::Request;
+use mlx5_test_driver::tis_tir_rqt::{ALLOW_LOOPBACK, set_self_loopback};
 
-use crate::common::completion_queue::error_of;
-use crate::common::netdev::Options;
-use crate::common::send_queue::Request;
-use crate::common::transport::{ALLOW_LOOPBACK, set_self_loopback};
 use crate::frames::plain;
+use crate::inspect::Inspect;
 use crate::lan::Lan;
 
 /// Sub-types of a port change.
@@ -20,11 +21,11 @@ fn the_driver_is_told_when_the_cable_goes_and_comes() {
     let (source, destination) = (a.hca.machine.mac, b.hca.machine.mac);
     while a.hca.events.lock().next().is_some() {}
     for _ in 0..3 {
-        a.hca.machine.nic.set_cable(false);
+        a.hca.machine.nic().set_cable(false);
         let event = a.hca.wait_event(EventType::PortChange);
         assert_eq!((event.sub_type, event.data[8]), (DOWN, 1 << 4));
         assert!(!a.link_up());
-        let before = b.hca.machine.nic.snapshot().port.received;
+        let before = b.hca.machine.nic().snapshot().port.received;
         let frame = plain(source, destination, 60);
         let block = a.place(&frame);
         let channel = &mut a.channels[0];
@@ -40,8 +41,8 @@ fn the_driver_is_told_when_the_cable_goes_and_comes() {
         channel.send_cq.release();
         drop(block);
         b.expect_silence();
-        assert_eq!(b.hca.machine.nic.snapshot().port.received, before);
-        a.hca.machine.nic.set_cable(true);
+        assert_eq!(b.hca.machine.nic().snapshot().port.received, before);
+        a.hca.machine.nic().set_cable(true);
         let event = a.hca.wait_event(EventType::PortChange);
         assert_eq!((event.sub_type, event.data[8]), (ACTIVE, 1 << 4));
         assert!(a.link_up());
@@ -99,11 +100,11 @@ fn the_mtu_is_that_of_the_port() {
     let long = plain(source, destination, 9014);
     a.send(&long);
     b.expect_silence();
-    assert_eq!(a.hca.machine.nic.snapshot().port.send_errors, 1);
+    assert_eq!(a.hca.machine.nic().snapshot().port.send_errors, 1);
     a.set_mtu(9000).unwrap();
     a.send(&long);
     b.expect_silence();
-    assert_eq!(b.hca.machine.nic.snapshot().port.refused, 1);
+    assert_eq!(b.hca.machine.nic().snapshot().port.refused, 1);
     b.set_mtu(9000).unwrap();
     a.send(&long);
     assert_eq!(b.receive().frame, long);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::cq::{CompletionQueue, Shape};
+use mlx5_test_driver::netdev::{Channel, Netdev, Options};
+use mlx5_test_driver::wait::{BRIEF, PATIENCE};
 use zerocopy::IntoBytes;
 
-use crate::common::completion_queue::{CompletionQueue, Shape};
-use crate::common::netdev::{Channel, Netdev, Options};
-use crate::common::{BRIEF, PATIENCE};
 use crate::frames::plain;
 use crate::lan::Lan;
 
@@ -20,18 +20,18 @@ const VECTOR: u16 = 1;
 #[track_caller]
 fn wait_event(guest: &mut Netdev, seen: u64) -> u32 {
     assert!(
-        guest.hca.machine.lines.wait(VECTOR, seen, PATIENCE),
+        guest.hca.machine.interrupts.wait(VECTOR, seen, PATIENCE),
         "the interrupt comes"
     );
     let events = &mut guest.channels[0].events;
-    let event = crate::common::await_some("an event", || events.next());
+    let event = mlx5_test_driver::wait::await_some("an event", || events.next());
     assert_eq!(event.event_type, EventType::Completion as u8);
     events.update(true);
     u32::from_be_bytes(*event.data[24..].first_chunk().unwrap())
 }
 
 fn interrupts(guest: &Netdev) -> u64 {
-    guest.hca.machine.lines.count(VECTOR)
+    guest.hca.machine.interrupts.count(VECTOR)
 }
 
 fn nop(channel: &mut Channel) {
@@ -66,7 +66,7 @@ fn a_queue_that_is_armed_late_interrupts_at_once() {
     let mut lan = Lan::new(1, &Options::default());
     let guest = &mut lan.guests[0];
     nop(&mut guest.channels[0]);
-    crate::common::eventually("a completion", || {
+    mlx5_test_driver::wait::eventually("a completion", || {
         guest.channels[0].send_cq.query(&guest.hca).unwrap().producer_counter() == 1
     });
     let seen = interrupts(guest);
@@ -131,19 +131,19 @@ fn an_event_queue_that_is_not_armed_does_not_interrupt() {
     let channel = &mut guest.channels[0];
     channel.send_cq.arm(&hca, false);
     nop(channel);
-    let event = crate::common::await_some("an event", || channel.events.next());
+    let event = mlx5_test_driver::wait::await_some("an event", || channel.events.next());
     assert_eq!(event.event_type, EventType::Completion as u8);
     channel.events.update(false);
     channel.send_cq.wait();
     channel.send_cq.release();
-    let seen = hca.machine.lines.count(VECTOR);
+    let seen = hca.machine.interrupts.count(VECTOR);
     channel.send_cq.arm(&hca, false);
     nop(channel);
     std::thread::sleep(BRIEF);
-    assert_eq!(hca.machine.lines.count(VECTOR), seen);
+    assert_eq!(hca.machine.interrupts.count(VECTOR), seen);
     channel.events.update(true);
     assert!(
-        hca.machine.lines.wait(VECTOR, seen, PATIENCE),
+        hca.machine.interrupts.wait(VECTOR, seen, PATIENCE),
         "armed late, it interrupts at once"
     );
     drop(hca);
@@ -190,7 +190,7 @@ fn a_resized_queue_goes_on_where_it_was() {
                 nop(channel);
             }
             // They are in the old buffer before it goes.
-            crate::common::eventually("completions", || {
+            mlx5_test_driver::wait::eventually("completions", || {
                 u32::from(channel.sq.producer()) == channel.sq.query(&guest.hca).unwrap().wq().hw_counter()
             });
             let rest = channel.send_cq.resize(&guest.hca, log_size).unwrap();
@@ -221,12 +221,12 @@ fn a_queue_that_may_be_overrun_goes_on() {
         ..Shape::plain(2)
     };
     let cq = CompletionQueue::create(&hca, guest.channels[0].events.number, shape).unwrap();
-    let mut sq = crate::common::send_queue::SendQueue::create(&hca, &cq, None, guest.pd, guest.key, 6).unwrap();
+    let mut sq = mlx5_test_driver::sq::SendQueue::create(&hca, &cq, None, guest.pd, guest.key, 6).unwrap();
     sq.modify(&hca, 0, 1).unwrap();
     for _ in 0..11 {
         sq.nop();
     }
-    crate::common::eventually("completions", || cq.query(&hca).unwrap().producer_counter() == 11);
+    mlx5_test_driver::wait::eventually("completions", || cq.query(&hca).unwrap().producer_counter() == 11);
     sq.destroy(&hca).unwrap();
     cq.destroy(&hca).unwrap();
     drop((sq, cq, hca));

@@ -2,12 +2,13 @@
 
 use mlx5_prm::access_reg::{Eth2863CntrsGrpDataLayout, PpcntReg};
 use mlx5_prm::queue_entry::Cqe;
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::sq::state;
+use mlx5_test_driver::wait::eventually;
 use zerocopy::FromBytes;
 
-use crate::common::eventually;
-use crate::common::netdev::{Netdev, Options};
-use crate::common::send_queue::state;
 use crate::frames::{Packet, network_offset, plain, sum};
+use crate::inspect::Inspect;
 use crate::lan::Lan;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -151,7 +152,7 @@ fn counters_of_work_queue_entries_wrap_at_sixteen_bits() {
     let block = a.place(&frame);
     let data = [(block.address(), frame.len() as u32)];
     for number in 0..66_000_u32 {
-        let request = crate::common::send_queue::Request {
+        let request = mlx5_test_driver::sq::Request {
             data: &data,
             silent: number % 8 != 7,
             ..Default::default()
@@ -226,9 +227,9 @@ fn frames_for_a_queue_that_is_not_ready_are_counted() {
     for number in 0..3 {
         a.send(&plain(mac(a), mac(b), 100 + number));
     }
-    eventually("the frames", || b.hca.machine.nic.snapshot().port.received >= 3);
+    eventually("the frames", || b.hca.machine.nic().snapshot().port.received >= 3);
     b.expect_silence();
-    let port = b.hca.machine.nic.snapshot().port;
+    let port = b.hca.machine.nic().snapshot().port;
     assert_eq!((port.not_ready, port.out_of_buffer, port.unmatched), (3, 0, 0));
     assert_eq!(b.out_of_buffer(), 0);
     let mut asked = PpcntReg::default();
@@ -258,7 +259,7 @@ fn frames_without_a_buffer_are_lost_and_counted() {
     }
     b.expect_silence();
     assert_eq!(b.out_of_buffer(), 6);
-    assert_eq!(b.hca.machine.nic.snapshot().port.out_of_buffer, 6);
+    assert_eq!(b.hca.machine.nic().snapshot().port.out_of_buffer, 6);
     a.send(&plain(mac(a), mac(b), 200));
     assert_eq!(b.receive().frame.len(), 200, "it goes on with the next buffer");
     lan.end();
@@ -273,7 +274,7 @@ fn only_frames_to_the_interface_are_taken() {
     a.send(&plain(mac(a), other, 60));
     a.send(&plain(mac(a), group, 61));
     b.expect_silence();
-    assert_eq!(b.hca.machine.nic.snapshot().port.unmatched, 2);
+    assert_eq!(b.hca.machine.nic().snapshot().port.unmatched, 2);
     a.send(&plain(mac(a), BROADCAST, 62));
     assert_eq!(b.receive().frame.len(), 62);
     b.listen(2, group);

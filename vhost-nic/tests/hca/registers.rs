@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::machine::Machine;
+use mlx5_test_driver::netdev::{Netdev, Options};
 use proptest::prelude::*;
 use vhost_nic::net::Switch;
 use vhost_nic::pci::BAR_SIZE;
 
-use crate::common::hca::Hca;
-use crate::common::machine::Machine;
-use crate::common::netdev::{Netdev, Options};
+use crate::inspect::Inspect;
+use crate::nic;
 
 fn machine() -> Arc<Machine> {
-    Arc::new(Machine::new(&Switch::new(), 1))
+    Arc::new(nic::machine(&Switch::new(), 1))
 }
 
 #[test]
 fn the_health_counter_moves() {
     let machine = machine();
     let before = machine.read(0x1010);
-    crate::common::eventually("another health counter", || machine.read(0x1010) != before);
+    mlx5_test_driver::wait::eventually("another health counter", || machine.read(0x1010) != before);
 }
 
 #[test]
@@ -48,7 +50,7 @@ fn doorbells_before_anything_exists_are_counted() {
     machine.write_pair(uar + 0x20, [0xff; 8]);
     machine.write(uar + 0x40, u32::MAX);
     machine.write(uar + 0x48, 0);
-    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&4));
+    assert_eq!(machine.nic().snapshot().guest_errors.get("stray_doorbell"), Some(&4));
     Hca::boot(&machine).shutdown();
 }
 
@@ -61,7 +63,7 @@ fn doorbells_of_queues_that_do_not_exist_are_counted() {
     machine.write_pair(uar + 0x20, [0xff; 8]);
     machine.write(uar + 0x40, u32::MAX);
     machine.write(uar + 0x48, 0x7700_0000);
-    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&4));
+    assert_eq!(machine.nic().snapshot().guest_errors.get("stray_doorbell"), Some(&4));
     hca.shutdown();
 }
 
@@ -73,7 +75,7 @@ fn a_doorbell_for_a_receive_queue_is_counted() {
     let mut value = [0; 8];
     value[4..].copy_from_slice(&(netdev.channels[0].rq.number << 8).to_be_bytes());
     machine.write_pair(u64::from(hca.uar) * 4096 + 0x800, value);
-    assert_eq!(machine.nic.snapshot().guest_errors.get("stray_doorbell"), Some(&1));
+    assert_eq!(machine.nic().snapshot().guest_errors.get("stray_doorbell"), Some(&1));
 }
 
 #[derive(Debug, Clone)]
@@ -123,17 +125,17 @@ proptest! {
         let netdev = Netdev::open(&hca, &Options::default());
         for access in &accesses {
             match &access.write {
-                Some(data) => machine.function.bar_write(0, access.offset, data),
+                Some(data) => machine.device().bar_write(access.offset, data),
                 None => {
                     let mut data = vec![0x55; access.length];
-                    machine.function.bar_read(0, access.offset, &mut data);
+                    machine.device().bar_read(access.offset, &mut data);
                     let outside = access.offset.checked_add(access.length as u64).is_none_or(|end| end > BAR_SIZE);
                     prop_assert!(!outside || data.iter().all(|&byte| byte == 0xff));
                 }
             }
         }
         // Whatever happened to its queues, the firmware still does what it is told.
-        machine.switch_on();
+        machine.enable();
         hca.commands.use_events(None);
         prop_assert!(netdev.link_up());
     }

@@ -3,11 +3,11 @@
 use std::sync::{Arc, mpsc};
 
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
+use mlx5_test_driver::netdev::Options;
+use mlx5_test_driver::sq::Request;
 use parking_lot::Mutex;
 use vhost_nic::net::{Frame, Switch, Tap};
 
-use crate::common::netdev::Options;
-use crate::common::send_queue::Request;
 use crate::frames::plain;
 use crate::lan::{Lan, guest, shut};
 

@@ -12,19 +12,21 @@ use mlx5_prm::qp::*;
 use mlx5_prm::steering::*;
 use mlx5_prm::tis_tir_rqt::*;
 use mlx5_prm::vport::{SetRoceAddressIn, SetRoceAddressOut};
+use mlx5_test_driver::command::CommandError;
+use mlx5_test_driver::domain::{alloc_pd, alloc_transport_domain, dealloc_pd, dealloc_transport_domain};
+use mlx5_test_driver::hca::{Hca, alloc_uar, dealloc_uar};
+use mlx5_test_driver::mkey::{create_mkey, destroy_mkey};
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{QueuePair, RQ_NONE, Shape, service};
+use mlx5_test_driver::region::{Region, Rights};
+use mlx5_test_driver::steering::{Entry, NIC_RX, Table, To, action, destination};
+use mlx5_test_driver::tis_tir_rqt::*;
 use vhost_nic::firmware::syndrome;
 use vhost_nic::net::Switch;
 
-use crate::common::command::CommandError;
-use crate::common::hca::{Hca, alloc_uar, dealloc_uar};
-use crate::common::machine::Machine;
-use crate::common::netdev::{Netdev, Options};
-use crate::common::node::Node;
-use crate::common::queue_pair::{QueuePair, RQ_NONE, Shape, service};
-use crate::common::region::{Region, Rights};
-use crate::common::steering::{Entry, NIC_RX, Table, To, action, destination};
-use crate::common::transport::*;
 use crate::lan::shut;
+use crate::nic::machine;
 
 /// A number that no object has.
 const NONE: u32 = 0xee_eeee;
@@ -49,7 +51,7 @@ fn of<T: std::fmt::Debug>(result: Result<T, CommandError>) -> (u8, u32) {
 }
 
 fn hca() -> Arc<Hca> {
-    Arc::new(Hca::boot(&Arc::new(Machine::new(&Switch::new(), 1))))
+    Arc::new(Hca::boot(&Arc::new(machine(&Switch::new(), 1))))
 }
 
 /// A command of which only the number of an object counts, where most commands have it.
@@ -152,7 +154,7 @@ fn of_keys_that_are_all_taken() {
 
 #[test]
 fn of_queue_pairs_that_are_all_taken() {
-    let node = Node::open(&Switch::new(), 1);
+    let node = Node::open(machine(&Switch::new(), 1), 1);
     let mut create = CreateQpIn::default();
     let context = create.qpc_mut();
     context.set_pd(node.pd);
@@ -230,7 +232,7 @@ fn of_parameters_that_make_no_sense() {
 
 #[test]
 fn of_queue_pairs() {
-    let node = Node::open(&Switch::new(), 1);
+    let node = Node::open(machine(&Switch::new(), 1), 1);
     let bad = Status::BadParameter as u8;
     let mut create = CreateQpIn::default();
     let context = create.qpc_mut();

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::Region;
 use vhost_nic::hca::blue_flame::PATIENCE;
 use vhost_nic::net::Switch;
 
-use crate::common::machine::Machine;
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
-use crate::common::region::Region;
+use crate::inspect::Inspect;
+use crate::nic::machine_with;
 
 /// The driver is never too slow, not even on a busy machine.
 const FOR_EVER: Option<Duration> = Some(Duration::from_secs(1 << 20));
@@ -24,8 +25,8 @@ struct Guest {
 
 impl Guest {
     fn new(blue_flame: Option<Duration>) -> Self {
-        let machine = Machine::with(&Switch::new(), 1, |config| config.blue_flame = blue_flame);
-        let node = Node::with(machine, 1);
+        let machine = machine_with(&Switch::new(), 1, |config| config.blue_flame = blue_flame);
+        let node = Node::open(machine, 1);
         assert_eq!(node.hca.capabilities.bf(), blue_flame.is_some());
         let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
         let (a, b) = (qp(), qp());
@@ -41,7 +42,7 @@ impl Guest {
     }
 
     fn carried_out(&self) -> u64 {
-        self.node.hca.machine.nic.snapshot().blue_flame_wqes
+        self.node.hca.machine.nic().snapshot().blue_flame_wqes
     }
 
     fn close(self) {

@@ -5,12 +5,12 @@ use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::steering::TrafficCounter;
 use mlx5_prm::vport::{QueryQCounterIn, QueryQCounterOut, QueryVportCounterIn, QueryVportCounterOut};
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::netdev::{alloc_queue_counters, dealloc_queue_counters};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, connect, service};
+use mlx5_test_driver::wait::eventually;
 use vhost_nic::roce::opcode::{Operation, Position};
 
-use crate::common::eventually;
-use crate::common::netdev::{alloc_queue_counters, dealloc_queue_counters};
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, Request, Shape, connect, service};
 use crate::pair::{Pair, pattern};
 use crate::wire::{Fate, Kind};
 

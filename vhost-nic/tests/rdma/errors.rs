@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::cq::{error_of, vendor_error_of};
+use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
+use mlx5_test_driver::region::{Region, Rights};
 use zerocopy::IntoBytes;
 
-use crate::common::completion_queue::{error_of, vendor_error_of};
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, Request, Shape, service};
-use crate::common::region::{Region, Rights};
-use crate::common::transport::{alloc_pd, dealloc_pd};
 use crate::pair::{Pair, pattern};
 use crate::wire::Fate;
 
@@ -216,7 +216,7 @@ fn all_that_is_posted_before_and_after_an_error_comes_back() {
     pair.b.qp.reset(&pair.b.node).unwrap();
     pair.a.qp.reset(&pair.a.node).unwrap();
     let how = Connection::default();
-    crate::common::queue_pair::connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
+    mlx5_test_driver::qp::connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
     let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
     let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(100, 8)));
     pair.a.qp.sent(WqeOpcode::Send, send);

@@ -1,33 +1,32 @@
-//! The drivers of the fuzz targets on random bytes, for machines without a fuzzer.
+//! Fuzz drivers on random bytes.
 
-use crate::common::choices::Random;
-use crate::common::rdma_fuzz::{Tally, packets, wqes};
+use mlx5_test_driver::fuzz::{iterations, on_random_bytes, wqes};
+use mlx5_test_driver::node::Node;
+use vhost_nic::net::Switch;
 
-/// Bytes of an input: more than a run uses up.
+use crate::nic::machine;
+use crate::packets;
+
+/// Bytes of an input: more than a run consumes.
 const INPUT: usize = 1 << 14;
 
-/// Runs until so many of what the driver makes were made.
-fn run(seed: u64, count: u64, driver: impl Fn(&[u8]) -> Tally) -> Tally {
-    let mut random = Random(seed);
-    let (mut tally, mut runs) = (Tally::default(), 0);
-    while tally.made < count {
-        tally.add(driver(&random.bytes(INPUT)));
-        runs += 1;
-    }
-    println!("{tally:?} in {runs} runs");
-    tally
+/// Runs an input of WQEs on two guests of a new switch.
+fn run_wqes(input: &[u8]) -> mlx5_test_driver::fuzz::Tally {
+    let switch = Switch::new();
+    let nodes = [1, 2].map(|number| Node::open(machine(&switch, number), number));
+    wqes::run(nodes, input)
 }
 
 #[test]
 fn twenty_thousand_wqes() {
-    let tally = run(0x5eed, 20_000, wqes::run);
-    assert!(tally.carried_out * 40 > tally.made, "the bytes get nowhere: {tally:?}");
-    assert!(tally.refused * 10 > tally.made, "all is right: {tally:?}");
+    let tally = on_random_bytes(0x5eed, INPUT, iterations(20_000), run_wqes);
+    assert!(tally.carried_out * 40 > tally.made, "too few succeed: {tally:?}");
+    assert!(tally.refused * 10 > tally.made, "too few fail: {tally:?}");
 }
 
 #[test]
 fn fifty_thousand_packets() {
-    let tally = run(0xface, 50_000, packets::run);
-    assert!(tally.carried_out * 20 > tally.made, "the bytes get nowhere: {tally:?}");
-    assert!(tally.refused * 20 > tally.made, "all is right: {tally:?}");
+    let tally = on_random_bytes(0xface, INPUT, iterations(50_000), packets::run);
+    assert!(tally.carried_out * 20 > tally.made, "too few succeed: {tally:?}");
+    assert!(tally.refused * 20 > tally.made, "too few fail: {tally:?}");
 }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use vhost_nic::net::Switch;
 
-use crate::common::machine::Machine;
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use crate::nic::machine_with;
 
 #[test]
 fn what_is_posted_meanwhile_needs_no_doorbell() {
-    let machine = Machine::with(&Switch::new(), 1, |config| config.hot = Duration::from_secs(60));
-    let node = Node::with(machine, 1);
+    let machine = machine_with(&Switch::new(), 1, |config| config.hot = Duration::from_secs(60));
+    let node = Node::open(machine, 1);
     let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
     let (mut a, b) = (qp(), qp());
     connect((&node, &a), (&node, &b), &Connection::default());

@@ -2,11 +2,12 @@
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::cq::CompletionQueue;
+use mlx5_test_driver::qp::{Connection, Request, Shape, service};
+use mlx5_test_driver::wait::await_some;
 use zerocopy::IntoBytes;
 
-use crate::common::await_some;
-use crate::common::completion_queue::CompletionQueue;
-use crate::common::queue_pair::{Connection, Request, Shape, service};
+use crate::inspect::Inspect;
 use crate::pair::{End, Pair, pattern};
 
 /// Codes of `cs_req` and `cs_res` (`MLX5_REQ_SCAT_DATA32_CQE`, `MLX5_RES_SCAT_DATA32_CQE` and so on), and the bytes they stand for.
@@ -132,7 +133,7 @@ fn short_reads_and_atomics_are_in_their_completion_if_they_have_one() {
 fn completions_are_counted_by_where_their_data_went() {
     for (code, most) in CODES {
         let mut pair = Pair::new(shape(code, code), &Connection::default());
-        let counts = |end: &End| end.node.hca.machine.nic.snapshot().completions;
+        let counts = |end: &End| end.node.hca.machine.nic().snapshot().completions;
         let (mut here, mut there) = (counts(&pair.a), counts(&pair.b));
         for length in [0, 8, 40, 100] {
             let receive = pair.b.qp.receive(&[pair.b.part(100, 100)]);
@@ -176,7 +177,7 @@ fn data_that_find_no_room_are_not_written_over_others() {
             pair.a.qp.sent(WqeOpcode::Send, send);
         }
     }
-    let guest_errors = || pair.b.node.hca.machine.nic.snapshot().guest_errors;
+    let guest_errors = || pair.b.node.hca.machine.nic().snapshot().guest_errors;
     await_some("the overrun", || {
         guest_errors().contains_key("cq_overrun").then_some(())
     });

@@ -2,11 +2,11 @@
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::cq::error_of;
+use mlx5_test_driver::qp::{Connection, Request, Shape, service};
+use mlx5_test_driver::wait::eventually;
 use vhost_nic::roce::opcode::{Operation, Position};
 
-use crate::common::completion_queue::error_of;
-use crate::common::eventually;
-use crate::common::queue_pair::{Connection, Request, Shape, service};
 use crate::pair::{Pair, pattern};
 use crate::wire::{Fate, Kind};
 

@@ -1,7 +1,9 @@
-//! RDMA between two guests as their drivers see it, without machines, over a wire that can lose packets. See `common`.
+//! RDMA between two guests as their drivers see it, in memory and over a wire that can lose packets. See `mlx5_test_driver`.
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../common/inspect.rs"]
+mod inspect;
+#[path = "../common/nic.rs"]
+mod nic;
 
 mod blue_flame;
 mod counters;
@@ -12,8 +14,10 @@ mod inline;
 mod loss;
 mod mappings;
 mod operations;
+mod packets;
 mod pair;
 mod programs;
+mod raw_peer;
 mod services;
 mod super_packets;
 mod timestamps;

@@ -5,11 +5,13 @@ use std::thread;
 
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::cq::{CompletionQueue, error_of};
+use mlx5_test_driver::machine::Machine;
+use mlx5_test_driver::memory::Memory;
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, connect, service};
+use vhost_nic::dma::Backing;
 
-use crate::common::completion_queue::{CompletionQueue, error_of};
-use crate::common::machine::Machine;
-use crate::common::memory::Memory;
-use crate::common::queue_pair::{Connection, Data, Request, Shape, connect, service};
+use crate::inspect::Inspect;
 use crate::pair::{Pair, pattern};
 
 /// Where no RAM is otherwise.
@@ -35,10 +37,15 @@ fn while_memory_changes(pair: &mut Pair, mut round: impl FnMut(&mut Pair, u64)) 
     let machines = [&pair.a, &pair.b].map(|end| end.node.hca.machine.clone());
     let (over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
     let change = |machine: &Machine| {
-        let dma = machine.function.dma();
+        let dma = machine.function().dma();
         let other = Memory::new();
+        let backing = || Backing {
+            file: other.file(),
+            offset: 0,
+            writable: true,
+        };
         while !over.load(Ordering::Relaxed) {
-            dma.map(ELSEWHERE, LENGTH, Some(other.backing())).unwrap();
+            dma.map(ELSEWHERE, LENGTH, Some(backing())).unwrap();
             // Most of it finds nothing to unmap: it waits for its turn all the same, and it is quick, so that somebody waits nearly always.
             for _ in 0..100 {
                 dma.unmap(ELSEWHERE, LENGTH).unwrap();

@@ -2,12 +2,12 @@
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
-
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::Region;
 use vhost_nic::net::Switch;
 
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
-use crate::common::region::Region;
+use crate::nic::machine;
 use crate::pair::{Pair, pattern};
 
 /// Lengths around everything that has a length.
@@ -115,7 +115,7 @@ fn a_message_has_up_to_two_gib() {
     const LONGEST: u64 = 1 << 31;
     const PAGE: u64 = 2 << 20;
     let switch = Switch::new();
-    let nodes = [1, 2].map(|number| Node::open(&switch, number));
+    let nodes = [1, 2].map(|number| Node::open(machine(&switch, number), number));
     let [mut a, b] = nodes
         .each_ref()
         .map(|node| QueuePair::create(node, Shape::new(service::RC)).unwrap());

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect};
+use mlx5_test_driver::region::Region;
 use vhost_nic::net::Switch;
 
-use crate::common::node::Node;
-use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect};
-use crate::common::region::Region;
+use crate::nic::machine;
 use crate::wire::Wire;
 
 /// Bytes of the regions.
@@ -35,7 +36,7 @@ pub struct Pair {
 
 impl End {
     fn new(switch: &Arc<Switch>, number: u8, shape: Shape) -> Self {
-        let node = Node::open(switch, number);
+        let node = Node::open(machine(switch, number), number);
         let qp = QueuePair::create(&node, shape).unwrap();
         let memory = node.region(SIZE);
         Self { node, qp, memory }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::common::queue_pair::{Connection, Data, Request, Shape, service};
 use crate::pair::{End, Pair, pattern};
 use crate::wire::Fate;
 

@@ -2,9 +2,9 @@
 
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::qp::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service};
+use mlx5_test_driver::srq::Srq;
 
-use crate::common::queue_pair::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service};
-use crate::common::shared_receive::SharedReceive;
 use crate::pair::{Pair, pattern};
 
 /// Bytes of the GRH area in front of a datagram.
@@ -158,7 +158,7 @@ fn datagrams_arrive_behind_their_header() {
 fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
     let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
     let (mut a, b) = (pair.a, pair.b);
-    let mut pool = SharedReceive::pool(&b.node.hca, b.node.pd, 4).unwrap();
+    let mut pool = Srq::rmp(&b.node.hca, b.node.pd, 4).unwrap();
     let shape = Shape {
         srq: Some(pool.number),
         ..Shape::new(service::RC)

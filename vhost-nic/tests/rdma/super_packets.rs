@@ -3,10 +3,10 @@
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::vport::QueryQCounterOut;
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::cq::{CompletionQueue, error_of};
+use mlx5_test_driver::qp::{Connection, Data, Request, service};
+use mlx5_test_driver::wait::{await_some, eventually};
 
-use crate::common::completion_queue::{CompletionQueue, error_of};
-use crate::common::queue_pair::{Connection, Data, Request, service};
-use crate::common::{await_some, eventually};
 use crate::counters::{counted_as, query};
 use crate::pair::{End, Pair, SIZE, pattern};
 use crate::wire::{Fate, Kind};

@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use mlx5_prm::init_segment::InitSegment;
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::qp::{Connection, Request, Shape, service};
 
-use crate::common::queue_pair::{Connection, Request, Shape, service};
 use crate::pair::{End, Pair};
 
 /// The clock, as the driver reads it (`mlx5_read_clock`, core/lib/clock.c).

@@ -3,9 +3,9 @@
 use std::sync::mpsc;
 
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::cq::error_of;
+use mlx5_test_driver::qp::{Connection, QueuePair, Request, Shape, connect, service};
 
-use crate::common::completion_queue::error_of;
-use crate::common::queue_pair::{Connection, QueuePair, Request, Shape, connect, service};
 use crate::pair::Pair;
 use crate::wire::Fate;
 

@@ -3,13 +3,15 @@
 use std::thread;
 
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::cq::{CompletionQueue, error_of};
+use mlx5_test_driver::domain::{alloc_xrcd, dealloc_xrcd};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::Region;
+use mlx5_test_driver::srq::Srq;
 use vhost_nic::net::Switch;
 
-use crate::common::completion_queue::{CompletionQueue, error_of};
-use crate::common::node::{Node, alloc_xrcd, dealloc_xrcd};
-use crate::common::queue_pair::{Connection, Data, QueuePair, Request, Shape, connect, service};
-use crate::common::region::Region;
-use crate::common::shared_receive::SharedReceive;
+use crate::nic::machine;
 use crate::pair::{Pair, pattern};
 
 #[test]
@@ -18,7 +20,7 @@ fn xrc_messages_go_to_the_shared_queue_they_name() {
     let (a, b) = (pair.a, pair.b);
     let xrcd = alloc_xrcd(&b.node.hca).unwrap();
     let mut cqs = [0, 1].map(|_| b.node.completion_queue(6, false));
-    let mut queues = [0, 1].map(|index| SharedReceive::xrc(&b.node.hca, b.node.pd, xrcd, &cqs[index], 4).unwrap());
+    let mut queues = [0, 1].map(|index| Srq::xrc(&b.node.hca, b.node.pd, xrcd, &cqs[index], 4).unwrap());
     let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
     let shape = Shape {
         sends: false,
@@ -74,7 +76,7 @@ fn a_shared_queue_begins_anywhere_in_its_first_page() {
     connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
     // The driver takes the largest pages that the guest's memory happens to allow.
     for place in [(0, 0), (0, 32), (1, 31), (1, 32), (2, 48), (3, 63)] {
-        let mut queue = SharedReceive::xrc_at(&b.node.hca, b.node.pd, xrcd, &cq, 6, place).unwrap();
+        let mut queue = Srq::xrc_at(&b.node.hca, b.node.pd, xrcd, &cq, 6, place).unwrap();
         for round in 0..100_u64 {
             let data = pattern(round, 1500);
             a.memory.write(0, &data);
@@ -110,7 +112,7 @@ fn target_shape(xrcd: u32) -> Shape {
 struct Side {
     xrcd: u32,
     cq: CompletionQueue,
-    queue: SharedReceive,
+    queue: Srq,
     initiators: Vec<QueuePair>,
     targets: Vec<QueuePair>,
     memory: Region,
@@ -147,7 +149,7 @@ impl Side {
         };
         Self {
             xrcd,
-            queue: SharedReceive::xrc(&node.hca, node.pd, xrcd, &cq, LOG_PLACES).unwrap(),
+            queue: Srq::xrc(&node.hca, node.pd, xrcd, &cq, LOG_PLACES).unwrap(),
             cq,
             initiators: create(Shape::new(service::XRC)),
             targets: create(target_shape(xrcd)),
@@ -218,7 +220,7 @@ impl Side {
 
 #[test]
 fn both_ways_at_once_in_one_guest_while_receives_are_posted() {
-    let node = Node::open(&Switch::new(), 1);
+    let node = Node::open(machine(&Switch::new(), 1), 1);
     let (mut one, mut two) = (Side::new(&node), Side::new(&node));
     let how = Connection::default();
     for (from, to) in [(&one, &two), (&two, &one)] {

@@ -1,0 +1,104 @@
+//! A NIC of this crate as the device under test of `mlx5_test_driver`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlx5_test_driver::device::Device;
+use mlx5_test_driver::machine::{Interrupts, Machine};
+use mlx5_test_driver::memory::{BASE, Memory, SIZE};
+use vhost_nic::dma::Backing;
+use vhost_nic::frame::mac::Mac;
+use vhost_nic::net::Switch;
+use vhost_nic::nic::{Nic, NicConfig};
+use vhost_nic::pci::{
+    Delivery, FunctionConfig, FunctionParts, Identity, InterruptLines, Masking, MsixMessage, PciFunction,
+};
+
+/// MSI-X vectors of the function.
+const VECTORS: u16 = 16;
+
+/// A NIC and the function that it is behind.
+pub struct NicFunction {
+    /// The NIC, for its snapshot and cable.
+    pub nic: Arc<Nic>,
+    /// The function.
+    pub function: PciFunction,
+}
+
+struct Lines(Arc<Interrupts>);
+
+impl InterruptLines for Lines {
+    fn deliver(&self, vector: u16, message: MsixMessage) -> Delivery {
+        self.0.deliver(vector, message.address, message.data);
+        Delivery::Done
+    }
+}
+
+impl Device for NicFunction {
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        self.function.config_read(offset, data);
+    }
+
+    fn config_write(&self, offset: u64, data: &[u8]) {
+        self.function.config_write(offset, data);
+    }
+
+    fn bar_read(&self, offset: u64, data: &mut [u8]) {
+        self.function.bar_read(0, offset, data);
+    }
+
+    fn bar_write(&self, offset: u64, data: &[u8]) {
+        self.function.bar_write(0, offset, data);
+    }
+
+    fn reset(&self) {
+        self.function.reset();
+    }
+
+    fn map(&self, memory: &Memory) {
+        let backing = Backing {
+            file: memory.file(),
+            offset: 0,
+            writable: true,
+        };
+        self.function.dma().map(BASE, SIZE, Some(backing)).unwrap();
+    }
+
+    fn connect(&self, interrupts: Arc<Interrupts>) {
+        self.function.connect(Arc::new(Lines(interrupts)), Masking::Function);
+    }
+
+    fn objects(&self) -> BTreeMap<&'static str, usize> {
+        self.nic.snapshot().objects
+    }
+
+    fn firmware_pages(&self) -> usize {
+        self.nic.snapshot().pages
+    }
+}
+
+/// A machine with a NIC at a port of `switch`. `number` is its VHCA ID, and the last byte of its MAC address.
+pub fn machine(switch: &Arc<Switch>, number: u8) -> Machine {
+    machine_with(switch, number, |_| {})
+}
+
+/// The same with changes to the NIC's configuration.
+pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mut NicConfig)) -> Machine {
+    let mac = Mac([0x52, 0x54, 0, 0, 0xc5, number]);
+    let parts = FunctionParts::new(VECTORS);
+    let mut config = NicConfig {
+        name: format!("nic{number}"),
+        mac,
+        vhca_id: number.into(),
+        blue_flame: None,
+        hot: Duration::ZERO,
+        zeroed_capabilities: Vec::new(),
+    };
+    configure(&mut config);
+    let nic = Nic::new(&config, &parts).unwrap();
+    nic.connect(switch);
+    let identity = Identity::default();
+    let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
+    Machine::new(Arc::new(NicFunction { nic, function }), mac.0)
+}
