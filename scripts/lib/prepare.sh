@@ -38,12 +38,11 @@ prepare_driver() {
     die "the guest driver does not build for $release" "see the lines above"
 }
 
-cargo_probe() {
-  grep -aE '^ *(Compiling|Downloading|Finished)' "$1" 2>/dev/null | tail -n 1 | sed 's/^ *//' | cut -c 1-50
-}
+cargo_probe() { grep -aE '^ *(Compiling|Downloading|Finished)' "$1" 2>/dev/null | tail -n 1 | sed 's/^ *//' | cut -c 1-50; }
 
-# Daemons, guest agent, smc-tool, guest-bench.
+# prepare_programs: daemon, guest agent, guest tool, demonstration.
 prepare_programs() {
+  # Straight through when it takes no time; with progress when it does.
   run_job "programs" "$(prepare_cache)/logs/cargo-build.log" cargo_probe \
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }
