@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Paths, keys and atomic directories of the image cache.
+# Image cache: paths, keys, atomically created directories.
 
 IMAGES_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO_DIR=$(dirname "$IMAGES_DIR")
@@ -12,7 +12,7 @@ LOGS=$CACHE/logs
 # A fixed time stamp makes file systems and kernels reproducible.
 export SOURCE_DATE_EPOCH=1767225600 # 2026-01-01
 
-# key_of: short content hash of stdin.
+# key_of: prints a short hash of stdin.
 key_of() { sha256sum | cut -c 1-16; }
 
 # version_at_least VERSION OLDEST
@@ -20,18 +20,18 @@ version_at_least() {
   [[ -n $1 && $(printf '%s\n' "$1" "$2" | sort -V | sed -n 1p) == "$2" ]]
 }
 
-# marker TEXT: a stage's current activity, shown on the progress line.
+# marker TEXT: records a stage's current activity, shown on the progress line.
 marker() { printf '== %s\n' "$*"; }
 last_marker() { grep -a '^== ' "$1" 2>/dev/null | tail -n 1 | cut -c 4-; }
 
-# replace FILE: with stdin, in one go; whoever reads it sees the old or the new.
+# replace FILE: replaces FILE with stdin atomically; readers see the old or the new content.
 replace() {
   cat >"$1.partial.$$"
   mv "$1.partial.$$" "$1"
 }
 
-# A directory is built as X.partial.PID and renamed to X when complete, so X is
-# either absent or whole.
+# A directory is built as X.partial.PID and renamed to X when complete, so X is either absent or
+# complete.
 partial_begin() {
   PARTIAL=$1.partial.$$
   rm -rf "$PARTIAL"
@@ -42,14 +42,14 @@ partial_commit() {
   mv -T "$PARTIAL" "$1"
 }
 
-# Remove what killed runs left. Only called with the lock held, so no live run
-# owns a partial.
+# Removes partial directories of killed runs. Only called with the lock held, so no live run owns
+# one.
 clean_partials() {
   find "$CACHE" -maxdepth 3 -name '*.partial.*' -exec rm -rf {} +
 }
 
-# take_lock: one run at a time per cache. The children inherit the descriptor:
-# the lock is free only when the last orphan of a killed run has ended, too.
+# take_lock: allows one run at a time per cache. Children inherit the descriptor, so the lock is
+# free only when the last orphan of a killed run has ended.
 take_lock() {
   mkdir -p "$CACHE"
   exec 9>>"$CACHE/lock"
@@ -59,10 +59,10 @@ take_lock() {
   fi
 }
 
-# pack_ext4 DIR IMAGE SLACK_MIB: reproducible, journal-less ext4 of DIR.
+# pack_ext4 DIR IMAGE SLACK_MIB: packs DIR into a reproducible ext4 image without journal.
 pack_ext4() {
   local dir=$1 image=$2 slack=$3 mib
-  # An eighth on top for directories and inode tables.
+  # Plus an eighth for directories and inode tables.
   mib=$(($(du -s -B 4096 "$dir" | cut -f 1) * 9 / 2048 + slack))
   find "$dir" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -t ext4 -b 4096 -m 0 \

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# TCG or KVM: /dev/kvm may be there, and open, and guests still die under it. So
-# only a guest that really came up under KVM counts, and the answer is kept.
+# TCG or KVM. Guests may fail under KVM even though /dev/kvm can be opened, so KVM is used only
+# after a trial boot, whose result is cached.
 
 accel_file() {
   local machine
@@ -11,7 +11,7 @@ accel_file() {
 
 accel_detect() {
   local file answer
-  # Not kept: costs nothing, and a permission may change.
+  # Not cached: checking is cheap, and permissions may change.
   if [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then
     echo tcg
     return
@@ -27,7 +27,7 @@ accel_detect() {
   cat "$file"
 }
 
-# accel_try ACCEL SECONDS: does a guest's /init report on the console in time?
+# accel_try ACCEL SECONDS: succeeds if a guest's /init reports on the console in time.
 accel_try() {
   local log=$LOGS/accel-$1.log pid end=$((SECONDS + $2)) rc=1
   mkdir -p "$LOGS"
@@ -44,7 +44,7 @@ accel_try() {
       rc=0
       break
     fi
-    # QEMU stays, with a stopped guest.
+    # QEMU keeps running with a stopped guest.
     grep -aq '^KVM internal error' "$log.qemu" && break
     sleep 0.2
   done

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# A private apt: own sources, lists and (empty) package status. The host's apt
+# A private apt with its own sources, lists and (empty) package status. The host's apt
 # configuration and packages are neither used nor changed.
 
 MIRROR=${GUEST_MIRROR:-http://deb.debian.org/debian}
 APT_DIR=$CACHE/apt
 
-# The proxy is the one apt setting of the host that still counts.
+# The proxy is the only apt setting taken from the host.
 host_proxy() {
   local proxy=""
   eval "$(env -u APT_CONFIG apt-config shell proxy Acquire::http::Proxy)"
   echo "$proxy"
 }
 
-# Stages run side by side: replace, as another one's apt may be reading.
+# Atomic replacement: stages run in parallel, and the apt of another may be reading.
 apt_setup() {
   mkdir -p "$APT_DIR"/{etc/preferences.d,state/lists/partial,cache}
   : >"$APT_DIR/state/status"
@@ -52,9 +52,9 @@ CONF
   export APT_CONFIG=$APT_DIR/apt.conf
 }
 
-# Package lists, fetched once per cache; images/build --update removes lists.ok.
+# Downloads the package lists once per cache; images/build --update removes lists.ok.
 apt_lists() {
-  # The second stage finds the lists there.
+  # A second stage waits here and then finds the lists.
   exec 8>>"$APT_DIR/lists.lock"
   flock 8
   if [[ ! -e $APT_DIR/lists.ok ]]; then
@@ -72,9 +72,9 @@ apt_ready() {
   apt_lists
 }
 
-# apt_closure DIR OPTIONS-AND-PACKAGES...: download packages and everything
-# they depend on (the status file is empty, so that includes libc), unpack them
-# below DIR without maintainer scripts, list them in DIR.packages.
+# apt_closure DIR OPTIONS-AND-PACKAGES...: downloads packages and all dependencies (the status file
+# is empty, so that includes libc), unpacks them below DIR without maintainer scripts and lists them
+# in DIR.packages.
 apt_closure() {
   local dir=$1 deb
   shift
@@ -84,7 +84,7 @@ apt_closure() {
   why=$(apt-get -qq -s install "$@" 2>&1 >/dev/null) ||
     die "apt cannot resolve the package list: $(sed -n '/^E: /{s///p;q}' <<<"$why")"
   marker "downloading packages"
-  # Stages run side by side, and apt does not wait for its own lock.
+  # Stages run in parallel, and apt does not wait for its own lock.
   flock "$APT_DIR/lock" apt-get -q -y -d -o Dir::Cache::Archives="$debs" install "$@" ||
     die "package download failed" "check the network and run it again"
   marker "unpacking packages"
@@ -95,7 +95,7 @@ apt_closure() {
   rm -rf "$debs"
 }
 
-# "name version sha256" of a package file, for the manifest.
+# deb_line FILE: prints "name version sha256" of a package file, for the manifest.
 deb_line() {
   # shellcheck disable=SC2016 # the dollar signs are dpkg's
   printf '%s %s\n' "$(dpkg-deb -W --showformat='${Package} ${Version}' "$1")" \

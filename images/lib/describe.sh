@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# image.json, which the tests read, and the manifest of what went in.
+# image.json, which the tests read, and the manifest of its contents.
 
-# describe FLAVOUR: "" or "-debug" goes into the file names. Paths are relative
-# to the directory of the JSON file, so that the cache can move.
+# describe FLAVOUR: the debug flavour has the suffix "-debug" in file names. Paths are relative to
+# the directory of the JSON file, so that the cache can be moved.
 describe() {
   local flavour=$1 suffix="" kernel qemu rootfs accel
   [[ $flavour == debug ]] && suffix=-debug
@@ -26,7 +26,7 @@ JSON
   step "$CACHE/image$suffix.json: kernel $(cat "$kernel/out/release"), QEMU $(cat "$qemu/version"), $accel"
 }
 
-# "name version sha256" lines as a JSON array.
+# package_array FILE: prints "name version sha256" lines as a JSON array.
 package_array() {
   awk 'BEGIN { printf "[" }
     { printf "%s\n      {\"name\": \"%s\", \"version\": \"%s\", \"sha256\": \"%s\"}", sep, $1, $2, $3; sep = "," }

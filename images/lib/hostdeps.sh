@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the build needs from the host.
+# Requirements of the build on the host.
 
 HOST_PACKAGES=(
   gcc libc6-dev make bc # the kernel's own build
@@ -13,7 +13,7 @@ HOST_PACKAGES=(
 
 KEYRING_DIR=/usr/share/keyrings
 
-# The keyring must know the keys that sign trixie (old bookworm ones do not).
+# The keyring must have the keys that sign trixie, which old keyrings of bookworm lack.
 keyring_ok() {
   compgen -G "$KEYRING_DIR/debian-archive-trixie-automatic.*" >/dev/null &&
     [[ -n $(keyring_path) ]]
@@ -29,7 +29,7 @@ keyring_path() {
 }
 
 host_missing() {
-  # A multi-arch package gives more than one line.
+  # A multi-arch package has more than one line.
   dpkg-query -W -f='${Package} ${db:Status-Abbrev}\n' "${HOST_PACKAGES[@]}" 2>/dev/null |
     awk '$2 == "ii" { print $1 }' | sort -u |
     comm -13 - <(printf '%s\n' "${HOST_PACKAGES[@]}" | sort -u)
@@ -48,7 +48,7 @@ host_checks() {
   ((EUID == 0)) || die "not running as root" "run it as root (it unpacks packages with their owners)"
 }
 
-# disk_check GIB: before a build, with what its stages take.
+# disk_check GIB: checks the free space before a build.
 disk_check() {
   local need=$1 free
   free=$(($(df --output=avail -B 1M "$CACHE" | tail -n 1) / 1024))
@@ -57,8 +57,7 @@ disk_check() {
       "free some space or set GUEST_CACHE to a directory on another disk"
 }
 
-# net_check: can the Debian mirror be reached at all? Behind a proxy only apt
-# can tell.
+# net_check WHAT: checks that the Debian mirror is reachable. Behind a proxy, only apt can find out.
 net_check() {
   local host port=80
   [[ -z ${http_proxy:-} && -z $(host_proxy) ]] || return 0
@@ -77,8 +76,8 @@ install_host_packages() {
   mapfile -t missing < <(host_missing)
   marker "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  # Unrelated sources of the host may fail to update; what counts is whether
-  # the packages install.
+  # Unrelated sources of the host may fail to update; only the installation of the packages
+  # matters.
   apt-get update || true
   apt-get install -y --no-install-recommends "${missing[@]}" ||
     die "could not install the build tools (${missing[*]})" \

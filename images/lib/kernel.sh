@@ -2,28 +2,29 @@
 # The guest kernel: Debian's kernel source, allnoconfig plus fragments.
 #
 # Layout below $CACHE/kernel:
-#   source              file: "PACKAGE VERSION SHA256" that was resolved
-#   src-VERSION/        unpacked source, whole or absent
-#   FLAVOUR-KEY/build/  O= tree; kept, out-of-tree modules build against it
-#   FLAVOUR-KEY/out/    bzImage, modules.ext4, release; whole or absent
+#   source              file with the resolved "PACKAGE VERSION SHA256"
+#   src-VERSION/        unpacked source, complete or absent
+#   FLAVOUR-KEY/build/  O= tree, kept for building out-of-tree modules
+#   FLAVOUR-KEY/out/    bzImage, modules.ext4, release; complete or absent
 #
-# The O= tree is not renamed when complete, as it contains its own path. kbuild
-# resumes it after a kill; only out/ says that it is done.
+# The O= tree is not renamed when complete, as it contains its own path. kbuild resumes it after a
+# kill; only out/ marks it as complete.
 
 KERNEL_DIR=$CACHE/kernel
 KERNEL_RECIPE=1
 KERNEL_OLDEST=6.18 # the first with drivers/dibs
-# Objects that a whole build compiles, for the percentage.
+# Number of objects of a full build, for the percentage.
 KERNEL_OBJECTS=1800
 
-# kernel_source_dir [VERSION]: make does not take every character in a path.
+# kernel_source_dir [VERSION]: prints the source directory; make does not accept every character in a
+# path.
 kernel_source_dir() {
   local version=${1:-}
   [[ -n $version ]] || read -r _ version _ <"$KERNEL_DIR/source"
   echo "$KERNEL_DIR/src-${version//[^0-9A-Za-z.+-]/_}"
 }
 
-# kernel_fragment FLAVOUR: all symbols, the last value of each wins.
+# kernel_fragment FLAVOUR: prints all symbols; the last value of each wins.
 kernel_fragment() {
   local files=("$IMAGES_DIR/kernel/config.fragment")
   [[ $1 == debug ]] && files+=("$IMAGES_DIR/kernel/debug.fragment")
@@ -37,7 +38,7 @@ kernel_toolchain() {
   ld --version | sed -n 1p
 }
 
-# The key is everything that decides the result.
+# The key covers everything that affects the result.
 kernel_key() {
   {
     kernel_fragment "$1"
@@ -52,7 +53,7 @@ kernel_done() {
     -e $(kernel_dir "$1")/out/release ]]
 }
 
-# Resolve once: the newest kernel source that the suites have.
+# Resolves the newest kernel source of the suites, once.
 kernel_resolve() {
   [[ -e $KERNEL_DIR/source && -z ${GUEST_UPDATE:-} ]] && return
   apt_ready
@@ -61,7 +62,7 @@ kernel_resolve() {
   version_at_least "$newest" "$KERNEL_OLDEST" ||
     die "the newest kernel source in $MIRROR is ${newest:-none}, need $KERNEL_OLDEST or later" \
       "check that the mirror carries trixie-backports"
-  # After --update it is mostly the one that is there.
+  # After --update, the version is usually unchanged.
   version=$(apt-cache show "linux-source-$newest" | awk '/^Version: / && !n++ { print $2 }')
   grep -qsF "linux-source-$newest $version " "$KERNEL_DIR/source" || kernel_unpack "linux-source-$newest"
 }
@@ -87,8 +88,8 @@ kernel_unpack() {
   rm -rf "$PARTIAL"
 }
 
-# kernel_check FLAVOUR CONFIG: Kconfig drops symbols with unmet dependencies
-# without a word.
+# kernel_check FLAVOUR CONFIG: fails if Kconfig dropped symbols with unmet dependencies, which it
+# does silently.
 kernel_check() {
   local lost
   lost=$(kernel_fragment "$1" | awk -F= -v config="$2" '
@@ -98,14 +99,14 @@ kernel_check() {
       if (got != want) printf "%s%s=%s (is %s)", sep, $1, want, got; sep = ", " }')
   [[ -z $lost ]] ||
     die "the kernel configuration lost: ${lost#, }" \
-      "see the symbol's \"depends on\" in the kernel's Kconfig files and add what it needs to the fragment below images/"
+      "see the symbol's \"depends on\" in the kernel's Kconfig files and add what it needs to the fragment in images/"
 }
 
 kernel_make() {
   mortal make -C "$(kernel_source_dir)" O="$KBUILD" ARCH=x86_64 "$@"
 }
 
-# The whole stage; runs as a job, see images/build.
+# The stage, run as a job by images/build.
 kernel_stage() {
   local flavour=$1 dir
   kernel_resolve
@@ -113,7 +114,7 @@ kernel_stage() {
   dir=$(kernel_dir "$flavour")
   KBUILD=$dir/build
   mkdir -p "$KBUILD"
-  # Reproducible: nothing of this machine or moment in the result.
+  # Reproducible: keeps host and time out of the result.
   export KBUILD_BUILD_TIMESTAMP="@$SOURCE_DATE_EPOCH" KBUILD_BUILD_USER=build KBUILD_BUILD_HOST=guest
 
   marker "configuring"
@@ -121,7 +122,7 @@ kernel_stage() {
   kernel_make KCONFIG_ALLCONFIG="$dir/fragment" allnoconfig || die "configuring the kernel failed"
   kernel_check "$flavour" "$KBUILD/.config"
 
-  # A killed build goes on where it was: what is there counts as progress.
+  # A killed build resumes: existing objects count as progress.
   marker "compiling, had $(find "$KBUILD" -name '*.o' | wc -l)"
   kernel_make -j"$(nproc)" bzImage modules || die "compiling the kernel failed"
 
@@ -140,8 +141,8 @@ kernel_stage() {
   partial_commit "$dir/out"
 }
 
-# The O= tree knows where it and its source are; tell it if the cache moved. What
-# is compiled stays valid for building modules against it.
+# The O= tree contains its own path and that of its source; this updates them if the cache moved.
+# Compiled files stay valid for building modules.
 kernel_relocate() {
   local src build
   src=$(kernel_source_dir)
@@ -151,7 +152,7 @@ kernel_relocate() {
   printf 'export KBUILD_OUTPUT = %s\ninclude %s/Makefile\n' "$build" "$src" >"$build/Makefile"
 }
 
-# Progress words: activity, and how far the compiler is.
+# Progress text: activity, and progress of the compilation.
 kernel_probe() {
   local words n
   words=$(last_marker "$1")

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# QEMU: the host's if new enough, else Debian's in a private prefix.
+# QEMU: the host's if recent enough, else Debian's in a private prefix.
 #
 # $CACHE/qemu-KEY/bin/qemu-system-x86_64 is a wrapper in both cases.
 
-QEMU_OLDEST=11.1 # the first with what the vhost-user devices here need
+QEMU_OLDEST=11.1 # the first version with what the vhost-user devices here need
 QEMU_RECIPE=1
 
-# qemu_version PROGRAM: "11.1.3", or nothing if it does not start.
+# qemu_version PROGRAM: prints a version such as "11.1.3", or nothing if PROGRAM does not start.
 qemu_version() {
   { "$1" --version 2>/dev/null || true; } | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p'
 }
 host_qemu_version() { qemu_version qemu-system-x86_64; }
 
-# "host VERSION" or "debian", then the recipe.
+# Hash of "host VERSION PATH" or "debian VERSION", and the recipe.
 qemu_key() {
   local version
   version=$(host_qemu_version)
@@ -40,13 +40,13 @@ WRAPPER
   : >"$PARTIAL/root.packages"
 }
 
-# Debian's QEMU needs a newer libc than the host may have, so it brings its own
-# and is started through its own loader. Firmware is split over two packages,
-# hence two -L. exec, so that process id and signals are QEMU's.
+# Debian's QEMU needs a newer libc than the host may have, so its libc is unpacked as well and QEMU
+# is started by its own loader. The firmware is in two packages, hence two -L. exec, so that process
+# id and signals are QEMU's.
 qemu_from_debian() {
   apt_ready
   apt_closure "$PARTIAL/root" -t trixie-backports qemu-system-x86 seabios
-  # Only the program, its libraries and firmware are used.
+  # Only the program, its libraries and its firmware are needed.
   rm -rf "$PARTIAL"/root/usr/share/{doc,man,locale,info,lintian,bug} "$PARTIAL"/root/{etc,var}
   qemu_wrapper <<'WRAPPER'
 #!/bin/sh

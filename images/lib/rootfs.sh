@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The guests' root file system: Debian packages, unpacked without their
-# maintainer scripts, packed as one read-only ext4. The same for all kernels.
+# The guests' root file system: Debian packages, unpacked without their maintainer scripts, packed
+# as one read-only ext4 image. The same for all kernels.
 
 ROOTFS_RECIPE=1
 
@@ -11,7 +11,7 @@ rootfs_key() {
 rootfs_dir() { echo "$CACHE/rootfs-$(rootfs_key)"; }
 rootfs_done() { [[ -e $(rootfs_dir)/rootfs.ext4 ]]; }
 
-# What no guest uses. Documentation goes, but not rdma-core's test suite.
+# Removes what no guest uses: documentation, except rdma-core's test suite, and more.
 rootfs_trim() {
   local r=$1
   find "$r/usr/share/doc" -mindepth 1 -maxdepth 1 ! -name rdma-core -exec rm -rf {} +
@@ -37,12 +37,12 @@ GROUP
   printf '127.0.0.1 localhost\n::1 localhost\n' >"$etc/hosts"
   printf 'passwd: files\ngroup: files\nhosts: files\nservices: files\n' >"$etc/nsswitch.conf"
   printf 'include /etc/ld.so.conf.d/*.conf\n' >"$etc/ld.so.conf"
-  # The prompt tells the guests apart.
+  # The prompt shows the name of the guest.
   printf "PS1='\\\\h:\\\\w# '\n" >"$etc/profile"
   ln -sfn /proc/self/mounts "$etc/mtab"
 }
 
-# What maintainer scripts would have done.
+# Does what maintainer scripts would have done.
 rootfs_fixups() {
   local r=$1 d applet
   for d in bin sbin lib lib64; do
@@ -53,7 +53,7 @@ rootfs_fixups() {
   chmod 1777 "$r"/tmp "$r"/var/tmp
   [[ -L $r/var/run ]] || ln -sfn /run "$r/var/run"
   rootfs_accounts "$r"
-  # Alternatives, then busybox for every command that nothing else provides.
+  # Alternatives, then busybox for every command that no package provides.
   [[ -e $r/usr/bin/nc.openbsd ]] && ln -sf nc.openbsd "$r/usr/bin/nc"
   [[ -e $r/usr/bin/gawk ]] && ln -sf gawk "$r/usr/bin/awk"
   for applet in $("$r/usr/bin/busybox" --list); do
@@ -65,8 +65,8 @@ rootfs_fixups() {
   install -m 755 "$IMAGES_DIR/rootfs/init" "$r/init"
 }
 
-# Byte code now, or every guest compiles it again. Without time stamps in it, as
-# packing changes those of the sources.
+# Compiles Python byte code, or every guest would do it again. Hash-based, as packing changes the
+# time stamps of the sources.
 rootfs_bytecode() {
   local r=$1 d dirs=(/usr/share/doc/rdma-core/tests)
   for d in "$r"/usr/lib/python3*; do dirs+=("${d#"$r"}"); done

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Debian's own kernels, unmodified, which the guests' root file system boots on as well.
+# Unmodified Debian kernels, which boot the guests' root file system as well.
 #
 # Layout below $CACHE/stock:
-#   SERIES.resolved   lines "PACKAGE VERSION": what the archive's linux-image-amd64 stands for
-#   SERIES-KEY/       bzImage, initrd, modules.ext4, release, packages; whole or absent
+#   SERIES.resolved   lines "PACKAGE VERSION": the packages that linux-image-amd64 resolves to
+#   SERIES-KEY/       bzImage, initrd, modules.ext4, release, packages; complete or absent
 
 STOCK_DIR=$CACHE/stock
 STOCK_RECIPE=1
 
-# The series the tests know, and the suite that carries each.
+# The series used by the tests, and the suite that carries each.
 STOCK_SERIES=(6.1 6.12 7.x)
 stock_suite() {
   case $1 in
@@ -18,12 +18,12 @@ stock_suite() {
   esac
 }
 
-# What is a module there and built into the guest kernel of kernel.sh; the order does not matter.
+# Built into our own guest kernel (kernel.sh), but modules here; the order does not matter.
 STOCK_BOOT_MODULES=(
   virtio_pci virtio_blk ext4 overlay virtio_console virtio_rng
   9p 9pnet_virtio virtio_net configfs unix_diag inet_diag tcp_diag udp_diag
 )
-# What guests load later, with all that these need; a directory stands for all modules below it.
+# Modules that guests load later; dependencies are added. A directory means all modules below it.
 STOCK_MODULES=(
   kernel/drivers/net/ethernet/mellanox/mlx5
   kernel/drivers/infiniband/core
@@ -57,7 +57,7 @@ stock_done() {
   done
 }
 
-# An apt of its own, as the others must not see the older suite.
+# A separate apt configuration, as the other stages must not see the older suite.
 stock_apt() {
   APT_DIR=$CACHE/apt-stock
   apt_setup
@@ -79,7 +79,7 @@ stock_resolve() {
     die "$suite has no kernel" "check that the mirror carries $suite"
 }
 
-# What the kernel starts: the modules the root file system needs, then that file system's own init.
+# /init of the initramfs: loads the modules for the root file system, then starts its init. Part of the key.
 stock_init() {
   cat <<'INIT'
 #!/busybox sh
@@ -94,7 +94,8 @@ exec /busybox switch_root /root /init
 INIT
 }
 
-# stock_modules ROOT RELEASE: keeps what guests load, uncompressed, as unpacking takes long under emulation.
+# stock_modules ROOT RELEASE: keeps the modules that guests load, uncompressed, as decompression is slow under
+# emulation.
 stock_modules() {
   local tree=$1/lib/modules/$2 module wanted=()
   marker "choosing modules of $2"
@@ -114,7 +115,7 @@ stock_modules() {
   depmod -b "$1" "$2"
 }
 
-# stock_initrd DIR MODULES: uncompressed, for the same reason.
+# stock_initrd DIR MODULES: builds the initramfs, uncompressed for the same reason.
 stock_initrd() {
   local root=$1/initrd.root number=100 module
   mkdir -p "$root/modules" "$root/dev"
@@ -130,7 +131,7 @@ stock_initrd() {
   rm -rf "$root"
 }
 
-# stock_download DIR SPEC...: packages without what they depend on, unpacked below DIR.
+# stock_download DIR SPEC...: downloads packages without dependencies and unpacks them below DIR.
 stock_download() {
   local dir=$1 deb
   shift
@@ -153,9 +154,9 @@ stock_build() {
   marker "downloading ${specs[*]}"
   stock_download "$PARTIAL/root" "${specs[@]}"
   stock_download "$PARTIAL/busybox" busybox-static/trixie
-  # Since usr is merged, packages may carry either path.
+  # Packages may use either path, as /usr is merged.
   if [[ ! -e $PARTIAL/root/lib && -e $PARTIAL/root/usr/lib ]]; then ln -s usr/lib "$PARTIAL/root/lib"; fi
-  # /boot, or from 7.2 on beside the modules.
+  # In /boot; since 7.2, in the directory of the modules.
   find "$PARTIAL/root" \( -name "vmlinuz-$release" -o -path "*/lib/modules/$release/vmlinuz" \) \
     -exec mv {} "$PARTIAL/bzImage" \;
   [[ -s $PARTIAL/bzImage ]] || die "there is no kernel in ${specs[*]}"
@@ -170,7 +171,7 @@ stock_build() {
   partial_commit "$(stock_dir "$series")"
 }
 
-# The whole stage; runs as a job, see images/build.
+# The stage, run as a job by images/build.
 stock_stage() {
   local series
   mkdir -p "$STOCK_DIR"
@@ -181,7 +182,7 @@ stock_stage() {
   done
 }
 
-# Descriptions like image.json, with an initrd in addition. QEMU and root file system are those of image.json.
+# Descriptions like image.json, with an additional initrd. QEMU and the root file system are the same.
 describe_stock() {
   local series dir qemu rootfs file accel
   qemu=$(qemu_dir) rootfs=$(rootfs_dir)

@@ -1,13 +1,12 @@
 # shellcheck shell=bash
-# The User Mode Linux kernel: the source of the guest kernel, built to run as a
-# process of the host. Its guests have the root file system of all guests; the
-# initramfs only finds it.
+# The User Mode Linux kernel: the source of the guest kernel, built to run as a process of the host.
+# Its guests use the same root file system; the initramfs only mounts it.
 #
-# Layout: $CACHE/kernel/uml-KEY/{build,out}, as for the other kernels;
-# out/ has linux, initrd.cpio, initrd.packages, release.
+# Layout: $CACHE/kernel/uml-KEY/{build,out}, as for the other kernels; out/ has linux, initrd.cpio,
+# initrd.packages, release.
 
 UML_RECIPE=1
-# Objects that a whole build compiles, for the percentage.
+# Number of objects of a full build, for the percentage.
 UML_OBJECTS=1150
 
 uml_dir() {
@@ -27,8 +26,8 @@ uml_make() {
   mortal make -C "$(kernel_source_dir)" O="$KBUILD" ARCH=um KBUILD_KCONFIG="$KBUILD/Kconfig.uml" "$@"
 }
 
-# The source is shared with the other kernels and stays as it is: make finds a .c
-# file in the O= tree before the one in the source tree (VPATH).
+# Applies the patches to copies in the O= tree, as the source is shared with the other kernels: make
+# prefers a .c file in the O= tree to the one in the source tree (VPATH).
 uml_patch() {
   local patch file
   sed -n 's,^+++ b/,,p' "$IMAGES_DIR"/uml/patches/*.patch | sort -u | while read -r file; do
@@ -37,11 +36,11 @@ uml_patch() {
   done
   for patch in "$IMAGES_DIR"/uml/patches/*.patch; do
     patch -d "$KBUILD" -p1 --no-backup-if-mismatch <"$patch" ||
-      die "${patch##*/} does not fit this kernel" "see whether the kernel has it by now, and adapt or drop images/uml/patches"
+      die "${patch##*/} does not apply to this kernel" "adapt images/uml/patches, or drop the patch if it is upstream"
   done
 }
 
-# uml_initrd CPIO: busybox and the init that looks for the disk.
+# uml_initrd CPIO: packs busybox and the init that mounts the disk.
 uml_initrd() {
   local tree=$PARTIAL/tree
   apt_ready

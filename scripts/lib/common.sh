@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Messages and background jobs with progress, shared by the scripts of this
-# repository. Source it; it only defines functions and variables.
+# Messages, and background jobs with progress, for the scripts of this repository.
+# To be sourced: only defines functions and variables.
 
 COMMON_TTY=0
 [[ -t 2 && ${TERM:-dumb} != dumb ]] && COMMON_TTY=1
 
-# Job table, indexed by job number. A job leaves JOB_PIDS when it has ended.
+# Job table, indexed by job number. JOB_PIDS has running jobs only.
 JOB_COUNT=0
 JOB_NAMES=() JOB_PIDS=() JOB_LOGS=() JOB_PROBES=() JOB_STARTS=()
 
-# Everything a human reads goes to stderr, so that stdout stays usable for data.
+# Messages go to stderr, as stdout is for data.
 _say() {
   if ((COMMON_TTY)); then printf '\r\e[K%s\n' "$*" >&2; else printf '%s\n' "$*" >&2; fi
 }
@@ -18,8 +18,8 @@ step() { _say "==> $*"; }
 note() { _say "    $*"; }
 warn() { _say "warning: $*"; }
 
-# die WHAT [WHAT-TO-DO]: one line, always starting with "error: " (jobs_wait
-# looks for that line in the log of a failed job).
+# die WHAT [HINT]: prints one line and exits. The line always starts with "error: ", which
+# jobs_wait looks for in the log of a failed job.
 die() {
   _say "error: $1${2:+; $2}"
   exit 1
@@ -27,18 +27,18 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# mortal COMMAND...: run COMMAND so that it is told to stop when this shell dies,
-# even by SIGKILL. Otherwise it would go on writing into a directory that the
-# next run cleans. Holds for COMMAND itself, not for what COMMAND starts.
+# mortal COMMAND...: runs COMMAND so that it gets SIGTERM when this shell dies, even by SIGKILL.
+# Otherwise it would keep writing to a directory that the next run cleans. Applies to COMMAND
+# itself, not to its children.
 mortal() { setpriv --pdeathsig TERM -- "$@"; }
 
-# job_start NAME LOG PROBE COMMAND...: run COMMAND in the background, output to
-# LOG. PROBE is "" or a function that gets LOG and prints a few words.
+# job_start NAME LOG PROBE COMMAND...: runs COMMAND in the background with its output in LOG.
+# PROBE is "" or a function that gets LOG and prints a short progress text.
 job_start() {
   local name=$1 log=$2 probe=$3
   shift 3
   mkdir -p "$(dirname "$log")"
-  # exec: the recorded pid is the command's own, no shell in between.
+  # exec: the recorded pid is that of the command, not of a shell.
   (exec setpriv --pdeathsig TERM -- "$@") >"$log" 2>&1 </dev/null &
   JOB_PIDS[JOB_COUNT]=$!
   JOB_NAMES[JOB_COUNT]=$name
@@ -48,14 +48,14 @@ job_start() {
   JOB_COUNT=$((JOB_COUNT + 1))
 }
 
-# Words for the progress line of job number $1.
+# Progress text of job number $1.
 _job_words() {
   local i=$1 words=""
   [[ -n ${JOB_PROBES[i]} ]] && words=$("${JOB_PROBES[i]}" "${JOB_LOGS[i]}" || true)
   printf '%s %ds%s' "${JOB_NAMES[i]}" $((SECONDS - JOB_STARTS[i])) "${words:+ ($words)}"
 }
 
-# Stop the jobs that still run; only pids that job_start recorded.
+# jobs_stop: stops all running jobs.
 jobs_stop() {
   local i
   for i in "${!JOB_PIDS[@]}"; do
@@ -67,8 +67,8 @@ jobs_stop() {
   done
 }
 
-# jobs_wait: wait for all jobs, showing progress. The first failure stops the
-# others and ends the script with one clear line.
+# jobs_wait: waits for all jobs and shows progress. The first failure stops the others and ends
+# the script with one line.
 jobs_wait() {
   local every=15 last=$SECONDS i line sep rc why
   while ((${#JOB_PIDS[@]})); do
@@ -103,7 +103,7 @@ jobs_wait() {
   done
 }
 
-# run_job NAME LOG PROBE COMMAND...: one job, waited for.
+# run_job NAME LOG PROBE COMMAND...: runs one job and waits for it.
 run_job() {
   job_start "$@"
   jobs_wait

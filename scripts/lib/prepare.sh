@@ -1,29 +1,34 @@
 # shellcheck shell=bash
-# What the demonstration and the tests both need: image, guest driver, programs.
+# Prerequisites of demonstrations, benchmarks and tests: image, guest driver, programs.
 
-# Where the image build keeps its results; the same choice as images/lib.sh.
+# The cache directory, chosen as in images/lib.sh.
 prepare_cache() { printf '%s\n' "${GUEST_CACHE:-$REPO/.cache}"; }
 
-# image_field FILE FIELD: a field of an image description.
+# image_field FILE FIELD: prints a field of an image description.
 image_field() { sed -n 's/^ *"'"$2"'": *"\([^"]*\)".*/\1/p' "$1"; }
 
-# A Rust toolchain is the one thing that is asked for.
+# The Rust toolchain is the only prerequisite that is not installed automatically.
 prepare_toolchain() {
   if ! have cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH=$HOME/.cargo/bin:$PATH; fi
   have cargo || die "there is no Rust toolchain" "install one with rustup, or put cargo in PATH"
 }
 
-# prepare_image [--debug]: kernel, root file system, QEMU.
+# Kernel, root file system, QEMU.
 prepare_image() {
-  "$REPO/images/build" "$@" || exit 1
+  "$REPO/images/build" || exit 1
 }
 
-# prepare_stock: Debian's own kernels, which the tests of the NIC boot as well.
+# The same, and the kernel with KASAN and lockdep.
+prepare_debug_image() {
+  "$REPO/images/build" --debug || exit 1
+}
+
+# Unmodified Debian kernels, which the tests of the NIC boot as well.
 prepare_stock() {
   "$REPO/images/build" stock || exit 1
 }
 
-# prepare_driver IMAGE-DESCRIPTION: the guest driver for that kernel, where the harness looks for it.
+# prepare_driver IMAGE-DESCRIPTION: builds the guest driver for that kernel, where the harness expects it.
 prepare_driver() {
   local cache release build
   cache=$(prepare_cache)
@@ -43,7 +48,7 @@ prepare_programs() {
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }
 
-# Everything that runs guests of the normal kernel.
+# Everything needed to run guests with the normal kernel.
 prepare_all() {
   cd "$REPO" || exit 1
   prepare_toolchain

@@ -254,7 +254,7 @@ impl Job {
         };
         let Some((end, stdout, stderr)) = self.channel.wait(deadline, ended) else {
             self.kill(SIGKILL);
-            // Its last output may explain the timeout.
+            // The last output may explain the timeout.
             self.channel.wait(Deadline::after(KILL_TIMEOUT), ended);
             let (stdout, stderr) = self.peek();
             self.log("timed out", &stdout, &stderr);

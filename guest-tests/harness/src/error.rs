@@ -21,7 +21,7 @@ pub enum Error {
     /// A system call failed.
     #[error("could not {doing}")]
     Io {
-        /// What was attempted.
+        /// The attempted operation.
         doing: String,
         /// The cause.
         source: io::Error,
@@ -33,7 +33,7 @@ pub enum Error {
         what: String,
         /// Expected path.
         path: PathBuf,
-        /// How to build it.
+        /// The command that builds it.
         hint: String,
     },
     /// A file has invalid content.
@@ -41,7 +41,7 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is invalid.
+        /// Description of the defect.
         reason: String,
     },
     /// A deadline passed.
@@ -86,7 +86,7 @@ pub enum Error {
     Lost {
         /// The operation.
         what: String,
-        /// What ended it.
+        /// The cause.
         why: String,
     },
     /// The guest's kind of machine does not support the operation.

@@ -10,8 +10,8 @@ GUARD_BYTES = b"\xa5" * GUARD
 GRH = 40
 WORD = 1 << 64
 
-# Message content: this block repeated, from an offset that depends on the serial number. Its length is no power of two,
-# so that data shifted by a page or a packet differ.
+# Message content: this block repeated, from an offset that depends on the serial number. The length is not a power
+# of two, so that data shifted by a page or a packet differ.
 BLOCK = random.Random(4).randbytes((1 << 20) + 4093)
 # Initial content of a target, so that no byte is correct beforehand.
 INVERSE = BLOCK.translate(bytes(255 - byte for byte in range(256)))

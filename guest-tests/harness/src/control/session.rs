@@ -47,7 +47,7 @@ pub(super) struct Session {
     pub(super) hello: Hello,
 }
 
-/// What was received on a channel.
+/// Data received on a channel, and its outcome.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelState {
     /// Process id of the command, once started.
