@@ -54,7 +54,7 @@ struct Output<P> {
 }
 
 /// Result of one read of a pipe.
-enum Piece {
+enum ReadResult {
     Bytes(Vec<u8>),
     NothingYet,
     Done,
@@ -230,19 +230,19 @@ impl<P: Read + AsFd> Output<P> {
         self.left = Some(ioctl_fionread(&self.pipe).map_or(0, |count| count as usize));
     }
 
-    fn read(&mut self, limit: usize) -> Piece {
+    fn read(&mut self, limit: usize) -> ReadResult {
         let mut buffer = vec![0; limit.min(CHUNK).min(self.left.unwrap_or(CHUNK))];
         loop {
             return match self.pipe.read(&mut buffer) {
-                Ok(0) => Piece::Done,
+                Ok(0) => ReadResult::Done,
                 Ok(count) => {
                     buffer.truncate(count);
                     self.left = self.left.map(|left| left - count);
-                    Piece::Bytes(buffer)
+                    ReadResult::Bytes(buffer)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Piece::NothingYet,
-                Err(_) => Piece::Done,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadResult::NothingYet,
+                Err(_) => ReadResult::Done,
             };
         }
     }
@@ -261,12 +261,12 @@ fn forward<P: Read + AsFd>(output: &mut Option<Output<P>>, credit: usize, mut se
         && pipe.left != Some(0)
     {
         match pipe.read(credit - sent) {
-            Piece::Bytes(data) => {
+            ReadResult::Bytes(data) => {
                 sent += data.len();
                 send(data);
             }
-            Piece::NothingYet => break,
-            Piece::Done => *output = None,
+            ReadResult::NothingYet => break,
+            ReadResult::Done => *output = None,
         }
     }
     sent

@@ -23,7 +23,7 @@ use smc_tool::stream::ConnectionReport;
 
 use output::Format;
 
-/// SMC inside a guest: state of the kernel, and workloads that verify every byte.
+/// SMC inside a guest: the kernel's SMC state, and workloads that verify every byte.
 ///
 /// Exit codes: 0 success, 1 failure, 2 wrong data, 3 a connection has the wrong mode.
 #[derive(Debug, Parser)]
