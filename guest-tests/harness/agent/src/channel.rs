@@ -1,4 +1,4 @@
-//! What a command or a transfer has of its channel: a way to answer, and the events meant for it.
+//! Channels: replies of a command or transfer, and the events for it.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,24 +9,24 @@ use guest_agent::frame::{Frame, PREAMBLE};
 use guest_agent::{Exit, Reply};
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Something that concerns one channel.
+/// An event of one channel.
 #[derive(Debug)]
 pub enum Event {
     /// Bytes from the harness.
     Data(Vec<u8>),
-    /// No more bytes from the harness.
+    /// End of the bytes from the harness.
     End,
-    /// This many more bytes may be sent.
+    /// Credit for this many more bytes.
     Credit(u32),
     /// A signal for the command.
     Signal(i32),
     /// The command has ended.
     Exited(Exit),
-    /// The harness wants to hear no more of it.
+    /// The harness cancelled the channel.
     Cancel,
 }
 
-/// Delivers events to whoever runs a channel.
+/// The sending end of a channel's events.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
     events: Sender<Event>,
@@ -34,7 +34,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Delivers `event`; one for a channel that is done is lost, as it should be.
+    /// Delivers `event`; dropped if the channel is finished.
     pub fn post(&self, event: Event) {
         if self.events.send(event).is_ok() {
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -50,7 +50,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// A mailbox and its receiving end.
+    /// Creates a mailbox and its receiving end.
     pub fn new() -> std::io::Result<(Mailbox, Self)> {
         let (sender, events) = mpsc::channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -61,7 +61,7 @@ impl Inbox {
         Ok((mailbox, Self { events, wake }))
     }
 
-    /// The next event, if one is there.
+    /// Returns the next event, if there is one.
     pub fn try_next(&self) -> Option<Event> {
         self.events.try_recv().ok()
     }
@@ -71,18 +71,18 @@ impl Inbox {
         self.events.recv().unwrap_or(Event::Cancel)
     }
 
-    /// Makes [`Inbox::wake`] wait for events that are yet to come.
+    /// Resets [`Inbox::wake`] until the next event.
     pub fn acknowledge(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
     }
 
-    /// Readable when an event may be there.
+    /// Returns a descriptor that is readable when there may be an event.
     pub fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 }
 
-/// The channels in use.
+/// The open channels.
 #[derive(Debug, Default)]
 pub struct Channels(Mutex<HashMap<(u32, u32), Mailbox>>);
 
@@ -91,7 +91,7 @@ impl Channels {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a channel into use; `false` if it already is.
+    /// Opens a channel; returns `false` if it is open already.
     pub fn open(&self, epoch: u32, number: u32, mailbox: Mailbox) -> bool {
         let mut channels = self.lock();
         if channels.contains_key(&(epoch, number)) {
@@ -101,14 +101,14 @@ impl Channels {
         true
     }
 
-    /// Delivers an event to a channel, if it is in use.
+    /// Delivers an event to a channel, if it is open.
     pub fn post(&self, epoch: u32, number: u32, event: Event) {
         if let Some(mailbox) = self.lock().get(&(epoch, number)) {
             mailbox.post(event);
         }
     }
 
-    /// Ends everything.
+    /// Cancels all channels.
     pub fn cancel_all(&self) {
         for (_, mailbox) in self.lock().drain() {
             mailbox.post(Event::Cancel);
@@ -120,19 +120,19 @@ impl Channels {
     }
 }
 
-/// Answers on one channel; the channel is free again when this is dropped.
+/// The replying end of an open channel; dropping it closes the channel.
 #[derive(Debug)]
 pub struct Channel {
     epoch: u32,
     number: u32,
     outbox: Outbox,
     channels: Arc<Channels>,
-    /// Whether the number is free again, and may already be another channel's.
+    /// Whether the number is free again, and possibly reused.
     closed: bool,
 }
 
 impl Channel {
-    /// Answers on channel `number` of session `epoch`.
+    /// Creates the replying end of channel `number` in session `epoch`.
     pub fn new(epoch: u32, number: u32, outbox: Outbox, channels: Arc<Channels>) -> Self {
         Self {
             epoch,
@@ -148,7 +148,7 @@ impl Channel {
         self.outbox.send(self.epoch, self.number, reply);
     }
 
-    /// Sends the last reply on this channel.
+    /// Closes the channel and sends its last reply.
     pub fn finish(mut self, reply: Reply) {
         self.channels.close(self.epoch, self.number);
         self.closed = true;
@@ -164,18 +164,18 @@ impl Drop for Channel {
     }
 }
 
-/// The queue of frames to write. Credits bound the data in it, and requests the rest.
+/// The queue of frames to write; bounded by credits for data, and by the number of requests for the rest.
 #[derive(Debug, Clone)]
 pub struct Outbox(Sender<Vec<u8>>);
 
 impl Outbox {
-    /// A queue and its receiving end.
+    /// Creates a queue and its receiving end.
     pub fn new() -> (Self, Receiver<Vec<u8>>) {
         let (sender, receiver) = mpsc::channel();
         (Self(sender), receiver)
     }
 
-    /// Queues what ends a frame that an earlier boot has left unfinished.
+    /// Queues the preamble, which completes a frame that an earlier boot left unfinished.
     pub fn send_preamble(&self) {
         let _ = self.0.send(vec![0; PREAMBLE]);
     }

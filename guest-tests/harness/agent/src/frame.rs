@@ -10,10 +10,9 @@
 //! 24  payload
 //! ```
 //!
-//! All integers are little-endian. A reboot or a reopened connection can cut a frame short, so a reader can find itself anywhere in the
-//! stream: [`Decoder`] then skips to the next header whose checksum holds. Whoever starts to write sends [`PREAMBLE`] bytes of zero
-//! first: they complete a frame that was cut short before, which would otherwise swallow what comes next. Zeros between frames mean
-//! nothing.
+//! All integers are little-endian. A reboot or a reopened connection can truncate a frame, so a reader can start anywhere
+//! in the stream: [`Decoder`] skips to the next header with a valid checksum. A writer starts with [`PREAMBLE`] zero
+//! bytes: they complete a truncated frame, which would otherwise swallow the next ones. Zeros between frames are ignored.
 
 use std::marker::PhantomData;
 
@@ -25,36 +24,36 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"gTf1");
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 24;
 
-/// Longest payload a frame may have.
+/// Maximum length of a payload in bytes.
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// How many zeros to send before the first frame; longer than all frames but the largest requests.
+/// Number of zeros before the first frame; longer than all frames but the largest requests.
 pub const PREAMBLE: usize = 32 * 1024;
 
-/// What a frame carries: either direction of the protocol.
+/// Message of a frame, in either direction of the protocol.
 pub trait Body: Sized {
-    /// The number in the header that says how to read the payload.
+    /// Returns the kind in the header, which determines the format of the payload.
     fn kind(&self) -> u32;
 
-    /// The payload's bytes.
+    /// Serializes the payload.
     fn payload(&self) -> Vec<u8>;
 
-    /// Reads a payload of the given kind.
+    /// Parses a payload of the given kind.
     fn parse(kind: u32, payload: &[u8]) -> Result<Self, BadBody>;
 }
 
-/// Why a payload made no sense although its frame was intact.
+/// An invalid payload in an intact frame.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BadBody {
-    /// The kind is not one of this direction.
+    /// A kind that this direction does not have.
     #[error("there is no message of kind {0:#x} in this direction")]
     UnknownKind(u32),
-    /// The payload is not what its kind prescribes.
+    /// A payload that does not match its kind.
     #[error("the payload of a message of kind {kind:#x} is malformed: {reason}")]
     Malformed {
-        /// The message's kind.
+        /// Kind of the message.
         kind: u32,
-        /// What is wrong with it.
+        /// Defect of the payload.
         reason: String,
     },
 }
@@ -62,20 +61,20 @@ pub enum BadBody {
 /// One message on one channel of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<B> {
-    /// The session; 0 for messages outside any.
+    /// Epoch of the session; 0 outside any session.
     pub epoch: u32,
-    /// The channel; 0 for messages about the connection itself.
+    /// Channel number; 0 for messages about the connection itself.
     pub channel: u32,
     /// The message.
     pub body: B,
 }
 
 impl<B: Body> Frame<B> {
-    /// The frame as it travels.
+    /// Serializes the frame.
     ///
     /// # Panics
     ///
-    /// If the payload is longer than [`MAX_PAYLOAD`].
+    /// Panics if the payload is longer than [`MAX_PAYLOAD`].
     pub fn encode(&self) -> Vec<u8> {
         let payload = self.body.payload();
         assert!(payload.len() <= MAX_PAYLOAD, "a frame's payload is bounded");
@@ -90,29 +89,29 @@ impl<B: Body> Frame<B> {
     }
 }
 
-/// What a [`Decoder`] reports instead of a frame.
+/// A defect of the stream, reported by [`Decoder`] in place of a frame.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// Bytes that belong to no frame were passed over.
-    #[error("{0} bytes that belong to no frame were skipped")]
+    /// Bytes outside any frame were skipped.
+    #[error("skipped {0} bytes that belong to no frame")]
     Skipped(usize),
-    /// A frame was intact, its payload was not.
-    #[error("on channel {channel}: {source}")]
+    /// The payload of an intact frame was invalid.
+    #[error("invalid message on channel {channel}")]
     Body {
-        /// The frame's session.
+        /// Epoch of the frame.
         epoch: u32,
-        /// The frame's channel.
+        /// Channel of the frame.
         channel: u32,
-        /// What is wrong with the payload.
+        /// Defect of the payload.
         source: BadBody,
     },
 }
 
-/// Turns a byte stream back into frames.
+/// Parses a byte stream into frames.
 #[derive(Debug)]
 pub struct Decoder<B> {
     buffer: Vec<u8>,
-    /// Everything in `buffer` before this has been dealt with.
+    /// Start of the unprocessed bytes in `buffer`.
     start: usize,
     skipped: usize,
     body: PhantomData<fn() -> B>,
@@ -130,12 +129,12 @@ impl<B> Default for Decoder<B> {
 }
 
 impl<B: Body> Decoder<B> {
-    /// A decoder at the start of a stream.
+    /// Creates a decoder at the start of a stream.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds bytes that have arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -144,7 +143,7 @@ impl<B: Body> Decoder<B> {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next frame, or `None` until more bytes arrive.
+    /// Returns the next frame, or `None` until more bytes arrive.
     pub fn next_frame(&mut self) -> Option<Result<Frame<B>, FrameError>> {
         loop {
             let rest = &self.buffer[self.start..];
@@ -193,7 +192,7 @@ struct Header {
 }
 
 impl Header {
-    /// The header at the start of `bytes`, if all of it is there and holds together.
+    /// Parses the header at the start of `bytes`, if it is complete and valid.
     fn read(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_LEN] = bytes.first_chunk()?;
         let word = |index: usize| {
@@ -213,7 +212,7 @@ impl Header {
     }
 }
 
-/// Whether `bytes`, too few for a header, may still be the beginning of one.
+/// Whether `bytes`, shorter than a header, can be the start of one.
 fn could_start_frame(bytes: &[u8]) -> bool {
     let magic = MAGIC.to_le_bytes();
     let known = bytes.len().min(magic.len());

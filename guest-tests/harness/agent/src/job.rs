@@ -1,4 +1,4 @@
-//! One command: its pipes, its flow control, its end.
+//! One command: pipes, flow control, exit.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,16 +14,16 @@ use std::os::unix::process::CommandExt;
 use crate::channel::{Channel, Event, Inbox, Mailbox};
 use crate::reaper::Children;
 
-/// Search path of a guest whose `/init` set none; the harness's own tools come last.
+/// Search path if `/init` set none; the harness's own tools come last.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/host";
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn run(request: &SpawnRequest, channel: Channel, inbox: Inbox, mailbox: Mailbox, children: &Children) {
     let job = match Job::start(request, mailbox, children) {
         Ok(job) => job,
         Err(error) => {
             let program = request.argv.first().map_or("nothing", String::as_str);
-            channel.finish(Reply::Error(format!("could not run {program}: {error}")));
+            channel.finish(Reply::Error(format!("cannot run {program}: {error}")));
             return;
         }
     };
@@ -34,13 +34,13 @@ pub fn run(request: &SpawnRequest, channel: Channel, inbox: Inbox, mailbox: Mail
 struct Job {
     pid: Pid,
     stdin: Option<ChildStdin>,
-    /// What standard input has yet to take.
+    /// Bytes not yet written to standard input.
     pending: VecDeque<u8>,
-    /// Whether standard input ends after that.
+    /// Whether standard input ends after `pending`.
     ended: bool,
     stdout: Option<Output<ChildStdout>>,
     stderr: Option<Output<ChildStderr>>,
-    /// How much output may be sent.
+    /// Output bytes that may be sent.
     credit: usize,
     exit: Option<Exit>,
 }
@@ -48,13 +48,13 @@ struct Job {
 /// The reading end of a pipe.
 struct Output<P> {
     pipe: P,
-    /// Once the command has ended: how much of its output is still in the pipe. What comes after that is from processes it left
-    /// behind, which may go on for ever.
+    /// Once the command has ended: bytes of its output still in the pipe. Later output is from processes it left behind,
+    /// which may run forever.
     left: Option<usize>,
 }
 
-/// What one look at a pipe brought.
-enum Piece {
+/// Result of one read of a pipe.
+enum ReadResult {
     Bytes(Vec<u8>),
     NothingYet,
     Done,
@@ -72,7 +72,7 @@ impl Job {
             .stdin(if request.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A group of its own, so that a signal reaches everything a shell has started for it.
+            // A separate process group, so that a signal reaches all processes a shell has started.
             .process_group(0);
         if std::env::var_os("PATH").is_none() || std::process::id() == 1 {
             command.env("PATH", DEFAULT_PATH);
@@ -146,10 +146,10 @@ impl Job {
             Event::Signal(number) => {
                 let sent = match Signal::from_named_raw(number) {
                     Some(signal) => children.signal(self.pid, signal),
-                    None => Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal")),
+                    None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such signal")),
                 };
                 if let Err(error) = sent {
-                    complain!("signal {number} for {:?}: {error}", self.pid);
+                    complain!("cannot send signal {number} to {:?}: {error}", self.pid);
                 }
             }
             Event::Exited(exit) => {
@@ -165,7 +165,7 @@ impl Job {
         }
     }
 
-    /// Gives standard input what it takes.
+    /// Writes as much to standard input as it accepts.
     fn feed(&mut self, channel: &Channel) {
         let Some(stdin) = &mut self.stdin else {
             return;
@@ -197,7 +197,7 @@ impl Job {
         }
     }
 
-    /// Waits until there is something to do.
+    /// Waits for an event, or until a pipe is ready.
     fn wait(&self, inbox: &Inbox) {
         let mut fds = vec![PollFd::from_borrowed_fd(inbox.wake(), PollFlags::IN)];
         if self.credit > 0 {
@@ -230,30 +230,30 @@ impl<P: Read + AsFd> Output<P> {
         self.left = Some(ioctl_fionread(&self.pipe).map_or(0, |count| count as usize));
     }
 
-    fn read(&mut self, limit: usize) -> Piece {
+    fn read(&mut self, limit: usize) -> ReadResult {
         let mut buffer = vec![0; limit.min(CHUNK).min(self.left.unwrap_or(CHUNK))];
         loop {
             return match self.pipe.read(&mut buffer) {
-                Ok(0) => Piece::Done,
+                Ok(0) => ReadResult::Done,
                 Ok(count) => {
                     buffer.truncate(count);
                     self.left = self.left.map(|left| left - count);
-                    Piece::Bytes(buffer)
+                    ReadResult::Bytes(buffer)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Piece::NothingYet,
-                Err(_) => Piece::Done,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadResult::NothingYet,
+                Err(_) => ReadResult::Done,
             };
         }
     }
 }
 
-/// Whether all that the command itself wrote has been read.
+/// Whether all output of the command itself has been read.
 fn is_drained<P>(output: &Option<Output<P>>) -> bool {
     output.as_ref().is_none_or(|output| output.left == Some(0))
 }
 
-/// Sends what a pipe holds, as far as `credit` goes. Returns how much that was.
+/// Sends the contents of a pipe, at most `credit` bytes; returns the number of bytes sent.
 fn forward<P: Read + AsFd>(output: &mut Option<Output<P>>, credit: usize, mut send: impl FnMut(Vec<u8>)) -> usize {
     let mut sent = 0;
     while let Some(pipe) = output
@@ -261,18 +261,18 @@ fn forward<P: Read + AsFd>(output: &mut Option<Output<P>>, credit: usize, mut se
         && pipe.left != Some(0)
     {
         match pipe.read(credit - sent) {
-            Piece::Bytes(data) => {
+            ReadResult::Bytes(data) => {
                 sent += data.len();
                 send(data);
             }
-            Piece::NothingYet => break,
-            Piece::Done => *output = None,
+            ReadResult::NothingYet => break,
+            ReadResult::Done => *output = None,
         }
     }
     sent
 }
 
-/// Reads on for the processes a command has left behind, which would otherwise block or die of a closed pipe.
+/// Keeps draining the pipes for processes the command left behind, which would otherwise block or get SIGPIPE.
 fn discard(mut stdout: Option<ChildStdout>, mut stderr: Option<ChildStderr>) {
     fn step<P: Read>(pipe: &mut Option<P>) {
         let mut buffer = [0; 4096];

@@ -1,7 +1,9 @@
-//! Runs as process 1 of a test guest and does what the harness asks over a virtio-serial port: commands and file transfers, many at a
-//! time. `guest-agent --listen PATH` serves a Unix socket instead, for tests on the host.
+//! Runs as process 1 of a test guest and serves the harness over a virtio-serial port: concurrent commands and file
+//! transfers. `guest-agent --listen PATH` serves a Unix socket instead, for tests on the host.
 
-/// Prints a message, if that can be: where a panic would end process 1, and with it the guest, failing to print must not cause one.
+#![forbid(unsafe_code)]
+
+/// Prints a message and ignores errors: a panic would end process 1, and with it the guest.
 macro_rules! complain {
     ($($message:tt)*) => {{
         use std::io::Write as _;
@@ -32,17 +34,17 @@ fn main() -> ExitCode {
         [flag, path] if flag == "--listen" => match Port::listen(path) {
             Ok(port) => port,
             Err(error) => {
-                complain!("could not listen on {path}: {error}");
+                complain!("cannot listen on {path}: {error}");
                 return ExitCode::FAILURE;
             }
         },
-        // The kernel hands parameters it does not know to process 1, so anything else is not for us to refuse.
+        // The kernel passes unknown parameters to process 1, so other arguments must be accepted.
         _ => Port::wait_for_serial(),
     };
     if process::id() == 1 {
         prepare_guest();
     } else if let Err(error) = set_child_subreaper(Some(Pid::INIT)) {
-        complain!("orphans will not be reaped here: {error}");
+        complain!("cannot become subreaper, orphans will not be reaped: {error}");
     }
 
     let children = Arc::new(Children::default());
@@ -51,10 +53,10 @@ fn main() -> ExitCode {
     Session::new(Arc::new(port), children).serve_forever()
 }
 
-/// What process 1 owes the programs it starts.
+/// Sets up the guest for the programs that process 1 starts.
 fn prepare_guest() {
-    // Everything the kernel says from here on goes to the console, where the harness looks for splats.
+    // All kernel messages go to the console, where the harness looks for splats.
     if let Err(error) = fs::write("/proc/sys/kernel/printk", "8") {
-        complain!("the console's log level stays as it is: {error}");
+        complain!("cannot set the console's log level: {error}");
     }
 }

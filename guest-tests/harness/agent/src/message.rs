@@ -1,4 +1,4 @@
-//! What the two ends say to each other.
+//! Messages of the protocol.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::frame::{BadBody, Body};
 
-/// From the harness to the agent.
+/// A message from the harness to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Begin a session; whatever ran in an earlier one is killed. Outside any session. The number comes back in [`Reply::Hello`].
+    /// Begin a session and kill the commands of an earlier one. Outside any session. [`Reply::Hello`] returns the number.
     Attach(u64),
     /// Start a command on a new channel.
     Spawn(SpawnRequest),
@@ -17,7 +17,7 @@ pub enum Request {
     Put(PutRequest),
     /// Send a file on a new channel.
     Get(String),
-    /// Bytes for a command's standard input, or of a file.
+    /// Bytes of a command's standard input or of a file.
     Data(Vec<u8>),
     /// No more [`Request::Data`] on this channel.
     End,
@@ -25,28 +25,28 @@ pub enum Request {
     Credit(u32),
     /// Send a signal to a command's process group.
     Signal(i32),
-    /// Kill the command, or give up the transfer, and forget the channel.
+    /// Kill the command or abort the transfer, and close the channel.
     Cancel,
-    /// Kill every process of the guest but the agent; answered by [`Reply::Done`] when they are gone.
+    /// Kill every process of the guest but the agent; [`Reply::Done`] follows when they are gone.
     KillAll,
-    /// Turn the machine off.
+    /// Power off the machine.
     PowerOff,
 }
 
-/// From the agent to the harness.
+/// A message from the agent to the harness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The agent has just started. Outside any session.
     Booted(Hello),
     /// A session has begun, with the epoch in this frame's header.
     Hello(Hello),
-    /// The command runs, as this process.
+    /// The command runs with this process ID.
     Started(u32),
-    /// The command's standard output.
+    /// Bytes of the command's standard output.
     Stdout(Vec<u8>),
-    /// The command's standard error.
+    /// Bytes of the command's standard error.
     Stderr(Vec<u8>),
-    /// The command has ended, and all output it wrote before has been sent.
+    /// The command has ended; all its output has been sent before.
     Exit(Exit),
     /// Bytes of a file.
     Data(Vec<u8>),
@@ -54,20 +54,20 @@ pub enum Reply {
     Done(u64),
     /// The harness may send this many more bytes on this channel.
     Credit(u32),
-    /// The request failed and its channel is gone; on channel 0, something about the connection itself.
+    /// The request failed and its channel is closed; on channel 0, an error of the connection itself.
     Error(String),
 }
 
-/// Who the agent is.
+/// Identity of the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The number of the [`Request::Attach`] this answers; 0 in [`Reply::Booted`].
+    /// Number of the [`Request::Attach`] answered; 0 in [`Reply::Booted`].
     pub nonce: u64,
-    /// Differs after every boot: `/proc/sys/kernel/random/boot_id`.
+    /// Unique per boot: `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// The kernel's release, as `uname -r` says it.
+    /// Kernel release (`uname -r`).
     pub release: String,
-    /// The host name.
+    /// Host name.
     pub hostname: String,
 }
 
@@ -90,24 +90,24 @@ pub struct SpawnRequest {
 /// A file to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutRequest {
-    /// Where to.
+    /// Path in the guest.
     pub path: String,
     /// Permission bits.
     pub mode: u32,
 }
 
-/// How a command ended.
+/// End of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Exit {
-    /// It exited with this status.
+    /// Exit status.
     Code(i32),
-    /// This signal killed it.
+    /// Number of the fatal signal.
     Signal(i32),
 }
 
 impl Exit {
-    /// Whether the command reported success.
+    /// Whether the command exited with status 0.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
@@ -241,7 +241,7 @@ impl Body for Reply {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain structures of strings and numbers always serialise")
+    serde_json::to_vec(value).expect("plain structures of strings and numbers always serialize")
 }
 
 fn from_json<T: DeserializeOwned>(kind: u32, payload: &[u8]) -> Result<T, BadBody> {
@@ -261,7 +261,7 @@ fn text(kind: u32, payload: &[u8]) -> Result<String, BadBody> {
 fn fixed<const N: usize>(kind: u32, payload: &[u8]) -> Result<[u8; N], BadBody> {
     payload.try_into().map_err(|_| BadBody::Malformed {
         kind,
-        reason: format!("it has {} bytes, not {N}", payload.len()),
+        reason: format!("{} bytes instead of {N}", payload.len()),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The byte stream to the harness, which the other end may close and reopen at any time.
+//! The byte stream to the harness, which the harness may close and reopen at any time.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,14 +11,14 @@ use std::{fs, thread};
 use guest_agent::PORT_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How often to look again where the kernel offers nothing to wait for.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Polling interval where the kernel has no event to wait for.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Where the harness is.
+/// Connection to the harness.
 pub enum Port {
     /// A virtio-serial port.
     Serial(File),
-    /// A Unix socket, serving one connection at a time.
+    /// A Unix socket, one connection at a time.
     Socket {
         listener: UnixListener,
         current: Mutex<Option<UnixStream>>,
@@ -27,7 +27,7 @@ pub enum Port {
 }
 
 impl Port {
-    /// The harness's virtio-serial port, as soon as it exists and can be opened.
+    /// Waits until the harness's virtio-serial port exists and can be opened.
     pub fn wait_for_serial() -> Self {
         let mut reported = false;
         loop {
@@ -45,11 +45,11 @@ impl Port {
                 complain!("no port named {PORT_NAME} yet: {error}");
                 reported = true;
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// A socket at `path`.
+    /// Listens on a Unix socket at `path`.
     pub fn listen(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self::Socket {
             listener: UnixListener::bind(path)?,
@@ -58,7 +58,7 @@ impl Port {
         })
     }
 
-    /// Waits for bytes. Returns 0 when the connection has ended; the next call waits for a new one.
+    /// Reads bytes. Returns 0 when the connection has ended; the next call waits for a new one.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Serial(file) => {
@@ -93,7 +93,7 @@ impl Port {
         }
     }
 
-    /// Writes all of `bytes`, waiting for a connection if there is none.
+    /// Writes all of `bytes`; waits for a connection if there is none.
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Serial(file) => (&*file).write_all(bytes),
@@ -113,11 +113,11 @@ impl Port {
     }
 }
 
-/// The device node of the port with our name.
+/// Finds the device node of the port named [`PORT_NAME`].
 fn find_serial() -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir("/sys/class/virtio-ports")? {
         let entry = entry?;
-        // The name arrives some time after the port itself.
+        // The name appears some time after the port itself.
         let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
         if name.trim_end() == PORT_NAME {
             return Ok(Some(Path::new("/dev").join(entry.file_name())));
@@ -126,7 +126,7 @@ fn find_serial() -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// A port whose other end is closed reads as end of file at once, again and again.
+/// Polls until the other end is open: until then every read returns end of file immediately.
 fn wait_while_hung_up(file: &File) {
     loop {
         let mut fds = [PollFd::new(file, PollFlags::IN)];
@@ -134,6 +134,6 @@ fn wait_while_hung_up(file: &File) {
         if poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().contains(PollFlags::HUP) {
             return;
         }
-        thread::sleep(LOOK_AGAIN);
+        thread::sleep(POLL_INTERVAL);
     }
 }

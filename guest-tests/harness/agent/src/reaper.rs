@@ -1,4 +1,4 @@
-//! Starting processes and burying them, orphans included.
+//! Starting and reaping processes, orphans included.
 
 use std::collections::HashMap;
 use std::process::{Child, Command};
@@ -12,24 +12,24 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_proc
 
 use crate::channel::{Event, Mailbox};
 
-/// How long killed processes may take to be gone.
+/// Maximum time for killed processes to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Kills every process but this one, which must be process 1, and waits until they are gone.
+/// Kills every process but this one, which must be process 1, and waits for their exit.
 pub fn kill_all() -> io::Result<()> {
     if process::id() != 1 {
         return Err(io::Error::other("only process 1 of a guest may kill all others"));
     }
     let begin = Instant::now();
-    // The process group that has number 1 stands for every process, see kill(2). Repeated for those that were just being started.
+    // Process group 1 means every process, see kill(2). Repeated for processes that were just being started.
     while kill_process_group(Pid::INIT, Signal::KILL).is_ok() {
-        // All orphans are children of process 1, and the reaper buries them.
+        // All orphans are children of process 1, and the reaper reaps them.
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         if matches!(waitid(WaitId::All, look), Err(Errno::CHILD)) {
             break;
         }
         if begin.elapsed() > KILL_TIMEOUT {
-            let message = format!("these processes do not die: {}", survivors().join(", "));
+            let message = format!("processes survived SIGKILL: {}", survivors().join(", "));
             return Err(io::Error::other(message));
         }
         thread::sleep(Duration::from_millis(2));
@@ -37,7 +37,7 @@ pub fn kill_all() -> io::Result<()> {
     Ok(())
 }
 
-/// The names of all processes but this one and the kernel's own.
+/// Returns the names of all processes but this one and the kernel's own.
 fn survivors() -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -50,7 +50,7 @@ fn survivors() -> Vec<String> {
     names
 }
 
-/// The commands that run.
+/// The running commands.
 #[derive(Debug, Default)]
 pub struct Children {
     running: Mutex<HashMap<Pid, Mailbox>>,
@@ -62,10 +62,10 @@ impl Children {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a command; its end is posted to `mailbox`.
+    /// Starts a command; posts its end to `mailbox`.
     pub fn spawn(&self, command: &mut Command, mailbox: Mailbox) -> io::Result<(Child, Pid)> {
-        // Under the lock, so that the reaper can neither bury this child before it is known nor take it from under the standard
-        // library, which waits itself for a child that failed to execute the program.
+        // Under the lock, so that the reaper can neither reap this child before it is registered nor take it from the
+        // standard library, which waits itself for a child that failed to execute the program.
         let mut running = self.lock();
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
@@ -74,7 +74,7 @@ impl Children {
         Ok((child, pid))
     }
 
-    /// Signals the process group of a command that still runs.
+    /// Signals the process group of a command if it still runs.
     pub fn signal(&self, pid: Pid, signal: Signal) -> io::Result<()> {
         let running = self.lock();
         if running.contains_key(&pid) {
@@ -83,8 +83,8 @@ impl Children {
         Ok(())
     }
 
-    /// Waits for every child that has ended.
-    fn bury(&self) {
+    /// Reaps every child that has ended.
+    fn reap(&self) {
         let mut running = self.lock();
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let exit = match (status.exit_status(), status.terminating_signal()) {
@@ -98,15 +98,15 @@ impl Children {
         }
     }
 
-    /// Buries every child of this process.
+    /// Reaps children of this process as they end.
     pub fn reap_forever(&self) -> ! {
         loop {
-            // Only look: whether it may be taken is known under the lock.
+            // Does not reap yet: that needs the lock.
             match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-                Ok(Some(_)) => self.bury(),
+                Ok(Some(_)) => self.reap(),
                 Ok(None) | Err(Errno::INTR) => {}
                 Err(_) => {
-                    // No children, so there can be no orphans either until the next command.
+                    // No children, hence no orphans until the next command.
                     let running = self.lock();
                     drop(
                         self.spawned

@@ -1,6 +1,7 @@
-//! Reads requests and hands each to the channel it is for.
+//! Reads requests and dispatches them to their channels.
 
 use std::collections::hash_map::RandomState;
+use std::error::Error;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::port::Port;
 use crate::reaper::Children;
 use crate::{job, reaper, transfer};
 
-/// The conversation with the harness.
+/// The session with the harness.
 pub struct Session {
     port: Arc<Port>,
     children: Arc<Children>,
@@ -27,7 +28,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Prepares to talk over `port`.
+    /// Creates a session on `port`, and starts its writer.
     pub fn new(port: Arc<Port>, children: Arc<Children>) -> Self {
         let (outbox, frames) = Outbox::new();
         let writer = Arc::clone(&port);
@@ -37,12 +38,12 @@ impl Session {
             children,
             channels: Arc::default(),
             outbox,
-            // Anything that an earlier boot is unlikely to have used.
+            // Random, so that an earlier boot is unlikely to have used it.
             epoch: RandomState::new().build_hasher().finish() as u32,
         }
     }
 
-    /// Serves requests for as long as the machine runs.
+    /// Serves requests as long as the machine runs.
     pub fn serve_forever(mut self) -> ! {
         self.outbox.send_preamble();
         self.outbox.send(0, 0, Reply::Booted(hello(0)));
@@ -61,7 +62,7 @@ impl Session {
                     }
                 }
                 Err(error) => {
-                    complain!("could not read from the harness: {error}");
+                    complain!("cannot read from the harness: {error}");
                     thread::sleep(Duration::from_millis(100));
                 }
             }
@@ -69,15 +70,17 @@ impl Session {
     }
 
     fn report(&self, error: &FrameError) {
-        complain!("{error}");
+        let text = match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        complain!("{text}");
         match error {
             FrameError::Body { epoch, channel, .. } if *epoch == self.epoch => {
-                self.outbox.send(self.epoch, *channel, Reply::Error(error.to_string()));
+                self.outbox.send(self.epoch, *channel, Reply::Error(text));
             }
             FrameError::Body { .. } => {}
-            FrameError::Skipped(_) => {
-                self.outbox.send(self.epoch, 0, Reply::Error(error.to_string()));
-            }
+            FrameError::Skipped(_) => self.outbox.send(self.epoch, 0, Reply::Error(text)),
         }
     }
 
@@ -150,7 +153,7 @@ impl Session {
         };
         let (mailbox, inbox) = match Inbox::new() {
             Ok(ends) => ends,
-            Err(error) => return refuse(format!("the agent could not open a channel: {error}")),
+            Err(error) => return refuse(format!("the agent cannot open a channel: {error}")),
         };
         if number == 0 || !self.channels.open(self.epoch, number, mailbox.clone()) {
             return refuse(format!("channel {number} is not free"));
@@ -158,19 +161,19 @@ impl Session {
         let channel = Channel::new(self.epoch, number, self.outbox.clone(), Arc::clone(&self.channels));
         let thread = thread::Builder::new().spawn(move || serve(channel, inbox, mailbox));
         if let Err(error) = thread {
-            refuse(format!("the agent could not start a thread: {error}"));
+            refuse(format!("the agent cannot start a thread: {error}"));
         }
     }
 
     fn power_off(&self) {
         if std::process::id() != 1 {
-            let reason = "only process 1 turns the machine off";
+            let reason = "only process 1 can power off the machine";
             self.outbox.send(self.epoch, 0, Reply::Error(reason.to_owned()));
             return;
         }
         rustix::fs::sync();
         if let Err(error) = reboot(RebootCommand::PowerOff) {
-            let reason = format!("the machine does not turn off: {error}");
+            let reason = format!("cannot power off the machine: {error}");
             self.outbox.send(self.epoch, 0, Reply::Error(reason));
         }
     }
@@ -179,7 +182,7 @@ impl Session {
 fn write_forever(port: &Port, frames: &Receiver<Vec<u8>>) {
     for frame in frames {
         if let Err(error) = port.write_all(&frame) {
-            complain!("could not write to the harness: {error}");
+            complain!("cannot write to the harness: {error}");
         }
     }
 }

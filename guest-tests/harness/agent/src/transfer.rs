@@ -8,19 +8,19 @@ use guest_agent::{CHUNK, PutRequest, Reply, WINDOW};
 
 use crate::channel::{Channel, Event, Inbox};
 
-/// Writes a file that comes in on the channel.
+/// Writes a file received on the channel.
 pub fn receive(request: &PutRequest, channel: Channel, inbox: &Inbox) {
     match write_file(request, &channel, inbox) {
         Ok(Some(length)) => channel.finish(Reply::Done(length)),
         Ok(None) => {}
         Err(error) => {
-            let reason = format!("could not write {}: {error}", request.path);
+            let reason = format!("cannot write {}: {error}", request.path);
             channel.finish(Reply::Error(reason));
         }
     }
 }
 
-/// The number of bytes written, or `None` if the harness gave up.
+/// Returns the number of bytes written, or `None` if the harness cancelled.
 fn write_file(request: &PutRequest, channel: &Channel, inbox: &Inbox) -> io::Result<Option<u64>> {
     let mut file = File::create(&request.path)?;
     let mut length = 0;
@@ -36,23 +36,23 @@ fn write_file(request: &PutRequest, channel: &Channel, inbox: &Inbox) -> io::Res
             Event::Credit(_) | Event::Signal(_) | Event::Exited(_) => {}
         }
     }
-    // Files of the kernel's own file systems take no permissions.
+    // Files of the kernel's own file systems accept no permissions.
     if file.metadata()?.is_file() && request.mode != 0 {
         file.set_permissions(Permissions::from_mode(request.mode))?;
     }
     Ok(Some(length))
 }
 
-/// Sends a file out on the channel.
+/// Sends a file on the channel.
 pub fn send(path: &str, channel: Channel, inbox: &Inbox) {
     match read_file(path, &channel, inbox) {
         Ok(Some(length)) => channel.finish(Reply::Done(length)),
         Ok(None) => {}
-        Err(error) => channel.finish(Reply::Error(format!("could not read {path}: {error}"))),
+        Err(error) => channel.finish(Reply::Error(format!("cannot read {path}: {error}"))),
     }
 }
 
-/// The number of bytes sent, or `None` if the harness gave up.
+/// Returns the number of bytes sent, or `None` if the harness cancelled.
 fn read_file(path: &str, channel: &Channel, inbox: &Inbox) -> io::Result<Option<u64>> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; CHUNK];

@@ -1,15 +1,18 @@
 //! Sizes on the command line: `4096`, `64K`, `100M`, `1G`, in powers of 1024.
+//!
+//! `vhost_daemon::args::parse_size` accepts the same grammar, but would bring the vhost-user stack into a guest's tool;
+//! the crates `parse-size` and `bytesize` accept fractions and take `K` for 1000.
 
-/// A text that is no size.
+/// A malformed size.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no size: a whole number, perhaps with K, M or G behind it")]
+#[error("`{0}` is not a size: a whole number, optionally followed by K, M or G")]
 pub struct BadByteSize(String);
 
-/// Reads a size.
+/// Parses a size.
 ///
 /// # Errors
 ///
-/// Fails when the text is no size or too large for 64 bits.
+/// Fails when the text is not a size or exceeds 64 bits.
 pub fn parse(text: &str) -> Result<u64, BadByteSize> {
     let bad = || BadByteSize(text.to_owned());
     let (digits, shift) = match text.as_bytes() {
@@ -25,11 +28,11 @@ pub fn parse(text: &str) -> Result<u64, BadByteSize> {
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 
-/// Reads the size of something that has to fit into memory, and is at least one byte.
+/// Parses the size of a buffer: at least one byte, at most 1 GiB.
 ///
 /// # Errors
 ///
-/// Fails when the text is no size, 0, or more than 1 GiB.
+/// Fails when the text is not a size, or out of range.
 pub fn parse_block(text: &str) -> Result<usize, BadByteSize> {
     match usize::try_from(parse(text)?) {
         Ok(size @ 1..=0x4000_0000) => Ok(size),

@@ -1,27 +1,27 @@
-//! The devices of dibs as sysfs shows them (drivers/dibs/dibs_main.c). Unlike netlink this includes loopback.
+//! The dibs devices in sysfs (drivers/dibs/dibs_main.c); unlike netlink, sysfs includes loopback.
 
 use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
-/// Where the kernel shows them.
+/// The dibs class in sysfs.
 pub const CLASS: &str = "/sys/class/dibs";
 
-/// A device of dibs.
+/// A dibs device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DibsDevice {
-    /// Name.
+    /// Device name.
     pub name: String,
-    /// Its address, as a UUID.
+    /// GID, as a UUID.
     pub gid: Option<String>,
-    /// The fabric: SMC calls it CHID.
+    /// Fabric ID, called CHID by SMC.
     pub fabric_id: Option<String>,
-    /// The device under it, as a path in sysfs.
+    /// Parent device, as a path in sysfs.
     pub parent: Option<String>,
 }
 
-/// All devices in a directory like [`CLASS`], by name. No directory means no device.
+/// Lists the devices of a directory like [`CLASS`] by name; a missing directory has none.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub fn list(class: &Path) -> io::Result<Vec<DibsDevice>> {
     Ok(devices)
 }
 
-/// The device that this one belongs to: two directories up from `.../PARENT/dibs/NAME`.
+/// Returns the parent device: two directories up from `.../PARENT/dibs/NAME`.
 fn parent(path: &Path) -> Option<String> {
     let real = path.canonicalize().ok()?;
     Some(real.parent()?.parent()?.to_string_lossy().into_owned())

@@ -1,11 +1,11 @@
-//! Why an SMC connection became TCP: the codes of the handshake with names (`SMC_CLC_DECL_*` in net/smc/smc_clc.h).
+//! Reasons of a fallback to TCP: the codes of the handshake with names (`SMC_CLC_DECL_*` in net/smc/smc_clc.h).
 
 use std::fmt;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-/// A code of the handshake. 0 means that there was no fallback.
+/// A code of the handshake; 0 is no fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FallbackReason(pub u32);
 
@@ -82,12 +82,12 @@ impl FallbackReason {
             .map(|(_, name, meaning)| (*name, *meaning))
     }
 
-    /// The kernel's name without its prefix.
+    /// Returns the kernel's name without its prefix.
     pub fn name(self) -> Option<&'static str> {
         self.known().map(|(name, _)| name)
     }
 
-    /// What it means.
+    /// Returns the meaning of the code.
     pub fn meaning(self) -> Option<&'static str> {
         self.known().map(|(_, meaning)| meaning)
     }

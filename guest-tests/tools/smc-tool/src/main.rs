@@ -1,6 +1,6 @@
 //! `smc-tool`: SMC inside a guest. See `smc-tool --help`.
 //!
-//! Exit codes: 0 all is well, 1 something failed, 2 data was wrong, 3 a connection has the wrong mode.
+//! Exit codes: 0 success, 1 failure, 2 wrong data, 3 a connection has the wrong mode.
 
 #![forbid(unsafe_code)]
 
@@ -11,20 +11,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use smc_tool::client::WorkloadError;
 
-/// Something failed.
+/// Exit code of a failure.
 const FAILED: u8 = 1;
-/// Data was wrong.
+/// Exit code of wrong data.
 const WRONG_DATA: u8 = 2;
-/// A connection has the wrong mode.
+/// Exit code of a connection with the wrong mode.
 const WRONG_MODE: u8 = 3;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // The exit code of clap for wrong usage is the one for wrong data here.
+            // clap's exit code for wrong usage means wrong data here.
             let failed = error.use_stderr();
-            // Nothing is left to do when the terminal is gone.
+            // There is nothing to do if the terminal is gone.
             let _ = error.print();
             return ExitCode::from(if failed { FAILED } else { 0 });
         }

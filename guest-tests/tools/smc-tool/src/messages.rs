@@ -1,4 +1,4 @@
-//! Small messages in one direction: each starts with its number, and the last one says that it is the last.
+//! Small messages in one direction: each starts with its number; a special number marks the last one.
 
 use std::io::Read;
 
@@ -7,40 +7,40 @@ use serde::Serialize;
 use crate::data::Mismatch;
 use crate::stream::{TransferError, read_some};
 
-/// Bytes of the number at the start of a message: the smallest message.
+/// Size of the number at the start of a message, and of the smallest message.
 pub const NUMBER: usize = 8;
 
-/// The number of the last message.
+/// Number that marks the last message.
 const LAST: u64 = u64::MAX;
 
-/// Bytes read at once, if messages are not larger.
+/// Minimum size of the read buffer.
 const CHUNK: usize = 256 * 1024;
 
-/// What was received.
+/// Result of receiving.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Received {
-    /// How much, the last message included.
+    /// Bytes received, the last message included.
     pub bytes: u64,
-    /// The first number that is not the one it should be, among those that were looked at.
+    /// The first wrong number among those checked.
     pub mismatch: Option<Mismatch>,
 }
 
-/// Sets the number of a message; `None` is the last one.
+/// Sets the number of a message; `None` marks the last one.
 pub fn stamp(message: &mut [u8], number: Option<u64>) {
     message[..NUMBER].copy_from_slice(&number.unwrap_or(LAST).to_le_bytes());
 }
 
-/// Receives messages of this size until the last one.
+/// Receives messages of this size up to the last one.
 ///
-/// To stay cheap it looks at the number of the newest whole message after each read only. That number tells whether
-/// anything was lost or repeated before.
+/// To stay cheap, each read checks only the number of the newest whole message, which reveals any earlier loss or
+/// repetition.
 ///
 /// # Errors
 ///
-/// Fails when the connection ends or nothing comes in time.
+/// Fails when the connection ends or times out.
 pub fn receive(mut stream: impl Read, size: usize) -> Result<Received, TransferError> {
     let size = size.max(NUMBER);
-    // Starts with the piece of a message that the reads before left over.
+    // Starts with the incomplete message of the previous reads.
     let mut buffer = vec![0; CHUNK.max(2 * size)];
     let mut left_over = 0;
     let mut received = Received::default();
@@ -71,7 +71,7 @@ fn newest_number(messages: &[u8], size: usize) -> u64 {
     u64::from_le_bytes(number)
 }
 
-/// The first byte in which two numbers differ.
+/// Locates the first byte in which two numbers differ.
 fn difference(expected: u64, found: u64, size: usize) -> Mismatch {
     let [old, new] = [expected.to_le_bytes(), found.to_le_bytes()];
     let position = (0..NUMBER)
@@ -99,7 +99,7 @@ mod tests {
         bytes
     }
 
-    /// Reads in odd pieces.
+    /// A reader that returns fragments of odd sizes.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {

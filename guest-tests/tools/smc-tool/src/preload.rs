@@ -1,4 +1,4 @@
-//! Running an unmodified program with SMC instead of TCP.
+//! Running an unmodified program over SMC instead of TCP.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,16 +6,16 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// File name of the library, which lies next to this program.
+/// File name of the library, in the directory of this program.
 pub const LIBRARY: &str = "libsmc_preload.so";
 
-/// The program cannot be run.
+/// The program could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum PreloadError {
-    /// Where this program lies is unknown.
+    /// The directory of this program is unknown.
     #[error("cannot find the directory of this program")]
     Directory(#[source] io::Error),
-    /// The library is missing.
+    /// The library does not exist.
     #[error("{} is missing", .0.display())]
     Missing(PathBuf),
     /// The program could not be started.
@@ -23,7 +23,7 @@ pub enum PreloadError {
     Run(PathBuf, #[source] io::Error),
 }
 
-/// Replaces this process by the program. Comes back only with an error.
+/// Replaces this process with the program; returns only on error.
 pub fn run(program: &OsString, arguments: &[OsString]) -> PreloadError {
     let library = match std::env::current_exe() {
         Ok(path) => path.with_file_name(LIBRARY),

@@ -1,7 +1,7 @@
-//! What client and server tell each other around the data of a workload.
+//! Messages between client and server before and after the data of a workload.
 //!
-//! A client sends a [`Request`]; then both run the workload; then the server sends a [`Reply`]. A connection may carry
-//! several workloads one after the other. All numbers are little-endian.
+//! The client sends a [`Request`], both run the workload, then the server sends a [`Reply`]. A connection may carry
+//! several workloads in sequence. All integers are little-endian.
 
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -11,13 +11,13 @@ use crate::data::{Check, Digest, Mismatch, Pattern};
 const REQUEST_MAGIC: [u8; 8] = *b"SMCTOOL1";
 const REPLY_MAGIC: [u8; 8] = *b"SMCREPL1";
 
-/// Largest block a server makes room for.
+/// Largest block a server allocates.
 const BLOCK_LIMIT: u64 = 0x4000_0000;
 
-/// The byte that says that the server holds the connection, and that nothing is under way any more.
+/// Sent by the server once it holds the connection and nothing is in flight any more.
 pub const HELD: u8 = 0x48;
 
-/// What the server does with a connection.
+/// Activity of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
     /// Sends back `total` messages of `block` bytes.
@@ -26,9 +26,9 @@ pub enum Workload {
     Sink,
     /// Sends `total` bytes.
     Source,
-    /// Receives and sends `total` bytes at the same time.
+    /// Receives and sends `total` bytes simultaneously.
     Duplex,
-    /// Receives messages of `block` bytes until one says that it is the last.
+    /// Receives messages of `block` bytes up to the one marked as last.
     Messages,
     /// Sends [`HELD`], then reads until the connection ends; there is no reply.
     Hold,
@@ -56,28 +56,28 @@ impl Workload {
 /// A message that breaks the format.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The peer speaks something else.
+    /// Wrong magic number.
     #[error("the peer does not speak this protocol")]
     Magic,
-    /// A field has a value that means nothing.
-    #[error("field {0} of a request means nothing")]
+    /// A field has an invalid value.
+    #[error("field {0} of a request is invalid")]
     Field(&'static str),
 }
 
-/// Asks for a workload.
+/// Request of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// What to do.
+    /// Activity of the server.
     pub workload: Workload,
-    /// How to check the data.
+    /// Verification of the data.
     pub check: Check,
-    /// Bytes of a message, or of one read or write.
+    /// Size of a message, or of one read or write, in bytes.
     pub block: usize,
-    /// Bytes of the whole, or number of messages. `u64::MAX` never ends.
+    /// Total bytes, or number of messages; `u64::MAX` is unlimited.
     pub total: u64,
-    /// Seed of the data.
+    /// Seed of the data pattern.
     pub seed: u64,
-    /// Longest time for one read or write of the server in milliseconds; 0 is no limit.
+    /// Time-out of one read or write of the server in milliseconds; 0 is none.
     pub timeout_ms: u32,
 }
 
@@ -94,22 +94,22 @@ struct RawRequest {
     reserved: U32,
 }
 
-/// Bytes of a request.
+/// Length of a request in bytes.
 pub const REQUEST_LENGTH: usize = 48;
 const _: () = assert!(size_of::<RawRequest>() == REQUEST_LENGTH);
 
 impl Request {
-    /// The pattern of the data from client to server.
+    /// Returns the data pattern from client to server.
     pub fn upward(&self) -> Pattern {
         Pattern::new(self.seed)
     }
 
-    /// The pattern of the data from server to client.
+    /// Returns the data pattern from server to client.
     pub fn downward(&self) -> Pattern {
         self.upward().reversed()
     }
 
-    /// The bytes to send.
+    /// Serializes the message.
     pub fn encode(&self) -> [u8; REQUEST_LENGTH] {
         zerocopy::transmute!(RawRequest {
             magic: REQUEST_MAGIC,
@@ -123,11 +123,11 @@ impl Request {
         })
     }
 
-    /// Reads received bytes.
+    /// Parses a message.
     ///
     /// # Errors
     ///
-    /// Fails when they are no request.
+    /// Fails if the bytes are not a request.
     pub fn decode(bytes: [u8; REQUEST_LENGTH]) -> Result<Self, WireError> {
         let raw: RawRequest = zerocopy::transmute!(bytes);
         if raw.magic != REQUEST_MAGIC {
@@ -148,16 +148,16 @@ impl Request {
     }
 }
 
-/// What the server found.
+/// Result of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reply {
-    /// Bytes the server received; for a workload that only sends, bytes it sent.
+    /// Bytes received by the server; bytes sent for a workload that only sends.
     pub bytes: u64,
-    /// First difference in what it received.
+    /// First difference in the received data.
     pub mismatch: Option<Mismatch>,
-    /// Digest of what it received.
+    /// Digest of the received data.
     pub received: Digest,
-    /// Digest of what it sent.
+    /// Digest of the sent data.
     pub sent: Digest,
 }
 
@@ -175,17 +175,17 @@ struct RawReply {
     sent: Digest,
 }
 
-/// Bytes of a reply.
+/// Length of a reply in bytes.
 pub const REPLY_LENGTH: usize = 96;
 const _: () = assert!(size_of::<RawReply>() == REPLY_LENGTH);
 
 impl Reply {
-    /// Whether these bytes may be the start of a reply.
+    /// Whether these bytes can be the start of a reply.
     pub fn may_start_with(bytes: &[u8]) -> bool {
         bytes.iter().zip(REPLY_MAGIC).all(|(byte, magic)| *byte == magic)
     }
 
-    /// The bytes to send.
+    /// Serializes the message.
     pub fn encode(&self) -> [u8; REPLY_LENGTH] {
         let mismatch = self.mismatch.unwrap_or(Mismatch {
             offset: 0,
@@ -205,11 +205,11 @@ impl Reply {
         })
     }
 
-    /// Reads received bytes.
+    /// Parses a message.
     ///
     /// # Errors
     ///
-    /// Fails when they are no reply.
+    /// Fails if the bytes are not a reply.
     pub fn decode(bytes: [u8; REPLY_LENGTH]) -> Result<Self, WireError> {
         let raw: RawReply = zerocopy::transmute!(bytes);
         if raw.magic != REPLY_MAGIC {

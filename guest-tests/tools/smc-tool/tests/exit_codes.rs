@@ -1,4 +1,4 @@
-//! What the program tells by its exit code when things go wrong.
+//! Exit codes and messages of failures.
 
 mod common;
 
@@ -13,7 +13,7 @@ const FAILED: Option<i32> = Some(1);
 const WRONG_DATA: Option<i32> = Some(2);
 const WRONG_MODE: Option<i32> = Some(3);
 
-/// Hands on what it reads, but flips a bit in the byte at this offset.
+/// Forwards data, with a bit flipped in the byte at this offset.
 fn hand_on(mut from: TcpStream, mut to: TcpStream, flipped: Option<u64>) {
     let mut buffer = [0; 16 * 1024];
     let mut offset = 0;
@@ -28,11 +28,11 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream, flipped: Option<u64>) {
         }
         offset += length as u64;
     }
-    // The other side may be gone already.
+    // The peer may be gone already.
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The address of a proxy that spoils data in one direction of each connection.
+/// Starts a proxy that corrupts data of each connection at the given offsets; returns its address.
 fn spoiling_proxy(server: &str, upward: Option<u64>, downward: Option<u64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -48,7 +48,7 @@ fn spoiling_proxy(server: &str, upward: Option<u64>, downward: Option<u64>) -> S
     address
 }
 
-/// Requests are 48 bytes long and come first.
+/// Length of the request at the start of the data.
 const REQUEST: u64 = 48;
 
 #[test]
@@ -82,10 +82,10 @@ fn spoilt_data_is_found_with_its_offset() {
 #[test]
 fn spoilt_messages_are_found() {
     let server = Server::start(&[]);
-    // The middle of the number of a message.
+    // In the middle of the number of a message.
     let proxy = spoiling_proxy(&server.addresses[0], Some(REQUEST + 64 * 1000 + 1), None);
     let output = run(&proxy, &["messages", "--seconds", "1", "--size", "64"]);
-    // Only numbers of messages that end a read are looked at, so the spoilt one may be passed over.
+    // Only the number of the last message of a read is checked, so the corrupted one may go unnoticed.
     assert!([Some(0), WRONG_DATA].contains(&output.status.code()));
 }
 

@@ -1,4 +1,4 @@
-//! Every workload over TCP on this host.
+//! All workloads over TCP on this host.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use common::{Server, client, report};
 use rustix::process::Signal;
 
-/// Runs a step against the server's IPv4 and IPv6 addresses. A host without IPv6 leaves that out.
+/// Runs a step against the server's IPv4 address and, if the host has IPv6, its IPv6 address.
 fn with_server(step: impl Fn(&str)) {
     let mut arguments = vec![];
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
@@ -119,7 +119,7 @@ fn load_for_some_time() {
     });
 }
 
-/// Starts a client that runs until something ends it, and waits until it is connected.
+/// Starts a client that runs until something ends it, and waits for its connection.
 fn ready(to: &str, arguments: &[&str]) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
     let mut child = client(to, arguments)
         .stdout(Stdio::piped())

@@ -1,15 +1,15 @@
-//! `libsmc_preload.so`: with `LD_PRELOAD` it makes the TCP sockets of an unmodified program SMC sockets.
+//! `libsmc_preload.so`: `LD_PRELOAD` library that turns the TCP sockets of an unmodified program into SMC sockets.
 //!
 //! Only `socket()` is replaced. A stream socket of IPv4 or IPv6 with protocol 0 or TCP is created with `IPPROTO_SMC`
-//! (include/uapi/linux/in.h, net/smc/smc_inet.c); every other call passes through unchanged. There is no way back to TCP
-//! in here: when the kernel has no SMC the call fails, so that a test never measures TCP by accident.
+//! (include/uapi/linux/in.h, net/smc/smc_inet.c); every other call passes through unchanged. The library never falls
+//! back to TCP: in a kernel without SMC the call fails, so that no test measures TCP by accident.
 
 use libc::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SYS_socket, c_int};
 
 /// Protocol number of SMC for IPv4 and IPv6 sockets (include/uapi/linux/in.h).
 const IPPROTO_SMC: c_int = 256;
 
-/// The protocol to ask the kernel for when the program asks for these three numbers.
+/// Returns the protocol to request from the kernel for the arguments of the program's call.
 fn protocol_for(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let internet = domain == AF_INET || domain == AF_INET6;
     let stream = kind & !(SOCK_CLOEXEC | SOCK_NONBLOCK) == SOCK_STREAM;
@@ -20,12 +20,12 @@ fn protocol_for(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     }
 }
 
-/// Replaces `socket(2)`; see the text at the top of this file.
+/// Replaces `socket(2)`; see the crate documentation.
 ///
 /// # Safety
 ///
-/// None of the arguments is a pointer, so every call is sound. It is `unsafe` only because its C name replaces that of
-/// the C library.
+/// No argument is a pointer, so every call is sound. The function is `unsafe` only because it replaces a symbol of the
+/// C library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: socket(2) takes three integers and touches no memory of this process apart from errno.

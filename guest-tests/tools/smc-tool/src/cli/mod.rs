@@ -23,9 +23,9 @@ use smc_tool::stream::ConnectionReport;
 
 use output::Format;
 
-/// SMC inside a guest: what the kernel says about it, and workloads that check every byte.
+/// SMC inside a guest: the kernel's SMC state, and workloads that verify every byte.
 ///
-/// Exit codes: 0 all is well, 1 something failed, 2 data was wrong, 3 a connection has the wrong mode.
+/// Exit codes: 0 success, 1 failure, 2 wrong data, 3 a connection has the wrong mode.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Arguments {
@@ -38,21 +38,21 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// User-defined enterprise IDs: hosts need a common one for SMC version 2
+    /// User-defined enterprise IDs; hosts need a common one for SMC version 2
     #[command(subcommand)]
     Ueid(UeidCommand),
-    /// The system enterprise ID, which only s390x has
+    /// The system enterprise ID (s390x only)
     #[command(subcommand)]
     Seid(SeidCommand),
-    /// What SMC can do on this host
+    /// SMC capabilities of this host
     Info,
-    /// Devices of SMC and of dibs
+    /// SMC and dibs devices
     Devices,
     /// Link groups
     Linkgroups,
     /// SMC sockets with mode, fallback reason and buffers
     Sockets {
-        /// Connections only: leave out listening and unconnected sockets
+        /// Omit listening and unconnected sockets
         #[arg(long)]
         connections: bool,
     },
@@ -60,44 +60,44 @@ enum Command {
     Stats,
     /// Serve all workloads
     Serve(ServeOptions),
-    /// Time of round trips
+    /// Measure round-trip times
     Rtt(RttOptions),
-    /// Much data in one direction or both
+    /// Transfer bulk data in one direction or both
     Bulk(BulkOptions),
-    /// Rate of small messages in one direction
+    /// Measure the rate of small messages in one direction
     Messages(MessagesOptions),
-    /// Many connections at the same time; prints JSON
+    /// Open many simultaneous connections; prints JSON
     Connections(ConnectionsOptions),
-    /// Data through splice and sendfile
+    /// Transfer data by splice and sendfile
     Splice(SpliceOptions),
-    /// An idle connection, and how it ends
+    /// Hold an idle connection and report its end
     Hold(HoldOptions),
-    /// Checked data both ways until something ends it
+    /// Transfer verified data both ways until something ends it
     Load(LoadOptions),
-    /// Run a program with its TCP sockets made SMC
+    /// Run a program with SMC sockets in place of its TCP sockets
     Run {
         /// Program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Read a whole PCI BAR and look for a pattern; prints JSON
+    /// Search a whole PCI BAR for a pattern; prints JSON
     BarScan(BarScanOptions),
-    /// Print some bytes of the data of a workload in hexadecimal, to look for them with bar-scan
+    /// Print bytes of a workload's data in hexadecimal, to search for with bar-scan
     Pattern(PatternOptions),
 }
 
 #[derive(Debug, clap::Args)]
 struct PatternOptions {
-    /// Seed of the workload; connection I of `connections` adds 1000 I, and 1 the second time
+    /// Seed of the workload; connection I of `connections` adds 1000 I, plus 1 in the second round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The data from server to client, not that to the server
+    /// Data from server to client instead of client to server
     #[arg(long)]
     from: bool,
     /// Offset of the first byte
     #[arg(long, default_value = "0", value_parser = smc_tool::byte_size::parse)]
     offset: u64,
-    /// How many bytes
+    /// Number of bytes
     #[arg(long, default_value = "16", value_parser = smc_tool::byte_size::parse_block)]
     bytes: usize,
 }
@@ -114,29 +114,29 @@ impl PatternOptions {
 
 #[derive(Debug, Subcommand)]
 enum UeidCommand {
-    /// Add one; it may be there already
+    /// Add a UEID; an existing one is not an error
     Add {
-        /// 1 to 32 characters A-Z, 0-9, `.`, `-`
+        /// UEID: 1 to 32 characters A-Z, 0-9, `.`, `-`
         name: Ueid,
     },
-    /// Remove one
+    /// Remove a UEID
     Remove {
-        /// Name
+        /// UEID
         name: Ueid,
     },
-    /// Remove all
+    /// Remove all UEIDs
     Flush,
-    /// List all
+    /// List all UEIDs
     List,
 }
 
 #[derive(Debug, Subcommand)]
 enum SeidCommand {
-    /// Show it
+    /// Show the SEID
     Show,
-    /// Offer it to peers
+    /// Offer the SEID to peers
     Enable,
-    /// Do not offer it
+    /// Stop offering the SEID
     Disable,
 }
 
@@ -182,12 +182,12 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Says that a long-running client has its connection.
+/// Reports that a long-running client is connected.
 fn ready(connection: &ConnectionReport) {
     let mode = connection
         .mode
         .map_or_else(|| "unknown".to_owned(), |mode| format!("{mode:?}").to_lowercase());
-    // Nobody may be listening.
+    // The reader may be gone.
     let _ = writeln!(io::stdout(), "ready {mode}");
 }
 

@@ -1,4 +1,4 @@
-//! Printing results.
+//! Output of results.
 
 use std::io::{self, Write};
 
@@ -6,10 +6,10 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
-/// How results are printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// For people.
+    /// Text for people to read.
     Text,
     /// One line of JSON.
     Json,
@@ -43,7 +43,7 @@ fn flatten(text: &mut String, name: &str, value: &Value) {
     };
     match value {
         Value::Null => {}
-        // All that the kernel says about one socket is too much to read.
+        // The complete state of a socket is too much for text.
         Value::Object(_) if name == "connection.socket" => {}
         Value::Object(fields) => fields.iter().for_each(|(key, value)| flatten(text, &inner(key), value)),
         Value::Array(items) => {

@@ -1,4 +1,4 @@
-//! The commands that show or change the state of SMC in the kernel.
+//! Commands that show or change the SMC state of the kernel.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,13 +45,13 @@ pub(super) fn set_seid(enabled: bool) -> anyhow::Result<()> {
     Ok(eid::set_seid(&mut SmcFamily::open()?, enabled)?)
 }
 
-/// What SMC can do, and with what.
+/// Capabilities and devices.
 #[derive(Debug, Serialize)]
 struct Info {
     #[serde(flatten)]
     system: SystemInfo,
     ueids: Vec<String>,
-    /// Devices that netlink lists, which leaves loopback out.
+    /// Devices listed by netlink, which excludes loopback.
     smcd_devices: usize,
     dibs_devices: usize,
 }
@@ -71,7 +71,7 @@ fn dibs_devices() -> anyhow::Result<Vec<DibsDevice>> {
     dibs::list(Path::new(dibs::CLASS)).context(dibs::CLASS)
 }
 
-/// All devices.
+/// Output of `devices`.
 #[derive(Debug, Serialize)]
 struct Devices {
     dibs: Vec<DibsDevice>,
@@ -80,7 +80,7 @@ struct Devices {
 }
 
 pub(super) fn devices(format: Format) -> anyhow::Result<()> {
-    // What sysfs shows is there without SMC too.
+    // sysfs lists devices without SMC, too.
     let (smcd, smcr) = match SmcFamily::open() {
         Err(NetlinkError::NoFamily(_)) => (Vec::new(), Vec::new()),
         other => {
@@ -124,7 +124,7 @@ fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 
-/// All link groups.
+/// Output of `linkgroups`.
 #[derive(Debug, Serialize)]
 struct LinkGroups {
     smcd: Vec<SmcdLinkGroup>,
@@ -240,7 +240,7 @@ pub(super) fn sockets(format: Format, connections: bool) -> anyhow::Result<()> {
     output::print(&text(&table))
 }
 
-/// The kernel reports no address for sockets made with IPPROTO_SMC.
+/// Formats an address. The kernel reports none for sockets created with IPPROTO_SMC.
 fn shown_address(address: Option<SocketAddr>, port: u16) -> String {
     address.map_or_else(|| format!("?:{port}"), |address| address.to_string())
 }

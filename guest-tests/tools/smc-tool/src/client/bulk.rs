@@ -1,4 +1,4 @@
-//! Much data, in one direction or in both.
+//! Bulk transfer in one direction or both.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use crate::data::{Check, Digest, hexadecimal};
 use crate::stream::{ConnectOptions, ConnectionReport, Stop, connect, receive, send};
 use crate::wire::{Request, Workload};
 
-/// Stack of the sending thread.
+/// Stack size of the sending thread.
 const STACK: usize = 256 * 1024;
 
-/// Which way the data goes.
+/// Direction of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -22,58 +22,58 @@ pub enum Direction {
     To,
     /// From the server.
     From,
-    /// Both ways at the same time.
+    /// Both ways simultaneously.
     Both,
 }
 
-/// What to move.
+/// Options of a bulk transfer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BulkOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
     /// Bytes in each direction (K, M, G)
     #[arg(long, default_value = "100M", value_parser = crate::byte_size::parse)]
     pub bytes: u64,
-    /// Bytes of one write, and most of one read
+    /// Size of one write, and maximum size of one read
     #[arg(long, default_value = "64K", value_parser = crate::byte_size::parse_block)]
     pub write_size: usize,
-    /// Which way
+    /// Direction of the data
     #[arg(long, value_enum, default_value_t = Direction::To)]
     pub direction: Direction,
-    /// How to check the data
+    /// Verification of the data
     #[arg(long, value_enum, default_value_t = Check::Pattern)]
     pub check: Check,
 }
 
-/// What was moved.
+/// Result of a bulk transfer.
 #[derive(Debug, Clone, Serialize)]
 pub struct BulkReport {
-    /// Which way.
+    /// Direction of the data.
     pub direction: Direction,
     /// Bytes in each direction.
     pub bytes: u64,
-    /// Bytes of one write.
+    /// Size of one write in bytes.
     pub write_size: usize,
-    /// How the data was checked.
+    /// Verification of the data.
     pub check: Check,
-    /// Time until the receiver has everything.
+    /// Time until the receiver had all data.
     pub seconds: f64,
-    /// Millions of bytes per second, both directions together.
+    /// 10^6 bytes per second, sum of both directions.
     pub megabytes_per_second: f64,
     /// Digest of the data to the server, equal at both ends.
     pub digest_to: Option<String>,
     /// Digest of the data from the server, equal at both ends.
     pub digest_from: Option<String>,
-    /// The connection.
+    /// State of the connection.
     pub connection: ConnectionReport,
 }
 
-/// Moves the data and checks it.
+/// Transfers the data and verifies it.
 ///
 /// # Errors
 ///
-/// Fails when the connection does, and when data differs.
+/// Fails when the connection fails or data differs.
 pub fn bulk(options: &BulkOptions) -> Result<BulkReport, WorkloadError> {
     if options.bytes == u64::MAX {
         return Err(WorkloadError::Options("--bytes is too large"));

@@ -1,4 +1,4 @@
-//! Many connections at the same time, all of which move checked data, and a look at their modes while they are open.
+//! Many simultaneous connections, all of which transfer verified data, and their modes while they are open.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpStream;
@@ -17,81 +17,81 @@ use crate::netlink::sockets::{self, Mode, SmcSocket};
 use crate::stream::{ConnectOptions, Protocol, Stop, inode, open};
 use crate::wire::{Request, Workload};
 
-/// Stack of each thread; there are two for each connection.
+/// Stack size of a thread; each connection has two.
 const STACK: usize = 64 * 1024;
 
-/// Bytes of one read or write.
+/// Size of one read or write in bytes.
 const BLOCK: usize = 16 * 1024;
 
-/// What to open.
+/// Options of the connections.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionsOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
-    /// Connections
+    /// Number of connections
     #[arg(long, default_value_t = 200)]
     pub count: usize,
-    /// Connections that are being made at the same time
+    /// Number of connections established in parallel
     #[arg(long, default_value_t = 8)]
     pub open_parallel: usize,
     /// Bytes in each direction on each connection (K, M)
     #[arg(long, default_value = "64K", value_parser = crate::byte_size::parse)]
     pub bytes_each: u64,
-    /// Seconds to stay open after the look at the modes; then each connection moves data once more
+    /// Seconds to stay open after the check of the modes; then each connection transfers data once more
     #[arg(long, default_value_t = 0)]
     pub hold: u32,
-    /// Show each connection, not only the numbers
+    /// Report each connection, not only the counts
     #[arg(long)]
     pub each: bool,
 }
 
-/// How many connections have which mode.
+/// Number of connections by mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ModeCounts {
     /// SMC-D.
     pub smcd: usize,
     /// SMC-R.
     pub smcr: usize,
-    /// TCP, asked for or after a fallback.
+    /// TCP, requested or after a fallback.
     pub tcp: usize,
-    /// Not in the kernel's list, or with a mode this program does not know.
+    /// Not in the kernel's list, or a mode unknown to this program.
     pub unknown: usize,
 }
 
-/// What came of it.
+/// Result for all connections.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionsReport {
-    /// The protocol asked for.
+    /// Requested protocol.
     pub proto: Protocol,
-    /// Connections that were open at the same time.
+    /// Number of simultaneous connections.
     pub connections: usize,
-    /// Bytes moved in each direction on each connection, and checked, each time.
+    /// Bytes transferred and verified in each direction on each connection per round.
     pub bytes_each: u64,
-    /// Times the data was moved.
+    /// Number of rounds of transfer.
     pub rounds: u32,
-    /// Seconds to open all.
+    /// Seconds to open all connections.
     pub open_seconds: f64,
-    /// Seconds for the first movement of data on all at the same time.
+    /// Seconds of the first round on all connections simultaneously.
     pub exchange_seconds: f64,
-    /// Modes.
+    /// Connections by mode.
     pub modes: ModeCounts,
     /// Connections that fell back to TCP.
     pub fallbacks: usize,
-    /// Why, with numbers.
+    /// Number of fallbacks by reason.
     pub fallback_reasons: BTreeMap<String, usize>,
-    /// Link groups in use, by number.
+    /// Number of connections by link group ID.
     pub link_groups: BTreeMap<u32, usize>,
-    /// The sockets, if asked for.
+    /// The sockets, if requested.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<SmcSocket>,
 }
 
-/// Opens the connections and moves data on all of them.
+/// Opens the connections and transfers data on all of them.
 ///
 /// # Errors
 ///
-/// Fails when a connection does, when data differs, and when a mode is wrong.
+/// Fails when a connection fails, data differs, or a mode is wrong.
 pub fn connections(options: &ConnectionsOptions) -> Result<ConnectionsReport, WorkloadError> {
     let start = Instant::now();
     let streams = open_all(options)?;
@@ -128,7 +128,7 @@ pub fn connections(options: &ConnectionsOptions) -> Result<ConnectionsReport, Wo
     Ok(report)
 }
 
-/// Runs a step for each index, in this many threads.
+/// Runs `step` for each index in up to `threads` threads.
 fn in_threads<T: Send>(
     count: usize,
     threads: usize,
@@ -144,7 +144,7 @@ fn in_threads<T: Send>(
             }
             let result = step(index);
             if result.is_err() {
-                // The others need not begin.
+                // The remaining indices need not start.
                 next.store(count, Ordering::Relaxed);
             }
             if let Ok(mut results) = results.lock() {
@@ -195,7 +195,7 @@ fn exchange_all(streams: &[TcpStream], options: &ConnectionsOptions, round: u64)
             check: Check::Pattern,
             block: BLOCK,
             total: options.bytes_each,
-            // Data of one connection that turns up in another one differs.
+            // Data of one connection must differ from that of any other.
             seed: options.connect.seed.wrapping_add(1000 * index as u64 + round),
             timeout_ms: options.connect.timeout_ms(),
         };
@@ -207,7 +207,7 @@ fn exchange_all(streams: &[TcpStream], options: &ConnectionsOptions, round: u64)
     in_threads(streams.len(), streams.len(), exchange).map(drop)
 }
 
-/// The kernel's view of these sockets.
+/// Looks these sockets up in the kernel's list.
 fn own_sockets(streams: &[TcpStream]) -> Result<Vec<SmcSocket>, WorkloadError> {
     let mut by_inode: HashMap<u64, SmcSocket> = sockets::list()?
         .into_iter()
@@ -215,10 +215,10 @@ fn own_sockets(streams: &[TcpStream]) -> Result<Vec<SmcSocket>, WorkloadError> {
         .collect();
     let mut found = Vec::with_capacity(streams.len());
     for stream in streams {
-        let inode = inode(stream).map_err(WorkloadError::system("find the inode of a socket"))?;
+        let inode = inode(stream).map_err(WorkloadError::system("get the inode of a socket"))?;
         let port = stream
             .local_addr()
-            .map_err(WorkloadError::system("find the port of a socket"))?
+            .map_err(WorkloadError::system("get the port of a socket"))?
             .port();
         found.extend(by_inode.remove(&inode).filter(|socket| socket.local_port == port));
     }
@@ -258,7 +258,7 @@ fn reason(socket: &SmcSocket) -> Option<String> {
     })
 }
 
-/// Every connection must be known and have the expected mode.
+/// Checks that every connection is listed and has the expected mode.
 fn check_modes(
     options: &ConnectionsOptions,
     report: &ConnectionsReport,

@@ -1,4 +1,4 @@
-//! How a workload fails.
+//! Errors of a workload.
 
 use std::io;
 
@@ -13,52 +13,52 @@ pub enum WorkloadError {
     /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection ended too early.
+    /// The connection ended prematurely.
     #[error(transparent)]
     Transfer(#[from] TransferError),
-    /// The server answered nonsense.
+    /// The server sent a malformed message.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The kernel cannot be asked.
+    /// The query of the kernel failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// This side received wrong data.
-    #[error("received wrong data: {0}")]
-    Received(Mismatch),
+    #[error("received wrong data")]
+    Received(#[source] Mismatch),
     /// The server received wrong data.
-    #[error("the server received wrong data: {0}")]
-    Sent(Mismatch),
+    #[error("the server received wrong data")]
+    Sent(#[source] Mismatch),
     /// The digests of the two ends differ.
     #[error("digests differ although each byte was right: {0}")]
     Digest(&'static str),
-    /// Not as many bytes as there should be.
+    /// The server counted a wrong number of bytes.
     #[error("the server counted {found} bytes, not {expected}")]
     Count {
-        /// How many there should be.
+        /// Number expected.
         expected: u64,
-        /// How many there are.
+        /// Number counted.
         found: u64,
     },
     /// A system call failed.
     #[error("cannot {operation}")]
     System {
-        /// What was tried.
+        /// The failed operation, a verb.
         operation: &'static str,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// Some of many connections failed.
-    #[error("connection {index} of {count}: {error}")]
+    /// One of many connections failed.
+    #[error("connection {index} of {count}")]
     OneOfMany {
-        /// Which.
+        /// Index of the connection.
         index: usize,
-        /// Of how many.
+        /// Number of connections.
         count: usize,
-        /// How it failed.
+        /// Error of the connection.
         #[source]
         error: Box<WorkloadError>,
     },
-    /// The workload cannot be done as asked.
+    /// Invalid options, or a panic.
     #[error("{0}")]
     Options(&'static str),
 }
@@ -82,7 +82,7 @@ impl WorkloadError {
         }
     }
 
-    /// Makes an error of a failed system call.
+    /// Returns a constructor of errors of a failed system call.
     pub(super) fn system<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::System {
             operation,

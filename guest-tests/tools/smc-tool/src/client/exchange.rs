@@ -1,4 +1,4 @@
-//! The steps that the workloads share: the request before the data, and the reply after it.
+//! Steps common to the workloads: the request before the data, the reply after it.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -8,12 +8,12 @@ use crate::data::Digest;
 use crate::stream::{Receipt, Stop, Transfer, TransferError, read_exact, receive, send, write_all};
 use crate::wire::{REPLY_LENGTH, Reply, Request};
 
-/// Asks for a workload.
+/// Requests a workload.
 pub(super) fn begin(stream: &TcpStream, request: &Request) -> Result<(), TransferError> {
     write_all(stream, &request.encode(), 0)
 }
 
-/// Reads what the server found, and checks it.
+/// Reads the server's reply, and checks it.
 pub(super) fn finish(stream: &TcpStream, expected_bytes: u64) -> Result<Reply, WorkloadError> {
     let mut bytes = [0; REPLY_LENGTH];
     read_exact(stream, &mut bytes, expected_bytes)?;
@@ -30,7 +30,7 @@ pub(super) fn finish(stream: &TcpStream, expected_bytes: u64) -> Result<Reply, W
     Ok(reply)
 }
 
-/// The data of the upward direction.
+/// Parameters of the upward direction.
 pub(super) fn upward(request: &Request) -> Transfer {
     Transfer {
         pattern: request.upward(),
@@ -40,7 +40,7 @@ pub(super) fn upward(request: &Request) -> Transfer {
     }
 }
 
-/// The data of the downward direction.
+/// Parameters of the downward direction.
 pub(super) fn downward(request: &Request) -> Transfer {
     Transfer {
         pattern: request.downward(),
@@ -48,9 +48,9 @@ pub(super) fn downward(request: &Request) -> Transfer {
     }
 }
 
-/// Sends and receives at the same time; the sender runs in a thread of its own.
+/// Sends and receives simultaneously; the sender runs in a separate thread.
 ///
-/// An error in one direction shuts the connection down, so that the other direction ends too.
+/// An error in one direction shuts the connection down, which ends the other direction too.
 pub(super) fn both_ways(
     stream: &TcpStream,
     request: &Request,
@@ -82,20 +82,20 @@ pub(super) fn both_ways(
     })
 }
 
-/// Receives the data of the downward direction, which has to be right.
+/// Receives the data of the downward direction; wrong data is an error.
 fn receive_all(stream: &TcpStream, request: &Request, stop: &Stop) -> Result<Receipt, WorkloadError> {
     let receipt = receive(stream, &downward(request), stop)?;
     let Some(mismatch) = receipt.mismatch else {
         return Ok(receipt);
     };
-    // A server that found wrong data in a transfer without limit ends its own data with a reply.
+    // A server that finds wrong data in an unlimited transfer ends its own data with a reply.
     Err(match reply_in(stream, receipt).and_then(|reply| reply.mismatch) {
         Some(mismatch) => WorkloadError::Sent(mismatch),
         None => WorkloadError::Received(mismatch),
     })
 }
 
-/// The reply that these last bytes of a transfer without limit start, if that is what they are.
+/// Reads the reply that the last bytes of an unlimited transfer begin, if they do.
 fn reply_in(stream: &TcpStream, receipt: Receipt) -> Option<Reply> {
     let mut bytes = [0; REPLY_LENGTH];
     let known = receipt.rest.len().min(REPLY_LENGTH);

@@ -1,4 +1,4 @@
-//! An idle connection, and how it ends.
+//! An idle connection and its end.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -12,39 +12,39 @@ use crate::monotonic;
 use crate::stream::{ConnectOptions, ConnectionReport, connect, read_exact};
 use crate::wire::{HELD, Request, WireError, Workload};
 
-/// What to hold.
+/// Options of an idle connection.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HoldOptions {
-    /// How to connect. The time-out is for connecting only
+    /// Connection; the time-out applies to connecting only
     #[command(flatten)]
     pub connect: ConnectOptions,
-    /// Longest time to hold, in seconds; 0 is for ever. Reaching it is an error
+    /// Seconds after which a connection that is still open is an error; 0 is unlimited
     #[arg(long, default_value_t = 0)]
     pub limit: u32,
 }
 
-/// How the connection ended.
+/// End of the connection.
 #[derive(Debug, Clone, Serialize)]
 pub struct HoldReport {
     /// `eof`, `error` or `timeout`.
     pub end: &'static str,
-    /// The errno.
+    /// errno of the read.
     pub errno: Option<i32>,
-    /// What the errno means.
+    /// Description of the errno.
     pub error: Option<String>,
-    /// CLOCK_MONOTONIC when it ended, in seconds.
+    /// CLOCK_MONOTONIC at the end, in seconds.
     pub monotonic: f64,
-    /// Seconds since it was established.
+    /// Seconds since the connection was established.
     pub seconds: f64,
-    /// The connection as it was at its start.
+    /// State of the connection at its start.
     pub connection: ConnectionReport,
 }
 
-/// Holds an idle connection in a blocking read until it ends. `ready` is called once it does so.
+/// Holds an idle connection in a blocking read until it ends; calls `ready` before that.
 ///
 /// # Errors
 ///
-/// Fails when there is no connection. Its end is no failure.
+/// Fails when the connection cannot be established. Its end is not an error.
 pub fn hold(options: &HoldOptions, ready: impl FnOnce(&ConnectionReport)) -> Result<HoldReport, WorkloadError> {
     let connected = connect(&options.connect)?;
     let stream = &connected.stream;

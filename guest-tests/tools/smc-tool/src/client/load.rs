@@ -1,4 +1,4 @@
-//! Checked traffic in both directions until something ends it.
+//! Verified traffic in both directions until something ends it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,64 +15,64 @@ use crate::monotonic;
 use crate::stream::{ConnectOptions, ConnectionReport, End, Stop, TransferError, connect};
 use crate::wire::{Request, Workload};
 
-/// Stack of each thread.
+/// Stack size of a thread.
 const STACK: usize = 256 * 1024;
 
-/// How often to look whether to end.
+/// Polling interval of the end conditions.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What to load the connection with.
+/// Options of the traffic.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoadOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
-    /// Bytes of one write
+    /// Size of one write
     #[arg(long, default_value = "16K", value_parser = crate::byte_size::parse_block)]
     pub write_size: usize,
-    /// Seconds to run; 0 is until a signal or an error
+    /// Seconds to run; 0: until a signal or an error
     #[arg(long, default_value_t = 0)]
     pub seconds: u32,
-    /// How to check the data
+    /// Verification of the data
     #[arg(long, value_enum, default_value_t = Check::Pattern)]
     pub check: Check,
 }
 
-/// How it ended.
+/// End of the traffic.
 #[derive(Debug, Clone, Serialize)]
 pub struct LoadReport {
     /// `time`, `signal`, `eof`, `error` or `timeout`.
     pub end: &'static str,
-    /// The call that failed.
+    /// The failed call.
     pub operation: Option<&'static str>,
-    /// The errno.
+    /// errno of the call.
     pub errno: Option<i32>,
-    /// What happened, in words.
+    /// Description of the error.
     pub error: Option<String>,
     /// Bytes sent.
     pub sent_bytes: u64,
-    /// Bytes received and checked.
+    /// Bytes received and verified.
     pub received_bytes: u64,
-    /// CLOCK_MONOTONIC when it ended, in seconds.
+    /// CLOCK_MONOTONIC at the end, in seconds.
     pub monotonic: f64,
     /// Seconds since the start.
     pub seconds: f64,
-    /// The connection as it was at its start.
+    /// State of the connection at its start.
     pub connection: ConnectionReport,
 }
 
 impl LoadReport {
-    /// Whether it ended because it was meant to.
+    /// Whether the end was intended.
     pub fn is_planned(&self) -> bool {
         matches!(self.end, "time" | "signal")
     }
 }
 
-/// Moves data both ways until time is up, a signal comes, or the connection ends. `ready` is called at the start.
+/// Transfers data both ways until the time is up, a signal arrives, or the connection ends; calls `ready` at the start.
 ///
 /// # Errors
 ///
-/// Fails when there is no connection, and when data differs. The end of the connection is no failure.
+/// Fails when the connection cannot be established or data differs. The end of the connection is not an error.
 pub fn load(options: &LoadOptions, ready: impl FnOnce(&ConnectionReport)) -> Result<LoadReport, WorkloadError> {
     let signal = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT] {

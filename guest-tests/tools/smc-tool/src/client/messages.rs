@@ -1,4 +1,4 @@
-//! Many small messages in one direction.
+//! A stream of small messages in one direction.
 
 use std::time::{Duration, Instant};
 
@@ -11,43 +11,43 @@ use crate::messages::{NUMBER, stamp};
 use crate::stream::{ConnectOptions, ConnectionReport, Direct, connect, write_all};
 use crate::wire::{Request, Workload};
 
-/// What to send.
+/// Options of the messages.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MessagesOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
-    /// Bytes of a message, at least 8
+    /// Size of a message, at least 8 bytes
     #[arg(long, default_value = "64", value_parser = crate::byte_size::parse_block)]
     pub size: usize,
-    /// How long to send
+    /// Seconds to send
     #[arg(long, default_value_t = 5)]
     pub seconds: u32,
 }
 
-/// What was sent.
+/// Result of sending.
 #[derive(Debug, Clone, Serialize)]
 pub struct MessagesReport {
-    /// Bytes of a message.
+    /// Size of a message in bytes.
     pub size: usize,
-    /// Messages sent, all of which arrived.
+    /// Messages sent and received.
     pub messages: u64,
-    /// Time until the last one had arrived.
+    /// Time until the last one was received.
     pub seconds: f64,
     /// Messages per second.
     pub messages_per_second: f64,
-    /// The connection.
+    /// State of the connection.
     pub connection: ConnectionReport,
 }
 
-/// Sends messages for some time; the server counts them.
+/// Sends messages for the given time; the server counts them.
 ///
 /// # Errors
 ///
-/// Fails when the connection does, and when messages are lost.
+/// Fails when the connection fails or messages are lost.
 pub fn messages(options: &MessagesOptions) -> Result<MessagesReport, WorkloadError> {
     if options.size < NUMBER {
-        return Err(WorkloadError::Options("--size has to be at least 8"));
+        return Err(WorkloadError::Options("--size must be at least 8"));
     }
     let connected = connect(&options.connect)?;
     let stream = &connected.stream;
@@ -69,7 +69,7 @@ pub fn messages(options: &MessagesOptions) -> Result<MessagesReport, WorkloadErr
     let end = start + Duration::from_secs(options.seconds.into());
     let mut sent = 0_u64;
     while Instant::now() < end {
-        // A look at the clock costs as much as a small write.
+        // Reading the clock costs as much as a small write.
         for _ in 0..32 {
             stamp(&mut message, Some(sent));
             write_all(Direct(stream), &message, sent * options.size as u64)?;

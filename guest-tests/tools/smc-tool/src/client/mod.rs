@@ -1,4 +1,4 @@
-//! The client of each workload.
+//! Clients of the workloads.
 
 mod bulk;
 mod connections;

@@ -1,4 +1,4 @@
-//! Round trips: the time until the echo of a message is back.
+//! Round-trip time: from sending a message to receiving its echo.
 
 use std::time::Instant;
 
@@ -10,52 +10,52 @@ use crate::data::{Check, Mismatch};
 use crate::stream::{ConnectOptions, ConnectionReport, connect, read_exact, write_all};
 use crate::wire::{Request, Workload};
 
-/// How to measure round trips.
+/// Options of the measurement.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RttOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
-    /// Bytes of a message
+    /// Size of a message
     #[arg(long, default_value = "64", value_parser = crate::byte_size::parse_block)]
     pub size: usize,
     /// Round trips to measure
     #[arg(long, default_value_t = 1000)]
     pub count: u32,
-    /// Round trips before that
+    /// Round trips before the measurement
     #[arg(long, default_value_t = 100)]
     pub warmup: u32,
 }
 
-/// What was measured. Times are in microseconds.
+/// Result of the measurement; times in microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct RttReport {
-    /// Bytes of a message.
+    /// Size of a message in bytes.
     pub size: usize,
     /// Round trips measured.
     pub count: u32,
-    /// Shortest.
+    /// Minimum.
     pub min_us: f64,
     /// Median.
     pub p50_us: f64,
-    /// 99 of 100 are not longer.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// Longest.
+    /// Maximum.
     pub max_us: f64,
     /// Mean.
     pub mean_us: f64,
-    /// The connection.
+    /// State of the connection.
     pub connection: ConnectionReport,
 }
 
-/// Measures round trips. Every byte of every echo is compared with what was sent.
+/// Measures round trips, and compares every byte of every echo.
 ///
 /// # Errors
 ///
-/// Fails when the connection does, and when an echo differs.
+/// Fails when the connection fails or an echo differs.
 pub fn rtt(options: &RttOptions) -> Result<RttReport, WorkloadError> {
     if options.count == 0 {
-        return Err(WorkloadError::Options("--count has to be at least 1"));
+        return Err(WorkloadError::Options("--count must be at least 1"));
     }
     let connected = connect(&options.connect)?;
     let stream = &connected.stream;
@@ -117,7 +117,7 @@ fn compare(offset: u64, sent: &[u8], echo: &[u8]) -> Result<(), WorkloadError> {
     }
 }
 
-/// The smallest time that this many of 100 do not exceed. Times are sorted and at least one.
+/// Returns a percentile by nearest rank. `times` must be sorted and not empty.
 fn percentile(times: &[u64], percent: usize) -> u64 {
     let rank = (times.len() * percent).div_ceil(100);
     times[rank.saturating_sub(1)]

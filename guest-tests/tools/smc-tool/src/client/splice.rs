@@ -1,8 +1,9 @@
-//! Moving data between a connection and a file without a copy in this program.
+//! Transfer between a connection and a file without a copy in user space.
 //!
-//! On the receiving side the kernel hands out the pages of the receive buffer themselves (`smc_rx_splice` in
-//! net/smc/smc_rx.c): one pipe buffer whose offset counts from the first page of the whole receive buffer. So pieces of
-//! many sizes at many offsets are read, and ordinary reads of odd sizes come in between to move the place in the ring.
+//! On the receiving side the kernel passes on the pages of the receive buffer themselves (`smc_rx_splice` in
+//! net/smc/smc_rx.c): one pipe buffer whose offset counts from the first page of the whole receive buffer. So the
+//! workload splices many sizes at many offsets, with ordinary reads of odd sizes in between to shift the position in
+//! the ring.
 
 use std::fs::File;
 use std::io::Read;
@@ -25,7 +26,7 @@ use crate::data::{Check, Pattern};
 use crate::stream::{ConnectOptions, ConnectionReport, End, TransferError, connect, read_some};
 use crate::wire::{Request, Workload};
 
-/// Sizes of the pieces, one after the other and round again.
+/// Sizes of the fragments, used cyclically.
 const SIZES: [usize; 14] = [
     4096,
     1,
@@ -43,14 +44,14 @@ const SIZES: [usize; 14] = [
     2048,
 ];
 
-/// Bytes of one ordinary read or write of the file.
+/// Size of one ordinary read or write of the file in bytes.
 const COPY: usize = 64 * 1024;
 
-/// Bytes that fit into the pipe: as many as into the largest receive buffer. Without privilege it is the limit as well
+/// Pipe capacity in bytes: that of the largest receive buffer, and the limit without privilege
 /// (`/proc/sys/fs/pipe-max-size`).
 const PIPE: usize = 1 << 20;
 
-/// What is done with spliced data.
+/// Use of spliced data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Drain {
@@ -58,64 +59,64 @@ pub enum Drain {
     File,
     /// Read from the pipe, then written to the file.
     Read,
-    /// One after the other.
+    /// Both in turn.
     Alternate,
 }
 
-/// What to move.
+/// Options of the transfer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SpliceOptions {
-    /// How to connect
+    /// Connection
     #[command(flatten)]
     pub connect: ConnectOptions,
     /// Bytes in each direction (K, M, G)
     #[arg(long, default_value = "8M", value_parser = crate::byte_size::parse)]
     pub bytes: u64,
-    /// File for the data; it is overwritten
+    /// File for the data; overwritten
     #[arg(long)]
     pub file: PathBuf,
-    /// Where the data starts in the file
+    /// Offset of the data in the file
     #[arg(long, default_value_t = 13)]
     pub file_offset: u64,
-    /// What is done with spliced data
+    /// Use of spliced data
     #[arg(long, value_enum, default_value_t = Drain::Alternate)]
     pub drain: Drain,
-    /// Every so many splices an ordinary read of an odd size comes in between; 0 is never
+    /// Every Nth fragment by an ordinary read of an odd size; 0: none
     #[arg(long, default_value_t = 5)]
     pub read_every: u64,
-    /// Milliseconds that spliced data stays in the pipe
+    /// Milliseconds to keep spliced data in the pipe
     #[arg(long, default_value_t = 0)]
     pub pipe_delay: u64,
 }
 
-/// What was moved.
+/// Result of the transfer.
 #[derive(Debug, Clone, Serialize)]
 pub struct SpliceReport {
     /// Bytes in each direction.
     pub bytes: u64,
-    /// Splices from the connection.
+    /// Number of splices from the connection.
     pub splices: u64,
-    /// Bytes of the largest one.
+    /// Size of the largest splice in bytes.
     pub largest_splice: usize,
-    /// Bytes received by ordinary reads in between.
+    /// Bytes received by ordinary reads.
     pub read_bytes: u64,
-    /// Calls of sendfile.
+    /// Number of sendfile calls.
     pub sendfiles: u64,
-    /// Splices to the connection.
+    /// Number of splices to the connection.
     pub splices_to: u64,
-    /// Seconds for receiving, without the check of the file.
+    /// Seconds of receiving, without verification of the file.
     pub receive_seconds: f64,
-    /// Seconds for sending.
+    /// Seconds of sending.
     pub send_seconds: f64,
-    /// The connection.
+    /// State of the connection.
     pub connection: ConnectionReport,
 }
 
-/// Receives into the file by splice, checks the file, then sends the file by sendfile and splice.
+/// Receives into the file by splice, verifies the file, then sends it by sendfile and splice.
 ///
 /// # Errors
 ///
-/// Fails when the connection or the file does, and when data differs.
+/// Fails when the connection or the file fails, or data differs.
 pub fn splice(options: &SpliceOptions) -> Result<SpliceReport, WorkloadError> {
     let connected = connect(&options.connect)?;
     let file = File::options()
@@ -125,8 +126,8 @@ pub fn splice(options: &SpliceOptions) -> Result<SpliceReport, WorkloadError> {
         .truncate(true)
         .open(&options.file)
         .map_err(WorkloadError::system("open the file"))?;
-    let (output, input) = pipe().map_err(WorkloadError::system("make a pipe"))?;
-    fcntl_setpipe_size(&input, PIPE).map_err(WorkloadError::system("make the pipe larger"))?;
+    let (output, input) = pipe().map_err(WorkloadError::system("create a pipe"))?;
+    fcntl_setpipe_size(&input, PIPE).map_err(WorkloadError::system("resize the pipe"))?;
     let mut run = Run {
         options,
         stream: &connected.stream,
@@ -241,7 +242,7 @@ impl Run<'_> {
         let pipe = self
             .output
             .try_clone()
-            .map_err(WorkloadError::system("copy a descriptor"))?;
+            .map_err(WorkloadError::system("duplicate a descriptor"))?;
         File::from(pipe)
             .read_exact(&mut piece)
             .map_err(WorkloadError::system("read the pipe"))?;
@@ -254,7 +255,7 @@ impl Run<'_> {
             .map_err(WorkloadError::system("write the file"))
     }
 
-    /// Calls `step` for each piece of the data with its offset.
+    /// Calls `step` for each fragment of the data with its offset.
     fn pieces(&self, mut step: impl FnMut(u64, &mut [u8]) -> Result<(), WorkloadError>) -> Result<(), WorkloadError> {
         let mut piece = vec![0; COPY];
         let mut offset = 0;
@@ -331,7 +332,7 @@ fn splice_once(
     splice_call(from, from_offset, to, to_offset, length, SpliceFlags::empty())
 }
 
-/// Repeats an interrupted call, and takes moving nothing for the end of the connection.
+/// Retries an interrupted call; treats a result of 0 as the end of the connection.
 fn moved(
     operation: &'static str,
     offset: u64,

@@ -1,14 +1,14 @@
-//! How much of the received data is checked.
+//! Verification of received data.
 
 use clap::ValueEnum;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-/// How data is checked.
+/// Verification of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Check {
-    /// Not at all, for measurements of speed.
+    /// None, for measurements of throughput.
     None,
     /// Every byte against the pattern at its offset.
     Pattern,
@@ -17,7 +17,7 @@ pub enum Check {
 }
 
 impl Check {
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub(crate) fn number(self) -> u32 {
         match self {
             Self::None => 0,
@@ -26,7 +26,7 @@ impl Check {
         }
     }
 
-    /// The check with this number on the wire.
+    /// Returns the check with this number on the wire.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::None),
@@ -37,23 +37,23 @@ impl Check {
     }
 }
 
-/// The digest of a stream; zero unless [`Check::Hash`] was asked for.
+/// SHA-256 of a stream; zeros unless [`Check::Hash`] was requested.
 pub type Digest = [u8; 32];
 
-/// A digest as hexadecimal digits.
+/// Formats a digest as hexadecimal digits.
 pub(crate) fn hexadecimal(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hashes a stream if that was asked for.
+/// Hashes a stream if requested.
 ///
-/// SHA-256 because it is the fastest of the strong hashes in an emulated guest, whose processor has instructions for it:
-/// twice as fast there as BLAKE3.
+/// SHA-256 is the fastest strong hash in an emulated guest, whose CPU has instructions for it: twice as fast as BLAKE3
+/// there.
 #[derive(Debug, Default)]
 pub(crate) struct Hasher(Option<Sha256>);
 
 impl Hasher {
-    /// A hasher for this kind of check.
+    /// Creates a hasher for this check.
     pub(crate) fn new(check: Check) -> Self {
         Self((check == Check::Hash).then(Sha256::new))
     }
@@ -65,7 +65,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes.
+    /// Returns the digest of all bytes.
     pub(crate) fn digest(self) -> Digest {
         self.0.map_or([0; 32], |hasher| hasher.finalize().into())
     }

@@ -1,4 +1,4 @@
-//! Where received data first differs from what was sent.
+//! The first difference between received and expected data.
 
 use serde::Serialize;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 pub struct Mismatch {
     /// Offset in the stream.
     pub offset: u64,
-    /// What should be there.
+    /// Expected byte.
     pub expected: u8,
-    /// What is there.
+    /// Received byte.
     pub found: u8,
 }

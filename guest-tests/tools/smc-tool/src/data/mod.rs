@@ -1,4 +1,4 @@
-//! The data that workloads move, and how it is checked.
+//! The data of the workloads and its verification.
 
 mod check;
 mod mismatch;

@@ -1,15 +1,15 @@
-//! A stream of pseudo-random bytes in which every position is known.
+//! A pseudo-random byte stream with random access.
 //!
-//! The stream is a row of 64-bit words in little-endian order. Word `i` is the SplitMix64 mix of the seed plus `i + 1`
+//! The stream is a sequence of 64-bit little-endian words. Word `i` is the SplitMix64 mix of the seed plus `i + 1`
 //! times the golden ratio (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014). The mix is
-//! one-to-one, so no word comes twice in a stream: data that is lost, repeated or moved differs at once.
+//! bijective, so no word occurs twice in a stream: lost, repeated or moved data differs at once.
 
 use super::Mismatch;
 
 /// 2^64 divided by the golden ratio.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Bytes of a word.
+/// Size of a word in bytes.
 const WORD: usize = 8;
 
 /// The stream of one seed.
@@ -19,12 +19,12 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The stream of this seed.
+    /// Creates the stream of this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }
 
-    /// The stream for the other direction of the same connection.
+    /// Returns the stream of the other direction of the same connection.
     pub fn reversed(self) -> Self {
         Self {
             seed: self.seed ^ 0x5555_aaaa_5555_aaaa,
@@ -38,19 +38,19 @@ impl Pattern {
         word ^ (word >> 31)
     }
 
-    /// The byte at this offset.
+    /// Returns the byte at this offset.
     fn byte(self, offset: u64) -> u8 {
         let [index, within] = [offset / WORD as u64, offset % WORD as u64];
         (self.word(index) >> (8 * within)) as u8
     }
 
-    /// How many bytes of a buffer at this offset come before the first whole word.
+    /// Returns the number of bytes before the first whole word of a buffer at this offset.
     fn head(offset: u64, length: usize) -> usize {
         let past = (offset % WORD as u64) as usize;
         ((WORD - past) % WORD).min(length)
     }
 
-    /// Writes the bytes of the stream at this offset.
+    /// Fills a buffer with the bytes of the stream at this offset.
     pub fn fill(self, offset: u64, buffer: &mut [u8]) {
         let (head, rest) = buffer.split_at_mut(Self::head(offset, buffer.len()));
         for (position, byte) in (offset..).zip(head.iter_mut()) {
@@ -67,11 +67,11 @@ impl Pattern {
         }
     }
 
-    /// Checks that these are the bytes of the stream at this offset.
+    /// Compares a buffer with the bytes of the stream at this offset.
     ///
     /// # Errors
     ///
-    /// Fails with the first byte that differs.
+    /// Fails with the first differing byte.
     pub fn verify(self, offset: u64, buffer: &[u8]) -> Result<(), Mismatch> {
         let (head, rest) = buffer.split_at(Self::head(offset, buffer.len()));
         self.verify_bytes(offset, head)?;

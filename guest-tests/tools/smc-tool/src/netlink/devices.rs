@@ -1,4 +1,4 @@
-//! The devices that SMC knows.
+//! Devices of SMC-D and SMC-R.
 
 use serde::Serialize;
 
@@ -29,28 +29,28 @@ const PORT_PNET_BY_USER: u16 = 1;
 /// `SMC_NLA_DEV_PORT_PNETID`.
 const PORT_PNETID: u16 = 2;
 
-/// A device of SMC-D or SMC-R. The kernel never lists the loopback device of dibs here.
+/// A device of SMC-D or SMC-R. The kernel does not list the dibs loopback device here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Device {
     /// PCI address.
     pub pci_id: Option<String>,
     /// Name of the RDMA device.
     pub ib_name: Option<String>,
-    /// PCI vendor.
+    /// PCI vendor ID.
     pub pci_vendor: u64,
-    /// PCI device number.
+    /// PCI device ID.
     pub pci_device: u64,
-    /// PCI function number; only on s390x.
+    /// PCI function ID; s390x only.
     pub pci_function: u64,
-    /// PCHID of the PCI function; only on s390x. Not the CHID of SMC-D.
+    /// PCHID of the PCI function; s390x only. Not the CHID of SMC-D.
     pub pci_chid: u64,
-    /// Link groups that use it.
+    /// Number of link groups on the device.
     pub link_groups: u64,
-    /// Whether connections depend on it.
+    /// Whether connections depend on the device.
     pub critical: bool,
     /// PNETID of the first port.
     pub pnetid: Option<String>,
-    /// Whether that PNETID comes from the table a user can fill.
+    /// Whether the PNETID comes from the user-defined table.
     pub pnetid_by_user: bool,
 }
 
@@ -72,20 +72,20 @@ impl Device {
     }
 }
 
-/// The SMC-D devices, without loopback.
+/// Lists the SMC-D devices, loopback excluded.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn smcd(family: &mut SmcFamily) -> Result<Vec<Device>, NetlinkError> {
     list(family, Command::GetDevicesSmcd, Nest::DeviceSmcd)
 }
 
-/// The SMC-R devices.
+/// Lists the SMC-R devices.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn smcr(family: &mut SmcFamily) -> Result<Vec<Device>, NetlinkError> {
     list(family, Command::GetDevicesSmcr, Nest::DeviceSmcr)
 }

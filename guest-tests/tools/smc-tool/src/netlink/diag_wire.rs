@@ -94,7 +94,7 @@ pub(super) struct Fallback {
     pub(super) peer_diagnosis: u32,
 }
 
-/// The start of `struct smc_diag_conninfo`; cursors and flags follow.
+/// Start of `struct smc_diag_conninfo`; cursors and flags follow.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct ConnectionInfo {

@@ -1,7 +1,7 @@
-//! Enterprise IDs: the names of which two hosts must share one to use SMC version 2.
+//! Enterprise IDs: two hosts need a common one to use SMC version 2.
 //!
-//! The rules are those of net/smc/smc_clc.c. Off s390x there is no system EID: it cannot be enabled, and hosts need a
-//! common user-defined one.
+//! The rules are those of net/smc/smc_clc.c. Only s390x has a system EID; elsewhere it cannot be enabled, and hosts
+//! need a common user-defined one.
 
 use netlink_packet_core::DefaultNla;
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use super::NetlinkError;
 use super::attributes::Attributes;
 use super::family::{Command, SmcFamily};
 
-/// `SMC_MAX_EID_LEN`: shorter names are filled with blanks to this length.
+/// `SMC_MAX_EID_LEN`: shorter names are padded with blanks to this length.
 const LENGTH: usize = 32;
 /// `SMC_NLA_EID_TABLE_ENTRY`.
 const TABLE_ENTRY: u16 = 1;
@@ -20,9 +20,9 @@ const SEID_ENTRY: u16 = 1;
 /// `SMC_NLA_SEID_ENABLED`.
 const SEID_ENABLED: u16 = 2;
 
-/// A name that cannot be an enterprise ID.
+/// An invalid enterprise ID.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no UEID: 1 to 32 characters A-Z, 0-9, `.` and `-`, of which the first is a letter or a digit")]
+#[error("`{0}` is not a UEID: 1 to 32 characters A-Z, 0-9, `.` and `-`, the first a letter or a digit")]
 pub struct BadUeid(String);
 
 /// A user-defined enterprise ID.
@@ -56,17 +56,17 @@ impl Ueid {
 /// The system EID.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Seid {
-    /// The name; missing off s390x.
+    /// Name of the SEID; s390x only.
     pub name: Option<String>,
-    /// Whether it is offered to peers.
+    /// Whether the SEID is offered to peers.
     pub enabled: bool,
 }
 
-/// The user-defined EIDs of this host.
+/// Lists the user-defined EIDs of this host.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn list_ueids(family: &mut SmcFamily) -> Result<Vec<String>, NetlinkError> {
     let mut names = Vec::new();
     for body in family.list(Command::DumpUeid)? {
@@ -75,11 +75,11 @@ pub fn list_ueids(family: &mut SmcFamily) -> Result<Vec<String>, NetlinkError> {
     Ok(names)
 }
 
-/// Adds a user-defined EID. One that is there already is no error.
+/// Adds a user-defined EID. An existing one is not an error.
 ///
 /// # Errors
 ///
-/// Fails without CAP_NET_ADMIN, and when four are there already.
+/// Fails without CAP_NET_ADMIN, and when four exist already.
 pub fn add_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
     match family.change(Command::AddUeid, &[ueid.attribute()]) {
         Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::EXIST) => Ok(()),
@@ -91,10 +91,10 @@ pub fn add_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError>
 ///
 /// # Errors
 ///
-/// Fails without CAP_NET_ADMIN, and when it is not there.
+/// Fails without CAP_NET_ADMIN, and when the EID does not exist.
 pub fn remove_ueid(family: &mut SmcFamily, ueid: &Ueid) -> Result<(), NetlinkError> {
     match family.change(Command::RemoveUeid, &[ueid.attribute()]) {
-        // The kernel's way to say that the table is empty now and the system EID therefore enabled.
+        // The kernel's answer if the table is empty now and the system EID therefore enabled.
         Err(NetlinkError::Refused { source, .. }) if is(&source, Errno::AGAIN) => Ok(()),
         other => other,
     }
@@ -109,11 +109,11 @@ pub fn flush_ueids(family: &mut SmcFamily) -> Result<(), NetlinkError> {
     family.change(Command::FlushUeid, &[])
 }
 
-/// The system EID.
+/// Returns the system EID.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
     let bodies = family.list(Command::DumpSeid)?;
     let Some(body) = bodies.first() else {
@@ -130,7 +130,7 @@ pub fn seid(family: &mut SmcFamily) -> Result<Seid, NetlinkError> {
 ///
 /// # Errors
 ///
-/// Always fails off s390x.
+/// Fails on all architectures but s390x.
 pub fn set_seid(family: &mut SmcFamily, enabled: bool) -> Result<(), NetlinkError> {
     family.change(
         if enabled {

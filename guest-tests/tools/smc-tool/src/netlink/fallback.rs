@@ -1,4 +1,4 @@
-//! How often, and why, connections became TCP (net/smc/smc_stats.c).
+//! Fallbacks to TCP: counts and reasons (net/smc/smc_stats.c).
 
 use serde::Serialize;
 
@@ -18,40 +18,39 @@ const REASON: u16 = 4;
 /// `SMC_NLA_FBACK_STATS_RSN_CNT`.
 const REASON_COUNT: u16 = 5;
 
-/// One reason and how often it came.
+/// Number of fallbacks for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReasonCount {
     /// Whether this host was the server.
     pub server_side: bool,
-    /// The reason.
+    /// Reason of the handshake.
     pub reason: FallbackReason,
-    /// How often.
+    /// Number of fallbacks.
     pub count: u64,
 }
 
-/// All connections that became TCP.
+/// Fallbacks since the module was loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FallbackStatistics {
-    /// Connections made as client.
+    /// Fallbacks as client.
     pub client: u64,
-    /// Connections made as server.
+    /// Fallbacks as server.
     pub server: u64,
-    /// By reason. The kernel keeps the first 36 reasons of each side.
+    /// Fallbacks by reason. The kernel keeps the first 36 reasons of each side.
     pub reasons: Vec<ReasonCount>,
 }
 
 impl FallbackStatistics {
-    /// Asks the kernel.
+    /// Queries the kernel.
     ///
     /// # Errors
     ///
-    /// Fails when the kernel does.
+    /// Returns the error of the netlink exchange.
     pub fn query(family: &mut SmcFamily) -> Result<Self, NetlinkError> {
         Self::decode(&family.list(Command::GetFallbackStatistics)?)
     }
 
-    /// The kernel sends one message for each reason, of which the first has the totals. Without any fallback it sends
-    /// none.
+    /// Decodes one message per reason, the first of which has the totals. Without any fallback there is no message.
     fn decode(bodies: &[Vec<u8>]) -> Result<Self, NetlinkError> {
         let mut statistics = Self::default();
         for body in bodies {

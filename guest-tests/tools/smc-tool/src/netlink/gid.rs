@@ -1,18 +1,18 @@
-//! The address of an ISM device: 16 bytes, which SMC holds as two numbers.
+//! The address of an ISM device: 16 bytes, stored by SMC as two integers.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A GID. Shown as a UUID, as `/sys/class/dibs/*/gid` does.
+/// A GID, displayed as a UUID as in `/sys/class/dibs/*/gid`.
 ///
-/// SMC keeps the first eight bytes as the number `gid` and the last eight as `gid_ext`, both read as big-endian
+/// SMC stores the first eight bytes as the integer `gid` and the last eight as `gid_ext`, both big-endian
 /// (`copy_to_smcdgid` in net/smc/smc_ism.h). Native ISM devices have only the first half.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Gid(u128);
 
 impl Gid {
-    /// Puts the two numbers of the kernel together.
+    /// Combines the two integers of the kernel.
     pub fn from_halves(gid: u64, gid_ext: u64) -> Self {
         Self(u128::from(gid) << 64 | u128::from(gid_ext))
     }

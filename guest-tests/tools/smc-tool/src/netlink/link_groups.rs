@@ -1,4 +1,4 @@
-//! Link groups: what all connections to one peer over one device share.
+//! Link groups: the state shared by all connections to one peer over one device.
 
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ mod smcr_attribute {
     pub(super) const V2: u16 = 7;
 }
 
-/// What version 2 adds for both kinds, `SMC_NLA_LGR_V2_*`.
+/// Attributes of version 2 of both kinds, `SMC_NLA_LGR_V2_*`.
 mod v2_attribute {
     pub(super) const VERSION: u16 = 0;
     pub(super) const RELEASE: u16 = 1;
@@ -39,21 +39,21 @@ mod v2_attribute {
     pub(super) const PEER_HOST: u16 = 4;
 }
 
-/// What was agreed with version 2 of the protocol.
+/// Result of a version 2 handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Agreement {
-    /// Version of the protocol.
+    /// Protocol version.
     pub version: u64,
     /// Release of the peer.
     pub peer_release: u64,
-    /// The common EID.
+    /// Common EID.
     pub eid: Option<String>,
     /// Host name of the peer.
     pub peer_host: Option<String>,
 }
 
 impl Agreement {
-    /// The agreement in this nest; `None` for a link group of version 1, which has no such nest.
+    /// Decodes this nest; `None` for a link group of version 1, which lacks it.
     fn decode(attributes: &Attributes<'_>, nest: u16) -> Result<Option<Self>, NetlinkError> {
         if attributes.bytes(nest).is_none() {
             return Ok(None);
@@ -71,25 +71,25 @@ impl Agreement {
 /// An SMC-D link group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SmcdLinkGroup {
-    /// Number of the group in this kernel.
+    /// ID of the group in this kernel.
     pub id: u64,
-    /// Own GID.
+    /// Local GID.
     pub my_gid: Gid,
     /// GID of the peer.
     pub peer_gid: Gid,
-    /// Fabric of the device.
+    /// Fabric ID of the device.
     pub chid: u64,
-    /// VLAN of the group.
+    /// VLAN ID.
     pub vlan: u64,
-    /// Connections that use it now.
+    /// Number of connections.
     pub connections: u64,
     /// PNETID of the device.
     pub pnetid: Option<String>,
-    /// Bytes of all send buffers.
+    /// Total size of the send buffers in bytes.
     pub send_buffer_bytes: Option<u64>,
-    /// Bytes of all receive buffers.
+    /// Total size of the DMBs in bytes.
     pub dmb_bytes: Option<u64>,
-    /// What was agreed; missing with version 1.
+    /// Result of the version 2 handshake; `None` for version 1.
     pub v2: Option<Agreement>,
 }
 
@@ -111,16 +111,16 @@ impl SmcdLinkGroup {
     }
 }
 
-/// An SMC-R link group, in short.
+/// An SMC-R link group; a subset of what the kernel reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SmcrLinkGroup {
-    /// Number of the group in this kernel.
+    /// ID of the group in this kernel.
     pub id: u64,
-    /// 0 is client, 1 is server.
+    /// Role: 0 client, 1 server.
     pub role: u64,
-    /// Connections that use it now.
+    /// Number of connections.
     pub connections: u64,
-    /// What was agreed; missing with version 1.
+    /// Result of the version 2 handshake; `None` for version 1.
     pub v2: Option<Agreement>,
 }
 
@@ -136,22 +136,22 @@ impl SmcrLinkGroup {
     }
 }
 
-/// The SMC-D link groups.
+/// Lists the SMC-D link groups.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn smcd(family: &mut SmcFamily) -> Result<Vec<SmcdLinkGroup>, NetlinkError> {
     let bodies = family.list(Command::GetLinkGroupsSmcd)?;
     let decode = |body: &Vec<u8>| SmcdLinkGroup::decode(&Attributes::parse(body)?.nest(Nest::LinkGroupSmcd as u16)?);
     bodies.iter().map(decode).collect()
 }
 
-/// The SMC-R link groups.
+/// Lists the SMC-R link groups.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does.
+/// Returns the error of the netlink exchange.
 pub fn smcr(family: &mut SmcFamily) -> Result<Vec<SmcrLinkGroup>, NetlinkError> {
     let bodies = family.list(Command::GetLinkGroupsSmcr)?;
     let decode = |body: &Vec<u8>| SmcrLinkGroup::decode(&Attributes::parse(body)?.nest(Nest::LinkGroupSmcr as u16)?);

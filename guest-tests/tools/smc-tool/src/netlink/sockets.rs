@@ -15,17 +15,17 @@ use super::gid::Gid;
 use super::transport::Transport;
 use crate::fallback_reason::FallbackReason;
 
-/// What carries the data of a socket.
+/// Transport of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// SMC-R. Sockets without a connection report this too.
+    /// SMC-R; also reported for sockets without a connection.
     Smcr,
     /// TCP after a fallback.
     Tcp,
     /// SMC-D.
     Smcd,
-    /// A number this program does not know.
+    /// A value unknown to this program.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ impl From<u8> for Mode {
 /// State of a socket, `enum smc_state` in net/smc/smc.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are those of the kernel")]
 pub enum State {
     Active,
     Init,
@@ -80,33 +80,33 @@ impl From<u8> for State {
     }
 }
 
-/// Sizes of the buffers of a connection.
+/// Buffer sizes of a connection in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Buffers {
-    /// Own send buffer; 0 when the peer's buffer is written in place.
+    /// Local send buffer; 0 when the peer's buffer is written in place.
     pub send: u32,
-    /// Own receive buffer.
+    /// Local receive buffer.
     pub receive: u32,
     /// Receive buffer of the peer.
     pub peer_receive: u32,
 }
 
-/// The SMC-D side of a connection.
+/// SMC-D state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Dmb {
-    /// Number of the link group in this kernel.
+    /// ID of the link group in this kernel.
     pub link_group: u32,
-    /// GID of the own device.
+    /// GID of the local device.
     pub my_gid: Gid,
     /// GID of the peer's device.
     pub peer_gid: Gid,
-    /// Token of the own buffer.
+    /// Token of the local DMB.
     pub token: Token,
-    /// Token of the peer's buffer.
+    /// Token of the peer's DMB.
     pub peer_token: Token,
 }
 
-/// A token, shown as 16 hexadecimal digits.
+/// A DMB token, displayed as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token(pub u64);
 
@@ -119,40 +119,40 @@ impl Serialize for Token {
 /// An SMC socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SmcSocket {
-    /// Inode: the one `fstat` gives for the descriptor. 0 when no process has it.
+    /// Inode as `fstat` reports it for the descriptor; 0 when no process holds the socket.
     pub inode: u64,
-    /// Number that no other socket of this kernel has or had.
+    /// Unique ID of the socket, never reused by this kernel.
     pub cookie: u64,
-    /// User who owns it.
+    /// User ID of the owner.
     pub user: u32,
-    /// State.
+    /// Connection state.
     pub state: State,
-    /// What carries the data.
+    /// Transport in use.
     pub mode: Mode,
-    /// Own port.
+    /// Local port.
     pub local_port: u16,
-    /// Port of the peer.
+    /// Peer port.
     pub peer_port: u16,
-    /// Own address. The kernel reports none for sockets made with `IPPROTO_SMC`.
+    /// Local address. The kernel reports none for sockets created with `IPPROTO_SMC`.
     pub local: Option<SocketAddr>,
-    /// Address of the peer, likewise.
+    /// Peer address, likewise.
     pub peer: Option<SocketAddr>,
-    /// Why it became TCP.
+    /// Reason of the fallback to TCP.
     pub fallback_reason: FallbackReason,
-    /// What the peer said when it declined.
+    /// Diagnosis in the peer's decline message.
     pub peer_diagnosis: FallbackReason,
-    /// Directions that are shut down: 1 receive, 2 send.
+    /// Directions that are shut down: bit 0 receive, bit 1 send.
     pub shutdown: u64,
-    /// Buffers, when there are any.
+    /// Buffer sizes, once buffers exist.
     pub buffers: Option<Buffers>,
-    /// The SMC-D side, when there is one.
+    /// SMC-D state, if SMC-D is in use.
     pub dmb: Option<Dmb>,
-    /// Whether SMC-R reported a link.
+    /// Whether the kernel reported an SMC-R link.
     pub has_smcr_link: bool,
 }
 
 impl SmcSocket {
-    /// Whether it is a connection whose mode means something: listening and unconnected sockets report SMC-R.
+    /// Whether `mode` is meaningful: listening and unconnected sockets report SMC-R.
     pub fn is_connection(&self) -> bool {
         self.peer_port != 0 && !matches!(self.state, State::Listen | State::Init)
     }
@@ -202,7 +202,7 @@ impl SmcSocket {
     }
 }
 
-/// The start of an attribute as one of the fixed layouts. Later kernels may append to it.
+/// Reads the start of an attribute as a fixed layout. Later kernels may append fields.
 fn extension_of<T: FromBytes>(attributes: &Attributes<'_>, number: u16) -> Result<Option<T>, NetlinkError> {
     let Some(bytes) = attributes.bytes(number) else {
         return Ok(None);
@@ -216,7 +216,7 @@ fn extension_of<T: FromBytes>(attributes: &Attributes<'_>, number: u16) -> Resul
     }
 }
 
-/// An address; `None` when it is all zeros. An IPv4 address fills only the first four bytes.
+/// Decodes an address; `None` if it is all zeros. An IPv4 address fills only the first four bytes.
 fn address(bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
     let [a, b, c, d, rest @ ..] = bytes;
     let ip = if rest.iter().any(|&byte| byte != 0) {
@@ -227,11 +227,11 @@ fn address(bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
     (!ip.is_unspecified()).then_some(SocketAddr::new(ip, port))
 }
 
-/// All SMC sockets of this network namespace.
+/// Lists all SMC sockets of this network namespace.
 ///
 /// # Errors
 ///
-/// Fails when the module smc_diag is not loaded, and when the kernel does.
+/// Fails when the module smc_diag is not loaded, and when the netlink exchange fails.
 pub fn list() -> Result<Vec<SmcSocket>, NetlinkError> {
     use extension::{CONNECTION, DMB, LINK_GROUP, bit};
     let request = Request {
@@ -253,7 +253,7 @@ pub fn list() -> Result<Vec<SmcSocket>, NetlinkError> {
     Ok(without_repeats(sockets))
 }
 
-/// A list that takes more than one datagram repeats sockets when new ones come in between.
+/// Removes duplicates: a dump of several datagrams repeats sockets when new ones appear in between.
 fn without_repeats(mut sockets: Vec<SmcSocket>) -> Vec<SmcSocket> {
     let mut seen = HashSet::new();
     sockets.retain(|socket| seen.insert(socket.cookie));

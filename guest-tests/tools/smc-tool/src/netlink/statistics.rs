@@ -1,4 +1,4 @@
-//! Counters of SMC since its module was loaded, for this network namespace (net/smc/smc_stats.c).
+//! SMC counters of this network namespace since the module was loaded (net/smc/smc_stats.c).
 
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ mod buffer_attribute {
     pub(super) const DOWNGRADED: u16 = 7;
 }
 
-/// How often each size class came; the attribute numbers start at 1 (`SMC_NLA_STATS_PLOAD_8K`).
+/// Histogram by size class; attribute numbers start at 1 (`SMC_NLA_STATS_PLOAD_8K`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SizeClasses {
     /// Up to 8 KiB.
@@ -90,24 +90,24 @@ impl SizeClasses {
     }
 }
 
-/// What happened to the buffers of one direction.
+/// Buffer counters of one direction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BufferCounters {
-    /// Times data did not fit into the buffer of the peer.
+    /// Times data exceeded the size of the peer's buffer.
     pub too_small_at_peer: u64,
-    /// Times data did not fit into the own buffer.
+    /// Times data exceeded the size of the local buffer.
     pub too_small: u64,
-    /// Times the buffer of the peer was full.
+    /// Times the peer's buffer was full.
     pub full_at_peer: u64,
-    /// Times the own buffer was full.
+    /// Times the local buffer was full.
     pub full: u64,
-    /// Buffers taken over from an earlier connection.
+    /// Buffers reused from an earlier connection.
     pub reused: u64,
-    /// Buffers newly made.
+    /// Buffers newly allocated.
     pub allocated: u64,
-    /// Buffers made smaller than asked for.
+    /// Buffers allocated smaller than requested.
     pub downgraded: u64,
-    /// Bytes in use now.
+    /// Bytes in use.
     pub usage: u64,
 }
 
@@ -127,38 +127,38 @@ impl BufferCounters {
     }
 }
 
-/// The counters of SMC-D or of SMC-R.
+/// Counters of SMC-D or SMC-R.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TechnologyCounters {
-    /// Connections made as client with version 1.
+    /// Connections as client, version 1.
     pub client_v1: u64,
-    /// Connections made as client with version 2.
+    /// Connections as client, version 2.
     pub client_v2: u64,
-    /// Connections made as server with version 1.
+    /// Connections as server, version 1.
     pub server_v1: u64,
-    /// Connections made as server with version 2.
+    /// Connections as server, version 2.
     pub server_v2: u64,
     /// Bytes received.
     pub received_bytes: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
-    /// Calls that received.
+    /// Receive calls.
     pub receive_calls: u64,
-    /// Calls that sent.
+    /// Send calls.
     pub send_calls: u64,
-    /// Sends of pages.
+    /// Sends by sendpage.
     pub sendpage: u64,
     /// Receives by splice.
     pub splice: u64,
-    /// Sends with cork.
+    /// Corked sends.
     pub cork: u64,
-    /// Sends with no delay.
+    /// Sends without delay.
     pub no_delay: u64,
     /// Urgent data.
     pub urgent: u64,
-    /// Sizes of the sends.
+    /// Payload sizes of sends.
     pub send_sizes: SizeClasses,
-    /// Sizes of the receives.
+    /// Payload sizes of receives.
     pub receive_sizes: SizeClasses,
     /// Sizes of the send buffers.
     pub send_buffer_sizes: SizeClasses,
@@ -233,11 +233,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Asks the kernel.
+    /// Queries the kernel.
     ///
     /// # Errors
     ///
-    /// Fails when the kernel does.
+    /// Returns the error of the netlink exchange.
     pub fn query(family: &mut SmcFamily) -> Result<Self, NetlinkError> {
         let bodies = family.list(Command::GetStatistics)?;
         let body = bodies.first().ok_or_else(|| NetlinkError::malformed("no statistics"))?;
@@ -275,7 +275,7 @@ mod tests {
     use super::super::attributes::emit::attribute;
     use super::*;
 
-    /// The attribute as `nla_put_u64_64bit` writes it, perhaps behind an empty one that pads.
+    /// A counter as `nla_put_u64_64bit` writes it, after an empty attribute as padding.
     fn counter(number: u16, value: u64) -> Vec<u8> {
         let mut bytes = attribute(0, &[]);
         bytes.extend(attribute(number, &value.to_ne_bytes()));

@@ -1,4 +1,4 @@
-//! What SMC can do on this host.
+//! SMC capabilities of this host.
 
 use serde::Serialize;
 
@@ -19,29 +19,29 @@ const SEID: u16 = 5;
 /// `SMC_NLA_SYS_IS_SMCR_V2`.
 const SMCR_V2: u16 = 6;
 
-/// The host as SMC sees it.
+/// SMC capabilities and identity of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SystemInfo {
-    /// Highest version of the protocol.
+    /// Highest protocol version.
     pub version: u64,
     /// Highest release of that version.
     pub release: u64,
-    /// SMC-D version 2 is possible: some device, perhaps only loopback, supports it.
+    /// Whether SMC-D version 2 is possible: a device supports it, loopback included.
     pub smcd_v2_capable: bool,
-    /// SMC-R version 2 is possible.
+    /// Whether SMC-R version 2 is possible.
     pub smcr_v2_capable: bool,
     /// Host name sent to peers.
     pub host: Option<String>,
-    /// System EID; missing off s390x.
+    /// System EID; s390x only.
     pub seid: Option<String>,
 }
 
 impl SystemInfo {
-    /// Asks the kernel.
+    /// Queries the kernel.
     ///
     /// # Errors
     ///
-    /// Fails when the kernel does.
+    /// Returns the error of the netlink exchange.
     pub fn query(family: &mut SmcFamily) -> Result<Self, NetlinkError> {
         let bodies = family.list(Command::GetSystemInfo)?;
         let body = bodies

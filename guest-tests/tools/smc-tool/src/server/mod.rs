@@ -1,4 +1,4 @@
-//! The server of all workloads: one thread for each connection.
+//! The server of all workloads: one thread per connection.
 
 mod session;
 
@@ -18,51 +18,51 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::stream::{Buffers, ListenError, Protocol, listen};
 use session::{Session, SessionEnd};
 
-/// Stack of the thread of a connection. Blocks of data are on the heap.
+/// Stack size of a connection's thread; data blocks are on the heap.
 const STACK: usize = 128 * 1024;
 
-/// How to serve.
+/// Options of the server.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeOptions {
-    /// Port; 0 lets the kernel choose one, which the `ready` line names
+    /// Port; 0 lets the kernel choose one, printed in the `ready` line
     #[arg(long)]
     pub port: u16,
-    /// Addresses to listen on; without this all addresses of IPv4 and IPv6
+    /// Address to listen on, repeatable; default: all IPv4 and IPv6 addresses
     #[arg(long)]
     pub bind: Vec<IpAddr>,
-    /// Protocol of the sockets. An SMC server takes TCP clients too
+    /// Protocol of the sockets; an SMC server accepts TCP clients too
     #[arg(long, value_enum, default_value_t = Protocol::Smc)]
     pub proto: Protocol,
-    /// Sizes of the buffers of all connections
+    /// Socket buffer sizes of all connections
     #[command(flatten)]
     pub buffers: Buffers,
-    /// Print a line of JSON on stdout when a connection ends
+    /// Print a line of JSON to stdout when a connection ends
     #[arg(long)]
     pub events: bool,
 }
 
-/// The server cannot go on.
+/// The server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// It cannot listen.
+    /// The server could not listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A system call failed.
     #[error("cannot {operation}")]
     System {
-        /// What was tried.
+        /// The failed operation, a verb.
         operation: &'static str,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
 }
 
-/// What the server did.
+/// Counters of the server.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ServeReport {
     /// Connections accepted.
     pub connections: u64,
-    /// Workloads that came to their end.
+    /// Workloads completed.
     pub workloads: u64,
     /// Workloads that received wrong data.
     pub mismatches: u64,
@@ -78,7 +78,7 @@ struct Counters {
     failures: AtomicU64,
 }
 
-/// A line about the end of a connection.
+/// JSON line about the end of a connection.
 #[derive(Debug, Serialize)]
 struct EndEvent<'a> {
     event: &'static str,
@@ -102,11 +102,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens.
+    /// Opens the listening sockets.
     ///
     /// # Errors
     ///
-    /// Fails when an address is in use or the protocol is missing.
+    /// Fails when an address is in use or the kernel lacks the protocol.
     pub fn new(options: &ServeOptions) -> Result<Self, ServeError> {
         let mut port = options.port;
         let mut listeners = Vec::new();
@@ -119,15 +119,15 @@ impl Server {
         for address in addresses {
             match listen(options.proto, SocketAddr::new(*address, port), options.buffers) {
                 Ok(listener) => {
-                    // The port the kernel chose for the first address serves for the others.
-                    port = listener.local_addr().map_err(system("find the port"))?.port();
+                    // The other addresses get the port the kernel chose for the first.
+                    port = listener.local_addr().map_err(system("get the port"))?.port();
                     listeners.push(listener);
                 }
                 Err(error) if options.bind.is_empty() && address.is_ipv6() && error.is_unsupported() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let (stop, stopper) = UnixStream::pair().map_err(system("make a socket pair"))?;
+        let (stop, stopper) = UnixStream::pair().map_err(system("create a socket pair"))?;
         Ok(Self {
             listeners,
             stop,
@@ -138,7 +138,7 @@ impl Server {
         })
     }
 
-    /// The addresses it listens on.
+    /// Returns the listening addresses.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
             .iter()
@@ -146,14 +146,14 @@ impl Server {
             .collect()
     }
 
-    /// Lets SIGTERM and SIGINT end [`Server::run`].
+    /// Makes SIGTERM and SIGINT end [`Server::run`].
     ///
     /// # Errors
     ///
-    /// Fails when signals cannot be caught.
+    /// Fails when the signal handlers cannot be installed.
     pub fn end_on_signals(&self) -> Result<(), ServeError> {
         for signal in [SIGTERM, SIGINT] {
-            let stopper = self.stopper.try_clone().map_err(system("copy a socket"))?;
+            let stopper = self.stopper.try_clone().map_err(system("duplicate a socket"))?;
             signal_hook::low_level::pipe::register(signal, stopper).map_err(system("catch signals"))?;
         }
         Ok(())
@@ -163,16 +163,16 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Fails when the socket pair does.
+    /// Returns the error of writing to the socket pair.
     pub fn end(&self) -> io::Result<()> {
         (&self.stopper).write_all(&[0])
     }
 
-    /// Serves until the end is asked for. Connections that are still open stay with their threads.
+    /// Serves until the end is requested. Open connections remain with their threads.
     ///
     /// # Errors
     ///
-    /// Fails when no connection can be accepted any more.
+    /// Fails when waiting for connections fails.
     pub fn run(self: &std::sync::Arc<Self>) -> Result<ServeReport, ServeError> {
         loop {
             let mut ready: Vec<_> = self
@@ -206,7 +206,7 @@ impl Server {
             Ok(accepted) => accepted,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
             Err(error) => {
-                // A connection may fail before it is accepted. Nothing is known to go wrong for ever here.
+                // A connection may fail before it is accepted. No error here is known to be permanent.
                 eprintln!("smc-tool serve: accept: {error}");
                 thread::sleep(Duration::from_millis(10));
                 return;
@@ -216,7 +216,7 @@ impl Server {
         let server = self.clone();
         let thread = thread::Builder::new().stack_size(STACK);
         if let Err(error) = thread.spawn(move || server.serve(number, Some(peer), &stream)) {
-            eprintln!("smc-tool serve: no thread for connection {number}: {error}");
+            eprintln!("smc-tool serve: cannot start a thread for connection {number}: {error}");
         }
     }
 
@@ -244,12 +244,12 @@ impl Server {
                 monotonic: crate::monotonic::seconds(),
             };
             let _lock = self.stdout.lock();
-            // Nobody may be listening; that is no reason to stop serving.
+            // The reader may be gone; that is no reason to stop serving.
             let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&event).unwrap_or_default());
         }
     }
 
-    /// What it did so far.
+    /// Returns the counters so far.
     pub fn report(&self) -> ServeReport {
         ServeReport {
             connections: self.counters.connections.load(Ordering::Relaxed),

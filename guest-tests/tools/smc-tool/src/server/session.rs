@@ -1,4 +1,4 @@
-//! One connection of the server: workload after workload until the client closes it.
+//! One connection of the server: workloads in sequence until the client closes it.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -11,14 +11,14 @@ use crate::messages;
 use crate::stream::{End, Receipt, Stop, Transfer, TransferError, read_exact, read_some, receive, send, write_all};
 use crate::wire::{HELD, REQUEST_LENGTH, Reply, Request, WireError, Workload};
 
-/// How a session ended.
+/// End of a session.
 #[derive(Debug, Serialize)]
 pub(super) struct SessionEnd {
-    /// The workload it was in, or `idle`.
+    /// Workload in progress, or `idle`.
     pub(super) workload: String,
-    /// What ended it.
+    /// Cause of the end.
     pub(super) how: String,
-    /// Whether that was not the client closing an idle connection.
+    /// Whether anything but the client's close of an idle connection ended it.
     pub(super) failed: bool,
 }
 
@@ -28,8 +28,8 @@ enum SessionError {
     Transfer(#[from] TransferError),
     #[error(transparent)]
     Wire(#[from] WireError),
-    #[error("no thread: {0}")]
-    Thread(std::io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     #[error("a thread of this connection panicked")]
     Panic,
 }
@@ -41,12 +41,12 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Serves this connection.
+    /// Creates the session of a connection.
     pub(super) fn new(stream: &'a TcpStream) -> Self {
         Self { stream }
     }
 
-    /// Runs workloads until the connection ends, and tells of each one that came to its end.
+    /// Runs workloads until the connection ends, and calls `finished` after each.
     pub(super) fn run(self, finished: impl Fn(Option<Mismatch>)) -> SessionEnd {
         loop {
             let request = match self.next_request() {
@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     return SessionEnd {
                         workload: "idle".into(),
-                        how: error.to_string(),
+                        how: format!("{:#}", anyhow::Error::from(error)),
                         failed: true,
                     };
                 }
@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
                     let endless = request.workload == Workload::Hold || request.total == u64::MAX;
                     return SessionEnd {
                         workload,
-                        how: error.to_string(),
+                        how: format!("{:#}", anyhow::Error::from(error)),
                         failed: !(eof && endless),
                     };
                 }
@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The next request; `None` when the client closed the connection instead.
+    /// Reads the next request; `None` when the client closed the connection instead.
     fn next_request(&self) -> Result<Option<Request>, SessionError> {
         self.limit_waits(None);
         let mut bytes = [0; REQUEST_LENGTH];
@@ -103,9 +103,9 @@ impl<'a> Session<'a> {
         Ok(Some(Request::decode(bytes)?))
     }
 
-    /// Sets the longest time for one read or write.
+    /// Sets the time-out of one read or write.
     fn limit_waits(&self, limit: Option<Duration>) {
-        // An error here shows up in the next read or write.
+        // The next read or write reports an error.
         let _ = self.stream.set_read_timeout(limit);
         let _ = self.stream.set_write_timeout(limit);
     }
@@ -180,13 +180,13 @@ impl<'a> Session<'a> {
                 stop.ask();
             }
             let sent = sender.join().map_err(|_| SessionError::Panic)?;
-            // What ended the receiving side is the better story when both sides failed.
+            // When both sides failed, the receiver's error says more.
             let reply = received(receipt?);
             Ok(Reply { sent: sent?, ..reply })
         })
     }
 
-    /// Shuts the connection down after an error, so that the other direction ends too.
+    /// Shuts the connection down on error, which ends the other direction too.
     fn closing_on_error<T>(&self, result: Result<T, TransferError>) -> Result<T, TransferError> {
         if result.is_err() {
             // The connection may be gone already.

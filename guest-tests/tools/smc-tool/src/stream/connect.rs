@@ -1,4 +1,4 @@
-//! Connecting, and looking at what came of it.
+//! Connecting, and checking the mode of the connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -14,10 +14,10 @@ use crate::fallback_reason::FallbackReason;
 use crate::netlink::NetlinkError;
 use crate::netlink::sockets::{Mode, SmcSocket};
 
-/// How to connect.
+/// Options of a connection.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectOptions {
-    /// Server: an IPv4 address and port, or an IPv6 address in brackets and port
+    /// Server address: IPv4:port or [IPv6]:port
     #[arg(long)]
     pub to: SocketAddr,
     /// Protocol of the socket
@@ -26,89 +26,89 @@ pub struct ConnectOptions {
     /// Fail with exit code 3 unless the connection has this mode
     #[arg(long, value_enum)]
     pub expect_mode: Option<ExpectedMode>,
-    /// Longest time for any single wait, in seconds. An SMC connect to a host that is silent takes several waits
+    /// Time-out of each single wait in seconds; an SMC connect to a silent host takes several waits
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
-    /// Sizes of the buffers
+    /// Socket buffer sizes
     #[command(flatten)]
     pub buffers: Buffers,
-    /// Seed of the data
+    /// Seed of the data pattern
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
-/// Reads a time in seconds, with fractions, at least a millisecond and at most some years.
+/// Parses a time in seconds, fractions allowed, from a millisecond to some years.
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..1e8).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("`{text}` is no number of seconds above 0")),
+        _ => Err(format!("`{text}` is not a positive number of seconds")),
     }
 }
 
 impl ConnectOptions {
-    /// The time-out as a request carries it.
+    /// Returns the time-out in the unit of a request.
     pub fn timeout_ms(&self) -> u32 {
         u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
     }
 }
 
-/// No connection came about, or not the right one.
+/// No connection, or one of the wrong mode.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// A system call failed.
     #[error("cannot {operation} ({proto:?} to {to})")]
     System {
-        /// What was tried.
+        /// The failed operation, a verb.
         operation: &'static str,
-        /// The protocol.
+        /// Requested protocol.
         proto: Protocol,
-        /// The server.
+        /// Server address.
         to: SocketAddr,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
     /// The mode is not the expected one.
     #[error(transparent)]
     WrongMode(#[from] WrongMode),
-    /// The mode cannot be found out.
-    #[error("cannot find out the mode of the connection")]
+    /// The mode could not be determined.
+    #[error("cannot determine the mode of the connection")]
     Unknown(#[from] NetlinkError),
     /// The kernel does not list the socket.
     #[error("the kernel does not list this SMC socket")]
     NotListed,
 }
 
-/// A connection and what the kernel says about it.
+/// A connection and its state in the kernel.
 #[derive(Debug)]
 pub struct Connected {
-    /// The connection. Reads and writes end after the time-out.
+    /// The connection; reads and writes are subject to the time-out.
     pub stream: TcpStream,
-    /// What the kernel says about it.
+    /// State in the kernel.
     pub report: ConnectionReport,
 }
 
-/// What the kernel says about a connection.
+/// State of a connection in the kernel.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionReport {
-    /// The protocol asked for.
+    /// Requested protocol.
     pub proto: Protocol,
-    /// What carries the data; missing when it could not be found out.
+    /// Transport in use; `None` if it could not be determined.
     pub mode: Option<Mode>,
-    /// Why it became TCP.
+    /// Reason of the fallback to TCP.
     pub fallback_reason: FallbackReason,
-    /// Own address.
+    /// Local address.
     pub local: Option<SocketAddr>,
-    /// Address of the server.
+    /// Server address.
     pub peer: SocketAddr,
-    /// Everything the kernel says about the SMC socket.
+    /// Complete state of the SMC socket.
     pub socket: Option<SmcSocket>,
 }
 
-/// Connects, and checks the mode if one is expected.
+/// Connects, and checks the expected mode if there is one.
 ///
 /// # Errors
 ///
-/// Fails when the server does not answer in time, and when the mode is wrong.
+/// Fails when the server does not answer in time, or the mode is wrong.
 pub fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError> {
     let stream = open(options)?;
     let socket = match options.proto {
@@ -143,7 +143,7 @@ pub fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError> {
     Ok(Connected { stream, report })
 }
 
-/// Connects without a look at the mode.
+/// Connects without checking the mode.
 ///
 /// # Errors
 ///
@@ -151,7 +151,7 @@ pub fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError> {
 pub fn open(options: &ConnectOptions) -> Result<TcpStream, ConnectError> {
     let failed = |operation| {
         move |errno: Errno| {
-            // A blocking connect that runs out of time says that it is still in progress.
+            // A blocking connect that times out reports that it is still in progress.
             let errno = if errno == Errno::INPROGRESS {
                 Errno::TIMEDOUT
             } else {
@@ -165,7 +165,7 @@ pub fn open(options: &ConnectOptions) -> Result<TcpStream, ConnectError> {
             }
         }
     };
-    let socket = options.proto.socket(options.to).map_err(failed("make a socket"))?;
+    let socket = options.proto.socket(options.to).map_err(failed("create a socket"))?;
     options.buffers.apply(&socket).map_err(failed("set buffer sizes"))?;
     for direction in [Timeout::Send, Timeout::Recv] {
         set_socket_timeout(&socket, direction, Some(options.timeout)).map_err(failed("set the time-out"))?;

@@ -1,4 +1,4 @@
-//! Connections over SMC or TCP, and moving data through them.
+//! Connections over SMC or TCP, and data transfer over them.
 
 mod connect;
 mod listen;

@@ -1,4 +1,4 @@
-//! Which mode the kernel chose for one of our own sockets.
+//! The mode the kernel chose for a socket of this process.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::fallback_reason::FallbackReason;
 use crate::netlink::NetlinkError;
 use crate::netlink::sockets::{self, Mode, SmcSocket};
 
-/// The mode a connection must have.
+/// Expected mode of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpectedMode {
@@ -20,26 +20,26 @@ pub enum ExpectedMode {
     Smcd,
     /// SMC-R.
     Smcr,
-    /// TCP, asked for or after a fallback.
+    /// TCP, requested or after a fallback.
     Tcp,
 }
 
-/// A connection has another mode than it must have.
+/// A connection has another mode than expected.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is {found:?}, not {expected:?}; fallback reason: {reason}; peer diagnosis: {diagnosis}")]
 pub struct WrongMode {
-    /// The mode it must have.
+    /// Expected mode.
     pub expected: ExpectedMode,
-    /// The mode it has.
+    /// Actual mode.
     pub found: Mode,
-    /// Why it fell back.
+    /// Reason of the fallback.
     pub reason: FallbackReason,
-    /// What the peer said.
+    /// Diagnosis in the peer's decline message.
     pub diagnosis: FallbackReason,
 }
 
 impl ExpectedMode {
-    /// Checks one mode against this.
+    /// Compares the actual mode with the expected one.
     ///
     /// # Errors
     ///
@@ -62,23 +62,23 @@ impl ExpectedMode {
     }
 }
 
-/// The inode of a socket, by which socket diagnosis knows it.
+/// Returns the inode of a socket, its key in socket diagnosis.
 ///
 /// # Errors
 ///
-/// Fails when the descriptor cannot be looked at.
+/// Returns the error of the system call.
 pub fn inode(stream: &TcpStream) -> std::io::Result<u64> {
     let file = File::from(stream.as_fd().try_clone_to_owned()?);
     Ok(file.metadata()?.ino())
 }
 
-/// Finds an SMC socket of ours in the kernel's list.
+/// Finds an SMC socket of this process in the kernel's list.
 pub(super) fn find_own(stream: &TcpStream) -> Result<Option<SmcSocket>, NetlinkError> {
     let inode = inode(stream).map_err(|source| NetlinkError::Socket {
         operation: "find the inode of",
         source,
     })?;
-    // A list that others change at the same time may miss a socket.
+    // A dump may miss a socket while others come and go.
     for _ in 0..5 {
         if let Some(socket) = sockets::list()?.into_iter().find(|socket| socket.inode == inode) {
             return Ok(Some(socket));

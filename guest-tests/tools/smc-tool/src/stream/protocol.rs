@@ -1,4 +1,4 @@
-//! Making sockets of either protocol.
+//! Creating sockets of either protocol.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use serde::Serialize;
 
-/// The protocol a program asks the kernel for. An SMC socket may still end up as TCP.
+/// Requested protocol of a socket. An SMC socket may still fall back to TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -23,7 +23,7 @@ pub enum Protocol {
 const IPPROTO_SMC: NonZeroU32 = NonZeroU32::new(256).unwrap();
 
 impl Protocol {
-    /// Makes a stream socket for addresses of this kind.
+    /// Creates a stream socket for the family of this address.
     pub(super) fn socket(self, address: SocketAddr) -> Result<OwnedFd, Errno> {
         let family = if address.is_ipv4() {
             AddressFamily::INET
@@ -38,10 +38,10 @@ impl Protocol {
     }
 }
 
-/// Sizes of socket buffers to ask for. For SMC they choose the size classes of the buffers, 16 KiB to 1 MiB.
+/// Requested socket buffer sizes. For SMC they select the size classes of the buffers, 16 KiB to 1 MiB.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Buffers {
-    /// Receive buffer (SO_RCVBUF) in bytes, K, M; beyond net.core.rmem_max this needs CAP_NET_ADMIN
+    /// Receive buffer (SO_RCVBUF) in bytes, K, M; above net.core.rmem_max this needs CAP_NET_ADMIN
     #[arg(long, value_parser = crate::byte_size::parse_block)]
     pub rcvbuf: Option<usize>,
     /// Send buffer (SO_SNDBUF) in bytes, K, M
@@ -50,7 +50,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Sets the sizes. The kernel doubles the number, and SMC halves it again.
+    /// Sets the sizes. The kernel doubles the value, and SMC halves it again.
     pub(super) fn apply(self, socket: &OwnedFd) -> Result<(), Errno> {
         if let Some(size) = self.rcvbuf {
             sockopt::set_socket_recv_buffer_size_force(socket, size)

@@ -1,7 +1,7 @@
-//! Moving the data of a workload.
+//! Transfer of a workload's data.
 //!
-//! A blocking write to an SMC socket may return short: once the buffer is full it returns what it has written (net/smc/
-//! smc_tx.c). So every write is in a loop.
+//! A blocking write to an SMC socket may be short: once the buffer is full, it returns the number of bytes written so
+//! far (net/smc/smc_tx.c). So every write is in a loop.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,12 +12,12 @@ use rustix::net::SendFlags;
 
 use crate::data::{Check, Digest, Hasher, Mismatch, Pattern};
 
-/// How a connection ended.
+/// End of a connection.
 #[derive(Debug)]
 pub enum End {
     /// The peer closed it.
     Eof,
-    /// Nothing happened in time.
+    /// The time-out expired.
     TimedOut,
     /// The kernel reported an error.
     Failed(io::Error),
@@ -35,7 +35,7 @@ impl fmt::Display for End {
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
-        // The time-outs of a socket end a call with EAGAIN.
+        // A call that runs into a socket's time-out returns EAGAIN.
         if error.kind() == io::ErrorKind::WouldBlock {
             Self::TimedOut
         } else {
@@ -44,19 +44,19 @@ impl From<io::Error> for End {
     }
 }
 
-/// A transfer ended too early.
+/// A transfer ended prematurely.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} at offset {offset}: {end}")]
 pub struct TransferError {
     /// `read` or `write`.
     pub operation: &'static str,
-    /// Bytes moved before.
+    /// Bytes transferred before.
     pub offset: u64,
-    /// How it ended.
+    /// End of the connection.
     pub end: End,
 }
 
-/// Ends a transfer early from another thread, and lets it watch the progress.
+/// Stops a transfer from another thread, and reports its progress.
 #[derive(Debug, Default)]
 pub struct Stop {
     asked: AtomicBool,
@@ -64,24 +64,24 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Asks the transfer to end before its next read or write.
+    /// Requests the end of the transfer before its next read or write.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was asked to end.
+    /// Whether the end was requested.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Bytes moved so far.
+    /// Returns the number of bytes transferred so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// A connection written by the system call alone. The C library's way to it (cancellation points) takes longer than all the
-/// rest a program does for a small message.
+/// A connection written by a direct system call. The C library's wrapper, a cancellation point, costs more than
+/// everything else a program does for a small message.
 #[derive(Debug, Clone, Copy)]
 pub struct Direct<'a>(pub &'a TcpStream);
 
@@ -96,11 +96,11 @@ impl Write for Direct<'_> {
     }
 }
 
-/// Writes all bytes. `offset` is where they are in the stream.
+/// Writes all bytes. `offset` is their position in the stream.
 ///
 /// # Errors
 ///
-/// Fails when the connection ends or nothing can be written in time.
+/// Fails when the connection ends or times out.
 #[inline]
 pub fn write_all(mut stream: impl Write, mut bytes: &[u8], offset: u64) -> Result<(), TransferError> {
     let length = bytes.len();
@@ -127,7 +127,7 @@ pub fn write_all(mut stream: impl Write, mut bytes: &[u8], offset: u64) -> Resul
 ///
 /// # Errors
 ///
-/// Fails when the connection ends or nothing comes in time.
+/// Fails when the connection ends or times out.
 pub fn read_some(mut stream: impl Read, buffer: &mut [u8], offset: u64) -> Result<usize, TransferError> {
     let end = loop {
         match stream.read(buffer) {
@@ -148,7 +148,7 @@ pub fn read_some(mut stream: impl Read, buffer: &mut [u8], offset: u64) -> Resul
 ///
 /// # Errors
 ///
-/// Fails when the connection ends before or nothing comes in time.
+/// Fails when the connection ends before that or times out.
 pub fn read_exact(mut stream: impl Read, buffer: &mut [u8], offset: u64) -> Result<(), TransferError> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -157,24 +157,24 @@ pub fn read_exact(mut stream: impl Read, buffer: &mut [u8], offset: u64) -> Resu
     Ok(())
 }
 
-/// What a transfer is made of.
+/// Parameters of a transfer.
 #[derive(Debug, Clone, Copy)]
 pub struct Transfer {
-    /// The data.
+    /// Data pattern.
     pub pattern: Pattern,
-    /// Bytes of the whole; `u64::MAX` never ends.
+    /// Total bytes; `u64::MAX` is unlimited.
     pub total: u64,
-    /// Bytes of one read or write.
+    /// Maximum size of one read or write in bytes.
     pub block: usize,
-    /// How to check.
+    /// Verification of the data.
     pub check: Check,
 }
 
-/// Sends the data, and returns its digest.
+/// Sends the data and returns its digest.
 ///
 /// # Errors
 ///
-/// Fails when the connection ends or nothing can be written in time.
+/// Fails when the connection ends or times out.
 pub fn send(mut stream: impl Write, transfer: &Transfer, stop: &Stop) -> Result<Digest, TransferError> {
     let mut block = vec![0; transfer.block];
     transfer.pattern.fill(0, &mut block);
@@ -196,27 +196,26 @@ pub fn send(mut stream: impl Write, transfer: &Transfer, stop: &Stop) -> Result<
     Ok(hasher.digest())
 }
 
-/// What was received.
+/// Result of receiving.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// How much.
+    /// Bytes received.
     pub bytes: u64,
-    /// The first difference.
+    /// First difference.
     pub mismatch: Option<Mismatch>,
-    /// Digest.
+    /// Digest of the received data.
     pub digest: Digest,
-    /// What a transfer without limit had received from the first difference on.
+    /// Bytes that an unlimited transfer had received from the first difference on.
     pub rest: Vec<u8>,
 }
 
-/// Receives the data and checks it.
+/// Receives the data and verifies it.
 ///
-/// A difference does not end a transfer of limited length, so that the peer can come to its end too. It does end one
-/// without limit.
+/// A difference ends an unlimited transfer, but not a limited one, so that the peer can complete as well.
 ///
 /// # Errors
 ///
-/// Fails when the connection ends or nothing comes in time.
+/// Fails when the connection ends or times out.
 pub fn receive(mut stream: impl Read, transfer: &Transfer, stop: &Stop) -> Result<Receipt, TransferError> {
     let mut block = vec![0; transfer.block];
     let mut hasher = Hasher::new(transfer.check);
@@ -258,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Writes three bytes at most in one call.
+    /// A sink that takes at most three bytes per call.
     struct Short(Vec<u8>);
 
     impl Write for Short {

@@ -1,11 +1,11 @@
-//! A `smc-tool serve` on this host, over TCP, and clients of it.
+//! An `smc-tool serve` on this host, over TCP, and its clients.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-/// The program.
+/// Returns a command that runs the program.
 pub fn smc_tool() -> Command {
     Command::new(env!("CARGO_BIN_EXE_smc-tool"))
 }
@@ -13,7 +13,7 @@ pub fn smc_tool() -> Command {
 /// A server, killed when dropped.
 pub struct Server {
     child: Child,
-    /// The addresses of its `ready` line.
+    /// Addresses of the `ready` line.
     pub addresses: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl Drop for Server {
     }
 }
 
-/// A client of the server at `to`, over TCP.
+/// Returns a client of the server at `to`, over TCP.
 pub fn client(to: &str, arguments: &[&str]) -> Command {
     let mut command = smc_tool();
     command.args(arguments).args(["--json", "--proto", "tcp", "--to", to]);
@@ -65,12 +65,12 @@ pub fn client(to: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a client to its end.
+/// Runs a client to completion.
 pub fn run(to: &str, arguments: &[&str]) -> Output {
     client(to, arguments).output().unwrap()
 }
 
-/// Runs a client that has to succeed, and gives its report.
+/// Runs a client that must succeed, and returns its report.
 pub fn report(to: &str, arguments: &[&str]) -> serde_json::Value {
     let output = run(to, arguments);
     let text = String::from_utf8(output.stdout).unwrap();
