@@ -1,4 +1,4 @@
-//! ACCESS_REG and the registers behind it.
+//! ACCESS_REG and its registers.
 
 use crate::layout::layout;
 

@@ -1,4 +1,4 @@
-//! Capabilities of the HCA and the commands that ask for them.
+//! Capabilities of the HCA, and the commands that query and set them.
 
 use crate::layout::layout;
 

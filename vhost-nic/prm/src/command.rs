@@ -1,5 +1,5 @@
-//! How commands travel: entries of the command queue and mailboxes (`struct mlx5_cmd_layout`, `struct mlx5_cmd_prot_block`,
-//! `include/linux/mlx5/device.h`).
+//! Transport of commands: entries of the command queue (`struct mlx5_cmd_layout`) and mailboxes
+//! (`struct mlx5_cmd_prot_block`, `include/linux/mlx5/device.h`).
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -8,43 +8,43 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct CommandEntry {
-    /// Kind of entry, [`CommandEntry::PCI`].
+    /// Type of the entry, [`CommandEntry::PCI`].
     pub kind: u8,
     reserved_01: [u8; 3],
     /// Length of the input in bytes.
     pub input_length: U32,
     /// Guest address of the first input mailbox.
     pub input_mailbox: U64,
-    /// The first bytes of the input.
+    /// First bytes of the input.
     pub input: [u8; 16],
-    /// The first bytes of the output.
+    /// First bytes of the output.
     pub output: [u8; 16],
     /// Guest address of the first output mailbox.
     pub output_mailbox: U64,
     /// Length of the output in bytes.
     pub output_length: U32,
-    /// Repeated in the entry's mailboxes.
+    /// Token, repeated in the mailboxes of the entry.
     pub token: u8,
-    /// Signature of the entry.
+    /// Checksum of the entry.
     pub signature: u8,
     reserved_3e: u8,
-    /// Delivery status, and in bit 0 whether the hardware owns the entry.
+    /// Delivery status; bit 0: the hardware owns the entry.
     pub status_own: u8,
 }
 const _: () = assert!(size_of::<CommandEntry>() == 64 && std::mem::offset_of!(CommandEntry, status_own) == 63);
 
 impl CommandEntry {
-    /// The only kind of entry there is.
+    /// The only type of entry.
     pub const PCI: u8 = 7;
     /// Bytes of input or output in the entry itself.
     pub const INLINE: usize = 16;
 }
 
-/// A mailbox: a part of an input or output that did not fit into the entry.
+/// A mailbox: part of an input or output beyond the entry.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Mailbox {
-    /// The part.
+    /// Part of the input or output.
     pub data: [u8; Self::DATA],
     reserved_200: [u8; 48],
     /// Guest address of the next mailbox.
@@ -52,11 +52,11 @@ pub struct Mailbox {
     /// Number of this mailbox in its chain, from 0.
     pub block_number: U32,
     reserved_23c: u8,
-    /// The entry's token.
+    /// Token of the entry.
     pub token: u8,
-    /// Signature of the fields behind the data.
+    /// Checksum of the fields behind the data.
     pub control_signature: u8,
-    /// Signature of the whole mailbox.
+    /// Checksum of the mailbox.
     pub signature: u8,
 }
 const _: () = assert!(size_of::<Mailbox>() == 576 && std::mem::offset_of!(Mailbox, next) == 560);
@@ -66,32 +66,32 @@ impl Mailbox {
     pub const DATA: usize = 512;
 }
 
-/// What every input begins with (`struct mlx5_inbox_hdr`).
+/// Header of every input (`struct mlx5_inbox_hdr`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct InputHeader {
-    /// The command.
+    /// Opcode of the command.
     pub opcode: U16,
-    /// The user context it is for, or 0.
+    /// User context (UCTX), or 0.
     pub uid: U16,
     reserved_04: U16,
     /// Variant of the command.
     pub op_mod: U16,
 }
 
-/// What every output begins with (`struct mlx5_outbox_hdr`).
+/// Header of every output (`struct mlx5_outbox_hdr`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct OutputHeader {
-    /// What became of the command; see [`Status`].
+    /// Status; see [`Status`].
     pub status: u8,
     reserved_01: [u8; 3],
-    /// More about a failure.
+    /// Syndrome of a failure.
     pub syndrome: U32,
 }
 
 impl OutputHeader {
-    /// The header of a command that became this.
+    /// Returns the header with this status and syndrome.
     pub fn new(status: Status, syndrome: u32) -> Self {
         Self {
             status: status as u8,
@@ -101,10 +101,10 @@ impl OutputHeader {
     }
 }
 
-/// What became of a command (`MLX5_CMD_STAT_*`, `device.h`).
+/// Status of a command (`MLX5_CMD_STAT_*`, `device.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "named as in the kernel")]
 pub enum Status {
     Ok = 0x0,
     InternalError = 0x1,

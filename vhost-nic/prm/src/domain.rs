@@ -182,7 +182,7 @@ layout! {
 }
 
 layout! {
-    /// A user context.
+    /// User context.
     pub struct Uctx: "uctx", 0x30 {
         cap: u32 = 0x0, 32;
     }

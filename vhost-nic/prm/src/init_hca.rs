@@ -1,4 +1,4 @@
-//! Commands that enable, start and stop the HCA, and its pages.
+//! Commands that enable, start and stop the HCA and manage its pages.
 
 use crate::layout::layout;
 
@@ -208,7 +208,7 @@ layout! {
 }
 
 layout! {
-    /// What QUERY_ADAPTER tells.
+    /// Result of QUERY_ADAPTER.
     pub struct QueryAdapterParamBlock: "query_adapter_param_block", 0x100 {
         ieee_vendor_id: u32 = 0xc8, 24;
         vsd_vendor_id: u16 = 0xf0, 16;

@@ -16,24 +16,24 @@ pub struct InitSegment {
     pub cmdq_addr_h: U32,
     /// Low half of the command queue's address; bits 9:8 the interface's state; bits 7:0 its log size and log stride.
     pub cmdq_addr_l_sz: U32,
-    /// Doorbell of commands, a bit per slot.
+    /// Command doorbell, a bit per slot.
     pub cmd_dbell: U32,
     reserved_01c: [u8; 480],
-    /// In bit 31, whether the firmware still starts.
+    /// Bit 31: the firmware is initializing.
     pub initializing: U32,
-    /// What the firmware says about its health.
+    /// Health buffer.
     pub health: [u8; 64],
     reserved_240: [u8; 0xdb8],
-    /// How long a command may take.
+    /// Command timeout.
     pub cmd_exec_to: U32,
-    /// How long the command queue takes to start.
+    /// Timeout of the command queue's initialization.
     pub cmd_q_init_to: U32,
     /// High half of the free-running clock.
     pub internal_timer_h: U32,
     /// Low half of the free-running clock.
     pub internal_timer_l: U32,
     reserved_1008: [u8; 8],
-    /// Changes as long as the firmware is alive; low 24 bits.
+    /// Counter that advances while the firmware is alive; low 24 bits.
     pub health_counter: U32,
     reserved_1014: [u8; 0x2c],
     /// High half of the time of day.

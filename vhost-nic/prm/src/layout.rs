@@ -1,4 +1,4 @@
-//! How bit layouts are declared and accessed.
+//! Declaration of bit layouts, and access to their fields.
 //!
 //! `mlx5_ifc.h` numbers the bits of a structure from the most significant bit of its first byte, and so do the
 //! declarations here. All integers are big-endian.
@@ -6,21 +6,21 @@
 /// A field of a layout, as declared; see [`Layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// Its name in `mlx5_ifc.h`, in lower case; one that is a keyword of Rust ends in an underscore.
+    /// Name in `mlx5_ifc.h`, in lower case; a Rust keyword gets a trailing underscore.
     pub name: &'static str,
-    /// Where it begins, in bits.
+    /// Offset in bits.
     pub offset: usize,
-    /// Its width in bits.
+    /// Width in bits.
     pub width: usize,
 }
 
 /// A structure whose fields are declared by the bit.
 pub trait Layout: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + zerocopy::KnownLayout {
-    /// The name of its `struct mlx5_ifc_*_bits`.
+    /// Name of its `struct mlx5_ifc_*_bits`.
     const IFC: &'static str;
-    /// Its size in bytes.
+    /// Size in bytes.
     const SIZE: usize;
-    /// Its fields.
+    /// Fields.
     const FIELDS: &'static [Field];
 }
 
@@ -36,7 +36,7 @@ pub struct Declaration {
 }
 
 impl Declaration {
-    /// The declaration of a type.
+    /// Returns the declaration of a type.
     pub const fn of<T: Layout>() -> Self {
         Self {
             ifc: T::IFC,
@@ -55,7 +55,7 @@ impl Declaration {
 pub fn get(bytes: &[u8], offset: usize, width: usize) -> u64 {
     let (mut value, mut at, end) = (0, offset, offset + width);
     while at < end {
-        // As much of this aligned word as is wanted.
+        // The part of this aligned word that belongs to the field.
         let (word, bit) = (at / 32 * 4, at % 32);
         let take = (32 - bit).min(end - at);
         let bits = u32::from_be_bytes([bytes[word], bytes[word + 1], bytes[word + 2], bytes[word + 3]]);
@@ -89,7 +89,7 @@ const fn mask(width: usize) -> u64 {
     (1 << width) - 1
 }
 
-/// The fields that are not zero; of a long one, its length only.
+/// Formats the fields that are not zero; of a field wider than 64 bits, only the length.
 pub(crate) fn debug(name: &str, bytes: &[u8], fields: &[Field], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     let mut shown = f.debug_struct(name);
     for field in fields {
@@ -105,9 +105,9 @@ pub(crate) fn debug(name: &str, bytes: &[u8], fields: &[Field], f: &mut std::fmt
     shown.finish_non_exhaustive()
 }
 
-/// Declares a structure by its bits: `name: type = offset in bits, width in bits;`, `name: bytes(N) = offset;` for a string of bytes and
-/// `name: layout(Name) = offset;` for another layout. A field gets a getter and a setter, `set_name`; the latter two a getter and
-/// `name_mut`.
+/// Declares a structure by its bits: `name: type = offset in bits, width in bits;`, `name: bytes(N) = offset;` for a
+/// string of bytes and `name: layout(Name) = offset;` for another layout. A field gets a getter and a setter,
+/// `set_name`; the latter two a getter and `name_mut`.
 macro_rules! layout {
     (
         $(#[$doc:meta])*
@@ -163,7 +163,7 @@ macro_rules! accessors {
                 self.0[$offset / 8..].first_chunk().expect("checked above")
             }
 
-            #[doc = concat!("`", stringify!($name), "`, to change it.")]
+            #[doc = concat!("`", stringify!($name), "`, mutable.")]
             #[inline]
             pub fn [<$name _mut>](&mut self) -> &mut [u8; $length] {
                 self.0[$offset / 8..].first_chunk_mut().expect("checked above")
@@ -176,10 +176,11 @@ macro_rules! accessors {
             #[inline]
             pub fn $name(&self) -> &$inner {
                 const { assert!($offset % 8 == 0 && $offset / 8 + size_of::<$inner>() <= $size) };
-                zerocopy::FromBytes::ref_from_bytes(&self.0[$offset / 8..][..size_of::<$inner>()]).expect("checked above")
+                zerocopy::FromBytes::ref_from_bytes(&self.0[$offset / 8..][..size_of::<$inner>()])
+                    .expect("checked above")
             }
 
-            #[doc = concat!("`", stringify!($name), "`, to change it.")]
+            #[doc = concat!("`", stringify!($name), "`, mutable.")]
             #[inline]
             pub fn [<$name _mut>](&mut self) -> &mut $inner {
                 zerocopy::FromBytes::mut_from_bytes(&mut self.0[$offset / 8..][..size_of::<$inner>()])
@@ -233,7 +234,7 @@ macro_rules! width {
     };
 }
 
-/// Lists the layouts of a module, for those who compare them with `mlx5_ifc.h`.
+/// Lists the layouts of a module, to be compared with `mlx5_ifc.h`.
 macro_rules! layouts {
     ($($name:ident),* $(,)?) => {
         /// All layouts of this module.

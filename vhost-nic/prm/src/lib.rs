@@ -1,8 +1,9 @@
 //! Wire formats of the mlx5 programming interface: commands, contexts, queue entries, registers. No behaviour.
 //!
-//! Layouts that the kernel declares by the bit keep their names of `include/linux/mlx5/mlx5_ifc.h`: `struct mlx5_ifc_cqc_bits` is
-//! [`completion::Cqc`], and its field `log_cq_size` is read by `log_cq_size()` and written by `set_log_cq_size()`. Layouts of queue entries
-//! (`device.h`, `qp.h`, `cq.h`) are plain structures of big-endian integers.
+//! Layouts the kernel declares by the bit keep their names of `include/linux/mlx5/mlx5_ifc.h`:
+//! `struct mlx5_ifc_cqc_bits` is [`cq::Cqc`], and its field `log_cq_size` is read by `log_cq_size()` and written by
+//! `set_log_cq_size()`. Layouts of queue entries (`device.h`, `qp.h`, `cq.h`) are plain structures of big-endian
+//! integers.
 
 pub mod access_reg;
 pub mod capability;
@@ -26,7 +27,7 @@ pub mod wqe;
 
 use layout::Declaration;
 
-/// Every layout that is declared by the bit.
+/// Returns every layout declared by the bit.
 pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
     [
         access_reg::LAYOUTS,

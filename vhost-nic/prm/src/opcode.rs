@@ -2,22 +2,22 @@
 
 macro_rules! opcodes {
     ($($name:ident = $value:literal,)*) => {
-        /// A command's opcode; its name is that of `MLX5_CMD_OP_*` (mlx5_ifc.h).
+        /// Opcode of a command, named as `MLX5_CMD_OP_*` (mlx5_ifc.h).
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct Opcode(pub u16);
 
-        #[allow(missing_docs)]
+        #[expect(missing_docs, reason = "named as in the kernel")]
         impl Opcode {
             $(pub const $name: Self = Self($value);)*
 
-            /// Every opcode there is a name for, and the name.
+            /// Every opcode with a name, and the name.
             pub const ALL: &[(Self, &str)] = &[$((Self::$name, stringify!($name)),)*];
         }
     };
 }
 
 impl Opcode {
-    /// Its name, if it has one.
+    /// Returns the name, if there is one.
     pub fn name(self) -> Option<&'static str> {
         Self::ALL
             .iter()

@@ -1,19 +1,20 @@
-//! Entries of completion and event queues (`struct mlx5_cqe64`, `struct mlx5_err_cqe`, `struct mlx5_eqe`, `device.h`; `cq.h`).
+//! Entries of completion and event queues (`struct mlx5_cqe64`, `struct mlx5_err_cqe`, `struct mlx5_eqe`, `device.h`;
+//! `cq.h`).
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A completion.
+/// Completion queue entry.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Cqe {
     reserved_00: [u8; 2],
-    /// Index of a striding receive queue's WQE.
+    /// WQE index of a striding RQ.
     pub wqe_id: U16,
     reserved_04: [u8; 8],
-    /// The receive hash.
+    /// Receive hash.
     pub rss_hash_result: U32,
-    /// What the receive hash covers.
+    /// Headers covered by the receive hash.
     pub rss_hash_type: u8,
     /// Path bits.
     pub ml_path: u8,
@@ -24,11 +25,11 @@ pub struct Cqe {
     pub slid: U16,
     /// GRH, service level or RoCE layer-3 type, and source QP.
     pub flags_rqpn: U32,
-    /// Which header checksums are right; see [`Cqe::L3_OK`].
+    /// Header checksums that are correct; see [`Cqe::L3_OK`].
     pub hds_ip_ext: u8,
-    /// Kinds of the layer-3 and layer-4 headers, and bit 0: the VLAN tag was stripped.
+    /// Types of the L3 and L4 headers; bit 0: the VLAN tag was stripped.
     pub l4_l3_hdr_type: u8,
-    /// The VLAN tag that was stripped.
+    /// Stripped VLAN tag.
     pub vlan_info: U16,
     /// SRQ number or user index; low 24 bits.
     pub srqn_uidx: U32,
@@ -40,15 +41,15 @@ pub struct Cqe {
     pub app_op: u8,
     /// Application information.
     pub app_info: U16,
-    /// Length of what was received, in bytes.
+    /// Bytes received.
     pub byte_count: U32,
-    /// When, by the device's clock.
+    /// Time of the completion by the device's clock.
     pub timestamp: U64,
     /// Opcode or flow tag, and queue number.
     pub sop_drop_qpn: U32,
-    /// Which WQE.
+    /// Index of the WQE.
     pub wqe_counter: U16,
-    /// Signature.
+    /// Checksum of the entry.
     pub signature: u8,
     /// Opcode, format, solicited bit and owner.
     pub op_own: u8,
@@ -57,7 +58,7 @@ const _: () = assert!(size_of::<Cqe>() == 64 && std::mem::offset_of!(Cqe, byte_c
 const _: () = assert!(std::mem::offset_of!(Cqe, flags_rqpn) == 24 && std::mem::offset_of!(Cqe, wqe_counter) == 60);
 
 impl Cqe {
-    /// A completion of this kind, else zero.
+    /// Returns a CQE of this opcode, zero otherwise.
     pub fn new(opcode: CqeOpcode) -> Self {
         Self {
             op_own: (opcode as u8) << 4,
@@ -65,24 +66,24 @@ impl Cqe {
         }
     }
 
-    /// In `hds_ip_ext`: the layer-3 header's checksum is right.
+    /// Bit of `hds_ip_ext`: the L3 checksum is correct.
     pub const L3_OK: u8 = 1 << 1;
-    /// In `hds_ip_ext`: the layer-4 header's checksum is right.
+    /// Bit of `hds_ip_ext`: the L4 checksum is correct.
     pub const L4_OK: u8 = 1 << 2;
-    /// In `op_own`: the completion is of a message whose sender asked for attention.
+    /// Bit of `op_own`: solicited event.
     pub const SOLICITED: u8 = 1 << 1;
-    /// In `op_own`: bytes 0 to 31 are data (`MLX5_INLINE_SCATTER_32`).
+    /// Format in `op_own`: bytes 0 to 31 are data (`MLX5_INLINE_SCATTER_32`).
     pub const INLINE_32: u8 = 1 << 2;
-    /// In `op_own`: the 64 bytes before are data (`MLX5_INLINE_SCATTER_64`).
+    /// Format in `op_own`: the 64 bytes before are data (`MLX5_INLINE_SCATTER_64`).
     pub const INLINE_64: u8 = 2 << 2;
-    /// In `op_own`: whose turn it is; changes with every lap.
+    /// Bit of `op_own`: owner, changes with every lap of the ring.
     pub const OWNER: u8 = 1;
 }
 
-/// The kind of a completion, bits 7:4 of `op_own` (`MLX5_CQE_*`).
+/// Opcode of a CQE, bits 7:4 of `op_own` (`MLX5_CQE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "named as in the kernel")]
 pub enum CqeOpcode {
     Request = 0,
     ResponderWriteImmediate = 1,
@@ -96,7 +97,7 @@ pub enum CqeOpcode {
     Invalid = 15,
 }
 
-/// The end of a completion in error; it takes the place of bytes 32 to 63 of a [`Cqe`].
+/// Error CQE; differs from a [`Cqe`] in bytes 32 to 63.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ErrorCqe {
@@ -104,15 +105,15 @@ pub struct ErrorCqe {
     /// SRQ number or user index; low 24 bits.
     pub srqn_uidx: U32,
     reserved_24: [u8; 18],
-    /// What the vendor calls the error.
+    /// Vendor syndrome.
     pub vendor_error_syndrome: u8,
-    /// The error; see [`Syndrome`].
+    /// Syndrome; see [`Syndrome`].
     pub syndrome: u8,
     /// Opcode of the WQE, and queue number.
     pub s_wqe_opcode_qpn: U32,
-    /// Which WQE.
+    /// Index of the WQE.
     pub wqe_counter: U16,
-    /// Signature.
+    /// Checksum of the entry.
     pub signature: u8,
     /// Opcode, format, solicited bit and owner.
     pub op_own: u8,
@@ -120,7 +121,7 @@ pub struct ErrorCqe {
 const _: () = assert!(size_of::<ErrorCqe>() == 64 && std::mem::offset_of!(ErrorCqe, syndrome) == 55);
 
 impl ErrorCqe {
-    /// A completion in error, else zero.
+    /// Returns an error CQE, zero otherwise.
     pub fn new(opcode: CqeOpcode, syndrome: Syndrome) -> Self {
         Self {
             syndrome: syndrome as u8,
@@ -136,10 +137,10 @@ impl From<ErrorCqe> for Cqe {
     }
 }
 
-/// The error of a completion (`MLX5_CQE_SYNDROME_*`).
+/// Syndrome of an error CQE (`MLX5_CQE_SYNDROME_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "named as in the kernel")]
 pub enum Syndrome {
     LocalLength = 0x01,
     LocalQpOperation = 0x02,
@@ -156,29 +157,29 @@ pub enum Syndrome {
     RemoteAborted = 0x22,
 }
 
-/// An event.
+/// Event queue entry.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Eqe {
     reserved_00: u8,
-    /// What happened; see [`EventType`].
+    /// Type; see [`EventType`].
     pub event_type: u8,
     reserved_02: u8,
-    /// More about it.
+    /// Subtype.
     pub sub_type: u8,
     reserved_04: [u8; 28],
-    /// To whom; the layout depends on the type.
+    /// Data, whose layout depends on the type.
     pub data: [u8; 28],
     reserved_3c: U16,
-    /// Signature.
+    /// Checksum of the entry.
     pub signature: u8,
-    /// Whose turn it is; changes with every lap.
+    /// Owner bit, changes with every lap of the ring.
     pub owner: u8,
 }
 const _: () = assert!(size_of::<Eqe>() == 64 && std::mem::offset_of!(Eqe, data) == 32);
 
 impl Eqe {
-    /// An event, else zero.
+    /// Returns an event, zero otherwise.
     pub fn new(event_type: EventType, sub_type: u8) -> Self {
         Self {
             event_type: event_type as u8,
@@ -188,10 +189,10 @@ impl Eqe {
     }
 }
 
-/// What an event is about (`enum mlx5_event`).
+/// Type of an event (`enum mlx5_event`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "named as in the kernel")]
 pub enum EventType {
     Completion = 0x00,
     PathMigrated = 0x01,
@@ -211,7 +212,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Its bit in an event queue's mask.
+    /// Returns the bit in an event queue's mask.
     pub const fn bit(self) -> u64 {
         1 << self as u8
     }

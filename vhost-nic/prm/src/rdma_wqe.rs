@@ -1,15 +1,15 @@
-//! Segments of the send WQEs of RDMA and of key changes (`include/linux/mlx5/qp.h`).
+//! Segments of send WQEs for RDMA and UMR (`include/linux/mlx5/qp.h`).
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Where RDMA reads or writes (`struct mlx5_wqe_raddr_seg`).
+/// Remote address segment (`struct mlx5_wqe_raddr_seg`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RemoteAddressSegment {
-    /// The address, as the key counts it.
+    /// Remote address, in the address space of the key.
     pub raddr: U64,
-    /// The remote key.
+    /// Remote key.
     pub rkey: U32,
     reserved_0c: [u8; 4],
 }
@@ -19,9 +19,9 @@ const _: () = assert!(size_of::<RemoteAddressSegment>() == 16);
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AtomicSegment {
-    /// What to put there, or to add.
+    /// Swap or add operand.
     pub swap_add: U64,
-    /// What must be there for the swap.
+    /// Compare operand.
     pub compare: U64,
 }
 const _: () = assert!(size_of::<AtomicSegment>() == 16);
@@ -30,35 +30,35 @@ const _: () = assert!(size_of::<AtomicSegment>() == 16);
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MaskedAtomicSegment {
-    /// What to put there, or to add.
+    /// Swap or add operand.
     pub swap_add: U64,
-    /// What must be there for the swap.
+    /// Compare operand.
     pub compare: U64,
-    /// Which bits are swapped; or, of an addition, the last bit of each field.
+    /// Bits to swap; for an addition, the last bit of each field.
     pub swap_add_mask: U64,
-    /// Which bits are compared.
+    /// Bits to compare.
     pub compare_mask: U64,
 }
 const _: () = assert!(size_of::<MaskedAtomicSegment>() == 32);
 
-/// Whose receive queue an XRC request goes to (`struct mlx5_wqe_xrc_seg`).
+/// XRC segment: the SRQ of an XRC request (`struct mlx5_wqe_xrc_seg`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct XrcSegment {
-    /// The remote SRQ number.
+    /// Remote SRQ number.
     pub xrc_srqn: U32,
     reserved_04: [u8; 12],
 }
 const _: () = assert!(size_of::<XrcSegment>() == 16);
 
-/// An address vector (`struct mlx5_av`), which is what the datagram segment of a UD WQE is (`struct mlx5_wqe_datagram_seg`).
+/// Address vector (`struct mlx5_av`), the datagram segment of a UD WQE (`struct mlx5_wqe_datagram_seg`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AddressVector {
-    /// The Q_Key to send with; with its highest bit set, that of the QP is meant.
+    /// Q_Key to send; with bit 31 set, that of the QP is used instead.
     pub qkey: U32,
     reserved_04: [u8; 4],
-    /// Remote queue number and [`AddressVector::EXTENDED`].
+    /// Remote QP number and [`AddressVector::EXTENDED`].
     pub dqp_dct: U32,
     /// Static rate and service level.
     pub stat_rate_sl: u8,
@@ -73,7 +73,7 @@ pub struct AddressVector {
     pub tclass: u8,
     /// Hop limit.
     pub hop_limit: u8,
-    /// Whether there is a GRH, GID index and flow label.
+    /// GRH bit, GID index and flow label.
     pub grh_gid_fl: U32,
     /// Remote GID.
     pub rgid: [u8; 16],
@@ -81,22 +81,22 @@ pub struct AddressVector {
 const _: () = assert!(size_of::<AddressVector>() == 48);
 
 impl AddressVector {
-    /// In `dqp_dct`: the vector is 48 bytes long, not 16 (`MLX5_EXTENDED_UD_AV`, `device.h`).
+    /// Bit of `dqp_dct`: the vector is 48 bytes long, not 16 (`MLX5_EXTENDED_UD_AV`, `device.h`).
     pub const EXTENDED: u32 = 1 << 31;
-    /// In `grh_gid_fl`: there is a GRH.
+    /// Bit of `grh_gid_fl`: there is a GRH.
     pub const GRH: u32 = 1 << 30;
 
-    /// Remote queue number.
+    /// Remote QP number (24 bits).
     pub fn remote_queue_number(&self) -> u32 {
         self.dqp_dct.get() & 0xff_ffff
     }
 
-    /// Whether the remote GID, hop limit and flow label count.
+    /// Whether there is a GRH: remote GID, hop limit and flow label are valid.
     pub fn has_grh(&self) -> bool {
         self.grh_gid_fl.get() & Self::GRH != 0
     }
 
-    /// Index of the own address in the GID table.
+    /// Index of the source address in the GID table.
     pub fn source_gid_index(&self) -> u8 {
         (self.grh_gid_fl.get() >> 20) as u8
     }
@@ -111,7 +111,7 @@ impl AddressVector {
         self.stat_rate_sl & 0xf
     }
 
-    /// Priority of the VLAN tag on Ethernet, where the service level is it times two.
+    /// Priority of the VLAN tag on Ethernet: half the service level.
     pub fn ethernet_priority(&self) -> u8 {
         self.service_level() >> 1
     }
@@ -122,36 +122,37 @@ impl AddressVector {
     }
 }
 
-/// How a UMR WQE changes a key (`struct mlx5_wqe_umr_ctrl_seg`).
+/// UMR control segment (`struct mlx5_wqe_umr_ctrl_seg`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct UmrControlSegment {
-    /// `CHECK_FREE` and the like.
+    /// Flags: [`Self::CHECK_FREE`] and others.
     pub flags: u8,
     reserved_01: [u8; 3],
-    /// Length of the translation entries in units of 16 bytes.
+    /// Length of the translation list in octwords (16 bytes).
     pub xlt_octowords: U16,
-    /// First translation entry to write, bits 15:0; or length of the block signature format in units of 16 bytes.
+    /// Offset in the translation list, bits 15:0; or length of the block signature format in octwords.
     pub xlt_offset: U16,
-    /// Which fields of the key to change; see [`mkey_mask`].
+    /// Fields of the key to change; see [`mkey_mask`].
     pub mkey_mask: U64,
-    /// First translation entry to write, bits 47:16.
+    /// Offset in the translation list, bits 47:16.
     pub xlt_offset_47_16: U32,
     reserved_14: [u8; 28],
 }
 const _: () = assert!(size_of::<UmrControlSegment>() == 48);
 
 impl UmrControlSegment {
-    /// In `flags`: `xlt_offset` counts (`MLX5_UMR_TRANSLATION_OFFSET_EN`, `device.h`).
+    /// Bit of `flags`: `xlt_offset` is valid (`MLX5_UMR_TRANSLATION_OFFSET_EN`, `device.h`).
     pub const TRANSLATION_OFFSET_EN: u8 = 1 << 4;
-    /// In `flags`: fail unless the key is free (`MLX5_UMR_CHECK_NOT_FREE`; `mlx5_ib/umr.c` sets it to enable a key).
+    /// Bit of `flags`: fail unless the key is free (`MLX5_UMR_CHECK_NOT_FREE`; `mlx5_ib/umr.c` sets it to enable a
+    /// key).
     pub const CHECK_NOT_FREE: u8 = 1 << 5;
-    /// In `flags`: fail if the key is free (`MLX5_UMR_CHECK_FREE`; `mlx5_ib/umr.c` sets it to disable a key).
+    /// Bit of `flags`: fail if the key is free (`MLX5_UMR_CHECK_FREE`; `mlx5_ib/umr.c` sets it to disable a key).
     pub const CHECK_FREE: u8 = 2 << 5;
-    /// In `flags`: the translation entries are in the WQE (`MLX5_UMR_INLINE`).
+    /// Bit of `flags`: the translation list is in the WQE (`MLX5_UMR_INLINE`).
     pub const INLINE: u8 = 1 << 7;
 
-    /// First translation entry to write, in units of 16 bytes, if the flags say that it counts.
+    /// Offset in the translation list in octwords; 0 without [`Self::TRANSLATION_OFFSET_EN`].
     pub fn translation_offset(&self) -> u64 {
         if self.flags & Self::TRANSLATION_OFFSET_EN == 0 {
             return 0;
@@ -159,14 +160,15 @@ impl UmrControlSegment {
         u64::from(self.xlt_offset_47_16.get()) << 16 | u64::from(self.xlt_offset.get())
     }
 
-    /// Length of the translation entries in bytes.
+    /// Length of the translation list in bytes.
     pub fn translation_length(&self) -> usize {
         usize::from(self.xlt_octowords.get()) * 16
     }
 }
 
-/// Bits of [`UmrControlSegment::mkey_mask`], each a field of the key (`MLX5_MKEY_MASK_*`, `include/linux/mlx5/device.h`).
-#[allow(missing_docs)]
+/// Bits of [`UmrControlSegment::mkey_mask`], one for each field of the key (`MLX5_MKEY_MASK_*`,
+/// `include/linux/mlx5/device.h`).
+#[expect(missing_docs, reason = "named as in the kernel")]
 pub mod mkey_mask {
     pub const LEN: u64 = 1 << 0;
     pub const PAGE_SIZE: u64 = 1 << 1;
@@ -189,15 +191,15 @@ pub mod mkey_mask {
     pub const RELAXED_ORDERING_READ: u64 = 1 << 47;
 }
 
-/// A translation entry that names memory through another key (`struct mlx5_klm`).
+/// KLM: translation entry that names a range of another key (`struct mlx5_klm`).
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Klm {
     /// Length in bytes.
     pub bcount: U32,
-    /// The other key.
+    /// Other key.
     pub key: U32,
-    /// The address, as the other key counts it.
+    /// Address, in the address space of the other key.
     pub va: U64,
 }
 const _: () = assert!(size_of::<Klm>() == 16);

@@ -1,4 +1,4 @@
-//! Objects between queues and the wire: TIS, TIR, RQT.
+//! TIS, TIR and RQT: the objects between work queues and the wire.
 
 use crate::layout::layout;
 

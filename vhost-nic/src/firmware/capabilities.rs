@@ -1,4 +1,4 @@
-//! Capabilities as the driver asks for them and sets them.
+//! Commands on capabilities.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ use super::{Firmware, syndrome};
 
 pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode::SET_HCA_CAP, set)];
 
-/// Bytes of a group's structure.
+/// Bytes of the structure of a group.
 const GROUP_SIZE: usize = 0x1000;
 
-/// A capability that is to be taken away, but is not there.
+/// A capability to be cleared that the device does not have.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("There is no capability {0} to take away.")]
+#[error("unknown capability {0}")]
 pub struct UnknownCapability(pub String);
 
 type GroupBytes = Box<[u8; GROUP_SIZE]>;
 
-/// The capabilities of a function: the most it has, and what the driver has set.
+/// Capabilities of a function: the maximum, and the current values set by the driver.
 #[derive(Debug, Clone)]
 pub struct Capabilities {
     max: BTreeMap<Group, GroupBytes>,
@@ -33,7 +33,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// All that this device has, for the function `vhca_id`, with BlueFlame or without, but with the fields named in `zeroed` set to 0.
+    /// Returns the device's capabilities for the function `vhca_id`, with or without BlueFlame, with the fields in
+    /// `zeroed` cleared.
     pub fn new(vhca_id: u16, blue_flame: bool, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
         let mut max: BTreeMap<Group, GroupBytes> = Group::ALL
             .into_iter()
@@ -65,18 +66,18 @@ impl Capabilities {
         })
     }
 
-    /// Every capability, with the reason for it.
+    /// Every capability with its reason.
     pub fn table() -> &'static [Capability] {
         TABLE
     }
 
-    /// Forgets what the driver has set.
+    /// Resets the current values to the maximum.
     pub(super) fn reset(&mut self) {
         self.current = self.max.clone();
     }
 }
 
-/// In op_mod: the group in all bits but the lowest, which is 1 for the current values and 0 for the largest.
+/// Splits `op_mod`: bits 15:1 are the group, bit 0 selects the current values (1) or the maximum (0).
 fn group(op_mod: u16) -> (u16, bool) {
     (op_mod >> 1, op_mod & 1 != 0)
 }
@@ -108,9 +109,9 @@ fn set(firmware: &Firmware, input: Input<'_>) -> Result {
         return Reply::ok::<SetHcaCapOut>();
     };
     match group {
-        // The driver sends the whole structure back (`handle_hca_cap`, core/main.c).
+        // The driver writes back the whole structure (`handle_hca_cap`, core/main.c).
         Group::General => **bytes = *input.capability(),
-        // Here only what it wants to change (`handle_hca_cap_atomic`, `handle_hca_cap_roce`).
+        // Here it writes only the fields to change (`handle_hca_cap_atomic`, `handle_hca_cap_roce`).
         Group::Atomic | Group::Roce => {
             let fields = if group == Group::Atomic {
                 AtomicCaps::FIELDS

@@ -1,7 +1,8 @@
-//! The capabilities this device has, and why.
+//! Capabilities of this device, with the reason for each.
 //!
-//! Fields that are not listed are zero: the device does not have that. A field listed with a number that seems arbitrary is a size the
-//! device can really give: those of the tables are in [`limits`], and the checks of the commands agree with the others.
+//! Fields that are not listed are zero: the device lacks the capability. A field listed with an arbitrary-looking
+//! number is a size the device really provides: those of the tables are in [`limits`], and the checks of the commands
+//! agree with the others.
 
 use mlx5_prm::capability::{
     AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, RoceCap,
@@ -25,11 +26,11 @@ pub(super) enum Group {
 #[derive(Debug, Clone, Copy)]
 pub struct Capability {
     pub(super) group: Group,
-    /// Its field in the group's structure (mlx5_ifc.h).
+    /// Field in the structure of its group (mlx5_ifc.h).
     pub field: &'static str,
-    /// Its value.
+    /// Value of the field.
     pub value: u64,
-    /// Why it has that value.
+    /// Reason for the value, or its unit.
     pub reason: &'static str,
 }
 
@@ -46,8 +47,8 @@ impl Group {
         Self::ALL.into_iter().find(|group| *group as u16 == number)
     }
 
-    /// A field of the group by name, with its place in the group's structure. Fields of the receive side's flow tables are named without
-    /// their structure.
+    /// Returns a field by name, with its offset in the group's structure. Fields of NIC receive flow tables are named
+    /// without their inner structure.
     pub(super) fn field(self, name: &str) -> Option<Field> {
         let find = |fields: &[Field], base: usize| {
             let field = fields.iter().find(|field| field.name == name)?;
@@ -86,14 +87,14 @@ table! {
         port_type = 1, "Ethernet";
         vport_group_manager = 0, "no e-switch";
         eth_net_offloads = 1, "mlx5e needs it";
-        nic_flow_table = 1, "mlx5e steers all it receives with flow tables";
-        roce = 1, "the port's RDMA";
-        atomic = 1, "rdma_cm asks for remote atomic access";
-        xrc = 1, "mlx5_ib makes an XRC domain when it loads";
-        rc = 1, "service";
-        uc = 1, "service";
-        ud = 1, "service";
-        apm = 0, "no path migration";
+        nic_flow_table = 1, "mlx5e steers all received traffic with flow tables";
+        roce = 1, "RDMA on the port";
+        atomic = 1, "rdma_cm requests remote atomic access";
+        xrc = 1, "mlx5_ib creates an XRC domain when it loads";
+        rc = 1, "transport service";
+        uc = 1, "transport service";
+        ud = 1, "transport service";
+        apm = 0, "no automatic path migration";
         log_max_eq = limits::LOG_MAX_EQ, "number of event queues";
         log_max_eq_sz = 22, "entries of an event queue";
         log_max_cq = limits::LOG_MAX_CQ, "number of completion queues";
@@ -113,7 +114,7 @@ table! {
         log_max_tis_per_sq = 1, "TISes of a send queue";
         log_max_rmp = limits::LOG_MAX_RMP, "number of receive memory pools";
         log_max_rqt = limits::LOG_MAX_RQT, "number of receive queue tables";
-        log_max_rqt_size = 11, "queues of a receive queue table";
+        log_max_rqt_size = 11, "RQs of an RQT";
         log_max_wq_sz = 16, "WQEs of a work queue";
         log_min_stride_sz_rq = 4, "bytes of a receive WQE";
         log_max_stride_sz_rq = 11, "bytes of a receive WQE";
@@ -123,92 +124,92 @@ table! {
         max_wqe_sz_rq = 512, "bytes of a receive WQE";
         basic_cyclic_rcv_wqe = 1, "receive queues are rings of plain scatter lists";
         log_max_msg = 30, "bytes of a message";
-        log_max_ra_req_qp = 4, "reads and atomics a queue pair has under way";
-        log_max_ra_res_qp = 4, "reads and atomics a queue pair answers at once";
+        log_max_ra_req_qp = 4, "reads and atomics a QP has outstanding as requester";
+        log_max_ra_res_qp = 4, "reads and atomics a QP has outstanding as responder";
         log_max_mrw_sz = 62, "bytes of a memory region";
-        log_max_klm_list_size = 16, "entries of an indirect key";
-        max_indirection = 4, "keys behind keys";
-        fixed_buffer_size = 1, "keys of equal ranges";
-        umr_modify_entity_size_disabled = 0, "queues may register memory";
-        imaicl = 1, "memory windows, which a UMR binds";
-        max_qp_cnt = 64, "queue pairs of a multicast group";
+        log_max_klm_list_size = 16, "entries of an indirect memory key";
+        max_indirection = 4, "nesting of indirect memory keys";
+        fixed_buffer_size = 1, "KSM: memory keys of ranges of equal length";
+        umr_modify_entity_size_disabled = 0, "UMR may change the entity size";
+        imaicl = 1, "memory windows, bound by UMR";
+        max_qp_cnt = 64, "QPs of a multicast group";
         log_max_mcg = 10, "multicast groups";
-        max_qp_mcg = 64, "queue pairs of a multicast group";
-        gid_table_size = 2, "32 GIDs, the code for it";
-        pkey_table_size = 0, "128 partition keys, the code for it";
-        local_ca_ack_delay = 15, "an answer takes at most 4 us << 15";
+        max_qp_mcg = 64, "QPs of a multicast group";
+        gid_table_size = 2, "encodes 32 GIDs";
+        pkey_table_size = 0, "encodes 128 partition keys";
+        local_ca_ack_delay = 15, "a response takes at most 4 us << 15";
         max_tc = 8, "traffic classes";
-        cqe_version = 1, "completions name queues by user index";
-        compact_address_vector = 1, "address vectors in WQEs of UD";
-        cq_oi = 1, "completion queues may be overrun on purpose";
-        cq_resize = 1, "MODIFY_CQ";
-        cq_moderation = 1, "events wait for more completions, or for a while";
-        cq_period_mode_modify = 1, "MODIFY_CQ";
-        block_lb_mc = 1, "a queue pair may not want its own multicasts";
-        set_deth_sqpn = 1, "QP1 on any number";
-        qkv = 1, "violations of the Q key are counted";
-        pkv = 1, "violations of the partition key are counted";
-        sctr_data_cqe = 1, "the driver may ask for data in completions";
+        cqe_version = 1, "CQEs carry the user index of the queue";
+        compact_address_vector = 1, "compact address vectors in UD WQEs";
+        cq_oi = 1, "CQs may ignore overruns (oi)";
+        cq_resize = 1, "MODIFY_CQ resizes";
+        cq_moderation = 1, "events are moderated by count and period";
+        cq_period_mode_modify = 1, "MODIFY_CQ changes the period mode";
+        block_lb_mc = 1, "a QP may block loopback of its own multicast";
+        set_deth_sqpn = 1, "QP1 may have any QP number";
+        qkv = 1, "Q_Key violations are counted";
+        pkv = 1, "P_Key violations are counted";
+        sctr_data_cqe = 1, "the driver may request data in CQEs";
         uar_sz = 5, "MiB of UARs, log2";
         log_pg_sz = 12, "bytes of a page";
         log_bf_reg_size = 9, "bytes of a doorbell register pair";
-        bf = 0, "off unless asked for: a doorbell is one store that traps, a WQE in BlueFlame is eight and more";
+        bf = 0, "off unless asked for: a doorbell is one trapped store, a BlueFlame WQE eight or more";
         num_of_uars_per_page = 1, "a UAR is a page";
         driver_version = 1, "SET_DRIVER_VERSION";
         vport_counters = 1, "QUERY_VPORT_COUNTER";
         out_of_seq_cnt = 1, "queue counters";
-        retransmission_q_counters = 1, "queue counters of what is sent again";
+        retransmission_q_counters = 1, "queue counters of retransmission";
         enhanced_error_q_counters = 1, "queue counters of errors";
         ports_check = 1, "PCMR";
-        disable_local_lb_uc = 1, "the driver may switch off loopback";
-        disable_local_lb_mc = 1, "the driver may switch off loopback";
-        nic_vport_change_event = 0, "nobody but the guest changes its vport";
+        disable_local_lb_uc = 1, "the driver may disable unicast loopback";
+        disable_local_lb_mc = 1, "the driver may disable multicast loopback";
+        nic_vport_change_event = 0, "only the guest changes its vport";
         log_max_vlan_list = 12, "VLANs of the vport";
-        log_max_current_mc_list = 9, "groups of the vport";
-        log_max_current_uc_list = 7, "addresses of the vport";
+        log_max_current_mc_list = 9, "multicast addresses of the vport";
+        log_max_current_uc_list = 7, "unicast addresses of the vport";
         log_max_l2_table = 10, "entries of the L2 table";
-        log_max_flow_counter_bulk = 0, "flow counters one by one";
+        log_max_flow_counter_bulk = 0, "flow counters are allocated one by one";
         max_flow_counter_15_0 = 0x8000, "flow counters";
         device_frequency_khz = 1_000_000, "the free-running clock counts nanoseconds";
-        fast_teardown = 1, "the machine may go off quickly";
-        force_teardown = 1, "the machine may go off quickly";
-        modify_rq_counter_set_id = 1, "MODIFY_RQ";
+        fast_teardown = 1, "TEARDOWN_HCA, fast, before the guest powers off";
+        force_teardown = 1, "TEARDOWN_HCA, forced, before the guest powers off";
+        modify_rq_counter_set_id = 1, "accepted by MODIFY_RQ";
     }
     EthernetOffloads {
         csum_cap = 1, "checksums of layers 3 and 4 in both directions";
-        vlan_cap = 1, "VLAN tags are seen, and stripped where asked for";
-        max_lso_cap = 16, "bytes of a frame to be segmented, log2";
+        vlan_cap = 1, "VLAN tags are parsed, and stripped unless vsd";
+        max_lso_cap = 16, "bytes of a TSO frame, log2";
         wqe_inline_mode = 2, "a WQE need not hold headers";
-        rss_ind_tbl_cap = 11, "queues of a receive queue table";
-        self_lb_en_modifiable = 1, "TIRs may refuse loopback";
-        scatter_fcs = 0, "frames have no check sequence here";
+        rss_ind_tbl_cap = 11, "RQs of an RQT, log2";
+        self_lb_en_modifiable = 1, "TIRs may block loopback";
+        scatter_fcs = 0, "frames carry no FCS here";
     }
     Atomic {
-        supported_atomic_req_8b_endianness_mode_1 = 1, "operands of atomics in the host's order";
+        supported_atomic_req_8b_endianness_mode_1 = 1, "operands of atomics in host byte order";
         atomic_operations = 3, "compare and swap, fetch and add";
         atomic_size_qp = 8, "8 bytes";
     }
     Roce {
-        l3_type = 6, "IPv4 and IPv6, a bit each";
-        roce_version = 4, "version 2, a bit each";
+        l3_type = 6, "bits for IPv4 and IPv6";
+        roce_version = 4, "bit for RoCE v2";
         roce_address_table_size = 32, "GIDs";
-        r_roce_dest_udp_port = 4791, "RoCE v2's port";
-        r_roce_max_src_udp_port = 0xffff, "as Linux chooses them";
-        r_roce_min_src_udp_port = 0xc000, "as Linux chooses them";
+        r_roce_dest_udp_port = 4791, "UDP port of RoCE v2";
+        r_roce_max_src_udp_port = 0xffff, "range Linux chooses from";
+        r_roce_min_src_udp_port = 0xc000, "range Linux chooses from";
     }
     FlowTable {
-        ft_support = 1, "flow tables for what is received";
+        ft_support = 1, "NIC receive flow tables";
         flow_counter = 1, "entries may count";
-        flow_modify_en = 1, "entries may change";
-        modify_root = 1, "the root may change";
-        identified_miss_table_mode = 1, "tables name where misses go";
+        flow_modify_en = 1, "entries may be modified";
+        modify_root = 1, "the root table may change";
+        identified_miss_table_mode = 1, "tables name their miss table";
         flow_table_modify = 1, "MODIFY_FLOW_TABLE";
-        ignore_flow_level = 1, "an entry may lead to a table of any level; without it Linux 6.1 warns";
-        log_max_ft_size = 16, "entries of a table";
-        max_ft_level = 64, "tables behind each other";
-        log_max_ft_num = 10, "number of tables";
-        log_max_flow_counter = 15, "flow counters";
+        ignore_flow_level = 1, "an entry may forward to a table of any level; without it Linux 6.1 warns";
+        log_max_ft_size = 16, "entries of a flow table";
+        max_ft_level = 64, "levels of flow tables";
+        log_max_ft_num = 10, "number of flow tables";
+        log_max_flow_counter = 15, "number of flow counters";
         log_max_destination = 5, "destinations of an entry";
-        log_max_flow = 16, "entries in all";
+        log_max_flow = 16, "entries of all flow tables";
     }
 }

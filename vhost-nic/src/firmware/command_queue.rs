@@ -1,4 +1,4 @@
-//! The command queue: how commands come from the guest's memory and their results go back there.
+//! Command queue: reads commands from guest memory and writes their outputs back.
 
 use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
@@ -14,12 +14,13 @@ use crate::hca::guest_error::GuestError;
 pub const LOG_CMDQ_SIZE: u8 = 5;
 /// Log2 of the bytes of an entry.
 pub const LOG_CMDQ_STRIDE: u8 = 6;
-/// No command is longer: the longest are lists of pages (`MLX5_MAX_RECLAIM_NPAGES`, `MLX5_MAX_MKEY_ENTRIES` of the kernel) and keys of 2^16 entries.
+/// Largest input or output in bytes: the longest are page lists (`MLX5_MAX_RECLAIM_NPAGES`, `MLX5_MAX_MKEY_ENTRIES` of
+/// the kernel) and memory keys of 2^16 entries.
 const MAX_LENGTH: usize = 4 << 20;
-/// In `status_own`: the hardware owns the entry.
+/// Bit of `status_own`: the device owns the entry.
 const OWNED_BY_HARDWARE: u8 = 1;
 
-/// How the delivery of a command went, bits 7:1 of `status_own` (`MLX5_CMD_DELIVERY_STAT_*`).
+/// Delivery status of a command, bits 7:1 of `status_own` (`MLX5_CMD_DELIVERY_STAT_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Delivery {
@@ -32,7 +33,7 @@ enum Delivery {
     CommandDescriptor = 0x10,
 }
 
-/// A command whose bytes cannot be had.
+/// A command that could not be delivered: its delivery status, and the reason for the log.
 #[derive(Debug)]
 struct Undelivered(Delivery, String);
 
@@ -46,7 +47,7 @@ impl Undelivered {
     }
 }
 
-/// Carries out the commands in the slots of `mask`, in order.
+/// Executes the commands in the slots of `mask`, in order.
 pub(super) fn run(firmware: &Firmware, queue: u64, mask: u32) {
     for slot in (0..32).filter(|slot| mask & 1 << slot != 0) {
         run_slot(firmware, queue.wrapping_add(slot << LOG_CMDQ_STRIDE), 1 << slot);
@@ -60,31 +61,31 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("A command cannot be read: {error}"),
+            format_args!("A command entry cannot be read: {error}"),
         );
         return;
     }
     if entry.status_own & OWNED_BY_HARDWARE == 0 {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("Slot {bit:#x} holds no command of ours."),
+            format_args!("Command slot {} is not owned by the device.", bit.trailing_zeros()),
         );
         return;
     }
-    // The command that makes the queue for command events is not announced there: the driver does not expect it yet.
+    // The command that creates the EQ for command events is not reported there: the driver does not expect it yet.
     let listeners = hca.eqs.listeners(EventType::Command);
     let delivery = match deliver(firmware, dma, &mut entry) {
         Ok(()) => Delivery::Ok,
-        Err(Undelivered(delivery, why)) => {
+        Err(Undelivered(delivery, reason)) => {
             hca.guest_errors.report(
                 GuestError::CommandUnreadable,
-                format_args!("A command is not delivered: {why}"),
+                format_args!("A command is not delivered: {reason}"),
             );
             delivery
         }
     };
     entry.status_own = (delivery as u8) << 1;
-    // From the output on; the last four bytes go last, with them the ownership.
+    // Writes the entry from the output on, its last four bytes last: they pass the ownership.
     let output = std::mem::offset_of!(CommandEntry, output);
     let bytes = entry.as_bytes();
     let written = bytes.split_last_chunk::<4>().map(|(body, last)| {
@@ -99,7 +100,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     if let Some(Err(error)) = written {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("A command cannot be answered: {error}"),
+            format_args!("The output of a command cannot be written: {error}"),
         );
         return;
     }
@@ -108,25 +109,25 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     }
 }
 
-/// Reads the input, carries the command out, and writes the output but for what is in the entry itself.
+/// Reads the input, executes the command, and writes the output except for the part in the entry itself.
 fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(), Undelivered> {
     if entry.kind != CommandEntry::PCI {
         return Err(Undelivered(
             Delivery::CommandDescriptor,
-            format!("its kind is {}.", entry.kind),
+            format!("entry of type {:#x}", entry.kind),
         ));
     }
     let input_length = entry.input_length.get() as usize;
     let output_length = entry.output_length.get() as usize;
     if input_length > MAX_LENGTH || output_length > MAX_LENGTH {
-        let why = format!("{input_length} bytes in and {output_length} out are too long.");
-        return Err(Undelivered(Delivery::InputLength, why));
+        let reason = format!("input of {input_length} or output of {output_length} bytes is too long");
+        return Err(Undelivered(Delivery::InputLength, reason));
     }
     let input = read_input(dma, entry, input_length)?;
     let Some(input) = Input::new(&input) else {
         return Err(Undelivered(
             Delivery::InputLength,
-            format!("{input_length} bytes are no command."),
+            format!("input of {input_length} bytes is too short"),
         ));
     };
     let output = match execute(firmware, input, output_length) {
@@ -139,7 +140,7 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
                     GuestError::CommandRefused
                 },
                 format_args!(
-                    "{} is refused: {} ({:?}).",
+                    "{} is refused: {} ({:?})",
                     input.opcode(),
                     refusal.reason,
                     refusal.status
@@ -159,7 +160,7 @@ fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Resul
     let handler = firmware.handler(input.opcode()).ok_or_else(|| {
         if firmware.first_of_unknown(input.opcode()) {
             warn!(
-                "The guest's driver sent {} (op_mod {:#x}), which this device does not know.",
+                "The guest's driver sent {} (op_mod {:#x}), which this device does not support",
                 input.opcode(),
                 input.op_mod()
             );
@@ -214,12 +215,12 @@ fn check(mailbox: &Mailbox, number: u32, token: u8) -> Result<(), Undelivered> {
     if mailbox.token != token {
         return Err(Undelivered(
             Delivery::TokenError,
-            format!("mailbox {number} is of another command."),
+            format!("mailbox {number} has the token of another command"),
         ));
     }
     if mailbox.block_number.get() != number {
-        let why = format!("mailbox {number} says it is {}.", mailbox.block_number.get());
-        return Err(Undelivered(Delivery::BlockNumber, why));
+        let reason = format!("mailbox {number} has block number {}", mailbox.block_number.get());
+        return Err(Undelivered(Delivery::BlockNumber, reason));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use mlx5_prm::opcode::Opcode;
 use super::Firmware;
 use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::buffer::Buffer;
-use crate::hca::cq::{Cq, MAX_LOG_CQ_SIZE, CqResources, entry_size};
+use crate::hca::cq::{Cq, CqResources, MAX_LOG_CQ_SIZE, entry_size};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_CQ, create),

@@ -45,15 +45,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         buffer,
         uar: uar.references.acquire(),
     };
-    let make = |number| {
-        Eq::new(
-            number,
-            new,
-            hca.dma.clone(),
-            hca.msix.clone(),
-            hca.guest_errors.clone(),
-        )
-    };
+    let make = |number| Eq::new(number, new, hca.dma.clone(), hca.msix.clone(), hca.guest_errors.clone());
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateEqOut::default();
     output.set_eq_number(eq.number as u8);

@@ -15,7 +15,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_SPECIAL_CONTEXTS, query_special_contexts),
 ];
 
-/// Bytes of a key's list of translations that QUERY_MKEY has at most.
+/// Most bytes of a translation list that QUERY_MKEY returns.
 const QUERY_LIMIT: usize = 1 << 20;
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -25,7 +25,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if input.pg_access() || input.mkey_umem_valid() || input.data_direct() {
         return Err(bad_parameter("the key's pages are to come by a way that there is not"));
     }
-    // The driver makes its own keys before it has a protection domain that matters; those of a domain must name one.
+    // The driver creates its own keys with PD 0, before it has a protection domain.
     if context.pd() != 0 && hca.pds.get(context.pd()).is_none() {
         return Err(no_such("the key's protection domain does not exist"));
     }
@@ -67,7 +67,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let mut output = QueryMkeyOut::default();
     *output.memory_key_mkey_entry_mut() = mkey.context();
     let mut translations = mkey.translations(QUERY_LIMIT);
-    // The first two are in the output's fixed part.
+    // The first two octwords are in the fixed part of the output.
     translations.resize(translations.len().max(2 * OCTWORD), 0);
     output
         .bsf0_klm0_pas_mtt0_1_mut()

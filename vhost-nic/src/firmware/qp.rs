@@ -33,7 +33,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::DETACH_FROM_MCG, detach_from_mcg),
 ];
 
-/// Kinds of receive queues of a queue pair (`MLX5_*_RQ`, qp.h).
+/// `rq_type` of a queue pair (`MLX5_*_RQ`, qp.h).
 const RQ_OWN: u8 = 0;
 const RQ_SHARED: u8 = 1;
 const RQ_NONE: u8 = 3;
@@ -41,7 +41,7 @@ const RQ_NONE: u8 = 3;
 const MIN_RQ_STRIDE: u8 = 4;
 /// Log2 of the bytes of a send WQE's basic block.
 const SQ_STRIDE: u8 = 6;
-/// In `opt_param_mask`: the address path (`MLX5_QP_OPTPAR_PRIMARY_ADDR_PATH`, qp.h).
+/// Bit of `opt_param_mask` for the address path (`MLX5_QP_OPTPAR_PRIMARY_ADDR_PATH`, qp.h).
 const OPTIONAL_PRIMARY_PATH: u32 = 1 << 7;
 /// Most queue pairs of a multicast group (`max_qp_mcg`) and most groups (`log_max_mcg`).
 const MAX_QP_MCG: usize = 64;
@@ -93,12 +93,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     };
     let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
         .map_err(|_| bad_parameter("the queue pair's pages do not fit its size").with_syndrome(syndrome::QP_PAGES))?;
-    // The driver makes its own queue pair for keys without a domain.
+    // The driver creates its own QP for memory keys (REG_UMR) without a protection domain.
     if (context.st() != service::REG_UMR || context.pd() != 0) && hca.pds.get(context.pd()).is_none() {
         return Err(no_such("the queue pair's protection domain does not exist"));
     }
     let part = |start, log_size, stride| WorkQueue::part(buffer.clone(), start, log_size, stride, context.dbr_addr());
-    let mut uses: Vec<Reference> = Vec::new();
+    let mut held: Vec<Reference> = Vec::new();
     let receives = match context.rq_type() {
         _ if has_rq => ReceiveSource::Own(part(0, context.log_rq_size(), rq_stride)),
         RQ_OWN | RQ_NONE => ReceiveSource::None,
@@ -106,11 +106,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
             let number = context.srqn_rmpn_xrqn();
             match (hca.rmps.get(number), hca.xrc_srqs.get(number)) {
                 (_, Some(srq)) => {
-                    uses.push(srq.references.acquire());
+                    held.push(srq.references.acquire());
                     ReceiveSource::Xrc
                 }
                 (Some(rmp), _) => {
-                    uses.push(rmp.references.acquire());
+                    held.push(rmp.references.acquire());
                     ReceiveSource::Pool(rmp)
                 }
                 _ => return Err(no_such("the queue pair's shared receive queue does not exist")),
@@ -118,13 +118,13 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         }
         _ => return Err(bad_parameter("there is no such kind of receive queue")),
     };
-    // The target of XRC names no shared receive queue; its packets do.
+    // An XRC target QP names no SRQ; its packets do.
     let receives = if context.st() == service::XRC {
         ReceiveSource::Xrc
     } else {
         receives
     };
-    // A queue pair names a completion queue for a side it does not have, or none.
+    // For a side the QP does not have, the context may name a CQ or none.
     let side = |has: bool, number: u32| {
         if has || number != 0 {
             cq(hca, number).map(Some)
@@ -137,7 +137,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         receive_cq: side(has_rq, context.cqn_rcv())?,
         send_queue: has_sq.then(|| part(rq_bytes, context.log_sq_size(), SQ_STRIDE)),
         receives,
-        uses,
+        uses: held,
     };
     let vport = hca.vport.read();
     let make = |number| Qp::new(number, context.clone(), parts, &vport);
@@ -154,7 +154,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     if qp.references.count() > 0 {
         return Err(in_use("the queue pair is in a multicast group"));
     }
-    // Who works for it finishes its packet first, and touches its memory no more.
+    // Waits for a packet in progress; no guest memory is touched after this.
     let vport = firmware.hca.vport.read().clone();
     qp.retire(&vport, &firmware.hca.queue_counters);
     firmware.hca.remove_queue_pair(number);
@@ -165,7 +165,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     let qp = find(&firmware.hca, input.fields::<QueryQpIn>()?.qpn())?;
     let mut output = QueryQpOut::default();
     *output.qpc_mut() = qp.query();
-    // Older drivers do not know what newer ones want behind the context.
+    // Older drivers make no room for the extension behind the context.
     let extension = output.qp_pas_or_qpc_ext_and_pas().len();
     Ok(Reply {
         fixed: QueryQpOut::SIZE - extension,
@@ -173,7 +173,8 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     })
 }
 
-/// All commands that change a state have the number, the mask and the context in the same places; those to reset and error have the number only.
+/// Executes a state transition. All such commands have number, mask and context at the same offsets; those to reset and
+/// error have only the number.
 fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
     let opcode = input.opcode();
     let (number, mask, context) = match opcode {
@@ -188,11 +189,11 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
         let refusal = bad_parameter("the address path cannot be changed in this state");
         return Err(refusal.with_syndrome(syndrome::OPTIONAL_PARAMETER));
     }
-    // The port is not held while the data path is waited for, which looks at it too.
+    // The vport must not be locked while waiting for the data path, which reads it.
     let vport = firmware.hca.vport.read().clone();
     qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
-    // What is posted already waits for nothing else.
+    // WQEs may be posted already.
     firmware.hca.scheduler.schedule(number);
     Reply::ok::<Rst2initQpOut>()
 }

@@ -19,17 +19,17 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_RQ, query),
 ];
 
-/// Where a receive queue's WQEs are (`MLX5_RQC_MEM_RQ_TYPE_*`, mlx5_ifc.h).
+/// Location of a receive queue's WQEs (`MLX5_RQC_MEM_RQ_TYPE_*`, mlx5_ifc.h).
 const MEMORY_INLINE: u8 = 0;
-/// What MODIFY_RQ changes besides the state (`MLX5_MODIFY_RQ_IN_MODIFY_BITMASK_*`, mlx5_ifc.h).
+/// Fields that MODIFY_RQ changes besides the state (`MLX5_MODIFY_RQ_IN_MODIFY_BITMASK_*`, mlx5_ifc.h).
 const MODIFY_VSD: u64 = 1 << 1;
 
-pub(super) fn ring(context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQueue> {
+pub(super) fn work_queue(context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQueue> {
     WorkQueue::new(context.into(), pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
 }
 
-/// No protection domain has the number 0. The driver's drop queue, which never gets a WQE, names it (`mlx5e_build_drop_rq_param`,
-/// core/en/params.c).
+/// Returns a reference to the protection domain; none for number 0, which is no domain but named by the driver's drop
+/// queue, which never gets a WQE (`mlx5e_build_drop_rq_param`, core/en/params.c).
 pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Reference>> {
     if pd == 0 {
         return Ok(None);
@@ -41,9 +41,9 @@ pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Reference>> {
     Ok(Some(pd.references.acquire()))
 }
 
-/// The state a queue of state `now` is brought to, if the guest knows its state.
-pub(super) fn next_state(now: QueueState, told: u8, next: u8) -> Result<QueueState> {
-    if told != now as u8 {
+/// Checks a transition from state `now` to `next`; `claimed` is the current state as the command names it.
+pub(super) fn next_state(now: QueueState, claimed: u8, next: u8) -> Result<QueueState> {
+    if claimed != now as u8 {
         return Err(bad_parameter("the queue is not in that state"));
     }
     QueueState::new(next)
@@ -78,8 +78,8 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
                 .ok_or(no_such("the receive queue's counters do not exist"))?,
         ),
     };
-    let ring = ring(context.wq(), pas)?;
-    let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), ring, cq, counters, pd)));
+    let wq = work_queue(context.wq(), pas)?;
+    let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), wq, cq, counters, pd)));
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateRqOut::default();
     output.set_rqn(queue.number());
@@ -106,7 +106,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     if rq.references.count() > 0 {
         return Err(in_use("tables or TIRs send to the receive queue"));
     }
-    // Who is receiving into it finishes its WQE first, and touches its memory no more.
+    // Waits for a receive in progress; no guest memory is touched after this.
     rq.retire();
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroyRqOut>()

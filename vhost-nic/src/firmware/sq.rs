@@ -7,7 +7,7 @@ use mlx5_prm::wq::*;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
-use super::rq::{next_state, require_pd, ring};
+use super::rq::{next_state, require_pd, work_queue};
 use crate::hca::sq::Sq;
 use crate::hca::wq::{SEND_STRIDE, WqType};
 use crate::hca::{Hca, Queue};
@@ -37,12 +37,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .cqs
         .get(context.cqn())
         .ok_or(no_such("the send queue's completion queue does not exist"))?;
-    let mut uses = Vec::from_iter(require_pd(hca, context.wq().pd())?);
+    let mut held = Vec::from_iter(require_pd(hca, context.wq().pd())?);
     let uar = hca
         .uars
         .get(context.wq().uar_page())
         .ok_or(no_such("the send queue's UAR does not exist"))?;
-    uses.push(uar.references.acquire());
+    held.push(uar.references.acquire());
     let mut transport_domain = None;
     match context.tis_lst_sz() {
         0 => {}
@@ -52,25 +52,25 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
                 .get(context.tis_num_0())
                 .ok_or(no_such("the send queue's TIS does not exist"))?;
             transport_domain = Some(tis.context.read().transport_domain());
-            uses.push(tis.references.acquire());
+            held.push(tis.references.acquire());
         }
         _ => return Err(bad_parameter("a send queue has one TIS at most")),
     }
     if context.wq().log_wq_stride() != SEND_STRIDE {
         return Err(bad_parameter("send WQEs are counted in units of 64 bytes"));
     }
-    let ring = ring(context.wq(), pas)?;
-    if ring.wq_type != WqType::Cyclic {
+    let wq = work_queue(context.wq(), pas)?;
+    if wq.wq_type != WqType::Cyclic {
         return Err(bad_parameter("send queues are rings"));
     }
     let make = |number| {
         Queue::Send(Arc::new(Sq::new(
             number,
             context.clone(),
-            ring,
+            wq,
             cq,
             transport_domain,
-            uses,
+            held,
         )))
     };
     let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
@@ -93,7 +93,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroySqIn>()?.sqn();
-    // Who is sending from it finishes its WQE first, and touches its memory no more.
+    // Waits for a send in progress; no guest memory is touched after this.
     find(&firmware.hca, number)?.retire();
     firmware.hca.queues.remove(number);
     Reply::ok::<DestroySqOut>()

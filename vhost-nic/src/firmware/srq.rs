@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
-use super::rq::{require_pd, ring};
+use super::rq::{require_pd, work_queue};
 use crate::hca::Hca;
 use crate::hca::refcount::RefCount;
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
@@ -23,13 +23,13 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::ARM_XRC_SRQ, arm_xrc_srq),
 ];
 
-/// States of a pool (`MLX5_RMPC_STATE_*`, mlx5_ifc.h).
+/// States of an RMP (`MLX5_RMPC_STATE_*`, mlx5_ifc.h).
 const RMP_READY: u8 = 1;
 const RMP_ERROR: u8 = 3;
-/// Strides of an XRC shared receive queue count from 16 bytes.
+/// Log2 of the smallest stride of an XRC SRQ in bytes.
 const XRC_SRQ_MIN_STRIDE: u8 = 4;
 
-/// The guest wants to be told when fewer WQEs than `limit` are left, perhaps at once.
+/// Arms the limit event; raises it at once if fewer WQEs than `limit` are left.
 fn set_limit(hca: &Hca, list: &ReceiveList, number: u32, limit: u16) {
     if list.set_limit(&hca.dma, limit) {
         hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
@@ -44,10 +44,10 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("a memory pool begins as ready"));
     }
     require_pd(hca, context.wq().pd())?;
-    let ring = ring(context.wq(), pas)?;
+    let wq = work_queue(context.wq(), pas)?;
     let make = |number| Rmp {
         number,
-        list: ReceiveList::new(ring),
+        list: ReceiveList::new(wq),
         context: Mutex::new(context.clone()),
         references: RefCount::default(),
     };
@@ -130,11 +130,11 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(context.xrcd())
         .ok_or(no_such("the shared receive queue's domain does not exist"))?;
     require_pd(hca, context.pd())?;
-    let ring = ring(context, pas)?;
+    let wq = work_queue(context, pas)?;
     let make = |number| XrcSrq {
         number,
-        list: ReceiveList::new(ring),
-        uses: Mutex::new(vec![cq.references.acquire(), xrcd.references.acquire()]),
+        list: ReceiveList::new(wq),
+        held: Mutex::new(vec![cq.references.acquire(), xrcd.references.acquire()]),
         cq,
         context: Mutex::new(context.clone()),
         references: RefCount::default(),

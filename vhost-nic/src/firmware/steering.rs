@@ -30,20 +30,20 @@ pub(super) const COMMANDS: Commands = &[
 /// `table_miss_action` (`MLX5_FLOW_TABLE_MISS_ACTION_*`).
 const MISS_DEFAULT: u8 = 0;
 const MISS_FORWARD: u8 = 1;
-/// Variants of SET_FLOW_TABLE_ROOT.
+/// `op_mod` of SET_FLOW_TABLE_ROOT.
 const ROOT_SET: u16 = 0;
 const ROOT_RESET: u16 = 1;
-/// Variants of SET_FLOW_TABLE_ENTRY.
+/// `op_mod` of SET_FLOW_TABLE_ENTRY.
 const ENTRY_NEW: u16 = 0;
 const ENTRY_MODIFY: u16 = 1;
-/// In MODIFY_FLOW_TABLE: the miss table is to be changed (`MLX5_MODIFY_FLOW_TABLE_MISS_TABLE_ID`).
+/// Field of MODIFY_FLOW_TABLE: the miss table (`MLX5_MODIFY_FLOW_TABLE_MISS_TABLE_ID`).
 const MODIFY_MISS_TABLE: u16 = 1 << 0;
-/// Kinds of destinations (`MLX5_FLOW_DESTINATION_TYPE_*` of the interface, `MLX5_IFC_FLOW_DESTINATION_TYPE_*`).
+/// Types of destinations (`MLX5_IFC_FLOW_DESTINATION_TYPE_*`).
 const DESTINATION_VPORT: u8 = 0;
 const DESTINATION_TABLE: u8 = 1;
 const DESTINATION_TIR: u8 = 2;
 const DESTINATION_UPLINK: u8 = 8;
-/// Flow counters of one bulk, in units of 128 (`flow_counter_bulk`, a bit each).
+/// Flow counters per unit of `flow_counter_bulk`.
 const BULK_UNIT: u32 = 128;
 
 impl From<SteeringError> for Refusal {
@@ -175,7 +175,7 @@ fn destroy_group(firmware: &Firmware, input: Input<'_>) -> Result {
     Reply::ok::<DestroyFlowGroupOut>()
 }
 
-/// Behind the context: destinations, then counters, 8 bytes each.
+/// Parses the lists behind the context: destinations, then counters, 8 bytes each.
 fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>> {
     let context = input.flow_context();
     if context.extended_destination() {
@@ -205,7 +205,7 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
             DESTINATION_TABLE => Destination::Table(id),
             DESTINATION_TIR => {
                 let tir = hca.tirs.get(id).ok_or(no_such("a destination's TIR does not exist"))?;
-                actions.uses.push(tir.references.acquire());
+                actions.held.push(tir.references.acquire());
                 Destination::Tir(tir)
             }
             kind => {
@@ -218,7 +218,7 @@ fn actions(hca: &Hca, input: &SetFteIn, list: &[u8]) -> Result<Actions<Arc<Tir>>
             }
         });
     }
-    // An entry is a counter's id and four reserved bytes (`flow_counter_list`).
+    // Each is a counter id and four reserved bytes (`flow_counter_list`).
     actions.counters = counters
         .iter()
         .map(|[a, b, c, d, ..]| u32::from_be_bytes([*a, *b, *c, *d]))

@@ -1,8 +1,9 @@
 //! Syndromes: the numbers the firmware returns with the status of a refused command, one for each cause.
 //!
-//! Drivers only print them, and the vendor publishes no list. But engineers of the vendor, commits to the kernel and reports of users
-//! have named numbers with their causes. Those are in [`TABLE`], and a refusal for the same cause has the same number. They stay the same
-//! from one generation to the next, with few exceptions. All other numbers are specific to this device.
+//! Drivers only print them, and the vendor publishes no list. But engineers of the vendor, commits to the kernel and
+//! reports of users have named numbers with their causes. Those are in [`TABLE`], and a refusal for the same cause has
+//! the same number. They stay the same from one generation to the next, with few exceptions. All other numbers are
+//! specific to this device.
 
 use mlx5_prm::command::Status;
 use mlx5_prm::opcode::Opcode;
@@ -35,7 +36,8 @@ pub struct Syndrome {
     pub text: &'static str,
     /// Public source of the number.
     pub source: &'static str,
-    /// Causes common to many commands for which those in `commands` return it; of any other cause the handler names the syndrome.
+    /// Causes common to many commands for which those in `commands` return it; of any other cause the handler names the
+    /// syndrome.
     causes: &'static [Cause],
 }
 
@@ -60,14 +62,15 @@ macro_rules! syndromes {
 
 syndromes! {
     NO_CONTEXT = 0x25b161, BadResourceState, [
-        DESTROY_MKEY, DESTROY_EQ, DESTROY_CQ, DESTROY_QP, DESTROY_XRC_SRQ, DESTROY_TIR, DESTROY_SQ, DESTROY_RQ, DESTROY_RMP, DESTROY_TIS,
-        DESTROY_RQT
+        DESTROY_MKEY, DESTROY_EQ, DESTROY_CQ, DESTROY_QP, DESTROY_XRC_SRQ, DESTROY_TIR, DESTROY_SQ, DESTROY_RQ,
+        DESTROY_RMP, DESTROY_TIS, DESTROY_RQT
     ] [NoObject]:
         "the object does not exist",
-        "\"destroy_ctx: context doesn't exist or doesn't match type\" in the list of firmware 14.12.1220; for DESTROY_QP seen with \
-         16.27.1016 (linux-pci, 21 January 2022)";
+        "\"destroy_ctx: context doesn't exist or doesn't match type\" in the list of firmware 14.12.1220; for \
+         DESTROY_QP seen with 16.27.1016 (linux-pci, 21 January 2022)";
     CONTEXT_IN_USE = 0x4a6fc9, BadResourceState, [
-        DESTROY_MKEY, DESTROY_QP, DESTROY_XRC_SRQ, DESTROY_TIR, DESTROY_SQ, DESTROY_RQ, DESTROY_RMP, DESTROY_TIS, DESTROY_RQT
+        DESTROY_MKEY, DESTROY_QP, DESTROY_XRC_SRQ, DESTROY_TIR, DESTROY_SQ, DESTROY_RQ, DESTROY_RMP, DESTROY_TIS,
+        DESTROY_RQT
     ] [InUse]:
         "other objects refer to the object", "\"destroy_ctx: context in use\" in the list of firmware 14.12.1220";
     INVALID_QP_NUMBER = 0x7ea02d, BadResourceState, [QP_2ERR, QP_2RST] [NoObject]:
@@ -98,7 +101,7 @@ syndromes! {
     QP_PAGES = 0x2f50ca, BadParameter, [CREATE_QP]:
         "the page list is too short for the QP's size", "firmware 14.32.1900";
     OPTIONAL_PARAMETER = 0x498c8b, BadParameter, [RTS2RTS_QP]:
-        "opt_param_mask has a bit that this transition does not allow: that of the address path", "firmware 14.32.1900";
+        "opt_param_mask has the bit of the address path, which this transition does not allow", "firmware 14.32.1900";
     TRANSLATION_SIZE = 0x3bf6f, BadParameter, [CREATE_MKEY]:
         "the translation list is longer than the device supports", "netdev, on SHAMPO's keys";
     RQT_SIZE = 0x538faf, BadParameter, [CREATE_RQT, MODIFY_RQT]:
@@ -143,8 +146,8 @@ pub(super) fn agrees(number: u32, opcode: Opcode, status: Status) -> bool {
     row.is_none_or(|row| row.status == status && row.commands.contains(&opcode))
 }
 
-/// Returns this device's own number for a reason (FNV-1a of the text, folded to 24 bits). Bit 31 distinguishes it from the vendor's,
-/// which have 24 bits at most.
+/// Returns this device's own number for a reason (FNV-1a of the text, folded to 24 bits). Bit 31 distinguishes it from
+/// the vendor's, which have 24 bits at most.
 pub(super) const fn device_specific(reason: &str) -> u32 {
     let text = reason.as_bytes();
     let (mut hash, mut at) = (0x811c_9dc5_u32, 0);

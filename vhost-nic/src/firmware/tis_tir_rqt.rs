@@ -1,4 +1,4 @@
-//! Commands on TIS, TIR and RQT.
+//! Commands on TISes, TIRs and RQTs.
 
 use std::sync::Arc;
 
@@ -29,9 +29,9 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_RQT, query_rqt),
 ];
 
-/// Most queues of a table (`log_max_rqt_size`).
+/// Most entries of an RQT (`log_max_rqt_size`).
 const MAX_RQT_SIZE: u16 = 1 << 11;
-/// Where a TIR sends to (`MLX5_TIRC_DISP_TYPE_*`, mlx5_ifc.h).
+/// `disp_type` of a TIR (`MLX5_TIRC_DISP_TYPE_*`, mlx5_ifc.h).
 const DISPATCH_DIRECT: u8 = 0;
 const DISPATCH_INDIRECT: u8 = 1;
 
@@ -99,14 +99,14 @@ fn dispatch(hca: &Hca, context: &Tirc) -> Result<Dispatch> {
         DISPATCH_DIRECT => {
             let rq =
                 rq::find(hca, context.inline_rqn()).map_err(|_| no_such("the TIR's receive queue does not exist"))?;
-            let rq_use = rq.references.acquire();
-            Ok(Dispatch::Direct(rq, rq_use))
+            let reference = rq.references.acquire();
+            Ok(Dispatch::Direct(rq, reference))
         }
         DISPATCH_INDIRECT => {
             let rqt = find_rqt(hca, context.indirect_table())
                 .map_err(|_| no_such("the TIR's receive queue table does not exist"))?;
-            let rqt_use = rqt.references.acquire();
-            Ok(Dispatch::Indirect(rqt, rqt_use))
+            let reference = rqt.references.acquire();
+            Ok(Dispatch::Indirect(rqt, reference))
         }
         _ => Err(bad_parameter("there is no such way to dispatch")),
     }

@@ -1,4 +1,4 @@
-//! Buffers of queues: bytes the guest numbers from 0, spread over pages of its memory.
+//! Buffers of queues: contiguous for the device, scattered over pages of guest memory.
 
 use thiserror::Error;
 
@@ -6,19 +6,19 @@ use crate::dma::{self, Dma, Purpose};
 
 /// Log2 of the size in bytes of an adapter page, the unit of all page sizes (`MLX5_ADAPTER_PAGE_SHIFT`).
 pub const ADAPTER_PAGE_SHIFT: u32 = 12;
-/// A context gives the offset in its first page in units of 1/64 page (`mlx5_ib/mem.c`).
+/// Log2 of the units in a page in which a context gives the offset in the first page (`mlx5_ib/mem.c`).
 const PAGE_OFFSET_SHIFT: u32 = 6;
-/// Larger pages than that no guest has.
+/// Largest log2 of a page size in bytes; no guest has larger pages.
 const MAX_PAGE_SHIFT: u32 = 40;
 
-/// Why a list of pages makes no buffer.
+/// Reason why a page list makes no buffer.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BufferError {
     /// Pages larger than memory.
-    #[error("A page of 2^{0} bytes is too large.")]
+    #[error("a page of 2^{0} bytes is too large")]
     PageSize(u32),
     /// Fewer pages than the buffer needs.
-    #[error("The buffer needs {needed} pages, and {given} are given.")]
+    #[error("the buffer needs {needed} pages, {given} given")]
     TooFewPages {
         /// Pages the buffer needs.
         needed: usize,
@@ -27,18 +27,19 @@ pub enum BufferError {
     },
 }
 
-/// The buffer of a queue.
+/// Buffer of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buffer {
     pages: Box<[u64]>,
     page_shift: u32,
-    /// Where in the first page the buffer begins, in bytes.
+    /// Offset of the buffer in the first page, in bytes.
     start: u64,
     length: u64,
 }
 
 impl Buffer {
-    /// A buffer of `length` bytes. `log_page_size` and `page_offset` are the context's, `pas` the page list as it is in the command.
+    /// Creates a buffer of `length` bytes. `log_page_size` and `page_offset` are those of the context, `pas` is the
+    /// page list as in the command.
     pub fn new(log_page_size: u8, page_offset: u8, length: u64, pas: &[u8]) -> Result<Self, BufferError> {
         let page_shift = u32::from(log_page_size) + ADAPTER_PAGE_SHIFT;
         if page_shift > MAX_PAGE_SHIFT {
@@ -61,19 +62,19 @@ impl Buffer {
         })
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether it has no bytes.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Calls `act` with the guest address and the length of each piece of a range, in order. The range may wrap at the end
-    /// of the buffer, once; none of a range that is longer than the buffer is visited.
-    fn pieces(
+    /// Calls `act` with guest address and length of each contiguous segment of a range, in order. The range may wrap at
+    /// the end of the buffer once; of a range longer than the buffer, no segment is visited.
+    fn segments(
         &self,
         offset: u64,
         length: usize,
@@ -104,7 +105,7 @@ impl Buffer {
     pub fn read(&self, dma: &Dma, purpose: Purpose, offset: u64, data: &mut [u8]) -> dma::Result<()> {
         let mut done = 0;
         let length = data.len();
-        self.pieces(offset, length, |address, now| {
+        self.segments(offset, length, |address, now| {
             dma.read(purpose, address, &mut data[done..done + now])?;
             done += now;
             Ok(())
@@ -114,20 +115,21 @@ impl Buffer {
     /// Writes to the buffer.
     pub fn write(&self, dma: &Dma, purpose: Purpose, offset: u64, data: &[u8]) -> dma::Result<()> {
         let mut done = 0;
-        self.pieces(offset, data.len(), |address, now| {
+        self.segments(offset, data.len(), |address, now| {
             dma.write(purpose, address, &data[done..done + now])?;
             done += now;
             Ok(())
         })
     }
 
-    /// Writes an entry, its last four bytes last and at once: they tell its owner. Entries do not cross pages.
+    /// Writes an entry, its last four bytes last and in a single store, since they hold the owner bit. Entries do not
+    /// cross pages.
     pub fn publish(&self, dma: &Dma, purpose: Purpose, offset: u64, entry: &[u8]) -> dma::Result<()> {
         let Some((body, last)) = entry.split_last_chunk::<4>() else {
             return Ok(());
         };
         self.write(dma, purpose, offset, body)?;
-        self.pieces(offset + body.len() as u64, last.len(), |address, _| {
+        self.segments(offset + body.len() as u64, last.len(), |address, _| {
             dma.store(purpose, address, u32::from_ne_bytes(*last))
         })
     }
@@ -144,7 +146,7 @@ mod tests {
     fn addresses(buffer: &Buffer, offset: u64, length: usize) -> Vec<(u64, usize)> {
         let mut found = Vec::new();
         buffer
-            .pieces(offset, length, |address, length| {
+            .segments(offset, length, |address, length| {
                 found.push((address, length));
                 Ok(())
             })

@@ -177,7 +177,8 @@ impl Cq {
         }
     }
 
-    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns whether it was written.
+    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns whether
+    /// it was written.
     fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> bool {
         if state.overrun {
             return false;
@@ -302,8 +303,8 @@ impl Cq {
         change(&mut self.state.lock().context);
     }
 
-    /// Switches to another buffer (MODIFY_CQ, resize), after a resize CQE as the last in the old one. Returns false, and changes nothing, if
-    /// the completions not yet read do not fit in the new one.
+    /// Switches to another buffer (MODIFY_CQ, resize), after a resize CQE as the last in the old one. Returns false,
+    /// and changes nothing, if the completions not yet read do not fit in the new one.
     pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
         let mut state = self.state.lock();
         let consumer = self.consumer_index(&state.context);

@@ -1,4 +1,5 @@
-//! UARs, protection domains, transport domains, XRC domains and user contexts: objects that are no more than a number others refer to.
+//! UARs, protection domains, transport domains, XRC domains and user contexts: objects that are no more than a number
+//! others refer to.
 
 use super::refcount::RefCount;
 

@@ -3,7 +3,8 @@
 /// Producer and consumer indexes count entries modulo 2^24.
 pub(super) const INDEX_MASK: u32 = 0xff_ffff;
 
-/// A ring of `2^log_size` entries, at most 2^22. Each has an owner bit, whose value changes with every lap of the producer.
+/// A ring of `2^log_size` entries, at most 2^22. Each has an owner bit, whose value changes with every lap of the
+/// producer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct EntryRing {
     pub(super) log_size: u8,

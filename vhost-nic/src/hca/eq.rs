@@ -61,13 +61,7 @@ impl Eq {
         *self.uar.lock() = None;
     }
 
-    pub(crate) fn new(
-        number: u32,
-        new: NewEq,
-        dma: Arc<Dma>,
-        msix: Arc<Msix>,
-        guest_errors: Arc<GuestErrors>,
-    ) -> Self {
+    pub(crate) fn new(number: u32, new: NewEq, dma: Arc<Dma>, msix: Arc<Msix>, guest_errors: Arc<GuestErrors>) -> Self {
         let NewEq {
             context,
             mask,
@@ -94,7 +88,10 @@ impl Eq {
 
     /// Appends an event, and raises the interrupt if the EQ is armed.
     pub fn post(&self, event_type: EventType, sub_type: u8, data: &[u8]) {
-        debug_assert!(event::is_raised(event_type), "{event_type:?} is not in the table of events");
+        debug_assert!(
+            event::is_raised(event_type),
+            "{event_type:?} is not in the table of events"
+        );
         let mut eqe = Eqe::new(event_type, sub_type);
         let length = data.len().min(eqe.data.len());
         eqe.data[..length].copy_from_slice(&data[..length]);

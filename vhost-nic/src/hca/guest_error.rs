@@ -1,4 +1,4 @@
-//! What a guest did wrong, counted.
+//! Errors of a guest, counted by kind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,17 +6,17 @@ use log::{debug, warn};
 
 macro_rules! guest_errors {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A mistake of a guest or its driver. The guest gets the answer hardware would give; we count.
+        /// Kind of error of a guest or its driver. The guest gets the response hardware would give; the device counts.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum GuestError {
             $($(#[$doc])* $name,)*
         }
 
         impl GuestError {
-            /// All of them.
+            /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What it is called in statistics.
+            /// Name in statistics.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -27,56 +27,56 @@ macro_rules! guest_errors {
 }
 
 guest_errors! {
-    /// A command that this device does not know.
+    /// Command with an opcode this device does not support.
     UnknownCommand = "unknown_command",
-    /// A command that was refused.
+    /// Command that was refused.
     CommandRefused = "command_refused",
-    /// A command whose entry or mailboxes could not be read or written.
+    /// Command whose entry or mailboxes could not be read or written.
     CommandUnreadable = "command_unreadable",
-    /// An access to a register that is not there, or not of that width.
+    /// Access to a BAR offset without a register, or of the wrong width.
     StrayAccess = "stray_access",
-    /// A doorbell for a queue that does not exist.
+    /// Doorbell of a queue that does not exist.
     StrayDoorbell = "stray_doorbell",
-    /// A doorbell record that cannot be read.
+    /// Doorbell record that cannot be read.
     UnreadableDoorbellRecord = "unreadable_doorbell_record",
-    /// A send WQE that makes no sense.
+    /// Invalid send WQE.
     BadSendWqe = "bad_send_wqe",
-    /// A receive WQE that makes no sense.
+    /// Invalid receive WQE.
     BadReceiveWqe = "bad_receive_wqe",
-    /// A completion that could not be written.
+    /// CQE that could not be written.
     LostCqe = "lost_cqe",
-    /// A completion queue that was full.
+    /// CQE for a full completion queue.
     CqOverrun = "cq_overrun",
-    /// An event that could not be written.
+    /// EQE that could not be written.
     LostEqe = "lost_eqe",
-    /// An event queue that was full.
+    /// EQE for a full event queue.
     EqOverrun = "eq_overrun",
 }
 
-/// How often what was found.
+/// Number of errors of each kind.
 #[derive(Debug, Default)]
 pub struct GuestErrors([AtomicU64; GuestError::ALL.len()]);
 
 impl GuestErrors {
-    /// Counts a finding. The first of its kind is told as a warning, the others for those who look for them.
-    pub fn report(&self, finding: GuestError, what: std::fmt::Arguments<'_>) {
-        if self.0[finding as usize].fetch_add(1, Ordering::Relaxed) == 0 {
-            warn!("{what} (further ones are only counted, as {})", finding.name());
+    /// Counts an error. The first of its kind is logged as a warning, later ones at debug level.
+    pub fn report(&self, kind: GuestError, what: std::fmt::Arguments<'_>) {
+        if self.0[kind as usize].fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!("{what} (further ones are only counted as {})", kind.name());
         } else {
             debug!("{what}");
         }
     }
 
-    /// How often it was found.
-    pub fn count(&self, finding: GuestError) -> u64 {
-        self.0[finding as usize].load(Ordering::Relaxed)
+    /// Returns the number of errors of a kind.
+    pub fn count(&self, kind: GuestError) -> u64 {
+        self.0[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// All that was found.
+    /// Returns name and number of each kind with errors.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         GuestError::ALL
             .iter()
-            .map(|&finding| (finding.name(), self.count(finding)))
+            .map(|&kind| (kind.name(), self.count(kind)))
             .filter(|(_, count)| *count > 0)
             .collect()
     }

@@ -1,6 +1,6 @@
-//! How many objects of each kind there are: the sizes of the tables, and what the capabilities tell of them.
+//! Number of objects of each kind: the sizes of the tables, which the capabilities report.
 //!
-//! Each is log2 of a number, named as in `cmd_hca_cap` (mlx5_ifc.h).
+//! Each is the log2 of a number, named as in `cmd_hca_cap` (mlx5_ifc.h).
 
 /// Event queues.
 pub const LOG_MAX_EQ: u64 = 7;
@@ -16,7 +16,7 @@ pub const LOG_MAX_TRANSPORT_DOMAIN: u64 = 16;
 pub const LOG_MAX_XRCD: u64 = 16;
 /// Queue pairs, receive queues and send queues together.
 pub const LOG_MAX_QP: u64 = 16;
-/// Shared receive queues: receive memory pools have the lower numbers, those of XRC the others.
+/// Shared receive queues: RMPs have the lower numbers, XRC SRQs the others.
 pub const LOG_MAX_SRQ: u64 = 16;
 /// Receive memory pools.
 pub const LOG_MAX_RMP: u64 = 14;

@@ -1,4 +1,4 @@
-//! Memory keys: what a queue, or its peer, may reach of the guest's memory, and how it counts it.
+//! Memory keys: access rights and address translation for queues and their peers.
 
 mod context;
 mod error;
@@ -20,58 +20,58 @@ use translation::Translations;
 pub use umr::{UmrControl, UmrError, UmrPoster, invalidate, umr};
 pub use walk::{MAX_INDIRECTION, Recent, translate};
 
-/// Keys from here on are given out; lower indexes are the device's own (`MLX5_INVALID_LKEY` is index 1).
+/// Lowest index the device assigns; lower ones are reserved (`MLX5_INVALID_LKEY` is index 1).
 pub const FIRST_INDEX: u32 = 0x10;
-/// A key is its index and 8 bits the driver chooses.
+/// Bits of a key below its index; the driver chooses them.
 pub const VARIANT_BITS: u32 = 8;
-/// A key that reads as zeros and takes what is written.
+/// Null key: reads as zeros, discards writes.
 pub const NULL_MKEY: u32 = 0x200;
-/// A key for data that is not worth copying; it does what the null key does.
+/// Dump-fill key; behaves as the null key.
 pub const DUMP_FILL_MKEY: u32 = 0x300;
-/// A key for all of memory, for queues whose context allows it (`rlky` of a QPC).
+/// Reserved lkey: all of memory, for queues whose context allows it (`rlky` of a QPC).
 pub const RESERVED_LKEY: u32 = 0x400;
-/// The queue number of a key that is for all queues.
+/// Queue number of a key that is bound to no queue.
 pub const ANY_QUEUE: u32 = 0xff_ffff;
-/// Bytes in the unit that lists of translations are counted in (`MLX5_OCTWORD`, infiniband/hw/mlx5/mlx5_ib.h).
+/// Bytes of the unit of translation lists (`MLX5_OCTWORD`, infiniband/hw/mlx5/mlx5_ib.h).
 pub const OCTWORD: usize = 16;
 
-/// What is to be done with memory.
+/// Kind of access to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Read it, for the guest's own queue.
+    /// Read by the guest's own queue.
     LocalRead,
-    /// Write it, for the guest's own queue.
+    /// Write by the guest's own queue.
     LocalWrite,
-    /// Read it, for the peer of a queue.
+    /// Read by the peer of a queue.
     RemoteRead,
-    /// Write it, for the peer of a queue.
+    /// Write by the peer of a queue.
     RemoteWrite,
-    /// Read and write it at once, for the peer of a queue.
+    /// Atomic operation by the peer of a queue.
     RemoteAtomic,
 }
 
-/// The queue that uses a key, locally or for its peer.
+/// Queue that uses a key, for itself or for its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accessor {
-    /// Its protection domain.
+    /// Protection domain of the queue.
     pub pd: u32,
-    /// Its number.
+    /// Queue number (24 bits).
     pub qpn: u32,
     /// Whether it may use [`RESERVED_LKEY`] (`rlky` of a QPC).
     pub reserved_lkey: bool,
 }
 
-/// A part of a range of a key.
+/// Contiguous segment of a range of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment {
     /// Guest memory: address and length in bytes.
     Memory(u64, usize),
-    /// So many bytes that read as zeros and take what is written.
+    /// Bytes that read as zeros and discard writes: their number.
     Null(usize),
 }
 
 impl Segment {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn length(self) -> usize {
         match self {
             Self::Memory(_, length) | Self::Null(length) => length,
@@ -81,7 +81,8 @@ impl Segment {
 
 /// A memory key.
 ///
-/// Translations hold it for reading until the guest's memory has been accessed: a change, which waits for them, is in effect when it returns.
+/// A translation holds the read lock until it has accessed guest memory. A change waits for them, and is in effect when
+/// it returns.
 #[derive(Debug)]
 pub struct Mkey {
     /// Index of the key.
@@ -96,7 +97,7 @@ struct State {
 }
 
 impl Mkey {
-    /// Makes a key, once it has an index, with its list of translations as it is in the command that creates it.
+    /// Checks context and translation list of CREATE_MKEY; returns a function that creates the key with its index.
     pub fn prepare(context: Mkc, translations: &[u8]) -> Result<impl FnOnce(u32) -> Self + use<>, InvalidMkey> {
         let translations = Translations::new(&context, translations)?;
         Ok(|index| Self {
@@ -105,23 +106,23 @@ impl Mkey {
         })
     }
 
-    /// The key as a WQE names it.
+    /// Returns the key as used in WQEs: index and variant.
     pub fn key(&self) -> u32 {
         let variant = self.state.read().context.mkey_7_0();
         self.index << VARIANT_BITS | u32::from(variant)
     }
 
-    /// Its context as it is now.
+    /// Returns the current context.
     pub fn context(&self) -> Mkc {
         self.state.read().context.clone()
     }
 
-    /// The first bytes of its list of translations, in the format of the command that creates it, at most `limit`.
+    /// Returns the first bytes of the translation list, at most `limit`, in the format of CREATE_MKEY.
     pub fn translations(&self, limit: usize) -> Vec<u8> {
         self.state.read().translations.bytes(limit)
     }
 
-    /// Makes it a key nobody can use, and waits for those who do.
+    /// Invalidates the key, and waits for translations in progress.
     pub fn revoke(&self) {
         self.state.write().context.set_free(true);
     }

@@ -1,65 +1,65 @@
-//! Sets of counters that queues share (ALLOC_Q_COUNTER).
+//! Queue counters: sets of counters that queues share (ALLOC_Q_COUNTER).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mlx5_prm::queue_entry::Syndrome;
 
-/// What is counted; the names are those of `query_q_counter_out` (mlx5_ifc.h). What they mean is said in the driver's list of counters
-/// (networking/device_drivers/ethernet/mellanox/mlx5/counters.rst) and in the vendor's of `hw_counters`.
+/// A queue counter, named as in `query_q_counter_out` (mlx5_ifc.h). The meanings are those of the driver's list of
+/// counters (networking/device_drivers/ethernet/mellanox/mlx5/counters.rst) and of the vendor's `hw_counters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum QueueCounter {
-    /// Writes that came.
+    /// RDMA write requests received.
     RxWriteRequests,
-    /// Reads that came.
+    /// RDMA read requests received.
     RxReadRequests,
-    /// Atomic operations that came.
+    /// Atomic requests received.
     RxAtomicRequests,
-    /// Packets without a receive WQE.
+    /// Packets dropped or refused for want of a receive WQE.
     OutOfBuffer,
-    /// Requests that came too early.
+    /// Requests received ahead of the expected PSN.
     OutOfSequence,
-    /// Requests that came again.
+    /// Duplicate requests received.
     DuplicateRequest,
-    /// Refusals for want of a receive that were followed by another attempt.
+    /// RNR NAKs followed by a retry.
     RnrNakRetryErr,
-    /// Refusals of a sequence number that were followed by another attempt.
+    /// PSN sequence error NAKs followed by a retry.
     PacketSeqErr,
-    /// Answers from which it follows that an earlier one was lost.
+    /// Implied NAKs: responses that show the loss of an earlier one.
     ImpliedNakSeqErr,
-    /// Timeouts that were followed by another attempt.
+    /// Acknowledgement timeouts followed by a retry.
     LocalAckTimeoutErr,
-    /// Requests that met no receive too often.
+    /// Requests that exceeded the RNR retry limit.
     ReqRnrRetriesExceeded,
-    /// Messages longer than their receive.
+    /// Messages longer than their receive WQE.
     RespLocalLengthError,
-    /// Requests too long to be sent.
+    /// Requests longer than the largest message.
     ReqLocalLengthError,
-    /// Send WQEs that make no sense.
+    /// Invalid send WQEs.
     LocalOperationError,
-    /// Receives into memory that the queue pair may not write.
+    /// Receives into memory the QP may not write.
     RespLocalProtection,
-    /// Requests with memory that the queue pair may not access.
+    /// Requests with memory the QP may not access.
     ReqLocalProtection,
     /// Receives that completed with an error.
     RespCqeError,
     /// Requests that completed with an error.
     ReqCqeError,
-    /// Changes of keys that failed.
+    /// UMRs that failed.
     ReqMwBinding,
-    /// Answers that do not fit.
+    /// Responses that do not match a request.
     ReqBadResponse,
-    /// Requests that the other side found invalid.
+    /// Requests the responder refused as invalid.
     ReqRemoteInvalidRequest,
-    /// Requests that were found invalid.
+    /// Requests refused as invalid.
     RespRemoteInvalidRequest,
-    /// Requests that the other side did not allow.
+    /// Requests the responder refused for want of access rights.
     ReqRemoteAccessErrors,
-    /// Requests that were not allowed.
+    /// Requests refused for want of access rights.
     RespRemoteAccessErrors,
-    /// Requests that the other side could not carry out.
+    /// Requests the responder failed to execute.
     ReqRemoteOperationErrors,
-    /// Requests that were not answered too often.
+    /// Requests that exceeded the transport retry limit.
     ReqTransportRetriesExceeded,
     /// Receives that were flushed.
     RespCqeFlushError,
@@ -67,19 +67,18 @@ pub enum QueueCounter {
     ReqCqeFlushError,
 }
 
-/// How many there are.
 const COUNTERS: usize = QueueCounter::ReqCqeFlushError as usize + 1;
 
-/// A set of counters.
+/// A set of queue counters.
 #[derive(Debug)]
 pub struct QueueCounters {
-    /// Its id.
+    /// Counter set id (8 bits).
     pub id: u8,
     counts: [AtomicU32; COUNTERS],
 }
 
 impl QueueCounters {
-    /// A set of this id.
+    /// Creates a set with all counters at 0.
     pub fn new(id: u8) -> Self {
         Self {
             id,
@@ -87,12 +86,12 @@ impl QueueCounters {
         }
     }
 
-    /// Counts one.
+    /// Increments a counter.
     pub fn count(&self, what: QueueCounter) {
         self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was counted; from zero again, if `clear`.
+    /// Returns a counter, and resets it if `clear`.
     pub fn get(&self, what: QueueCounter, clear: bool) -> u32 {
         let counter = &self.counts[what as usize];
         if clear {
@@ -102,7 +101,7 @@ impl QueueCounters {
         }
     }
 
-    /// Counts a request that completes with an error.
+    /// Counts a request that completes in error.
     pub fn count_request_error(&self, syndrome: Syndrome) {
         let special = match syndrome {
             Syndrome::LocalLength => Some(QueueCounter::ReqLocalLengthError),
@@ -122,7 +121,7 @@ impl QueueCounters {
         special.into_iter().for_each(|special| self.count(special));
     }
 
-    /// Counts a receive that completes with an error.
+    /// Counts a receive that completes in error.
     pub fn count_receive_error(&self, syndrome: Syndrome) {
         let special = match syndrome {
             Syndrome::LocalLength => Some(QueueCounter::RespLocalLengthError),

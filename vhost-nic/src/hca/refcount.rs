@@ -1,24 +1,24 @@
-//! Who uses an object: one that is in use cannot be destroyed.
+//! Reference counts: the guest cannot destroy an object that others refer to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Counts the users of an object.
+/// Number of references to an object.
 #[derive(Debug, Default)]
 pub struct RefCount(Arc<AtomicU32>);
 
-/// One use of an object, as long as it exists.
+/// A reference to an object, counted until dropped.
 #[derive(Debug)]
 pub struct Reference(Arc<AtomicU32>);
 
 impl RefCount {
-    /// One user more.
+    /// Adds a reference.
     pub fn acquire(&self) -> Reference {
         self.0.fetch_add(1, Ordering::Relaxed);
         Reference(self.0.clone())
     }
 
-    /// How many there are.
+    /// Returns the number of references.
     pub fn count(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }

@@ -11,30 +11,30 @@ use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 
-/// What a receive or send queue does (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
+/// State of an RQ or SQ (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum QueueState {
-    /// Nothing.
+    /// Executes no WQEs; indexes are 0.
     Reset = 0,
-    /// Its work.
+    /// Executes WQEs.
     Ready = 1,
-    /// Nothing any more.
+    /// Executes no WQEs until reset.
     Error = 3,
 }
 
 impl QueueState {
-    /// The state of this number.
+    /// Returns the state of this number.
     pub fn new(number: u8) -> Option<Self> {
         [Self::Reset, Self::Ready, Self::Error]
             .into_iter()
             .find(|state| *state as u8 == number)
     }
 
-    /// Whether the guest may bring a queue from this state to that one.
+    /// Whether MODIFY_RQ and MODIFY_SQ allow this transition.
     pub fn may_become(self, next: Self) -> bool {
         match (self, next) {
-            // Out of error leads only a reset.
+            // A queue leaves the error state only by a reset.
             (Self::Error, Self::Ready) => false,
             (Self::Reset, Self::Error) => false,
             _ => true,
@@ -45,38 +45,38 @@ impl QueueState {
 /// A receive queue.
 #[derive(Debug)]
 pub struct Rq {
-    /// Its number.
+    /// RQ number (24 bits).
     pub number: u32,
-    /// The protection domain of its keys.
+    /// Protection domain of its memory keys.
     pub pd: u32,
-    /// Its WQEs.
+    /// Receive WQEs.
     pub ring: WorkQueue,
-    /// Where it completes.
+    /// Completion queue.
     pub cq: Arc<Cq>,
-    /// Where it counts, if the guest gave it a set of counters.
+    /// Queue counters (`counter_set_id`), if any.
     pub counters: Option<Arc<QueueCounters>>,
-    /// The tables and TIRs that send to it.
+    /// References by RQTs and TIRs that dispatch to it.
     pub references: RefCount,
     state: Mutex<RqState>,
-    /// What it refers to.
-    uses: Mutex<Vec<Reference>>,
+    /// References to the CQ and the protection domain.
+    held: Mutex<Vec<Reference>>,
 }
 
-/// The part of a receive queue that changes.
+/// Mutable state of a receive queue.
 #[derive(Debug)]
 pub struct RqState {
-    /// As the guest gave it; with its state.
+    /// Context as given by the guest, with the current state.
     pub context: Rqc,
-    /// What it does.
+    /// State of the queue.
     pub state: QueueState,
-    /// How many WQEs are used up.
+    /// Consumer index: WQEs consumed, modulo 2^16.
     pub consumer: u16,
-    /// The scatter list of the current WQE; kept so that its memory is.
+    /// Scatter list of the current WQE; a field so that its allocation is reused.
     pub segments: Vec<DataSegment>,
 }
 
 impl Rq {
-    /// A queue in reset, of a protection domain of which there is a use if it has one.
+    /// Creates a queue in reset. `pd` is a reference to its protection domain, if it has one.
     pub(crate) fn new(
         number: u32,
         context: Rqc,
@@ -89,7 +89,7 @@ impl Rq {
             number,
             pd: context.wq().pd(),
             ring,
-            uses: Mutex::new(pd.into_iter().chain([cq.references.acquire()]).collect()),
+            held: Mutex::new(pd.into_iter().chain([cq.references.acquire()]).collect()),
             cq,
             counters,
             references: RefCount::default(),
@@ -102,20 +102,20 @@ impl Rq {
         }
     }
 
-    /// The changing part; whoever holds it is the only one to receive.
+    /// Locks the mutable state; the lock serialises receives.
     pub fn lock(&self) -> MutexGuard<'_, RqState> {
         self.state.lock()
     }
 
-    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_RQ. Waits for a receive in progress.
     pub fn retire(&self) {
         self.lock().become_state(QueueState::Reset);
-        self.uses.lock().clear();
+        self.held.lock().clear();
     }
 }
 
 impl RqState {
-    /// Goes to another state. A reset forgets all WQEs.
+    /// Changes the state. A reset discards all WQEs.
     pub fn become_state(&mut self, next: QueueState) {
         if next == QueueState::Reset {
             self.consumer = 0;

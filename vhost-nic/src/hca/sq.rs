@@ -14,45 +14,45 @@ use super::wq::WorkQueue;
 /// A send queue.
 #[derive(Debug)]
 pub struct Sq {
-    /// Its number.
+    /// SQ number (24 bits).
     pub number: u32,
-    /// The protection domain of its keys.
+    /// Protection domain of its memory keys.
     pub pd: u32,
-    /// Its WQEs.
+    /// Send WQEs.
     pub ring: WorkQueue,
-    /// Where it completes.
+    /// Completion queue.
     pub cq: Arc<Cq>,
-    /// The transport domain of its TIS, if it has one.
+    /// Transport domain of its TIS, if it has one.
     pub transport_domain: Option<u32>,
-    /// The WQE that came last through a doorbell register.
+    /// Last WQE written through BlueFlame.
     pub blue_flame: Slot,
     state: Mutex<SqState>,
-    /// What it refers to.
-    uses: Mutex<Vec<Reference>>,
+    /// References to the CQ, protection domain, UAR and TIS.
+    held: Mutex<Vec<Reference>>,
 }
 
-/// The part of a send queue that changes.
+/// Mutable state of a send queue.
 #[derive(Debug)]
 pub struct SqState {
-    /// As the guest gave it; with its state.
+    /// Context as given by the guest, with the current state.
     pub context: Sqc,
-    /// What it does.
+    /// State of the queue.
     pub state: QueueState,
-    /// How far WQEs are carried out, in basic blocks.
+    /// Consumer index, in basic blocks modulo 2^16.
     pub consumer: u16,
 }
 
 impl Sq {
-    /// A queue in reset. `uses` are those of its domain, its UAR and its TIS.
+    /// Creates a queue in reset. `held` are references to its protection domain, UAR and TIS.
     pub(crate) fn new(
         number: u32,
         context: Sqc,
         ring: WorkQueue,
         cq: Arc<Cq>,
         transport_domain: Option<u32>,
-        mut uses: Vec<Reference>,
+        mut held: Vec<Reference>,
     ) -> Self {
-        uses.push(cq.references.acquire());
+        held.push(cq.references.acquire());
         Self {
             number,
             pd: context.wq().pd(),
@@ -65,24 +65,24 @@ impl Sq {
                 state: QueueState::Reset,
                 consumer: 0,
             }),
-            uses: Mutex::new(uses),
+            held: Mutex::new(held),
         }
     }
 
-    /// The changing part; whoever holds it is the only one to send.
+    /// Locks the mutable state; the lock serialises sends.
     pub fn lock(&self) -> MutexGuard<'_, SqState> {
         self.state.lock()
     }
 
-    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_SQ. Waits for a send in progress.
     pub fn retire(&self) {
         self.lock().become_state(QueueState::Reset);
-        self.uses.lock().clear();
+        self.held.lock().clear();
     }
 }
 
 impl SqState {
-    /// Goes to another state. A reset forgets all WQEs.
+    /// Changes the state. A reset discards all WQEs.
     pub fn become_state(&mut self, next: QueueState) {
         if next == QueueState::Reset {
             self.consumer = 0;

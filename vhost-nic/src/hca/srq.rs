@@ -12,21 +12,21 @@ use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 use crate::dma::{self, Dma};
 
-/// A receive memory pool; the shared receive queue of this interface step.
+/// A receive memory pool (RMP): the shared receive queue of this interface step (ISSI 1).
 #[derive(Debug)]
 pub struct Rmp {
-    /// Its number.
+    /// RMP number (24 bits).
     pub number: u32,
-    /// Its WQEs.
+    /// Receive WQEs.
     pub list: ReceiveList,
-    /// As the guest gave it.
+    /// Context as given by the guest.
     pub context: Mutex<Rmpc>,
-    /// The queues that take WQEs from it.
+    /// References by queues that take WQEs from it.
     pub references: RefCount,
 }
 
 impl Rmp {
-    /// The protection domain of its keys.
+    /// Protection domain of its memory keys.
     pub fn pd(&self) -> u32 {
         self.context.lock().wq().pd()
     }
@@ -35,32 +35,33 @@ impl Rmp {
 /// An XRC shared receive queue.
 #[derive(Debug)]
 pub struct XrcSrq {
-    /// Its number.
+    /// SRQ number (24 bits).
     pub number: u32,
-    /// Its WQEs.
+    /// Receive WQEs.
     pub list: ReceiveList,
-    /// Where it completes.
+    /// Completion queue.
     pub cq: Arc<Cq>,
-    /// As the guest gave it.
+    /// Context as given by the guest.
     pub context: Mutex<XrcSrqc>,
-    /// The queues that take WQEs from it.
+    /// References by queues that take WQEs from it.
     pub references: RefCount,
-    pub(crate) uses: Mutex<Vec<Reference>>,
+    /// References to the CQ and the XRC domain.
+    pub(crate) held: Mutex<Vec<Reference>>,
 }
 
 impl XrcSrq {
-    /// The guest destroys it: it uses nothing any more, whoever still holds it for a moment.
+    /// Drops the references to the CQ and the XRC domain, even if an `Arc` outlives DESTROY_XRC_SRQ.
     pub fn retire(&self) {
-        self.uses.lock().clear();
+        self.held.lock().clear();
     }
 
-    /// The protection domain of its keys.
+    /// Protection domain of its memory keys.
     pub fn pd(&self) -> u32 {
         self.context.lock().pd()
     }
 }
 
-/// WQEs that name each other, taken by many queues.
+/// Receive WQEs in a linked list, consumed by many queues.
 #[derive(Debug)]
 pub struct ReceiveList {
     ring: WorkQueue,
@@ -71,23 +72,23 @@ pub struct ReceiveList {
 struct ListState {
     /// Index of the next WQE.
     next: u32,
-    /// How many WQEs were taken, modulo 2^16.
+    /// Number of WQEs taken, modulo 2^16.
     taken: u16,
-    /// Fewer posted WQEs than this are to be told, once; 0 is off.
+    /// Limit of posted WQEs below which one event is raised; 0 is off.
     limit: u16,
 }
 
-/// A WQE that was taken.
+/// A receive WQE taken from the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Its index.
+    /// Index of the WQE.
     pub index: u16,
-    /// Whether fewer are left than the guest wanted to be told of.
+    /// Whether fewer WQEs than the limit are left.
     pub limit_reached: bool,
 }
 
 impl ReceiveList {
-    /// A list on a ring, of which nothing is taken yet.
+    /// Creates a list of which no WQE is taken yet.
     pub fn new(ring: WorkQueue) -> Self {
         Self {
             ring,
@@ -95,7 +96,7 @@ impl ReceiveList {
         }
     }
 
-    /// Takes the next WQE, whose scatter list goes into `segments`; none if there is none.
+    /// Takes the next WQE, and reads its scatter list into `segments`; `None` if none is posted.
     pub fn take(&self, dma: &Dma, segments: &mut Vec<DataSegment>) -> dma::Result<Option<Taken>> {
         let mut state = self.state.lock();
         let posted = self.ring.receive_producer(dma)?.wrapping_sub(state.taken);
@@ -115,7 +116,8 @@ impl ReceiveList {
         }))
     }
 
-    /// From now on, the guest wants to be told when fewer than `limit` WQEs are left. Returns whether that is so already.
+    /// Arms the limit event, for when fewer than `limit` WQEs are left. Returns whether that is so already; then it
+    /// stays disarmed.
     pub fn set_limit(&self, dma: &Dma, limit: u16) -> bool {
         let mut state = self.state.lock();
         let posted = self
@@ -128,12 +130,12 @@ impl ReceiveList {
     }
 }
 
-/// The data of an event about a shared receive queue (`struct mlx5_eqe_qp_srq`, device.h).
+/// Returns the data of an event about a QP or an SRQ (`struct mlx5_eqe_qp_srq`, device.h).
 pub fn event_data(number: u32) -> [u8; 28] {
     let mut data = [0; 28];
     data[24..].copy_from_slice(&number.to_be_bytes());
     data
 }
 
-/// Fewer WQEs are left than the guest wanted to be told of.
+/// Event for when fewer WQEs than the limit are left.
 pub const LIMIT_EVENT: EventType = EventType::SrqRqLimit;

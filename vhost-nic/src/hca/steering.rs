@@ -1,13 +1,13 @@
-//! Flow tables, executed as the driver programs them (`drivers/net/ethernet/mellanox/mlx5/core/fs_cmd.c`, `fs_core.c`).
+//! Steering: flow tables as the driver programs them (`drivers/net/ethernet/mellanox/mlx5/core/fs_cmd.c`, `fs_core.c`).
 //!
-//! A table has entries by index, in groups of consecutive ones that look at the same bits of a frame. A frame enters at the root table of
-//! its direction. The entry with the lowest index that it matches says what happens; without one the table's miss action does. Entries
-//! lead only to tables of a higher level, so that every frame gets somewhere; those that are allowed to lead anywhere are bounded by
-//! [`MAX_VISITS`].
+//! A table has entries by index, in groups of consecutive indexes that match on the same bits of a frame. A frame
+//! enters at the root table of its direction. The matching entry with the lowest index decides; without one, the
+//! table's miss action does. Entries forward only to tables of a higher level, so that every walk ends; entries that
+//! may forward to any level (`ignore_flow_level`) are bounded by [`MAX_VISITS`].
 //!
-//! Of a frame the device sees [`fields::MatchFields`]: its outer headers and some miscellaneous parameters. The device parses no tunnels.
-//! What is inside of one is absent: an entry that looks at inner headers matches no frame. All else that can be looked at (metadata
-//! registers, programmable parser) is 0 in every frame.
+//! Entries match on [`fields::MatchFields`]: outer headers and some miscellaneous parameters. Tunnels are not parsed;
+//! entries with inner-header criteria never match. All other fields (metadata registers, programmable parser) are 0 in
+//! every frame.
 
 mod executor;
 pub mod fields;
@@ -32,25 +32,25 @@ use tables::Tables;
 
 /// Values of `table_type` (`enum fs_flow_table_type`, `include/linux/mlx5/fs.h`).
 pub mod table_type {
-    /// Frames from the wire.
+    /// Received frames.
     pub const NIC_RX: u8 = 0;
-    /// Frames to the wire.
+    /// Frames to be sent.
     pub const NIC_TX: u8 = 1;
-    /// Frames from the wire for QPs.
+    /// Received RoCE packets.
     pub const RDMA_RX: u8 = 7;
-    /// Frames from QPs.
+    /// RoCE packets to be sent.
     pub const RDMA_TX: u8 = 8;
 }
 
 /// Bits of `action` in the flow context (`MLX5_FLOW_CONTEXT_ACTION_*`, `include/linux/mlx5/mlx5_ifc.h`).
 pub mod action {
-    /// Let the frame pass.
+    /// Allow the frame.
     pub const ALLOW: u16 = 1;
-    /// Drop it.
+    /// Drop the frame.
     pub const DROP: u16 = 1 << 1;
-    /// Give a copy to each destination.
+    /// Forward a copy to each destination.
     pub const FWD_DEST: u16 = 1 << 2;
-    /// Count it.
+    /// Count the frame.
     pub const COUNT: u16 = 1 << 3;
 }
 
@@ -79,183 +79,183 @@ pub const MAX_DESTINATIONS: usize = 1 << 6;
 /// Largest `log_size` of a table.
 pub const MAX_LOG_SIZE: u8 = 24;
 
-/// Why a command about flow tables is refused.
+/// Reason why a steering command is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SteeringError {
     /// No such table, or one of another type.
-    #[error("There is no flow table {0} of this type.")]
+    #[error("no flow table {0} of this type")]
     NoTable(u32),
     /// No such group in the table.
-    #[error("There is no flow group {0} in this table.")]
+    #[error("no flow group {0} in this table")]
     NoGroup(u32),
     /// No entry at the index.
-    #[error("There is no flow table entry at index {0}.")]
+    #[error("no flow table entry at index {0}")]
     NoEntry(u32),
     /// No such flow counter.
-    #[error("There is no flow counter {0}.")]
+    #[error("no flow counter {0}")]
     NoCounter(u32),
-    /// The group or counter is still in use.
-    #[error("Flow table entries still refer to this.")]
+    /// The group or counter is in use.
+    #[error("flow table entries refer to the object")]
     InUse,
     /// The table has groups.
-    #[error("The flow table still has groups.")]
+    #[error("the flow table has groups")]
     HasGroups,
-    /// Entries of other tables, or their miss actions, lead to the table.
-    #[error("Other flow tables still lead to this one.")]
+    /// Entries or miss actions of other tables forward to the table.
+    #[error("other flow tables forward to this one")]
     IsDestination,
-    /// The group is to look at outer headers, but at none of their bits.
-    #[error("The flow group has no criteria in the outer headers it looks at.")]
+    /// `match_criteria_enable` selects outer headers, and their criteria are 0.
+    #[error("the flow group enables outer headers without criteria")]
     EmptyCriteria,
-    /// The group is to look at bits of inner headers, but not at inner headers.
-    #[error("The flow group has criteria in inner headers it does not look at.")]
+    /// `match_criteria_enable` does not select inner headers, and their criteria are not 0.
+    #[error("the flow group has criteria in inner headers without enabling them")]
     DisabledCriteria,
-    /// There is an entry at the index already.
-    #[error("There is a flow table entry at index {0} already.")]
+    /// The index has an entry.
+    #[error("index {0} has a flow table entry")]
     Exists(u32),
-    /// The group reaches beyond the table, or into another group, or ends before it begins.
-    #[error("The flow group cannot have the indexes {start} to {end}.")]
+    /// The range exceeds the table, overlaps another group, or ends before it begins.
+    #[error("the flow group cannot have the indexes {start} to {end}")]
     BadRange {
         /// First index.
         start: u32,
         /// Last index.
         end: u32,
     },
-    /// The entry is outside of its group.
-    #[error("The index {0} is not one of the flow group's.")]
+    /// The index is outside the group.
+    #[error("index {0} is outside the flow group")]
     OutsideGroup(u32),
-    /// The table it would lead to is not of a higher level.
-    #[error("A flow table of level {from} cannot lead to one of level {to}.")]
+    /// The destination table is not of a higher level.
+    #[error("a flow table of level {from} cannot forward to one of level {to}")]
     Level {
         /// Level of the table.
         from: u8,
-        /// Level of the table it would lead to.
+        /// Level of the destination table.
         to: u8,
     },
     /// Neither allow nor drop nor forward.
-    #[error("The flow table entry does nothing with a frame.")]
+    #[error("the flow table entry neither allows, drops nor forwards")]
     NoAction,
-    /// An action the device does not know, or actions that exclude each other.
-    #[error("The actions {0:#x} cannot be carried out.")]
+    /// Unsupported action, or actions that exclude each other.
+    #[error("the actions {0:#x} are not supported")]
     BadAction(u16),
-    /// Forward without a destination, or destinations without forward; the same for counters.
-    #[error("The flow table entry's lists do not fit its actions.")]
+    /// Forward without a destination, or destinations without forward; likewise for counters.
+    #[error("the flow table entry's lists do not match its actions")]
     BadList,
-    /// A table of this size is not possible.
-    #[error("A flow table of 2^{0} entries is too large.")]
+    /// The table is too large.
+    #[error("a flow table of 2^{0} entries is too large")]
     TooLarge(u8),
-    /// No more objects of this kind.
-    #[error("The function has no room for more flow tables, groups, entries or counters.")]
+    /// The function has the most objects of the kind.
+    #[error("no more flow tables, groups, entries or counters")]
     Full,
 }
 
-/// What commands about flow tables return.
+/// Result of a steering command.
 pub type Result<T> = std::result::Result<T, SteeringError>;
 
-/// Where a frame goes that matches no entry of a table: `table_miss_action`.
+/// `table_miss_action`: destination of a frame that matches no entry of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Miss {
-    /// Where it would go without flow tables.
+    /// Default destination, as without flow tables.
     #[default]
     Default,
-    /// To another table.
+    /// Another table.
     Table(u32),
 }
 
-/// A new table.
+/// Parameters of CREATE_FLOW_TABLE.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NewTable {
-    /// [`table_type`].
+    /// Type, see [`table_type`].
     pub table_type: u8,
-    /// Its level.
+    /// Level of the table.
     pub level: u8,
-    /// Logarithm of the number of entries.
+    /// Log2 of the number of entries.
     pub log_size: u8,
-    /// For frames that match no entry.
+    /// Miss action.
     pub miss: Miss,
 }
 
-/// A new group.
+/// Parameters of CREATE_FLOW_GROUP.
 #[derive(Debug, Clone)]
 pub struct NewGroup<'a> {
     /// Type of the table.
     pub table_type: u8,
-    /// The table.
+    /// Id of the table.
     pub table: u32,
     /// First index.
     pub start: u32,
     /// Last index.
     pub end: u32,
-    /// Which parts of the criteria count: bit n for the part of 64 bytes at 64 * n.
+    /// `match_criteria_enable`: bit n enables the 64 bytes of criteria at 64 * n.
     pub criteria_enable: u8,
-    /// The bits that the entries look at.
+    /// Mask of the bits the entries match on.
     pub criteria: &'a FteMatchParam,
 }
 
-/// Where an entry sends frames.
+/// Destination of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination<T> {
-    /// To another table.
+    /// Another table.
     Table(u32),
-    /// To a receiver.
+    /// A receiver.
     Tir(T),
 }
 
-/// What an entry does.
+/// Actions of an entry.
 #[derive(Debug)]
 pub struct Actions<T> {
     /// Bits of [`action`].
     pub action: u16,
-    /// What completions of the frames carry; 24 bits.
+    /// Tag reported in CQEs (24 bits).
     pub flow_tag: u32,
-    /// Where they go.
+    /// Destinations of the frames.
     pub destinations: Vec<Destination<T>>,
-    /// Objects that the destinations keep in use.
-    pub uses: Vec<Reference>,
-    /// The flow counters that count them.
+    /// References to the destinations.
+    pub held: Vec<Reference>,
+    /// Ids of the flow counters.
     pub counters: Vec<u32>,
-    /// Whether destinations may be tables of any level: `ignore_flow_level`.
+    /// `ignore_flow_level`: destinations may be tables of any level.
     pub ignore_level: bool,
 }
 
-// Not derived: that would ask for a default receiver.
+// Not derived: that would require T: Default.
 impl<T> Default for Actions<T> {
     fn default() -> Self {
         Self {
             action: 0,
             flow_tag: 0,
             destinations: Vec::new(),
-            uses: Vec::new(),
+            held: Vec::new(),
             counters: Vec::new(),
             ignore_level: false,
         }
     }
 }
 
-/// A new entry.
+/// Parameters of SET_FLOW_TABLE_ENTRY for a new entry.
 #[derive(Debug)]
 pub struct NewEntry<'a, T> {
     /// Type of the table.
     pub table_type: u8,
-    /// The table.
+    /// Id of the table.
     pub table: u32,
-    /// The group.
+    /// Id of the group.
     pub group: u32,
-    /// The index in the table.
+    /// Index in the table.
     pub index: u32,
-    /// The values of the bits its group looks at.
+    /// Values of the bits in the group's criteria.
     pub value: &'a FteMatchParam,
-    /// What it does.
+    /// Actions of the entry.
     pub actions: Actions<T>,
 }
 
-/// The flow tables of a function. Commands change them, many threads at a time find their way through them.
+/// Flow tables of a function. Commands change them; many threads classify frames at a time.
 #[derive(Debug)]
 pub struct FlowTables<T> {
     tables: RwLock<Tables<T>>,
     counters: RwLock<FlowCounters>,
 }
 
-/// The flow tables of a function, whose receivers are TIRs.
+/// Flow tables of a function whose receivers are TIRs.
 pub type Steering = FlowTables<Arc<Tir>>;
 
 impl<T> Default for FlowTables<T> {
@@ -268,43 +268,43 @@ impl<T> Default for FlowTables<T> {
 }
 
 impl<T> FlowTables<T> {
-    /// CREATE_FLOW_TABLE; returns its id.
+    /// Creates a table (CREATE_FLOW_TABLE); returns its id.
     pub fn create_table(&self, table: NewTable) -> Result<u32> {
         self.tables.write().create_table(table)
     }
 
-    /// MODIFY_FLOW_TABLE with the miss table selected.
+    /// Changes the miss action (MODIFY_FLOW_TABLE).
     pub fn modify_table(&self, table_type: u8, table: u32, miss: Miss) -> Result<()> {
         self.tables.write().modify_table(table_type, table, miss)
     }
 
-    /// DESTROY_FLOW_TABLE. A root table can be destroyed; its direction has none then.
+    /// Destroys a table (DESTROY_FLOW_TABLE). Destroying a root table leaves its direction without one.
     pub fn destroy_table(&self, table_type: u8, table: u32) -> Result<()> {
         self.tables.write().destroy_table(table_type, table)
     }
 
-    /// SET_FLOW_TABLE_ROOT; without a table, frames go where they would go without flow tables.
+    /// Sets the root table of a direction, or none (SET_FLOW_TABLE_ROOT): then frames take the default destination.
     pub fn set_root(&self, table_type: u8, table: Option<u32>) -> Result<()> {
         self.tables.write().set_root(table_type, table)
     }
 
-    /// CREATE_FLOW_GROUP; returns its id.
+    /// Creates a group (CREATE_FLOW_GROUP); returns its id.
     pub fn create_group(&self, group: NewGroup<'_>) -> Result<u32> {
         self.tables.write().create_group(group)
     }
 
-    /// DESTROY_FLOW_GROUP.
+    /// Destroys a group (DESTROY_FLOW_GROUP).
     pub fn destroy_group(&self, table_type: u8, table: u32, group: u32) -> Result<()> {
         self.tables.write().destroy_group(table_type, table, group)
     }
 
-    /// SET_FLOW_TABLE_ENTRY of a new entry.
+    /// Creates an entry (SET_FLOW_TABLE_ENTRY).
     pub fn create_entry(&self, entry: NewEntry<'_, T>) -> Result<()> {
         let counters = self.counters.read();
         self.tables.write().create_entry(entry, &counters)
     }
 
-    /// SET_FLOW_TABLE_ENTRY of an entry there is: replaces the parts of its actions that `mask`, bits of [`modify`], names.
+    /// Replaces the parts of an entry's actions selected by `mask`, bits of [`modify`] (SET_FLOW_TABLE_ENTRY).
     pub fn modify_entry(&self, table_type: u8, table: u32, index: u32, mask: u8, actions: Actions<T>) -> Result<()> {
         let counters = self.counters.read();
         self.tables
@@ -312,33 +312,33 @@ impl<T> FlowTables<T> {
             .modify_entry(table_type, table, index, mask, actions, &counters)
     }
 
-    /// DELETE_FLOW_TABLE_ENTRY.
+    /// Deletes an entry (DELETE_FLOW_TABLE_ENTRY).
     pub fn delete_entry(&self, table_type: u8, table: u32, index: u32) -> Result<()> {
         self.tables.write().delete_entry(table_type, table, index)
     }
 
-    /// ALLOC_FLOW_COUNTER of `count` counters with consecutive ids; returns the first.
+    /// Allocates `count` counters with consecutive ids (ALLOC_FLOW_COUNTER); returns the first id.
     pub fn alloc_counters(&self, count: u32) -> Result<u32> {
         self.counters.write().alloc(count)
     }
 
-    /// DEALLOC_FLOW_COUNTER of a counter, or of all that were allocated together, by the first one's id.
+    /// Frees the counters allocated together with `id` as the first (DEALLOC_FLOW_COUNTER).
     pub fn dealloc_counters(&self, id: u32) -> Result<()> {
         self.counters.write().dealloc(id)
     }
 
-    /// QUERY_FLOW_COUNTER of `count` counters, which are set to 0 if `clear`.
+    /// Returns `count` counters from `id` on, and resets them if `clear` (QUERY_FLOW_COUNTER).
     pub fn query_counters(&self, id: u32, count: u32, clear: bool) -> Result<Vec<Traffic>> {
         self.counters.read().query(id, count, clear)
     }
 
-    /// Forgets everything.
+    /// Removes all tables and counters.
     pub fn clear(&self) {
         *self.tables.write() = Tables::default();
         *self.counters.write() = FlowCounters::default();
     }
 
-    /// How many objects of each kind there are.
+    /// Returns the number of objects of each kind.
     pub fn object_counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = self.tables.read().object_counts();
         counts.insert("flow_counter", self.counters.read().len());

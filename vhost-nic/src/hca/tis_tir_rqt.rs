@@ -1,4 +1,4 @@
-//! What is between queues and the wire: TIS, TIR, RQT.
+//! TIS, TIR and RQT: the objects between work queues and the wire.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::frame::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz}
 /// A transport interface send.
 #[derive(Debug)]
 pub struct Tis {
-    /// Its number.
+    /// TIS number (24 bits).
     pub number: u32,
-    /// As the guest gave it.
+    /// Context as given by the guest.
     pub context: RwLock<Tisc>,
-    /// The send queues on it.
+    /// References by send queues.
     pub references: RefCount,
-    /// Of its transport domain.
+    /// Reference to the transport domain.
     pub domain: Reference,
 }
 
 /// A receive queue table.
 #[derive(Debug)]
 pub struct Rqt {
-    /// Its number.
+    /// RQT number (24 bits).
     pub number: u32,
-    /// The TIRs on it.
+    /// References by TIRs.
     pub references: RefCount,
     entries: RwLock<Entries>,
 }
@@ -45,19 +45,19 @@ impl Rqt {
             references: RefCount::default(),
             entries: RwLock::new(Entries {
                 context,
-                queues: used(queues),
+                queues: with_references(queues),
             }),
         }
     }
 
-    /// Replaces the queues. The largest number of them stays.
+    /// Replaces the queues (MODIFY_RQT). `rqt_max_size` stays.
     pub fn set_queues(&self, queues: Vec<Arc<Rq>>) {
         let mut entries = self.entries.write();
         entries.context.set_rqt_actual_size(queues.len() as u16);
-        entries.queues = used(queues);
+        entries.queues = with_references(queues);
     }
 
-    /// The queue for a hash.
+    /// Returns the receive queue for a hash.
     pub fn queue(&self, hash: u32) -> Option<Arc<Rq>> {
         let entries = self.entries.read();
         let count = entries.queues.len();
@@ -65,7 +65,7 @@ impl Rqt {
         Some(queue.clone())
     }
 
-    /// The context, and the numbers of the queues.
+    /// Returns the context and the numbers of the receive queues (QUERY_RQT).
     pub fn query(&self) -> (Rqtc, Vec<u32>) {
         let entries = self.entries.read();
         (
@@ -75,56 +75,56 @@ impl Rqt {
     }
 }
 
-fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Reference)> {
+fn with_references(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Reference)> {
     queues
         .into_iter()
         .map(|queue| (queue.clone(), queue.references.acquire()))
         .collect()
 }
 
-/// Where a TIR sends packets.
+/// Destination of a TIR's packets.
 #[derive(Debug)]
 pub enum Dispatch {
-    /// To one queue.
+    /// One receive queue.
     Direct(Arc<Rq>, Reference),
-    /// To the queues of a table, by hash.
+    /// Receive queues of an RQT, by hash.
     Indirect(Arc<Rqt>, Reference),
-    /// To nobody: it is destroyed.
+    /// None: the TIR is destroyed.
     Nowhere,
 }
 
 /// A transport interface receive.
 #[derive(Debug)]
 pub struct Tir {
-    /// Its number.
+    /// TIR number (24 bits).
     pub number: u32,
-    /// The flow table entries that send to it.
+    /// References by flow table entries.
     pub references: RefCount,
-    /// As the guest gave it, and what follows from that.
+    /// Mutable state.
     pub state: RwLock<TirState>,
-    /// Of its transport domain.
+    /// Reference to the transport domain.
     pub domain: Reference,
 }
 
 impl Tir {
-    /// The guest destroys it: it sends to nobody any more, whoever still holds it for a moment.
+    /// Stops dispatch and drops the reference to the RQ or RQT, even if an `Arc` outlives DESTROY_TIR.
     pub fn retire(&self) {
         self.state.write().dispatch = Dispatch::Nowhere;
     }
 }
 
-/// The part of a TIR that changes.
+/// Mutable state of a TIR.
 #[derive(Debug)]
 pub struct TirState {
     context: Tirc,
-    /// Where it sends packets.
+    /// Destination of packets.
     pub dispatch: Dispatch,
-    /// The hash of its packets.
+    /// Receive hash, from the context.
     pub hash: RssHash,
 }
 
 impl TirState {
-    /// What a context says.
+    /// Derives the state from a context.
     pub fn new(context: Tirc, dispatch: Dispatch) -> Self {
         Self {
             hash: hash(&context),
@@ -133,12 +133,12 @@ impl TirState {
         }
     }
 
-    /// As the guest gave it.
+    /// Context as given by the guest.
     pub fn context(&self) -> &Tirc {
         &self.context
     }
 
-    /// Changes the context.
+    /// Changes the context, and the hash with it.
     pub fn modify(&mut self, change: impl FnOnce(&mut Tirc)) {
         change(&mut self.context);
         self.hash = hash(&self.context);

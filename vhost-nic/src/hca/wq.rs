@@ -1,4 +1,4 @@
-//! The rings of WQEs behind receive and send queues.
+//! Work queues: rings of WQEs of receive and send queues.
 
 use mlx5_prm::wq::Wq;
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY, NextSegment, SEND_WQE_BB};
@@ -10,51 +10,51 @@ use crate::dma::{self, Dma, Purpose};
 
 /// Largest log2 of the number of WQEs.
 pub const MAX_LOG_WQ_SIZE: u8 = 16;
-/// Log2 of the size in bytes of receive WQEs, least and most.
+/// Range of log2 of a receive WQE's bytes.
 pub const RECEIVE_STRIDES: std::ops::RangeInclusive<u8> = 4..=11;
-/// The same of send WQEs: always one basic block.
+/// Log2 of a send WQE's stride in bytes: one basic block.
 pub const SEND_STRIDE: u8 = 6;
 
-/// How the WQEs of a queue follow each other (`enum mlx5_wq_type`, mlx5_ifc.h).
+/// Order of the WQEs of a queue (`enum mlx5_wq_type`, mlx5_ifc.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WqType {
-    /// Each names the next one.
+    /// Each WQE names the next.
     LinkedList,
-    /// In the order of the ring.
+    /// WQEs follow in the order of the ring.
     Cyclic,
 }
 
-/// Why a context describes no ring.
+/// Reason why a context describes no valid work queue.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum WqError {
-    /// A type of queue that is not there.
-    #[error("Work queues of type {0} are not supported.")]
+    /// Unsupported `wq_type`.
+    #[error("work queue type {0} is not supported")]
     Type(u8),
-    /// WQEs too small or too large.
-    #[error("A WQE of 2^{0} bytes is not possible.")]
+    /// Stride too small or too large.
+    #[error("a WQE of 2^{0} bytes is not supported")]
     Stride(u8),
     /// Too many WQEs.
-    #[error("A work queue of 2^{0} WQEs is not possible.")]
+    #[error("a work queue of 2^{0} WQEs is not supported")]
     Size(u8),
-    /// Its buffer is not right.
+    /// Invalid buffer.
     #[error(transparent)]
     Buffer(#[from] BufferError),
 }
 
-/// What a context says of a ring, wherever it says it.
+/// Parameters of a ring, from a `wq` or an `xrc_srqc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingContext {
-    /// How WQEs follow each other (`enum mlx5_wq_type`, mlx5_ifc.h).
+    /// Order of the WQEs (`enum mlx5_wq_type`, mlx5_ifc.h).
     pub wq_type: u8,
-    /// Log2 of the adapter pages in a page of the list.
+    /// Log2 of the size of a page in the list, in adapter pages.
     pub log_page_size: u8,
-    /// Where in its first page the ring begins. A `wq` context has five bits for it, an `xrc_srqc` six.
+    /// Offset of the ring in its first page, in 1/64 page. A `wq` has five bits for it, an `xrc_srqc` six.
     pub page_offset: u8,
     /// Log2 of the number of WQEs.
     pub log_size: u8,
     /// Log2 of the bytes of a WQE.
     pub log_stride: u8,
-    /// Where the doorbell record is.
+    /// Guest address of the doorbell record.
     pub dbr_addr: u64,
 }
 
@@ -74,10 +74,10 @@ impl From<&Wq> for RingContext {
 /// A ring of WQEs and its doorbell record.
 #[derive(Debug, Clone)]
 pub struct WorkQueue {
-    /// How WQEs follow each other.
+    /// Order of the WQEs.
     pub wq_type: WqType,
     buffer: Buffer,
-    /// Where in the buffer the ring begins, in bytes.
+    /// Offset of the ring in the buffer, in bytes.
     start: u64,
     log_size: u8,
     log_stride: u8,
@@ -85,7 +85,7 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// The ring that a context describes, whose page list `pas` is as it is in the command.
+    /// Creates the ring a context describes. `pas` is the page list as in the command.
     pub fn new(context: RingContext, pas: &[u8]) -> Result<Self, WqError> {
         let RingContext {
             log_size,
@@ -116,8 +116,8 @@ impl WorkQueue {
         })
     }
 
-    /// A ring that is a part of a buffer, as those of a queue pair: `2^log_size` WQEs of `2^log_stride` bytes from byte `start` on, which are all in the
-    /// buffer.
+    /// Creates a ring in a part of a buffer, as of a queue pair: `2^log_size` WQEs of `2^log_stride` bytes from byte
+    /// `start` on, all of which must be in the buffer.
     pub fn part(buffer: Buffer, start: u64, log_size: u8, log_stride: u8, dbr_addr: u64) -> Self {
         Self {
             wq_type: WqType::Cyclic,
@@ -139,12 +139,12 @@ impl WorkQueue {
         1 << self.log_stride
     }
 
-    /// How far the guest has posted receive WQEs, modulo 2^16.
+    /// Reads the producer index of receive WQEs from the doorbell record, modulo 2^16.
     pub fn receive_producer(&self, dma: &Dma) -> dma::Result<u16> {
         self.record(dma, 0)
     }
 
-    /// How far the guest has posted send WQEs, in basic blocks modulo 2^16.
+    /// Reads the producer index of send WQEs from the doorbell record, in basic blocks modulo 2^16.
     pub fn send_producer(&self, dma: &Dma) -> dma::Result<u16> {
         self.record(dma, 4)
     }
@@ -172,7 +172,7 @@ impl WorkQueue {
             let Ok(mut segment) = DataSegment::read_from_bytes(segment) else {
                 break;
             };
-            // Of what is received this bit says how it may be padded (`MLX5_HW_START_PADDING`, qp.h), and is no part of the length.
+            // In a receive WQE this bit selects padding (`MLX5_HW_START_PADDING`, qp.h) and is not part of the length.
             segment.byte_count.set(segment.byte_count.get() & !DataSegment::INLINE);
             if segment.lkey.get() == INVALID_LKEY {
                 break;
@@ -184,7 +184,7 @@ impl WorkQueue {
         Ok(next)
     }
 
-    /// Reads from the ring, across its end.
+    /// Reads from the ring, wrapping at its end.
     fn read(&self, dma: &Dma, purpose: Purpose, offset: u64, data: &mut [u8]) -> dma::Result<()> {
         let size = 1 << (self.log_size + self.log_stride);
         let offset = offset & (size - 1);
@@ -193,7 +193,7 @@ impl WorkQueue {
         self.buffer.read(dma, purpose, self.start, rest)
     }
 
-    /// Reads a send queue's bytes from basic block `index` on, across the end of the ring.
+    /// Reads bytes of a send queue from basic block `index` on, wrapping at the end of the ring.
     pub fn send_bytes(&self, dma: &Dma, index: u16, data: &mut [u8]) -> dma::Result<()> {
         self.read(dma, Purpose::SendWqe, u64::from(index) * SEND_WQE_BB as u64, data)
     }

@@ -1,23 +1,23 @@
-//! What the context of a key says about it.
+//! Checks of a memory key's context.
 
 use mlx5_prm::mkey::Mkc;
 
 use super::{ANY_QUEUE, Access, Accessor, MkeyError};
 
-/// How a key counts addresses (`MLX5_MKC_ACCESS_MODE_*`, mlx5_ifc.h).
+/// Address translation of a key (`MLX5_MKC_ACCESS_MODE_*`, mlx5_ifc.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessMode {
-    /// As the guest's memory does.
+    /// None: addresses are those of guest memory.
     Physical,
-    /// Through a list of pages.
+    /// By a list of pages.
     Mtt,
-    /// Through a list of other keys' ranges.
+    /// By a list of ranges of other keys.
     Klm,
-    /// The same, all ranges equally long.
+    /// By a list of ranges of other keys, all of the same length.
     Ksm,
 }
 
-/// How a key of this context counts addresses, if there is such a mode.
+/// Returns the access mode of a context; `None` if it is not supported.
 pub fn access_mode(context: &Mkc) -> Option<AccessMode> {
     match context.access_mode_4_2() << 2 | context.access_mode_1_0() {
         0 => Some(AccessMode::Physical),
@@ -28,7 +28,7 @@ pub fn access_mode(context: &Mkc) -> Option<AccessMode> {
     }
 }
 
-/// Whether this is the key named, in use and for this queue.
+/// Checks that the key is the one named, not free, and for this queue.
 pub(super) fn check_user(context: &Mkc, key: u32, accessor: Accessor) -> Result<(), MkeyError> {
     if context.free() || context.mkey_7_0() != key as u8 {
         return Err(MkeyError::Unknown(key));
@@ -42,7 +42,7 @@ pub(super) fn check_user(context: &Mkc, key: u32, accessor: Accessor) -> Result<
     Ok(())
 }
 
-/// Whether the key allows an access, and how far from its start the first byte is.
+/// Checks that the key allows the access; returns the offset of the first byte in the key.
 pub(super) fn check_range(
     context: &Mkc,
     key: u32,
@@ -62,7 +62,7 @@ pub(super) fn check_range(
     }
     let outside = MkeyError::Range(key, length, address);
     let offset = address.checked_sub(context.start_addr()).ok_or(outside)?;
-    // The whole address space, but not around its end.
+    // A key with `length64` covers the whole address space, without wrapping around.
     let room = if context.length64() {
         u64::MAX - offset
     } else {

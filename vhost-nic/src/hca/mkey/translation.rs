@@ -1,4 +1,4 @@
-//! Lists of translations.
+//! Translation lists of memory keys.
 
 use mlx5_prm::mkey::Mkc;
 
@@ -8,16 +8,17 @@ use super::{InvalidMkey, OCTWORD};
 /// Permissions in the lowest bits of an MTT (`MLX5_MTT_PERM_*`, mlx5_ifc.h).
 pub(super) const MTT_READ: u64 = 1 << 0;
 pub(super) const MTT_WRITE: u64 = 1 << 1;
-/// Bits of an MTT that are no address.
+/// Bits of an MTT below the address.
 pub(super) const MTT_FLAGS: u64 = 0x7;
-/// Octwords that a list of MTTs may have: 128 GiB in pages of 4 KiB.
+/// Most octwords of an MTT list: 128 GiB in 4 KiB pages.
 const MAX_MTT_OCTWORDS: usize = 1 << 24;
-/// Octwords that a list of other keys may have: 2^`log_max_klm_list_size` of the capabilities.
+/// Most octwords of a KLM or KSM list: 2^`log_max_klm_list_size` of the capabilities.
 const MAX_KLM_OCTWORDS: usize = 1 << 16;
-/// Lists are updated in units of 64 bytes (`MLX5_UMR_FLEX_ALIGNMENT`, device.h), so that the last update of a list may go beyond its end.
+/// Octwords of the unit of updates (`MLX5_UMR_FLEX_ALIGNMENT`, device.h): the last update of a list may extend beyond
+/// its end.
 const UPDATE_OCTWORDS: usize = 4;
 
-/// A range of another key.
+/// A KLM or KSM entry: a range of another key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Klm {
     pub(super) byte_count: u32,
@@ -26,7 +27,7 @@ pub(super) struct Klm {
 }
 
 impl Klm {
-    /// `struct mlx5_klm`, and `struct mlx5_ksm`, whose first field is reserved (qp.h).
+    /// Parses a `struct mlx5_klm`, or a `struct mlx5_ksm`, whose first field is reserved (qp.h).
     fn from_bytes(bytes: [u8; OCTWORD]) -> Self {
         let fields = u128::from_be_bytes(bytes);
         Self {
@@ -41,7 +42,7 @@ impl Klm {
     }
 }
 
-/// How a key gets from its bytes to those of the guest's memory or of other keys. What a list does not say is not there.
+/// Translation of a key's bytes to guest memory or ranges of other keys. Bytes beyond the list have no translation.
 #[derive(Debug)]
 pub(super) enum Translations {
     Physical,
@@ -51,7 +52,7 @@ pub(super) enum Translations {
     },
     Klm {
         ranges: Vec<Klm>,
-        /// Where each range ends, in bytes from the start of the key.
+        /// End of each range, in bytes from the start of the key.
         ends: Vec<u64>,
         capacity: usize,
     },
@@ -61,12 +62,12 @@ pub(super) enum Translations {
     },
 }
 
-/// A list does not fit in the room that its key was made with.
+/// The list exceeds the capacity its key was created with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
 impl Translations {
-    /// The list of a new key. Its room is counted in octwords until it is used: a key with much room costs nothing.
+    /// Creates the list of a new key. Unused capacity takes no memory.
     pub(super) fn new(context: &Mkc, bytes: &[u8]) -> Result<Self, InvalidMkey> {
         let mode = access_mode(context).ok_or(InvalidMkey::Mode)?;
         let capacity = (context.translations_octword_size() as usize).max(bytes.len() / OCTWORD);
@@ -97,18 +98,18 @@ impl Translations {
         };
         translations.replace(bytes).map_err(|TooLong| InvalidMkey::Length)?;
         if let Self::Mtt { pages, .. } = &mut translations {
-            // Only with `pg_access`, which is for paging on demand, do the entries of the command have permissions.
+            // The entries of CREATE_MKEY have permissions only with `pg_access`, for on-demand paging.
             pages.iter_mut().for_each(|page| *page |= MTT_READ | MTT_WRITE);
         }
         Ok(translations)
     }
 
-    /// Whether it names guest memory itself, rather than keys that do.
+    /// Whether the list names guest memory directly, not through other keys.
     pub(super) fn is_direct(&self) -> bool {
         matches!(self, Self::Physical | Self::Mtt { .. })
     }
 
-    /// Makes the list what `bytes` say.
+    /// Replaces the list.
     pub(super) fn replace(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         self.check(0, bytes)?;
         match self {
@@ -123,7 +124,7 @@ impl Translations {
         self.update(0, bytes)
     }
 
-    /// Puts `bytes` in the list, `offset` octwords from its start.
+    /// Overwrites a part of the list, from octword `offset` on.
     pub(super) fn update(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TooLong> {
         let offset = self.check(offset, bytes)?;
         match self {
@@ -143,7 +144,7 @@ impl Translations {
                     bytes.as_chunks().0.iter().map(|entry| Klm::from_bytes(*entry)),
                 );
                 ends.truncate(first);
-                // No sum of 2^16 lengths of 32 bits overflows.
+                // The sum of 2^16 lengths of 32 bits cannot overflow.
                 let mut end = ends.last().copied().unwrap_or(0);
                 ends.extend(ranges[first..].iter().map(|range| {
                     end += u64::from(range.byte_count);
@@ -175,7 +176,7 @@ impl Translations {
         }
     }
 
-    /// The first bytes of the list, at most `limit`.
+    /// Returns the first bytes of the list, at most `limit`.
     pub(super) fn bytes(&self, limit: usize) -> Vec<u8> {
         match self {
             Self::Physical => Vec::new(),
@@ -193,7 +194,7 @@ impl Translations {
     }
 }
 
-/// Puts entries in a list that grows as it must.
+/// Overwrites entries of a list from `at` on, growing it as needed.
 fn put<T: Copy + Default>(list: &mut Vec<T>, at: usize, entries: impl ExactSizeIterator<Item = T>) {
     let end = at + entries.len();
     if list.len() < end {

@@ -1,4 +1,4 @@
-//! Changes of keys by work requests (user-mode memory registration), and invalidation.
+//! UMR (user-mode memory registration) and invalidation: changes of memory keys by work requests.
 
 use mlx5_prm::mkey::Mkc;
 use mlx5_prm::rdma_wqe::{UmrControlSegment, mkey_mask as mask};
@@ -9,7 +9,7 @@ use super::translation::TooLong;
 use super::{Accessor, Mkey, MkeyError, OCTWORD, State, VARIANT_BITS};
 use crate::hca::object_table::Table;
 
-/// Fields of a key that a UMR can change; those of signatures are not among them.
+/// Fields of a key that a UMR can change; signature fields are not supported.
 const CHANGEABLE: u64 = mask::LEN
     | mask::PAGE_SIZE
     | mask::START_ADDR
@@ -28,25 +28,25 @@ const CHANGEABLE: u64 = mask::LEN
     | mask::PAGE_SIZE_5
     | mask::RELAXED_ORDERING_READ;
 
-/// The UMR control segment of a WQE (`struct mlx5_wqe_umr_ctrl_seg`, qp.h), with its fields in the host's order.
+/// UMR control segment of a WQE (`struct mlx5_wqe_umr_ctrl_seg`, qp.h), in host byte order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UmrControl {
-    /// What is checked, and where the list of translations is.
+    /// Checks to make, and location of the translation list.
     pub flags: u8,
-    /// Which fields of the key's context change.
+    /// Fields of the key's context that change.
     pub mkey_mask: u64,
-    /// Length of the list of translations in units of 16 bytes.
+    /// Length of the translation list in octwords.
     pub xlt_octowords: u16,
-    /// Where it begins in the key's list, in the same units; 48 bits. Ignored without [`Self::TRANSLATION_OFFSET_EN`].
+    /// Offset in the key's list in octwords, 48 bits. Ignored without [`Self::TRANSLATION_OFFSET_EN`].
     pub xlt_offset: u64,
 }
 
 impl UmrControl {
     /// Fails unless the key is bound to the queue (`MLX5_WQE_UMR_CTRL_FLAG_CHECK_QPN`, libmlx5's wqe.h).
     pub const CHECK_QPN: u8 = 1 << 3;
-    /// Part of the key's list changes, else all of it (`MLX5_UMR_TRANSLATION_OFFSET_EN`, device.h).
+    /// Changes a part of the key's list instead of all of it (`MLX5_UMR_TRANSLATION_OFFSET_EN`, device.h).
     pub const TRANSLATION_OFFSET_EN: u8 = 1 << 4;
-    /// Fails unless the key is free (`MLX5_UMR_CHECK_NOT_FREE`; what it is for is said in infiniband/hw/mlx5/umr.c).
+    /// Fails unless the key is free (`MLX5_UMR_CHECK_NOT_FREE`; for its use see infiniband/hw/mlx5/umr.c).
     pub const CHECK_NOT_FREE: u8 = 1 << 5;
     /// Fails if the key is free (`MLX5_UMR_CHECK_FREE`).
     pub const CHECK_FREE: u8 = 1 << 6;
@@ -67,53 +67,53 @@ impl From<&UmrControlSegment> for UmrControl {
     }
 }
 
-/// The queue that a UMR is posted to.
+/// Queue that a UMR is posted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UmrPoster {
-    /// Its domain and number.
+    /// Protection domain and number of the queue.
     pub accessor: Accessor,
-    /// Whether it is one of the driver's for registrations (service type REG_UMR of a QPC, `reg_umr` of an SQC): such a queue changes keys
-    /// of all domains, and their domain.
+    /// Whether the queue is for registration (service type REG_UMR of a QPC, `reg_umr` of an SQC): it may change keys
+    /// of any protection domain, and move them to another.
     pub reg_umr: bool,
-    /// Whether it may name guest memory (`fre` of a QPC); others only name keys.
+    /// Whether the queue may register guest memory (`fre` of a QPC); others may only list ranges of keys.
     pub fast_register: bool,
 }
 
-/// Why a UMR is not carried out. The key is as it was.
+/// Reason why a UMR failed. The key is unchanged.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum UmrError {
-    /// There is no such key.
-    #[error("Key {0:#x} does not exist.")]
+    /// No such key.
+    #[error("key {0:#x} does not exist")]
     Unknown(u32),
-    /// The key is not made to be changed.
-    #[error("Key {0:#x} cannot be changed.")]
+    /// The key does not allow UMR (`umr_en`).
+    #[error("key {0:#x} does not allow UMR")]
     Disabled(u32),
-    /// The key is of another protection domain.
-    #[error("Key {0:#x} belongs to another protection domain.")]
+    /// The key belongs to another protection domain.
+    #[error("key {0:#x} belongs to another protection domain")]
     Domain(u32),
     /// The key is bound to another queue.
-    #[error("Key {0:#x} is not bound to this queue.")]
+    #[error("key {0:#x} is not bound to this queue")]
     Queue(u32),
-    /// The key is free and must not be.
-    #[error("Key {0:#x} is free.")]
+    /// The key is free, and the UMR requires that it is not.
+    #[error("key {0:#x} is free")]
     Free(u32),
-    /// The key is not free and must be.
-    #[error("Key {0:#x} is not free.")]
+    /// The key is not free, and the UMR requires that it is.
+    #[error("key {0:#x} is not free")]
     NotFree(u32),
-    /// The queue may not change that.
-    #[error("The queue may not change this of key {0:#x}.")]
+    /// The queue lacks the right to this change.
+    #[error("the queue may not make this change of key {0:#x}")]
     NotAllowed(u32),
-    /// Fields are to change that cannot.
-    #[error("There is no way to change the fields {0:#x} of a key.")]
+    /// Fields that cannot change.
+    #[error("a UMR cannot change the fields {0:#x}")]
     Mask(u64),
-    /// The list of translations is shorter than it says, or does not fit in the key.
-    #[error("The list of translations does not fit key {0:#x}.")]
+    /// The translation list is shorter than its length field, or exceeds the key's capacity.
+    #[error("the translation list does not fit key {0:#x}")]
     Translations(u32),
 }
 
-/// Changes a key: the fields of `context` that the control segment selects, and the list of translations, whose bytes are given.
+/// Changes a key: the fields of `context` selected by the control segment, and the translation list.
 ///
-/// In effect when this returns; translations in flight are over then.
+/// The change is in effect when this returns; no translation of the old key is in progress then.
 pub fn umr(
     table: &Table<Mkey>,
     poster: UmrPoster,
@@ -144,10 +144,10 @@ pub fn umr(
     Ok(())
 }
 
-fn check(state: &State, poster: UmrPoster, key: u32, control: &UmrControl, lists: bool) -> Result<(), UmrError> {
+fn check(state: &State, poster: UmrPoster, key: u32, control: &UmrControl, has_list: bool) -> Result<(), UmrError> {
     let context = &state.context;
-    // One that gives the key another variant is posted under any: the next one (kernel), or the first (libmlx5). But what invalidates a
-    // window has the variant that it was bound with.
+    // A UMR that changes the variant may name the key with any: the next one (kernel), or the first (libmlx5). But a
+    // UMR that invalidates a memory window names the variant it was bound with.
     let any_variant = control.mkey_mask & mask::KEY != 0 && !control.has(UmrControl::CHECK_QPN);
     if !any_variant && context.mkey_7_0() != key as u8 {
         return Err(UmrError::Unknown(key));
@@ -168,7 +168,7 @@ fn check(state: &State, poster: UmrPoster, key: u32, control: &UmrControl, lists
     if control.has(UmrControl::CHECK_FREE) && context.free() {
         return Err(UmrError::Free(key));
     }
-    let names_memory = lists && state.translations.is_direct();
+    let names_memory = has_list && state.translations.is_direct();
     let moves = control.mkey_mask & mask::PD != 0;
     if (names_memory && !poster.reg_umr && !poster.fast_register) || (moves && !poster.reg_umr) {
         return Err(UmrError::NotAllowed(key));
@@ -182,7 +182,7 @@ fn change(context: &mut Mkc, selected: u64, new: &Mkc) {
         context.set_len(new.len());
         context.set_length64(new.length64());
     }
-    // Bit 5 of the size has a bit of the mask of its own.
+    // Bit 5 of the page size has its own mask bit.
     let size_mask = if is(mask::PAGE_SIZE) { 0x1f } else { 0 } | if is(mask::PAGE_SIZE_5) { 0x20 } else { 0 };
     context.set_log_page_size(context.log_page_size() & !size_mask | new.log_page_size() & size_mask);
     if is(mask::START_ADDR) {
@@ -229,8 +229,8 @@ fn change(context: &mut Mkc, selected: u64, new: &Mkc) {
     }
 }
 
-/// Frees a key, for a queue (`remote` is whether its peer asked, which the key must allow). In effect when this returns; translations in
-/// flight are over then.
+/// Frees a key for a queue. With `remote`, its peer requested it, which the key must allow. The key is free when this
+/// returns; no translation is in progress then.
 pub fn invalidate(table: &Table<Mkey>, key: u32, accessor: Accessor, remote: bool) -> Result<(), MkeyError> {
     let mkey = table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
     let mut state = mkey.state.write();

@@ -1,4 +1,4 @@
-//! From a range of a key to the guest's memory.
+//! Translation of ranges of memory keys to guest memory.
 
 use mlx5_prm::mkey::Mkc;
 use parking_lot::{ArcRwLockReadGuard, RawRwLock};
@@ -11,13 +11,14 @@ use super::{
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
 use crate::hca::object_table::Table;
 
-/// How many keys of keys there may be on the way to memory (`max_indirection` of the capabilities).
+/// Most indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
 
-/// Calls `act` with each piece of `length` bytes at `address` of a key, in order.
+/// Calls `act` with each segment of `length` bytes at `address` of a key, in order.
 ///
-/// Nothing is reached with a key that is not to be used like that. Of a key of other keys, pieces before one that fails may have been
-/// reached. A range of no bytes is in all keys, even those that do not exist (InfiniBand Architecture, C9-88). `act` must not change keys.
+/// If the key does not allow the access, no segment is visited. Of an indirect key, segments before one that fails may
+/// have been visited. A range of no bytes is valid for every key, even one that does not exist (IBTA C9-88). `act` must
+/// not change keys.
 pub fn translate<E>(
     table: &Table<Mkey>,
     key: u32,
@@ -30,7 +31,7 @@ pub fn translate<E>(
     if length == 0 {
         return Ok(Ok(()));
     }
-    let mut act = |piece| act(piece).map_err(Stop::Act);
+    let mut act = |segment| act(segment).map_err(Stop::Act);
     let range = Range { key, address, length };
     result((Walk { table, accessor }).range(range, access, MAX_INDIRECTION, &mut act))
 }
@@ -43,26 +44,26 @@ fn result<E>(result: Result<(), Stop<E>>) -> Result<Result<(), E>, MkeyError> {
     }
 }
 
-/// The keys of a guest for somebody who uses the same one again and again: it is held, so that whoever changes it waits.
+/// Translation with a cache of the last key. The cached key stays read-locked, so that its changes wait.
 #[derive(Debug)]
 pub struct Recent<'a> {
     table: &'a Table<Mkey>,
-    /// The key that is held, with its index.
+    /// The locked key, with its index.
     held: Option<(u32, ArcRwLockReadGuard<RawRwLock, State>)>,
 }
 
 impl<'a> Recent<'a> {
-    /// Of these keys.
+    /// Creates an empty cache.
     pub fn new(table: &'a Table<Mkey>) -> Self {
         Self { table, held: None }
     }
 
-    /// Holds no key any more.
+    /// Unlocks the cached key.
     pub fn let_go(&mut self) {
         self.held = None;
     }
 
-    /// Does what [`translate`] does.
+    /// Does the same as [`translate`].
     pub fn translate<E>(
         &mut self,
         key: u32,
@@ -84,7 +85,7 @@ impl<'a> Recent<'a> {
         let (Some((_, state)), 1..) = (&self.held, length) else {
             return translate(table, key, accessor, address, length, access, act);
         };
-        let mut act = |piece| act(piece).map_err(Stop::Act);
+        let mut act = |segment| act(segment).map_err(Stop::Act);
         let range = Range { key, address, length };
         result((Walk { table, accessor }).of_key(state, range, access, MAX_INDIRECTION, &mut act))
     }
@@ -120,8 +121,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// `indirection` is how many keys of keys may still follow, this one included. Each piece has at least a byte: the work is bounded
-    /// by the length of the range, whatever the keys are.
+    /// Translates a range of a key. At most `indirection` indirect keys may follow, this one included. Each segment has
+    /// at least one byte, so that the length of the range bounds the work.
     fn range<E>(
         &self,
         range: Range,
@@ -139,11 +140,11 @@ impl Walk<'_> {
             _ => {}
         }
         let mkey = self.table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
-        // The same key may be on the way again, where a writer that waits must not stop us: it waits for us.
+        // The same key may be read-locked already on this path: a waiting writer must not block a recursive read.
         self.of_key(&mkey.state.read_recursive(), range, access, indirection, act)
     }
 
-    /// The same of a key that was found.
+    /// Translates a range of a locked key.
     fn of_key<E>(
         &self,
         state: &State,
@@ -158,11 +159,11 @@ impl Walk<'_> {
         let offset = check_range(context, key, address, length, access)?;
         match &state.translations {
             Translations::Physical => act(Segment::Memory(address, length as usize)),
-            Translations::Mtt { pages, .. } => pieces_of_pages(context, pages, range, offset, access, act),
+            Translations::Mtt { pages, .. } => segments_of_pages(context, pages, range, offset, access, act),
             Translations::Klm { ranges, ends, .. } => {
                 let indirection = indirection.checked_sub(1).ok_or(MkeyError::Indirection(key))?;
                 let (mut at, mut rest) = (offset, length);
-                // The first range that ends behind the first byte; it is not empty.
+                // The first range that ends beyond the first byte; it is not empty.
                 let mut index = ends.partition_point(|end| *end <= at);
                 while rest > 0 {
                     let (inner, end) = ranges.get(index).zip(ends.get(index)).ok_or(range.outside())?;
@@ -195,7 +196,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `length` bytes of a range of another key, from byte `skip` of it.
+    /// Translates `length` bytes of a range of another key, from its byte `skip` on.
     fn inner<E>(
         &self,
         inner: Klm,
@@ -207,8 +208,7 @@ impl Walk<'_> {
     ) -> Result<(), Stop<E>> {
         let outside = MkeyError::Range(inner.key, length, inner.address);
         let address = inner.address.checked_add(skip).ok_or(outside)?;
-        // What the peer may do is said by the key it was given (IBTA, memory windows): the memory behind need only be the guest's own to
-        // read or write.
+        // The outer key decides on remote access (IBTA, memory windows); the inner key needs only the local right.
         let local = match access {
             Access::LocalRead | Access::RemoteRead => Access::LocalRead,
             Access::LocalWrite | Access::RemoteWrite | Access::RemoteAtomic => Access::LocalWrite,
@@ -226,7 +226,7 @@ impl Walk<'_> {
     }
 }
 
-fn pieces_of_pages<E>(
+fn segments_of_pages<E>(
     context: &Mkc,
     pages: &[u64],
     range: Range,
@@ -243,7 +243,7 @@ fn pieces_of_pages<E>(
         Access::LocalWrite | Access::RemoteWrite => MTT_WRITE,
         Access::RemoteAtomic => MTT_READ | MTT_WRITE,
     };
-    // The first page of the list is that of the key's first byte.
+    // The first page of the list holds the key's first byte.
     let start = offset
         .checked_add(context.start_addr() & mask(shift))
         .ok_or(range.outside())?;
@@ -255,7 +255,7 @@ fn pieces_of_pages<E>(
         return Err(MkeyError::Access(range.key).into());
     }
     let (mut skip, mut rest) = (start & mask(shift), range.length);
-    // Pages that follow each other are one piece.
+    // Adjacent pages make one segment.
     let (mut address, mut length) = (0_u64, 0);
     for page in pages {
         let now = rest.min((1 << shift) - skip);
@@ -277,7 +277,7 @@ fn is_local(access: Access) -> bool {
     matches!(access, Access::LocalRead | Access::LocalWrite)
 }
 
-/// The bits of an address within a page or block; sizes have 6 bits.
+/// Returns the mask of the address bits within a page or block; `log_page_size` has 6 bits.
 fn mask(shift: u8) -> u64 {
     (1 << shift) - 1
 }

@@ -1,4 +1,4 @@
-//! A frame's way through the tables.
+//! Classification of frames by the flow tables.
 
 use crate::frame::view::FrameView;
 
@@ -7,28 +7,29 @@ use super::group::{Entry, Group};
 use super::tables::{Table, Tables};
 use super::{Destination, FlowTables, Miss, action};
 
-/// Most tables a frame's copies visit together; a copy that would go on is dropped. The levels keep the driver's own tables far below.
+/// Most tables the copies of a frame visit together; copies beyond that are dropped. The levels of the driver's tables
+/// stay far below.
 pub const MAX_VISITS: usize = 256;
 
-/// A copy of a frame.
+/// Delivery of a copy of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery<T> {
-    /// Who gets it.
+    /// Destination.
     pub target: T,
-    /// The tag of the last entry on its way that has one; 0 without.
+    /// Flow tag of the last entry on the path with one, or 0.
     pub flow_tag: u32,
 }
 
-/// What becomes of a frame.
+/// Outcome of classification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It goes to receivers.
+    /// Delivered to receivers.
     Deliver,
-    /// An entry lets it pass.
+    /// Allowed by an entry.
     Allow,
-    /// An entry drops it, or it ran in circles.
+    /// Dropped by an entry, or after [`MAX_VISITS`] tables.
     Drop,
-    /// No entry wants it, or there are no tables: it goes where it would go without.
+    /// No entry matched, or there is no root table: the frame takes the default destination.
     Miss,
 }
 
@@ -43,7 +44,7 @@ struct Walk<'a, T> {
 }
 
 impl<T: Clone> FlowTables<T> {
-    /// Finds out what becomes of a frame, and counts it. Its receivers are in `deliveries`, whose old contents go.
+    /// Classifies a frame and updates flow counters. Replaces the contents of `deliveries` by the frame's receivers.
     pub fn classify(&self, table_type: u8, view: &FrameView<'_>, deliveries: &mut Vec<Delivery<T>>) -> Outcome {
         deliveries.clear();
         let tables = self.tables.read();
@@ -70,14 +71,14 @@ impl<T: Clone> FlowTables<T> {
 }
 
 impl<'a, T: Clone> Walk<'a, T> {
-    /// Follows a copy of the frame from a table on.
+    /// Follows a copy of the frame through the tables from `start` on.
     fn follow(&mut self, start: &'a Table<T>, start_tag: u32) {
-        // Copies that are still to be followed. Empty, and without memory, unless an entry has several tables as destinations.
-        let mut waiting = Vec::new();
+        // Copies still to follow. Empty, and without an allocation, unless an entry forwards to several tables.
+        let mut pending = Vec::new();
         let mut next = Some((start, start_tag));
-        while let Some((table, tag)) = next.or_else(|| waiting.pop()) {
+        while let Some((table, tag)) = next.or_else(|| pending.pop()) {
             if self.visits == MAX_VISITS {
-                log::debug!("A frame went through {MAX_VISITS} flow tables and is dropped.");
+                log::debug!("A frame visited {MAX_VISITS} flow tables and is dropped.");
                 return;
             }
             self.visits += 1;
@@ -86,7 +87,7 @@ impl<'a, T: Clone> Walk<'a, T> {
                 .values()
                 .find_map(|group: &Group<T>| group.find(&self.fields))
             {
-                Some(entry) => self.act(entry, tag, &mut waiting),
+                Some(entry) => self.act(entry, tag, &mut pending),
                 None => match table.miss {
                     Miss::Default => {
                         self.missed = true;
@@ -98,12 +99,12 @@ impl<'a, T: Clone> Walk<'a, T> {
         }
     }
 
-    /// Does what an entry says; returns the table where the frame goes on.
+    /// Performs the actions of an entry; returns the table where the frame continues.
     fn act(
         &mut self,
         entry: &'a Entry<T>,
         tag: u32,
-        waiting: &mut Vec<(&'a Table<T>, u32)>,
+        pending: &mut Vec<(&'a Table<T>, u32)>,
     ) -> Option<(&'a Table<T>, u32)> {
         for (_, counter) in &entry.counters {
             counter.count(self.length);
@@ -121,8 +122,8 @@ impl<'a, T: Clone> Walk<'a, T> {
                     let Some(table) = self.tables.find(*id) else { continue };
                     match next {
                         None => next = Some((table, flow_tag)),
-                        // No more than can ever be visited.
-                        Some(_) if waiting.len() < MAX_VISITS => waiting.push((table, flow_tag)),
+                        // More could never be visited.
+                        Some(_) if pending.len() < MAX_VISITS => pending.push((table, flow_tag)),
                         Some(_) => {}
                     }
                 }

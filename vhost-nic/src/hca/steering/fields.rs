@@ -1,4 +1,4 @@
-//! What flow tables look at: the headers of a frame as `fte_match_param` of `include/linux/mlx5/mlx5_ifc.h` has them.
+//! Match fields: the headers of a frame in the layout of `fte_match_param` (`include/linux/mlx5/mlx5_ifc.h`).
 
 use mlx5_prm::steering::{FteMatchSetLyr24, FteMatchSetMisc};
 use zerocopy::IntoBytes;
@@ -11,13 +11,13 @@ const ROCE_PORT: u16 = 4791;
 /// Words of 32 bits in [`MatchFields`].
 pub const WORDS: usize = 32;
 
-/// The first 128 bytes of the `fte_match_param` of a frame: outer headers and miscellaneous parameters. Also how masks and values are
-/// kept, so that comparing takes no thought of byte order.
+/// First 128 bytes of the `fte_match_param` of a frame: outer headers and miscellaneous parameters. Masks and values
+/// are kept in the same form, so that comparison needs no byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MatchFields(pub [u32; WORDS]);
 
 impl MatchFields {
-    /// Of a frame.
+    /// Extracts the fields of a frame.
     pub fn new(view: &FrameView<'_>) -> Self {
         let (outer, misc) = (outer_headers(view), misc_parameters(view));
         let mut words = [0; WORDS];
@@ -27,7 +27,7 @@ impl MatchFields {
         Self(words)
     }
 
-    /// Of the first 128 bytes of a mask or value.
+    /// Converts the first 128 bytes of a mask or value.
     pub fn from_bytes(bytes: &[u8; 4 * WORDS]) -> Self {
         let mut words = [0; WORDS];
         load(&mut words, bytes);
@@ -91,7 +91,7 @@ fn outer_headers(view: &FrameView<'_>) -> FteMatchSetLyr24 {
     fields
 }
 
-/// `MLX5_PACKET_L4_TYPE_*` and `MLX5_PACKET_L4_TYPE_EXT_*` have the same numbers for what both have.
+/// `MLX5_PACKET_L4_TYPE_*`; `MLX5_PACKET_L4_TYPE_EXT_*` has the same numbers for these.
 enum L4Type {
     Tcp = 1,
     Udp = 2,

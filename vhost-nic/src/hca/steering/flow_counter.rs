@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{MAX_COUNTERS, Result, SteeringError};
 
-/// What a flow counter counted: `traffic_counter` of `include/linux/mlx5/mlx5_ifc.h`.
+/// Value of a flow counter: `traffic_counter` of `include/linux/mlx5/mlx5_ifc.h`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Frames.
+    /// Number of frames.
     pub packets: u64,
-    /// Their bytes.
+    /// Number of bytes.
     pub octets: u64,
 }
 
@@ -39,7 +39,7 @@ impl FlowCounter {
     }
 }
 
-/// All flow counters: those allocated together, by the first one's id.
+/// Flow counters of a function: bulks of those allocated together, by the id of the first.
 #[derive(Debug)]
 pub(super) struct FlowCounters {
     bulks: BTreeMap<u32, Vec<Arc<FlowCounter>>>,
@@ -49,7 +49,7 @@ pub(super) struct FlowCounters {
 
 impl Default for FlowCounters {
     fn default() -> Self {
-        // The driver takes id 0 for none.
+        // To the driver, id 0 means none.
         Self {
             bulks: BTreeMap::new(),
             next: 1,
@@ -71,7 +71,7 @@ impl FlowCounters {
         Ok(id)
     }
 
-    /// Ids come back only after all others.
+    /// Returns a free range of ids; freed ids are reused only after all others.
     fn find_room(&self, count: u32) -> Option<u32> {
         if self.next.checked_add(count).is_some() && self.bulks.range(self.next..).next().is_none() {
             return Some(self.next);

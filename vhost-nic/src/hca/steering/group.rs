@@ -1,4 +1,4 @@
-//! A flow group: entries that look at the same bits, found by the values of these.
+//! Flow groups: entries that match on the same bits, looked up by the values of these bits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -12,23 +12,24 @@ use super::fields::{MatchFields, WORDS};
 use super::flow_counter::FlowCounter;
 use super::{Destination, Reference, Result, SteeringError};
 
-/// Length of a part of the match parameters, in bytes.
+/// Bytes of a part of the match parameters.
 const PART: usize = 64;
-/// Bits of the outer and the inner headers in `match_criteria_enable`, and their places among the parts.
+/// Bits of outer and inner headers in `match_criteria_enable`, which are their indexes among the parts.
 const OUTER_HEADERS: usize = 0;
 const INNER_HEADERS: usize = 2;
 
-/// An entry, as the executor sees it.
+/// Actions of an entry, resolved for the executor.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub action: u16,
     pub flow_tag: u32,
     pub destinations: Vec<Destination<T>>,
-    pub uses: Vec<Reference>,
+    /// References to the destinations.
+    pub held: Vec<Reference>,
     pub counters: Vec<(u32, Arc<FlowCounter>)>,
 }
 
-/// Whether the parts that are to count and those that have bits are the same, as far as hardware is known to insist on it.
+/// Checks that `match_criteria_enable` agrees with the non-zero criteria, as far as hardware is known to require it.
 pub(super) fn check_criteria(enable: u8, criteria: &FteMatchParam) -> Result<()> {
     let has_bits = |part: usize| criteria.as_bytes()[part * PART..][..PART].iter().any(|byte| *byte != 0);
     if enable & 1 << OUTER_HEADERS != 0 && !has_bits(OUTER_HEADERS) {
@@ -40,27 +41,27 @@ pub(super) fn check_criteria(enable: u8, criteria: &FteMatchParam) -> Result<()>
     Ok(())
 }
 
-/// What an entry wants to see.
+/// An entry with its match value.
 #[derive(Debug)]
 struct Rule<T> {
-    /// The values of the words its group looks at; none if no frame has what it wants.
+    /// Values of the words its group matches on; `None` if no frame can match.
     key: Option<Key>,
     entry: Entry<T>,
 }
 
-/// The words of a frame that a group looks at, masked.
+/// Words of a frame that a group matches on, masked.
 type Key = Box<[u32]>;
 
 #[derive(Debug)]
 pub(super) struct Group<T> {
     pub id: u32,
     pub range: RangeInclusive<u32>,
-    /// The words in which the mask is not 0, and the mask there.
+    /// Indexes of the words with a non-zero mask, and the masks.
     mask: Vec<(usize, u32)>,
-    /// The mask of what no frame has: everything behind the miscellaneous parameters.
+    /// Mask of the fields that are 0 in every frame: all behind the miscellaneous parameters.
     absent: Box<[u8]>,
     rules: BTreeMap<u32, Rule<T>>,
-    /// Indexes of the rules with a key, lowest first.
+    /// Indexes of the rules with each key, lowest first.
     by_key: HashMap<Key, Vec<u32>, RandomState>,
 }
 
@@ -132,7 +133,7 @@ impl<T> Group<T> {
         true
     }
 
-    /// The first entry that the frame matches.
+    /// Returns the matching entry with the lowest index.
     pub fn find(&self, fields: &MatchFields) -> Option<&Entry<T>> {
         let mut key = [0; WORDS];
         for (word, (at, mask)) in key.iter_mut().zip(&self.mask) {
@@ -154,7 +155,7 @@ impl<T> Group<T> {
     }
 }
 
-/// What frames have, and what they do not have.
+/// Splits match parameters into the fields frames have and those that are 0 in every frame.
 fn split(bytes: &[u8]) -> (MatchFields, &[u8]) {
     match bytes.split_first_chunk() {
         Some((seen, absent)) => (MatchFields::from_bytes(seen), absent),

@@ -1,4 +1,4 @@
-//! Tables, groups and entries, and the rules by which commands change them.
+//! Flow tables with their groups and entries, and the commands that change them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::{
     NewGroup, NewTable, Result, SteeringError, action, modify,
 };
 
-/// Ids of tables and groups have 24 bits.
+/// Largest id of a table or group (24 bits).
 const MAX_ID: u32 = (1 << 24) - 1;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Table<T> {
     pub level: u8,
     pub log_size: u8,
     pub miss: Miss,
-    /// By first index.
+    /// Groups by their first index.
     pub groups: BTreeMap<u32, Group<T>>,
 }
 
@@ -204,7 +204,7 @@ impl<T> Tables<T> {
                 .map(|&id| Ok((id, counters.get(id)?)))
                 .collect::<Result<_>>()?,
             destinations: actions.destinations,
-            uses: actions.uses,
+            held: actions.held,
         };
         check_actions(&entry)?;
         let group = self.table_mut(table_type, table)?.group_of_id(group)?;
@@ -242,7 +242,7 @@ impl<T> Tables<T> {
         };
         let entry = self.table_mut(table_type, table)?.group_of_index(index)?.get_mut(index);
         let entry = entry.ok_or(SteeringError::NoEntry(index))?;
-        // All or nothing: what does not fit together is put back.
+        // All or nothing: lists that do not match the actions are swapped back.
         let mut changed = Entry {
             action: if mask & modify::ACTION != 0 {
                 new.action
@@ -255,7 +255,7 @@ impl<T> Tables<T> {
                 entry.flow_tag
             },
             destinations: new.destinations,
-            uses: new.uses,
+            held: new.held,
             counters: new_counters,
         };
         exchange(entry, &mut changed, mask);
@@ -336,11 +336,11 @@ impl<T> Tables<T> {
     }
 }
 
-/// Exchanges the lists that `mask` does not name.
+/// Swaps the lists that `mask` does not select.
 fn exchange<T>(entry: &mut Entry<T>, changed: &mut Entry<T>, mask: u8) {
     if mask & modify::DESTINATION_LIST == 0 {
         std::mem::swap(&mut entry.destinations, &mut changed.destinations);
-        std::mem::swap(&mut entry.uses, &mut changed.uses);
+        std::mem::swap(&mut entry.held, &mut changed.held);
     }
     if mask & modify::FLOW_COUNTERS == 0 {
         std::mem::swap(&mut entry.counters, &mut changed.counters);

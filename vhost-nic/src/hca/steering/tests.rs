@@ -384,7 +384,10 @@ proptest! {
     /// Against the definition: the lowest index whose value has the frame's bits under its group's mask.
     #[test]
     fn the_executor_finds_what_a_search_finds(
-        groups in prop::collection::vec((prop::sample::subsequence(vec![0usize, 1, 2], 0..=3), prop::collection::vec(0..8u8, 0..4)), 1..6),
+        groups in prop::collection::vec(
+            (prop::sample::subsequence(vec![0usize, 1, 2], 0..=3), prop::collection::vec(0..8u8, 0..4)),
+            1..6,
+        ),
         frames in prop::collection::vec(0..8u8, 1..8),
     ) {
         // Three fields of one bit each: the last bits of address, port and identification of a VLAN that is not there.

@@ -59,7 +59,7 @@ fn what_is_in_use_cannot_be_destroyed() {
     let all = group(&flows, root, 0, 0, &nothing());
     let references = RefCount::default();
     let actions = Actions {
-        uses: vec![references.acquire()],
+        held: vec![references.acquire()],
         ..forward(&[Destination::Tir(1), Destination::Table(second)])
     };
     entry(&flows, (root, all, 0), &nothing(), actions);
@@ -90,7 +90,7 @@ fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
         (root, all, 0),
         &nothing(),
         Actions {
-            uses: vec![references.acquire()],
+            held: vec![references.acquire()],
             flow_tag: 3,
             ..to_tir(1)
         },

@@ -119,7 +119,7 @@ fn actions(wanted: Wanted, references: &RefCount) -> Actions<u32> {
     Actions {
         action: wanted.action,
         flow_tag: 5,
-        uses: vec![references.acquire()],
+        held: vec![references.acquire()],
         destinations,
         counters: wanted.counters,
         ignore_level: wanted.ignore_level,
