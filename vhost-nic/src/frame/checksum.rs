@@ -90,8 +90,8 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// Checksums that a send requests: `cs_flags` of the Ethernet segment (`MLX5_ETH_WQE_L3_CSUM` and `MLX5_ETH_WQE_L4_CSUM`,
-/// `include/linux/mlx5/qp.h`).
+/// Checksums that a send requests: `cs_flags` of the Ethernet segment (`MLX5_ETH_WQE_L3_CSUM` and
+/// `MLX5_ETH_WQE_L4_CSUM`, `include/linux/mlx5/qp.h`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fill {
     /// Checksum of the IPv4 header.

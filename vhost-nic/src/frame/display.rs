@@ -19,7 +19,7 @@ impl Display for VlanTag {
     }
 }
 
-/// `52:54:00:00:c5:01 > 52:54:00:00:c5:02, vlan 5, 10.0.0.1 > 10.0.0.2, TCP 80 > 4000 SYN|ACK, 1 byte, frame of 60 bytes`
+/// `52:54:00:00:c5:01 > 52:54:00:00:c5:02, 10.0.0.1 > 10.0.0.2, TCP 80 > 4000 ACK, 1 byte, frame of 60 bytes`
 impl Display for FrameView<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} > {}", self.source(), self.destination())?;

@@ -38,7 +38,8 @@ impl Toeplitz {
     pub fn new(key: &[u8; KEY_LENGTH]) -> Self {
         let mut tables = Box::new([[0; 16]; 2 * MAX_INPUT]);
         for (position, table) in tables.iter_mut().enumerate() {
-            // Bit n of the input, if set, contributes the 32 bits of the key from bit n on; those of a half byte are within these 40.
+            // Bit n of the input, if set, contributes the 32 bits of the key from bit n on; those of a half byte are
+            // within these 40.
             let byte = position / 2;
             let window = key[byte..byte + 5]
                 .iter()
@@ -67,8 +68,9 @@ impl Toeplitz {
 /// `rx_hash_fn` of the TIR context.
 #[derive(Debug, Clone)]
 pub enum HashFunction {
-    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: exclusive or of all bytes, with the order of the bits inverted, which the driver undoes in the
-    /// indirection table (`mlx5e_bits_invert`, `drivers/net/ethernet/mellanox/mlx5/core/en/rqt.c`).
+    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: exclusive or of all bytes, with the order of the bits inverted, which the
+    /// driver undoes in the indirection table (`mlx5e_bits_invert`,
+    /// `drivers/net/ethernet/mellanox/mlx5/core/en/rqt.c`).
     InvertedXor8,
     /// `MLX5_RX_HASH_FN_TOEPLITZ`.
     Toeplitz(Toeplitz),
@@ -97,8 +99,8 @@ pub enum L4Protocol {
 pub struct RssHash {
     /// Hash function.
     pub function: HashFunction,
-    /// `rx_hash_symmetric`: both directions of a flow have the same hash. In each pair the source is replaced by the OR of both, and the
-    /// destination by their XOR (`RXH_XFRM_SYM_OR_XOR`, `include/uapi/linux/ethtool.h`).
+    /// `rx_hash_symmetric`: both directions of a flow have the same hash. In each pair the source is replaced by the OR
+    /// of both, and the destination by their XOR (`RXH_XFRM_SYM_OR_XOR`, `include/uapi/linux/ethtool.h`).
     pub symmetric: bool,
     /// Protocol whose addresses are hashed.
     pub l3: L3Protocol,
@@ -124,8 +126,8 @@ impl HashResult {
     }
 }
 
-/// `rss_hash_type`: four 2-bit fields with the header that source address, destination address, source port and destination port were hashed
-/// from; 0 is none.
+/// `rss_hash_type`: four 2-bit fields with the header that source address, destination address, source port and
+/// destination port were hashed from; 0 is none.
 mod kind {
     pub const SRC_IP_SHIFT: u32 = 0;
     pub const DST_IP_SHIFT: u32 = 2;

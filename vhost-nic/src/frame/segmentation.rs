@@ -1,7 +1,8 @@
 //! Segmentation of one large TCP or UDP frame into frames with at most `mss` bytes of payload.
 //!
-//! The driver requests it by `mss` in the Ethernet segment (`struct mlx5_wqe_eth_seg`, `include/linux/mlx5/qp.h`). For UDP there is no
-//! capability: mlx5e always offers `NETIF_F_GSO_UDP_L4` (`mlx5e_build_nic_netdev`, `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
+//! The driver requests it by `mss` in the Ethernet segment (`struct mlx5_wqe_eth_seg`, `include/linux/mlx5/qp.h`). For
+//! UDP there is no capability: mlx5e always offers `NETIF_F_GSO_UDP_L4` (`mlx5e_build_nic_netdev`,
+//! `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
 
 use std::ops::Range;
 
@@ -37,7 +38,8 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Parses `frame`, which is complete except for its length fields and checksums, for segments with `mss` bytes of payload.
+    /// Parses `frame`, which is complete except for its length fields and checksums, for segments with `mss` bytes of
+    /// payload.
     pub fn new(frame: &'a [u8], mss: u16, fill: Fill) -> Result<Self, TsoError> {
         let view = FrameView::new_unsegmented(frame).ok_or(TsoError::NoTransport)?;
         let header = match view.transport {

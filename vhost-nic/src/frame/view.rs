@@ -1,7 +1,7 @@
 //! Parser of the frame headers that the NIC evaluates.
 //!
-//! It parses up to two VLAN tags, IPv4 or IPv6 with extension headers, and the first transport header. A fragment has no transport: the NIC
-//! treats each frame separately, so the first fragment must be treated like the others.
+//! It parses up to two VLAN tags, IPv4 or IPv6 with extension headers, and the first transport header. A fragment has
+//! no transport: the NIC treats each frame separately, so the first fragment must be treated like the others.
 
 use std::ops::Range;
 
@@ -190,8 +190,8 @@ pub struct FrameView<'a> {
     pub network_offset: usize,
     /// Network header.
     pub network: Network,
-    /// End of the packet according to its network header; padding follows. The end of the frame if there is no network header, or if the
-    /// packet is longer than the frame.
+    /// End of the packet according to its network header; padding follows. The end of the frame if there is no network
+    /// header, or if the packet is longer than the frame.
     pub network_end: usize,
     /// Whether the network header claims more bytes than the frame has.
     pub truncated: bool,

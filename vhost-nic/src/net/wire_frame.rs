@@ -10,12 +10,14 @@ use crate::frame::view::{FrameView, ethertype};
 use crate::roce;
 use crate::roce::packet::Packet;
 
-/// A complete frame, without preamble and frame check sequence: checksums are filled in, and it is at most the MTU long.
+/// A complete frame, without preamble and frame check sequence: checksums are filled in, and it is at most the MTU
+/// long.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
     /// Bytes from the destination address on.
     Bytes(&'a [u8]),
-    /// RoCE packets, each a frame on the wire. Headers, padding and ICRC are serialized only where the packets leave the daemon.
+    /// RoCE packets, each a frame on the wire. Headers, padding and ICRC are serialized only where the packets leave
+    /// the daemon.
     SuperPacket(&'a SuperPacket<'a>),
 }
 
@@ -165,7 +167,8 @@ mod tests {
     #[test]
     fn a_packet_looks_the_same_by_reference_and_in_bytes() {
         let packet = send(5);
-        let text = "02:00:00:00:00:01 > 02:00:00:00:00:02, 10.0.0.1 > 10.0.0.2, RC SEND Only, QPN 0x000007, PSN 0x000008, 5 bytes";
+        let text = "02:00:00:00:00:01 > 02:00:00:00:00:02, 10.0.0.1 > 10.0.0.2, RC SEND Only, QPN 0x000007, \
+                    PSN 0x000008, 5 bytes";
         let frame = Frame::SuperPacket(&packet);
         assert_eq!(frame.to_string(), text);
         let bytes = frame.to_bytes().unwrap();

@@ -158,7 +158,7 @@ impl Display for Headers {
     }
 }
 
-/// `52:54:00:00:c5:01 > 52:54:00:00:c5:02, 10.0.0.1 > 10.0.0.2, RC SEND Only, QPN 0x000007, PSN 0x000012, AckReq, 64 bytes`
+/// `52:54:00:00:c5:01 > 52:54:00:00:c5:02, 10.0.0.1 > 10.0.0.2, RC SEND Only, QPN 0x000007, PSN 0x000012, 64 bytes`
 impl Display for Packet {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self {
@@ -223,8 +223,9 @@ mod tests {
         let tag = Vlan { id: 5, priority: 3 };
         assert_eq!(
             Packet::new(path(Some(tag)), opcode, headers, 64).to_string(),
-            "52:54:00:00:c5:01 > 52:54:00:00:c5:02, vlan 5 prio 3, 10.0.0.1 > 10.0.0.2, RC RDMA WRITE Only with Immediate, \
-             QPN 0x000007, PSN 0xfffffe, SE, AckReq, RETH 0x1000 R_Key 0x00000900 length 64, immediate 0x01020304, 64 bytes"
+            "52:54:00:00:c5:01 > 52:54:00:00:c5:02, vlan 5 prio 3, 10.0.0.1 > 10.0.0.2, \
+             RC RDMA WRITE Only with Immediate, QPN 0x000007, PSN 0xfffffe, SE, AckReq, \
+             RETH 0x1000 R_Key 0x00000900 length 64, immediate 0x01020304, 64 bytes"
         );
     }
 
@@ -261,7 +262,8 @@ mod tests {
         assert_eq!(
             Packet::new(path(None), send, headers, 8).to_string(),
             format!(
-                "{WAY}, RC SEND Last with Invalidate, QPN 0x000001, PSN 0x000002, FECN, invalidate R_Key 0x00000700, 8 bytes"
+                "{WAY}, RC SEND Last with Invalidate, QPN 0x000001, PSN 0x000002, FECN, \
+                 invalidate R_Key 0x00000700, 8 bytes"
             )
         );
     }

@@ -32,8 +32,8 @@ impl Gid {
         }
     }
 
-    /// MAC address of a multicast group: `01:00:5e` and 23 bits for IPv4 (RFC 1112), `33:33` and 32 bits for IPv6 (RFC 2464).
-    /// `None` for a unicast address.
+    /// MAC address of a multicast group: `01:00:5e` and 23 bits for IPv4 (RFC 1112), `33:33` and 32 bits for IPv6 (RFC
+    /// 2464). `None` for a unicast address.
     pub const fn multicast_mac(self) -> Option<Mac> {
         if !self.is_multicast() {
             return None;

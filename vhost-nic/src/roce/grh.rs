@@ -1,4 +1,5 @@
-//! Global route header area: the 40 bytes in front of a received datagram (IBTA volume 1, section 11.4.1.2; RoCE v2: annex A17).
+//! Global route header area: the 40 bytes in front of a received datagram (IBTA volume 1, section 11.4.1.2; RoCE v2:
+//! annex A17).
 
 use super::path::{IPV4_HEADER, IPV6_HEADER};
 use crate::frame::view::{FrameView, Network};

@@ -317,7 +317,8 @@ impl Headers {
         self.each(|bytes| out.extend_from_slice(bytes));
     }
 
-    /// Parses the extended headers of `opcode` behind its BTH; returns the headers and the remaining bytes. `None` if there are too few bytes.
+    /// Parses the extended headers of `opcode` behind its BTH; returns the headers and the remaining bytes. `None` if
+    /// there are too few bytes.
     pub fn parse(bth: Bth, opcode: Opcode, mut rest: &[u8]) -> Option<(Self, &[u8])> {
         let mut headers = Self::new(bth);
         for extension in opcode.extensions() {

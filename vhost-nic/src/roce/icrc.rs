@@ -1,4 +1,5 @@
-//! Invariant CRC (IBTA volume 1, section 7.8.1; RoCE v2: annex A17): the CRC-32 of Ethernet over the fields that no router changes.
+//! Invariant CRC (IBTA volume 1, section 7.8.1; RoCE v2: annex A17): the CRC-32 of Ethernet over the fields that no
+//! router changes.
 
 use crc32fast::Hasher;
 
@@ -6,7 +7,8 @@ use super::path::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER};
 use super::{ICRC_LENGTH, UDP_PORT, pad_length};
 use crate::frame::view::{FrameView, Network, Transport};
 
-/// CRC-32 of 8 bytes of ones, which stand for the link header that RoCE does not have. The register is its complement, 0xdebb20e3.
+/// CRC-32 of 8 bytes of ones, which stand for the link header that RoCE does not have. The register is its complement,
+/// 0xdebb20e3.
 const MASKED_LINK_HEADER: u32 = 0x2144_df1c;
 /// Offset of the congestion bits in the BTH, which routers set.
 const BTH_CONGESTION: usize = 4;
@@ -16,7 +18,8 @@ const BTH_CONGESTION: usize = 4;
 pub struct Icrc(Hasher);
 
 impl Icrc {
-    /// Covers the IP and UDP headers and the start of the BTH of a frame or head. `None` without these, or with options.
+    /// Covers the IP and UDP headers and the start of the BTH of a frame or head. `None` without these, or with
+    /// options.
     fn new(head: &FrameView<'_>) -> Option<Self> {
         if !matches!(head.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT) {
             return None;

@@ -13,8 +13,8 @@ use crate::frame::view::{ETHERNET_HEADER, FrameView, Network, Transport, etherty
 /// Length of the longest head in bytes: with a VLAN tag and IPv6.
 pub const MAX_HEAD: usize = ETHERNET_HEADER + VLAN_TAG + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;
 
-/// Appends the head of a packet with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`]. Its length fields count payload, padding and
-/// ICRC, and its BTH the padding, although only the head is written.
+/// Appends the head of a packet with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`]. Its length fields
+/// count payload, padding and ICRC, and its BTH the padding, although only the head is written.
 pub fn emit_headers(path: &Path, headers: &Headers, payload_length: usize, out: &mut Vec<u8>) {
     debug_assert!(payload_length <= MAX_PAYLOAD, "payload of {payload_length} bytes");
     debug_assert!(

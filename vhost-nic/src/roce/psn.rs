@@ -7,7 +7,8 @@ const MASK: u32 = 0xff_ffff;
 
 /// A packet sequence number: 24 bits that wrap around.
 ///
-/// Comparison is modulo 2^24: of two numbers, the one less than half of the space ahead is later. There is no total order.
+/// Comparison is modulo 2^24: of two numbers, the one less than half of the space ahead is later. There is no total
+/// order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Psn(u32);
 
