@@ -1,8 +1,9 @@
-//! What the NIC does to the bytes of a frame: find its headers, fill in and verify checksums, split it, hash it.
+//! Processing of the bytes of a frame: parsing headers, filling in and verifying checksums, segmentation, hashing.
 //!
-//! Pure functions on byte slices, total on any bytes: what a guest calls a frame can be anything.
+//! Pure functions on byte slices, total on any input: a guest can send any bytes as a frame.
 
 pub mod checksum;
+pub mod display;
 pub mod mac;
 pub mod rss;
 pub mod segmentation;

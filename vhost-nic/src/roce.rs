@@ -1,8 +1,10 @@
 //! RoCE v2 packets: formats only, no queues.
 //!
-//! The *head* of a packet is everything up to its payload. Between two NICs of one daemon the payload travels by reference behind a head that
-//! counts payload, padding and ICRC in its lengths; those bytes come into being ([`icrc::append`]) only where a packet leaves.
+//! The *head* of a packet is everything up to its payload. Between two NICs of one daemon the payload travels by
+//! reference, behind a head whose lengths count payload, padding and ICRC; these are serialized ([`icrc::append`]) only
+//! where a packet leaves the daemon.
 
+mod display;
 pub mod gid;
 pub mod grh;
 pub mod headers;
@@ -16,12 +18,12 @@ pub mod syndrome;
 
 /// UDP destination port of RoCE v2 (IANA).
 pub const UDP_PORT: u16 = 4791;
-/// Bytes of the ICRC.
+/// Length of the ICRC in bytes.
 pub const ICRC_LENGTH: usize = 4;
 /// Most bytes of payload in a packet: the largest path MTU.
 pub const MAX_PAYLOAD: usize = 4096;
 
-/// Bytes of zeros after a payload that fill it up to a multiple of 4.
+/// Number of zeros that pad a payload to a multiple of 4 bytes.
 pub const fn pad_length(payload_length: usize) -> usize {
     payload_length.wrapping_neg() & 3
 }

@@ -1,6 +1,7 @@
 //! Configuration space after a reset, and the bits that a guest can write.
 //!
-//! The capabilities are where ConnectX adapters have them. Sections are those of the PCI Express Base Specification, revision 5.0.
+//! The capabilities are where ConnectX adapters have them. Sections are those of the PCI Express Base Specification,
+//! revision 5.0.
 
 use crate::spec::FunctionSpec;
 
@@ -61,7 +62,8 @@ impl Layout {
     fn header(&mut self, spec: &FunctionSpec) {
         self.word(0x00, spec.vendor_id, 0);
         self.word(0x02, spec.device_id, 0);
-        // Command: Memory Space Enable, Bus Master Enable, Parity Error Response, SERR# Enable, Interrupt Disable. There is no I/O space.
+        // Command: Memory Space Enable, Bus Master Enable, Parity Error Response, SERR# Enable, Interrupt Disable.
+        // There is no I/O space.
         self.word(COMMAND, 0, 0x0546);
         // Status: Capabilities List. Errors are never reported, so there is nothing to clear.
         self.word(0x06, 1 << 4, 0);
@@ -69,7 +71,8 @@ impl Layout {
         self.dword(0x08, spec.class_code << 8, 0);
         // Cache Line Size: read-write without effect.
         self.byte(0x0c, 0, 0xff);
-        // BAR 0: 64-bit, prefetchable. Only the address bits above the size are writable, which is how software sizes it.
+        // BAR 0: 64-bit, prefetchable. Only the address bits above the size are writable, which is how software sizes
+        // it.
         self.dword(0x10, 0xc, !(spec.bar.size as u32 - 1));
         self.dword(0x14, 0, u32::MAX);
         self.word(0x2c, spec.subsystem_vendor_id, 0);
@@ -84,11 +87,11 @@ impl Layout {
         self.capability(EXPRESS, 0x10);
         // PCI Express Capabilities: version 2, endpoint.
         self.word(EXPRESS + 0x02, 0x0002, 0);
-        // Device Capabilities: Max_Payload_Size 512, Extended Tag, Endpoint L0s and L1 latency of 64 ns and 1 us at most,
-        // Role-Based Error Reporting, Function Level Reset.
+        // Device Capabilities: Max_Payload_Size 512, Extended Tag, Endpoint L0s and L1 latency of 64 ns and 1 us at
+        // most, Role-Based Error Reporting, Function Level Reset.
         self.dword(EXPRESS + 0x04, 0x1000_8022, 0);
-        // Device Control: error reporting, Relaxed Ordering, Max_Payload_Size, Extended Tag, No Snoop, Max_Read_Request_Size
-        // of 512 at first. Initiate FLR reads 0.
+        // Device Control: error reporting, Relaxed Ordering, Max_Payload_Size, Extended Tag, No Snoop,
+        // Max_Read_Request_Size of 512 at first. Initiate FLR reads 0.
         self.word(EXPRESS + 0x08, 0x2810, 0x79ff);
         // Device Status: no errors, nothing pending.
         self.word(EXPRESS + 0x0a, 0, 0);
@@ -98,8 +101,8 @@ impl Layout {
         self.word(EXPRESS + 0x10, 0, 0x00c8);
         // Link Status: 16 GT/s, x16, Slot Clock.
         self.word(EXPRESS + 0x12, 0x1104, 0);
-        // Device Capabilities 2: Completion Timeout ranges A to D and its disabling, atomic completer of 32, 64 and 128 bits,
-        // 10-bit tags as completer.
+        // Device Capabilities 2: Completion Timeout ranges A to D and its disabling, atomic completer of 32, 64 and 128
+        // bits, 10-bit tags as completer.
         self.dword(EXPRESS + 0x24, 0x0001_039f, 0);
         // Device Control 2: Completion Timeout value and disabling, Atomic Requester, ID-based ordering.
         self.word(EXPRESS + 0x28, 0, 0x035f);

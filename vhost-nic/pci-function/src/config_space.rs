@@ -16,7 +16,7 @@ pub(super) struct ConfigSpace {
     vendor: Option<Box<dyn VendorCapability>>,
 }
 
-/// What the configuration space enables.
+/// Enable bits of the configuration space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Enabled {
     /// Memory Space Enable: BAR 0 is decoded.
@@ -37,8 +37,8 @@ impl ConfigSpace {
         }
     }
 
-    /// Restores the values after a reset. The registers of the vendor-specific capability stay: they belong to the adapter, not to one of its
-    /// functions.
+    /// Restores the values after a reset. The registers of the vendor-specific capability stay: they belong to the
+    /// adapter, not to one of its functions.
     pub(super) fn reset(&mut self) {
         self.values.clone_from(&self.layout.values);
     }

@@ -10,7 +10,7 @@ pub trait Device: Send + Sync {
     /// Writes `data` to the registers at `offset`.
     fn write(&self, offset: u64, data: &[u8]);
 
-    /// Drops all state that the guest has set up. After it returns, the device touches no guest memory and raises no interrupt until the
-    /// guest sets it up again.
+    /// Drops all state that the guest has set up. After it returns, the device touches no guest memory and raises no
+    /// interrupt until the guest sets it up again.
     fn reset(&self);
 }

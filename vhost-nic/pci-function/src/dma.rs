@@ -1,8 +1,9 @@
 //! Access to guest memory.
 //!
-//! A device reads and writes guest memory through [`Dma`], giving the purpose of each access, which is counted. Addresses and lengths come
-//! from the guest: every access is checked against the regions that the attachment has mapped, and moves nothing if any byte of it is
-//! outside of them. Once [`GuestMap::unmap`] has returned, the device no longer reaches the memory.
+//! A device reads and writes guest memory through [`Dma`], giving the purpose of each access, which is counted.
+//! Addresses and lengths come from the guest: every access is checked against the regions that the attachment has
+//! mapped, and moves nothing if any byte of it is outside of them. Once [`GuestMap::unmap`] has returned, the device no
+//! longer reaches the memory.
 
 mod access;
 mod error;

@@ -14,7 +14,8 @@ use crate::msix::{InterruptLines, Masking, Msix};
 use crate::spec::{BarLayout, FunctionSpec};
 use crate::stats::{FunctionSnapshot, FunctionStats};
 
-/// Parts shared by a function and the device behind it. They exist first: the device is created from them, the function from both.
+/// Parts shared by a function and the device behind it. They exist first: the device is created from them, the function
+/// from both.
 pub struct FunctionParts<P> {
     /// Guest memory.
     pub dma: Arc<Dma<P>>,
@@ -165,8 +166,8 @@ impl PciFunction {
         self.msix.connect(None);
     }
 
-    /// Resets function and device (PCI Express Base Specification 6.6) to the state after power-on. Mappings of guest memory and the
-    /// connection of the interrupts stay: they belong to the attachment.
+    /// Resets function and device (PCI Express Base Specification 6.6) to the state after power-on. Mappings of guest
+    /// memory and the connection of the interrupts stay: they belong to the attachment.
     pub fn reset(&self) {
         FunctionStats::add(&self.stats.resets);
         self.device.reset();

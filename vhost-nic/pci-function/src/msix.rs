@@ -138,7 +138,8 @@ impl Msix {
         self.vectors.len() as u16
     }
 
-    /// Raises a vector: its message is sent now or, if that is not possible, stays pending. A vector that does not exist is ignored.
+    /// Raises a vector: its message is sent now or, if that is not possible, stays pending. A vector that does not
+    /// exist is ignored.
     pub fn raise(&self, vector: u16) {
         if let Some(slot) = self.vectors.get(usize::from(vector)) {
             let mut slot = slot.lock();

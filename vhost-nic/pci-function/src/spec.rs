@@ -31,7 +31,8 @@ pub struct BarLayout {
     pub msix_pba: u64,
 }
 
-/// Registers of a vendor-specific capability (PCI Express Base Specification 7.9.4). Offsets count from the start of the capability.
+/// Registers of a vendor-specific capability (PCI Express Base Specification 7.9.4). Offsets count from the start of
+/// the capability.
 pub trait VendorCapability: Send {
     /// Length of the capability in bytes, a multiple of 4. The registers begin at offset 4.
     fn length(&self) -> u8;

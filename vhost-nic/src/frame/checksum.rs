@@ -1,10 +1,10 @@
-//! Internet checksums (RFC 1071): the sums, filling them in on the way out, verifying them on the way in.
+//! Internet checksums (RFC 1071): computing them, filling them in on transmit, verifying them on receive.
 
 use super::view::{FrameView, Network, Transport, protocol};
 
-/// A one's complement sum over bytes that may come in pieces of any length.
+/// One's complement sum over bytes, added in parts of any length.
 ///
-/// Added up in the machine's own byte order, which RFC 1071 section 2 allows.
+/// Computed in native byte order, as RFC 1071 section 2 allows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum {
     value: u64,
@@ -12,19 +12,19 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The sum of nothing.
+    /// Sum of no bytes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The sum of `bytes`.
+    /// Sum of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut sum = Self::new();
         sum.add(bytes);
         sum
     }
 
-    /// Appends bytes.
+    /// Appends `bytes`.
     pub fn add(&mut self, bytes: &[u8]) {
         self.join(Self {
             value: sum_words(bytes),
@@ -32,14 +32,14 @@ impl Sum {
         });
     }
 
-    /// Appends a number of two bytes, most significant first.
+    /// Appends a big-endian 16-bit number.
     pub fn add_u16(&mut self, value: u16) {
         self.add(&value.to_be_bytes());
     }
 
     /// Appends the bytes that `other` is the sum of.
     pub fn join(&mut self, other: Self) {
-        // At an odd place every byte stands in the other half of its word.
+        // At an odd offset every byte is in the other half of its word.
         let value = if self.odd {
             u64::from(fold(other.value).swap_bytes())
         } else {
@@ -50,20 +50,20 @@ impl Sum {
         self.odd ^= other.odd;
     }
 
-    /// The sum in 16 bits, not inverted. 0 only if all bytes are.
+    /// Folds the sum to 16 bits, not inverted. It is 0 only if all bytes are 0.
     pub fn fold(self) -> u16 {
         u16::from_be(fold(self.value))
     }
 
-    /// The checksum: the inverted sum.
+    /// Returns the checksum: the inverted sum.
     pub fn checksum(self) -> u16 {
         !self.fold()
     }
 }
 
-/// Sums up words of the machine's byte order; a last one that is not whole is filled up with 0.
+/// Sums words in native byte order; an incomplete last word is padded with 0.
 fn sum_words(bytes: &[u8]) -> u64 {
-    // Four sums at a time, of words split into halves so that nothing is carried over, keep the processor's lanes full.
+    // Four sums of words split into halves, so that there is no carry: the compiler vectorizes them.
     let (blocks, rest) = bytes.as_chunks::<32>();
     let mut sums = [0; 4];
     for block in blocks {
@@ -90,18 +90,18 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// Which checksums a send asks for: `cs_flags` of the Ethernet segment (`MLX5_ETH_WQE_L3_CSUM` and `MLX5_ETH_WQE_L4_CSUM`,
-/// `include/linux/mlx5/qp.h`).
+/// Checksums that a send requests: `cs_flags` of the Ethernet segment (`MLX5_ETH_WQE_L3_CSUM` and
+/// `MLX5_ETH_WQE_L4_CSUM`, `include/linux/mlx5/qp.h`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// The IPv4 header's.
+    /// Checksum of the IPv4 header.
     pub l3: bool,
-    /// That of TCP or UDP.
+    /// Checksum of TCP or UDP.
     pub l4: bool,
 }
 
 impl Fill {
-    /// From `cs_flags`.
+    /// Decodes `cs_flags`.
     pub fn from_cs_flags(cs_flags: u8) -> Self {
         Self {
             l3: cs_flags & 0x40 != 0,
@@ -110,7 +110,7 @@ impl Fill {
     }
 }
 
-/// Where a checksum goes and what it is. The fields themselves count as 0.
+/// Offset and value of a checksum field, which counts as 0 in the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Field {
     offset: usize,
@@ -123,7 +123,7 @@ impl Field {
     }
 }
 
-/// Fills in the checksums of a frame. What was in the fields does not matter; a frame without such a field stays as it is.
+/// Fills in the checksums of a frame, whatever the fields contain. A frame without such a field stays unchanged.
 pub fn fill(frame: &mut [u8], which: Fill) {
     let Some(view) = FrameView::new(frame) else { return };
     let l3 = if which.l3 { ipv4_header(&view) } else { None };
@@ -153,7 +153,7 @@ fn transport(view: &FrameView<'_>) -> Option<Field> {
     let mut sum = pseudo_header(view);
     sum.join(sum_without(&view.bytes()[view.transport_range()], at));
     let value = match (view.transport, sum.checksum()) {
-        // 0 would say that there is none (RFC 768).
+        // 0 means no checksum (RFC 768).
         (Transport::Udp(_), 0) => 0xffff,
         (_, checksum) => checksum,
     };
@@ -163,14 +163,14 @@ fn transport(view: &FrameView<'_>) -> Option<Field> {
     })
 }
 
-/// The sum of `bytes` with the 16 bits at `offset`, which is even, as 0.
+/// Sum of `bytes` with the 16 bits at `offset`, which must be even, as 0.
 fn sum_without(bytes: &[u8], offset: usize) -> Sum {
     let mut sum = Sum::of(&bytes[..offset]);
     sum.add(&bytes[offset + 2..]);
     sum
 }
 
-/// The sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
+/// Sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
 fn pseudo_header(view: &FrameView<'_>) -> Sum {
     let mut sum = Sum::new();
     match view.network {
@@ -193,28 +193,28 @@ fn pseudo_header(view: &FrameView<'_>) -> Sum {
     sum
 }
 
-/// What a completion says about the checksums of a received frame.
+/// Checksum fields of a completion, for a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    /// `check_sum` of the CQE: the one's complement sum of the bytes behind the Ethernet header, not inverted.
+    /// `check_sum` of the CQE: one's complement sum of the bytes behind the Ethernet header, not inverted.
     pub check_sum: u16,
-    /// `CQE_L3_OK`: an IP header, and right if it has a checksum.
+    /// `CQE_L3_OK`: an IP header with a correct checksum, if it has one.
     pub l3_ok: bool,
-    /// `CQE_L4_OK`: TCP or UDP with a right checksum. Not so for fragments, whose checksum no NIC can verify.
+    /// `CQE_L4_OK`: TCP or UDP with a correct checksum. False for fragments, whose checksum no NIC can verify.
     pub l4_ok: bool,
 }
 
-/// What [`Verified::check_sum`] covers.
+/// Bytes that [`Verified::check_sum`] covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// The IP packet: neither VLAN tags nor padding behind the packet, which the driver adds (`mlx5e_skb_csum_fixup`,
+    /// The IP packet, without VLAN tags and padding, which the driver adds (`mlx5e_skb_csum_fixup`,
     /// `drivers/net/ethernet/mellanox/mlx5/core/en_rx.c`).
     Packet,
-    /// All behind the 14 bytes of the Ethernet header: what the capability `cqe_checksum_full` promises.
+    /// All bytes behind the 14 of the Ethernet header: capability `cqe_checksum_full`.
     Full,
 }
 
-/// Looks at the checksums of a received frame, in one pass over its bytes.
+/// Verifies the checksums of a received frame, in one pass over its bytes.
 pub fn verify(view: &FrameView<'_>, coverage: Coverage) -> Verified {
     let bytes = view.bytes();
     let header = Sum::of(&bytes[view.network_offset..view.transport_offset]);
@@ -232,7 +232,7 @@ pub fn verify(view: &FrameView<'_>, coverage: Coverage) -> Verified {
         check_sum: check_sum.fold(),
         l3_ok: match view.network {
             Network::None => false,
-            // The sum over a right header, its checksum included, is all ones.
+            // The sum over a correct header, its checksum included, is all ones.
             Network::Ipv4(_) => !view.truncated && header.checksum() == 0,
             Network::Ipv6(_) => !view.truncated,
         },
@@ -250,7 +250,7 @@ fn transport_ok(view: &FrameView<'_>, payload: Sum) -> bool {
             }
             let field = &view.bytes()[view.transport_offset + 6..][..2];
             if field == [0, 0] {
-                // No checksum, which IPv6 does not allow.
+                // No checksum, which is valid for IPv4 only.
                 return matches!(view.network, Network::Ipv4(_));
             }
         }

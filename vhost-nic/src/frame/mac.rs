@@ -1,7 +1,7 @@
 //! MAC addresses.
 //!
-//! A newtype, not the `macaddr` crate: frames and contexts are parsed with zerocopy, whose traits that crate does not implement for its
-//! `MacAddr6`; and it does not parse the single hexadecimal digits that `--guest mac=` accepts.
+//! A newtype, not the `macaddr` crate: frames and contexts are parsed with zerocopy, whose traits that crate does not
+//! implement for its `MacAddr6`; and it does not parse the single hexadecimal digits that `--guest mac=` accepts.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Receive side scaling: a hash of a frame's addresses and ports selects its receive queue.
+//! Receive side scaling: a hash of addresses and ports selects the receive queue of a frame.
 
 use super::view::{FrameView, Network, Transport};
 
@@ -7,7 +7,7 @@ pub const KEY_LENGTH: usize = 40;
 /// Longest input: two IPv6 addresses and two ports.
 const MAX_INPUT: usize = 36;
 
-/// Bits of `selected_fields` in `rx_hash_field_select` (`MLX5_HASH_FIELD_SEL_*`, `include/linux/mlx5/device.h`).
+/// Bits of `selected_fields` of `rx_hash_field_select` (`MLX5_HASH_FIELD_SEL_*`, `include/linux/mlx5/device.h`).
 pub mod selected {
     /// Source address.
     pub const SRC_IP: u32 = 1;
@@ -21,7 +21,7 @@ pub mod selected {
     pub const IPSEC_SPI: u32 = 1 << 4;
 }
 
-/// The Toeplitz hash of one key: for every half byte of the input what it adds to the hash.
+/// Toeplitz hash of one key: a table of contributions to the hash for every half byte of the input.
 #[derive(Clone)]
 pub struct Toeplitz {
     tables: Box<[[u32; 16]; 2 * MAX_INPUT]>,
@@ -34,11 +34,12 @@ impl std::fmt::Debug for Toeplitz {
 }
 
 impl Toeplitz {
-    /// The hash with this key.
+    /// Computes the tables of a key.
     pub fn new(key: &[u8; KEY_LENGTH]) -> Self {
         let mut tables = Box::new([[0; 16]; 2 * MAX_INPUT]);
         for (position, table) in tables.iter_mut().enumerate() {
-            // Bit n of the input, if set, adds the 32 bits of the key from bit n on; a half byte's four are within these 40.
+            // Bit n of the input, if set, contributes the 32 bits of the key from bit n on; those of a half byte are
+            // within these 40.
             let byte = position / 2;
             let window = key[byte..byte + 5]
                 .iter()
@@ -55,7 +56,7 @@ impl Toeplitz {
         Self { tables }
     }
 
-    /// Hashes the input, of which no more than 36 bytes count.
+    /// Hashes at most 36 bytes of `input`.
     pub fn hash(&self, input: &[u8]) -> u32 {
         let (pairs, _) = self.tables.as_chunks::<2>();
         input.iter().zip(pairs).fold(0, |hash, (&byte, [high, low])| {
@@ -67,65 +68,66 @@ impl Toeplitz {
 /// `rx_hash_fn` of the TIR context.
 #[derive(Debug, Clone)]
 pub enum HashFunction {
-    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: all bytes of the input, exclusive or, the order of the bits inverted, which the driver undoes in the
-    /// indirection table (`mlx5e_bits_invert`, `drivers/net/ethernet/mellanox/mlx5/core/en/rqt.c`).
+    /// `MLX5_RX_HASH_FN_INVERTED_XOR8`: exclusive or of all bytes, with the order of the bits inverted, which the
+    /// driver undoes in the indirection table (`mlx5e_bits_invert`,
+    /// `drivers/net/ethernet/mellanox/mlx5/core/en/rqt.c`).
     InvertedXor8,
     /// `MLX5_RX_HASH_FN_TOEPLITZ`.
     Toeplitz(Toeplitz),
 }
 
-/// `l3_prot_type` of `rx_hash_field_select`: whose addresses are hashed.
+/// `l3_prot_type` of `rx_hash_field_select`: protocol whose addresses are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum L3Protocol {
-    /// 0.
+    /// Value 0.
     Ipv4,
-    /// 1.
+    /// Value 1.
     Ipv6,
 }
 
-/// `l4_prot_type` of `rx_hash_field_select`: whose ports are hashed.
+/// `l4_prot_type` of `rx_hash_field_select`: protocol whose ports are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum L4Protocol {
-    /// 0.
+    /// Value 0.
     Tcp,
-    /// 1.
+    /// Value 1.
     Udp,
 }
 
-/// What is hashed, and how: the part of a TIR context that is about RSS.
+/// RSS configuration of a TIR context: hash function and input.
 #[derive(Debug, Clone)]
 pub struct RssHash {
-    /// The function.
+    /// Hash function.
     pub function: HashFunction,
-    /// `rx_hash_symmetric`: both directions of a flow give the same hash. Of each pair of source and destination the first is replaced
-    /// by the bits of either, the second by the bits of one alone (`RXH_XFRM_SYM_OR_XOR`, `include/uapi/linux/ethtool.h`).
+    /// `rx_hash_symmetric`: both directions of a flow have the same hash. In each pair the source is replaced by the OR
+    /// of both, and the destination by their XOR (`RXH_XFRM_SYM_OR_XOR`, `include/uapi/linux/ethtool.h`).
     pub symmetric: bool,
-    /// Whose addresses.
+    /// Protocol whose addresses are hashed.
     pub l3: L3Protocol,
-    /// Whose ports.
+    /// Protocol whose ports are hashed.
     pub l4: L4Protocol,
     /// Bits of [`selected`].
     pub fields: u32,
 }
 
-/// A frame's hash, as the completion reports it.
+/// Hash of a frame, as reported in the completion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HashResult {
     /// `rss_hash_result`.
     pub value: u32,
-    /// `rss_hash_type`: what went in (`CQE_RSS_*`, `include/linux/mlx5/device.h`). 0 if nothing.
+    /// `rss_hash_type`: hashed headers (`CQE_RSS_*`, `include/linux/mlx5/device.h`). 0 if none.
     pub kind: u8,
 }
 
 impl HashResult {
-    /// The entry of an indirection table of `size` entries.
+    /// Index into an indirection table of `size` entries.
     pub fn entry(&self, size: usize) -> usize {
         (self.value as usize).checked_rem(size).unwrap_or(0)
     }
 }
 
-/// `rss_hash_type`: four fields of two bits that say of what header the source address, the destination address, the source port and the
-/// destination port were hashed; 0 is none.
+/// `rss_hash_type`: four 2-bit fields with the header that source address, destination address, source port and
+/// destination port were hashed from; 0 is none.
 mod kind {
     pub const SRC_IP_SHIFT: u32 = 0;
     pub const DST_IP_SHIFT: u32 = 2;
@@ -138,7 +140,7 @@ mod kind {
     pub const IPSEC: u8 = 3;
 }
 
-/// The bytes that go into the hash function.
+/// Input of the hash function.
 struct Input {
     bytes: [u8; MAX_INPUT],
     length: usize,
@@ -153,7 +155,7 @@ impl Input {
         }
     }
 
-    /// Appends those of the two fields that are selected.
+    /// Appends the selected ones of two fields.
     fn push_pair<const N: usize>(&mut self, symmetric: bool, source: Option<[u8; N]>, destination: Option<[u8; N]>) {
         if let (true, Some(a), Some(b)) = (symmetric, source, destination) {
             self.push(&std::array::from_fn::<u8, N, _>(|i| a[i] | b[i]));
@@ -167,7 +169,7 @@ impl Input {
 }
 
 impl RssHash {
-    /// Hashes those selected fields that the frame has.
+    /// Hashes the selected fields that the frame has.
     pub fn hash(&self, view: &FrameView<'_>) -> HashResult {
         let mut input = Input {
             bytes: [0; MAX_INPUT],

@@ -1,7 +1,8 @@
-//! Segmentation: one TCP or UDP frame of any size becomes frames of at most `mss` bytes of payload.
+//! Segmentation of one large TCP or UDP frame into frames with at most `mss` bytes of payload.
 //!
-//! The driver asks for it with `mss` in the Ethernet segment (`struct mlx5_wqe_eth_seg`, `include/linux/mlx5/qp.h`). For UDP it needs no
-//! capability: mlx5e always offers `NETIF_F_GSO_UDP_L4` (`mlx5e_build_nic_netdev`, `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
+//! The driver requests it by `mss` in the Ethernet segment (`struct mlx5_wqe_eth_seg`, `include/linux/mlx5/qp.h`). For
+//! UDP there is no capability: mlx5e always offers `NETIF_F_GSO_UDP_L4` (`mlx5e_build_nic_netdev`,
+//! `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
 
 use std::ops::Range;
 
@@ -10,24 +11,24 @@ use thiserror::Error;
 use super::checksum::{self, Fill};
 use super::view::{FrameView, Network, Transport, tcp_flags};
 
-/// Why a frame cannot be split.
+/// Reason why a frame cannot be segmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TsoError {
     /// Neither TCP nor UDP, or a fragment.
-    #[error("The frame to split carries neither TCP nor UDP.")]
+    #[error("the frame to segment carries neither TCP nor UDP")]
     NoTransport,
-    /// The send asks for segments without payload.
-    #[error("A segment has to have room for payload.")]
+    /// The send requests segments without payload.
+    #[error("segments have no room for payload")]
     NoPayload,
-    /// The length fields of the headers cannot say how long a segment is.
-    #[error("A segment of {length} bytes is longer than an IP packet can be.")]
+    /// The length of a segment does not fit the length fields of the headers.
+    #[error("a segment of {length} bytes is longer than an IP packet can be")]
     TooLong {
         /// Length of the largest segment behind the Ethernet header, in bytes.
         length: usize,
     },
 }
 
-/// A frame that is about to be split.
+/// A frame to be segmented.
 #[derive(Debug, Clone, Copy)]
 pub struct Segments<'a> {
     view: FrameView<'a>,
@@ -37,7 +38,8 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Looks at `frame`, complete but for its length fields and checksums, whose payload goes out in pieces of `mss` bytes.
+    /// Parses `frame`, which is complete except for its length fields and checksums, for segments with `mss` bytes of
+    /// payload.
     pub fn new(frame: &'a [u8], mss: u16, fill: Fill) -> Result<Self, TsoError> {
         let view = FrameView::new_unsegmented(frame).ok_or(TsoError::NoTransport)?;
         let header = match view.transport {
@@ -62,17 +64,17 @@ impl<'a> Segments<'a> {
         })
     }
 
-    /// How many frames it becomes; a frame without payload stays one.
+    /// Number of segments; a frame without payload stays one.
     pub fn count(&self) -> usize {
         (self.view.bytes().len() - self.payload).div_ceil(self.mss).max(1)
     }
 
-    /// Length of the headers that every segment has, in bytes.
+    /// Length of the headers of every segment, in bytes.
     pub fn header_length(&self) -> usize {
         self.payload
     }
 
-    /// Builds the frames one after the other in `buffer` and calls `emit` with each.
+    /// Builds the segments one after the other in `buffer`, and calls `emit` with each.
     pub fn emit(&self, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8])) {
         let frame = self.view.bytes();
         let count = self.count();

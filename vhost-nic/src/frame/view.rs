@@ -1,7 +1,7 @@
-//! The headers of an Ethernet frame, as far as the NIC looks at them.
+//! Parser of the frame headers that the NIC evaluates.
 //!
-//! Like the NIC's parser it sees up to two VLAN tags, IPv4 or IPv6 with its extension headers, and the first header of the transport.
-//! A fragment has no transport: a NIC that treats each frame alone must treat the first fragment as the others.
+//! It parses up to two VLAN tags, IPv4 or IPv6 with extension headers, and the first transport header. A fragment has
+//! no transport: the NIC treats each frame separately, so the first fragment must be treated like the others.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::mac::Mac;
 pub const ETHERNET_HEADER: usize = 14;
 /// Length of a VLAN tag in bytes.
 const VLAN_TAG: usize = 4;
-/// Most IPv6 extension headers that are walked; behind more of them there is no transport.
+/// Most IPv6 extension headers that are parsed; behind more of them there is no transport.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Values of the ethertype field (IEEE 802 numbers).
@@ -65,14 +65,14 @@ pub mod tcp_flags {
 /// A VLAN tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VlanTag {
-    /// Its ethertype: [`ethertype::CVLAN`] or [`ethertype::SVLAN`].
+    /// Tag protocol identifier: [`ethertype::CVLAN`] or [`ethertype::SVLAN`].
     pub tpid: u16,
-    /// Priority, drop eligibility and VLAN id.
+    /// Tag control information: priority, drop eligibility and VLAN ID.
     pub tci: u16,
 }
 
 impl VlanTag {
-    /// VLAN id.
+    /// VLAN ID.
     pub fn id(&self) -> u16 {
         self.tci & 0xfff
     }
@@ -87,9 +87,9 @@ pub struct Ipv4 {
     pub tos: u8,
     /// Time to live.
     pub ttl: u8,
-    /// What follows the header.
+    /// Protocol of the payload.
     pub protocol: u8,
-    /// Whether the packet is a fragment of one.
+    /// Whether the packet is a fragment.
     pub fragment: bool,
     /// Source address.
     pub source: [u8; 4],
@@ -108,9 +108,9 @@ pub struct Ipv6 {
     pub flow_label: u32,
     /// Hop limit.
     pub hop_limit: u8,
-    /// What follows the last extension header.
+    /// Next header behind the last extension header.
     pub protocol: u8,
-    /// Whether the packet is a fragment of one.
+    /// Whether the packet is a fragment.
     pub fragment: bool,
     /// Source address.
     pub source: [u8; 16],
@@ -121,7 +121,7 @@ pub struct Ipv6 {
 /// The network header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Not IP, or an IP header that makes no sense.
+    /// Not IP, or an invalid IP header.
     None,
     /// IPv4.
     Ipv4(Ipv4),
@@ -138,7 +138,7 @@ pub struct Tcp {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// The nine flags, FIN in bit 0.
+    /// Nine flags, FIN in bit 0.
     pub flags: u16,
 }
 
@@ -149,70 +149,70 @@ pub struct Udp {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Length of header and payload as the header has it, in bytes.
+    /// Length field: header and payload in bytes.
     pub length: u16,
 }
 
 /// The transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// None the NIC knows, or a fragment.
+    /// No transport that the NIC parses, or a fragment.
     None,
     /// TCP.
     Tcp(Tcp),
     /// UDP.
     Udp(Udp),
-    /// ESP or AH, by their security parameter index.
+    /// ESP or AH.
     Ipsec {
         /// Security parameter index.
         spi: u32,
     },
 }
 
-/// What a frame's length fields are worth.
+/// Treatment of the length fields of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lengths {
-    /// They say where the packet ends.
+    /// The packet ends where they say.
     Claimed,
-    /// The packet ends with the frame: a frame that is still to be split.
+    /// The packet ends with the frame: the frame is yet to be segmented.
     Ignored,
 }
 
-/// An Ethernet frame and what its headers say.
+/// An Ethernet frame with its parsed headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameView<'a> {
     bytes: &'a [u8],
-    /// The VLAN tags, outermost first.
+    /// VLAN tags, outermost first.
     pub vlan: [Option<VlanTag>; 2],
     /// Ethertype behind the tags.
     pub ethertype: u16,
-    /// Where the header behind the Ethernet header and the tags begins.
+    /// Offset of the header behind the Ethernet header and the tags.
     pub network_offset: usize,
-    /// The network header.
+    /// Network header.
     pub network: Network,
-    /// Where the packet ends, by its network header; what follows is padding. The end of the frame if there is no network header, or if
-    /// the packet is longer than the frame.
+    /// End of the packet according to its network header; padding follows. The end of the frame if there is no network
+    /// header, or if the packet is longer than the frame.
     pub network_end: usize,
     /// Whether the network header claims more bytes than the frame has.
     pub truncated: bool,
-    /// Where the transport begins, if there is a network header.
+    /// Offset of the transport header, if there is a network header.
     pub transport_offset: usize,
-    /// The transport header.
+    /// Transport header.
     pub transport: Transport,
 }
 
 impl<'a> FrameView<'a> {
-    /// Looks at a frame, from the destination address on. `None` if it is too short for an Ethernet header.
+    /// Parses a frame, from the destination address on. `None` if it is shorter than an Ethernet header.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         Self::parse(bytes, Lengths::Claimed)
     }
 
-    /// Looks at a frame whose length fields are not filled in yet, as the frame of a send that asks for segmentation.
+    /// Parses a frame whose length fields are not filled in yet: the frame of a send that requests segmentation.
     pub fn new_unsegmented(bytes: &'a [u8]) -> Option<Self> {
         Self::parse(bytes, Lengths::Ignored)
     }
 
-    /// The frame.
+    /// Bytes of the frame.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -227,7 +227,7 @@ impl<'a> FrameView<'a> {
         array(self.bytes, 6).map_or(Mac::ZERO, Mac)
     }
 
-    /// The bytes of the transport with its header and payload, without padding.
+    /// Range of transport header and payload, without padding.
     pub fn transport_range(&self) -> Range<usize> {
         self.transport_offset..self.network_end
     }
@@ -278,7 +278,7 @@ impl<'a> FrameView<'a> {
         Some(view)
     }
 
-    /// Returns what follows, unless the packet is a fragment.
+    /// Returns the protocol of the payload, unless the packet is a fragment.
     fn parse_ipv4(&mut self, lengths: Lengths) -> Option<u8> {
         let header = self.bytes.get(self.network_offset..)?;
         let &first = header.first()?;
@@ -308,7 +308,7 @@ impl<'a> FrameView<'a> {
         (!ipv4.fragment).then_some(ipv4.protocol)
     }
 
-    /// Returns what follows the extension headers, unless the packet is a fragment.
+    /// Returns the protocol behind the extension headers, unless the packet is a fragment.
     fn parse_ipv6(&mut self, lengths: Lengths) -> Option<u8> {
         let header = self.bytes.get(self.network_offset..)?;
         let first: u32 = u32::from_be_bytes(array(header, 0)?);
@@ -374,7 +374,7 @@ impl<'a> FrameView<'a> {
     }
 }
 
-/// Steps over the extension headers; whether it came to the end of them.
+/// Skips the extension headers. Returns whether it reached the end of them.
 fn walk_extension_headers(packet: &[u8], ipv6: &mut Ipv6) -> bool {
     for _ in 0..MAX_EXTENSION_HEADERS {
         let fragment = ipv6.protocol == protocol::FRAGMENT;

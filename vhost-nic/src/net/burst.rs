@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 use super::wire_frame::{EthernetAddresses, Frame};
 use crate::frame::mac::CastType;
 
-/// Consecutive frames with the same addresses. Their number and lengths are computed once, for everything that counts them on the way.
+/// Consecutive frames with the same addresses. Their number and lengths are computed once, for everything that counts
+/// them on the way.
 #[derive(Debug)]
 pub struct Burst<'a> {
     frames: &'a [Frame<'a>],
@@ -92,7 +93,8 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// If any frame is longer than `longest`: calls `pass` with the others, one at a time, and returns the number of long ones.
+    /// If any frame is longer than `longest`: calls `pass` with the others, one at a time, and returns the number of
+    /// long ones.
     pub fn without_long(&self, longest: usize, mut pass: impl FnMut(&Burst<'_>)) -> Option<u64> {
         if self.longest <= longest {
             return None;

@@ -82,7 +82,8 @@ impl Table {
         }
     }
 
-    /// Learns that the station is behind the port. Returns false if the port has too many stations; then the station is removed.
+    /// Learns that the station is behind the port. Returns false if the port has too many stations; then the station is
+    /// removed.
     pub fn learn(&mut self, station: Station, port: PortId, now: u32) -> bool {
         self.forget(station);
         if self.stations(port) >= self.per_port {
@@ -119,7 +120,8 @@ impl Table {
         }
     }
 
-    /// Removes old entries, at most once per second: a port that sends from many addresses must not slow down the others.
+    /// Removes old entries, at most once per second: a port that sends from many addresses must not slow down the
+    /// others.
     fn sweep(&mut self, now: u32) {
         if self.swept == now {
             return;

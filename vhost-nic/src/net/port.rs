@@ -5,7 +5,8 @@ use super::wire_frame::Frame;
 
 /// Receiver of frames from a switch.
 ///
-/// Its methods are called on the threads of the senders, concurrently, without a lock of the switch held: they may send.
+/// Its methods are called on the threads of the senders, concurrently, without a lock of the switch held: they may
+/// send.
 pub trait Port: Send + Sync {
     /// Receives a single frame. The port drops and counts a frame that it cannot take.
     fn receive(&self, frame: Frame<'_>);

@@ -4,13 +4,15 @@ use super::payload::Payload;
 use crate::roce::ICRC_LENGTH;
 use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
 
-/// A super-packet, as in TSO: consecutive packets of one message, carried as one packet as long as all of them. Often it is one packet.
+/// A super-packet, as in TSO: consecutive packets of one message, carried as one packet as long as all of them. Often
+/// it is one packet.
 ///
-/// The cost is independent of the number of packets, unless they must be split: for a capture, or a port that is not a NIC.
+/// The cost is independent of the number of packets, unless they must be split: for a capture, or a port that is not a
+/// NIC.
 #[derive(Debug, Clone)]
 pub struct SuperPacket<'a> {
-    /// Head of a packet with room for the whole payload. Its position in the message, suffix and acknowledgement request combine those of the
-    /// first packet and the last.
+    /// Head of a packet with room for the whole payload. Its position in the message, suffix and acknowledgement
+    /// request combine those of the first packet and the last.
     pub head: Packet,
     /// Payload, of the length in the head.
     pub payload: Payload<'a>,

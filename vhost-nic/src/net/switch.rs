@@ -1,11 +1,11 @@
 //! A learning switch (IEEE 802.1Q chapter 8, without spanning tree).
 //!
-//! Frames to a known station go to its port, all others to every port except the sender's. There is no filtering by VLAN: tagged frames
-//! pass unchanged, but learning is independent per VLAN. Of the reserved group addresses only MAC control (pause) is dropped; LLDP, LACP and
-//! the like pass, as if the guests were connected by a cable.
+//! Frames to a known station go to its port, all others to every port except the sender's. There is no filtering by
+//! VLAN: tagged frames pass unchanged, but learning is independent per VLAN. Of the reserved group addresses only MAC
+//! control (pause) is dropped; LLDP, LACP and the like pass, as if the guests were connected by a cable.
 //!
-//! Frames are delivered on the thread of their sender. No lock is held meanwhile: a port can send, attach and detach from within
-//! [`Port::receive`].
+//! Frames are delivered on the thread of their sender. No lock is held meanwhile: a port can send, attach and detach
+//! from within [`Port::receive`].
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -324,7 +324,8 @@ fn seconds() -> u32 {
     clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32
 }
 
-/// Handle of an attached port, through which it sends. Dropping it detaches the port; a frame in delivery on another thread may still arrive.
+/// Handle of an attached port, through which it sends. Dropping it detaches the port; a frame in delivery on another
+/// thread may still arrive.
 #[derive(Debug)]
 pub struct SwitchPort {
     switch: Arc<Switch>,

@@ -1,18 +1,23 @@
 //! Frames on their way through the switch.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::super_packet::SuperPacket;
+use crate::frame::display::Bytes;
 use crate::frame::mac::Mac;
 use crate::frame::view::{FrameView, ethertype};
 use crate::roce;
+use crate::roce::packet::Packet;
 
-/// A complete frame, without preamble and frame check sequence: checksums are filled in, and it is at most the MTU long.
+/// A complete frame, without preamble and frame check sequence: checksums are filled in, and it is at most the MTU
+/// long.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
     /// Bytes from the destination address on.
     Bytes(&'a [u8]),
-    /// RoCE packets, each a frame on the wire. Headers, padding and ICRC are serialized only where the packets leave the daemon.
+    /// RoCE packets, each a frame on the wire. Headers, padding and ICRC are serialized only where the packets leave
+    /// the daemon.
     SuperPacket(&'a SuperPacket<'a>),
 }
 
@@ -109,5 +114,79 @@ impl<'a> Frame<'a> {
                 roce::icrc::append(&head, [&tail[..]], &mut bytes).then_some(Cow::Owned(bytes))
             }
         }
+    }
+}
+
+/// One line of text: a RoCE packet by its transport headers, any other frame by its headers up to TCP and UDP.
+impl fmt::Display for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SuperPacket(packet) => match packet.packets() {
+                1 => packet.head.fmt(f),
+                packets => write!(f, "{}, in {packets} packets", packet.head),
+            },
+            Self::Bytes(bytes) => match FrameView::new(bytes) {
+                None => write!(f, "runt of {}", Bytes(bytes.len())),
+                Some(view) => match Packet::new_checked(&view) {
+                    Ok(packet) => packet.fmt(f),
+                    Err(_) => view.fmt(f),
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::payload::Payload;
+    use crate::roce::gid::Gid;
+    use crate::roce::headers::{Bth, Headers};
+    use crate::roce::opcode::{Opcode, Operation, Position, Suffix, Transport};
+    use crate::roce::path::{Addresses, Path};
+    use crate::roce::psn::Psn;
+
+    fn send(length: usize) -> SuperPacket<'static> {
+        let path = Path {
+            source_mac: Mac([2, 0, 0, 0, 0, 1]),
+            destination_mac: Mac([2, 0, 0, 0, 0, 2]),
+            vlan: None,
+            addresses: Addresses::new(Gid::from_ipv4([10, 0, 0, 1]), Gid::from_ipv4([10, 0, 0, 2])),
+            udp_source_port: 0xc001,
+            traffic_class: 0,
+            hop_limit: 64,
+            flow_label: 0,
+        };
+        let opcode = Opcode::new(Transport::Rc, Operation::Send, Position::Only, Suffix::None).unwrap();
+        let headers = Headers::new(Bth::new(opcode, 7, Psn::new(8)));
+        let mut payload = Payload::new();
+        payload.push_zeros(length);
+        SuperPacket::single(Packet::new(path, opcode, headers, length), payload)
+    }
+
+    #[test]
+    fn a_packet_looks_the_same_by_reference_and_in_bytes() {
+        let packet = send(5);
+        let text = "02:00:00:00:00:01 > 02:00:00:00:00:02, 10.0.0.1 > 10.0.0.2, RC SEND Only, QPN 0x000007, \
+                    PSN 0x000008, 5 bytes";
+        let frame = Frame::SuperPacket(&packet);
+        assert_eq!(frame.to_string(), text);
+        let bytes = frame.to_bytes().unwrap();
+        assert_eq!(Frame::new(&bytes).to_string(), text);
+        let several = SuperPacket { mtu: 2, ..packet };
+        assert_eq!(
+            Frame::SuperPacket(&several).to_string(),
+            format!("{text}, in 3 packets")
+        );
+    }
+
+    #[test]
+    fn frames_that_are_not_packets_show_what_they_have() {
+        assert_eq!(Frame::new(&[0; 13]).to_string(), "runt of 13 bytes");
+        let mut bytes = send(0).head_bytes();
+        // The ICRC is missing: no complete packet.
+        assert!(Frame::new(&bytes).to_string().contains("UDP 49153 > 4791"));
+        bytes.truncate(20);
+        assert!(Frame::new(&bytes).to_string().contains("ethertype 0x0800"));
     }
 }

@@ -1,8 +1,9 @@
 //! Vendor-specific capability (VSC) of ConnectX physical functions: a gateway to the adapter's internal address spaces.
 //!
-//! The driver (lib/pci_vsc.c of mlx5_core) locks the gateway with a semaphore and a counter, selects a space, and reads or writes one dword
-//! at a time. It uses the semaphore space to keep two hosts from resetting the adapter at once, and another space to dump the adapter's
-//! registers. There are no registers to dump, so that space is not supported; the driver then silently makes no dumps.
+//! The driver (lib/pci_vsc.c of mlx5_core) locks the gateway with a semaphore and a counter, selects a space, and reads
+//! or writes one dword at a time. It uses the semaphore space to keep two hosts from resetting the adapter at once, and
+//! another space to dump the adapter's registers. There are no registers to dump, so that space is not supported; the
+//! driver then silently makes no dumps.
 
 use pci_function::VendorCapability;
 
@@ -23,7 +24,8 @@ const SW_RESET_SEMAPHORE: u32 = 0x20;
 
 /// Status in the control register: bits 31:29 are nonzero if the space exists.
 const SPACE_EXISTS: u32 = 1 << 29;
-/// Flag of the address register: to write, the driver sets it and waits until it is clear; to read, the other way round.
+/// Flag of the address register: to write, the driver sets it and waits until it is clear; to read, the other way
+/// round.
 const FLAG: u32 = 1 << 31;
 const ADDRESS_MASK: u32 = (1 << 30) - 1;
 

@@ -1,4 +1,4 @@
-//! Addresses of RoCE ports (IBTA annex A17): IPv6 addresses, or IPv4 addresses mapped into them.
+//! Addresses of RoCE ports (IBTA annex A17): IPv6 addresses, or IPv4-mapped IPv6 addresses.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -16,7 +16,7 @@ impl Gid {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// The IPv4 address that it is, if it is one.
+    /// Returns the IPv4 address of an IPv4-mapped GID.
     pub const fn ipv4(self) -> Option<[u8; 4]> {
         match self.0 {
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
@@ -24,7 +24,7 @@ impl Gid {
         }
     }
 
-    /// Whether it is the address of a group.
+    /// Whether this is a multicast address.
     pub const fn is_multicast(self) -> bool {
         match self.ipv4() {
             Some([first, ..]) => first >> 4 == 0xe,
@@ -32,8 +32,8 @@ impl Gid {
         }
     }
 
-    /// The MAC address that a group's packets go to: `01:00:5e` and 23 bits for IPv4 (RFC 1112), `33:33` and 32 bits for IPv6 (RFC 2464).
-    /// `None` if it is not the address of a group.
+    /// MAC address of a multicast group: `01:00:5e` and 23 bits for IPv4 (RFC 1112), `33:33` and 32 bits for IPv6 (RFC
+    /// 2464). `None` for a unicast address.
     pub const fn multicast_mac(self) -> Option<Mac> {
         if !self.is_multicast() {
             return None;
@@ -44,7 +44,7 @@ impl Gid {
         }
     }
 
-    /// The MAC address by the rule of IPv6, whatever the address is. Linux rxe listens to it for IPv4 groups as well
+    /// MAC address by the rule of IPv6, for any address. Linux rxe listens to it for IPv4 groups as well
     /// (`rxe_mcast_add`, `drivers/infiniband/sw/rxe/rxe_mcast.c`).
     pub const fn ipv6_multicast_mac(self) -> Mac {
         let [.., a, b, c, d] = self.0;

@@ -1,13 +1,14 @@
-//! The 40 bytes in front of a received datagram (IBTA volume 1, section 11.4.1.2; RoCE v2: annex A17).
+//! Global route header area: the 40 bytes in front of a received datagram (IBTA volume 1, section 11.4.1.2; RoCE v2:
+//! annex A17).
 
 use super::path::{IPV4_HEADER, IPV6_HEADER};
 use crate::frame::view::{FrameView, Network};
 
-/// Bytes of the area.
+/// Length of the area in bytes.
 pub const GRH_LENGTH: usize = 40;
 const _: () = assert!(GRH_LENGTH == IPV6_HEADER);
 
-/// The area: the IPv6 header of the packet, or its IPv4 header behind 20 zeros. Zeros alone if it has neither.
+/// Returns the area: the IPv6 header of the packet, or its IPv4 header behind 20 zeros. All zeros if it has neither.
 pub fn area(frame: &FrameView<'_>) -> [u8; GRH_LENGTH] {
     let mut area = [0; GRH_LENGTH];
     let length = match frame.network {

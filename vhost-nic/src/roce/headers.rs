@@ -1,4 +1,4 @@
-//! The transport headers (IBTA volume 1, chapter 9; RoCE v2: annex A17). Numbers are big-endian on the wire.
+//! Transport headers (IBTA volume 1, chapter 9; RoCE v2: annex A17), big-endian on the wire.
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -6,10 +6,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::opcode::{Extension, Opcode};
 use super::psn::Psn;
 
-/// The P_Key of RoCE: the default partition, full member.
+/// P_Key of RoCE: default partition, full member.
 pub const DEFAULT_PKEY: u16 = 0xffff;
 
-/// The low 24 bits.
+/// Mask of the low 24 bits.
 const LOW_24: u32 = 0xff_ffff;
 
 /// Base transport header.
@@ -33,7 +33,7 @@ impl Bth {
     const BECN: u32 = 1 << 30;
     const ACKREQ: u32 = 1 << 31;
 
-    /// A header with MigReq set and the default P_Key, as ConnectX sends it.
+    /// A header with MigReq and the default P_Key, as ConnectX sends it.
     pub fn new(opcode: Opcode, destination_qpn: u32, psn: Psn) -> Self {
         Self {
             opcode: opcode.byte(),
@@ -44,38 +44,38 @@ impl Bth {
         }
     }
 
-    /// The same header with another opcode.
+    /// Replaces the opcode.
     pub fn with_opcode(mut self, opcode: Opcode) -> Self {
         self.opcode = opcode.byte();
         self
     }
 
-    /// The same header with another sequence number.
+    /// Replaces the packet sequence number.
     pub fn with_psn(mut self, psn: Psn) -> Self {
         self.ack_psn = U32::new(self.ack_psn.get() & !LOW_24 | psn.value());
         self
     }
 
-    /// The same header with the solicited event bit.
+    /// Sets the solicited event bit.
     pub fn with_solicited(mut self, solicited: bool) -> Self {
         set(&mut self.flags, Self::SOLICITED, solicited);
         self
     }
 
-    /// The same header with the wish for an acknowledgement.
-    pub fn with_ack_request(mut self, wanted: bool) -> Self {
+    /// Sets the acknowledge request bit.
+    pub fn with_ack_request(mut self, requested: bool) -> Self {
         let psn = self.psn().value();
-        self.ack_psn = U32::new(if wanted { psn | Self::ACKREQ } else { psn });
+        self.ack_psn = U32::new(if requested { psn | Self::ACKREQ } else { psn });
         self
     }
 
-    /// The same header with this many bytes of padding (0 to 3) after the payload.
+    /// Sets the pad count: bytes of padding after the payload, 0 to 3.
     pub fn with_pad(mut self, pad: u8) -> Self {
         self.flags = self.flags & !0x30 | (pad & 3) << 4;
         self
     }
 
-    /// The same header with the congestion bits.
+    /// Sets the congestion bits.
     pub fn with_congestion(mut self, fecn: bool, becn: bool) -> Self {
         let mut bits = 0;
         if fecn {
@@ -88,7 +88,7 @@ impl Bth {
         self
     }
 
-    /// The same header in another partition.
+    /// Replaces the partition key.
     pub fn with_pkey(mut self, pkey: u16) -> Self {
         self.pkey = U16::new(pkey);
         self
@@ -99,12 +99,12 @@ impl Bth {
         self.flags & Self::SOLICITED != 0
     }
 
-    /// Migration state: whether the path is the migrated one, which the only one is.
+    /// Migration state: the only path counts as migrated.
     pub fn migreq(&self) -> bool {
         self.flags & Self::MIGREQ != 0
     }
 
-    /// Bytes of padding after the payload.
+    /// Pad count: bytes of padding after the payload.
     pub fn pad(&self) -> u8 {
         self.flags >> 4 & 3
     }
@@ -124,12 +124,12 @@ impl Bth {
         self.congestion_qpn.get() & Self::BECN != 0
     }
 
-    /// Destination queue pair.
+    /// Destination QP number (24 bits).
     pub fn destination_qpn(&self) -> u32 {
         self.congestion_qpn.get() & LOW_24
     }
 
-    /// Whether the sender wants an acknowledgement.
+    /// Acknowledge request.
     pub fn ack_request(&self) -> bool {
         self.ack_psn.get() & Self::ACKREQ != 0
     }
@@ -144,11 +144,11 @@ fn set(flags: &mut u8, bit: u8, on: bool) {
     *flags = if on { *flags | bit } else { *flags & !bit };
 }
 
-/// RDMA extended transport header: the memory a WRITE or READ is about.
+/// RDMA extended transport header: remote memory of a WRITE or READ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Reth {
-    /// Address, as the key counts it.
+    /// Address in the space of the key.
     pub virtual_address: U64,
     /// Remote key.
     pub rkey: U32,
@@ -158,7 +158,7 @@ pub struct Reth {
 const _: () = assert!(size_of::<Reth>() == 16);
 
 impl Reth {
-    /// The header for a message of this length in bytes.
+    /// A header for a message of `dma_length` bytes.
     pub fn new(virtual_address: u64, rkey: u32, dma_length: u32) -> Self {
         Self {
             virtual_address: U64::new(virtual_address),
@@ -172,14 +172,14 @@ impl Reth {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Aeth {
-    /// See [`Syndrome`](super::syndrome::Syndrome).
+    /// Encoded [`Syndrome`](super::syndrome::Syndrome).
     pub syndrome: u8,
     msn: [u8; 3],
 }
 const _: () = assert!(size_of::<Aeth>() == 4);
 
 impl Aeth {
-    /// The header with the low 24 bits of the message sequence number.
+    /// A header with the low 24 bits of the message sequence number.
     pub fn new(syndrome: u8, msn: u32) -> Self {
         let [_, msn @ ..] = msn.to_be_bytes();
         Self { syndrome, msn }
@@ -196,13 +196,13 @@ impl Aeth {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AtomicEth {
-    /// Address, as the key counts it.
+    /// Address in the space of the key.
     pub virtual_address: U64,
     /// Remote key.
     pub rkey: U32,
-    /// What to put there, or to add.
+    /// Swap or add operand.
     pub swap_or_add: U64,
-    /// What must be there for the swap.
+    /// Compare operand.
     pub compare: U64,
 }
 const _: () = assert!(size_of::<AtomicEth>() == 28);
@@ -211,7 +211,7 @@ const _: () = assert!(size_of::<AtomicEth>() == 28);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct AtomicAckEth {
-    /// What was there before.
+    /// Original value.
     pub original: U64,
 }
 const _: () = assert!(size_of::<AtomicAckEth>() == 8);
@@ -227,7 +227,7 @@ pub struct Deth {
 const _: () = assert!(size_of::<Deth>() == 8);
 
 impl Deth {
-    /// The header of a sender.
+    /// A header with the low 24 bits of the source QP number.
     pub fn new(qkey: u32, source_qpn: u32) -> Self {
         Self {
             qkey: U32::new(qkey),
@@ -235,7 +235,7 @@ impl Deth {
         }
     }
 
-    /// The sender's queue pair.
+    /// Source QP number (24 bits).
     pub fn source_qpn(&self) -> u32 {
         self.source_qpn.get() & LOW_24
     }
@@ -245,7 +245,7 @@ impl Deth {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ImmDt {
-    /// The four bytes, which mean something to the applications only.
+    /// Four bytes, opaque to the transport.
     pub immediate: [u8; 4],
 }
 const _: () = assert!(size_of::<ImmDt>() == 4);
@@ -254,7 +254,7 @@ const _: () = assert!(size_of::<ImmDt>() == 4);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Ieth {
-    /// The receiver's key to invalidate.
+    /// R_Key of the receiver to invalidate.
     pub rkey: U32,
 }
 const _: () = assert!(size_of::<Ieth>() == 4);
@@ -268,22 +268,22 @@ pub struct XrcEth {
 const _: () = assert!(size_of::<XrcEth>() == 4);
 
 impl XrcEth {
-    /// The header that names an SRQ of the receiver.
+    /// A header with the low 24 bits of an SRQ number of the receiver.
     pub fn new(srqn: u32) -> Self {
         Self {
             srqn: U32::new(srqn & LOW_24),
         }
     }
 
-    /// The SRQ number.
+    /// SRQ number (24 bits).
     pub fn srqn(&self) -> u32 {
         self.srqn.get() & LOW_24
     }
 }
 
-/// The transport headers of a packet: those that its opcode prescribes, no others.
+/// Transport headers of a packet: exactly those that its opcode prescribes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the types say it")]
 pub struct Headers {
     pub bth: Bth,
     pub xrc: Option<XrcEth>,
@@ -297,27 +297,28 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Most bytes they can have: with XRC and an atomic operation.
+    /// Length of the longest headers in bytes: an atomic operation over XRC.
     pub const MAX_LENGTH: usize = size_of::<Bth>() + size_of::<XrcEth>() + size_of::<AtomicEth>();
 
-    /// Only a BTH.
+    /// A BTH without extended headers.
     pub fn new(bth: Bth) -> Self {
         Self { bth, ..Self::default() }
     }
 
-    /// Their bytes.
+    /// Length in bytes.
     pub fn length(&self) -> usize {
         let mut length = 0;
         self.each(|bytes| length += bytes.len());
         length
     }
 
-    /// Appends their bytes.
+    /// Appends the headers.
     pub fn emit(&self, out: &mut Vec<u8>) {
         self.each(|bytes| out.extend_from_slice(bytes));
     }
 
-    /// Reads those that follow a BTH of this opcode, and what comes after them. `None` if there are too few bytes.
+    /// Parses the extended headers of `opcode` behind its BTH; returns the headers and the remaining bytes. `None` if
+    /// there are too few bytes.
     pub fn parse(bth: Bth, opcode: Opcode, mut rest: &[u8]) -> Option<(Self, &[u8])> {
         let mut headers = Self::new(bth);
         for extension in opcode.extensions() {
@@ -335,7 +336,7 @@ impl Headers {
         Some((headers, rest))
     }
 
-    /// Of them, those that the opcode prescribes.
+    /// Returns the subset that `opcode` prescribes.
     pub fn of(&self, opcode: Opcode) -> Self {
         let mut headers = Self::new(self.bth);
         for extension in opcode.extensions() {
@@ -353,7 +354,7 @@ impl Headers {
         headers
     }
 
-    /// Whether they are those that the opcode prescribes.
+    /// Whether these are exactly the headers that `opcode` prescribes.
     pub fn are_of(&self, opcode: Opcode) -> bool {
         let present = [
             (Extension::XrcEth, self.xrc.is_some()),
@@ -373,7 +374,7 @@ impl Headers {
 
     fn each(&self, mut visit: impl FnMut(&[u8])) {
         visit(self.bth.as_bytes());
-        // The order in which they follow each other, for every opcode.
+        // The order on the wire, for every opcode.
         visit(bytes(&self.xrc));
         visit(bytes(&self.deth));
         visit(bytes(&self.reth));

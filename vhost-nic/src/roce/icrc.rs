@@ -1,4 +1,5 @@
-//! The invariant CRC (IBTA volume 1, section 7.8.1; RoCE v2: annex A17): the CRC-32 of Ethernet over what no router changes.
+//! Invariant CRC (IBTA volume 1, section 7.8.1; RoCE v2: annex A17): the CRC-32 of Ethernet over the fields that no
+//! router changes.
 
 use crc32fast::Hasher;
 
@@ -6,24 +7,26 @@ use super::path::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER};
 use super::{ICRC_LENGTH, UDP_PORT, pad_length};
 use crate::frame::view::{FrameView, Network, Transport};
 
-/// The CRC-32 of 8 bytes of ones, which stand for the link header that RoCE does not have. The register is its complement, 0xdebb20e3.
+/// CRC-32 of 8 bytes of ones, which stand for the link header that RoCE does not have. The register is its complement,
+/// 0xdebb20e3.
 const MASKED_LINK_HEADER: u32 = 0x2144_df1c;
-/// Bytes of the BTH up to those that routers set.
+/// Offset of the congestion bits in the BTH, which routers set.
 const BTH_CONGESTION: usize = 4;
 
-/// An ICRC on its way over the bytes of a packet.
+/// ICRC of the bytes of a packet so far.
 #[derive(Debug, Clone)]
 pub struct Icrc(Hasher);
 
 impl Icrc {
-    /// Over the IP and UDP headers and the BTH of a frame or head. `None` if it does not have them, or has options.
+    /// Covers the IP and UDP headers and the start of the BTH of a frame or head. `None` without these, or with
+    /// options.
     fn new(head: &FrameView<'_>) -> Option<Self> {
         if !matches!(head.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT) {
             return None;
         }
         let bytes = head.bytes().get(head.network_offset..)?;
         let mut hasher = Hasher::new_with_initial(MASKED_LINK_HEADER);
-        // The headers with all those bits set that may change on the way.
+        // The headers with all bits set that may change in transit.
         match head.network {
             Network::Ipv4(ipv4) if ipv4.header_length == IPV4_HEADER => {
                 let mut masked: [u8; masked_length(IPV4_HEADER)] = *bytes.first_chunk()?;
@@ -46,36 +49,36 @@ impl Icrc {
         Some(Self(hasher))
     }
 
-    /// Goes over the next bytes: what is left of the BTH, extended headers, payload, padding.
+    /// Covers the next bytes: rest of the BTH, extended headers, payload, padding.
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The ICRC as it stands in the packet.
+    /// Returns the ICRC in the byte order of the packet.
     fn finish(self) -> [u8; ICRC_LENGTH] {
         self.0.finalize().to_le_bytes()
     }
 }
 
-/// Bytes of the headers in which something is masked.
+/// Length of the headers with masked fields, in bytes.
 const fn masked_length(ip_header: usize) -> usize {
     ip_header + UDP_HEADER + BTH_CONGESTION + 1
 }
 
-/// In UDP header and BTH.
+/// Masks the UDP checksum and the congestion bits of the BTH.
 fn mask_transport(headers: &mut [u8]) {
     headers[6..UDP_HEADER].fill(0xff);
     headers[UDP_HEADER + BTH_CONGESTION] = 0xff;
 }
 
-/// Where the bytes begin that are covered as they are.
+/// Offset of the first byte behind the masked headers.
 fn unmasked_offset(head: &FrameView<'_>) -> usize {
     head.transport_offset + UDP_HEADER + BTH_CONGESTION + 1
 }
 
-/// Appends the whole packet: a head, the pieces of its payload, padding and ICRC. The pieces must be as long together as the head says.
+/// Appends a complete packet: head, payload, padding and ICRC. The payload must have the length in the head.
 ///
-/// `false`, and nothing appended, if it is not the head of a packet.
+/// Returns false, and appends nothing, if `head` is not the head of a packet.
 #[must_use]
 pub fn append<'a>(head: &FrameView<'_>, payload: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> bool {
     let Some(mut icrc) = Icrc::new(head) else {
@@ -84,8 +87,8 @@ pub fn append<'a>(head: &FrameView<'_>, payload: impl IntoIterator<Item = &'a [u
     let start = out.len();
     out.extend_from_slice(head.bytes());
     let payload_start = out.len();
-    for piece in payload {
-        out.extend_from_slice(piece);
+    for part in payload {
+        out.extend_from_slice(part);
     }
     let pad = pad_length(out.len() - payload_start);
     out.resize(out.len() + pad, 0);
@@ -94,7 +97,7 @@ pub fn append<'a>(head: &FrameView<'_>, payload: impl IntoIterator<Item = &'a [u
     true
 }
 
-/// Whether the ICRC of a complete frame is right.
+/// Whether the ICRC of a complete frame is correct.
 pub fn check(frame: &FrameView<'_>) -> bool {
     let Transport::Udp(udp) = frame.transport else {
         return false;

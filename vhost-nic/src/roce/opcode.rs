@@ -1,6 +1,6 @@
-//! What a packet is (IBTA volume 1, section 9.2.1: BTH opcodes).
+//! BTH opcodes (IBTA volume 1, section 9.2.1).
 
-/// The service that a packet belongs to: bits 7:5 of the opcode.
+/// Transport service: bits 7:5 of the opcode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Transport {
@@ -16,9 +16,9 @@ pub enum Transport {
     Xrc = 0xa0,
 }
 
-/// What a packet does.
+/// Operation of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are those of the specification")]
 pub enum Operation {
     Send,
     Write,
@@ -31,9 +31,9 @@ pub enum Operation {
     CongestionNotification,
 }
 
-/// Which packet of its message a packet is.
+/// Position of a packet in its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are those of the specification")]
 pub enum Position {
     First,
     Middle,
@@ -42,7 +42,7 @@ pub enum Position {
 }
 
 impl Position {
-    /// Of a packet with which a message begins and ends, or does not.
+    /// Position of a packet that is the first (`begins`) or the last (`ends`) of its message.
     pub fn new(begins: bool, ends: bool) -> Self {
         match (begins, ends) {
             (true, true) => Self::Only,
@@ -52,32 +52,32 @@ impl Position {
         }
     }
 
-    /// Whether a message begins with it.
+    /// Whether this is the first packet.
     pub fn begins(self) -> bool {
         matches!(self, Self::First | Self::Only)
     }
 
-    /// Whether a message ends with it.
+    /// Whether this is the last packet.
     pub fn ends(self) -> bool {
         matches!(self, Self::Last | Self::Only)
     }
 }
 
-/// What the end of a message brings along for the receiver.
+/// Suffix of the last packet of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Suffix {
-    /// Nothing.
+    /// No suffix.
     #[default]
     None,
-    /// An immediate.
+    /// Immediate data.
     Immediate,
-    /// A key to invalidate.
+    /// R_Key to invalidate.
     Invalidate,
 }
 
 /// An extended transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are those of the specification")]
 pub enum Extension {
     XrcEth,
     Deth,
@@ -89,11 +89,11 @@ pub enum Extension {
     Ieth,
 }
 
-/// An opcode that exists, as it is on the wire.
+/// A defined opcode, as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Opcode(u8);
 
-/// By the low five bits of the opcode.
+/// Operations by the low five bits of the opcode.
 const OPERATIONS: [Option<(Operation, Position, Suffix)>; 0x18] = {
     use Operation::*;
     use Position::*;
@@ -126,7 +126,7 @@ const OPERATIONS: [Option<(Operation, Position, Suffix)>; 0x18] = {
     ]
 };
 
-/// The low five bits of the opcode, by operation, position and suffix.
+/// Low five bits of the opcode, by operation, position and suffix.
 const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
     let mut numbers = [[[None; 3]; 4]; 9];
     let mut number = 0;
@@ -139,7 +139,7 @@ const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
     numbers
 };
 
-/// What an opcode says.
+/// Decoded opcode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     transport: Transport,
@@ -155,7 +155,7 @@ const CNP: Row = Row {
     suffix: Suffix::None,
 };
 
-/// By opcode: looked up for every packet.
+/// Decoded opcodes; looked up for every packet.
 static ROWS: [Option<Row>; 0x100] = {
     let mut rows = [None; 0x100];
     let transports = [Transport::Rc, Transport::Uc, Transport::Ud, Transport::Xrc];
@@ -195,7 +195,7 @@ impl Opcode {
     /// Congestion notification.
     pub const CNP: Self = Self(0x81);
 
-    /// The opcode for this, if there is one.
+    /// Encodes an opcode, if the combination is defined.
     pub fn new(transport: Transport, operation: Operation, position: Position, suffix: Suffix) -> Option<Self> {
         let number = NUMBERS[operation as usize][position as usize][suffix as usize];
         match transport {
@@ -207,7 +207,7 @@ impl Opcode {
         }
     }
 
-    /// What a byte of the wire says; `None` if it is no opcode known here.
+    /// Takes a byte of the wire; `None` if it is not a supported opcode.
     pub fn from_byte(byte: u8) -> Option<Self> {
         ROWS[usize::from(byte)].map(|_| Self(byte))
     }
@@ -218,55 +218,55 @@ impl Opcode {
     }
 
     fn row(self) -> Row {
-        // There is one for each that exists.
+        // There is a row for every value of the type.
         ROWS[usize::from(self.0)].unwrap_or(CNP)
     }
 
-    /// Its service.
+    /// Transport service.
     pub fn transport(self) -> Transport {
         self.row().transport
     }
 
-    /// What it does.
+    /// Operation.
     pub fn operation(self) -> Operation {
         self.row().operation
     }
 
-    /// Which packet of the message it is.
+    /// Position in the message.
     pub fn position(self) -> Position {
         self.row().position
     }
 
-    /// What the end of the message brings along.
+    /// Suffix.
     pub fn suffix(self) -> Suffix {
         self.row().suffix
     }
 
-    /// Of a packet that is cut in several: the opcode of one of them, by whether it is the first and whether it is the last.
+    /// Opcode of one part of a packet that is split, by whether it is the first part and whether it is the last.
     pub fn part(self, first: bool, last: bool) -> Self {
         let row = self.row();
         let position = Position::new(row.position.begins() && first, row.position.ends() && last);
         let suffix = if position.ends() { row.suffix } else { Suffix::None };
-        // What can be cut has opcodes for all positions.
+        // Operations that can be split have opcodes for all positions.
         Self::new(row.transport, row.operation, position, suffix).unwrap_or(self)
     }
 
-    /// Whether it has an immediate.
+    /// Whether the packet has immediate data.
     pub fn with_immediate(self) -> bool {
         self.suffix() == Suffix::Immediate
     }
 
-    /// Whether it has a key to invalidate.
+    /// Whether the packet has an R_Key to invalidate.
     pub fn with_invalidate(self) -> bool {
         self.suffix() == Suffix::Invalidate
     }
 
-    /// Whether a requester sends it.
+    /// Whether a requester sends the packet.
     pub fn is_request(self) -> bool {
         !self.is_response() && self != Self::CNP
     }
 
-    /// Whether a responder sends it.
+    /// Whether a responder sends the packet.
     pub fn is_response(self) -> bool {
         matches!(
             self.operation(),
@@ -274,7 +274,7 @@ impl Opcode {
         )
     }
 
-    /// The headers between BTH and payload, in their order.
+    /// Headers between BTH and payload, in order.
     pub fn extensions(self) -> impl Iterator<Item = Extension> {
         use Operation::*;
         let row = self.row();

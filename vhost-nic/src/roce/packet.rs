@@ -1,4 +1,4 @@
-//! Heads of packets, written and read.
+//! Serializing and parsing the heads of packets.
 
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -10,11 +10,11 @@ use super::{ICRC_LENGTH, MAX_PAYLOAD, UDP_PORT, pad_length};
 use crate::frame::checksum::Sum;
 use crate::frame::view::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
 
-/// Most bytes of a head: with a VLAN tag and IPv6.
+/// Length of the longest head in bytes: with a VLAN tag and IPv6.
 pub const MAX_HEAD: usize = ETHERNET_HEADER + VLAN_TAG + IPV6_HEADER + UDP_HEADER + Headers::MAX_LENGTH;
 
-/// Appends the head of a packet with so many bytes of payload (at most [`MAX_PAYLOAD`]). Its lengths count payload, padding and ICRC, and its
-/// BTH the padding, although only the head is written.
+/// Appends the head of a packet with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`]. Its length fields
+/// count payload, padding and ICRC, and its BTH the padding, although only the head is written.
 pub fn emit_headers(path: &Path, headers: &Headers, payload_length: usize, out: &mut Vec<u8>) {
     debug_assert!(payload_length <= MAX_PAYLOAD, "payload of {payload_length} bytes");
     debug_assert!(
@@ -30,54 +30,54 @@ pub fn emit_headers(path: &Path, headers: &Headers, payload_length: usize, out: 
     headers.emit(out);
 }
 
-/// Whether a frame is a RoCE v2 packet, sound or not: then it is not for the network stack.
+/// Whether a frame is a RoCE v2 packet, valid or not, and so not for the network stack.
 pub fn is_roce(frame: &FrameView<'_>) -> bool {
     matches!(frame.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT)
 }
 
-/// Why a frame is no packet. All of these are dropped without an answer.
+/// Reason why a frame is not a packet. Such frames are silently dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Error {
     /// Not UDP to [`UDP_PORT`].
     #[error("the frame is not RoCE v2")]
     NotRoce,
-    /// A service tag or two tags.
+    /// A service tag, or two tags.
     #[error("the VLAN tags are not a single customer tag")]
     Vlan,
-    /// Options or extension headers.
+    /// IPv4 options or IPv6 extension headers.
     #[error("the IP header has options")]
     Options,
-    /// Damaged on the way.
+    /// Corrupted in transit.
     #[error("the checksum of the IPv4 header is wrong")]
     HeaderChecksum,
     /// UDP length, frame and headers contradict each other.
-    #[error("the lengths of the packet do not fit together")]
+    #[error("the lengths of the packet are inconsistent")]
     Length,
     /// Not version 0.
     #[error("the transport header version is {0}")]
     Version(u8),
-    /// An opcode that does not exist.
+    /// An opcode that is not defined.
     #[error("the opcode {:#04x} is unknown", .0.opcode)]
     Opcode(Bth),
 }
 
-/// What a packet says, but for its payload.
+/// A parsed packet without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
-    /// How it came.
+    /// Addressing.
     pub path: Path,
-    /// What it is.
+    /// Opcode of the BTH.
     pub opcode: Opcode,
-    /// The transport headers.
+    /// Transport headers.
     pub headers: Headers,
-    /// Where the payload begins in the frame: the length of the head.
+    /// Offset of the payload in the frame: length of the head.
     pub payload_offset: usize,
     /// Bytes of payload, without padding and ICRC.
     pub payload_length: usize,
 }
 
 impl Packet {
-    /// A packet that is to be sent, with so many bytes of payload (at most [`MAX_PAYLOAD`]).
+    /// A packet to send, with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`].
     pub fn new(path: Path, opcode: Opcode, mut headers: Headers, payload_length: usize) -> Self {
         headers.bth = headers.bth.with_pad(pad_length(payload_length) as u8);
         Self {
@@ -89,7 +89,7 @@ impl Packet {
         }
     }
 
-    /// Reads a frame that is complete, with payload, padding and ICRC; what follows them is Ethernet padding. The ICRC is not verified.
+    /// Parses a complete frame with payload, padding and ICRC; Ethernet padding may follow. Does not verify the ICRC.
     pub fn new_checked(frame: &FrameView<'_>) -> Result<Self, Error> {
         let packet = Self::parse(frame)?;
         let end = packet.payload_offset + packet.payload_length + usize::from(packet.headers.bth.pad()) + ICRC_LENGTH;

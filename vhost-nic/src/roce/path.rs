@@ -1,4 +1,4 @@
-//! The way of a packet: what Ethernet, IP and UDP headers say.
+//! Addressing of a packet: its Ethernet, IP and UDP headers.
 
 use super::gid::Gid;
 use super::headers::Bth;
@@ -7,13 +7,13 @@ use crate::frame::checksum::Sum;
 use crate::frame::mac::Mac;
 use crate::frame::view::{ETHERNET_HEADER, ethertype, protocol};
 
-/// Bytes of an IPv4 header without options.
+/// Length of an IPv4 header without options, in bytes.
 pub(super) const IPV4_HEADER: usize = 20;
-/// Bytes of an IPv6 header.
+/// Length of an IPv6 header in bytes.
 pub(super) const IPV6_HEADER: usize = 40;
-/// Bytes of a UDP header.
+/// Length of a UDP header in bytes.
 pub(super) const UDP_HEADER: usize = 8;
-/// Bytes of a VLAN tag.
+/// Length of a VLAN tag in bytes.
 pub(super) const VLAN_TAG: usize = 4;
 /// Don't fragment.
 const IPV4_DF: u16 = 1 << 14;
@@ -21,22 +21,23 @@ const IPV4_DF: u16 = 1 << 14;
 /// A VLAN tag (IEEE 802.1Q).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vlan {
-    /// VLAN id, 12 bits.
+    /// VLAN ID, 12 bits.
     pub id: u16,
     /// Priority, 3 bits.
     pub priority: u8,
 }
 
-/// Addresses of the network.
+/// IP addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Addresses {
     Ipv4 { source: [u8; 4], destination: [u8; 4] },
     Ipv6 { source: [u8; 16], destination: [u8; 16] },
 }
 
 impl Addresses {
-    /// IPv4 if the source is an IPv4 address, as the kind of the own address decides; of the destination the last four bytes then count.
+    /// IPv4 if the source is an IPv4 address, whatever the destination is; then the last four bytes of the destination
+    /// count.
     pub fn new(source: Gid, destination: Gid) -> Self {
         match source.ipv4() {
             Some(source) => {
@@ -53,7 +54,7 @@ impl Addresses {
         }
     }
 
-    /// Source.
+    /// Source address as a GID.
     pub fn source(&self) -> Gid {
         match *self {
             Self::Ipv4 { source, .. } => Gid::from_ipv4(source),
@@ -61,7 +62,7 @@ impl Addresses {
         }
     }
 
-    /// Destination.
+    /// Destination address as a GID.
     pub fn destination(&self) -> Gid {
         match *self {
             Self::Ipv4 { destination, .. } => Gid::from_ipv4(destination),
@@ -70,14 +71,14 @@ impl Addresses {
     }
 }
 
-/// How a packet travels.
+/// Addressing of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
-    /// Own MAC address.
+    /// MAC address of the sender.
     pub source_mac: Mac,
     /// MAC address of the peer, the router or the group.
     pub destination_mac: Mac,
-    /// The tag, if there is one.
+    /// VLAN tag, if there is one.
     pub vlan: Option<Vlan>,
     /// IP addresses.
     pub addresses: Addresses,
@@ -92,7 +93,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Bytes of the Ethernet, IP and UDP headers.
+    /// Length of Ethernet, IP and UDP headers in bytes.
     pub(super) fn length(&self) -> usize {
         let tag = if self.vlan.is_some() { VLAN_TAG } else { 0 };
         let ip = match self.addresses {
@@ -102,9 +103,9 @@ impl Path {
         ETHERNET_HEADER + tag + ip + UDP_HEADER
     }
 
-    /// Appends Ethernet, IP and UDP headers for so many bytes behind the UDP header (BTH to ICRC).
+    /// Appends Ethernet, IP and UDP headers for `udp_payload` bytes behind them (BTH to ICRC).
     pub(super) fn emit(&self, udp_payload: usize, out: &mut Vec<u8>) {
-        // At most MAX_PAYLOAD and headers, so that nothing is cut off.
+        // At most MAX_PAYLOAD and headers: no truncation.
         let udp_length = (UDP_HEADER + udp_payload) as u16;
         out.extend_from_slice(&self.destination_mac.0);
         out.extend_from_slice(&self.source_mac.0);
@@ -130,7 +131,7 @@ impl Path {
         out.extend_from_slice(&self.udp_source_port.to_be_bytes());
         out.extend_from_slice(&UDP_PORT.to_be_bytes());
         out.extend_from_slice(&udp_length.to_be_bytes());
-        // No UDP checksum, as annex A17 wants it.
+        // No UDP checksum, as annex A17 specifies.
         out.extend_from_slice(&[0; 2]);
     }
 
@@ -139,7 +140,7 @@ impl Path {
         header[0] = 0x45;
         header[1] = self.traffic_class;
         header[2..4].copy_from_slice(&(IPV4_HEADER as u16 + udp_length).to_be_bytes());
-        // The identification of a packet that is never fragmented means nothing (RFC 6864).
+        // The identification of a packet that is never fragmented is unused (RFC 6864).
         header[6..8].copy_from_slice(&IPV4_DF.to_be_bytes());
         header[8] = self.hop_limit;
         header[9] = protocol::UDP;
@@ -151,5 +152,5 @@ impl Path {
     }
 }
 
-/// Fewest bytes of a UDP payload: BTH and ICRC.
+/// Length of the shortest UDP payload in bytes: BTH and ICRC.
 pub(super) const MIN_UDP_PAYLOAD: usize = size_of::<Bth>() + ICRC_LENGTH;

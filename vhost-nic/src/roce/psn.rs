@@ -7,37 +7,38 @@ const MASK: u32 = 0xff_ffff;
 
 /// A packet sequence number: 24 bits that wrap around.
 ///
-/// Of two numbers, that one is later which lies less than half of the space ahead; so they have no total order.
+/// Comparison is modulo 2^24: of two numbers, the one less than half of the space ahead is later. There is no total
+/// order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Psn(u32);
 
 impl Psn {
-    /// The low 24 bits of `value`.
+    /// Takes the low 24 bits of `value`.
     pub const fn new(value: u32) -> Self {
         Self(value & MASK)
     }
 
-    /// The number.
+    /// The number, 24 bits.
     pub const fn value(self) -> u32 {
         self.0
     }
 
-    /// How far it lies ahead of `other`, from -2^23 to 2^23 - 1.
+    /// Distance ahead of `other`, from -2^23 to 2^23 - 1.
     pub const fn distance(self, other: Self) -> i32 {
         (self.0.wrapping_sub(other.0) << 8) as i32 >> 8
     }
 
-    /// Whether it lies before `other`.
+    /// Whether this is before `other`.
     pub const fn is_before(self, other: Self) -> bool {
         self.distance(other) < 0
     }
 
-    /// Whether it lies behind `other`.
+    /// Whether this is after `other`.
     pub const fn is_after(self, other: Self) -> bool {
         self.distance(other) > 0
     }
 
-    /// Whether it lies in the range of the two, both included.
+    /// Whether this is in the range from `first` to `last`, both included.
     pub const fn is_within(self, first: Self, last: Self) -> bool {
         self.0.wrapping_sub(first.0) & MASK <= last.0.wrapping_sub(first.0) & MASK
     }

@@ -1,42 +1,42 @@
-//! What an acknowledgement says (IBTA volume 1, section 9.7.5.2: AETH).
+//! Syndrome of an acknowledgement (IBTA volume 1, section 9.7.5.2: AETH).
 
 use super::rnr::RnrTimer;
 
-/// Why a request was refused.
+/// NAK code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Nak {
-    /// A packet before this one is missing.
+    /// A packet before this one was lost.
     PsnSequence = 0,
-    /// The request cannot be carried out as it is.
+    /// The request is malformed or not supported.
     InvalidRequest = 1,
-    /// The key does not allow it.
+    /// The R_Key does not permit the access.
     RemoteAccess = 2,
-    /// Something failed at the responder.
+    /// The responder failed to execute the request.
     RemoteOperational = 3,
-    /// Of reliable datagrams only.
+    /// Invalid request of a reliable datagram.
     InvalidRdRequest = 4,
 }
 
-/// The syndrome of an AETH.
+/// Syndrome of an AETH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Syndrome {
-    /// Carried out, with the code (5 bits) of how many more receives are posted.
+    /// ACK.
     Ack {
-        /// Code of the credits.
+        /// Code (5 bits) of the number of posted receives.
         credits: u8,
     },
-    /// No receive is posted; come back later.
+    /// RNR NAK: no receive is posted; retry after a delay.
     Rnr(RnrTimer),
-    /// Refused.
+    /// NAK.
     Nak(Nak),
 }
 
 impl Syndrome {
-    /// Carried out, nothing said about receives.
+    /// ACK without credits.
     pub const ACK: Self = Self::Ack { credits: 0x1f };
 
-    /// What the byte says; `None` if it is reserved.
+    /// Decodes the byte on the wire; `None` if it is reserved.
     pub fn from_byte(byte: u8) -> Option<Self> {
         let value = byte & 0x1f;
         match byte >> 5 {
@@ -57,7 +57,7 @@ impl Syndrome {
         }
     }
 
-    /// The byte on the wire.
+    /// Encodes the byte on the wire.
     pub fn byte(self) -> u8 {
         match self {
             Self::Ack { credits } => credits & 0x1f,

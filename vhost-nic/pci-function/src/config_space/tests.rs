@@ -5,7 +5,7 @@ use crate::spec::BarLayout;
 
 const BAR_SIZE: u64 = 16 << 20;
 
-/// A vendor-specific capability with one register, which keeps what is written.
+/// A vendor-specific capability with one scratch register.
 struct Scratch(u32);
 
 impl VendorCapability for Scratch {
@@ -164,7 +164,7 @@ fn a_reset_brings_every_byte_back() {
 }
 
 proptest! {
-    /// Bits without a mask never change, the others always do what was written.
+    /// Read-only bits never change, the others always take the written value.
     #[test]
     fn only_writable_bits_change(
         offset in 0_usize..CONFIG_SPACE_SIZE,

@@ -17,7 +17,8 @@ pub trait GuestMap: Send + Sync {
     /// [`DmaError::Unreachable`]. A mapping of exactly the same range is replaced.
     fn map(&self, address: u64, length: u64, backing: Option<Backing>) -> Result<()>;
 
-    /// Removes all mappings, or parts of mappings, from the `length` bytes at `address`. Waits for accesses in progress.
+    /// Removes all mappings, or parts of mappings, from the `length` bytes at `address`. Waits for accesses in
+    /// progress.
     fn unmap(&self, address: u64, length: u64) -> Result<()>;
 
     /// Removes all mappings. Waits for accesses in progress.
@@ -74,29 +75,31 @@ impl<P: Purpose> Dma<P> {
         })
     }
 
-    /// Loads a naturally aligned integer in one access, in the byte order of memory. Acquire ordering: later reads see what the guest
-    /// wrote before the value.
+    /// Loads a naturally aligned integer in one access, in the byte order of memory. Acquire ordering: later reads see
+    /// what the guest wrote before the value.
     #[inline]
     pub fn load<T: AtomicAccess>(&self, purpose: P, address: u64) -> Result<T> {
         self.atomic::<T, T>(purpose, address, false, |slice| slice.load(0, Ordering::Acquire))
     }
 
-    /// Stores a naturally aligned integer in one access. Release ordering: a guest that sees the value sees everything written before it.
+    /// Stores a naturally aligned integer in one access. Release ordering: a guest that sees the value sees everything
+    /// written before it.
     #[inline]
     pub fn store<T: AtomicAccess>(&self, purpose: P, address: u64, value: T) -> Result<()> {
         self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release))
     }
 
-    /// Keeps the mappings in place until the guard is dropped, so that many small accesses lock and count once. Meanwhile the thread must
-    /// not access this memory in any other way.
+    /// Keeps the mappings in place until the guard is dropped, so that many small accesses lock and count once.
+    /// Meanwhile the thread must not access this memory in any other way.
     #[inline]
     pub fn hold(&self, purpose: P) -> Held<'_> {
-        // Recursive: two threads that copy between the same two guests in opposite directions, and a change of mappings, must not wait for
-        // each other.
+        // Recursive: two threads that copy between the same two guests in opposite directions, and a change of
+        // mappings, must not wait for each other.
         Held::new(self.regions.read_recursive(), Tally::new(self.counters.of(purpose)))
     }
 
-    /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns the previous value.
+    /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns
+    /// the previous value.
     pub fn update(&self, purpose: P, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
         self.atomic::<u64, u64>(purpose, address, true, |slice| {
             let value = slice.get_atomic_ref::<AtomicU64>(0)?;

@@ -39,8 +39,8 @@ impl<'a> Held<'a> {
         result
     }
 
-    /// Copies `length` bytes from `source_address` of another guest's memory, or of the same, to `address`: the payload of a message between
-    /// guests is copied once.
+    /// Copies `length` bytes from `source_address` of another guest's memory, or of the same, to `address`: the payload
+    /// of a message between guests is copied once.
     #[inline]
     pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
         let to = self.regions.whole(&mut self.near, address, length, true);

@@ -158,7 +158,8 @@ impl Regions {
         self.0.clear();
     }
 
-    /// The range, if it is within one reachable region. `near` is the index of the region to try first, and becomes that of the one found.
+    /// The range, if it is within one reachable region. `near` is the index of the region to try first, and becomes
+    /// that of the one found.
     #[inline]
     pub(super) fn whole(
         &self,

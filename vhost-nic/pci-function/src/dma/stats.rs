@@ -72,7 +72,8 @@ impl Counter {
     }
 }
 
-/// Counters of every purpose. An array, not a slice of the right length: there is no pointer to follow and no bound to check.
+/// Counters of every purpose. An array, not a slice of the right length: there is no pointer to follow and no bound to
+/// check.
 #[derive(Debug)]
 pub(super) struct Counters<P>([Counter; MAX_PURPOSES], PhantomData<P>);
 

@@ -22,10 +22,10 @@ type FunctionParts = super::FunctionParts<NoPurpose>;
 const BAR_SIZE: u64 = 16 << 20;
 const MSIX_TABLE: u64 = 0x2000;
 const MSIX_PBA: u64 = 0x3000;
-/// As many as fit between the table and the pending bits.
+/// Most vectors whose table ends where the pending bits begin.
 const MOST_VECTORS: u16 = 256;
 
-/// A device that is plain memory, and can tell whether it was reset.
+/// A device of plain memory, which a reset clears.
 struct Memory(Mutex<Vec<u8>>);
 
 impl Device for Memory {
@@ -117,7 +117,7 @@ fn an_access_across_the_edges_of_the_table_is_split() {
     // The last entry's Vector Control, then the device.
     function.bar_write(0, 0x21fc, &[0xff; 8]);
     assert_eq!(bar(&function, 0x21fc, 8), [1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
-    // The pending bits take no writes, what is beside them does.
+    // The pending bits are read-only, the bytes beside them are not.
     function.bar_write(0, 0x2ffc, &[0xff; 16]);
     assert_eq!(
         bar(&function, 0x2ffc, 16),
@@ -224,7 +224,7 @@ fn a_reset_keeps_the_attachments_mappings_and_lines() {
     assert_eq!(Arc::strong_count(&line), 1);
 }
 
-/// Offsets near those where something else begins, and anywhere.
+/// Offsets near the edges of table, pending bits and BAR, and anywhere.
 fn offsets() -> impl Strategy<Value = u64> {
     prop_oneof![
         0x1fe0_u64..0x2010,
@@ -240,7 +240,10 @@ const PBA: Range<u64> = 0x3000..0x3008;
 
 proptest! {
     #[test]
-    fn an_access_of_any_width_reads_what_bytes_would(offset in offsets(), data in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn an_access_of_any_width_reads_what_bytes_would(
+        offset in offsets(),
+        data in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
         let (function, _) = enabled(32);
         function.bar_write(0, offset, &data);
         let read = bar(&function, offset, data.len());

@@ -192,7 +192,7 @@ proptest! {
     }
 }
 
-/// Counts, and is open only now and then.
+/// Lines that count, and are open intermittently.
 #[derive(Default)]
 struct Gate {
     open: AtomicBool,

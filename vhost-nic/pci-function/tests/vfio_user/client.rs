@@ -1,4 +1,4 @@
-//! A vfio-user client that says exactly what a test wants, byte by byte.
+//! A vfio-user client whose every byte a test controls.
 
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ pub const NO_REPLY: u32 = 0x10;
 pub const BAR0: u32 = 0;
 pub const CONFIG: u32 = 7;
 
-/// What QEMU 11.1 says first.
+/// First message of QEMU 11.1.
 pub const QEMU_PROPOSAL: &str = concat!(
     r#"{"capabilities": {"pgsizes": 4096, "max_msg_fds": 16, "max_dma_maps": 65535, "max_data_xfer_size": 1048576, "#,
     r#""migration": {"pgsize": 4096, "max_bitmap_size": 268435456}, "write_multiple": true}}"#
@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has said nothing yet. It does not wait for ever.
+    /// A client before its first message, with a timeout.
     pub fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         Self {
@@ -58,7 +58,7 @@ impl Client {
         self.call(VERSION, &version(0, 0, QEMU_PROPOSAL)).unwrap()
     }
 
-    /// Sends bytes, and descriptors with them.
+    /// Sends bytes with descriptors.
     pub fn send_raw(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -75,7 +75,7 @@ impl Client {
         self.stream.write_all(&bytes[sent..]).unwrap();
     }
 
-    /// Sends a command and waits for no reply. Returns its message ID.
+    /// Sends a command without waiting for the reply. Returns the message ID.
     pub fn send(&mut self, command: u16, flags: u32, payload: &[u8], fds: &[BorrowedFd<'_>]) -> u16 {
         self.message_id = self.message_id.wrapping_add(1);
         let bytes = message(self.message_id, command, flags, payload);
@@ -83,17 +83,17 @@ impl Client {
         self.message_id
     }
 
-    /// Sends a command that wants no reply.
+    /// Sends a command that requests no reply.
     pub fn post(&mut self, command: u16, payload: &[u8]) {
         self.send(command, NO_REPLY, payload, &[]);
     }
 
-    /// Sends a command and returns what it is answered.
+    /// Sends a command and returns the reply.
     pub fn call(&mut self, command: u16, payload: &[u8]) -> Reply {
         self.call_with(command, payload, &[])
     }
 
-    /// Sends a command with descriptors and returns what it is answered.
+    /// Sends a command with descriptors and returns the reply.
     pub fn call_with(&mut self, command: u16, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Reply {
         let id = self.send(command, 0, payload, fds);
         self.reply(id, command)
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Whether the server has ended the connection. What it still sent is read.
+    /// Whether the server has closed the connection; discards bytes sent before.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
@@ -159,7 +159,7 @@ impl Client {
     }
 }
 
-/// A whole message.
+/// A message with header.
 pub fn message(id: u16, command: u16, flags: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(id.to_ne_bytes());
@@ -194,12 +194,12 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// An eventfd, as QEMU makes them.
+/// An eventfd, as QEMU creates it.
 pub fn event() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
 }
 
-/// How often an eventfd was written since it was last asked.
+/// Takes the count of an eventfd.
 pub fn events(eventfd: &OwnedFd) -> u64 {
     let mut count = [0; 8];
     match rustix::io::read(eventfd, &mut count) {
@@ -209,7 +209,7 @@ pub fn events(eventfd: &OwnedFd) -> u64 {
     }
 }
 
-/// Memory to share.
+/// A file of shareable memory.
 pub fn memory(size: u64) -> std::fs::File {
     let file = std::fs::File::from(rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
     file.set_len(size).unwrap();

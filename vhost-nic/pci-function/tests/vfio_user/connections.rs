@@ -1,4 +1,4 @@
-//! Clients come and go on one socket.
+//! Connections of one socket, one after the other.
 
 use std::fs::File;
 use std::io::Write;
@@ -94,7 +94,7 @@ fn stopping_at_any_moment_returns() {
         let mut host = Host::new();
         let path = host.path().to_owned();
         let clients = thread::spawn(move || {
-            // Until the listener is gone. Half a message, and then none: the server waits, or is told to end.
+            // Until the listener is gone. Half a message, then none: the server waits, or is stopped.
             while let Ok(mut stream) = UnixStream::connect(&path) {
                 let _ = stream.write_all(&message(1, VERSION, 0, &version(0, 0, QEMU_PROPOSAL))[..20]);
             }
@@ -116,7 +116,7 @@ fn a_server_without_free_descriptors_goes_on_when_there_are_some() {
     assert!(status.success());
 }
 
-/// Opens files until no more can be.
+/// Opens files until the limit is reached.
 fn hoard() -> Vec<File> {
     let limit = Rlimit {
         current: Some(64),

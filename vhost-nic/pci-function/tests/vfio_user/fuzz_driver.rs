@@ -1,6 +1,6 @@
-//! Bytes become a client's messages, and a model says which of them must be answered.
+//! Turns bytes into messages of a client, with a model of the replies.
 //!
-//! The fuzz target and a test that needs no fuzzer both use it.
+//! Shared by the fuzz target and a test that needs no fuzzer.
 
 use std::io::{ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::common::{FunctionParts, Purpose, spec};
 
-/// A device that raises interrupts and accesses memory as it is told.
+/// A device that raises interrupts and accesses memory as the client asks.
 struct Busy(FunctionParts);
 
 impl Device for Busy {
@@ -35,7 +35,7 @@ impl Device for Busy {
     fn reset(&self) {}
 }
 
-/// What became of the messages of one run.
+/// Result of one run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     /// Messages sent.
@@ -44,7 +44,7 @@ pub struct Tally {
     pub successes: u64,
 }
 
-/// Bytes that are used up; zeros follow.
+/// Fuzzer input, followed by zeros.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -68,7 +68,7 @@ impl Bytes<'_> {
         u64::from_ne_bytes(self.take())
     }
 
-    /// Mostly one of the values that mean something.
+    /// Mostly one of the given values.
     fn pick(&mut self, values: &[u64]) -> u64 {
         match self.u8() {
             255 => self.u64(),
@@ -84,7 +84,7 @@ impl Bytes<'_> {
     }
 }
 
-/// A message: command, payload, and how many descriptors come with it.
+/// A message: command, payload, and number of descriptors.
 fn compose(bytes: &mut Bytes<'_>) -> (u16, Vec<u8>, usize) {
     let addresses = [0, 0x1000, 0x2000, 0x3000, 0x10_0000, u64::MAX - 0xfff];
     let lengths = [0, 1, 4, 8, 0x1000, 0x2000, 0x4000, 0x1_0000];
@@ -179,7 +179,7 @@ fn compose(bytes: &mut Bytes<'_>) -> (u16, Vec<u8>, usize) {
     (command, payload, fds)
 }
 
-/// Runs a client until the bytes are used up or the server gives the connection up.
+/// Runs a client until the input is used up or the server closes the connection.
 pub fn run(input: &[u8]) -> Tally {
     let parts = FunctionParts::new(32);
     let function = Arc::new(PciFunction::new(spec(), parts.clone(), Arc::new(Busy(parts))));
@@ -252,7 +252,7 @@ fn send(stream: &UnixStream, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) 
     sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).is_ok()
 }
 
-/// Whether the command succeeded; nothing if the connection has ended.
+/// Whether the command succeeded; `None` if the connection has ended.
 fn reply(stream: &mut UnixStream, id: u16, command: u16) -> Option<bool> {
     let mut header = [0; 16];
     match stream.read_exact(&mut header) {

@@ -2,7 +2,7 @@
 
 use crate::fuzz_driver::run;
 
-/// Messages that are sent.
+/// Messages to send.
 const MESSAGES: u64 = 100_000;
 
 /// A generator of reproducible bytes (splitmix64).

@@ -1,4 +1,4 @@
-//! A function with a device of memory behind it, served over a socket in a directory of its own.
+//! A function served over a socket in a temporary directory, with a recording device behind it.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use pci_function::{Device, PciFunction};
 use crate::client::{CONFIG, Client};
 use crate::common::{FunctionParts, spec};
 
-/// What an access to this offset of the BAR does is a panic.
+/// Offset of the BAR at which the device panics.
 pub const PANIC: u64 = 0x00de_ad00;
 
-/// A device whose registers are memory, and a list of the writes to it.
+/// A device that records writes and resets.
 #[derive(Default)]
 pub struct Registers {
     pub writes: Mutex<Vec<(u64, Vec<u8>)>>,
@@ -22,7 +22,7 @@ pub struct Registers {
 }
 
 impl Device for Registers {
-    /// The register at an offset reads as the low bytes of the offset.
+    /// Every byte reads as the low byte of its offset.
     fn read(&self, offset: u64, data: &mut [u8]) {
         assert_ne!(offset, PANIC, "as the test wants it");
         for (at, byte) in (offset..).zip(data) {
@@ -65,17 +65,17 @@ impl Host {
         }
     }
 
-    /// Where clients connect.
+    /// Path of the socket.
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
 
-    /// A client that has said nothing yet.
+    /// A client before its first message.
     pub fn stranger(&self) -> Client {
         Client::new(UnixStream::connect(&self.path).unwrap())
     }
 
-    /// A client that has agreed on a version.
+    /// A client that has negotiated the version.
     pub fn client(&self) -> Client {
         let mut client = self.stranger();
         client.negotiate();
@@ -89,12 +89,12 @@ impl Host {
         client
     }
 
-    /// What was written to the device since this was last asked.
+    /// Takes the writes since the last call.
     pub fn writes(&self) -> Vec<(u64, Vec<u8>)> {
         std::mem::take(&mut self.device.writes.lock().unwrap())
     }
 
-    /// Waits for a condition that the server's thread brings about.
+    /// Waits for an effect of the server's thread.
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {

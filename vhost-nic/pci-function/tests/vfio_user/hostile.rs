@@ -1,4 +1,4 @@
-//! Clients that mean no good, or die: they end their own connection, and nothing else.
+//! Clients that are hostile or die: they end their own connection, and nothing else.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use crate::host::{Host, PANIC};
 const EINVAL: u32 = 22;
 const EMFILE: u32 = 24;
 
-/// A new client finds everything as the first one did.
+/// Asserts that a new client finds everything as the first one did.
 fn assert_serves(host: &Host) {
     let mut client = host.driver();
     assert_eq!(client.read(CONFIG, 0, 2), Ok(vec![0xb3, 0x15]));

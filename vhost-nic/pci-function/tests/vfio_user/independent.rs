@@ -1,4 +1,4 @@
-//! The client of the vfio_user crate, which nobody here wrote.
+//! An independent client: that of the vfio_user crate.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

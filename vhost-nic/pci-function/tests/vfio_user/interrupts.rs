@@ -1,4 +1,4 @@
-//! SET_IRQS: where interrupts go, and what becomes of those raised meanwhile.
+//! SET_IRQS: eventfds of interrupts, and interrupts raised without one.
 
 use std::os::fd::OwnedFd;
 
@@ -49,7 +49,7 @@ fn eventfds_come_in_chunks() {
     assert_eq!(fds.iter().map(events).collect::<Vec<_>>(), (1..=32).collect::<Vec<_>>());
 }
 
-/// What QEMU does when a driver enables one vector more, if the vectors cannot be resized.
+/// QEMU's sequence when a driver enables one vector more, if the vectors cannot be resized.
 #[test]
 fn interrupts_raised_while_eventfds_are_exchanged_are_sent_when_they_are_back() {
     let host = Host::new();

@@ -1,4 +1,4 @@
-//! DMA_MAP and DMA_UNMAP: what the device reaches, and what not.
+//! DMA_MAP and DMA_UNMAP: memory in reach of the device.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! What each message is answered, and what it does.
+//! Reply and effect of each message.
 
 use crate::client::*;
 use crate::host::Host;

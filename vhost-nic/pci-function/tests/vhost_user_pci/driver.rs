@@ -1,4 +1,5 @@
-//! What a User Mode Linux kernel does: a vhost-user front-end with a split ring for commands and one for interrupts.
+//! A driver like that of a User Mode Linux kernel: a vhost-user front-end with a split ring for commands and one for
+//! interrupts.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -12,11 +13,11 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::tempfile::TempFile;
 
-/// Where guest memory begins: not at 0, and at the same offset of its file, as User Mode Linux has it.
+/// Start of guest memory: not 0, and the same offset in its file, as in User Mode Linux.
 pub const MEMORY: u64 = 0xa2_f000;
-/// How much there is, in bytes.
+/// Size of guest memory in bytes.
 pub const MEMORY_SIZE: u64 = 0x10_0000;
-/// Where data can be.
+/// Start of free guest memory.
 pub const DATA: u64 = MEMORY + 0x1_0000;
 
 pub const COMMAND: usize = 0;
@@ -35,7 +36,7 @@ pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 const SOON: Duration = Duration::from_secs(5);
 
-/// A descriptor as it is in the table.
+/// Descriptor of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptor {
     pub address: u64,
@@ -44,7 +45,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-/// A connected front-end with running queues.
+/// A connected front-end with enabled queues.
 pub struct Driver {
     frontend: Frontend,
     pub memory: GuestMemoryMmap,
@@ -134,7 +135,7 @@ impl Driver {
         self.put(at + 14, &descriptor.next.to_le_bytes());
     }
 
-    /// Makes the chain that begins at `head` available, without a kick.
+    /// Makes the chain at `head` available, without a kick.
     pub fn offer(&mut self, queue: usize, head: u16) {
         let ring = available_ring(queue);
         let slot = u64::from(self.available[queue] % QUEUE_SIZE);
@@ -149,7 +150,7 @@ impl Driver {
         self.kicks[queue].write(1).unwrap();
     }
 
-    /// The next used chain: its head and how much was written.
+    /// Waits for the next used chain: head and number of bytes written.
     pub fn reap(&mut self, queue: usize) -> (u16, usize) {
         self.try_reap(queue, SOON).expect("the device returns the chain")
     }
@@ -210,7 +211,7 @@ impl Driver {
             .unwrap()
     }
 
-    /// As the driver writes configuration space: the message always has room for 8 bytes.
+    /// Writes configuration space as the driver does: the message always has 8 bytes of data.
     pub fn set_config(&mut self, offset: u64, data: &[u8]) {
         let mut message = header(CFG_WRITE, 0, data.len() as u32, offset);
         message.extend_from_slice(data);
@@ -223,7 +224,7 @@ impl Driver {
         assert!(self.command(&header, data, 0).is_empty());
     }
 
-    /// Gives the device `count` interrupt buffers of `size` bytes, from number `first` on.
+    /// Posts `count` interrupt buffers of `size` bytes, from number `first` on.
     pub fn give_buffers(&mut self, first: u16, count: u16, size: u32) {
         for index in first..first + count {
             let descriptor = Descriptor {
@@ -238,7 +239,7 @@ impl Driver {
         self.kick(INTERRUPT);
     }
 
-    /// The next interrupt message.
+    /// Waits for the next interrupt message.
     pub fn interrupt(&mut self) -> Vec<u8> {
         let (head, written) = self.reap(INTERRUPT);
         self.get(buffer(head), written)

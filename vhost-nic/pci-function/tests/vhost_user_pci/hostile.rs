@@ -13,7 +13,7 @@ use super::driver::{
 };
 use super::{Bed, message};
 
-/// The device still does what it is for.
+/// Asserts that the device still works.
 fn assert_works(driver: &mut Driver) {
     assert_eq!(driver.config(0), 0x1017_15b3);
     driver.write(0x8000, b"as usual");
@@ -29,7 +29,7 @@ fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> Descriptor {
     }
 }
 
-/// Sends a chain that is made by hand, beginning with descriptor 0; returns how much was written into it.
+/// Sends a chain of the given descriptors, from descriptor 0 on; returns the number of bytes written to it.
 fn send(driver: &mut Driver, chain: &[Descriptor]) -> usize {
     for (index, &descriptor) in chain.iter().enumerate() {
         driver.describe(COMMAND, index as u16, descriptor);

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use common::{BAR, FunctionParts, Purpose, spec};
 use driver::{CFG_READ, DATA, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_MEMSET, MMIO_READ, MSI, header};
 
-/// Registers that remember.
+/// A device whose registers are memory.
 #[derive(Default)]
 struct Registers {
     bytes: Mutex<Vec<u8>>,
@@ -90,7 +90,7 @@ impl Bed {
         driver
     }
 
-    /// Waits until the guest is gone for the device, too.
+    /// Waits until the device has noticed that the guest disconnected.
     fn wait_for_reset(&self, count: u64) {
         let begin = Instant::now();
         while self.registers.resets.load(Ordering::Relaxed) < count {
@@ -112,7 +112,7 @@ fn msix_capability(driver: &mut Driver) -> u64 {
     }
 }
 
-/// What the guest gets for an interrupt of `vector`.
+/// Message for an interrupt of `vector`.
 fn message(vector: u32) -> Vec<u8> {
     let mut message = header(MSI, 0, 4, 0xa_0000);
     message.extend_from_slice(&(64 + vector).to_le_bytes());

@@ -17,7 +17,7 @@ fn slow_sum(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-/// A frame with right checksums: etherparse computes them.
+/// A frame with correct checksums, computed by etherparse.
 fn frame(v6: bool, tcp: bool, payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([1; 6], [2; 6]);
     let builder = match v6 {
@@ -129,15 +129,18 @@ fn the_sum_covers_tags_and_padding_only_if_it_has_to() {
 
 proptest! {
     #[test]
-    fn pieces_sum_up_to_the_whole(bytes in prop::collection::vec(any::<u8>(), 0..300), cuts in prop::collection::vec(0..300usize, 0..6)) {
+    fn pieces_sum_up_to_the_whole(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        cuts in prop::collection::vec(0..300usize, 0..6),
+    ) {
         prop_assert_eq!(Sum::of(&bytes).fold(), slow_sum(&bytes));
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
         cuts.sort();
         let (mut added, mut joined) = (Sum::new(), Sum::new());
-        for piece in cuts.windows(2) {
-            let piece = &bytes[piece[0]..piece[1]];
-            added.add(piece);
-            joined.join(Sum::of(piece));
+        for part in cuts.windows(2) {
+            let part = &bytes[part[0]..part[1]];
+            added.add(part);
+            joined.join(Sum::of(part));
         }
         prop_assert_eq!(added.fold(), slow_sum(&bytes));
         prop_assert_eq!(joined.fold(), slow_sum(&bytes));
@@ -145,7 +148,11 @@ proptest! {
 
     #[test]
     fn what_is_filled_in_is_what_etherparse_computes(
-        v6: bool, tcp: bool, padding in 0..9usize, stale: [u8; 2], payload in prop::collection::vec(any::<u8>(), 0..200),
+        v6: bool,
+        tcp: bool,
+        padding in 0..9usize,
+        stale: [u8; 2],
+        payload in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut right = frame(v6, tcp, &payload);
         right.resize(right.len() + padding, 0x11);
@@ -163,9 +170,15 @@ proptest! {
     }
 
     #[test]
-    fn one_wrong_bit_is_found(v6: bool, tcp: bool, payload in prop::collection::vec(any::<u8>(), 1..100), bit in 0..8u32, at in 0..1000usize) {
+    fn one_wrong_bit_is_found(
+        v6: bool,
+        tcp: bool,
+        payload in prop::collection::vec(any::<u8>(), 1..100),
+        bit in 0..8u32,
+        at in 0..1000usize,
+    ) {
         let mut frame = frame(v6, tcp, &payload);
-        // The addresses and the payload: a wrong bit elsewhere changes what the frame is.
+        // Addresses and payload: a wrong bit elsewhere makes it another kind of frame.
         let transport = if v6 { 54 } else { 34 };
         let payload_at = transport + if tcp { 20 } else { 8 };
         let places: Vec<usize> = (transport - 8..transport).chain(payload_at..frame.len()).collect();

@@ -154,7 +154,10 @@ fn an_entry_is_always_in_the_table() {
 
 proptest! {
     #[test]
-    fn the_tables_give_what_the_definition_gives(key: [[u8; 20]; 2], input in prop::collection::vec(any::<u8>(), 0..=MAX_INPUT)) {
+    fn the_tables_give_what_the_definition_gives(
+        key: [[u8; 20]; 2],
+        input in prop::collection::vec(any::<u8>(), 0..=MAX_INPUT),
+    ) {
         let key: [u8; KEY_LENGTH] = key.concat().try_into().unwrap();
         let bit = |bytes: &[u8], n: usize| bytes[n / 8] >> (7 - n % 8) & 1;
         let mut expected = 0u32;

@@ -114,7 +114,12 @@ fn what_cannot_be_split_is_refused() {
 proptest! {
     #[test]
     fn the_payload_arrives_whole_in_right_frames(
-        v6: bool, vlan: bool, tcp: bool, sequence: u32, mss in 1..2000u16, payload in prop::collection::vec(any::<u8>(), 1..5000),
+        v6: bool,
+        vlan: bool,
+        tcp: bool,
+        sequence: u32,
+        mss in 1..2000u16,
+        payload in prop::collection::vec(any::<u8>(), 1..5000),
     ) {
         let frame = build(v6, vlan, tcp, sequence, &payload);
         let header = frame.len() - payload.len();
@@ -125,7 +130,7 @@ proptest! {
             prop_assert_eq!(view.network_end, segment.len());
             let verified = verify(&view, Coverage::Packet);
             prop_assert!(verified.l3_ok && verified.l4_ok);
-            // The addresses, the tag and what else is not touched.
+            // Addresses, tag and all else that segmentation does not touch.
             prop_assert_eq!(&segment[..view.network_offset], &frame[..view.network_offset]);
             let packet = SlicedPacket::from_ethernet(segment).unwrap();
             let data = match packet.transport.unwrap() {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Compares with etherparse whatever etherparse understands of the frame as well.
+/// Compares everything that etherparse parses of the frame as well.
 fn assert_same(bytes: &[u8]) {
     let view = FrameView::new(bytes).unwrap();
     let other = SlicedPacket::from_ethernet(bytes).unwrap();
@@ -148,7 +148,7 @@ fn ipsec_has_an_spi() {
 }
 
 prop_compose! {
-    /// Frames of the kinds the NIC knows.
+    /// Frames of the kinds that the NIC parses.
     fn frames()(
         vlans in 0..=2usize,
         vlan_id in 0..0xfffu16,
@@ -195,7 +195,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_do_no_harm(mut frame in frames(), damage in prop::collection::vec((0..100usize, any::<u8>()), 0..8), cut in 0..400usize) {
+    fn any_bytes_do_no_harm(
+        mut frame in frames(),
+        damage in prop::collection::vec((0..100usize, any::<u8>()), 0..8),
+        cut in 0..400usize,
+    ) {
         for (at, byte) in damage {
             if let Some(place) = frame.get_mut(at) {
                 *place = byte;
@@ -213,7 +217,10 @@ proptest! {
     }
 
     #[test]
-    fn noise_does_no_harm(mut noise in prop::collection::vec(any::<u8>(), 0..200), ethertype in prop::sample::select(vec![EtherType::IPV4.0, EtherType::IPV6.0, 0x8100, 0x88a8])) {
+    fn noise_does_no_harm(
+        mut noise in prop::collection::vec(any::<u8>(), 0..200),
+        ethertype in prop::sample::select(vec![EtherType::IPV4.0, EtherType::IPV6.0, 0x8100, 0x88a8]),
+    ) {
         if let Some(place) = noise.get_mut(12..14) {
             place.copy_from_slice(&ethertype.to_be_bytes());
         }

@@ -82,7 +82,8 @@ fn a_file_begins_as_the_specification_has_it() {
     send_all(&capture, &[(0, frame(3, 60))]);
     let bytes = Arc::into_inner(capture).unwrap().into_inner();
     let word = |at: usize| u32::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
-    // draft-ietf-opsawg-pcapng: section header, interface description, enhanced packet; each ends with its length again.
+    // draft-ietf-opsawg-pcapng: section header, interface description, enhanced packet; each ends with its length
+    // again.
     assert_eq!(
         (word(0), word(4), word(8), word(24)),
         (0x0a0d_0d0a, 28, 0x1a2b_3c4d, 28)

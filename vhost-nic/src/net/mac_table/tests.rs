@@ -56,7 +56,7 @@ fn a_port_with_many_stations_takes_no_room_from_others() {
     assert!(!table.learn(station(3), 1, 0));
     assert!(table.learn(station(3), 2, 0));
     assert_eq!((table.stations(1), table.stations(2)), (3, 1));
-    // What it tries to take over from another port, it does not get.
+    // It cannot take over a station of another port.
     assert!(!table.learn(station(3), 1, 0));
     assert_eq!(table.find(station(3), 0), None);
 }
@@ -85,9 +85,11 @@ fn a_port_that_leaves_takes_its_stations_along() {
 }
 
 proptest! {
-    /// Against the definition: where each station was seen last, and when.
+    /// Compared with a model: where each station was seen last, and when.
     #[test]
-    fn any_history_leaves_right_counts(history in prop::collection::vec((0..6u8, 0..3u32, 0..4u32, any::<bool>()), 1..60)) {
+    fn any_history_leaves_right_counts(
+        history in prop::collection::vec((0..6u8, 0..3u32, 0..4u32, any::<bool>()), 1..60),
+    ) {
         let mut table = Table::new(2, 5);
         let mut known: HashMap<u8, (PortId, u32)> = HashMap::new();
         let mut now = 0;

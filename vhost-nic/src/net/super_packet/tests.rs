@@ -24,7 +24,7 @@ fn path() -> Path {
     }
 }
 
-/// A write with immediate of this length, or what of it begins and ends like that.
+/// A write with immediate of this length, or the part of it at this position.
 fn write(transport: Transport, length: usize, position: Position) -> SuperPacket<'static> {
     let suffix = if position.ends() {
         Suffix::Immediate
@@ -44,8 +44,8 @@ fn write(transport: Transport, length: usize, position: Position) -> SuperPacket
     let mut payload = Payload::new();
     // In segments that do not end where packets do.
     let bytes: Vec<u8> = (0..length).map(|index| (index / 7) as u8).collect();
-    for piece in bytes.chunks(700) {
-        payload.push_bytes(piece);
+    for segment in bytes.chunks(700) {
+        payload.push_bytes(segment);
     }
     SuperPacket {
         head: Packet::new(path(), opcode, headers, length),
@@ -121,18 +121,18 @@ fn lengths_are_those_of_the_frames() {
     for length in [0, 1, MTU - 1, MTU, MTU + 1, 2 * MTU, 2 * MTU + 1, 9 * MTU + 3] {
         for position in [Position::First, Position::Middle, Position::Last, Position::Only] {
             let super_packet = write(Transport::Rc, length, position);
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             for (length, count) in Frame::SuperPacket(&super_packet).lengths() {
-                told.resize(told.len() + count as usize, length);
+                reported.resize(reported.len() + count as usize, length);
             }
             let mut found = Vec::new();
             Frame::SuperPacket(&super_packet).each(|frame| found.push(frame.to_bytes().unwrap().len()));
-            assert_eq!(told, found, "{length} bytes, {position:?}");
+            assert_eq!(reported, found, "{length} bytes, {position:?}");
         }
     }
 }
 
-/// Keeps the lengths of what it receives.
+/// Records the lengths of received frames.
 #[derive(Default)]
 struct Inbox(Mutex<Vec<usize>>);
 

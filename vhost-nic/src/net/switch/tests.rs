@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Keeps what it receives.
+/// Records received frames.
 #[derive(Default)]
 struct Sink {
     frames: Mutex<Vec<Vec<u8>>>,
@@ -283,7 +283,7 @@ fn two_ports_that_answer_each_other_come_to_an_end() {
     one.port.get().unwrap().send(Frame::new(&frame(mac(2), mac(1))));
     let dropped = [&one, &two].map(|mirror| mirror.port.get().unwrap().stats().dropped.nested);
     assert_eq!(dropped[0] + dropped[1], 1);
-    // The bound is on the depth: the next frame passes.
+    // The limit is on nesting: the next frame passes.
     one.port.get().unwrap().send(Frame::new(&frame(mac(2), mac(1))));
     assert_eq!(two.port.get().unwrap().stats().received.frames, u64::from(MAX_NESTING));
 }

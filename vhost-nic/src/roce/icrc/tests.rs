@@ -7,7 +7,7 @@ use crate::roce::packet::tests::{ipv4_path, ipv6_path, materialise, vlan_path};
 use crate::roce::path::Path;
 use crate::roce::psn::Psn;
 
-/// A packet as another implementation (scapy, `contrib/roce.py`) builds it, and what it is built of.
+/// A packet as another implementation (scapy, `contrib/roce.py`) builds it, and its parameters.
 struct Vector {
     path: Path,
     headers: Headers,
@@ -129,7 +129,7 @@ fn packets_of_another_implementation_are_right() {
     }
 }
 
-/// Offsets and bits of everything between Ethernet header and ICRC that may change on the way.
+/// Offsets and bits of everything between Ethernet header and ICRC that may change in transit.
 fn changing(path: &Path) -> Vec<(usize, u8)> {
     let network = if path.vlan.is_some() { 18 } else { 14 };
     let (ip, transport): (&[(usize, u8)], usize) = match path.addresses.source().ipv4() {

@@ -46,7 +46,7 @@ pub(in crate::roce) fn vlan_path() -> Path {
     }
 }
 
-/// Headers of an opcode, each with something in it.
+/// Headers of an opcode, none of them empty.
 fn headers(opcode: Opcode) -> Headers {
     let mut headers = Headers::new(Bth::new(opcode, 0x12_3456, Psn::new(0xff_fffe)));
     for extension in opcode.extensions() {
@@ -296,7 +296,8 @@ proptest! {
         prop_assert_eq!(&frame[head.len()..][..payload.len()], &payload[..]);
         prop_assert_eq!(frame.len(), head.len() + payload.len().next_multiple_of(4) + 4);
         // The frame ends where its IP header says.
-        prop_assert_eq!(FrameView::new(&frame).map(|view| (view.network_end, view.truncated)), Some((frame.len(), false)));
+        let end = FrameView::new(&frame).map(|view| (view.network_end, view.truncated));
+        prop_assert_eq!(end, Some((frame.len(), false)));
     }
 
     #[test]

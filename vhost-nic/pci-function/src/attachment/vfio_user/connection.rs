@@ -17,7 +17,8 @@ use super::wire::{Header, flags};
 use crate::function::PciFunction;
 use crate::msix::Masking;
 
-/// Serves a client until it disconnects. Then the function is as after power-on, without the client's memory and interrupts.
+/// Serves a client until it disconnects. Then the function is as after power-on, without the client's memory and
+/// interrupts.
 ///
 /// A panic in the device ends this connection instead of the process, which serves other guests as well.
 pub fn serve_stream(name: &str, stream: &UnixStream, function: &PciFunction, stats: &VfioUserStats) {

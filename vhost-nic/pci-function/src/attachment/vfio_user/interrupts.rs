@@ -13,8 +13,8 @@ use super::wire::{
 };
 use crate::msix::{Delivery, InterruptLines, Msix, MsixMessage};
 
-/// Eventfds of one client. A vector without one stays pending in the function: to enable one vector more, a client may remove all eventfds
-/// and set all of them again.
+/// Eventfds of one client. A vector without one stays pending in the function: to enable one vector more, a client may
+/// remove all eventfds and set all of them again.
 pub struct EventFds(Box<[Mutex<Line>]>);
 
 #[derive(Default)]

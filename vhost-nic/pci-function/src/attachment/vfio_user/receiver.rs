@@ -85,8 +85,8 @@ impl<'a> Receiver<'a> {
         let from = self.start + size_of::<Header>();
         self.start += size;
         self.taken += size as u64;
-        // A call returns the descriptors of one message at most, and no byte behind that message: they belong to the last message that the
-        // call has returned bytes of.
+        // A call returns the descriptors of one message at most, and no byte behind that message: they belong to the
+        // last message that the call has returned bytes of.
         while self
             .descriptors
             .front()
@@ -139,8 +139,9 @@ impl<'a> Receiver<'a> {
         let position = self.taken + (self.end - self.start) as u64;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                // Kept are those of a message that has begun, and these, which can be those of the next one. More are closed: every part of a
-                // message can carry some, and a client could use up the descriptors of the process.
+                // Kept are those of a message that has begun, and these, which can be those of the next one. More are
+                // closed: every part of a message can carry some, and a client could use up the descriptors of the
+                // process.
                 for fd in fds {
                     if self.descriptors.len() < 2 * MAX_MSG_FDS {
                         self.descriptors.push_back((position, fd));

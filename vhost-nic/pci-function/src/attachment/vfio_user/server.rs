@@ -95,7 +95,7 @@ impl Shared {
             debug!("{}: a client connected", self.name);
             let client = Arc::new(client);
             *self.client.lock() = Some(client.clone());
-            // Either this sees that the server was stopped, or whoever stops it sees the client.
+            // Either this thread sees the flag, or the one that stops the server sees the client.
             if !self.stopped.load(Ordering::SeqCst) {
                 serve_stream(&self.name, &client, &self.function, &self.stats);
             }

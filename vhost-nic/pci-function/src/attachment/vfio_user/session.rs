@@ -230,7 +230,7 @@ impl<'a> Session<'a> {
     fn reset(&self) {
         if self.memory == Memory::Unshared {
             warn!(
-                "no guest memory is shared with the device, which cannot work without (QEMU: a memory backend with share=on)"
+                "no guest memory is shared with the device, so it cannot work (QEMU: a memory backend with share=on)"
             );
         }
         self.function.reset();

@@ -1,4 +1,5 @@
-//! Messages of vfio-user 0.0 (docs/interop/vfio-user.rst of QEMU) and the constants of linux/vfio.h in them, in host byte order.
+//! Messages of vfio-user 0.0 (docs/interop/vfio-user.rst of QEMU) and the constants of linux/vfio.h in them, in host
+//! byte order.
 
 use zerocopy::native_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

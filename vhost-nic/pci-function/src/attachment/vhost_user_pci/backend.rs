@@ -114,7 +114,8 @@ impl VhostUserBackend for VhostUserPciBackend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // Not BACKEND_REQ: User Mode Linux passes a pipe, and the vhost crate closes a connection that does not pass a socket.
+        // Not BACKEND_REQ: User Mode Linux passes a pipe, and the vhost crate closes a connection that does not pass a
+        // socket.
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
     }
 

@@ -12,8 +12,8 @@ use super::queue::{next_chain, return_chain};
 use super::stats::VhostUserPciStats;
 use vhost_daemon::vring::{Memory, Vring};
 
-/// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer, an interrupt stays
-/// pending in the function, and is sent when the driver kicks the queue.
+/// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
+/// an interrupt stays pending in the function, and is sent when the driver kicks the queue.
 pub struct InterruptQueue {
     vring: Vring,
     memory: Memory,

@@ -80,7 +80,8 @@ impl Chain {
         self.room().unwrap_or(0)
     }
 
-    /// Writes to the start of the writable part. Returns the number of bytes written, fewer only if that part is shorter.
+    /// Writes to the start of the writable part. Returns the number of bytes written, fewer only if that part is
+    /// shorter.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.writable());
         let writer = self.chain.clone().writer(&self.memory);

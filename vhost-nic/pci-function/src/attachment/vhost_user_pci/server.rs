@@ -66,7 +66,8 @@ impl Server {
         self.shared.stats.snapshot()
     }
 
-    /// Closes the connection, if there is one, and accepts no more. When it returns, the function is reset and has no memory.
+    /// Closes the connection, if there is one, and accepts no more. When it returns, the function is reset and has no
+    /// memory.
     pub fn stop(&mut self) {
         {
             let mut connection = self.shared.connection.lock();
