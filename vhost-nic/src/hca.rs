@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cq;
 pub mod eq;
 pub mod guest_error;
+mod inspect;
 pub mod limits;
 pub mod mkey;
 pub mod object_table;
@@ -28,6 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 
 use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
@@ -53,7 +55,7 @@ use crate::dma::Dma;
 use crate::pci::Msix;
 
 /// A protection, transport or XRC domain: a number that others refer to.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Domain {
     /// The number.
     pub number: u32,
@@ -72,7 +74,8 @@ impl Domain {
 }
 
 /// A queue with a send or receive side of its own. They share one number space: a doorbell names only a number.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Queue {
     /// A receive queue.
     Receive(Arc<Rq>),
@@ -106,17 +109,22 @@ impl Queue {
 type GroupMembers = Vec<(u32, refcount::Reference)>;
 
 /// All objects of a function.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Hca {
     /// The guest's memory.
+    #[serde(skip)]
     pub dma: Arc<Dma>,
     /// The guest's interrupts.
+    #[serde(skip)]
     pub msix: Arc<Msix>,
     /// What the guest did wrong.
+    #[serde(skip)]
     pub guest_errors: Arc<GuestErrors>,
     /// What the NIC's thread waits for.
+    #[serde(skip)]
     pub scheduler: Arc<Scheduler>,
     /// WQEs that come through doorbell registers.
+    #[serde(skip)]
     pub blue_flame: BlueFlame,
     /// User access regions.
     pub uars: Table<Domain>,
@@ -143,6 +151,7 @@ pub struct Hca {
     /// Receive queues, send queues and queue pairs.
     pub queues: Table<Queue>,
     /// Queue pairs of service GSI among them. Drivers create one; the lowest number takes the datagrams.
+    #[serde(skip)]
     gsi: RwLock<BTreeMap<u32, Arc<Qp>>>,
     /// Receive memory pools.
     pub rmps: Table<Rmp>,
@@ -151,18 +160,24 @@ pub struct Hca {
     /// Sets of queue counters.
     pub queue_counters: Table<QueueCounters>,
     /// Multicast groups and the numbers of the queue pairs in them.
+    #[serde(skip)]
     pub multicast_groups: Mutex<BTreeMap<[u8; 16], GroupMembers>>,
     /// Flow tables.
+    #[serde(skip)]
     pub steering: Steering,
     /// The physical port.
     pub port: PhysicalPort,
     /// The virtual port.
+    #[serde(skip)]
     pub vport: RwLock<Vport>,
     /// What went through the port.
+    #[serde(skip)]
     pub port_counters: PortCounters,
     /// The device's clock.
+    #[serde(skip)]
     pub clock: Clock,
     /// Completions of all queues so far.
+    #[serde(skip)]
     pub completion_counters: Arc<CompletionCounters>,
 }
 
@@ -316,6 +331,23 @@ mod tests {
         };
         let make = |number| Qp::new(number, context, parts, &hca.vport.read());
         hca.add_queue_pair(make).unwrap().number
+    }
+
+    #[test]
+    fn live_objects_serialise_by_kind_and_number() {
+        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), [2, 0, 0, 0, 0, 1], 16..17);
+        hca.uars.insert_with(Domain::new).unwrap();
+        let number = add(&hca, qp::service::UC);
+        let tree = serde_json::to_value(&hca).unwrap();
+        let qp = &tree["queues"][number.to_string()]["pair"];
+        assert_eq!(qp["parameters"]["state"], "reset");
+        assert_eq!(qp["parameters"]["service"], qp::service::UC);
+        assert_eq!(
+            (&qp["requester"]["messages"], &qp["send_cq"]),
+            (&0.into(), &serde_json::Value::Null)
+        );
+        assert_eq!(tree["uars"]["16"]["references"], 0);
+        assert_eq!(tree["port"]["state"]["admin_up"], true);
     }
 
     #[test]

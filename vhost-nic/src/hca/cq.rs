@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use mlx5_prm::cq::Cqc;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
 use super::clock::Clock;
 use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
+use super::inspect::{self, Numbered};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
@@ -30,34 +32,51 @@ const INDEX_MASK: u32 = 0xff_ffff;
 const SYNDROME_OVERRUN: u8 = 1;
 
 /// A completion queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Cq {
     /// Its number.
     pub number: u32,
     /// The queues that complete here.
     pub references: RefCount,
+    #[serde(serialize_with = "inspect::number")]
     eq: Arc<Eq>,
+    #[serde(skip)]
     eqs: Arc<Eqs>,
+    #[serde(skip)]
     scheduler: Arc<Scheduler>,
+    #[serde(skip)]
     dma: Arc<Dma>,
+    #[serde(skip)]
     guest_errors: Arc<GuestErrors>,
+    #[serde(skip)]
     counters: Arc<CompletionCounters>,
+    #[serde(skip)]
     clock: Clock,
     state: Mutex<State>,
+    #[serde(skip)]
     uses: Mutex<Vec<Reference>>,
 }
 
+impl Numbered for Cq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
 /// What the consumer waits for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Arm {
     Nothing,
     Solicited,
     Any,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct State {
+    #[serde(serialize_with = "inspect::cqc")]
     context: Cqc,
+    #[serde(skip)]
     buffer: Buffer,
     producer: u32,
     /// As last read from the doorbell record.
@@ -68,6 +87,7 @@ struct State {
     /// Completions since the consumer began to wait.
     gathered: u16,
     /// When the consumer is told of them at the latest.
+    #[serde(skip)]
     told_at: Option<Instant>,
     overrun: bool,
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use mlx5_prm::eq::Eqc;
 use mlx5_prm::queue_entry::{Eqe, EventType};
 use parking_lot::Mutex;
+use serde::Serialize;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
 use super::guest_error::{GuestError, GuestErrors};
+use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
@@ -22,22 +24,34 @@ pub const MAX_LOG_EQ_SIZE: u8 = 22;
 const INDEX_MASK: u32 = 0xff_ffff;
 
 /// An event queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Eq {
     /// Its number.
     pub number: u32,
     /// What it was made with.
+    #[serde(serialize_with = "inspect::eqc")]
     pub context: Eqc,
     /// Events it takes, a bit per type.
     pub mask: u64,
     /// The completion queues that report here.
     pub references: RefCount,
+    #[serde(skip)]
     uar: Mutex<Option<Reference>>,
+    #[serde(skip)]
     buffer: Buffer,
     state: Mutex<State>,
+    #[serde(skip)]
     dma: Arc<Dma>,
+    #[serde(skip)]
     msix: Arc<Msix>,
+    #[serde(skip)]
     guest_errors: Arc<GuestErrors>,
+}
+
+impl Numbered for Eq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
 }
 
 /// What an event queue is made of.
@@ -49,7 +63,7 @@ pub(crate) struct NewEq {
     pub(crate) uar: Reference,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize)]
 struct State {
     producer: u32,
     consumer: u32,
@@ -147,7 +161,8 @@ impl Eq {
 }
 
 /// The event queues of one function.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
 pub struct Eqs {
     /// By number.
     pub table: Table<Eq>,

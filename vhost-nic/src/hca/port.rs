@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx5_prm::queue_entry::EventType;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::eq::Eqs;
 
@@ -24,7 +25,7 @@ const SUBTYPE_DOWN: u8 = 1;
 const SUBTYPE_ACTIVE: u8 = 4;
 
 /// The port's settings and state at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PortState {
     /// Value of the PMTU register in bytes.
     pub pmtu: u16,
@@ -57,10 +58,11 @@ impl PortState {
 }
 
 /// The function's physical port.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct PhysicalPort {
     state: Mutex<PortState>,
     initialized: AtomicBool,
+    #[serde(skip)]
     eqs: Arc<Eqs>,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mlx5_prm::queue_entry::Syndrome;
+use serde::Serialize;
 
 /// What is counted; the names are those of `query_q_counter_out` (mlx5_ifc.h). What they mean is said in the driver's list of counters
 /// (networking/device_drivers/ethernet/mellanox/mlx5/counters.rst) and in the vendor's of `hw_counters`.
@@ -71,10 +72,11 @@ pub enum QueueCounter {
 const COUNTERS: usize = QueueCounter::ReqCqeFlushError as usize + 1;
 
 /// A set of counters.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct QueueCounters {
     /// Its id.
     pub id: u8,
+    #[serde(skip)]
     counts: [AtomicU32; COUNTERS],
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::Serialize;
+
 /// Counts the users of an object.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct RefCount(Arc<AtomicU32>);
 
 /// One use of an object, as long as it exists.

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use mlx5_prm::wq::Rqc;
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use super::cq::Cq;
+use super::inspect::{self, Numbered};
 use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 
 /// What a receive or send queue does (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[repr(u8)]
+#[serde(rename_all = "snake_case")]
 pub enum QueueState {
     /// Nothing.
     Reset = 0,
@@ -43,7 +46,7 @@ impl QueueState {
 }
 
 /// A receive queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rq {
     /// Its number.
     pub number: u32,
@@ -52,26 +55,37 @@ pub struct Rq {
     /// Its WQEs.
     pub ring: WorkQueue,
     /// Where it completes.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// Where it counts, if the guest gave it a set of counters.
+    #[serde(skip)]
     pub counters: Option<Arc<QueueCounters>>,
     /// The tables and TIRs that send to it.
     pub references: RefCount,
     state: Mutex<RqState>,
     /// What it refers to.
+    #[serde(skip)]
     uses: Mutex<Vec<Reference>>,
 }
 
+impl Numbered for Rq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
 /// The part of a receive queue that changes.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct RqState {
     /// As the guest gave it; with its state.
+    #[serde(serialize_with = "inspect::rqc")]
     pub context: Rqc,
     /// What it does.
     pub state: QueueState,
     /// How many WQEs are used up.
     pub consumer: u16,
     /// The scatter list of the current WQE; kept so that its memory is.
+    #[serde(skip)]
     pub segments: Vec<DataSegment>,
 }
 

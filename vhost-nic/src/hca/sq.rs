@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use mlx5_prm::wq::Sqc;
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::inspect;
 use super::refcount::Reference;
 use super::rq::QueueState;
 use super::wq::WorkQueue;
 
 /// A send queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Sq {
     /// Its number.
     pub number: u32,
@@ -21,20 +23,24 @@ pub struct Sq {
     /// Its WQEs.
     pub ring: WorkQueue,
     /// Where it completes.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// The transport domain of its TIS, if it has one.
     pub transport_domain: Option<u32>,
     /// The WQE that came last through a doorbell register.
+    #[serde(skip)]
     pub blue_flame: Slot,
     state: Mutex<SqState>,
     /// What it refers to.
+    #[serde(skip)]
     uses: Mutex<Vec<Reference>>,
 }
 
 /// The part of a send queue that changes.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct SqState {
     /// As the guest gave it; with its state.
+    #[serde(serialize_with = "inspect::sqc")]
     pub context: Sqc,
     /// What it does.
     pub state: QueueState,

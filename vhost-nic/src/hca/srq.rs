@@ -6,23 +6,32 @@ use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wq::{Rmpc, XrcSrqc};
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::cq::Cq;
+use super::inspect::{self, Numbered};
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 use crate::dma::{self, Dma};
 
 /// A receive memory pool; the shared receive queue of this interface step.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rmp {
     /// Its number.
     pub number: u32,
     /// Its WQEs.
     pub list: ReceiveList,
     /// As the guest gave it.
+    #[serde(serialize_with = "inspect::rmpc")]
     pub context: Mutex<Rmpc>,
     /// The queues that take WQEs from it.
     pub references: RefCount,
+}
+
+impl Numbered for Rmp {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
 }
 
 impl Rmp {
@@ -33,18 +42,21 @@ impl Rmp {
 }
 
 /// An XRC shared receive queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct XrcSrq {
     /// Its number.
     pub number: u32,
     /// Its WQEs.
     pub list: ReceiveList,
     /// Where it completes.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// As the guest gave it.
+    #[serde(serialize_with = "inspect::xrc_srqc")]
     pub context: Mutex<XrcSrqc>,
     /// The queues that take WQEs from it.
     pub references: RefCount,
+    #[serde(skip)]
     pub(crate) uses: Mutex<Vec<Reference>>,
 }
 
@@ -61,13 +73,13 @@ impl XrcSrq {
 }
 
 /// WQEs that name each other, taken by many queues.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct ReceiveList {
     ring: WorkQueue,
     state: Mutex<ListState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 struct ListState {
     /// Index of the next WQE.
     next: u32,

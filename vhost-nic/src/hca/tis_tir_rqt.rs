@@ -4,26 +4,30 @@ use std::sync::Arc;
 
 use mlx5_prm::tis_tir_rqt::{Rqtc, Tirc, Tisc};
 use parking_lot::RwLock;
+use serde::{Serialize, Serializer};
 
+use super::inspect::{self, Numbered};
 use super::refcount::{RefCount, Reference};
 use super::rq::Rq;
 use crate::frame::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
 
 /// A transport interface send.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Tis {
     /// Its number.
     pub number: u32,
     /// As the guest gave it.
+    #[serde(serialize_with = "inspect::tisc")]
     pub context: RwLock<Tisc>,
     /// The send queues on it.
     pub references: RefCount,
     /// Of its transport domain.
+    #[serde(skip)]
     pub domain: Reference,
 }
 
 /// A receive queue table.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rqt {
     /// Its number.
     pub number: u32,
@@ -32,10 +36,22 @@ pub struct Rqt {
     entries: RwLock<Entries>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Entries {
+    #[serde(serialize_with = "inspect::rqtc")]
     context: Rqtc,
+    #[serde(serialize_with = "numbers")]
     queues: Vec<(Arc<Rq>, Reference)>,
+}
+
+impl Numbered for Rqt {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
+fn numbers<S: Serializer>(queues: &[(Arc<Rq>, Reference)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(queues.iter().map(|(queue, _)| queue.number))
 }
 
 impl Rqt {
@@ -83,18 +99,25 @@ fn used(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Reference)> {
 }
 
 /// Where a TIR sends packets.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dispatch {
     /// To one queue.
-    Direct(Arc<Rq>, Reference),
+    Direct(
+        #[serde(serialize_with = "inspect::number")] Arc<Rq>,
+        #[serde(skip)] Reference,
+    ),
     /// To the queues of a table, by hash.
-    Indirect(Arc<Rqt>, Reference),
+    Indirect(
+        #[serde(serialize_with = "inspect::number")] Arc<Rqt>,
+        #[serde(skip)] Reference,
+    ),
     /// To nobody: it is destroyed.
     Nowhere,
 }
 
 /// A transport interface receive.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Tir {
     /// Its number.
     pub number: u32,
@@ -103,6 +126,7 @@ pub struct Tir {
     /// As the guest gave it, and what follows from that.
     pub state: RwLock<TirState>,
     /// Of its transport domain.
+    #[serde(skip)]
     pub domain: Reference,
 }
 
@@ -114,12 +138,14 @@ impl Tir {
 }
 
 /// The part of a TIR that changes.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct TirState {
+    #[serde(serialize_with = "inspect::tirc")]
     context: Tirc,
     /// Where it sends packets.
     pub dispatch: Dispatch,
     /// The hash of its packets.
+    #[serde(skip)]
     pub hash: RssHash,
 }
 

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
+use serde::Serialize;
+
 const MASK: u32 = 0xff_ffff;
 
 /// A packet sequence number: 24 bits that wrap around.
 ///
 /// Of two numbers, that one is later which lies less than half of the space ahead; so they have no total order.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Psn(u32);
 
 impl Psn {
