@@ -1,8 +1,9 @@
 //! A ConnectX-like NIC for QEMU and User Mode Linux guests.
 //!
-//! An attachment brings a guest's accesses to a PCI function ([`pci`]), behind which a NIC ([`nic`]) is. Commands go to its firmware
-//! ([`firmware`]), which keeps the objects the guest makes ([`hca`]). Doorbells go to its engine ([`engine`]), which carries WQEs out: through
-//! the door to guest memory ([`dma`]) to the switch ([`net`]) and from there to another NIC's engine.
+//! An attachment ([`attachment`]) passes a guest's accesses to a PCI function ([`pci`]) with a NIC ([`nic`]) behind
+//! it. Commands go to the NIC's firmware ([`firmware`]), which manages the guest's objects ([`hca`]). Doorbells go to
+//! its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the switch
+//! ([`net`]), and the switch calls another NIC's engine.
 
 pub mod attachment;
 pub mod dma;

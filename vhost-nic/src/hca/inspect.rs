@@ -1,7 +1,8 @@
 //! How live objects serialise for statistics.
 //!
-//! Each object derives `Serialize`; a mutex or lock serialises what it protects, locked for as long as that takes. No object
-//! is serialised inside of another one, and so at most one lock is held at a time: an object refers to others by number.
+//! Each object derives `Serialize`; a mutex or lock serialises what it protects, locked for as long as that takes. No
+//! object is serialised inside of another one, and so at most one lock is held at a time: an object refers to others
+//! by number.
 
 use std::sync::Arc;
 

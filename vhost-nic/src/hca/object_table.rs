@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 /// Most objects of a kind that statistics list.
 pub const LISTED: usize = 1 << 10;
 
-/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as long as
-/// possible.
+/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as
+/// long as possible.
 #[derive(Debug)]
 pub struct Table<T> {
     numbers: Range<u32>,
@@ -96,8 +96,8 @@ impl<T> Table<T> {
     }
 }
 
-/// A map from numbers to the first [`LISTED`] objects: a guest can have a million keys. They are serialised when the table is
-/// not locked any more, because each has locks of its own.
+/// A map from numbers to the first [`LISTED`] objects: a guest can have a million keys. They are serialised when the
+/// table is not locked any more, because each has locks of its own.
 impl<T: Serialize> Serialize for Table<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let listed = |inner: &Inner<T>| -> Vec<_> {

@@ -1,8 +1,8 @@
 //! The physical port: cable, administrative state, MTU, and whether the HCA passes traffic at all.
 //!
-//! There are two MTUs. The port's (PMTU register) rules: a frame longer than that is neither sent nor accepted. The one in the
-//! NIC vport context is the guest's note: the driver reads it back, but no frame is measured against it, and neither MTU follows
-//! the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
+//! There are two MTUs. The port's (PMTU register) rules: longer frames are neither sent nor accepted. The MTU of the
+//! NIC vport context is only stored: the driver reads it back, no frame is measured against it, and neither of the two
+//! follows the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::eq::Eqs;
 
-/// Bytes of a frame that the PMTU register counts beyond the MTU (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header, VLAN tag and
-/// frame check sequence.
+/// Bytes of a frame that the PMTU register counts beyond the MTU (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header,
+/// VLAN tag and frame check sequence.
 const HARD_MTU: u16 = 14 + 4 + 4;
 /// Largest value of the PMTU register in bytes, as on ConnectX.
 pub const MAX_PMTU: u16 = 9978;
