@@ -1,4 +1,4 @@
-//! What ConnectX does in firmware: the commands of the guest's driver.
+//! Commands of the guest's driver, which ConnectX executes in firmware.
 
 mod access_reg;
 mod capabilities;
@@ -63,12 +63,12 @@ pub struct Firmware {
     pages: Mutex<Pages>,
     registers: Mutex<Registers>,
     unknown: Mutex<BTreeSet<u16>>,
-    /// Commands are carried out one after the other.
+    /// Held while a command executes: they execute one after the other.
     running: Mutex<()>,
 }
 
 impl Firmware {
-    /// Firmware for these objects, with these capabilities.
+    /// Creates the firmware of a function with these capabilities.
     pub fn new(hca: Arc<Hca>, capabilities: Capabilities) -> Self {
         let handlers = FAMILIES
             .iter()
@@ -86,13 +86,13 @@ impl Firmware {
         }
     }
 
-    /// Carries out the commands in the slots of `mask` of the queue at guest address `queue`.
+    /// Executes the commands in the slots of `mask` of the queue at guest address `queue`.
     pub fn run(&self, queue: u64, mask: u32) {
         let _one_at_a_time = self.running.lock();
         command_queue::run(self, queue, mask);
     }
 
-    /// Forgets everything the guest's driver has set up, but not the objects, which are the HCA's.
+    /// Returns the firmware and the port to their state after reset; the objects stay, which are the HCA's.
     pub fn reset(&self) {
         let _one_at_a_time = self.running.lock();
         self.forget();
@@ -105,7 +105,7 @@ impl Firmware {
         *self.registers.lock() = Registers::default();
     }
 
-    /// Pages of the guest's memory that the firmware holds.
+    /// Number of pages of guest memory that the driver gave.
     pub fn pages_held(&self) -> usize {
         self.pages.lock().held()
     }

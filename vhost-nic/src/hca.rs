@@ -1,4 +1,4 @@
-//! The objects of one function: what its guest has made, and what the hardware keeps about it.
+//! Objects and state of one function.
 
 pub mod blue_flame;
 pub mod buffer;
@@ -9,6 +9,7 @@ mod entry_ring;
 pub mod eq;
 pub mod event;
 pub mod guest_error;
+mod inspect;
 pub mod limits;
 pub mod mkey;
 pub mod object_table;
@@ -32,6 +33,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 
 use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
@@ -58,8 +60,9 @@ use crate::frame::mac::Mac;
 use crate::pci::Msix;
 
 
-/// A queue with a send or receive side of its own. They share one number space: a doorbell names only a number.
-#[derive(Debug, Clone)]
+/// A work queue or queue pair. They share one number space, because a doorbell names only a number.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Queue {
     /// A receive queue.
     Receive(Arc<Rq>),
@@ -70,7 +73,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// What came through doorbell registers, if it sends.
+    /// Returns the slot for WQEs from doorbell registers, if the queue has a send side.
     pub fn blue_flame(&self) -> Option<&Slot> {
         match self {
             Self::Receive(_) => None,
@@ -79,7 +82,7 @@ impl Queue {
         }
     }
 
-    /// Its number.
+    /// Queue number (24 bits).
     pub fn number(&self) -> u32 {
         match self {
             Self::Receive(rq) => rq.number,
@@ -89,21 +92,26 @@ impl Queue {
     }
 }
 
-/// The numbers of the queue pairs in a multicast group.
+/// Numbers of the queue pairs in a multicast group.
 type GroupMembers = Vec<(u32, refcount::Reference)>;
 
-/// All objects of a function.
-#[derive(Debug)]
+/// All objects and state of a function.
+#[derive(Debug, Serialize)]
 pub struct Hca {
-    /// The guest's memory.
+    /// Guest memory.
+    #[serde(skip)]
     pub dma: Arc<Dma>,
-    /// The guest's interrupts.
+    /// Interrupt vectors.
+    #[serde(skip)]
     pub msix: Arc<Msix>,
-    /// What the guest did wrong.
+    /// Counters of guest errors.
+    #[serde(skip)]
     pub guest_errors: Arc<GuestErrors>,
-    /// What the NIC's thread waits for.
+    /// Work for the NIC's thread.
+    #[serde(skip)]
     pub scheduler: Arc<Scheduler>,
-    /// WQEs that come through doorbell registers.
+    /// WQEs written to doorbell registers.
+    #[serde(skip)]
     pub blue_flame: BlueFlame,
     /// User access regions.
     pub uars: Table<Domain>,
@@ -130,31 +138,38 @@ pub struct Hca {
     /// Receive queues, send queues and queue pairs.
     pub queues: Table<Queue>,
     /// Queue pairs of service GSI among them. Drivers create one; the lowest number takes the datagrams.
+    #[serde(skip)]
     gsi: RwLock<BTreeMap<u32, Arc<Qp>>>,
     /// Receive memory pools.
     pub rmps: Table<Rmp>,
     /// XRC shared receive queues.
     pub xrc_srqs: Table<XrcSrq>,
-    /// Sets of queue counters.
+    /// Queue counter sets.
     pub queue_counters: Table<QueueCounters>,
-    /// Multicast groups and the numbers of the queue pairs in them.
+    /// Members of multicast groups by GID.
+    #[serde(skip)]
     pub multicast_groups: Mutex<BTreeMap<[u8; 16], GroupMembers>>,
-    /// Flow tables.
+    /// Flow steering.
+    #[serde(skip)]
     pub steering: Steering,
     /// The physical port.
     pub port: PhysicalPort,
     /// The virtual port.
+    #[serde(skip)]
     pub vport: RwLock<Vport>,
-    /// What went through the port.
+    /// Counters of the physical port.
+    #[serde(skip)]
     pub port_counters: PortCounters,
-    /// The device's clock.
+    /// Free-running clock.
+    #[serde(skip)]
     pub clock: Clock,
-    /// Completions of all queues so far.
+    /// Completions of all queues.
+    #[serde(skip)]
     pub completion_counters: Arc<CompletionCounters>,
 }
 
 impl Hca {
-    /// The objects of a function that is just reset.
+    /// Creates the state of a function after reset; `uars` are the page numbers of its UARs.
     pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>) -> Self {
         let eqs = Arc::<Eqs>::default();
         Self {
@@ -174,11 +189,12 @@ impl Hca {
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
             tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
-            // 0 and 1 are the special queue pairs of InfiniBand.
+            // 0 and 1 are InfiniBand's special queue pairs.
             queues: Table::new(0x40..1 << limits::LOG_MAX_QP),
             gsi: RwLock::default(),
             rmps: Table::new(1..1 << limits::LOG_MAX_RMP),
-            // The driver keeps both by number in one table (`mlx5_cmd_destroy_srq`, infiniband/hw/mlx5/srq_cmd.c).
+            // The driver keeps RMPs and XRC SRQs in one table by number (`mlx5_cmd_destroy_srq`,
+            // infiniband/hw/mlx5/srq_cmd.c).
             xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ),
             queue_counters: Table::new(1..1 << 8),
             multicast_groups: Mutex::default(),
@@ -220,11 +236,11 @@ impl Hca {
         self.gsi.read().values().next().cloned()
     }
 
-    /// Forgets all objects.
+    /// Quiesces all queues, then drops every object and its state.
     pub fn clear(&self) {
         self.scheduler.clear();
         self.blue_flame.clear();
-        self.silence();
+        self.quiesce();
         self.steering.clear();
         self.multicast_groups.lock().clear();
         self.tirs.clear();
@@ -245,8 +261,8 @@ impl Hca {
         *vport = Vport::new(vport.permanent, 1500);
     }
 
-    /// Sees that nobody works for a queue any more: who does finishes its packet first.
-    fn silence(&self) {
+    /// Quiesces all queues; waits for packets in flight.
+    fn quiesce(&self) {
         let vport = self.vport.read().clone();
         for queue in self.queues.all() {
             match &*queue {
@@ -257,7 +273,7 @@ impl Hca {
         }
     }
 
-    /// How many objects of each kind there are; kinds without any are left out.
+    /// Returns the number of objects by kind; kinds without any are left out.
     pub fn object_counts(&self) -> BTreeMap<&'static str, usize> {
         [
             ("uar", self.uars.len()),
@@ -303,6 +319,23 @@ mod tests {
         };
         let make = |number| Qp::new(number, context, parts, &hca.vport.read());
         hca.add_queue_pair(make).unwrap().number
+    }
+
+    #[test]
+    fn live_objects_serialise_by_kind_and_number() {
+        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), Mac([2, 0, 0, 0, 0, 1]), 16..17);
+        hca.uars.insert_with(Domain::new).unwrap();
+        let number = add(&hca, qp::service::UC);
+        let tree = serde_json::to_value(&hca).unwrap();
+        let qp = &tree["queues"][number.to_string()]["pair"];
+        assert_eq!(qp["parameters"]["state"], "reset");
+        assert_eq!(qp["parameters"]["service"], qp::service::UC);
+        assert_eq!(
+            (&qp["requester"]["messages"], &qp["send_cq"]),
+            (&0.into(), &serde_json::Value::Null)
+        );
+        assert_eq!(tree["uars"]["16"]["references"], 0);
+        assert_eq!(tree["port"]["state"]["admin_up"], true);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub const PLANS: &[Plan] = &[
                 "buffer",
                 "clock",
                 "guest_error",
+                "inspect",
                 "limits",
                 "object_table",
                 "refcount",

@@ -1,4 +1,4 @@
-//! ACCESS_REG: the registers of the port.
+//! ACCESS_REG: registers of the port, translated to [`hca::port`](crate::hca::port) and back.
 
 use std::sync::atomic::Ordering;
 
@@ -56,7 +56,7 @@ registers! {
 /// Variants of ACCESS_REG.
 const WRITE: u16 = 0;
 const READ: u16 = 1;
-/// The one port.
+/// Number of the only port.
 const PORT: u8 = 1;
 /// In PTYS: Ethernet.
 const PROTO_ETHERNET: u8 = 1 << 2;
@@ -87,7 +87,7 @@ fn access(firmware: &Firmware, input: Input<'_>) -> Result {
     let op_mod = input.op_mod();
     let (input, data) = input.with_tail::<AccessRegisterIn>()?;
     if !matches!(op_mod, READ | WRITE) {
-        return Err(bad_parameter("a register is read or written"));
+        return Err(bad_parameter("the operation is neither read nor write"));
     }
     let write = op_mod == WRITE;
     let register = REGISTERS
@@ -98,7 +98,7 @@ fn access(firmware: &Firmware, input: Input<'_>) -> Result {
     Reply::with_tail(AccessRegisterOut::default(), &reply)
 }
 
-/// The register in a command; what is missing of it is zero.
+/// Returns the register in a command; missing bytes are zero.
 fn register<T: Layout + Default>(data: &[u8]) -> T {
     let mut register = T::default();
     let length = data.len().min(T::SIZE);
@@ -106,7 +106,7 @@ fn register<T: Layout + Default>(data: &[u8]) -> T {
     register
 }
 
-/// A register that only remembers.
+/// Reads or writes a register without effect on the device.
 fn stored(memory: &mut [u8], data: &[u8], write: bool) -> Vec<u8> {
     if write {
         let length = memory.len().min(data.len());
@@ -118,7 +118,7 @@ fn stored(memory: &mut [u8], data: &[u8], write: bool) -> Vec<u8> {
 fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     let asked: PtysReg = register(data);
     if write && asked.eth_proto_admin() & !SPEED != 0 {
-        return Err(bad_parameter("the port has no such speed"));
+        return Err(bad_parameter("the port does not support that speed"));
     }
     let mut reply = PtysReg::default();
     reply.set_local_port(PORT);
@@ -136,7 +136,7 @@ fn paos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
         let up = match asked.admin_status() {
             PORT_UP => true,
             PORT_DOWN => false,
-            _ => return Err(bad_parameter("a port is up or down")),
+            _ => return Err(bad_parameter("the administrative state is neither up nor down")),
         };
         firmware.hca.port.set_admin_up(up);
     }
@@ -152,7 +152,7 @@ fn pmtu(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     let asked: PmtuReg = register(data);
     let port = &firmware.hca.port;
     if write && !port.set_pmtu(asked.admin_mtu()) {
-        return Err(bad_parameter("the port has no such MTU"));
+        return Err(bad_parameter("the port does not support that MTU"));
     }
     let pmtu = port.state().pmtu;
     let mut reply = PmtuReg::default();
@@ -163,14 +163,14 @@ fn pmtu(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     Ok(reply.as_bytes().to_vec())
 }
 
-/// There are no check sequences here, so nothing can be switched.
+/// The device checks no frame check sequences, so there is nothing to switch.
 fn pcmr(_: &[u8]) -> Vec<u8> {
     let mut reply = PcmrReg::default();
     reply.set_local_port(PORT);
     reply.as_bytes().to_vec()
 }
 
-/// Pause frames are neither sent nor obeyed; the settings are kept.
+/// Pause frames are neither sent nor obeyed; the settings are stored.
 fn pfcc(firmware: &Firmware, data: &[u8], write: bool) -> Vec<u8> {
     let mut reply = stored(&mut firmware.registers.lock().pause, data, write);
     if let Ok(register) = PfccReg::mut_from_bytes(&mut reply) {
@@ -260,7 +260,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
                 ether_stats_pkts8192to10239octets = received.size_class(9),
             );
         }
-        // The others count what does not happen here: priorities, congestion, the physical layer.
+        // Other groups count priorities, congestion and the physical layer, which this device does not have.
         _ => {}
     }
     Ok(reply.as_bytes().to_vec())

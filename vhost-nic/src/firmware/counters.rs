@@ -1,4 +1,4 @@
-//! Commands on counters.
+//! Commands on queue counter sets and vport counters.
 
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ fn dealloc_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .queue_counters
         .remove(id.into())
-        .ok_or(no_object("there is no such set of counters"))?;
+        .ok_or(no_object("no such queue counter set"))?;
     Reply::ok::<DeallocQCounterOut>()
 }
 
@@ -43,7 +43,7 @@ fn query_queue_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         .hca
         .queue_counters
         .get(input.counter_set_id().into())
-        .ok_or(no_object("there is no such set of counters"))?;
+        .ok_or(no_object("no such queue counter set"))?;
     let mut output = QueryQCounterOut::default();
     macro_rules! counts {
         ($($field:ident),* $(,)?) => {
@@ -95,7 +95,7 @@ fn query_vport_counters(firmware: &Firmware, input: Input<'_>) -> Result {
     };
     let (received, sent) = (&counters.received, &counters.sent);
     let (rdma_received, rdma_sent) = (&counters.rdma_received, &counters.rdma_sent);
-    // What is RDMA's is not Ethernet's here; in the counters of the physical port it is.
+    // Ethernet counters of a vport exclude RoCE packets; those of the physical port include them.
     let rest = |all: &Traffic, rdma: &Traffic| {
         let ((packets, octets), (less, fewer)) = (all.get(), rdma.get());
         (packets.saturating_sub(less), octets.saturating_sub(fewer))

@@ -1,4 +1,4 @@
-//! Commands that enable, start and stop the HCA, and the pages it gets from the driver.
+//! Commands that enable, start and stop the HCA, and the pages that the driver gives to it.
 
 use std::collections::VecDeque;
 
@@ -22,9 +22,9 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::SET_DRIVER_VERSION, set_driver_version),
 ];
 
-/// Interface steps this firmware speaks: 1 only, a bit each.
+/// Supported interface steps (ISSI), a bit each: only 1.
 const SUPPORTED_ISSI: u32 = 1 << 1;
-/// Pages the firmware asks for before its capabilities are set, and before it is started.
+/// Pages the firmware asks for before its capabilities are set, and before INIT_HCA.
 const BOOT_PAGES: u32 = 32;
 const INIT_PAGES: u32 = 256;
 /// Variants of QUERY_PAGES (`MLX5_BOOT_PAGES` and so on, core/pagealloc.c).
@@ -35,16 +35,17 @@ const QUERY_REGULAR_PAGES: u16 = 3;
 const PAGES_CANT_GIVE: u16 = 0;
 const PAGES_GIVE: u16 = 1;
 const PAGES_TAKE: u16 = 2;
-/// The vendor's number in the registry of organisations (OUI).
+/// IEEE OUI of the vendor.
 const IEEE_VENDOR_ID: u32 = 0x2c9;
-/// Names the board; the driver shows it as board id.
+/// Parameter-set id; the driver shows it as board id.
 const PSID: &[u8; 16] = b"VHOST_NIC_000001";
-/// How the driver ends (`MLX5_TEARDOWN_HCA_IN_PROFILE_*`, mlx5_ifc.h).
+/// Variants of TEARDOWN_HCA (`MLX5_TEARDOWN_HCA_IN_PROFILE_*`, mlx5_ifc.h).
 const TEARDOWN_GRACEFUL: u16 = 0;
 const TEARDOWN_FORCE: u16 = 1;
 const TEARDOWN_FAST: u16 = 2;
 
-/// Pages of the guest's memory that the driver gave. This firmware keeps nothing in them, but it holds them as real firmware does.
+/// Addresses of the pages that the driver gave. This firmware stores nothing in them, but holds them as real firmware
+/// does.
 #[derive(Debug, Default)]
 pub(super) struct Pages(VecDeque<u64>);
 
@@ -62,7 +63,7 @@ fn enable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
 fn disable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
     let left = firmware.hca.object_counts();
     if !left.is_empty() {
-        info!("The guest's driver left without cleaning up: {left:?}");
+        info!("the guest's driver disabled the HCA with objects left: {left:?}");
         firmware.hca.clear();
     }
     firmware.forget();
@@ -78,7 +79,7 @@ fn query_issi(_: &Firmware, _: Input<'_>) -> Result {
 fn set_issi(_: &Firmware, input: Input<'_>) -> Result {
     let issi = input.fields::<SetIssiIn>()?.current_issi();
     if u32::from(issi) >= u32::BITS || SUPPORTED_ISSI & 1 << issi == 0 {
-        return Err(bad_parameter("that interface step is not supported"));
+        return Err(bad_parameter("the interface step is not supported"));
     }
     Reply::ok::<SetIssiOut>()
 }
@@ -89,7 +90,7 @@ fn query_pages(_: &Firmware, input: Input<'_>) -> Result {
         QUERY_BOOT_PAGES => BOOT_PAGES,
         QUERY_INIT_PAGES => INIT_PAGES,
         QUERY_REGULAR_PAGES => 0,
-        _ => return Err(bad_parameter("there are no such pages")),
+        _ => return Err(bad_parameter("unknown kind of pages")),
     });
     Reply::new(output)
 }
@@ -106,7 +107,7 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
             let (list, _) = list.as_chunks::<8>();
             let list = list
                 .get(..count)
-                .ok_or(bad_parameter("the list of pages is shorter than it says"))?;
+                .ok_or(bad_parameter("the list of pages is shorter than its count"))?;
             pages.extend(list.iter().map(|page| u64::from_be_bytes(*page)));
             Reply::new(output)
         }
@@ -116,7 +117,7 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
             output.set_output_num_entries(count as u32);
             Reply::with_tail(output, &list)
         }
-        _ => Err(bad_parameter("there is no such way to manage pages")),
+        _ => Err(bad_parameter("unknown variant of MANAGE_PAGES")),
     }
 }
 
@@ -128,11 +129,11 @@ fn init_hca(firmware: &Firmware, _: Input<'_>) -> Result {
 fn teardown_hca(firmware: &Firmware, input: Input<'_>) -> Result {
     let profile = input.fields::<TeardownHcaIn>()?.profile();
     if !matches!(profile, TEARDOWN_GRACEFUL | TEARDOWN_FORCE | TEARDOWN_FAST) {
-        return Err(bad_parameter("there is no such way to tear down"));
+        return Err(bad_parameter("unknown variant of TEARDOWN_HCA"));
     }
     firmware.hca.port.set_initialized(false);
     if profile != TEARDOWN_GRACEFUL {
-        // The driver destroys nothing: it is about to reset the function, or the machine goes off.
+        // The driver destroys no objects before it resets the function or the machine powers off.
         firmware.hca.clear();
     }
     Reply::ok::<TeardownHcaOut>()
@@ -153,6 +154,6 @@ fn set_driver_version(_: &Firmware, input: Input<'_>) -> Result {
         .take_while(|byte| **byte != 0)
         .map(|byte| char::from(*byte))
         .collect();
-    info!("The guest's driver is {}", text.escape_debug());
+    info!("guest driver: {}", text.escape_debug());
     Reply::ok::<SetDriverVersionOut>()
 }

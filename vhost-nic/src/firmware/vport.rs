@@ -1,4 +1,4 @@
-//! Commands on the virtual port: its context and state, RoCE addresses, the L2 table.
+//! Commands on the virtual port: context and state, RoCE addresses, L2 table.
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::vport::*;
@@ -25,17 +25,17 @@ pub(super) const COMMANDS: Commands = &[
 const LIST_UNICAST: u8 = 0;
 const LIST_MULTICAST: u8 = 1;
 const LIST_VLAN: u8 = 2;
-/// Bytes of an entry of such a list.
+/// Bytes of a list entry.
 const LIST_ENTRY: usize = 8;
-/// The only partition key: all may talk to all.
+/// The only partition key: full membership of the default partition.
 const DEFAULT_PKEY: u16 = 0xffff;
-/// `pkey_table_size` 0 says 128.
+/// Size of the P_Key table: `pkey_table_size` 0 encodes 128.
 const PKEYS: usize = 128;
 /// In QUERY_VPORT_STATE (`VPORT_STATE_*`, `MLX5_VPORT_ADMIN_STATE_*`, vport.h).
 const STATE_UP: u8 = 1;
-/// In the upper 16 bits of a MAC address: it is a group's.
+/// Group bit in the upper 16 bits of a MAC address.
 const MULTICAST_MAC: u16 = 1 << 8;
-/// `MLX5_ROCE_VERSION_1` as the address table has it.
+/// RoCE version 1 in a RoCE address table entry.
 const ROCE_VERSION_1: u8 = 0;
 
 fn to_layout(mac: Mac, layout: &mut MacAddressLayout) {
@@ -68,7 +68,7 @@ fn query_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
             .iter()
             .flat_map(|&vlan| (u64::from(vlan) << 32).to_be_bytes())
             .collect(),
-        _ => return Err(bad_parameter("there is no such list of addresses")),
+        _ => return Err(bad_parameter("unknown list of addresses")),
     };
     context.set_allowed_list_type(input.allowed_list_type());
     context.set_allowed_list_size((list.len() / LIST_ENTRY) as u16);
@@ -84,7 +84,7 @@ fn modify_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
             .as_chunks::<LIST_ENTRY>()
             .0
             .get(..new.allowed_list_size().into())
-            .ok_or(bad_parameter("the list of addresses is shorter than it says"))?;
+            .ok_or(bad_parameter("the list of addresses is shorter than its count"))?;
         let macs = || entries.iter().map(|[_, _, mac @ ..]| Mac(*mac)).collect();
         match new.allowed_list_type() {
             LIST_UNICAST => vport.unicast = macs(),
@@ -95,7 +95,7 @@ fn modify_nic_vport_context(firmware: &Firmware, input: Input<'_>) -> Result {
                     .map(|entry| u16::from_be_bytes([entry[2], entry[3]]) & 0xfff)
                     .collect();
             }
-            _ => return Err(bad_parameter("there is no such list of addresses")),
+            _ => return Err(bad_parameter("unknown list of addresses")),
         }
     }
     let context = &mut vport.context;
@@ -141,7 +141,7 @@ fn query_vport_state(firmware: &Firmware, _: Input<'_>) -> Result {
     Reply::new(output)
 }
 
-/// The function is alone with its port: its vport follows the port.
+/// The vport follows the port, which the function shares with no other.
 fn modify_vport_state(_: &Firmware, _: Input<'_>) -> Result {
     Reply::ok::<ModifyVportStateOut>()
 }
@@ -149,19 +149,21 @@ fn modify_vport_state(_: &Firmware, _: Input<'_>) -> Result {
 fn set_roce_address(firmware: &Firmware, input: Input<'_>) -> Result {
     let input = input.fields::<SetRoceAddressIn>()?;
     let address = input.roce_address();
-    // An entry of zeros is none: it takes an address away.
+    // An entry of zeros removes an address.
     let empty = address.source_l3_address().iter().all(|byte| *byte == 0);
     if address.source_mac_47_32() & MULTICAST_MAC != 0 {
-        return Err(bad_parameter("a source address is no group's").with_syndrome(syndrome::MULTICAST_SOURCE_MAC));
+        return Err(
+            bad_parameter("the source address is a multicast address").with_syndrome(syndrome::MULTICAST_SOURCE_MAC)
+        );
     }
     if address.roce_version() == ROCE_VERSION_1 && !empty {
-        return Err(bad_parameter("there is no RoCE version 1").with_syndrome(syndrome::ROCE_VERSION));
+        return Err(bad_parameter("RoCE version 1 is not supported").with_syndrome(syndrome::ROCE_VERSION));
     }
     let mut vport = firmware.hca.vport.write();
     let entry = vport
         .roce_addresses
         .get_mut(usize::from(input.roce_address_index()))
-        .ok_or(bad_parameter("the RoCE address table has no such entry"))?;
+        .ok_or(bad_parameter("the index is beyond the RoCE address table"))?;
     *entry = address.clone();
     Reply::ok::<SetRoceAddressOut>()
 }
@@ -175,11 +177,11 @@ fn query_roce_address(firmware: &Firmware, input: Input<'_>) -> Result {
         .roce_addresses
         .get(index)
         .cloned()
-        .ok_or(bad_parameter("the RoCE address table has no such entry"))?;
+        .ok_or(bad_parameter("the index is beyond the RoCE address table"))?;
     Reply::new(output)
 }
 
-/// An index behind the table asks for all of it.
+/// An index beyond the table queries the whole table.
 fn query_hca_vport_pkey(_: &Firmware, input: Input<'_>) -> Result {
     let index = usize::from(input.fields::<QueryHcaVportPkeyIn>()?.pkey_index());
     let count = if index < PKEYS { 1 } else { PKEYS };
@@ -199,7 +201,7 @@ fn query_hca_vport_context(firmware: &Firmware, _: Input<'_>) -> Result {
     Reply::new(output)
 }
 
-/// The table tells a multi-host switch where addresses are; ours learns them.
+/// The L2 table gives addresses to a multi-host switch; the switch of this device learns them.
 fn set_l2_table_entry(_: &Firmware, input: Input<'_>) -> Result {
     input.fields::<SetL2TableEntryIn>()?;
     Reply::ok::<SetL2TableEntryOut>()

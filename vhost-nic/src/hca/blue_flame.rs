@@ -1,8 +1,8 @@
-//! BlueFlame: a driver that has posted a WQE may write all of it to the doorbell register, which saves the hardware from reading it
-//! (`mlx5_bf_copy` of libmlx5, `core/wc.c`).
+//! BlueFlame: a driver may write a posted WQE to the doorbell register as a whole, which saves the hardware from
+//! reading it (`mlx5_bf_copy` of libmlx5, `core/wc.c`).
 //!
-//! The register sees a copy as stores of eight bytes, or of more where the processor or the attachment puts them together. The first eight
-//! bytes alone are a doorbell; only what follows tells which it was.
+//! The copy arrives as stores of eight bytes, or of wider ones where the processor or the attachment combines them.
+//! The first eight bytes alone are a doorbell: only the next store distinguishes it from the beginning of a copy.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -14,55 +14,56 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
-/// Bytes of half a register (`log_bf_reg_size` counts both). The halves are used in turns.
+/// Bytes of half a register (`log_bf_reg_size` counts both). Drivers alternate between the halves.
 pub const BUFFER: usize = 0x100;
-/// Bytes that are a doorbell: the beginning of a control segment.
+/// Bytes of a doorbell: the beginning of a control segment.
 const DOORBELL: usize = 8;
-/// Half of all places there are in a ring: what is farther ahead lies behind.
+/// Half of the index space: an index farther ahead lies behind.
 const HALF_RING: u16 = u16::MAX / 2;
-/// How long the rest of a WQE may take to come, if nobody says otherwise: each store of it traps.
+/// Default time for the rest of a WQE to arrive: each store of it traps.
 pub const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Half a register of a UAR page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Half {
-    /// The page.
+    /// UAR page number.
     pub page: u32,
-    /// Which of its halves.
+    /// Half register within the page, counted from offset 0x800 on (0 to 7).
     pub index: u8,
 }
 
-/// A WQE that came through a register.
+/// A WQE that arrived through a register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlueFlameWqe {
-    /// Its place in the send queue, as it says itself.
+    /// Index in the send queue in basic blocks, from its control segment.
     pub index: u16,
-    /// Its bytes.
+    /// The WQE.
     pub bytes: SmallVec<[u8; SEND_WQE_BB]>,
 }
 
 impl BlueFlameWqe {
-    /// Whether it is one of those from `consumer` to `producer`.
+    /// Whether its index is from `consumer` up to but not including `producer`.
     pub fn is_within(&self, consumer: u16, producer: u16) -> bool {
         self.index.wrapping_sub(consumer) < producer.wrapping_sub(consumer)
     }
 }
 
-/// What a queue has of its doorbell registers. The doorbell record is ahead of them: a WQE whose copy is still on its way is posted already.
+/// Doorbells and the last WQE that arrived for a queue. The doorbell record is ahead of them: a WQE whose copy is in
+/// flight is posted already.
 #[derive(Debug, Default)]
 pub struct Slot(Mutex<Arrived>);
 
-/// See [`Slot`].
+/// Contents of a [`Slot`].
 #[derive(Debug, Clone, Default)]
 pub struct Arrived {
-    /// The WQE that came last, until somebody looks. If it comes too late it is worth nothing: it is in the ring as well.
+    /// The last WQE, until it is taken. A late one is worthless, as it is in the ring as well.
     pub wqe: Option<BlueFlameWqe>,
-    /// Up to where doorbells or WQEs came through registers; none before the first.
+    /// End of what doorbells and WQEs covered; `None` before the first.
     end: Option<u16>,
 }
 
 impl Slot {
-    /// A WQE has come, and nothing behind it.
+    /// Records a WQE, the last one posted.
     pub fn put(&self, wqe: BlueFlameWqe) {
         let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
         let mut slot = self.0.lock();
@@ -70,17 +71,17 @@ impl Slot {
         slot.wqe = Some(wqe);
     }
 
-    /// A doorbell has come: what is posted up to `end` is to be carried out from the ring. What is behind it has a doorbell of its own.
+    /// Records a doorbell: WQEs up to `end` must be executed from the ring. Later ones have doorbells of their own.
     pub fn ring(&self, end: u16) {
         self.0.lock().advance(end);
     }
 
-    /// The queue begins anew.
+    /// Clears the slot for a queue in reset.
     pub fn clear(&self) {
         *self.0.lock() = Arrived::default();
     }
 
-    /// What has come; the WQE only once.
+    /// Returns the contents, the WQE only once.
     pub fn take(&self) -> Arrived {
         let mut slot = self.0.lock();
         Arrived {
@@ -91,14 +92,14 @@ impl Slot {
 }
 
 impl Arrived {
-    /// Doorbells come in order, but what became of a WQE may be known later than what became of the next.
+    /// Doorbells arrive in order, but a WQE may be known to be complete, or not, later than the next one.
     fn advance(&mut self, end: u16) {
         if self.end.is_none_or(|before| end.wrapping_sub(before) <= HALF_RING) {
             self.end = Some(end);
         }
     }
 
-    /// How far of what is posted, from `consumer` to `producer`, may be carried out.
+    /// Returns the end of the WQEs from `consumer` to `producer` that may be executed.
     pub fn limit(&self, consumer: u16, producer: u16) -> u16 {
         let Some(end) = self.end else { return producer };
         let (posted, arrived) = (producer.wrapping_sub(consumer), end.wrapping_sub(consumer));
@@ -109,12 +110,12 @@ impl Arrived {
     }
 }
 
-/// What a doorbell says: the beginning of the control segment that was posted last.
+/// A doorbell: the beginning of the control segment that was posted last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doorbell {
-    /// The queue.
+    /// Number of the queue.
     pub number: u32,
-    /// Up to where is posted, in basic blocks.
+    /// End of the posted WQEs in basic blocks.
     pub end: u16,
 }
 
@@ -128,32 +129,32 @@ impl From<&ControlSegment> for Doorbell {
     }
 }
 
-/// What a write to a register comes to.
+/// Result of a write to a register.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
     /// A doorbell for a queue.
     Doorbell(Doorbell),
-    /// The beginning of a WQE, or a doorbell: the driver is known to write whole WQEs here. Which it was is known then, see
+    /// The beginning of a WQE, or a doorbell, as the driver is known to write whole WQEs here; see
     /// [`BlueFlame::overdue`].
     Begun {
-        /// When to look again.
+        /// Deadline of the rest.
         until: Instant,
     },
     /// The end of a WQE for a queue.
     Complete {
-        /// The queue.
+        /// Number of the queue.
         number: u32,
         /// The WQE.
         wqe: BlueFlameWqe,
     },
-    /// A part of a WQE, or of nothing.
+    /// Part of a WQE, or a store out of order.
     Part,
 }
 
-/// The registers of a function.
+/// The doorbell registers of a function.
 #[derive(Debug, Default)]
 pub struct BlueFlame {
-    /// How long the rest of a WQE may take to come; nothing while it is off.
+    /// Time for the rest of a WQE to arrive; unset while BlueFlame is off.
     patience: OnceLock<Duration>,
     registers: Mutex<HashMap<Half, Register>>,
     carried_out: AtomicU64,
@@ -162,11 +163,11 @@ pub struct BlueFlame {
 #[derive(Debug)]
 struct Register {
     bytes: [u8; BUFFER],
-    /// How many are there, from the first on.
+    /// Number of valid bytes from the first on.
     filled: usize,
-    /// Whether ever more than a doorbell was written here.
+    /// Whether more than a doorbell was written here before.
     copies: bool,
-    /// What a WQE that is not complete is as a doorbell, and when that is long enough.
+    /// Doorbell that an incomplete WQE amounts to, and its deadline.
     waits: Option<(Doorbell, Instant)>,
 }
 
@@ -182,19 +183,20 @@ impl Default for Register {
 }
 
 impl BlueFlame {
-    /// Switches it on, for good: WQEs are taken from registers, if their rest comes within `patience` after their beginning.
+    /// Enables BlueFlame for good: WQEs are taken from registers if their rest arrives within `patience` of their
+    /// beginning.
     pub fn enable(&self, patience: Duration) {
-        // A second time would be one too many.
+        // Enabled once, when the NIC is created.
         let _ = self.patience.set(patience);
     }
 
-    /// Whether WQEs are taken from registers. Then nothing is carried out before its doorbell, for it may come with it.
+    /// Whether WQEs are taken from registers. If so, no WQE is executed before its doorbell, which may carry it.
     pub fn enabled(&self) -> bool {
         self.patience.get().is_some()
     }
 
-    /// Takes what is written at `offset` of a register. Another WQE that was begun there, of another queue perhaps, will never be complete:
-    /// then this returns its doorbell too.
+    /// Takes a write at `offset` of a register. If it cuts off a WQE that was begun there, perhaps of another queue,
+    /// the doorbell of that WQE is returned too.
     pub fn write(&self, half: Half, offset: usize, data: &[u8]) -> (Option<Doorbell>, Written) {
         let mut registers = self.registers.lock();
         let register = registers.entry(half).or_default();
@@ -203,7 +205,7 @@ impl BlueFlame {
         (cut_off, register.write(offset, data, patience))
     }
 
-    /// A WQE that was begun in a register and is not complete, if that is long enough: it is in the ring as well, and this is its doorbell.
+    /// Takes the doorbell of a WQE whose rest has missed its deadline; the WQE is in the ring as well.
     pub fn overdue(&self, half: Half) -> Option<Doorbell> {
         let mut registers = self.registers.lock();
         let waits = &mut registers.get_mut(&half)?.waits;
@@ -212,17 +214,17 @@ impl BlueFlame {
             .map(|(doorbell, _)| doorbell)
     }
 
-    /// Forgets all that is written.
+    /// Clears all registers.
     pub fn clear(&self) {
         self.registers.lock().clear();
     }
 
-    /// A WQE was carried out from what a register got.
+    /// Counts a WQE that was executed from a register.
     pub fn count(&self) {
         self.carried_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// WQEs carried out like that.
+    /// Number of WQEs executed from registers.
     pub fn carried_out(&self) -> u64 {
         self.carried_out.load(Ordering::Relaxed)
     }
@@ -235,7 +237,8 @@ impl Register {
             self.filled = 0;
             return Written::Part;
         };
-        // The beginning of another WQE, whatever became of the one before; or what follows, in order. Else it is in the ring.
+        // Either the beginning of another WQE, complete predecessor or not, or the next store in order; other WQEs
+        // are read from the ring.
         if offset != 0 && (offset != self.filled || self.filled == 0) {
             self.filled = 0;
             return Written::Part;
@@ -248,7 +251,7 @@ impl Register {
         };
         let (doorbell, length) = (Doorbell::from(&control), control.ds() * SEND_WQE_DS);
         let number = doorbell.number;
-        // What is copied is a multiple of basic blocks.
+        // Copies are padded to whole basic blocks.
         let copied = length.next_multiple_of(SEND_WQE_BB);
         if self.filled >= copied && length > 0 {
             (self.filled, self.waits) = (0, None);
@@ -296,7 +299,7 @@ mod tests {
         }
     }
 
-    /// As a processor without wider stores does it.
+    /// Copies a WQE in stores of eight bytes.
     fn copy(register: &mut Register, bytes: &[u8]) -> Vec<Written> {
         let mut copied = bytes.to_vec();
         copied.resize(bytes.len().next_multiple_of(SEND_WQE_BB), 0);
@@ -380,7 +383,7 @@ mod tests {
         }
         slot.ring(3);
         assert_eq!(slot.take().limit(1, 9), 3);
-        // That of an earlier WQE.
+        // The doorbell of an earlier WQE.
         slot.ring(2);
         assert_eq!(slot.take().limit(1, 9), 3);
     }

@@ -1,18 +1,18 @@
-//! The free-running clock, which completions have their time from.
+//! Free-running clock: the timestamps of completions.
 
 use std::time::Instant;
 
-/// Counts nanoseconds (`device_frequency_khz`). The `internal_timer` of the initialization segment shows it.
+/// Counts nanoseconds (`device_frequency_khz`); `internal_timer` of the initialization segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// A clock that starts at zero.
+    /// Starts a clock at zero.
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// The time.
+    /// Time in nanoseconds.
     pub fn now(&self) -> u64 {
         self.0.elapsed().as_nanos() as u64
     }

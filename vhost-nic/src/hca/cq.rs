@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mlx5_prm::cq::Cqc;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
@@ -14,6 +15,7 @@ use super::clock::Clock;
 use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
+use super::inspect::{self, Numbered};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
@@ -29,37 +31,55 @@ const SHORT_DATA: usize = 32;
 const SYNDROME_OVERRUN: u8 = 1;
 
 /// A completion queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Cq {
     /// CQ number (24 bits).
     pub number: u32,
     /// References by work queues that complete here.
     pub references: RefCount,
+    #[serde(serialize_with = "inspect::number")]
     eq: Arc<Eq>,
+    #[serde(skip)]
     eqs: Arc<Eqs>,
+    #[serde(skip)]
     scheduler: Arc<Scheduler>,
+    #[serde(skip)]
     dma: Arc<Dma>,
+    #[serde(skip)]
     guest_errors: Arc<GuestErrors>,
+    #[serde(skip)]
     counters: Arc<CompletionCounters>,
+    #[serde(skip)]
     clock: Clock,
     state: Mutex<State>,
     /// References to the EQ and the UAR.
+    #[serde(skip)]
     held: Mutex<Vec<Reference>>,
 }
 
+impl Numbered for Cq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
 /// Completions for which the consumer wants an event.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Arm {
     Nothing,
     Solicited,
     Any,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct State {
+    #[serde(serialize_with = "inspect::cqc")]
     context: Cqc,
+    #[serde(skip)]
     buffer: Buffer,
     /// Its consumer index is that of the last arm doorbell or read of the doorbell record.
+    #[serde(flatten)]
     ring: EntryRing,
     /// Index behind the last solicited completion.
     solicited: u32,
@@ -67,6 +87,7 @@ struct State {
     /// Completions held back by moderation since the CQ was armed.
     pending: u16,
     /// Latest time of the event for them.
+    #[serde(skip)]
     deadline: Option<Instant>,
     overrun: bool,
 }

@@ -1,10 +1,12 @@
 //! UARs, protection domains, transport domains, XRC domains and user contexts: objects that are no more than a number
 //! others refer to.
 
+use serde::Serialize;
+
 use super::refcount::RefCount;
 
 /// A UAR, a domain or a user context.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Domain {
     /// Number of the object.
     pub number: u32,

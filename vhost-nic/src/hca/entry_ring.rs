@@ -1,11 +1,13 @@
 //! Indexes of a ring of entries that the device writes and the guest reads: CQEs or EQEs.
 
+use serde::Serialize;
+
 /// Producer and consumer indexes count entries modulo 2^24.
 pub(super) const INDEX_MASK: u32 = 0xff_ffff;
 
 /// A ring of `2^log_size` entries, at most 2^22. Each has an owner bit, whose value changes with every lap of the
 /// producer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct EntryRing {
     pub(super) log_size: u8,
     /// Index of the next entry the device writes.

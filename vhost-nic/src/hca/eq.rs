@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mlx5_prm::eq::Eqc;
 use mlx5_prm::queue_entry::{Eqe, EventType};
 use parking_lot::Mutex;
+use serde::Serialize;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
@@ -12,6 +13,7 @@ use super::buffer::Buffer;
 use super::entry_ring::EntryRing;
 use super::event;
 use super::guest_error::{GuestError, GuestErrors};
+use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
@@ -22,22 +24,34 @@ use crate::pci::Msix;
 pub const MAX_LOG_EQ_SIZE: u8 = 22;
 
 /// An event queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Eq {
     /// EQ number (8 bits).
     pub number: u32,
     /// Context as given in CREATE_EQ.
+    #[serde(serialize_with = "inspect::eqc")]
     pub context: Eqc,
     /// Event types it takes (`event_bitmask`), a bit each.
     pub mask: u64,
     /// References by completion queues that report here.
     pub references: RefCount,
+    #[serde(skip)]
     uar: Mutex<Option<Reference>>,
+    #[serde(skip)]
     buffer: Buffer,
     state: Mutex<State>,
+    #[serde(skip)]
     dma: Arc<Dma>,
+    #[serde(skip)]
     msix: Arc<Msix>,
+    #[serde(skip)]
     guest_errors: Arc<GuestErrors>,
+}
+
+impl Numbered for Eq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
 }
 
 /// Parameters of CREATE_EQ.
@@ -49,8 +63,9 @@ pub(crate) struct NewEq {
     pub(crate) uar: Reference,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize)]
 struct State {
+    #[serde(flatten)]
     ring: EntryRing,
     armed: bool,
 }
@@ -146,7 +161,8 @@ impl Eq {
 }
 
 /// Event queues of a function.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
 pub struct Eqs {
     /// Event queues by number.
     pub table: Table<Eq>,

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use mlx5_prm::mkey::Mkc;
 use parking_lot::RwLock;
+use serde::Serialize;
 
+use super::inspect;
 pub use context::{AccessMode, access_mode};
 pub use error::{InvalidMkey, MkeyError};
 use translation::Translations;
@@ -83,16 +85,18 @@ impl Segment {
 ///
 /// A translation holds the read lock until it has accessed guest memory. A change waits for them, and is in effect when
 /// it returns.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Mkey {
     /// Index of the key.
     pub index: u32,
     state: Arc<RwLock<State>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct State {
+    #[serde(serialize_with = "inspect::mkc")]
     context: Mkc,
+    #[serde(skip)]
     translations: Translations,
 }
 

@@ -5,9 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
-/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as long as possible.
+/// Most objects of a kind that statistics list.
+pub const LISTED: usize = 1 << 10;
+
+/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as
+/// long as possible.
 #[derive(Debug)]
 pub struct Table<T> {
     numbers: Range<u32>,
@@ -61,7 +66,8 @@ impl<T> Table<T> {
         self.inner.read().objects.values().cloned().collect()
     }
 
-    /// Returns the objects for which `predicate` is true. Only these are cloned; `predicate` runs with the table locked.
+    /// Returns the objects for which `predicate` is true. Only these are cloned; `predicate` runs with the table
+    /// locked.
     pub fn filter(&self, predicate: impl Fn(&T) -> bool) -> SmallVec<[Arc<T>; 4]> {
         let inner = self.inner.read();
         inner
@@ -90,8 +96,23 @@ impl<T> Table<T> {
     }
 }
 
+/// A map from numbers to the first [`LISTED`] objects: a guest can have a million keys. They are serialised when the
+/// table is not locked any more, because each has locks of its own.
+impl<T: Serialize> Serialize for Table<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let listed = |inner: &Inner<T>| -> Vec<_> {
+            let objects = inner.objects.iter().take(LISTED);
+            objects.map(|(number, object)| (*number, object.clone())).collect()
+        };
+        let objects = listed(&self.inner.read());
+        serializer.collect_map(objects)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
+
     use super::*;
 
     #[test]
@@ -106,6 +127,25 @@ mod tests {
         assert_eq!(*table.insert_with(|number| number).unwrap(), 4);
         assert!(table.get(6).is_none());
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn statistics_list_the_first_objects_and_lock_no_table_meanwhile() {
+        struct Removed(Weak<Table<Removed>>, u32);
+        impl Serialize for Removed {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                // Waits for ever if the table is locked.
+                self.0.upgrade().unwrap().remove(self.1);
+                serializer.serialize_bool(true)
+            }
+        }
+        let table = Arc::new(Table::new(7..2000));
+        let make = |number| Removed(Arc::downgrade(&table), number);
+        while table.insert_with(make).is_some() {}
+        let listed = serde_json::to_value(&*table).unwrap();
+        assert_eq!((listed["7"].as_bool(), listed["1999"].as_bool()), (Some(true), None));
+        assert_eq!(listed.as_object().unwrap().len(), LISTED);
+        assert_eq!(table.len(), 1993 - LISTED);
     }
 
     #[test]

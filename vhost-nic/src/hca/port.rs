@@ -1,19 +1,20 @@
 //! The physical port: cable, administrative state, MTU, and whether the HCA passes traffic at all.
 //!
-//! There are two MTUs. The port's (PMTU register) rules: a frame longer than that is neither sent nor accepted. The one in the
-//! NIC vport context is the guest's note: the driver reads it back, but no frame is measured against it, and neither MTU follows
-//! the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
+//! There are two MTUs. The port's (PMTU register) rules: longer frames are neither sent nor accepted. The MTU of the
+//! NIC vport context is only stored: the driver reads it back, no frame is measured against it, and neither of the two
+//! follows the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx5_prm::queue_entry::EventType;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::eq::Eqs;
 
-/// Bytes of a frame that the PMTU register counts beyond the MTU (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header, VLAN tag and
-/// frame check sequence.
+/// Bytes of a frame that the PMTU register counts beyond the MTU (`MLX5E_HW2SW_MTU`, core/en.h): Ethernet header,
+/// VLAN tag and frame check sequence.
 const HARD_MTU: u16 = 14 + 4 + 4;
 /// Largest value of the PMTU register in bytes, as on ConnectX.
 pub const MAX_PMTU: u16 = 9978;
@@ -24,7 +25,7 @@ const SUBTYPE_DOWN: u8 = 1;
 const SUBTYPE_ACTIVE: u8 = 4;
 
 /// The port's settings and state at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PortState {
     /// Value of the PMTU register in bytes.
     pub pmtu: u16,
@@ -57,10 +58,11 @@ impl PortState {
 }
 
 /// The function's physical port.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct PhysicalPort {
     state: Mutex<PortState>,
     initialized: AtomicBool,
+    #[serde(skip)]
     eqs: Arc<Eqs>,
 }
 

@@ -1,16 +1,16 @@
-//! Counters of the port.
+//! Counters of the physical port.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::mac::CastType;
 use crate::net::Burst;
 
-/// Packets and bytes.
+/// Number of packets and of their bytes.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Packets.
+    /// Number of packets.
     pub packets: AtomicU64,
-    /// Bytes from the destination address on, without the frame check sequence.
+    /// Number of bytes from the destination address on, without the frame check sequence.
     pub octets: AtomicU64,
 }
 
@@ -21,7 +21,7 @@ impl Traffic {
         self.octets.fetch_add(burst.bytes(), Ordering::Relaxed);
     }
 
-    /// Packets and bytes so far.
+    /// Returns packets and bytes.
     pub fn get(&self) -> (u64, u64) {
         (
             self.packets.load(Ordering::Relaxed),
@@ -29,25 +29,25 @@ impl Traffic {
         )
     }
 
-    /// Starts at zero again.
+    /// Sets the counters to zero.
     pub fn clear(&self) {
         self.packets.store(0, Ordering::Relaxed);
         self.octets.store(0, Ordering::Relaxed);
     }
 }
 
-/// Traffic in one direction, by kind of destination.
+/// Traffic in one direction, by cast type.
 #[derive(Debug, Default)]
 pub struct Direction {
     unicast: Traffic,
     multicast: Traffic,
     broadcast: Traffic,
-    /// By length of the frame with its check sequence: up to 64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239 (RFC 2819, extended).
+    /// Frames by size class (RFC 2819, extended); see [`SIZES`](Self::SIZES).
     sizes: [AtomicU64; Self::SIZES.len()],
 }
 
 impl Direction {
-    /// Upper ends of the size classes, in bytes with the frame check sequence.
+    /// Upper bounds of the size classes in bytes, with the frame check sequence.
     pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
     /// Counts frames.
@@ -61,7 +61,7 @@ impl Direction {
         }
     }
 
-    /// The traffic to one kind of destination.
+    /// Returns the traffic of one cast type.
     pub fn of(&self, cast: CastType) -> &Traffic {
         match cast {
             CastType::Unicast => &self.unicast,
@@ -70,12 +70,12 @@ impl Direction {
         }
     }
 
-    /// Frames of a size class.
+    /// Returns the number of frames of a size class.
     pub fn size_class(&self, class: usize) -> u64 {
         self.sizes[class].load(Ordering::Relaxed)
     }
 
-    /// All packets and bytes.
+    /// Returns packets and bytes of all cast types.
     pub fn total(&self) -> (u64, u64) {
         [&self.unicast, &self.multicast, &self.broadcast]
             .map(Traffic::get)
@@ -85,7 +85,7 @@ impl Direction {
             })
     }
 
-    /// Starts at zero again.
+    /// Sets the counters to zero.
     pub fn clear(&self) {
         for traffic in [&self.unicast, &self.multicast, &self.broadcast] {
             traffic.clear();
@@ -94,23 +94,23 @@ impl Direction {
     }
 }
 
-/// Completions, by where the data of their messages went.
+/// Completions, by destination of their messages' data.
 #[derive(Debug, Default)]
 pub struct CompletionCounters {
-    /// To memory, or there were none.
+    /// To memory, or messages without data.
     pub plain: AtomicU64,
-    /// Into the completion itself (`MLX5_INLINE_SCATTER_32`, device.h).
+    /// Into the CQE, up to 32 bytes (`MLX5_INLINE_SCATTER_32`, device.h).
     pub inline_32: AtomicU64,
-    /// Into the lower half of a completion of 128 bytes (`MLX5_INLINE_SCATTER_64`).
+    /// Into the lower half of a 128-byte CQE, up to 64 bytes (`MLX5_INLINE_SCATTER_64`).
     pub inline_64: AtomicU64,
 }
 
-/// RoCE packets in one direction, by kind of destination.
+/// RoCE packets in one direction, by cast type.
 #[derive(Debug, Default)]
 pub struct RdmaTraffic {
-    /// To one.
+    /// Unicast packets.
     pub unicast: Traffic,
-    /// To a group.
+    /// Multicast packets, broadcast included.
     pub multicast: Traffic,
 }
 
@@ -120,7 +120,7 @@ impl RdmaTraffic {
         self.of(burst.cast()).count(burst);
     }
 
-    /// The traffic to one kind of destination; all are a group's but one's own.
+    /// Returns the traffic of one cast type; broadcast counts as multicast.
     pub fn of(&self, cast: CastType) -> &Traffic {
         match cast {
             CastType::Unicast => &self.unicast,
@@ -128,34 +128,35 @@ impl RdmaTraffic {
         }
     }
 
-    /// Starts at zero again.
+    /// Sets the counters to zero.
     pub fn clear(&self) {
         self.unicast.clear();
         self.multicast.clear();
     }
 }
 
-/// What went through the port.
+/// Traffic of the port and drops.
 #[derive(Debug, Default)]
 pub struct PortCounters {
-    /// From the wire.
+    /// Frames from the wire.
     pub received: Direction,
-    /// To the wire.
+    /// Frames to the wire.
     pub sent: Direction,
-    /// Of what came from the wire, what was RDMA's.
+    /// RoCE packets among the received frames.
     pub rdma_received: RdmaTraffic,
-    /// Of what went to the wire, what was RDMA's.
+    /// RoCE packets among the sent frames.
     pub rdma_sent: RdmaTraffic,
-    /// From the function to itself.
+    /// Frames looped back to the function.
     pub loopback: Traffic,
-    /// Frames from the wire that no rule of the guest took.
+    /// Frames from the wire that matched no flow table entry.
     pub unmatched: AtomicU64,
-    /// Frames from the wire while the link was down or the function was off.
+    /// Frames from the wire while the link was down or the HCA was not initialized, and frames longer than the port's
+    /// MTU.
     pub refused: AtomicU64,
-    /// Frames that no receive WQE was there for.
+    /// Frames dropped for want of a receive WQE.
     pub out_of_buffer: AtomicU64,
     /// Frames for receive queues that are not ready.
     pub not_ready: AtomicU64,
-    /// Frames of the guest that could not be sent.
+    /// Frames that could not be sent.
     pub send_errors: AtomicU64,
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::qp::{Ads, Qpc};
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 
 pub use messages::Messages;
 pub use parameters::Parameters;
@@ -18,6 +19,7 @@ pub use responder::{Incoming, Receive, Resource, Responder};
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::inspect;
 use super::object_table::Table;
 use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
@@ -27,9 +29,10 @@ use super::wq::WorkQueue;
 use crate::roce::psn::Psn;
 
 /// What a queue pair does (`enum mlx5_qp_state`, qp.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[repr(u8)]
 #[allow(missing_docs)]
+#[serde(rename_all = "snake_case")]
 pub enum QpState {
     Reset = 0,
     Init = 1,
@@ -53,12 +56,13 @@ pub mod service {
 }
 
 /// Where a queue pair takes receive WQEs from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReceiveSource {
     /// Its own receive queue.
     Own(WorkQueue),
     /// A pool.
-    Pool(Arc<Rmp>),
+    Pool(#[serde(serialize_with = "inspect::number")] Arc<Rmp>),
     /// The shared receive queue that a packet names.
     Xrc,
     /// Nowhere.
@@ -66,19 +70,22 @@ pub enum ReceiveSource {
 }
 
 /// A queue pair.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Qp {
     /// Its number.
     pub number: u32,
     /// Where sends complete, if it has a send queue.
+    #[serde(serialize_with = "inspect::number")]
     pub send_cq: Option<Arc<Cq>>,
     /// Where receives complete, if it has a receive queue.
+    #[serde(serialize_with = "inspect::number")]
     pub receive_cq: Option<Arc<Cq>>,
     /// Its send queue, if it has one.
     pub send_queue: Option<WorkQueue>,
     /// Its receive queue.
     pub receives: ReceiveSource,
     /// The WQE that came last through a doorbell register.
+    #[serde(skip)]
     pub blue_flame: Slot,
     /// The multicast groups it is in.
     pub references: RefCount,
@@ -86,8 +93,10 @@ pub struct Qp {
     pub requester: Mutex<Requester>,
     /// Its receiving side.
     pub responder: Mutex<Responder>,
+    #[serde(skip)]
     state: Mutex<(QpState, Qpc)>,
     parameters: RwLock<Arc<Parameters>>,
+    #[serde(skip)]
     uses: Mutex<Vec<Reference>>,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mlx5_prm::queue_entry::Syndrome;
+use serde::Serialize;
 
 /// A queue counter, named as in `query_q_counter_out` (mlx5_ifc.h). The meanings are those of the driver's list of
 /// counters (networking/device_drivers/ethernet/mellanox/mlx5/counters.rst) and of the vendor's `hw_counters`.
@@ -70,10 +71,11 @@ pub enum QueueCounter {
 const COUNTERS: usize = QueueCounter::ReqCqeFlushError as usize + 1;
 
 /// A set of queue counters.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct QueueCounters {
     /// Counter set id (8 bits).
     pub id: u8,
+    #[serde(skip)]
     counts: [AtomicU32; COUNTERS],
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::Serialize;
+
 /// Number of references to an object.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct RefCount(Arc<AtomicU32>);
 
 /// A reference to an object, counted until dropped.

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use mlx5_prm::wq::Rqc;
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use super::cq::Cq;
+use super::inspect::{self, Numbered};
 use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 
 /// State of an RQ or SQ (`MLX5_RQC_STATE_*`, `MLX5_SQC_STATE_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[repr(u8)]
+#[serde(rename_all = "snake_case")]
 pub enum QueueState {
     /// Executes no WQEs; indexes are 0.
     Reset = 0,
@@ -43,7 +46,7 @@ impl QueueState {
 }
 
 /// A receive queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rq {
     /// RQ number (24 bits).
     pub number: u32,
@@ -52,26 +55,37 @@ pub struct Rq {
     /// Receive WQEs.
     pub ring: WorkQueue,
     /// Completion queue.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// Queue counters (`counter_set_id`), if any.
+    #[serde(skip)]
     pub counters: Option<Arc<QueueCounters>>,
     /// References by RQTs and TIRs that dispatch to it.
     pub references: RefCount,
     state: Mutex<RqState>,
     /// References to the CQ and the protection domain.
+    #[serde(skip)]
     held: Mutex<Vec<Reference>>,
 }
 
+impl Numbered for Rq {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
 /// Mutable state of a receive queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct RqState {
     /// Context as given by the guest, with the current state.
+    #[serde(serialize_with = "inspect::rqc")]
     pub context: Rqc,
     /// State of the queue.
     pub state: QueueState,
     /// Consumer index: WQEs consumed, modulo 2^16.
     pub consumer: u16,
     /// Scatter list of the current WQE; a field so that its allocation is reused.
+    #[serde(skip)]
     pub segments: Vec<DataSegment>,
 }
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use mlx5_prm::wq::Sqc;
 use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
+use super::inspect;
 use super::refcount::Reference;
 use super::rq::QueueState;
 use super::wq::WorkQueue;
 
 /// A send queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Sq {
     /// SQ number (24 bits).
     pub number: u32,
@@ -21,20 +23,24 @@ pub struct Sq {
     /// Send WQEs.
     pub ring: WorkQueue,
     /// Completion queue.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// Transport domain of its TIS, if it has one.
     pub transport_domain: Option<u32>,
     /// Last WQE written through BlueFlame.
+    #[serde(skip)]
     pub blue_flame: Slot,
     state: Mutex<SqState>,
     /// References to the CQ, protection domain, UAR and TIS.
+    #[serde(skip)]
     held: Mutex<Vec<Reference>>,
 }
 
 /// Mutable state of a send queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct SqState {
     /// Context as given by the guest, with the current state.
+    #[serde(serialize_with = "inspect::sqc")]
     pub context: Sqc,
     /// State of the queue.
     pub state: QueueState,

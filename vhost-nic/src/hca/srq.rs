@@ -6,23 +6,32 @@ use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wq::{Rmpc, XrcSrqc};
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::cq::Cq;
+use super::inspect::{self, Numbered};
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 use crate::dma::{self, Dma};
 
 /// A receive memory pool (RMP): the shared receive queue of this interface step (ISSI 1).
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rmp {
     /// RMP number (24 bits).
     pub number: u32,
     /// Receive WQEs.
     pub list: ReceiveList,
     /// Context as given by the guest.
+    #[serde(serialize_with = "inspect::rmpc")]
     pub context: Mutex<Rmpc>,
     /// References by queues that take WQEs from it.
     pub references: RefCount,
+}
+
+impl Numbered for Rmp {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
 }
 
 impl Rmp {
@@ -33,19 +42,22 @@ impl Rmp {
 }
 
 /// An XRC shared receive queue.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct XrcSrq {
     /// SRQ number (24 bits).
     pub number: u32,
     /// Receive WQEs.
     pub list: ReceiveList,
     /// Completion queue.
+    #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
     /// Context as given by the guest.
+    #[serde(serialize_with = "inspect::xrc_srqc")]
     pub context: Mutex<XrcSrqc>,
     /// References by queues that take WQEs from it.
     pub references: RefCount,
     /// References to the CQ and the XRC domain.
+    #[serde(skip)]
     pub(crate) held: Mutex<Vec<Reference>>,
 }
 
@@ -62,13 +74,13 @@ impl XrcSrq {
 }
 
 /// Receive WQEs in a linked list, consumed by many queues.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct ReceiveList {
     ring: WorkQueue,
     state: Mutex<ListState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 struct ListState {
     /// Index of the next WQE.
     next: u32,

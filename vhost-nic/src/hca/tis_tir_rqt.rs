@@ -4,26 +4,30 @@ use std::sync::Arc;
 
 use mlx5_prm::tis_tir_rqt::{Rqtc, Tirc, Tisc};
 use parking_lot::RwLock;
+use serde::{Serialize, Serializer};
 
+use super::inspect::{self, Numbered};
 use super::refcount::{RefCount, Reference};
 use super::rq::Rq;
 use crate::frame::rss::{HashFunction, L3Protocol, L4Protocol, RssHash, Toeplitz};
 
 /// A transport interface send.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Tis {
     /// TIS number (24 bits).
     pub number: u32,
     /// Context as given by the guest.
+    #[serde(serialize_with = "inspect::tisc")]
     pub context: RwLock<Tisc>,
     /// References by send queues.
     pub references: RefCount,
     /// Reference to the transport domain.
+    #[serde(skip)]
     pub domain: Reference,
 }
 
 /// A receive queue table.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rqt {
     /// RQT number (24 bits).
     pub number: u32,
@@ -32,10 +36,22 @@ pub struct Rqt {
     entries: RwLock<Entries>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Entries {
+    #[serde(serialize_with = "inspect::rqtc")]
     context: Rqtc,
+    #[serde(serialize_with = "numbers")]
     queues: Vec<(Arc<Rq>, Reference)>,
+}
+
+impl Numbered for Rqt {
+    fn number(&self) -> Option<u32> {
+        Some(self.number)
+    }
+}
+
+fn numbers<S: Serializer>(queues: &[(Arc<Rq>, Reference)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(queues.iter().map(|(queue, _)| queue.number))
 }
 
 impl Rqt {
@@ -83,18 +99,25 @@ fn with_references(queues: Vec<Arc<Rq>>) -> Vec<(Arc<Rq>, Reference)> {
 }
 
 /// Destination of a TIR's packets.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dispatch {
     /// One receive queue.
-    Direct(Arc<Rq>, Reference),
+    Direct(
+        #[serde(serialize_with = "inspect::number")] Arc<Rq>,
+        #[serde(skip)] Reference,
+    ),
     /// Receive queues of an RQT, by hash.
-    Indirect(Arc<Rqt>, Reference),
+    Indirect(
+        #[serde(serialize_with = "inspect::number")] Arc<Rqt>,
+        #[serde(skip)] Reference,
+    ),
     /// None: the TIR is destroyed.
     Nowhere,
 }
 
 /// A transport interface receive.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Tir {
     /// TIR number (24 bits).
     pub number: u32,
@@ -103,6 +126,7 @@ pub struct Tir {
     /// Mutable state.
     pub state: RwLock<TirState>,
     /// Reference to the transport domain.
+    #[serde(skip)]
     pub domain: Reference,
 }
 
@@ -114,12 +138,14 @@ impl Tir {
 }
 
 /// Mutable state of a TIR.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct TirState {
+    #[serde(serialize_with = "inspect::tirc")]
     context: Tirc,
     /// Destination of packets.
     pub dispatch: Dispatch,
     /// Receive hash, from the context.
+    #[serde(skip)]
     pub hash: RssHash,
 }
 

@@ -1,32 +1,32 @@
-//! The function's virtual port: addresses, state, RoCE addresses.
+//! The function's virtual port: NIC vport context, address lists and RoCE address table.
 
 use mlx5_prm::vport::{NicVportContext, RoceAddrLayout};
 
 use crate::frame::mac::Mac;
 use crate::roce::gid::Gid;
 
-/// Entries of the RoCE address table.
+/// Entries of the RoCE address table (`roce_address_table_size`).
 pub const ROCE_ADDRESSES: usize = 32;
 
 /// The state of the function's virtual port.
 #[derive(Debug, Clone)]
 pub struct Vport {
-    /// The address the function came with.
+    /// Permanent MAC address.
     pub permanent: Mac,
-    /// As last set by the guest; without lists.
+    /// Context as the guest last set it, without address lists.
     pub context: NicVportContext,
-    /// Unicast addresses the guest listens to.
+    /// Allowed unicast addresses.
     pub unicast: Vec<Mac>,
-    /// Groups the guest listens to.
+    /// Allowed multicast addresses.
     pub multicast: Vec<Mac>,
-    /// VLANs the guest listens to.
+    /// Allowed VLAN ids.
     pub vlans: Vec<u16>,
-    /// The RoCE address table.
+    /// RoCE address table.
     pub roce_addresses: Vec<RoceAddrLayout>,
 }
 
 impl Vport {
-    /// A port as it is after reset.
+    /// Creates a port in its state after reset.
     pub fn new(permanent: Mac, mtu: u16) -> Self {
         let mut context = NicVportContext::default();
         context.set_mtu(mtu);
@@ -40,16 +40,16 @@ impl Vport {
         }
     }
 
-    /// The name of the port in InfiniBand terms: the MAC address as an EUI-64.
+    /// Port GUID: the permanent MAC address as an EUI-64.
     pub fn guid(&self) -> u64 {
         self.permanent.to_modified_eui64()
     }
 
-    /// The addresses of an entry of the RoCE address table, if it is filled in.
+    /// Returns the addresses of an entry of the RoCE address table, unless it is empty.
     pub fn roce_source(&self, index: u8) -> Option<RoceSource> {
         let entry = self.roce_addresses.get(usize::from(index))?;
         let gid = *entry.source_l3_address();
-        // IPv4 addresses are as they are in IPv6, or plain in the last bytes.
+        // An IPv4 address is IPv4-mapped, or plain in the last bytes.
         let gid = match (entry.roce_l3_type(), gid) {
             (0, [.., a, b, c, d]) => Gid::from_ipv4([a, b, c, d]),
             (_, gid) => Gid(gid),
@@ -68,13 +68,13 @@ impl Vport {
     }
 }
 
-/// The addresses of an entry of the RoCE address table.
+/// Addresses of an entry of the RoCE address table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoceSource {
     /// MAC address.
     pub mac: Mac,
-    /// IP address.
+    /// Source GID, an IP address.
     pub gid: Gid,
-    /// VLAN id, if there is one.
+    /// VLAN id, if tagged.
     pub vlan: Option<u16>,
 }

@@ -2,6 +2,7 @@
 
 use mlx5_prm::wq::Wq;
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY, NextSegment, SEND_WQE_BB};
+use serde::Serialize;
 use thiserror::Error;
 use zerocopy::FromBytes;
 
@@ -16,7 +17,8 @@ pub const RECEIVE_STRIDES: std::ops::RangeInclusive<u8> = 4..=11;
 pub const SEND_STRIDE: u8 = 6;
 
 /// Order of the WQEs of a queue (`enum mlx5_wq_type`, mlx5_ifc.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WqType {
     /// Each WQE names the next.
     LinkedList,
@@ -72,10 +74,11 @@ impl From<&Wq> for RingContext {
 }
 
 /// A ring of WQEs and its doorbell record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct WorkQueue {
     /// Order of the WQEs.
     pub wq_type: WqType,
+    #[serde(skip)]
     buffer: Buffer,
     /// Offset of the ring in the buffer, in bytes.
     start: u64,

@@ -23,6 +23,8 @@ pub struct NicSnapshot {
     pub started: bool,
     /// Whether the link is up.
     pub link_up: bool,
+    /// Live objects: each kind a map from numbers to objects.
+    pub hca: serde_json::Value,
     /// Number of objects by kind; kinds without any are left out.
     pub objects: BTreeMap<&'static str, usize>,
     /// Pages of memory that the guest's driver gave to the firmware.
@@ -48,6 +50,8 @@ impl NicSnapshot {
             mac: hca.vport.read().permanent.to_string(),
             started: hca.port.initialized(),
             link_up: hca.port.link_up(),
+            // In memory first: no object is locked while a reader of the statistics takes its time.
+            hca: serde_json::to_value(hca).unwrap_or_default(),
             objects: hca.object_counts(),
             pages: firmware.pages_held(),
             dma: hca.dma.stats(),

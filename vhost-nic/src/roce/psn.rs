@@ -3,13 +3,15 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
+use serde::Serialize;
+
 const MASK: u32 = 0xff_ffff;
 
 /// A packet sequence number: 24 bits that wrap around.
 ///
 /// Comparison is modulo 2^24: of two numbers, the one less than half of the space ahead is later. There is no total
 /// order.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Psn(u32);
 
 impl Psn {

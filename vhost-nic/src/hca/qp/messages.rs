@@ -2,6 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::Serializer;
+
 use super::Message;
 
 /// Messages, oldest first. Their places are used again and again: a message is large.
@@ -25,6 +27,11 @@ impl Messages {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Serialises only how many there are.
+    pub(super) fn serialize_length<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.length as u64)
     }
 
     /// Adds a message of which nothing is known yet but where its WQE is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mlx5_prm::qp::{Ads, Qpc};
+use serde::Serialize;
 
 use super::QpState;
 use crate::frame::mac::Mac;
@@ -13,7 +14,7 @@ use crate::roce::path::{Addresses, Path, Vlan};
 use crate::roce::rnr::RnrTimer;
 
 /// The context of a queue pair, taken apart; replaced as a whole when the context changes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Parameters {
     /// What the queue pair does.
     pub state: QpState,
@@ -26,6 +27,7 @@ pub struct Parameters {
     /// The other queue pair of a connection.
     pub remote_qpn: u32,
     /// The way to it, if it has one.
+    #[serde(skip)]
     pub path: Option<Path>,
     /// Whether the other side may read.
     pub remote_read: bool,
@@ -38,6 +40,7 @@ pub struct Parameters {
     /// Reads and atomics answered, most.
     pub max_resources: usize,
     /// How long the other side is to wait when no receive is posted.
+    #[serde(skip)]
     pub rnr_timer: RnrTimer,
     /// An acknowledgement is asked for after so many packets, if not before (`log_ack_req_freq`).
     pub acknowledge_every: u32,
@@ -64,6 +67,7 @@ pub struct Parameters {
     /// Whether it does not want its own multicasts.
     pub block_multicast_loopback: bool,
     /// Where it counts, if anywhere.
+    #[serde(skip)]
     pub counters: Option<Arc<QueueCounters>>,
 }
 

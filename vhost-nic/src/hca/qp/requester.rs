@@ -6,6 +6,7 @@ use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::AddressVector;
 use mlx5_prm::wqe::{ControlSegment, DataSegment};
 
+use serde::Serialize;
 use smallvec::SmallVec;
 
 use super::Messages;
@@ -183,11 +184,12 @@ impl Message {
 }
 
 /// The sending side of a queue pair.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Requester {
     /// Up to where WQEs are read, in basic blocks.
     pub fetched: u16,
     /// WQEs that are read and not completed, oldest first.
+    #[serde(serialize_with = "Messages::serialize_length")]
     pub messages: Messages,
     /// The message that is being sent: an index into `messages`; its length if all are sent.
     pub current: usize,
@@ -202,10 +204,13 @@ pub struct Requester {
     /// Attempts that met no receive.
     pub rnr_retries: u8,
     /// When to send again if nothing is answered.
+    #[serde(skip)]
     pub deadline: Option<Instant>,
     /// When the NIC's thread looks after it by itself.
+    #[serde(skip)]
     pub alarm: Option<Instant>,
     /// Not to send before, because no receive was posted.
+    #[serde(skip)]
     pub not_before: Option<Instant>,
     /// The NIC's thread is at it, and looks at it again before it goes.
     pub attended: bool,

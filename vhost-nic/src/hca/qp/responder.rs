@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use mlx5_prm::wqe::DataSegment;
+use serde::Serialize;
 
 use crate::roce::psn::Psn;
 
@@ -47,7 +48,7 @@ pub struct Resource {
 }
 
 /// The receiving side of a queue pair.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Responder {
     /// How many WQEs of its own receive queue are used up.
     pub consumer: u16,
@@ -56,8 +57,10 @@ pub struct Responder {
     /// Messages that are complete.
     pub msn: u32,
     /// The message under way.
+    #[serde(skip)]
     pub incoming: Option<Incoming>,
     /// Reads and atomics that were answered, oldest first.
+    #[serde(skip)]
     pub resources: VecDeque<Resource>,
     /// A gap was reported and is not filled yet.
     pub gap_reported: bool,
@@ -66,6 +69,7 @@ pub struct Responder {
     /// Unreliable: the rest of a message with a gap is being thrown away.
     pub skipping: bool,
     /// Unreliable: a receive WQE of a message that was cut off, to be used for the next one.
+    #[serde(skip)]
     pub spare: Option<Receive>,
 }
 
