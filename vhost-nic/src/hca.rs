@@ -32,6 +32,7 @@ use clock::Clock;
 use cq::Cq;
 use eq::Eqs;
 use guest_error::GuestErrors;
+use limits::Limits;
 use mkey::Mkey;
 use object_table::Table;
 use port_counters::{CompletionCounters, PortCounters};
@@ -164,7 +165,7 @@ pub struct Hca {
 
 impl Hca {
     /// The objects of a function that is just reset.
-    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32) -> Self {
+    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: u32, limits: Limits) -> Self {
         Self {
             dma,
             msix,
@@ -180,7 +181,7 @@ impl Hca {
                 table: Table::new(1..1 << limits::LOG_MAX_EQ),
             }),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
-            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits::LOG_MAX_MKEY),
+            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
             tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),

@@ -17,6 +17,7 @@ use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::guest_error::GuestError;
+use crate::hca::limits::Limits;
 use crate::hca::scheduler::Task;
 use crate::hca::vport::Mac;
 use crate::hca::{FIRST_UAR, Hca, Queue};
@@ -58,6 +59,8 @@ pub struct NicConfig {
     pub hot: Duration,
     /// Capabilities it does without.
     pub zeroed_capabilities: Vec<String>,
+    /// Sizes of object tables.
+    pub limits: Limits,
 }
 
 /// Why there is no NIC.
@@ -158,9 +161,20 @@ pub struct PortSnapshot {
 impl Nic {
     /// A NIC on the memory and the interrupts of a function.
     pub fn new(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
-        let capabilities = Capabilities::new(config.vhca_id, config.blue_flame.is_some(), &config.zeroed_capabilities)?;
+        let capabilities = Capabilities::new(
+            config.vhca_id,
+            config.blue_flame.is_some(),
+            config.limits,
+            &config.zeroed_capabilities,
+        )?;
         let uars = (BAR_SIZE >> UAR_SHIFT) as u32 - FIRST_UAR;
-        let hca = Arc::new(Hca::new(parts.dma.clone(), parts.msix.clone(), config.mac, uars));
+        let hca = Arc::new(Hca::new(
+            parts.dma.clone(),
+            parts.msix.clone(),
+            config.mac,
+            uars,
+            config.limits,
+        ));
         let firmware = Arc::new(Firmware::new(hca.clone(), capabilities));
         let engine = Arc::new(Engine::new(hca.clone(), firmware.clone()));
         let hot = if let Some(patience) = config.blue_flame {
