@@ -1,50 +1,36 @@
-//! The fuzz target's driver on random bytes, for machines without a fuzzer.
+//! The driver of the fuzz target, on random bytes.
 
 #[path = "common/control_driver.rs"]
 mod control_driver;
 
 use control_driver::Driver;
+use fastrand::Rng;
 
-/// Requests a run makes.
+/// Minimum number of requests.
 const REQUESTS: u64 = 200_000;
 
-/// A generator of reproducible bytes (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
+fn bytes(random: &mut Rng, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    random.fill(&mut bytes);
+    bytes
 }
 
-/// Changes an input as a fuzzer would: bits, bytes, and pieces of another one.
-fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
-    for _ in 0..=random.below(8) {
+/// Mutates an input as a fuzzer does: bits, bytes, and parts of another one.
+fn mutate(random: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..=random.usize(..8) {
         if input.is_empty() {
-            return input.extend(random.bytes(16));
+            return input.extend(bytes(random, 16));
         }
-        let at = random.below(input.len());
-        match random.below(6) {
-            0 => input[at] ^= 1 << random.below(8),
-            1 => input[at] = random.next() as u8,
-            2 => input[at] = [0, 1, 127, 128, 254, 255][random.below(6)],
+        let at = random.usize(..input.len());
+        match random.usize(..6) {
+            0 => input[at] ^= 1 << random.usize(..8),
+            1 => input[at] = random.u8(..),
+            2 => input[at] = [0, 1, 127, 128, 254, 255][random.usize(..6)],
             3 => drop(input.remove(at)),
-            4 => input.insert(at, random.next() as u8),
+            4 => input.insert(at, random.u8(..)),
             _ => {
-                let from = random.below(other.len().max(1));
-                let len = random.below(200).min(other.len() - from);
+                let from = random.usize(..other.len().max(1));
+                let len = random.usize(..200).min(other.len() - from);
                 input.splice(at.., other[from..from + len].iter().copied());
             }
         }
@@ -53,16 +39,16 @@ fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
 
 #[test]
 fn two_hundred_thousand_requests() {
-    let mut random = Random(0x5eed);
+    let mut random = Rng::with_seed(0x5eed);
     let mut corpus: Vec<Vec<u8>> = Vec::new();
     let (mut requests, mut granted, mut runs) = (0, 0, 0);
     while requests < REQUESTS {
         let input = if runs % 2 == 0 || corpus.is_empty() {
-            let len = 200 + random.below(4000);
-            random.bytes(len)
+            let len = 200 + random.usize(..4000);
+            bytes(&mut random, len)
         } else {
-            let mut input = corpus[random.below(corpus.len())].clone();
-            let other = corpus[random.below(corpus.len())].clone();
+            let mut input = corpus[random.usize(..corpus.len())].clone();
+            let other = corpus[random.usize(..corpus.len())].clone();
             mutate(&mut random, &mut input, &other);
             input
         };
@@ -70,9 +56,9 @@ fn two_hundred_thousand_requests() {
         requests += tally.requests;
         granted += tally.granted;
         runs += 1;
-        // Those that get furthest are changed further.
+        // Inputs that get furthest are mutated further.
         if tally.granted * 3 > tally.requests || corpus.len() < 16 {
-            let at = random.below(64);
+            let at = random.usize(..64);
             if at < corpus.len() {
                 corpus[at] = input;
             } else {
@@ -81,8 +67,5 @@ fn two_hundred_thousand_requests() {
         }
     }
     println!("{requests} requests in {runs} runs, {granted} granted");
-    assert!(
-        granted * 10 > requests,
-        "the bytes get nowhere: {granted} of {requests}"
-    );
+    assert!(granted * 10 > requests, "too few succeed: {granted} of {requests}");
 }

@@ -1,7 +1,7 @@
-//! RDMA between two guests of one daemon: what a message costs, from the doorbell to the completion.
+//! RDMA between two guests of one daemon: the cost of a message from doorbell to completion.
 //!
-//! The guest's driver rings and waits; the NIC's thread sends, receives and completes, for both guests. `rate` and `bulk` are the time that
-//! this thread is on a processor, so that they tell what a core can do, on a busy machine too. `latency` is by the clock.
+//! The driver rings the doorbell and polls; the NIC's thread sends, receives and completes for both guests. `rate` and
+//! `bulk` measure CPU time of this thread: what one core can do, on a busy machine too. `latency` is wall-clock time.
 
 #[path = "../tests/common/nic.rs"]
 mod nic;
@@ -22,25 +22,25 @@ use vhost_nic::net::Switch;
 
 use crate::nic::machine;
 
-/// The name of the thread that sends for the first guest.
+/// Name of the thread that sends for the first guest.
 const SENDER: &str = "nic1";
 /// Bytes of each guest's region.
 const REGION: u64 = 64 << 20;
-/// Log2 of the basic blocks of a send queue, for many requests and for few.
+/// Log2 of the basic blocks of a send queue: with many requests in flight, and with few.
 const LOG_SQ: u8 = 12;
 const LOG_SQ_SHORT: u8 = 4;
-/// Of so many requests one completes.
+/// One of this many requests is signaled.
 const SIGNALED: u16 = 64;
-/// The longest frame of the port, with its Ethernet header.
+/// Maximum frame length of the port, with Ethernet header.
 const PORT_MTU: u16 = 9022;
-/// The path MTU of 4096 bytes.
+/// Code of a path MTU of 4096 bytes.
 const MTU_4096: u8 = 5;
 
-/// The thread of the NIC that sends, as the scheduler accounts for it.
+/// CPU time of the sending NIC's thread (`schedstat`).
 struct Worker(PathBuf);
 
 impl Worker {
-    /// The one there is.
+    /// Finds the thread by its name.
     fn find() -> Self {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
         let named = tasks.map(|task| task.unwrap().path()).find(|task| {
@@ -50,14 +50,14 @@ impl Worker {
         Self(named.expect("the NIC has a thread").join("schedstat"))
     }
 
-    /// How long it was on a processor so far.
+    /// CPU time so far.
     fn busy(&self) -> Duration {
         let stat = fs::read_to_string(&self.0).unwrap();
         let nanoseconds = stat.split_whitespace().next().unwrap();
         Duration::from_nanos(nanoseconds.parse().unwrap())
     }
 
-    /// How long it is on a processor while something is done.
+    /// CPU time spent while `act` runs.
     fn time(&self, act: impl FnOnce()) -> Duration {
         let before = self.busy();
         act();
@@ -77,7 +77,7 @@ impl Link {
         Self::in_pages(service, log_sq, PAGE)
     }
 
-    /// The same with memory in pages of this length.
+    /// The same with regions in pages of `page` bytes.
     fn in_pages(service: u8, log_sq: u8, page: u64) -> Self {
         let switch = Switch::new();
         let nodes = [Node::open(machine(&switch, 1), 1), Node::open(machine(&switch, 2), 2)];
@@ -105,7 +105,7 @@ impl Link {
         Self { nodes, qps, regions }
     }
 
-    /// A request with the other side's memory.
+    /// A request on the peer's region.
     fn request(&self, opcode: WqeOpcode, data: Data) -> Request {
         let peer = &self.regions[1];
         Request::remote(opcode, vec![data], peer.at(0), peer.key)
@@ -116,7 +116,7 @@ impl Link {
         Data::Memory((own.at(0), length, own.key))
     }
 
-    /// Fills the ring with a request, of which every so many complete. Returns the basic blocks of one.
+    /// Fills the ring with copies of a request, one in `signaled` signaled. Returns the basic blocks of a copy.
     fn fill(&mut self, request: &Request, signaled: u16) -> u16 {
         let silent = Request {
             flags: 0,
@@ -137,7 +137,7 @@ impl Link {
         blocks
     }
 
-    /// Posts a request and waits for it. Returns its basic blocks.
+    /// Posts a request and waits for its completion. Returns its basic blocks.
     fn fill_one(&mut self, request: &Request) -> u16 {
         let before = self.qps[0].put(request);
         let blocks = self.qps[0].posted_sends().wrapping_sub(before);
@@ -146,7 +146,7 @@ impl Link {
         blocks
     }
 
-    /// Posts what is in the ring again, `count` requests of `blocks` basic blocks, and waits for `completions`.
+    /// Reposts `count` requests of `blocks` basic blocks that are in the ring, and waits for `completions`.
     fn again(&mut self, count: u16, blocks: u16, completions: u16) {
         self.qps[0].put_again(count * blocks);
         self.qps[0].ring();
@@ -208,12 +208,12 @@ fn rate(c: &mut Criterion) {
     run("read-64", WqeOpcode::RdmaRead, &|link| link.memory(64));
 }
 
-/// The time of `wanted` iterations, when `done` took `time`.
+/// Scales the time of `done` iterations to `wanted` ones.
 fn scale(time: Duration, wanted: u64, done: u64) -> Duration {
     Duration::from_secs_f64(time.as_secs_f64() * wanted as f64 / done as f64)
 }
 
-/// One request at a time: doorbell, message, completion.
+/// One request in flight: doorbell, message, completion.
 fn latency(c: &mut Criterion) {
     let mut group = c.benchmark_group("latency");
     for (name, opcode) in [("write-64", WqeOpcode::RdmaWrite), ("read-64", WqeOpcode::RdmaRead)] {
@@ -225,11 +225,11 @@ fn latency(c: &mut Criterion) {
     }
 }
 
-/// Long messages, beside copies of as many bytes between the memories of two guests: of the same bytes again and again, which the caches
-/// hold, and of ever other ones; in small pages that do not follow each other, as a program's are, and in large ones.
+/// Long messages, against memory copies of the same length between two guests: from the same buffer, which the caches
+/// hold, and from a different buffer each time; in discontiguous 4 KiB pages, as in a program, and in 2 MiB pages.
 fn bulk(c: &mut Criterion) {
     const LENGTH: u64 = 1 << 20;
-    /// As many under way at a time.
+    /// Messages in flight.
     const DEPTH: u16 = 4;
     let mut group = c.benchmark_group("bulk");
     group.throughput(Throughput::Bytes(LENGTH));

@@ -1,4 +1,4 @@
-//! Frames through the switch, and what the NIC does to each on its way.
+//! The switch, and the NIC's work per frame.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use vhost_nic::net::{Frame, Port, Switch, SwitchPort};
 
 const SIZES: [usize; 2] = [64, 1500];
 
-/// Counts what it receives.
+/// Counts received bytes.
 #[derive(Default)]
 struct Sink(AtomicU64);
 
@@ -32,7 +32,7 @@ fn mac(number: usize) -> [u8; 6] {
     [0x52, 0x54, 0, 0, 0xc5, number as u8]
 }
 
-/// A TCP frame with right checksums, of `size` bytes.
+/// A TCP frame of `size` bytes with valid checksums.
 fn tcp_frame(to: [u8; 6], from: [u8; 6], size: usize) -> Vec<u8> {
     let mut frame = vec![0x5a; size];
     frame[..6].copy_from_slice(&to);
@@ -50,7 +50,7 @@ struct Network {
     ports: Vec<SwitchPort>,
 }
 
-/// A switch whose every port has learned its station.
+/// A switch that has learned the station of every port.
 fn network(count: usize) -> Network {
     let switch = Switch::new();
     let sinks: Vec<_> = (0..count).map(|_| Arc::<Sink>::default()).collect();
@@ -88,7 +88,7 @@ fn forwarding(c: &mut Criterion) {
     group.finish();
 }
 
-/// Two threads, each a sender to the other's port.
+/// Two threads that send to each other's port.
 fn contention(c: &mut Criterion) {
     let mut group = c.benchmark_group("switch");
     group.throughput(Throughput::Elements(2));

@@ -41,6 +41,7 @@ use cq::Cq;
 use domain::Domain;
 use eq::Eqs;
 use guest_error::GuestErrors;
+use limits::Limits;
 use mkey::Mkey;
 use object_table::Table;
 use port::PhysicalPort;
@@ -58,7 +59,6 @@ use vport::Vport;
 use crate::dma::Dma;
 use crate::frame::mac::Mac;
 use crate::pci::Msix;
-
 
 /// A work queue or queue pair. They share one number space, because a doorbell names only a number.
 #[derive(Debug, Clone, Serialize)]
@@ -170,7 +170,7 @@ pub struct Hca {
 
 impl Hca {
     /// Creates the state of a function after reset; `uars` are the page numbers of its UARs.
-    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>) -> Self {
+    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>, limits: Limits) -> Self {
         let eqs = Arc::<Eqs>::default();
         Self {
             dma,
@@ -185,7 +185,7 @@ impl Hca {
             uctxs: Table::new(1..1 << 10),
             eqs: eqs.clone(),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
-            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits::LOG_MAX_MKEY),
+            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
             tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
@@ -323,7 +323,13 @@ mod tests {
 
     #[test]
     fn live_objects_serialise_by_kind_and_number() {
-        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), Mac([2, 0, 0, 0, 0, 1]), 16..17);
+        let hca = Hca::new(
+            Arc::default(),
+            Arc::new(Msix::new(1)),
+            Mac([2, 0, 0, 0, 0, 1]),
+            16..17,
+            Limits::default(),
+        );
         hca.uars.insert_with(Domain::new).unwrap();
         let number = add(&hca, qp::service::UC);
         let tree = serde_json::to_value(&hca).unwrap();
@@ -340,7 +346,13 @@ mod tests {
 
     #[test]
     fn management_datagrams_go_to_the_first_queue_pair_for_them() {
-        let hca = Hca::new(Arc::default(), Arc::new(Msix::new(1)), Mac([2, 0, 0, 0, 0, 1]), 0..1);
+        let hca = Hca::new(
+            Arc::default(),
+            Arc::new(Msix::new(1)),
+            Mac([2, 0, 0, 0, 0, 1]),
+            0..1,
+            Limits::default(),
+        );
         let receiver = || hca.management_queue_pair().map(|qp| qp.number);
         add(&hca, qp::service::UD);
         assert_eq!(receiver(), None);

@@ -17,8 +17,9 @@ pub use snapshot::{CompletionSnapshot, NicSnapshot, PortSnapshot};
 
 use crate::engine::{Engine, Worker};
 use crate::firmware::{Capabilities, Firmware, UnknownCapability};
-use crate::hca::Hca;
 use crate::frame::mac::Mac;
+use crate::hca::Hca;
+use crate::hca::limits::Limits;
 use crate::net::{Burst, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
 use bar::{Region, Strays};
@@ -40,6 +41,8 @@ pub struct NicConfig {
     pub hot: Duration,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
+    /// Sizes of object tables.
+    pub limits: Limits,
 }
 
 /// Why a NIC could not be created.
@@ -69,9 +72,11 @@ pub struct Nic {
 impl Nic {
     /// Creates a NIC on the memory and the interrupts of a function, and starts its thread.
     pub fn new(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
-        let capabilities = Capabilities::new(config.vhca_id, config.blue_flame.is_some(), &config.zeroed_capabilities)?;
+        let limits = config.limits;
+        let blue_flame = config.blue_flame.is_some();
+        let capabilities = Capabilities::new(config.vhca_id, blue_flame, limits, &config.zeroed_capabilities)?;
         let (dma, msix) = (parts.dma.clone(), parts.msix.clone());
-        let hca = Arc::new(Hca::new(dma, msix, config.mac, bar::UAR_PAGES));
+        let hca = Arc::new(Hca::new(dma, msix, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
         let hot = if let Some(patience) = config.blue_flame {
             hca.blue_flame.enable(patience);

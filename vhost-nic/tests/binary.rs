@@ -1,4 +1,4 @@
-//! The daemon as a program.
+//! The daemon's binary: arguments, sockets, exit.
 
 use std::fs;
 use std::io::Read;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
-/// A long time for anything a daemon does.
+/// Time limit for everything the daemon does.
 const LONG: Duration = Duration::from_secs(20);
 
 fn command() -> Command {
@@ -34,7 +34,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A running daemon; ended by force when the test ends before it.
+/// A running daemon, killed when dropped.
 struct Daemon(Child);
 
 impl Daemon {
@@ -42,19 +42,19 @@ impl Daemon {
         Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Ends it with a signal; returns its exit code and how long that took.
+    /// Sends a signal. Returns the exit code and the time until exit.
     fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
         let start = Instant::now();
         kill_process(Pid::from_child(&self.0), signal).unwrap();
         let mut status = None;
-        eventually("the daemon ends", || {
+        eventually("the daemon to exit", || {
             status = self.0.try_wait().unwrap();
             status.is_some()
         });
         (status.unwrap().code(), start.elapsed())
     }
 
-    /// Waits until it fails; returns its exit code and what it wrote.
+    /// Waits for it to fail. Returns the exit code and stderr.
     fn fail(mut self) -> (Option<i32>, String) {
         let mut text = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
@@ -69,10 +69,10 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until somebody listens there: the socket appears a little earlier.
+/// Waits until the socket listens: the file appears a little earlier.
 fn await_socket(path: &Path) {
     let path = path.to_str().unwrap();
-    eventually("somebody listens on the socket", || {
+    eventually("a listener on the socket", || {
         let sockets = fs::read_to_string("/proc/net/unix").unwrap();
         sockets.lines().any(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
@@ -101,7 +101,7 @@ fn capabilities() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["type"].is_string(), "{json}");
     assert!(json["features"].is_array(), "{json}");
-    // Each of them can be taken away.
+    // Each of them can be zeroed.
     let names = json["device"]["capabilities"].as_array().unwrap();
     assert!(names.len() > 50, "{json}");
     let dir = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ fn a_signal_ends_it_and_its_sockets_are_gone() {
     }
 }
 
-/// What a VMM over vfio-user reads at the start of configuration space.
+/// Reads the start of configuration space over vfio-user, as a VMM does.
 fn read_ids(client: &mut vfio_user::Client) -> [u8; 4] {
     let mut ids = [0; 4];
     client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, 0, &mut ids).unwrap();
@@ -210,7 +210,7 @@ fn an_inherited_socket_is_left_in_place() {
     await_socket(&own);
     UnixStream::connect(&path).unwrap();
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(path.exists(), "whoever made the socket removes it");
+    assert!(path.exists(), "the daemon removed a socket that was passed in");
     assert!(!own.exists());
 }
 
@@ -220,7 +220,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let path = dir.path().join("a.sock");
     drop(UnixListener::bind(&path).unwrap());
     let daemon = Daemon::start(command().arg("--socket-path").arg(&path));
-    eventually("the stale socket is replaced", || UnixStream::connect(&path).is_ok());
+    eventually("the stale socket to be replaced", || UnixStream::connect(&path).is_ok());
     let (code, text) = Daemon::start(command().arg("--socket-path").arg(&path)).fail();
     assert_eq!(code, Some(1));
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -249,7 +249,7 @@ fn bad_command_lines() {
         assert!(text.starts_with("error: "), "{args:?}: {text}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
-    // Refused by the daemon: in one line, and nothing is left behind.
+    // Refused by the daemon, in one line and without leftovers.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "kept").unwrap();

@@ -1,4 +1,5 @@
-//! Bytes become commands to the firmware, with frames and doorbells between them: `cargo +nightly fuzz run commands` in vhost-nic.
+//! Bytes become commands to the firmware, with frames and doorbells between them: `cargo +nightly fuzz run commands` in
+//! vhost-nic.
 
 #![no_main]
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use vhost_nic::hca::blue_flame;
+use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
@@ -39,6 +40,7 @@ impl Guest {
             blue_flame: plan.blue_flame.then_some(blue_flame::PATIENCE),
             hot: Duration::from_micros(args.hot_period),
             zeroed_capabilities: args.zero_capability.clone(),
+            limits: Limits::default(),
         };
         let nic = Nic::new(&config, &parts)?;
         nic.connect(switch);

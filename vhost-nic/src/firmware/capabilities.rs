@@ -12,6 +12,7 @@ pub use super::capability_table::Capability;
 use super::capability_table::{Group, TABLE};
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
+use crate::hca::limits::Limits;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode::SET_HCA_CAP, set)];
 
@@ -33,9 +34,14 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Returns the device's capabilities for the function `vhca_id`, with or without BlueFlame, with the fields in
-    /// `zeroed` cleared.
-    pub fn new(vhca_id: u16, blue_flame: bool, zeroed: &[String]) -> std::result::Result<Self, UnknownCapability> {
+    /// Returns the device's capabilities for the function `vhca_id` within `limits`, with or without BlueFlame, with the
+    /// fields in `zeroed` cleared.
+    pub fn new(
+        vhca_id: u16,
+        blue_flame: bool,
+        limits: Limits,
+        zeroed: &[String],
+    ) -> std::result::Result<Self, UnknownCapability> {
         let mut max: BTreeMap<Group, GroupBytes> = Group::ALL
             .into_iter()
             .map(|group| (group, Box::new([0; GROUP_SIZE])))
@@ -59,6 +65,9 @@ impl Capabilities {
         {
             general.set_vhca_id(vhca_id);
             general.set_bf(blue_flame && !zeroed.iter().any(|name| name == "bf"));
+            if general.log_max_mkey() != 0 {
+                general.set_log_max_mkey(limits.log_max_mkey);
+            }
         }
         Ok(Self {
             current: max.clone(),
@@ -133,6 +142,7 @@ fn set(firmware: &Firmware, input: Input<'_>) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hca::limits;
 
     #[test]
     fn every_capability_is_a_field_that_its_value_fits() {
@@ -155,13 +165,14 @@ mod tests {
 
     #[test]
     fn one_can_be_taken_away() {
-        let all = Capabilities::new(7, false, &[]).unwrap();
-        let fewer = Capabilities::new(7, false, &["roce".to_owned()]).unwrap();
+        let all = Capabilities::new(7, false, Limits::default(), &[]).unwrap();
+        let fewer = Capabilities::new(7, false, Limits::default(), &["roce".to_owned()]).unwrap();
         let general = |caps: &Capabilities| CmdHcaCap::read_from_prefix(&caps.max[&Group::General][..]).unwrap().0;
         assert!(general(&all).roce() && !general(&fewer).roce());
         assert_eq!(general(&all).vhca_id(), 7);
+        assert_eq!(u64::from(general(&all).log_max_mkey()), limits::LOG_MAX_MKEY);
         assert_eq!(
-            Capabilities::new(0, false, &["warp".to_owned()]).unwrap_err(),
+            Capabilities::new(0, false, Limits::default(), &["warp".to_owned()]).unwrap_err(),
             UnknownCapability("warp".to_owned())
         );
     }

@@ -6,7 +6,7 @@
 pub const LOG_MAX_EQ: u64 = 7;
 /// Completion queues.
 pub const LOG_MAX_CQ: u64 = 16;
-/// Memory keys.
+/// Memory keys; see [`Limits`].
 pub const LOG_MAX_MKEY: u64 = 20;
 /// Protection domains.
 pub const LOG_MAX_PD: u64 = 16;
@@ -26,3 +26,18 @@ pub const LOG_MAX_TIS: u64 = 14;
 pub const LOG_MAX_TIR: u64 = 14;
 /// Receive queue tables.
 pub const LOG_MAX_RQT: u64 = 12;
+
+/// Limits that the configuration of a NIC can lower. Tables and capabilities both follow them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Log2 of the number of memory keys, at most [`LOG_MAX_MKEY`].
+    pub log_max_mkey: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            log_max_mkey: LOG_MAX_MKEY as u8,
+        }
+    }
+}

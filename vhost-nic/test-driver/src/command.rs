@@ -96,7 +96,8 @@ impl Commands {
         }
     }
 
-    /// Switches to completion by the events of a queue, or, with `None`, to polling entries. Returns the queue used so far.
+    /// Switches to completion by the events of a queue, or, with `None`, to polling entries. Returns the queue used so
+    /// far.
     pub fn use_events(&self, queue: Option<EventQueue>) -> Option<EventQueue> {
         let new = queue.map(|queue| Events { queue, done: 0 });
         std::mem::replace(&mut *self.events.lock(), new).map(|events| events.queue)
@@ -107,7 +108,8 @@ impl Commands {
         self.call_with(opcode, 0, input, &[], 0).map(|(output, _)| output)
     }
 
-    /// Executes a command with `op_mod`, a list after the fields of its input, and room for `room` bytes after those of the output.
+    /// Executes a command with `op_mod`, a list after the fields of its input, and room for `room` bytes after those of
+    /// the output.
     pub fn call_with<I: Layout, O: Layout>(
         &self,
         opcode: Opcode,

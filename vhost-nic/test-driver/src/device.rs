@@ -32,8 +32,9 @@ pub trait Device: Any + Send + Sync {
     /// Connects the interrupts: every MSI-X message goes to [`Interrupts::deliver`] from now on.
     fn connect(&self, interrupts: Arc<Interrupts>);
 
-    /// Number of objects in the device by type, without those of number zero. [`Hca::shutdown`](crate::hca::Hca::shutdown) and the fuzz
-    /// drivers check that none is left; a device that cannot report them is not checked.
+    /// Number of objects in the device by type, without those of number zero.
+    /// [`Hca::shutdown`](crate::hca::Hca::shutdown) and the fuzz drivers check that none is left; a device that cannot
+    /// report them is not checked.
     fn objects(&self) -> BTreeMap<&'static str, usize> {
         BTreeMap::new()
     }

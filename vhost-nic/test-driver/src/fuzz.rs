@@ -1,5 +1,5 @@
-//! Fuzz drivers: bytes become what a hostile guest posts. Afterwards the device must still work, no memory outside the guest's buffers may
-//! have changed, and no object may be left.
+//! Fuzz drivers: bytes become what a hostile guest posts. Afterwards the device must still work, no memory outside the
+//! guest's buffers may have changed, and no object may be left.
 //!
 //! libFuzzer targets and tests on random bytes ([`on_random_bytes`]) run the same drivers.
 

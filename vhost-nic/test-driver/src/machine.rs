@@ -104,7 +104,8 @@ impl Machine {
         self.device.map(&self.memory);
     }
 
-    /// Enables memory decoding, bus mastering and MSI-X with all vectors unmasked, as a kernel's PCI core does for a driver.
+    /// Enables memory decoding, bus mastering and MSI-X with all vectors unmasked, as a kernel's PCI core does for a
+    /// driver.
     pub fn enable(&self) {
         self.device.config_write(COMMAND, &MEMORY_AND_MASTER.to_le_bytes());
         let capability = self.msix_capability();

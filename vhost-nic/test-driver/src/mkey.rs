@@ -1,4 +1,5 @@
-//! The memory key of a network driver: all of memory, by guest address (`core/en_common.c`). See [`region`](crate::region) for others.
+//! The memory key of a network driver: all of memory, by guest address (`core/en_common.c`). See
+//! [`region`](crate::region) for others.
 
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;

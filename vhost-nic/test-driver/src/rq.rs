@@ -164,7 +164,8 @@ impl ReceiveQueue {
         self.record.store(0, 0);
     }
 
-    /// Takes the frame of a completion and frees its WQE. Checks the order of WQEs, and that nothing is written after the frame.
+    /// Takes the frame of a completion and frees its WQE. Checks the order of WQEs, and that nothing is written after
+    /// the frame.
     #[track_caller]
     pub fn take(&mut self, cqe: &Cqe) -> Vec<u8> {
         assert_eq!(cqe.op_own >> 4, CqeOpcode::ResponderSend as u8, "{cqe:?}");

@@ -10,8 +10,8 @@ use crate::hca::Hca;
 const TOEPLITZ: u8 = 2;
 /// `MLX5_TIRC_DISP_TYPE_INDIRECT`.
 const INDIRECT: u8 = 1;
-/// `self_lb_block` of a TIR that receives the function's own frames: `MLX5_TIRC_SELF_LB_BLOCK_BLOCK_UNICAST` and `_MULTICAST`. The driver
-/// sets them to allow loopback (`mlx5e_modify_tirs_lb`), the contrary of what the names say.
+/// `self_lb_block` of a TIR that receives the function's own frames: `MLX5_TIRC_SELF_LB_BLOCK_BLOCK_UNICAST` and
+/// `_MULTICAST`. The driver sets them to allow loopback (`mlx5e_modify_tirs_lb`), the contrary of what the names say.
 pub const ALLOW_LOOPBACK: u8 = 3;
 
 /// Creates a TIS.

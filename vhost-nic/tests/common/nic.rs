@@ -9,6 +9,7 @@ use mlx5_test_driver::machine::{Interrupts, Machine};
 use mlx5_test_driver::memory::{BASE, Memory, SIZE};
 use vhost_nic::dma::Backing;
 use vhost_nic::frame::mac::Mac;
+use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig};
 use vhost_nic::pci::{
@@ -94,6 +95,7 @@ pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mu
         blue_flame: None,
         hot: Duration::ZERO,
         zeroed_capabilities: Vec::new(),
+        limits: Limits::default(),
     };
     configure(&mut config);
     let nic = Nic::new(&config, &parts).unwrap();

@@ -1,4 +1,4 @@
-//! The driver comes and goes.
+//! Driver load and unload.
 
 use std::sync::Arc;
 

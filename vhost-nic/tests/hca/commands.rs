@@ -1,4 +1,4 @@
-//! Commands, family by family: what they make, tell, change and refuse.
+//! Commands, family by family: what they create, report, modify and refuse.
 
 use std::sync::Arc;
 
@@ -39,11 +39,11 @@ fn netdev() -> Netdev {
 fn refused<T: std::fmt::Debug>(result: Result<T>, status: Status) {
     match result {
         Err(error) => assert!(error.is(status), "{error:?} is not {status:?}"),
-        Ok(value) => panic!("{value:?} is no refusal"),
+        Ok(value) => panic!("not refused: {value:?}"),
     }
 }
 
-/// A command of `length` bytes that names `number` where `place` says: offset and width in bits.
+/// A command of `length` bytes with object number `number` at `place`: offset and width in bits.
 fn naming(hca: &Hca, opcode: Opcode, length: usize, place: (usize, usize), number: u64) -> Result<Vec<u8>> {
     let mut input = vec![0; length];
     input[..2].copy_from_slice(&opcode.0.to_be_bytes());
@@ -51,7 +51,7 @@ fn naming(hca: &Hca, opcode: Opcode, length: usize, place: (usize, usize), numbe
     hca.commands.execute(&input, 0x1010)
 }
 
-/// Where most commands name an object.
+/// Place of the object number in most commands.
 const NUMBER: (usize, usize) = (0x48, 24);
 
 #[test]
@@ -305,7 +305,7 @@ fn queues_change_state_only_as_they_can() {
     let netdev = netdev();
     let hca = &netdev.hca;
     let channel = &netdev.channels[0];
-    // It is in another state, or there is no such state.
+    // The queue is in another state, or the state does not exist.
     for (from, to) in [
         (state::RESET, state::READY),
         (state::ERROR, state::RESET),
@@ -322,7 +322,7 @@ fn queues_change_state_only_as_they_can() {
         channel.sq.modify(hca, from, to).unwrap();
         channel.rq.modify(hca, from, to).unwrap();
     }
-    // Out of error leads only a reset.
+    // Only RST is reachable from ERR.
     refused(channel.sq.modify(hca, state::ERROR, state::READY), Status::BadParameter);
     refused(channel.rq.modify(hca, state::ERROR, state::READY), Status::BadParameter);
     for (from, to) in [(state::ERROR, state::RESET), (state::RESET, state::READY)] {

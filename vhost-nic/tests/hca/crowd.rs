@@ -1,4 +1,4 @@
-//! Several guests that send to each other at the same time.
+//! Several guests that send to each other concurrently.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use mlx5_test_driver::sq::Request;
 use crate::inspect::Inspect;
 use crate::lan::Lan;
 
-/// How long they do.
+/// Duration of the traffic.
 const TIME: Duration = Duration::from_secs(1);
-/// Offset of a frame's number, behind the Ethernet header.
+/// Offset of a frame's number, after the Ethernet header.
 const NUMBER: usize = 14;
 
-/// A frame that says its number and whose other bytes follow from that.
+/// A frame with a number, from which its other bytes follow.
 fn numbered(from: [u8; 6], to: [u8; 6], number: u64) -> Vec<u8> {
     let mut frame = [&to[..], &from, &[0x88, 0xb5], &number.to_be_bytes()].concat();
     let length = 60 + (number * 7919 % 1400) as usize;
@@ -22,13 +22,13 @@ fn numbered(from: [u8; 6], to: [u8; 6], number: u64) -> Vec<u8> {
     frame
 }
 
-/// What a guest saw.
+/// Traffic of a guest.
 struct Tally {
     sent: u64,
     received: u64,
 }
 
-/// Sends to all others in turn and takes what comes, until told to stop; then takes what still comes.
+/// Sends to all others in turn and receives, until `stop`; then drains what is still in flight.
 fn exchange(guest: &mut Netdev, macs: &[[u8; 6]], stop: &AtomicBool, sending: &AtomicU64) -> Tally {
     let own = guest.hca.machine.mac;
     let others: Vec<[u8; 6]> = macs.iter().copied().filter(|mac| *mac != own).collect();
@@ -103,7 +103,7 @@ fn crowd(guests: u8) {
     });
     let sent: u64 = tallies.iter().map(|tally| tally.sent).sum();
     let received: u64 = tallies.iter().map(|tally| tally.received).sum();
-    // The first frames to a station nobody has heard of yet are flooded, and those who do not want them count that.
+    // Frames to a station that the switch has not learned yet are flooded; other guests count them as unmatched.
     let lost: u64 = lan
         .guests
         .iter()

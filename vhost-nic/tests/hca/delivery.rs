@@ -1,4 +1,4 @@
-//! How commands travel, and what becomes of those that do not arrive.
+//! Command delivery: mailboxes, slots, and delivery errors.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use mlx5_prm::init_hca::{QueryAdapterIn, QueryAdapterOut};
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_test_driver::command::{CommandError, Commands, Prepared};
+use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::memory::{BASE, SIZE};
 use proptest::prelude::*;
@@ -36,7 +37,7 @@ fn hca() -> Hca {
     Hca::boot(&Arc::new(machine(&Switch::new(), 1)))
 }
 
-/// A command whose input and output are long: both are in several mailboxes.
+/// A command whose input and output take several mailboxes each.
 fn long(commands: &Commands) -> Prepared {
     let mut input = QueryHcaCapIn::default().as_bytes().to_vec();
     input[..2].copy_from_slice(&Opcode::QUERY_HCA_CAP.0.to_be_bytes());
@@ -55,7 +56,7 @@ fn fails(hca: &Hca, status: u8, damage: impl FnOnce(&mut Prepared)) {
     let mut command = long(&hca.commands);
     damage(&mut command);
     assert_eq!(run(&hca.commands, &command), Err(CommandError::Delivery(status)));
-    // The next one is none the worse.
+    // The next command is not affected.
     run(&hca.commands, &long(&hca.commands)).unwrap();
 }
 
@@ -68,7 +69,7 @@ fn long_commands_go_through_chains_of_mailboxes() {
     hca.shutdown();
 }
 
-/// The general capabilities, asked for in the usual way: the largest ones.
+/// Queries the maximum general capabilities.
 fn hca_bytes(hca: &Hca) -> Vec<u8> {
     let (output, _): (QueryHcaCapOut, _) = hca
         .commands
@@ -158,7 +159,11 @@ fn an_output_without_room_is_refused() {
         let error = hca.commands.execute(&input, room).unwrap_err();
         assert!(error.is(Status::BadOutputLength), "{error:?}");
     }
-    assert_eq!(hca.commands.execute(&input, 0), Ok(Vec::new()), "nobody can be told");
+    assert_eq!(
+        hca.commands.execute(&input, 0),
+        Ok(Vec::new()),
+        "there is no room for a status"
+    );
     hca.shutdown();
 }
 
@@ -183,9 +188,9 @@ fn many_threads_send_commands_at_once() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    let pd = mlx5_test_driver::domain::alloc_pd(&hca).unwrap();
+                    let pd = alloc_pd(&hca).unwrap();
                     assert_eq!(hca_bytes(&hca).len(), 4096);
-                    mlx5_test_driver::domain::dealloc_pd(&hca, pd).unwrap();
+                    dealloc_pd(&hca, pd).unwrap();
                 }
             });
         }

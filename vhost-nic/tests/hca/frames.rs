@@ -1,40 +1,40 @@
-//! Frames as they must be on the wire, by a library that is not the device's.
+//! Frames as they must be on the wire, built by a library independent of the device.
 
 use etherparse::{EtherType, PacketBuilder, SlicedPacket, TransportSlice};
 
-/// Bytes that differ from their neighbours.
+/// A pattern in which neighbouring bytes differ.
 pub fn payload(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index * 7 + index / 256 * 31) as u8).collect()
 }
 
-/// A frame of a protocol nobody looks into, of `length` bytes in all.
+/// A frame of `length` bytes of a protocol that is not parsed.
 pub fn plain(source: [u8; 6], destination: [u8; 6], length: usize) -> Vec<u8> {
     let mut frame = [&destination[..], &source, &[0x88, 0xb5]].concat();
     frame.extend(payload(length - frame.len()));
     frame
 }
 
-/// What a frame over IP is made of.
+/// Properties of an IP frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet {
-    /// Who sends it.
+    /// Source MAC address.
     pub source: [u8; 6],
-    /// Who is to get it.
+    /// Destination MAC address.
     pub destination: [u8; 6],
-    /// The VLAN, if it is in one.
+    /// VLAN ID, if tagged.
     pub vlan: Option<u16>,
-    /// Whether it is IPv6.
+    /// IPv6 instead of IPv4.
     pub ipv6: bool,
-    /// Whether it is TCP, otherwise UDP.
+    /// TCP instead of UDP.
     pub tcp: bool,
-    /// Ports of sender and receiver.
+    /// Source and destination port.
     pub ports: (u16, u16),
     /// Bytes of payload.
     pub length: usize,
 }
 
 impl Packet {
-    /// The frame, all checksums right.
+    /// Builds the frame, with valid checksums.
     pub fn build(&self) -> Vec<u8> {
         let payload = payload(self.length);
         let link = PacketBuilder::ethernet2(self.source, self.destination);
@@ -75,7 +75,7 @@ impl Packet {
     }
 }
 
-/// Length of the headers of a frame.
+/// Bytes of headers of a frame.
 pub fn header_length(frame: &[u8]) -> usize {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let payload = match packet.transport.unwrap() {
@@ -86,7 +86,7 @@ pub fn header_length(frame: &[u8]) -> usize {
     frame.len() - payload
 }
 
-/// Where a frame's IP header is.
+/// Offset of a frame's IP header.
 pub fn network_offset(frame: &[u8]) -> usize {
     if frame[12..14] == EtherType::VLAN_TAGGED_FRAME.0.to_be_bytes() {
         18
@@ -95,7 +95,7 @@ pub fn network_offset(frame: &[u8]) -> usize {
     }
 }
 
-/// Where a frame's TCP or UDP checksum is.
+/// Offset of a frame's TCP or UDP checksum.
 pub fn checksum_offset(frame: &[u8], tcp: bool) -> usize {
     let network = network_offset(frame);
     let header = if frame[network] >> 4 == 6 {
@@ -106,7 +106,7 @@ pub fn checksum_offset(frame: &[u8], tcp: bool) -> usize {
     network + header + if tcp { 16 } else { 6 }
 }
 
-/// The one's complement sum of bytes, not inverted (RFC 1071), in its plainest form.
+/// The one's complement sum of bytes, not inverted (RFC 1071), in its simplest form.
 pub fn sum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {

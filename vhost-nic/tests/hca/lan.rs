@@ -1,4 +1,4 @@
-//! Guests with an interface each, on one switch.
+//! Guests with a network interface each, on one switch.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::nic::machine;
 
 /// A switch and its guests.
 pub struct Lan {
-    /// The guests.
+    /// Guests, in the order of their numbers.
     pub guests: Vec<Netdev>,
 }
 
 impl Lan {
-    /// That many guests, all alike.
+    /// Starts `guests` guests with the same options.
     pub fn new(guests: u8, options: &Options) -> Self {
         let switch = Switch::new();
         let guests = (1..=guests).map(|number| guest(&switch, number, options)).collect();
@@ -26,12 +26,12 @@ impl Lan {
     /// The first two guests.
     pub fn pair(&mut self) -> (&mut Netdev, &mut Netdev) {
         let [a, b, ..] = &mut self.guests[..] else {
-            panic!("there are not two guests")
+            panic!("fewer than two guests")
         };
         (a, b)
     }
 
-    /// Takes all guests down, whose drivers made no mistake.
+    /// Shuts all guests down. Panics if the device counted a guest error.
     #[track_caller]
     pub fn end(self) {
         for guest in self.guests {
@@ -43,13 +43,13 @@ impl Lan {
     }
 }
 
-/// A guest on a switch.
+/// Starts a guest on a switch.
 pub fn guest(switch: &Arc<Switch>, number: u8, options: &Options) -> Netdev {
     let machine = Arc::new(machine(switch, number));
     Netdev::open(&Arc::new(Hca::boot(&machine)), options)
 }
 
-/// Takes a guest down.
+/// Shuts a guest down.
 #[track_caller]
 pub fn shut(guest: Netdev) {
     let hca = Arc::clone(&guest.hca);

@@ -1,4 +1,4 @@
-//! The end: resets, drivers that vanish, guests that go while others send.
+//! End of life: resets, drivers that vanish, guests that leave while others send.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,11 @@ use crate::lan::{Lan, shut};
 
 /// `MLX5_TEARDOWN_HCA_IN_PROFILE_PREPARE_FAST_TEARDOWN`.
 const FAST: u16 = 2;
-/// The part of the initialization segment that tells the interface's state, and the state in which it is off.
+/// `cmdq_addr_l_sz` of the initialization segment with the NIC interface state, and the state "disabled".
 const INTERFACE: u64 = 0x14;
 const DISABLED: u32 = 1 << 8;
 
-/// Ends the other threads of a test, also when it fails.
+/// Stops the other threads of a test when dropped, also on panic.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -107,7 +107,7 @@ fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
             let machine = Arc::clone(&victim.hca.machine);
             let frame = victim.receive().frame;
             assert_eq!(frame.len(), 1000);
-            // It sends as well when it is hit.
+            // It is reset while it sends, too.
             let block = victim.place(&frame);
             victim.channels[0].sq.send(&Request {
                 data: &[(block.address(), 1000)],
@@ -162,7 +162,7 @@ fn queues_come_and_go_while_frames_arrive() {
         for _ in 0..20 {
             assert_eq!(receiver.receive().frame, frame);
             receiver.close();
-            // What was the interface's is somebody else's now, and nothing may write there.
+            // The interface's memory is reused now: the device must not write to it.
             let others = machine.memory.allocate(16 << 20);
             others.write(0, &[0x3c; 16 << 20]);
             std::thread::sleep(std::time::Duration::from_millis(2));

@@ -1,4 +1,4 @@
-//! What a driver should not do, and what hardware answers.
+//! Mistakes of a driver, and the errors that hardware reports.
 
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
@@ -7,14 +7,15 @@ use mlx5_test_driver::memory::{BASE, SIZE};
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::rq::segment;
 use mlx5_test_driver::sq::{Request, SendQueue, state};
-use mlx5_test_driver::wait::BRIEF;
+use mlx5_test_driver::wait::{BRIEF, eventually};
 use zerocopy::IntoBytes;
 
 use crate::frames::plain;
 use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
 
-/// Posts WQEs that `make` makes on a fresh interface, with a good one behind, and checks how they fail. The queue recovers afterwards.
+/// Posts WQEs made by `make` on a new interface, followed by a valid one, and checks their errors. The queue recovers
+/// afterwards.
 #[track_caller]
 fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
     let mut lan = Lan::new(2, &Options::default());
@@ -28,7 +29,7 @@ fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
     let cqe = channel.send_cq.wait();
     assert_eq!(error_of(&cqe), Some((syndrome as u8, counter)), "{cqe:?}");
     assert_eq!(channel.sq.query(&a.hca).unwrap().state(), state::ERROR);
-    // The driver's way back: reset, ready (core/en/reporter_tx.c).
+    // The driver's recovery: RST, RDY (core/en/reporter_tx.c).
     channel.sq.modify(&a.hca, state::ERROR, state::RESET).unwrap();
     while channel.send_cq.next().is_some() {}
     channel.send_cq.release();
@@ -202,7 +203,7 @@ fn what_is_posted_behind_an_error_is_flushed_in_order() {
     shut(guest);
 }
 
-/// Receives one frame into a queue whose next WQE is `list`, and returns the syndrome of its completion.
+/// Receives one frame into a queue whose next WQE is `list`. Returns the syndrome of its completion.
 fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     let mut lan = Lan::new(2, &Options::default());
     let (a, b) = lan.pair();
@@ -217,7 +218,7 @@ fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     );
     assert_eq!(b.channels[0].rq.query(&b.hca).unwrap().state(), state::ERROR);
     let channel = &mut b.channels[0];
-    // The driver's way back (core/en/reporter_rx.c).
+    // The driver's recovery (core/en/reporter_rx.c).
     channel.rq.modify(&b.hca, state::ERROR, state::RESET).unwrap();
     while channel.receive_cq.next().is_some() {}
     channel.receive_cq.release();
@@ -296,7 +297,7 @@ fn a_doorbell_record_outside_memory_is_counted() {
     let (_, record) = a.channels[0].sq.addresses();
     machine.function().dma().unmap(record & !0xfff, 4096).unwrap();
     a.channels[0].sq.nop();
-    mlx5_test_driver::wait::eventually("a finding", || {
+    eventually("a guest error", || {
         machine
             .nic()
             .snapshot()
@@ -308,13 +309,13 @@ fn a_doorbell_record_outside_memory_is_counted() {
     receiver.function().dma().unmap(record & !0xfff, 4096).unwrap();
     machine.function().dma().unmap_all();
     machine.map();
-    // The doorbell was lost, but the next one makes up for it.
+    // The doorbell was lost, but the next one covers both.
     a.channels[0].sq.nop();
     a.channels[0].send_cq.wait();
     a.channels[0].send_cq.wait();
     a.channels[0].send_cq.release();
     a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 100));
-    mlx5_test_driver::wait::eventually("a finding", || {
+    eventually("a guest error", || {
         receiver
             .nic()
             .snapshot()
@@ -360,7 +361,7 @@ fn an_entry_wraps_where_its_ring_ends() {
     );
     let (a, b) = lan.pair();
     let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 150);
-    // Three blocks of four: it begins at a different one every time.
+    // Three basic blocks in a ring of four: each WQE starts at a different one.
     for _ in 0..16 {
         let (inline, rest) = frame.split_at(120);
         a.send_with(

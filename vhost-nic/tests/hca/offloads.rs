@@ -1,10 +1,12 @@
-//! What the device does to frames on their way out, and how it spreads them on their way in.
+//! Transmit offloads, and RSS.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::wqe::EthernetSegment;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
+use mlx5_test_driver::tis_tir_rqt::modify_rqt;
+use mlx5_test_driver::wait::await_some;
 
 use crate::frames::{Packet, checksum_offset, header_length, network_offset};
 use crate::lan::Lan;
@@ -12,7 +14,7 @@ use crate::receive::packet;
 
 const ALL: u8 = EthernetSegment::L3_CSUM | EthernetSegment::L4_CSUM;
 
-/// Every kind of packet there is an offload for.
+/// Every kind of packet that an offload supports.
 fn kinds(from: &Netdev, to: &Netdev) -> Vec<Packet> {
     let mut kinds = Vec::new();
     for (ipv6, tcp) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -37,7 +39,7 @@ fn checksums_are_filled_in() {
             let right = Packet { length, ..kind }.build();
             let mut sent = right.clone();
             let at = checksum_offset(&sent, kind.tcp);
-            // The kernel leaves the sum of the pseudo header there; the device must not care.
+            // The kernel leaves the sum of the pseudo-header there, which the device must ignore.
             sent[at..at + 2].copy_from_slice(&[0xde, 0xad]);
             if !kind.ipv6 {
                 let at = network_offset(&sent) + 10;
@@ -76,7 +78,7 @@ fn checksums_are_left_alone_if_not_asked_for() {
     lan.end();
 }
 
-/// Checks a segment's headers, and returns its sequence number or none, its flags and its payload.
+/// Checks a segment's headers. Returns its sequence number, if it has one, flags and payload.
 fn dissect(frame: &[u8], tcp: bool) -> (u32, bool, Vec<u8>) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let transport = packet.transport.as_ref().unwrap();
@@ -139,7 +141,7 @@ fn a_large_packet_is_cut_into_segments() {
         ] {
             let whole = Packet { length, ..kind }.build();
             let headers = header_length(&whole);
-            // Half of the headers in the entry, the rest in memory, as nobody does it.
+            // Half of the headers inline and the rest in memory, which no driver does.
             let (inline, rest) = whole.split_at(headers / 2);
             a.send_with(
                 rest,
@@ -174,13 +176,13 @@ fn a_large_packet_is_cut_into_segments() {
                 payload.extend(part);
             }
             assert_eq!(payload, whole[headers..], "{kind:?}, {length} bytes by {mss}");
-            assert!(b.poll().is_none(), "there is a segment too many");
+            assert!(b.poll().is_none(), "one segment too many");
         }
     }
     lan.end();
 }
 
-/// The Toeplitz hash as its definition says, a bit at a time.
+/// The Toeplitz hash by its definition, bit by bit.
 fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
     let bit = |bytes: &[u8], at: usize| bytes[at / 8] >> (7 - at % 8) & 1 != 0;
     let window = |at: usize| (0..32).fold(0, |window, next| window << 1 | u32::from(bit(key, at + next)));
@@ -208,7 +210,7 @@ fn flows_spread_over_the_channels_by_their_hash() {
             }
             .build();
             a.send(&frame);
-            let (channel, received) = mlx5_test_driver::wait::await_some("a frame", || b.poll());
+            let (channel, received) = await_some("a frame", || b.poll());
             assert_eq!(received.frame, frame);
             let network = network_offset(&frame);
             let (addresses, ports) = if kind.ipv6 { (8..40, 40..44) } else { (12..20, 20..24) };
@@ -235,7 +237,7 @@ fn the_table_behind_the_hash_can_change() {
     );
     let (a, b) = lan.pair();
     let only = b.channels[1].rq.number;
-    mlx5_test_driver::tis_tir_rqt::modify_rqt(&b.hca, b.rqtn, &[only]).unwrap();
+    modify_rqt(&b.hca, b.rqtn, &[only]).unwrap();
     for port in 1000..1020 {
         a.send(
             &Packet {
@@ -244,7 +246,7 @@ fn the_table_behind_the_hash_can_change() {
             }
             .build(),
         );
-        let (channel, _) = mlx5_test_driver::wait::await_some("a frame", || b.poll());
+        let (channel, _) = await_some("a frame", || b.poll());
         assert_eq!(channel, 1);
     }
     lan.end();

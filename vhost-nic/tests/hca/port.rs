@@ -1,4 +1,4 @@
-//! The port: its link, its counters, its own frames.
+//! The port: link, counters, loopback.
 
 use mlx5_prm::queue_entry::EventType;
 use mlx5_test_driver::cq::error_of;
@@ -10,7 +10,7 @@ use crate::frames::plain;
 use crate::inspect::Inspect;
 use crate::lan::Lan;
 
-/// Sub-types of a port change.
+/// Subtypes of a port change event (`MLX5_PORT_CHANGE_SUBTYPE_*`).
 const DOWN: u8 = 1;
 const ACTIVE: u8 = 4;
 

@@ -1,4 +1,4 @@
-//! Completion and event queues: arming, moderation of their size, interrupts.
+//! Completion and event queues: arming, resize, interrupts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +7,17 @@ use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::cq::{CompletionQueue, Shape};
 use mlx5_test_driver::netdev::{Channel, Netdev, Options};
-use mlx5_test_driver::wait::{BRIEF, PATIENCE};
+use mlx5_test_driver::sq::SendQueue;
+use mlx5_test_driver::wait::{BRIEF, PATIENCE, await_some, eventually};
 use zerocopy::IntoBytes;
 
 use crate::frames::plain;
 use crate::lan::Lan;
 
-/// The vector of the first channel.
+/// Vector of the first channel.
 const VECTOR: u16 = 1;
 
-/// Waits for the interrupt of the first channel after `seen` of them, and for its event.
+/// Waits for an interrupt of the first channel after the `seen` first ones, and for its event.
 #[track_caller]
 fn wait_event(guest: &mut Netdev, seen: u64) -> u32 {
     assert!(
@@ -24,7 +25,7 @@ fn wait_event(guest: &mut Netdev, seen: u64) -> u32 {
         "the interrupt comes"
     );
     let events = &mut guest.channels[0].events;
-    let event = mlx5_test_driver::wait::await_some("an event", || events.next());
+    let event = await_some("an event", || events.next());
     assert_eq!(event.event_type, EventType::Completion as u8);
     events.update(true);
     u32::from_be_bytes(*event.data[24..].first_chunk().unwrap())
@@ -66,12 +67,12 @@ fn a_queue_that_is_armed_late_interrupts_at_once() {
     let mut lan = Lan::new(1, &Options::default());
     let guest = &mut lan.guests[0];
     nop(&mut guest.channels[0]);
-    mlx5_test_driver::wait::eventually("a completion", || {
+    eventually("a completion", || {
         guest.channels[0].send_cq.query(&guest.hca).unwrap().producer_counter() == 1
     });
     let seen = interrupts(guest);
     let hca = Arc::clone(&guest.hca);
-    // Its consumer index says that the completion is not read.
+    // The consumer index says that the completion has not been consumed.
     guest.channels[0].send_cq.arm(&hca, false);
     wait_event(guest, seen);
     guest.channels[0].send_cq.event();
@@ -131,7 +132,7 @@ fn an_event_queue_that_is_not_armed_does_not_interrupt() {
     let channel = &mut guest.channels[0];
     channel.send_cq.arm(&hca, false);
     nop(channel);
-    let event = mlx5_test_driver::wait::await_some("an event", || channel.events.next());
+    let event = await_some("an event", || channel.events.next());
     assert_eq!(event.event_type, EventType::Completion as u8);
     channel.events.update(false);
     channel.send_cq.wait();
@@ -189,8 +190,8 @@ fn a_resized_queue_goes_on_where_it_was() {
             for _ in 0..2 {
                 nop(channel);
             }
-            // They are in the old buffer before it goes.
-            mlx5_test_driver::wait::eventually("completions", || {
+            // They are in the old buffer before the resize.
+            eventually("completions", || {
                 u32::from(channel.sq.producer()) == channel.sq.query(&guest.hca).unwrap().wq().hw_counter()
             });
             let rest = channel.send_cq.resize(&guest.hca, log_size).unwrap();
@@ -221,12 +222,12 @@ fn a_queue_that_may_be_overrun_goes_on() {
         ..Shape::plain(2)
     };
     let cq = CompletionQueue::create(&hca, guest.channels[0].events.number, shape).unwrap();
-    let mut sq = mlx5_test_driver::sq::SendQueue::create(&hca, &cq, None, guest.pd, guest.key, 6).unwrap();
+    let mut sq = SendQueue::create(&hca, &cq, None, guest.pd, guest.key, 6).unwrap();
     sq.modify(&hca, 0, 1).unwrap();
     for _ in 0..11 {
         sq.nop();
     }
-    mlx5_test_driver::wait::eventually("completions", || cq.query(&hca).unwrap().producer_counter() == 11);
+    eventually("completions", || cq.query(&hca).unwrap().producer_counter() == 11);
     sq.destroy(&hca).unwrap();
     cq.destroy(&hca).unwrap();
     drop((sq, cq, hca));

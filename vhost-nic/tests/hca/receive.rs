@@ -1,9 +1,9 @@
-//! What arrives, and what completions say about it.
+//! Receive: frames, and the fields of their completions.
 
 use mlx5_prm::access_reg::{Eth2863CntrsGrpDataLayout, PpcntReg};
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_test_driver::netdev::{Netdev, Options};
-use mlx5_test_driver::sq::state;
+use mlx5_test_driver::sq::{self, state};
 use mlx5_test_driver::wait::eventually;
 use zerocopy::FromBytes;
 
@@ -12,7 +12,7 @@ use crate::inspect::Inspect;
 use crate::lan::Lan;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
-/// The register of port counters, and a group of them (`MLX5_RFC_2863_COUNTERS_GROUP`).
+/// Register of port counters (PPCNT), and a group of them (`MLX5_RFC_2863_COUNTERS_GROUP`).
 const PPCNT: u16 = 0x5008;
 const RFC_2863: u8 = 1;
 
@@ -108,7 +108,7 @@ fn a_broken_ip_header_is_not_called_right() {
     let mut lan = Lan::new(2, &Options::default());
     let (a, b) = lan.pair();
     let mut frame = packet(a, b).build();
-    // The header's checksum itself, so that all else stays right.
+    // The header's checksum itself, so that everything else stays valid.
     frame[24] ^= 1;
     a.send(&frame);
     let received = b.receive();
@@ -152,7 +152,7 @@ fn counters_of_work_queue_entries_wrap_at_sixteen_bits() {
     let block = a.place(&frame);
     let data = [(block.address(), frame.len() as u32)];
     for number in 0..66_000_u32 {
-        let request = mlx5_test_driver::sq::Request {
+        let request = sq::Request {
             data: &data,
             silent: number % 8 != 7,
             ..Default::default()

@@ -1,10 +1,11 @@
-//! Accesses to the BAR, as a driver makes them and as nobody should.
+//! Accesses to the BAR: a driver's, and invalid ones.
 
 use std::sync::Arc;
 
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::wait::eventually;
 use proptest::prelude::*;
 use vhost_nic::net::Switch;
 use vhost_nic::pci::BAR_SIZE;
@@ -20,7 +21,7 @@ fn machine() -> Arc<Machine> {
 fn the_health_counter_moves() {
     let machine = machine();
     let before = machine.read(0x1010);
-    mlx5_test_driver::wait::eventually("another health counter", || machine.read(0x1010) != before);
+    eventually("another health counter", || machine.read(0x1010) != before);
 }
 
 #[test]
@@ -89,12 +90,13 @@ fn access() -> impl Strategy<Value = Access> {
     let offset = prop_oneof![
         4 => 0..0x2000_u64,
         2 => 0x2000..0x4000_u64,
-        8 => (15..19_u64, prop_oneof![Just(0_u64), 0x18..0x50_u64, 0x7f8..0x1008_u64]).prop_map(|(page, at)| page * 4096 + at),
+        8 => (15..19_u64, prop_oneof![Just(0_u64), 0x18..0x50_u64, 0x7f8..0x1008_u64])
+            .prop_map(|(page, at)| page * 4096 + at),
         1 => 0..BAR_SIZE,
         1 => BAR_SIZE - 16..BAR_SIZE + 16,
         1 => any::<u64>(),
     ];
-    // The command queue's own address and doorbell are another test's.
+    // Address and doorbell of the command queue have a test of their own.
     let offset = offset.prop_map(|offset| {
         if (0..0x20).contains(&offset) {
             offset + 0x20
@@ -134,7 +136,7 @@ proptest! {
                 }
             }
         }
-        // Whatever happened to its queues, the firmware still does what it is told.
+        // Whatever happened to the queues, the firmware still executes commands.
         machine.enable();
         hca.commands.use_events(None);
         prop_assert!(netdev.link_up());

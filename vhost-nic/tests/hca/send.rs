@@ -1,4 +1,4 @@
-//! How frames are given to the device.
+//! Transmit: WQEs and doorbells.
 
 use std::sync::{Arc, mpsc};
 
@@ -45,7 +45,7 @@ fn a_frame_may_be_in_many_places() {
             .map(|(block, length)| (block.address(), *length as u32))
             .collect();
         let channel = &mut a.channels[0];
-        // A ring of 64 blocks: entries of several cross its end.
+        // A ring of 64 basic blocks: WQEs of several blocks wrap around.
         for _ in 0..30 {
             let counter = channel.sq.send(&Request {
                 data: &data,
@@ -133,7 +133,7 @@ fn checksum_flags_of_frames_without_checksums_change_nothing() {
     lan.end();
 }
 
-/// Keeps the last byte of each frame; the first frame waits.
+/// Keeps the last byte of each frame; blocks on the first one.
 struct Order {
     wait: Mutex<Option<mpsc::Receiver<()>>>,
     seen: Mutex<Vec<u8>>,

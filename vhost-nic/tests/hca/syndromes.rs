@@ -1,4 +1,5 @@
-//! Refusals have hardware's status and syndrome where these are known, and numbers that cannot be hardware's elsewhere.
+//! Failed commands have the status and syndrome of hardware where these are known, and elsewhere numbers that hardware
+//! cannot have.
 
 use std::sync::Arc;
 
@@ -23,20 +24,21 @@ use mlx5_test_driver::region::{Region, Rights};
 use mlx5_test_driver::steering::{Entry, NIC_RX, Table, To, action, destination};
 use mlx5_test_driver::tis_tir_rqt::*;
 use vhost_nic::firmware::syndrome;
+use vhost_nic::hca::limits::{self, Limits};
 use vhost_nic::net::Switch;
 
 use crate::lan::shut;
-use crate::nic::machine;
+use crate::nic::{machine, machine_with};
 
-/// A number that no object has.
+/// Number of no object.
 const NONE: u32 = 0xee_eeee;
 /// `FS_FT_NIC_TX`.
 const NIC_TX: u8 = 1;
-/// `MLX5_REG_PPCNT`, and one that there is not.
+/// `MLX5_REG_PPCNT`, and a register that does not exist.
 const PPCNT: u16 = 0x5008;
 const NO_REGISTER: u16 = 0xfff0;
 
-/// Carries out a command that is to be refused. Returns status and syndrome.
+/// Executes a command that must be refused. Returns status and syndrome.
 #[track_caller]
 fn refusal<I: Layout, O: Layout + std::fmt::Debug>(hca: &Hca, opcode: Opcode, input: &I) -> (u8, u32) {
     of(hca.commands.call::<I, O>(opcode, input))
@@ -46,7 +48,7 @@ fn refusal<I: Layout, O: Layout + std::fmt::Debug>(hca: &Hca, opcode: Opcode, in
 fn of<T: std::fmt::Debug>(result: Result<T, CommandError>) -> (u8, u32) {
     match result {
         Err(CommandError::Refused(status, syndrome)) => (status, syndrome),
-        other => panic!("{other:?} is no refusal"),
+        other => panic!("not refused: {other:?}"),
     }
 }
 
@@ -54,7 +56,7 @@ fn hca() -> Arc<Hca> {
     Arc::new(Hca::boot(&Arc::new(machine(&Switch::new(), 1))))
 }
 
-/// A command of which only the number of an object counts, where most commands have it.
+/// Executes a command on the object number [`NONE`]. Returns status and syndrome.
 #[track_caller]
 fn naming(hca: &Hca, opcode: Opcode) -> (u8, u32) {
     let mut input = DestroyQpIn::default();
@@ -103,7 +105,7 @@ fn of_objects_in_use() {
     shut(netdev);
 }
 
-/// Makes objects until there are no more. Returns them, and how the next one is refused.
+/// Creates objects until the table is full. Returns them, and status and syndrome of the next attempt.
 #[track_caller]
 fn fill(mut create: impl FnMut() -> Result<u32, CommandError>) -> (Vec<u32>, (u8, u32)) {
     let mut objects = Vec::new();
@@ -116,7 +118,7 @@ fn fill(mut create: impl FnMut() -> Result<u32, CommandError>) -> (Vec<u32>, (u8
     (objects, refused)
 }
 
-/// As many as a capability tells, but for some that the device keeps for itself.
+/// Checks that there are as many objects as a capability says, except for a few numbers that the device reserves.
 #[track_caller]
 fn assert_nearly_all(objects: &[u32], log_max: u8) {
     let most = 1_usize << log_max;
@@ -140,11 +142,17 @@ fn of_doorbell_pages_that_are_all_taken() {
 
 #[test]
 fn of_keys_that_are_all_taken() {
-    let hca = hca();
+    // By default there are 2^20 keys, which take 20 seconds to create.
+    assert_eq!(u64::from(hca().capabilities.log_max_mkey()), limits::LOG_MAX_MKEY);
+    let log_max_mkey = 12;
+    let limits = Limits { log_max_mkey };
+    let machine = machine_with(&Switch::new(), 1, |config| config.limits = limits);
+    let hca = Arc::new(Hca::boot(&Arc::new(machine)));
+    assert_eq!(hca.capabilities.log_max_mkey(), log_max_mkey);
     let pd = alloc_pd(&hca).unwrap();
     let (keys, refused) = fill(|| create_mkey(&hca, pd));
     assert_eq!(refused, (Status::LimitExceeded as u8, syndrome::NO_MORE_MKEYS));
-    assert_nearly_all(&keys, hca.capabilities.log_max_mkey());
+    assert_nearly_all(&keys, log_max_mkey);
     for key in keys {
         destroy_mkey(&hca, key).unwrap();
     }
@@ -183,7 +191,7 @@ fn of_queue_pairs_that_are_all_taken() {
 fn of_parameters_that_make_no_sense() {
     let hca = hca();
     let bad = Status::BadParameter as u8;
-    // Capabilities of a group, and a register, that there are not.
+    // A capability group and a register that do not exist.
     let caps = QueryHcaCapIn::default();
     let refused = of(hca
         .commands
@@ -219,7 +227,7 @@ fn of_parameters_that_make_no_sense() {
     rqt.rqt_context_mut().set_rqt_max_size(0x8000);
     let refused = refusal::<_, CreateRqtOut>(&hca, Opcode::CREATE_RQT, &rqt);
     assert_eq!(refused, (bad, syndrome::RQT_SIZE));
-    // More pages than a key can have.
+    // More pages than a key can have (`translations_octword_size`).
     let mut key = CreateMkeyIn::default();
     let context = key.memory_key_mkey_entry_mut();
     context.set_access_mode_1_0(1);
@@ -279,7 +287,7 @@ fn of_flow_tables() {
     let above = high.create_group(&hca, 0..=3, &mask).unwrap();
     let refused = of(high.forward(&hca, above, 0, &value, To::Table(low.id)));
     assert_eq!(refused, (bad, syndrome::FLOW_TABLE_LEVEL));
-    // What is to count and what has bits.
+    // match_criteria_enable that disagrees with the criteria.
     let mut criteria = CreateFlowGroupIn::default();
     criteria.set_table_type(NIC_RX);
     criteria.set_table_id(low.id);
@@ -291,7 +299,7 @@ fn of_flow_tables() {
     criteria.set_match_criteria_enable(0);
     criteria.match_criteria_mut().inner_headers_mut().set_ethertype(0xffff);
     assert_eq!(create(&criteria), (bad, syndrome::DISABLED_CRITERIA));
-    // Where what is sent does not go.
+    // Destinations that NIC_TX does not have.
     for (kind, syndrome) in [(0, syndrome::SENT_TO_VPORT), (8, syndrome::SENT_TO_UPLINK)] {
         let mut input = SetFteIn::default();
         input.set_table_type(NIC_TX);

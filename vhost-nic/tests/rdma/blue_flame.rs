@@ -1,4 +1,4 @@
-//! WQEs that come through doorbell registers (`mlx5_bf_copy` of libmlx5, `core/wc.c`).
+//! BlueFlame: WQEs written to doorbell registers (`mlx5_bf_copy` of libmlx5, `core/wc.c`).
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use vhost_nic::net::Switch;
 use crate::inspect::Inspect;
 use crate::nic::machine_with;
 
-/// The driver is never too slow, not even on a busy machine.
+/// Time limit that the driver meets on a busy machine, too.
 const FOR_EVER: Option<Duration> = Some(Duration::from_secs(1 << 20));
 
-/// A guest with BlueFlame, and two of its queue pairs connected with each other.
+/// A guest with BlueFlame and two queue pairs connected to each other.
 struct Guest {
     node: Node,
     a: QueuePair,
@@ -35,7 +35,7 @@ impl Guest {
         Self { node, a, b, memory }
     }
 
-    /// Writes `bytes` at `offset`.
+    /// An inline RDMA write of `bytes` to `offset`.
     fn write(&self, offset: u64, bytes: Vec<u8>) -> Request {
         let (address, key) = (self.memory.at(offset), self.memory.key);
         Request::remote(WqeOpcode::RdmaWrite, vec![Data::Inline(bytes)], address, key)
@@ -53,11 +53,11 @@ impl Guest {
     }
 }
 
-/// As the driver finds out whether it works: what is in the ring asks for no completion, what is in the register does.
+/// The driver's test for BlueFlame: the WQE in the ring is unsignaled, the one in the register is signaled.
 #[test]
 fn the_register_is_what_is_carried_out() {
     let mut guest = Guest::new(FOR_EVER);
-    // The first shows that whole WQEs are written to this register; each half learns for itself.
+    // The first one shows that whole WQEs are written to the register; each half is detected separately.
     for half in [0, 1] {
         let request = guest.write(0, vec![1; 8]);
         let wqe = guest.a.wqe(&request);
@@ -114,12 +114,12 @@ fn without_the_capability_copies_are_doorbells() {
     guest.close();
 }
 
-/// What a register gets may be of another WQE than the next, or no WQE at all.
+/// A register may be written with another WQE than the next, or with no WQE at all.
 #[test]
 fn what_is_in_the_register_is_checked() {
     let mut guest = Guest::new(FOR_EVER);
     let good = guest.write(0, vec![7; 40]);
-    // Behind what is posted, long past, and of a queue that is not there.
+    // Beyond the producer index, long completed, and of a queue that does not exist.
     let mut wild = guest.a.wqe(&good);
     for (index, number) in [(0x4000_u32, guest.a.number), (0xffff, guest.a.number), (0, 0xff_fff0)] {
         wild[..4].copy_from_slice(&(index << 8 | WqeOpcode::RdmaWrite as u32).to_be_bytes());
@@ -131,7 +131,7 @@ fn what_is_in_the_register_is_checked() {
     guest.a.ring_with(0, &wqe);
     guest.a.sent(WqeOpcode::RdmaWrite, counter);
     assert_eq!(guest.memory.read(0, 40), [7; 40]);
-    // A WQE that makes no sense is one from the register, too.
+    // An invalid WQE is taken from the register, too.
     let mut bad = guest.a.wqe(&good);
     bad[3] = 0x3f;
     let counter = guest.a.put_bytes(&guest.a.wqe(&good));
@@ -140,7 +140,7 @@ fn what_is_in_the_register_is_checked() {
     guest.close();
 }
 
-/// The same with the queue of a driver that has no queue pairs: a NOP that completes only in the register.
+/// The same with an SQ, for drivers without queue pairs: a NOP that is signaled only in the register.
 #[test]
 fn nops_complete_as_the_register_says() {
     let mut guest = Guest::new(FOR_EVER);
@@ -150,7 +150,7 @@ fn nops_complete_as_the_register_says() {
     };
     for round in 0..20 {
         let loud = guest.a.wqe(&nop(ControlSegment::CQ_UPDATE));
-        // The first of each half may be taken for a doorbell.
+        // The first write of each half may be taken for a doorbell.
         let ring = if round > 1 { guest.a.wqe(&nop(0)) } else { loud.clone() };
         let counter = guest.a.put_bytes(&ring);
         guest.a.ring_with(round & 1, &loud);

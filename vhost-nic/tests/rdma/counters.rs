@@ -1,4 +1,4 @@
-//! What happens on connections, as the counters of their queue pairs tell it.
+//! Queue counters: every event of a connection is counted.
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::CqeOpcode;
@@ -14,17 +14,17 @@ use vhost_nic::roce::opcode::{Operation, Position};
 use crate::pair::{Pair, pattern};
 use crate::wire::{Fate, Kind};
 
-/// The set of either guest.
+/// Counter set of both guests.
 const SET: u8 = 1;
 /// Bytes of a message of three packets.
 const LONG: usize = 3000;
 
-/// Connects two guests whose queue pairs count, and lets something happen.
+/// Connects two guests whose queue pairs have a counter set, and calls `act`.
 fn counted(how: Connection, happen: impl FnOnce(&mut Pair)) {
     counted_as(service::RC, how, happen);
 }
 
-/// The same with queue pairs of a service.
+/// The same with another service and connection.
 pub fn counted_as(service: u8, how: Connection, happen: impl FnOnce(&mut Pair)) {
     let shape = Shape::new(service);
     let mut pair = Pair::unconnected(shape, shape);
@@ -41,7 +41,7 @@ pub fn counted_as(service: u8, how: Connection, happen: impl FnOnce(&mut Pair)) 
     pair.end();
 }
 
-/// What a guest's queue pairs have counted.
+/// Queries a guest's counter set, and clears it with `clear`.
 pub fn query(node: &Node, clear: bool) -> QueryQCounterOut {
     let mut input = QueryQCounterIn::default();
     input.set_counter_set_id(SET);
@@ -49,7 +49,7 @@ pub fn query(node: &Node, clear: bool) -> QueryQCounterOut {
     node.hca.commands.call(Opcode::QUERY_Q_COUNTER, &input).unwrap()
 }
 
-/// Checks some counters, and that all others are zero.
+/// Checks the given counters, and that all others are zero.
 macro_rules! expect {
     ($node:expr, $($field:ident = $value:expr),* $(,)?) => {
         let mut expected = QueryQCounterOut::default();
@@ -96,7 +96,7 @@ fn requests_are_counted_where_they_arrive() {
             rx_atomic_requests = 1
         );
         expect_nothing(&pair.a.node);
-        // What is read and cleared begins again.
+        // Cleared counters start again from zero.
         assert_eq!(query(&pair.b.node, true).rx_write_requests(), 3);
         expect_nothing(&pair.b.node);
     });
@@ -119,7 +119,7 @@ fn a_request_that_comes_twice_is_counted() {
         pair.wire.strike(0, Fate::Duplicate, from_a);
         let counter = pair.a.qp.post(&write(pair, 8));
         pair.a.qp.sent(WqeOpcode::RdmaWrite, counter);
-        eventually("the second one", || query(&pair.b.node, false).duplicate_request() > 0);
+        eventually("the duplicate", || query(&pair.b.node, false).duplicate_request() > 0);
         expect!(&pair.b.node, rx_write_requests = 1, duplicate_request = 1);
         expect_nothing(&pair.a.node);
     });
@@ -156,7 +156,7 @@ fn an_answer_that_is_missing_is_an_implied_refusal() {
 fn a_receive_that_is_missing_is_counted_on_both_sides() {
     counted(Connection::default(), |pair| {
         let counter = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 8)));
-        eventually("a refusal", || query(&pair.a.node, false).rnr_nak_retry_err() > 0);
+        eventually("an RNR NAK", || query(&pair.a.node, false).rnr_nak_retry_err() > 0);
         let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
         pair.a.qp.sent(WqeOpcode::Send, counter);
         pair.b.qp.received(CqeOpcode::ResponderSend, receive, 8);
@@ -204,7 +204,7 @@ fn attempts_that_are_in_vain_are_counted_and_their_end() {
 
 #[test]
 fn errors_are_counted_by_what_they_are() {
-    // The requester's own.
+    // Errors of the requester.
     counted(Connection::default(), |pair| {
         let (address, length, key) = pair.a.part(0, 8);
         let bad = Request::new(WqeOpcode::Send, vec![Data::Memory((address, length, key ^ 1))]);
@@ -213,7 +213,7 @@ fn errors_are_counted_by_what_they_are() {
         expect!(&pair.a.node, req_local_protection = 1, req_cqe_error = 1);
         expect_nothing(&pair.b.node);
     });
-    // What the other side does not allow.
+    // Refusals by the responder.
     counted(Connection::default(), |pair| {
         let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
         let mut request = write(pair, 8);
@@ -240,7 +240,7 @@ fn errors_are_counted_by_what_they_are() {
         expect!(&pair.a.node, req_remote_invalid_request = 1, req_cqe_error = 1);
         expect!(&pair.b.node, rx_write_requests = 1, resp_remote_invalid_request = 1);
     });
-    // What it cannot take.
+    // Requests that the responder cannot execute.
     counted(Connection::default(), |pair| {
         let receive = pair.b.qp.receive(&[pair.b.part(0, 7)]);
         let counter = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 8)));
@@ -260,7 +260,7 @@ fn errors_are_counted_by_what_they_are() {
     });
 }
 
-/// Of the virtual port, what is RDMA's is not Ethernet's.
+/// The vport counts RDMA and Ethernet traffic separately.
 #[test]
 fn the_vport_tells_rdma_from_ethernet() {
     let vport = |node: &Node| -> QueryVportCounterOut {
@@ -274,7 +274,7 @@ fn the_vport_tells_rdma_from_ethernet() {
     pair.a.qp.sent(WqeOpcode::RdmaWrite, counter);
     assert!(pair.b.memory.read(0, LONG) == pattern(1, LONG));
     let (a, b) = (vport(&pair.a.node), vport(&pair.b.node));
-    // Three packets of a kilobyte each at most: Ethernet, IPv4, UDP, BTH, and the ICRC; a RETH in the first. The answer has an AETH.
+    // Three packets of at most 1 KiB: Ethernet, IPv4, UDP, BTH and ICRC; a RETH in the first. The response has an AETH.
     let around = 14 + 20 + 8 + 12 + 4;
     let request = (3, (LONG + 3 * around + 16) as u64);
     let answer = (1, (around + 4) as u64);

@@ -1,4 +1,4 @@
-//! What goes wrong, and how both sides are told.
+//! Errors, and how they are reported to both sides.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::cq::{error_of, vendor_error_of};
 use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::node::Node;
-use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, connect, service};
 use mlx5_test_driver::region::{Region, Rights};
 use zerocopy::IntoBytes;
 
 use crate::pair::{Pair, pattern};
 use crate::wire::Fate;
 
-/// The state of a queue pair in error.
+/// `QPC.state` of a queue pair in error.
 const ERROR: u8 = 6;
 
 fn pair() -> Pair {
@@ -58,7 +58,7 @@ fn a_bad_local_key_is_a_local_protection_error() {
 
 #[test]
 fn wqes_that_make_no_sense_are_local_queue_pair_errors() {
-    // An opcode that there is not, and an atomic of 4 bytes.
+    // An opcode that does not exist, and an atomic of 4 bytes.
     for kind in 0..2 {
         let mut pair = pair();
         let good = pair.a.qp.put(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0));
@@ -84,7 +84,7 @@ fn wqes_that_make_no_sense_are_local_queue_pair_errors() {
 fn what_a_key_does_not_allow_is_a_remote_access_error() {
     let read_only = Rights::READ_ONLY;
     for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead, WqeOpcode::AtomicFetchAdd] {
-        // No right, another domain, beyond the end, no such key.
+        // Missing right, other protection domain, beyond the end, no such key.
         for kind in 0..4 {
             let mut pair = pair();
             let hca = &pair.b.node.hca;
@@ -204,7 +204,7 @@ fn all_that_is_posted_before_and_after_an_error_comes_back() {
         ..Request::new(WqeOpcode::Send, pair.b.data(0, 8))
     };
     for round in 0..5 {
-        // Nobody rings for receives.
+        // Receives have no doorbell.
         let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
         assert_eq!(pair.b.qp.receive_error(receive), 0x05, "{round}");
         let send = pair.b.qp.post(&silent);
@@ -212,11 +212,11 @@ fn all_that_is_posted_before_and_after_an_error_comes_back() {
         std::thread::sleep(Duration::from_millis(3));
     }
     pair.b.qp.silent();
-    // From reset it works anew.
+    // It works again after a reset.
     pair.b.qp.reset(&pair.b.node).unwrap();
     pair.a.qp.reset(&pair.a.node).unwrap();
     let how = Connection::default();
-    mlx5_test_driver::qp::connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
+    connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
     let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
     let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(100, 8)));
     pair.a.qp.sent(WqeOpcode::Send, send);
@@ -224,7 +224,7 @@ fn all_that_is_posted_before_and_after_an_error_comes_back() {
     pair.end();
 }
 
-/// Syndrome, the vendor's, and a request that ends with them.
+/// Syndrome, vendor syndrome, and a request that ends with these.
 type Case = (u8, u8, fn(&Pair) -> Request);
 
 #[test]

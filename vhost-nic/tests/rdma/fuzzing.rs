@@ -1,6 +1,6 @@
 //! Fuzz drivers on random bytes.
 
-use mlx5_test_driver::fuzz::{iterations, on_random_bytes, wqes};
+use mlx5_test_driver::fuzz::{Tally, iterations, on_random_bytes, wqes};
 use mlx5_test_driver::node::Node;
 use vhost_nic::net::Switch;
 
@@ -11,7 +11,7 @@ use crate::packets;
 const INPUT: usize = 1 << 14;
 
 /// Runs an input of WQEs on two guests of a new switch.
-fn run_wqes(input: &[u8]) -> mlx5_test_driver::fuzz::Tally {
+fn run_wqes(input: &[u8]) -> Tally {
     let switch = Switch::new();
     let nodes = [1, 2].map(|number| Node::open(machine(&switch, number), number));
     wqes::run(nodes, input)

@@ -1,4 +1,4 @@
-//! Queues that are looked after for a while when all is sent.
+//! Hot queues: a drained send queue is polled for a while.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn what_is_posted_meanwhile_needs_no_doorbell() {
         a.sent(WqeOpcode::RdmaWrite, counter);
         assert_eq!(memory.read(0, 8), [byte; 8]);
     }
-    // Another queue's doorbell is heard all the same.
+    // Another queue's doorbell is serviced meanwhile.
     let (mut c, d) = (qp(), qp());
     connect((&node, &c), (&node, &d), &Connection::default());
     let counter = c.post(&request(99));

@@ -1,4 +1,4 @@
-//! Data in completions instead of memory: when asked for, and only then.
+//! Scatter to CQE: data in completions instead of memory, when requested and only then.
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
 use mlx5_prm::wqe::WqeOpcode;
@@ -10,10 +10,10 @@ use zerocopy::IntoBytes;
 use crate::inspect::Inspect;
 use crate::pair::{End, Pair, pattern};
 
-/// Codes of `cs_req` and `cs_res` (`MLX5_REQ_SCAT_DATA32_CQE`, `MLX5_RES_SCAT_DATA32_CQE` and so on), and the bytes they stand for.
+/// Codes of `cs_req` and `cs_res` (`MLX5_REQ_SCAT_DATA32_CQE`, `MLX5_RES_SCAT_DATA32_CQE` and so on), and their bytes.
 const CODES: [(u8, usize); 3] = [(0, 0), (1, 32), (2, 64)];
 
-/// The data in a completion, if there is any.
+/// The data in a completion, if it has any.
 fn data(cqe: &Cqe, cq: &CompletionQueue, length: usize) -> Option<Vec<u8>> {
     match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
         0 => None,
@@ -52,7 +52,7 @@ fn short_sends_are_in_the_completion_of_the_receive() {
                 expected[100..][..length].copy_from_slice(&sent);
             }
             assert!(pair.b.memory.read(0, 4096) == expected, "{length} of {most}");
-            // A write is in memory, whatever its length.
+            // A write goes to memory, whatever its length.
             pair.b.memory.write(0, &expected);
             let receive = pair.b.qp.receive(&[]);
             let write = pair
@@ -140,7 +140,7 @@ fn completions_are_counted_by_where_their_data_went() {
             let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, length)));
             let received = pair.b.qp.received(CqeOpcode::ResponderSend, receive, length);
             pair.a.qp.sent(WqeOpcode::Send, send);
-            // Of a send nothing comes back.
+            // A send returns no data.
             here.plain += 1;
             let read = pair
                 .a
@@ -167,7 +167,7 @@ fn data_that_find_no_room_are_not_written_over_others() {
     let mut pair = Pair::new(shape(0, 2), &Connection::default());
     let data = |number: usize| pattern(number as u64, 64);
     let mut first = None;
-    // One more than the queue has entries, of which none is given back.
+    // One more than the queue has entries, and none is released.
     for number in 0..513 {
         pair.a.memory.write(0, &data(number));
         pair.b.qp.receive(&[pair.b.part(0, 64)]);

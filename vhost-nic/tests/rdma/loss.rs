@@ -1,4 +1,4 @@
-//! Packets that are lost, doubled, late or damaged: data right, atomics once, completions exact.
+//! Lost, duplicated, late and corrupted packets: data intact, atomics executed once, completions exact.
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
@@ -10,12 +10,12 @@ use vhost_nic::roce::opcode::{Operation, Position};
 use crate::pair::{Pair, pattern};
 use crate::wire::{Fate, Kind};
 
-/// Reads and atomics at once, few enough for losses in between.
+/// Log2 of outstanding reads and atomics: few, so that losses occur between them.
 const DEPTH: u8 = 3;
 /// Bytes of each message: five packets.
 const LENGTH: usize = 5000;
 
-/// Posts one message of each kind, all at once, and checks memory and completions on both sides.
+/// Posts one message of each kind with one doorbell, and checks memory and completions on both sides.
 fn everything_once(pair: &mut Pair, seed: u64) {
     let (sent, written, read) = (
         pattern(seed, LENGTH),
@@ -87,7 +87,7 @@ fn pair() -> Pair {
     Pair::new(Shape::new(service::RC), &how)
 }
 
-/// All that a fault-free run puts on the wire.
+/// The packets of a run without faults.
 fn kinds() -> Vec<Kind> {
     let mut pair = pair();
     everything_once(&mut pair, 1);
@@ -104,7 +104,7 @@ fn each_packet_once(fate: Fate) {
         pair.wire.strike(nth, fate, |_| true);
         everything_once(&mut pair, nth as u64);
         pair.wire.calm();
-        // A packet that waits for the next one goes with the next round.
+        // A delayed last packet is delivered in the next round.
     }
     pair.end();
 }
@@ -278,7 +278,7 @@ fn a_receive_posted_during_the_wait_takes_the_message() {
         let data = pattern(8, LENGTH);
         pair.a.memory.write(0, &data);
         let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
-        eventually("a refusal", || {
+        eventually("an RNR NAK", || {
             pair.wire
                 .seen()
                 .iter()
@@ -288,12 +288,12 @@ fn a_receive_posted_during_the_wait_takes_the_message() {
         pair.b.qp.received(CqeOpcode::ResponderSend, receive, LENGTH);
         pair.a.qp.sent(WqeOpcode::Send, send);
         assert!(pair.b.memory.read(3, LENGTH) == data);
-        // A write with immediate needs one as well, at its end.
+        // A write with immediate consumes a receive as well, with its last packet.
         let mut request = pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(0, LENGTH), 9000);
         request.immediate = 3;
         pair.wire.seen();
         let write = pair.a.qp.post(&request);
-        eventually("a refusal", || pair.wire.seen().iter().any(|kind| !kind.forth));
+        eventually("an RNR NAK", || pair.wire.seen().iter().any(|kind| !kind.forth));
         let receive = pair.b.qp.receive(&[]);
         pair.b.qp.received(CqeOpcode::ResponderWriteImmediate, receive, LENGTH);
         pair.a.qp.sent(WqeOpcode::RdmaWriteImmediate, write);

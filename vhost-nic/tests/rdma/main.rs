@@ -1,4 +1,5 @@
-//! RDMA between two guests as their drivers see it, in memory and over a wire that can lose packets. See `mlx5_test_driver`.
+//! RDMA between two guests as their drivers see it, in memory and over a wire that can lose packets. See
+//! `mlx5_test_driver`.
 
 #[path = "../common/inspect.rs"]
 mod inspect;

@@ -1,4 +1,5 @@
-//! Guest memory comes and goes while messages are on their way: nobody who carries them waits for somebody who waits for them.
+//! Guest memory is mapped and unmapped while messages are in flight: the threads that carry them must not deadlock with
+//! the mapper.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -14,16 +15,16 @@ use vhost_nic::dma::Backing;
 use crate::inspect::Inspect;
 use crate::pair::{Pair, pattern};
 
-/// Where no RAM is otherwise.
+/// A guest address without RAM.
 const ELSEWHERE: u64 = 0x10_0000_0000;
-/// Bytes that come and go there.
+/// Bytes that are mapped and unmapped there.
 const LENGTH: u64 = 1 << 20;
 /// Bytes of a message.
 const MESSAGE: usize = 64;
-/// How often the memory changes at least, in each test.
+/// Minimum number of unmaps in each test.
 const CHANGES: u64 = 500_000;
 
-/// Ends what changes memory, also when a check fails.
+/// Stops the mapper when dropped, also on panic.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -32,7 +33,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Lets memory of both guests come and go while `round` is called again and again, with its number.
+/// Maps and unmaps memory of both guests while it calls `round` repeatedly, with the round's number.
 fn while_memory_changes(pair: &mut Pair, mut round: impl FnMut(&mut Pair, u64)) {
     let machines = [&pair.a, &pair.b].map(|end| end.node.hca.machine.clone());
     let (over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -46,7 +47,8 @@ fn while_memory_changes(pair: &mut Pair, mut round: impl FnMut(&mut Pair, u64)) 
         };
         while !over.load(Ordering::Relaxed) {
             dma.map(ELSEWHERE, LENGTH, Some(backing())).unwrap();
-            // Most of it finds nothing to unmap: it waits for its turn all the same, and it is quick, so that somebody waits nearly always.
+            // Most of these find nothing to unmap. They take the write lock all the same, and quickly, so that a writer
+            // waits nearly always.
             for _ in 0..100 {
                 dma.unmap(ELSEWHERE, LENGTH).unwrap();
                 changes.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +88,7 @@ fn messages_of_all_kinds_pass() {
                 pair.b.qp.receive(&[into]);
             }
             let target = |at: usize| (at * MESSAGE) as u64;
-            // What holds memory is followed by what uses it in another way.
+            // An operation that holds the read lock is followed by one that takes it differently.
             let mut requests = vec![
                 pair.request(WqeOpcode::RdmaWrite, vec![Data::Inline(bytes.clone())], target(0)),
                 pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, MESSAGE), target(1)),
@@ -144,8 +146,8 @@ fn a_refusal_is_told() {
             pair.a.qp.put(request);
         }
         pair.a.qp.ring();
-        let told = [(); 3].map(|()| outcome(&mut pair.a.qp.send_cq));
-        assert_eq!(told, [None, None, Some(Syndrome::RemoteAccess as u8)]);
+        let outcomes = [(); 3].map(|()| outcome(&mut pair.a.qp.send_cq));
+        assert_eq!(outcomes, [None, None, Some(Syndrome::RemoteAccess as u8)]);
         pair.b.node.hca.wait_event(EventType::WqAccessError);
         for end in [&mut pair.a, &mut pair.b] {
             end.qp.reset(&end.node).unwrap();

@@ -1,4 +1,4 @@
-//! Every operation, byte for byte.
+//! Every operation at every interesting length, byte for byte.
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
@@ -10,14 +10,14 @@ use vhost_nic::net::Switch;
 use crate::nic::machine;
 use crate::pair::{Pair, pattern};
 
-/// Lengths around everything that has a length.
+/// Lengths around every boundary.
 fn lengths(mtu: usize) -> Vec<usize> {
     let mut lengths = vec![0, 1, 3, 31, 32, 33, 63, 64, 65];
     lengths.extend([mtu - 1, mtu, mtu + 1, 2 * mtu - 1, 2 * mtu, 2 * mtu + 1, 1 << 20]);
     lengths
 }
 
-/// What is beside the data must stay as it is.
+/// Bytes before and after the data that must stay unchanged.
 const MARGIN: u64 = 5000;
 
 #[test]
@@ -66,7 +66,7 @@ fn writes_of_all_lengths_arrive_byte_for_byte_and_silently() {
             let mut expected = canvas;
             expected[MARGIN as usize..][..length].copy_from_slice(&data);
             assert!(pair.b.memory.read(0, expected.len()) == expected, "{length} bytes");
-            // With an immediate, a receive tells of it.
+            // With an immediate, a receive completes.
             let receive = pair.b.qp.receive(&[]);
             let mut request = pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(4095, length), MARGIN + 1);
             request.immediate = 0xfeed_0000 + index as u32;
@@ -109,7 +109,7 @@ fn reads_of_all_lengths_arrive_byte_for_byte() {
     pair.end();
 }
 
-/// The longest message there is, and more of them than there are sequence numbers for at a time.
+/// The longest message, and more packets in a row than fit into half the PSN space.
 #[test]
 fn a_message_has_up_to_two_gib() {
     const LONGEST: u64 = 1 << 31;
@@ -125,7 +125,7 @@ fn a_message_has_up_to_two_gib() {
         .map(|node| Region::of_one_page(&node.hca, node.pd, LONGEST + 1, PAGE).unwrap());
     let data = pattern(1, PAGE as usize);
     from.write(0, &data);
-    // An entry has 31 bits for its length.
+    // A data segment has 31 bits of length.
     let halves = |more: u32| {
         let half = LONGEST as u32 / 2;
         let parts = [

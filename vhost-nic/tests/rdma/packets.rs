@@ -1,5 +1,6 @@
-//! Fuzz driver: bytes become packets of a hostile peer, valid ones, the same with bytes changed, and garbage, to queue pairs of every
-//! service. The other fuzz drivers are in `mlx5_test_driver::fuzz`; this one builds its packets with the crate's own RoCE code.
+//! Fuzz driver: bytes become packets of a hostile peer, valid ones, the same with bytes changed, and garbage, to queue
+//! pairs of every service. The other fuzz drivers are in `mlx5_test_driver::fuzz`; this one builds its packets with the
+//! crate's own RoCE code.
 
 use std::sync::Arc;
 
@@ -311,7 +312,8 @@ impl Victim {
     }
 }
 
-/// Sets the source address of a frame: the switch learns from it, and with a forged one the peer would get the frames of others.
+/// Sets the source address of a frame: the switch learns from it, and with a forged one the peer would get the frames
+/// of others.
 fn sign(frame: &mut [u8], peer: &RawPeer) {
     if let Some(source) = frame.get_mut(6..12) {
         source.copy_from_slice(&peer.mac);

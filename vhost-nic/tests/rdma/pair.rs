@@ -1,4 +1,4 @@
-//! Two guests with connected queue pairs and memory.
+//! Two guests with connected queue pairs and a region each.
 
 use std::sync::Arc;
 
@@ -11,26 +11,26 @@ use vhost_nic::net::Switch;
 use crate::nic::machine;
 use crate::wire::Wire;
 
-/// Bytes of the regions.
+/// Bytes of each region.
 pub const SIZE: u64 = 3 << 20;
 
-/// One side.
+/// One side of a pair.
 pub struct End {
-    /// The guest.
+    /// Guest.
     pub node: Node,
-    /// Its queue pair.
+    /// Queue pair.
     pub qp: QueuePair,
-    /// Its memory.
+    /// Region.
     pub memory: Region,
 }
 
-/// Two guests.
+/// Two guests, connected by a wire.
 pub struct Pair {
-    /// The one that asks.
+    /// Requester.
     pub a: End,
-    /// The one that answers.
+    /// Responder.
     pub b: End,
-    /// What is between them.
+    /// Wire between the two switches.
     pub wire: Wire,
 }
 
@@ -42,12 +42,12 @@ impl End {
         Self { node, qp, memory }
     }
 
-    /// A part of its memory.
+    /// Scatter entry of a part of the region.
     pub fn part(&self, offset: u64, length: usize) -> (u64, u32, u32) {
         (self.memory.at(offset), length as u32, self.memory.key)
     }
 
-    /// A part of its memory, as data of a request.
+    /// The same as the data of a request.
     pub fn data(&self, offset: u64, length: usize) -> Vec<Data> {
         vec![Data::Memory(self.part(offset, length))]
     }
@@ -60,14 +60,14 @@ impl End {
 }
 
 impl Pair {
-    /// Two guests with a queue pair each, connected.
+    /// Two guests with a connected queue pair each.
     pub fn new(shape: Shape, how: &Connection) -> Self {
         let pair = Self::unconnected(shape, shape);
         connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), how);
         pair
     }
 
-    /// Two guests with a queue pair each.
+    /// Two guests with a queue pair each, in reset.
     pub fn unconnected(first: Shape, second: Shape) -> Self {
         let switches = [Switch::new(), Switch::new()];
         let wire = Wire::new(&switches[0], &switches[1]);
@@ -75,12 +75,12 @@ impl Pair {
         Self { a, b, wire }
     }
 
-    /// A request with memory of `b` at `offset`.
+    /// A request on `offset` of the responder's region.
     pub fn request(&self, opcode: WqeOpcode, data: Vec<Data>, offset: u64) -> Request {
         Request::remote(opcode, data, self.b.memory.at(offset), self.b.memory.key)
     }
 
-    /// Takes both down; nothing may be left.
+    /// Shuts both down. Panics if an object is left.
     #[track_caller]
     pub fn end(self) {
         self.a.close();
@@ -88,7 +88,7 @@ impl Pair {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Pseudo-random bytes that depend on `seed`.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)

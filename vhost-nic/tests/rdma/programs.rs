@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::fuzz::iterations;
 use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,14 +12,14 @@ use proptest::prelude::*;
 use crate::pair::{End, Pair, pattern};
 use crate::wire::Fate;
 
-/// Bytes of each side's memory that programs use.
+/// Bytes of each region that programs use.
 const ARENA: usize = 1 << 14;
-/// Of these, atomics have the first ones for themselves.
+/// The first of these, reserved for atomics.
 const COUNTERS: usize = 64;
-/// Bytes of the longest message.
+/// Maximum bytes of a message.
 const LONGEST: usize = 3000;
 
-/// One request of one side. Offsets are in the arenas.
+/// A request. Offsets are relative to the arenas.
 #[derive(Debug, Clone)]
 enum Step {
     Send {
@@ -54,7 +55,7 @@ enum Step {
     Nop,
 }
 
-/// Where packets end, and every length.
+/// Lengths around packet boundaries, and any others.
 fn length() -> impl Strategy<Value = usize> {
     prop_oneof![0..=70_usize, 1020..=1028_usize, 2046..=2050_usize, 0..=LONGEST]
 }
@@ -96,12 +97,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Bursts: who posts, what, and whether only the last of it completes.
+/// Bursts: whether the first side posts, its requests, and whether all are signaled or only the last.
 fn program() -> impl Strategy<Value = Vec<(bool, Vec<Step>, bool)>> {
     vec((any::<bool>(), vec(step(), 1..8), any::<bool>()), 1..12)
 }
 
-/// What each side's memory must be, and what must complete.
+/// Expected memory of both sides, and expected receive completions.
 struct Model {
     arenas: [Vec<u8>; 2],
     expected: Vec<(CqeOpcode, u16, usize, Option<u32>)>,
@@ -121,10 +122,10 @@ impl Model {
         self.arenas[to.0][to.1..to.1 + length].copy_from_slice(&data);
     }
 
-    /// Carries out a step of side `me`, posts the receive it takes, and makes its request.
+    /// Applies a step of side `me` to the model, posts the receive that it consumes, and builds its request.
     fn apply(&mut self, me: usize, step: &Step, own: &End, peer: &mut End, tag: u32) -> Request {
         let other = 1 - me;
-        // A WQE has 1008 bytes besides its control segment.
+        // A WQE has 1008 bytes after its control segment.
         let data = |from: usize, length: usize, inline: bool, arena: &[u8]| match (inline, length) {
             (true, 2..=600) => vec![
                 Data::Inline(arena[from..from + length / 2].to_vec()),
@@ -215,7 +216,7 @@ impl Model {
     }
 }
 
-/// Whether a request's data come back, so that what follows and reads them has to wait (the fence is the guest's business).
+/// Fence bits of a WQE: requests that follow read what earlier ones return (the fence is the guest's duty).
 const FENCE: u8 = 2 << 5;
 
 fn run(program: &[(bool, Vec<Step>, bool)], fates: &[u8], psn: u32) {
@@ -287,10 +288,17 @@ fn run(program: &[(bool, Vec<Step>, bool)], fates: &[u8], psn: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: iterations(64) as u32,
+        max_shrink_iters: 64,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn programs_do_what_they_say_without_loss(program in program(), psn in prop_oneof![Just(0xff_fff0_u32), 0..0x100_0000_u32]) {
+    fn programs_do_what_they_say_without_loss(
+        program in program(),
+        psn in prop_oneof![Just(0xff_fff0_u32), 0..0x100_0000_u32],
+    ) {
         run(&program, &[], psn);
     }
 

@@ -1,4 +1,4 @@
-//! Datagrams, shared receive queues, and a guest that talks to itself.
+//! Datagrams, shared receive queues, remote invalidation and loopback.
 
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use mlx5_prm::wqe::WqeOpcode;
@@ -7,7 +7,7 @@ use mlx5_test_driver::srq::Srq;
 
 use crate::pair::{Pair, pattern};
 
-/// Bytes of the GRH area in front of a datagram.
+/// Bytes of the GRH before a datagram.
 const GRH: usize = 40;
 
 #[test]
@@ -127,14 +127,14 @@ fn datagrams_arrive_behind_their_header() {
             pair.a.qp.sent(opcode, send);
             let arrived = pair.b.memory.read(1000, room);
             assert!(arrived[GRH..] == data, "{length}");
-            // The IPv4 header is in the last 20 bytes.
+            // The IPv4 header is in the last 20 bytes of the GRH.
             assert_eq!(
                 (arrived[20], &arrived[32..36], &arrived[36..40]),
                 (0x45, &[10, 0, 0, 1][..], &[10, 0, 0, 2][..])
             );
         }
     }
-    // Another key, and no room: lost, and the receive stays.
+    // Wrong Q_Key, and a receive that is too short: dropped, and the receive stays posted.
     let receive = pair.b.qp.receive(&[pair.b.part(0, GRH + 10)]);
     for (length, key) in [(10, Q_KEY ^ 1), (11, Q_KEY), (10, Q_KEY)] {
         let mut request = Request::new(WqeOpcode::Send, pair.a.data(0, length));
@@ -146,7 +146,7 @@ fn datagrams_arrive_behind_their_header() {
         }
     }
     pair.b.qp.received(CqeOpcode::ResponderSend, receive, GRH + 10);
-    // Longer than a packet: refused where it is posted.
+    // Longer than the MTU: refused by the requester.
     let mut request = Request::new(WqeOpcode::Send, pair.a.data(0, how.mtu() + 1));
     request.to = Some(address(&pair.b.node, pair.b.qp.number, Q_KEY));
     let send = pair.a.qp.post(&request);
@@ -187,13 +187,13 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
         };
         let send = sender.post(&request);
         sender.sent(WqeOpcode::Send, send);
-        // Posted in the order of the ring, so they are taken in it.
+        // Posted in ring order, so they are consumed in it.
         let slot = round % 16;
         target.received(CqeOpcode::ResponderSend, slot as u16, length);
         assert!(b.memory.read(slot % 4 * 100, length) == data, "{round}");
         match round % 4 {
             2 => {
-                // One is left.
+                // One receive is left.
                 let event = b.node.hca.wait_event(EventType::SrqRqLimit);
                 assert_eq!(event.data[24..], pool.number.to_be_bytes());
             }
@@ -201,7 +201,7 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
             _ => assert!(b.node.hca.events.lock().next().is_none(), "no event yet"),
         }
     }
-    // In error, what is in the pool stays there, and the guest is told that no more is taken.
+    // In error, receives of the RMP stay posted, and an event reports that no more are consumed.
     pool.post(&[b.part(0, 100)]);
     targets[0].fail(&b.node).unwrap();
     let event = b.node.hca.wait_event(EventType::SrqLastWqe);

@@ -1,4 +1,5 @@
-//! Packets that travel as one do what each of them would do by itself: the same packets pass, the same memory is written, the same is told.
+//! A super-packet has the effect of its packets one by one: the same packets on the wire, memory, completions and
+//! counters.
 
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::vport::QueryQCounterOut;
@@ -11,30 +12,30 @@ use crate::counters::{counted_as, query};
 use crate::pair::{End, Pair, SIZE, pattern};
 use crate::wire::{Fate, Kind};
 
-/// Bytes in a packet.
+/// Path MTU in bytes.
 const MTU: usize = 1024;
-/// Bytes of a message of five packets, the last of them short.
+/// Bytes of a message of five packets, the last one short.
 const LENGTH: usize = 4 * MTU + 77;
-/// Bytes of a message that is more than travels at once.
+/// Bytes of a message longer than a super-packet.
 const LONG: usize = (2 << 20) + 77;
-/// Where in the memory of the other side messages go.
+/// Offset in the peer's region that messages go to.
 const TARGET: u64 = 5001;
 
-/// What can be seen of what happened, on either side.
+/// Everything observable on both sides.
 #[derive(Debug, PartialEq, Eq)]
 struct Trace {
-    /// In either direction, as they follow each other there.
+    /// Packets in each direction, in order.
     packets: [Vec<Kind>; 2],
     sends: Vec<Completion>,
     receives: Vec<Completion>,
     counters: [QueryQCounterOut; 2],
 }
 
-/// Kind and queue, length, immediate or key, and the error with the place of the WQE.
+/// Opcode, queue, length, immediate or key, and the error with its WQE counter.
 type Completion = (u8, u32, u32, u32, Option<(u8, u16)>);
 
 fn completions(cq: &mut CompletionQueue, count: usize) -> Vec<Completion> {
-    let told = (0..count).map(|_| {
+    let completions = (0..count).map(|_| {
         let cqe: Cqe = await_some("a completion", || cq.next());
         cq.release();
         (
@@ -45,10 +46,10 @@ fn completions(cq: &mut CompletionQueue, count: usize) -> Vec<Completion> {
             error_of(&cqe),
         )
     });
-    told.collect()
+    completions.collect()
 }
 
-/// What comes of something that `act` posts to two guests' queue pairs, so many sends and receives of which complete.
+/// A service, and the number of send and receive completions to expect.
 struct Case {
     service: u8,
     sends: usize,
@@ -71,17 +72,18 @@ impl Case {
         }
     }
 
-    /// Lets it happen to packets that travel as one, and to packets by themselves, and compares. Returns what happened, and the memory.
+    /// Runs `act` with super-packets and with single packets, and compares. Returns the trace and the memory of both
+    /// regions.
     #[track_caller]
     fn compare(self, act: impl Fn(&mut Pair)) -> (Trace, Vec<u8>) {
         let [(together, first), (single, second)] = [false, true].map(|single| self.run(single, &act));
         assert_eq!(together, single);
-        assert!(first == second, "other bytes are written");
+        assert!(first == second, "the memory differs");
         (together, first)
     }
 
     fn run(&self, single: bool, act: &impl Fn(&mut Pair)) -> (Trace, Vec<u8>) {
-        // No second attempt: when it comes is a matter of time.
+        // No retries: their time would make the trace random.
         let how = Connection {
             rnr_retry: 0,
             retry_count: 0,
@@ -116,7 +118,7 @@ impl Case {
     }
 }
 
-/// Data in two parts, of which the second cannot be reached.
+/// Two scatter entries, the second with an invalid key.
 fn half_reachable(end: &End, first: usize) -> [(u64, u32, u32); 2] {
     let (address, length, key) = end.part(first as u64, LENGTH - first);
     [end.part(0, first), (address, length, key ^ 1)]
@@ -134,11 +136,11 @@ fn messages_arrive() {
                 pair.a.qp.put(&send);
                 let write = pair.request(WqeOpcode::RdmaWrite, pair.a.data(3, length), TARGET);
                 pair.a.qp.put(&write);
-                let told = Request {
+                let immediate = Request {
                     immediate: 0x0102_0304,
                     ..pair.request(WqeOpcode::RdmaWriteImmediate, pair.a.data(7, length), TARGET + 1)
                 };
-                pair.a.qp.post(&told);
+                pair.a.qp.post(&immediate);
             });
         }
         Case::rc(1, 0).compare(|pair| {
@@ -176,7 +178,7 @@ fn what_fits_in_a_receive_is_written() {
     });
     assert_eq!(trace.sends[0].4.map(|(syndrome, _)| syndrome), Some(0x12));
     assert_eq!(trace.receives[0].4.map(|(syndrome, _)| syndrome), Some(0x01));
-    // Two packets fit, the third does not.
+    // Two packets fit, the third one does not.
     let target = &memory[SIZE as usize + TARGET as usize..];
     assert!(target[..2 * MTU] == pattern(1, SIZE as usize)[..2 * MTU]);
     let untouched = &pattern(2, SIZE as usize)[TARGET as usize..];
@@ -217,7 +219,7 @@ fn what_can_be_read_is_sent() {
 #[test]
 fn a_key_is_taken_away_by_the_end_of_a_message_or_not_at_all() {
     for valid in [true, false] {
-        // A receive that it has begun to fill is flushed.
+        // A receive that is partly filled is flushed.
         let (trace, _) = Case::rc(1, 1).compare(|pair| {
             let target = pair.b.node.region(4096);
             let into = pair.b.part(TARGET, LENGTH);
@@ -227,7 +229,7 @@ fn a_key_is_taken_away_by_the_end_of_a_message_or_not_at_all() {
                 ..Request::new(WqeOpcode::SendInvalidate, pair.a.data(0, LENGTH))
             };
             pair.a.qp.post(&request);
-            eventually("the end", || pair.a.qp.send_cq.has_more());
+            eventually("the completion of the message", || pair.a.qp.send_cq.has_more());
             target.destroy(&pair.b.node.hca).unwrap();
         });
         assert_eq!(trace.sends[0].4.is_none(), valid);
@@ -237,9 +239,9 @@ fn a_key_is_taken_away_by_the_end_of_a_message_or_not_at_all() {
 #[test]
 fn an_unreliable_message_is_lost_as_a_whole() {
     let (trace, memory) = Case::uc(3, 1).compare(|pair| {
-        // Nobody waits for the first, there is no room for the second.
+        // No receive for the first, and too short a receive for the second.
         pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
-        eventually("the end", || pair.a.qp.send_cq.has_more());
+        eventually("the completion of the message", || pair.a.qp.send_cq.has_more());
         let into = pair.b.part(TARGET, 2 * MTU);
         pair.b.qp.receive(&[into]);
         pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(100, LENGTH)));

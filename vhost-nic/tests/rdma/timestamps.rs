@@ -1,4 +1,4 @@
-//! When things completed, by the device's clock.
+//! Timestamps of completions.
 
 use std::mem::offset_of;
 
@@ -9,7 +9,7 @@ use mlx5_test_driver::qp::{Connection, Request, Shape, service};
 
 use crate::pair::{End, Pair};
 
-/// The clock, as the driver reads it (`mlx5_read_clock`, core/lib/clock.c).
+/// Reads the clock as the driver does (`mlx5_read_clock`, core/lib/clock.c).
 fn clock(end: &End) -> u64 {
     let half = |offset: usize| u64::from(end.node.hca.machine.read(offset as u64));
     let high = offset_of!(InitSegment, internal_timer_h);

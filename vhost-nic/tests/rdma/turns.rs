@@ -1,4 +1,4 @@
-//! Queue pairs of a guest that have much to do and little.
+//! Fair scheduling of a guest's queue pairs.
 
 use std::sync::mpsc;
 
@@ -9,7 +9,7 @@ use mlx5_test_driver::qp::{Connection, QueuePair, Request, Shape, connect, servi
 use crate::pair::Pair;
 use crate::wire::Fate;
 
-/// Long messages, as many as a ring holds, and their bytes.
+/// Number of long messages, a ring full, and their bytes.
 const COUNT: usize = 256;
 const LENGTH: usize = 16 << 10;
 
@@ -20,7 +20,7 @@ fn who_has_little_to_do_does_not_wait_for_all_of_who_has_much() {
     let [mut brief, peer] =
         [&pair.a, &pair.b].map(|end| QueuePair::create(&end.node, Shape::new(service::RC)).unwrap());
     connect((&pair.a.node, &brief), (&pair.b.node, &peer), &how);
-    // The first packet is on its way until both have posted.
+    // The first packet is in flight until both have posted.
     let (go, wait) = mpsc::channel();
     let mut wait = Some(wait);
     pair.wire.judge(move |_| {

@@ -1,4 +1,4 @@
-//! A wire between two switches that does what real wires do at times.
+//! A wire between two switches that loses, duplicates, delays and corrupts packets.
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -9,37 +9,37 @@ use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
 use vhost_nic::roce::opcode::{Operation, Position};
 use vhost_nic::roce::packet::Packet;
 
-/// What happens to a packet.
+/// Fate of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives.
+    /// Delivered.
     Pass,
-    /// It is lost.
+    /// Lost.
     Drop,
-    /// It arrives twice.
+    /// Delivered twice.
     Duplicate,
-    /// It arrives behind the next one of its direction.
+    /// Delivered after the next packet of its direction.
     Delay,
-    /// A bit of its last payload byte, or of its check, is flipped.
+    /// A bit of its last payload byte, or of its ICRC, is flipped.
     Corrupt,
 }
 
-/// What a packet is.
+/// Kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// Whether it comes from the first switch.
+    /// From the first switch to the second.
     pub forth: bool,
-    /// What it does.
+    /// Operation.
     pub operation: Operation,
-    /// Where it stands in its message.
+    /// Position in its message.
     pub position: Position,
-    /// Its sequence number.
+    /// PSN.
     pub psn: u32,
 }
 
 type Judge = Box<dyn FnMut(&Kind) -> Fate + Send>;
 
-/// The wire.
+/// A wire, with a port at each switch.
 pub struct Wire {
     sides: [Arc<Side>; 2],
 }
@@ -59,7 +59,7 @@ struct State {
 }
 
 impl Wire {
-    /// A wire between two switches, on which nothing happens yet.
+    /// Connects two switches, without faults.
     pub fn new(first: &Arc<Switch>, second: &Arc<Switch>) -> Self {
         let state = Arc::new(State::default());
         let side = |switch: &Arc<Switch>, forth| {
@@ -77,12 +77,13 @@ impl Wire {
         Self { sides }
     }
 
-    /// Decides from now on what happens to RoCE packets. Each goes by itself then, as bytes; else they pass as they come.
+    /// Sets the function that decides the fate of RoCE packets. Super-packets are split from now on; without a judge
+    /// they pass whole.
     pub fn judge(&self, judge: impl FnMut(&Kind) -> Fate + Send + 'static) {
         *self.sides[0].state.judge.lock() = Some(Box::new(judge));
     }
 
-    /// Gives the `nth` packet (from 0) for which `which` holds a fate.
+    /// Gives the `nth` packet (from 0) that satisfies `which` a fate.
     pub fn strike(&self, nth: usize, fate: Fate, which: impl Fn(&Kind) -> bool + Send + 'static) {
         let mut count = 0;
         self.judge(move |kind| {
@@ -92,19 +93,19 @@ impl Wire {
         });
     }
 
-    /// Nothing happens to packets any more.
+    /// Delivers all packets again.
     pub fn calm(&self) {
         *self.sides[0].state.judge.lock() = None;
     }
 
-    /// The packets that came since this was asked last, whatever happened to them.
+    /// Takes the packets seen since the last call, whatever their fate.
     pub fn seen(&self) -> Vec<Kind> {
         std::mem::take(&mut self.sides[0].state.seen.lock())
     }
 }
 
 impl Side {
-    /// What a packet is, if it is one.
+    /// Kind of a frame, if it is a RoCE packet.
     fn kind(&self, bytes: &[u8]) -> Option<Kind> {
         let view = FrameView::new(bytes)?;
         let packet = Packet::new_checked(&view).ok()?;

@@ -1,4 +1,4 @@
-//! Extended reliable connections: shared receive queues that packets name.
+//! XRC: packets name the shared receive queue.
 
 use std::thread;
 
@@ -74,7 +74,7 @@ fn a_shared_queue_begins_anywhere_in_its_first_page() {
     let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
     let target = QueuePair::create(&b.node, target_shape(xrcd)).unwrap();
     connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
-    // The driver takes the largest pages that the guest's memory happens to allow.
+    // The driver uses the largest pages that the guest's memory allows.
     for place in [(0, 0), (0, 32), (1, 31), (1, 32), (2, 48), (3, 63)] {
         let mut queue = Srq::xrc_at(&b.node.hca, b.node.pd, xrcd, &cq, 6, place).unwrap();
         for round in 0..100_u64 {
@@ -108,7 +108,7 @@ fn target_shape(xrcd: u32) -> Shape {
     }
 }
 
-/// One side of a program that talks to itself.
+/// One side of a program that uses loopback.
 struct Side {
     xrcd: u32,
     cq: CompletionQueue,
@@ -118,17 +118,17 @@ struct Side {
     memory: Region,
 }
 
-/// Connections between the sides.
+/// Number of connections between the sides.
 const CONNECTIONS: usize = 3;
-/// Receives that are posted at a time, and their bytes.
+/// Number of receives posted at a time, and their bytes.
 const SLOTS: u64 = 8;
 const SLOT: u64 = 2500;
-/// Log2 of the places in a shared queue: so many that none is used again while its receive is under way.
+/// Log2 of the WQEs of the SRQ: so many that no index is reused while its receive is in use.
 const LOG_PLACES: u8 = 6;
-/// Messages of each side.
+/// Number of messages of each side.
 const MESSAGES: u64 = 3000;
 
-/// Who sends: its messages differ from another's.
+/// Number of the sender, which its messages depend on.
 #[derive(Clone, Copy)]
 struct Sender(u64);
 
@@ -161,17 +161,17 @@ impl Side {
         (self.memory.at(slot * SLOT), SLOT as u32, self.memory.key)
     }
 
-    /// Sends and receives until all messages are through. What is received is posted anew while other messages arrive.
+    /// Sends and receives until all messages have arrived. Reposts receives while other messages arrive.
     fn run(&mut self, other: u32, own: Sender, peer: Sender) {
         let (mut sent, mut acknowledged, mut received) = (0, 0, 0);
-        // Where the memory of each posted receive is, by its place.
+        // Buffer of each posted receive, by WQE index.
         let mut slots = [0; 1 << LOG_PLACES];
         for slot in 0..SLOTS {
             slots[slot as usize] = slot;
             self.queue.post(&[self.part(slot)]);
         }
         while acknowledged < MESSAGES || received < MESSAGES {
-            // One message under way on each connection.
+            // One message in flight on each connection.
             while sent < MESSAGES && sent - acknowledged < CONNECTIONS as u64 {
                 let connection = sent % CONNECTIONS as u64;
                 let (at, data) = ((SLOTS + connection) * SLOT, own.message(sent));

@@ -1,4 +1,5 @@
-//! Bytes become commands: valid ones on existing objects, and the same with bytes changed. Frames and doorbells come between them.
+//! Bytes become commands: valid ones on existing objects, and the same with bytes changed. Frames and doorbells come
+//! between them.
 
 mod templates;
 
