@@ -10,9 +10,10 @@
 //! 24  payload
 //! ```
 //!
-//! All integers are little-endian. A reboot or a reopened connection can truncate a frame, so a reader can start anywhere
-//! in the stream: [`Decoder`] skips to the next header with a valid checksum. A writer starts with [`PREAMBLE`] zero
-//! bytes: they complete a truncated frame, which would otherwise swallow the next ones. Zeros between frames are ignored.
+//! All integers are little-endian. A reboot or a reopened connection can truncate a frame, so a reader can start
+//! anywhere in the stream: [`Decoder`] skips to the next header with a valid checksum. A writer starts with
+//! [`PREAMBLE`] zero bytes: they complete a truncated frame, which would otherwise swallow the next ones. Zeros between frames are
+//! ignored.
 
 use std::marker::PhantomData;
 

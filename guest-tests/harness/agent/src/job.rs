@@ -48,8 +48,8 @@ struct Job {
 /// The reading end of a pipe.
 struct Output<P> {
     pipe: P,
-    /// Once the command has ended: bytes of its output still in the pipe. Later output is from processes it left behind,
-    /// which may run forever.
+    /// Once the command has ended: bytes of its output still in the pipe. Later output is from processes it left
+    /// behind, which may run forever.
     left: Option<usize>,
 }
 

@@ -9,7 +9,8 @@ use crate::frame::{BadBody, Body};
 /// A message from the harness to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Begin a session and kill the commands of an earlier one. Outside any session. [`Reply::Hello`] returns the number.
+    /// Begin a session and kill the commands of an earlier one. Outside any session. [`Reply::Hello`] returns the
+    /// number.
     Attach(u64),
     /// Start a command on a new channel.
     Spawn(SpawnRequest),

@@ -1,8 +1,8 @@
 //! A pseudo-random byte stream with random access.
 //!
 //! The stream is a sequence of 64-bit little-endian words. Word `i` is the SplitMix64 mix of the seed plus `i + 1`
-//! times the golden ratio (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014). The mix is
-//! bijective, so no word occurs twice in a stream: lost, repeated or moved data differs at once.
+//! times the golden ratio (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014). The mix
+//! is bijective, so no word occurs twice in a stream: lost, repeated or moved data differs at once.
 
 use super::Mismatch;
 

@@ -1,4 +1,7 @@
 //! A netlink socket: one request at a time and its answers.
+//!
+//! The crates of this family carry message formats only. The socket loop of `neli` would replace this file, but it runs
+//! a thread per socket and waits for an answer without a time-out.
 
 use std::io;
 use std::time::Duration;

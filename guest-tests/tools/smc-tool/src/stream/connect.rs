@@ -17,7 +17,7 @@ use crate::netlink::sockets::{Mode, SmcSocket};
 /// Options of a connection.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectOptions {
-    /// Server address: IPv4:port or [IPv6]:port
+    /// Server as ADDRESS:PORT, an IPv6 address in brackets
     #[arg(long)]
     pub to: SocketAddr,
     /// Protocol of the socket
