@@ -64,10 +64,15 @@ impl PciFunction {
     ///
     /// # Panics
     ///
-    /// If BAR 0 has no room for the MSI-X table and the pending bits at the offsets of [`BarLayout`].
+    /// If the size of BAR 0 is invalid, or if it has no room for the MSI-X table and the pending bits at the offsets of
+    /// [`BarLayout`].
     pub fn new<P: Purpose>(spec: impl Into<FunctionSpec>, parts: FunctionParts<P>, device: Arc<dyn Device>) -> Self {
         let spec = spec.into();
         let (bar, vectors) = (spec.bar, parts.msix.vectors());
+        assert!(
+            bar.size.is_power_of_two() && (16..=1 << 31).contains(&bar.size),
+            "{bar:?} has an invalid size"
+        );
         assert!(
             bar.msix_table + parts.msix.table_size() <= bar.msix_pba
                 && bar.msix_pba + parts.msix.pba_size() <= bar.size,

@@ -34,7 +34,7 @@ pub struct BarLayout {
 /// Registers of a vendor-specific capability (PCI Express Base Specification 7.9.4). Offsets count from the start of
 /// the capability.
 pub trait VendorCapability: Send {
-    /// Length of the capability in bytes, a multiple of 4. The registers begin at offset 4.
+    /// Length of the capability in bytes, a multiple of 4, at most 64. The registers begin at offset 4.
     fn length(&self) -> u8;
 
     /// Reads the dword at `offset`.
