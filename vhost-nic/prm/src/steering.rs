@@ -374,7 +374,7 @@ layout! {
 }
 
 layout! {
-    /// What a flow table entry matches.
+    /// Match parameters of a flow table entry.
     pub struct FteMatchParam: "fte_match_param", 0x200 {
         outer_headers: layout(FteMatchSetLyr24) = 0x0;
         misc_parameters: layout(FteMatchSetMisc) = 0x200;

@@ -1,4 +1,5 @@
-//! Compares every declared layout with a kernel's own `mlx5_ifc.h`, where there is one: `MLX5_IFC_H` names it, or a built guest image has it.
+//! Compares every declared layout with a kernel's own `mlx5_ifc.h`: the one named by `MLX5_IFC_H`, or that of a built
+//! guest image; without either, nothing is compared.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -6,12 +7,13 @@ use std::path::PathBuf;
 use mlx5_prm::layout::Declaration;
 use mlx5_prm::layouts;
 
-/// What the header declares, by the name of the structure: fields as (name, offset, width) in bits, and the size in bits.
+/// Declarations of the header by name of the structure.
 #[derive(Default)]
 struct Header {
     bodies: HashMap<String, (bool, Vec<String>)>,
 }
 
+/// Fields as (name, offset, width) in bits.
 type Fields = Vec<(String, usize, usize)>;
 
 impl Header {
@@ -43,7 +45,7 @@ impl Header {
         Some(self.walk(&mut body.iter(), *union))
     }
 
-    /// The fields of one nesting level, with those of the anonymous levels inside.
+    /// Returns the fields of one nesting level, including those of anonymous levels inside, and the size in bits.
     fn walk<'a>(&self, lines: &mut impl Iterator<Item = &'a String>, union: bool) -> (Fields, usize) {
         let (mut fields, mut at, mut largest) = (Fields::new(), 0, 0);
         while let Some(line) = lines.next() {
@@ -112,7 +114,7 @@ fn number(text: &str) -> usize {
     }
 }
 
-/// The header of the newest kernel source at hand.
+/// Returns the header of the newest kernel source available.
 fn header() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("MLX5_IFC_H") {
         return Some(path.into());

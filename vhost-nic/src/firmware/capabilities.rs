@@ -100,7 +100,7 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
         &capabilities.max
     };
     let group = Group::new(number)
-        .ok_or(bad_parameter("there is no such group of capabilities").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
+        .ok_or(bad_parameter("there is no such capability group").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
     let mut output = QueryHcaCapOut::default();
     if let Some(bytes) = values.get(&group) {
         *output.capability_mut() = **bytes;
@@ -112,7 +112,7 @@ fn set(firmware: &Firmware, input: Input<'_>) -> Result {
     let (number, _) = group(input.op_mod());
     let input = input.fields::<SetHcaCapIn>()?;
     let group = Group::new(number)
-        .ok_or(bad_parameter("there is no such group of capabilities").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
+        .ok_or(bad_parameter("there is no such capability group").with_syndrome(syndrome::UNKNOWN_CAPABILITIES))?;
     let current = &mut firmware.capabilities.lock().current;
     let Some(bytes) = current.get_mut(&group) else {
         return Reply::ok::<SetHcaCapOut>();

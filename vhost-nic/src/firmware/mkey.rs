@@ -37,7 +37,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let make = Mkey::prepare(context.clone(), translations).map_err(|error| match error {
         InvalidMkey::Mode => bad_parameter("there is no such access mode"),
         InvalidMkey::Length => {
-            bad_parameter("the list of translations is too long").with_syndrome(syndrome::TRANSLATION_SIZE)
+            bad_parameter("the translation list is too long").with_syndrome(syndrome::TRANSLATION_SIZE)
         }
     })?;
     let mkey = hca.mkeys.insert_with(make).ok_or(TABLE_FULL)?;

@@ -141,7 +141,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     };
     let vport = hca.vport.read();
     let make = |number| Qp::new(number, context.clone(), parts, &vport);
-    let full = Refusal::new(Status::BadResource, "there are no more queue pairs").with_syndrome(syndrome::NO_MORE_QPS);
+    let full = Refusal::new(Status::BadResource, "no QP number is left").with_syndrome(syndrome::NO_MORE_QPS);
     let qp = hca.add_queue_pair(make).ok_or(full)?;
     let mut output = CreateQpOut::default();
     output.set_qpn(qp.number);

@@ -59,22 +59,22 @@ impl From<SteeringError> for Refusal {
                 return bad_parameter("the flow table has groups").with_syndrome(syndrome::FLOW_TABLE_HAS_GROUPS);
             }
             IsDestination => {
-                let refusal = bad_parameter("other flow tables lead to the flow table");
+                let refusal = bad_parameter("other flow tables forward to the flow table");
                 return refusal.with_syndrome(syndrome::FLOW_TABLE_IS_DESTINATION);
             }
             EmptyCriteria => {
-                let refusal = bad_parameter("the flow group looks at outer headers, but at none of their bits");
+                let refusal = bad_parameter("the flow group enables outer headers without criteria");
                 return refusal.with_syndrome(syndrome::EMPTY_CRITERIA);
             }
             DisabledCriteria => {
-                let refusal = bad_parameter("the flow group looks at bits of inner headers, but not at inner headers");
+                let refusal = bad_parameter("the flow group has criteria in inner headers without enabling them");
                 return refusal.with_syndrome(syndrome::DISABLED_CRITERIA);
             }
             Exists(_) => (Status::BadIndex, "there is such a flow table entry already"),
             BadRange { .. } => (Status::BadIndex, "the flow group cannot have these indexes"),
             OutsideGroup(_) => (Status::BadIndex, "the flow table entry is outside of its group"),
             Level { .. } => {
-                let refusal = bad_parameter("a flow table leads only to higher levels");
+                let refusal = bad_parameter("a flow table forwards only to higher levels");
                 return refusal.with_syndrome(syndrome::FLOW_TABLE_LEVEL);
             }
             NoAction => {

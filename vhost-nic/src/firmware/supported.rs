@@ -262,7 +262,7 @@ fn snake(variant: impl Debug) -> String {
 fn wrap(indent: &str, text: &str) -> String {
     let (mut lines, mut line) = (String::new(), indent.to_owned());
     for word in text.split(' ') {
-        if line.chars().count() + 1 + word.chars().count() > WIDTH && line.len() > indent.len() {
+        if line.len() + 1 + word.len() > WIDTH && line.len() > indent.len() {
             lines += &line;
             lines.push('\n');
             line = indent.to_owned();

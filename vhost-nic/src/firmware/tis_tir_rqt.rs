@@ -39,9 +39,8 @@ fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
     let hca = &firmware.hca;
     let context = input.fields::<CreateTisIn>()?.ctx();
     if context.lag_tx_port_affinity() != 0 {
-        return Err(
-            bad_parameter("there is no LAG whose port the TIS could be for").with_syndrome(syndrome::TIS_PORT_AFFINITY)
-        );
+        return Err(bad_parameter("the TIS is for a port of a LAG, and there is no LAG")
+            .with_syndrome(syndrome::TIS_PORT_AFFINITY));
     }
     let domain = hca
         .transport_domains
@@ -189,7 +188,7 @@ fn find_rqt(hca: &Hca, number: u32) -> Result<Arc<Rqt>> {
 fn listed_queues(hca: &Hca, context: &Rqtc, list: &[u8]) -> Result<Vec<Arc<Rq>>> {
     let count = context.rqt_actual_size();
     if count > MAX_RQT_SIZE {
-        return Err(bad_parameter("the table has too many queues").with_syndrome(syndrome::RQT_SIZE));
+        return Err(bad_parameter("the RQT has too many entries").with_syndrome(syndrome::RQT_SIZE));
     }
     let entries = list
         .as_chunks::<4>()
@@ -210,7 +209,7 @@ fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
     let (input, list) = input.with_tail::<CreateRqtIn>()?;
     let context = input.rqt_context();
     if context.rqt_max_size() > MAX_RQT_SIZE {
-        return Err(bad_parameter("the table has too many queues").with_syndrome(syndrome::RQT_SIZE));
+        return Err(bad_parameter("the RQT has too many entries").with_syndrome(syndrome::RQT_SIZE));
     }
     let queues = listed_queues(hca, context, list)?;
     let rqt = hca

@@ -20,12 +20,12 @@ macro_rules! events {
 
 events! {
     Completion: "an armed CQ has a new CQE; cq_period and cq_max_count moderate it";
-    CqError: "a CQ overran: a CQE found no room; the CQ takes no more";
+    CqError: "a CQE found no room in a full CQ, which takes no CQEs from then on";
     PortChange: "the link went up or down: by PAOS, or by the cable";
     Command: "a command completed";
     WqInvalidRequestError: "a responder QP refused a request as invalid and went to error";
-    WqAccessError: "a responder QP refused a request for want of access rights and went to error";
-    SrqLastWqe: "a QP with an SRQ or RMP went to error and takes no more WQEs from it";
+    WqAccessError: "a responder QP refused a request that lacked access rights and went to error";
+    SrqLastWqe: "a QP went to error and takes no further WQEs from its SRQ or RMP";
     SrqRqLimit: "fewer WQEs than the limit are left in an SRQ or RMP; once per arming";
 }
 

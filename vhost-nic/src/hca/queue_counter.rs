@@ -16,7 +16,7 @@ pub enum QueueCounter {
     RxReadRequests,
     /// Atomic requests received.
     RxAtomicRequests,
-    /// Packets dropped or refused for want of a receive WQE.
+    /// Packets dropped or refused without a receive WQE.
     OutOfBuffer,
     /// Requests received ahead of the expected PSN.
     OutOfSequence,
@@ -54,9 +54,9 @@ pub enum QueueCounter {
     ReqRemoteInvalidRequest,
     /// Requests refused as invalid.
     RespRemoteInvalidRequest,
-    /// Requests the responder refused for want of access rights.
+    /// Requests the responder refused for lack of access rights.
     ReqRemoteAccessErrors,
-    /// Requests refused for want of access rights.
+    /// Requests refused for lack of access rights.
     RespRemoteAccessErrors,
     /// Requests the responder failed to execute.
     ReqRemoteOperationErrors,

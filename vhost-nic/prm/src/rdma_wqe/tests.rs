@@ -1,7 +1,7 @@
 use super::{AddressVector, Klm, MaskedAtomicSegment, RemoteAddressSegment, UmrControlSegment, XrcSegment};
 use zerocopy::FromBytes;
 
-/// Bytes that differ by their place.
+/// Returns bytes that differ by position.
 fn counted<const N: usize>() -> [u8; N] {
     std::array::from_fn(|place| place as u8)
 }

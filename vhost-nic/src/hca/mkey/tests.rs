@@ -36,7 +36,7 @@ fn ranged(mode: AccessMode, start: u64, length: u64) -> Mkc {
     context
 }
 
-/// A key for all of memory, as the driver has one in each domain.
+/// Creates a key for all of memory, as the driver does in each protection domain.
 fn physical() -> Mkc {
     let mut context = context(AccessMode::Physical);
     context.set_length64(true);

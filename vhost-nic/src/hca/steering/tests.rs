@@ -39,7 +39,7 @@ fn try_group(flows: &Flows, table: u32, start: u32, end: u32, criteria: &FteMatc
 }
 
 fn group(flows: &Flows, table: u32, start: u32, end: u32, criteria: &FteMatchParam) -> u32 {
-    // A group that looks at no bits of the outer headers must not say that it does.
+    // A group without criteria in outer headers must not enable them.
     let outer = criteria.as_bytes()[..64].iter().any(|byte| *byte != 0);
     let enable = if outer { OUTER } else { 0 };
     try_group(flows, table, start, end, criteria, enable).unwrap()
@@ -138,7 +138,7 @@ fn without_a_root_every_frame_misses() {
 
 #[test]
 fn a_frame_goes_from_address_to_protocol_to_receiver() {
-    // As mlx5e has it: addresses, then traffic types.
+    // As in mlx5e: addresses, then traffic types.
     let flows = Flows::default();
     let types = table(&flows, 57, 4, Miss::Default);
     let addresses = table(&flows, 56, 4, Miss::Default);
@@ -381,7 +381,7 @@ fn frames_find_their_way_while_commands_change_it() {
 }
 
 proptest! {
-    /// Against the definition: the lowest index whose value has the frame's bits under its group's mask.
+    /// By definition: the lowest index whose value equals the frame's bits under its group's mask.
     #[test]
     fn the_executor_finds_what_a_search_finds(
         groups in prop::collection::vec(
@@ -390,7 +390,7 @@ proptest! {
         ),
         frames in prop::collection::vec(0..8u8, 1..8),
     ) {
-        // Three fields of one bit each: the last bits of address, port and identification of a VLAN that is not there.
+        // Three fields of one bit each: the last bits of address, port and VLAN id, of a VLAN no frame has.
         let make = |bits: u8, fields: &[usize]| {
             let mut value = nothing();
             for &field in fields {

@@ -1,4 +1,4 @@
-//! Keys of other keys.
+//! Indirect keys.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -45,7 +45,7 @@ fn blocks_of_other_keys_are_equally_long() {
     let memory = create(&table, physical(), &[]);
     let mut context = ranged(AccessMode::Ksm, 0, 0x300);
     context.set_log_page_size(8);
-    // The first field of a block is reserved.
+    // The first field of a KSM entry is reserved.
     let key = create(
         &table,
         context,
@@ -151,7 +151,7 @@ fn a_change_waits_for_translations_and_does_not_stop_them() {
     let table = Arc::new(table());
     let memory = create(&table, physical(), &[]);
     let key = (FIRST_INDEX + 1) << VARIANT_BITS | u32::from(VARIANT);
-    // It is behind itself, and so taken again while the change waits.
+    // The key refers to itself, so it is locked recursively while the change waits.
     let mut context = ranged(AccessMode::Klm, 0, 0x20);
     context.set_umr_en(true);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Translations against a model that looks at each byte by itself.
+//! Translation compared with a model that translates byte by byte.
 
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ enum Byte {
     Null,
 }
 
-/// The key that an entry of key `at` names; one of those before it, none for the null key.
+/// Returns the key that an entry of key `at` names: an earlier one, or none for the null key.
 fn target(entry: &Entry, at: usize) -> Option<usize> {
     entry.target.checked_rem(at + 1).filter(|target| *target < at)
 }
@@ -85,7 +85,7 @@ fn make(table: &Table<Mkey>, keys: &[Key]) -> Vec<u32> {
         let (mode, shift, list) = match &key.layout {
             Layout::Physical => (AccessMode::Physical, 0, Vec::new()),
             Layout::Mtt { shift, pages } => {
-                // A list of an odd length has an entry that pads it.
+                // A list of odd length is padded by an entry.
                 let mut list = mtts(pages);
                 list.truncate(list.len() / OCTWORD * OCTWORD);
                 (AccessMode::Mtt, *shift, list)
@@ -110,7 +110,7 @@ fn layouts() -> impl Strategy<Value = Layout> {
     let pages = prop::collection::vec((0..1_u64 << 40).prop_map(|page| page << 12), 1..4);
     prop_oneof![
         Just(Layout::Physical),
-        // Lists of pages come in pairs.
+        // An octword holds two pages.
         (12..14_u8, pages).prop_map(|(shift, pages)| Layout::Mtt {
             shift,
             pages: pages.repeat(2)

@@ -1,4 +1,4 @@
-//! Changes of keys.
+//! UMR and invalidation.
 
 use mlx5_prm::layout::Layout;
 use mlx5_prm::rdma_wqe::{UmrControlSegment, mkey_mask as mask};
@@ -6,20 +6,20 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
 
-/// A queue of the kernel that registers memory for itself.
+/// A queue of a kernel driver that registers memory.
 const KERNEL: UmrPoster = UmrPoster {
     accessor: ACCESSOR,
     reg_umr: false,
     fast_register: true,
 };
-/// A queue of a process.
+/// A queue of a user process.
 const USER: UmrPoster = UmrPoster {
     accessor: ACCESSOR,
     reg_umr: false,
     fast_register: false,
 };
 
-/// A key of the driver's, not in use, with room for so many octwords.
+/// Creates a free key with this capacity in octwords.
 fn spare(mode: AccessMode, octwords: u32) -> Mkc {
     let mut context = context(mode);
     context.set_free(true);
@@ -73,7 +73,7 @@ fn memory_is_registered_and_invalidated_as_the_kernel_does() {
         MkeyError::Access(key)
     );
     assert_eq!(reach(&table, old, range.0, 1).unwrap_err(), MkeyError::Unknown(old));
-    // It must be free to be registered again, and is as it was if it is not.
+    // Registering again requires a free key, and fails without changing it.
     let again = umr(
         &table,
         KERNEL,
@@ -116,7 +116,7 @@ fn a_list_changes_from_an_offset() {
         };
         umr(&table, KERNEL, key, &control, &context, &list)
     };
-    // What was never said is not there.
+    // Entries never written have no translation.
     assert!(matches!(reach(&table, key, 0, 1), Err(MkeyError::Range(..))));
     change((1 << 19) - 4, &[0, 0, 0, 0, 0, 0, 0x6000 | 3, 0x7000 | 3]).unwrap();
     let last = (1 << 32) - 1;
@@ -191,7 +191,7 @@ fn a_window_is_bound_to_a_queue_and_unbound_by_it() {
         4,
     );
     let list = padded(klms(&[(0x100, memory, 0x4000)]));
-    // The key is named as it was made, whatever it was bound as since.
+    // The UMR names the key by its original variant, whatever it was bound as since.
     umr(&table, USER, window, &bind, &context, &list).unwrap();
     let other = Accessor {
         qpn: ACCESSOR.qpn + 1,

@@ -3,7 +3,7 @@ use zerocopy::FromBytes;
 
 use super::*;
 
-/// Both parts, as the driver's structures.
+/// Returns both parts in the driver's structures.
 fn fields(frame: &[u8]) -> (FteMatchSetLyr24, FteMatchSetMisc) {
     let fields = MatchFields::new(&FrameView::new(frame).unwrap());
     let bytes: Vec<u8> = fields.0.iter().flat_map(|word| word.to_ne_bytes()).collect();

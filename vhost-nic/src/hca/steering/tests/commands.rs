@@ -1,4 +1,4 @@
-//! What commands do, and what they refuse.
+//! Effects and refusals of commands.
 
 use super::super::table_type::NIC_TX;
 use super::*;
@@ -99,7 +99,7 @@ fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
         .modify_entry(NIC_RX, root, 0, modify::DESTINATION_LIST, to_tir(2))
         .unwrap();
     assert_eq!((classify(&flows, &frame(MINE, 1)).1, references.count()), (vec![2], 0));
-    // What would not fit together changes nothing.
+    // A change whose lists do not match its actions has no effect.
     let mask = modify::DESTINATION_LIST | modify::FLOW_TAG;
     assert_eq!(
         flows.modify_entry(NIC_RX, root, 0, mask, only(0)),

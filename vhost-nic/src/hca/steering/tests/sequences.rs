@@ -1,4 +1,4 @@
-//! Any sequence of commands leaves consistent tables, and frames always get through them.
+//! Any sequence of commands leaves consistent tables, in which every classification ends.
 
 use super::*;
 use crate::hca::refcount::RefCount;
@@ -175,7 +175,7 @@ proptest! {
     fn any_sequence_of_commands_can_be_taken_back(sequence in prop::collection::vec(commands(), 1..60)) {
         let (flows, references) = (Flows::default(), RefCount::default());
         let (frame, mut deliveries) = (frame(MINE, 1), Vec::new());
-        // Enough to begin with that many commands succeed.
+        // Objects to start from, so that many commands succeed.
         for level in 1..4 {
             let table = table(&flows, level, 3, Miss::Default);
             flows.set_root(NIC_RX, Some(table)).unwrap();
@@ -194,7 +194,7 @@ proptest! {
             prop_assert_eq!(flows.object_counts()["flow_table_entry"], entries);
             flows.classify(NIC_RX, &FrameView::new(&frame).unwrap(), &mut deliveries);
         }
-        // Every entry keeps one object in use, and nothing else does.
+        // Every entry holds one reference, and nothing else does.
         prop_assert_eq!(references.count() as usize, flows.object_counts()["flow_table_entry"]);
         for table in 1..100 {
             for index in 0..8 {
