@@ -158,7 +158,7 @@ impl Link {
     fn complete(&mut self) {
         let cq = &mut self.qps[0].send_cq;
         let cqe = loop {
-            if let Some(cqe) = cq.next() {
+            if let Some(cqe) = cq.poll() {
                 break cqe;
             }
             hint::spin_loop();

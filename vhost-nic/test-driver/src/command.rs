@@ -248,7 +248,7 @@ impl Commands {
         let Some(events) = &mut *events else {
             return in_memory;
         };
-        while let Some(event) = events.queue.next() {
+        while let Some(event) = events.queue.poll() {
             assert_eq!(
                 event.event_type,
                 EventType::Command as u8,

@@ -127,7 +127,7 @@ impl CompletionQueue {
             .call_with::<_, ModifyCqOut>(Opcode::MODIFY_CQ, RESIZE, &input, &buffer.page_list(), 0)?;
         let mut rest = Vec::new();
         loop {
-            let cqe = await_some("the resize CQE that ends the old buffer", || self.next());
+            let cqe = await_some("the resize CQE that ends the old buffer", || self.poll());
             if cqe.op_own >> 4 == CqeOpcode::ResizeCq as u8 {
                 break;
             }
@@ -138,7 +138,7 @@ impl CompletionQueue {
     }
 
     /// Consumes the next completion, if there is one.
-    pub fn next(&mut self) -> Option<Cqe> {
+    pub fn poll(&mut self) -> Option<Cqe> {
         let offset = self.entry()?;
         self.consumer += 1;
         Some(Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap())
@@ -169,7 +169,7 @@ impl CompletionQueue {
     /// Waits for a completion.
     #[track_caller]
     pub fn wait(&mut self) -> Cqe {
-        await_some("a completion", || self.next())
+        await_some("a completion", || self.poll())
     }
 
     /// Publishes the consumer index in the doorbell record.

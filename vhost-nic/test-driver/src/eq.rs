@@ -72,7 +72,7 @@ impl EventQueue {
     }
 
     /// Consumes the next event, if there is one.
-    pub fn next(&mut self) -> Option<Eqe> {
+    pub fn poll(&mut self) -> Option<Eqe> {
         let offset = u64::from(self.consumer) % (1 << self.log_size) * ENTRY;
         let owner = self.buffer.load(offset + ENTRY - 4) as u8 & 1;
         if u32::from(owner) != self.consumer >> self.log_size & 1 {

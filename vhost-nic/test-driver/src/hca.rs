@@ -179,7 +179,7 @@ impl Hca {
     pub fn wait_event(&self, event_type: EventType) -> mlx5_prm::queue_entry::Eqe {
         await_some("an event", || {
             let mut events = self.events.lock();
-            let event = events.next()?;
+            let event = events.poll()?;
             events.update(true);
             (event.event_type == event_type as u8).then_some(event)
         })

@@ -461,7 +461,7 @@ impl Channel {
 
     /// Takes the next received frame, and reposts its WQE.
     pub fn poll(&mut self) -> Option<Received> {
-        let cqe = self.receive_cq.next()?;
+        let cqe = self.receive_cq.poll()?;
         let frame = self.rq.take(&cqe);
         self.receive_cq.release();
         self.rq.fill();

@@ -480,7 +480,7 @@ impl QueuePair {
     /// Panics if there is a completion.
     #[track_caller]
     pub fn silent(&mut self) {
-        assert!(self.send_cq.next().is_none() && self.receive_cq.next().is_none());
+        assert!(self.send_cq.poll().is_none() && self.receive_cq.poll().is_none());
     }
 }
 

@@ -56,7 +56,7 @@ fn exchange(guest: &mut Netdev, macs: &[[u8; 6]], stop: &AtomicBool, sending: &A
                 (busy, sent) = (true, sent + 1);
             }
         }
-        if busy && guest.channels[0].send_cq.next().is_some() {
+        if busy && guest.channels[0].send_cq.poll().is_some() {
             guest.channels[0].send_cq.release();
             busy = false;
         }

@@ -31,7 +31,7 @@ fn fails(syndrome: Syndrome, make: impl FnOnce(&SendQueue, u64) -> Vec<u8>) {
     assert_eq!(channel.sq.query(&a.hca).unwrap().state(), state::ERROR);
     // The driver's recovery: RST, RDY (core/en/reporter_tx.c).
     channel.sq.modify(&a.hca, state::ERROR, state::RESET).unwrap();
-    while channel.send_cq.next().is_some() {}
+    while channel.send_cq.poll().is_some() {}
     channel.send_cq.release();
     channel.sq.forget();
     channel.sq.modify(&a.hca, state::RESET, state::READY).unwrap();
@@ -220,7 +220,7 @@ fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     let channel = &mut b.channels[0];
     // The driver's recovery (core/en/reporter_rx.c).
     channel.rq.modify(&b.hca, state::ERROR, state::RESET).unwrap();
-    while channel.receive_cq.next().is_some() {}
+    while channel.receive_cq.poll().is_some() {}
     channel.receive_cq.release();
     channel.rq.forget();
     channel.rq.modify(&b.hca, state::RESET, state::READY).unwrap();
@@ -281,7 +281,7 @@ fn a_completion_queue_that_overruns_is_an_event() {
     for _ in 0..4 {
         assert_eq!(error_of(&channel.send_cq.wait()), None, "those that had room are good");
     }
-    assert!(channel.send_cq.next().is_none());
+    assert!(channel.send_cq.poll().is_none());
     assert_eq!(
         guest.hca.machine.nic().snapshot().guest_errors.get("cq_overrun"),
         Some(&1)

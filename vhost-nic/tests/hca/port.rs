@@ -19,7 +19,7 @@ fn the_driver_is_told_when_the_cable_goes_and_comes() {
     let mut lan = Lan::new(2, &Options::default());
     let (a, b) = lan.pair();
     let (source, destination) = (a.hca.machine.mac, b.hca.machine.mac);
-    while a.hca.events.lock().next().is_some() {}
+    while a.hca.events.lock().poll().is_some() {}
     for _ in 0..3 {
         a.hca.machine.nic().set_cable(false);
         let event = a.hca.wait_event(EventType::PortChange);

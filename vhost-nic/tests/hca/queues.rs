@@ -25,7 +25,7 @@ fn wait_event(guest: &mut Netdev, seen: u64) -> u32 {
         "the interrupt comes"
     );
     let events = &mut guest.channels[0].events;
-    let event = await_some("an event", || events.next());
+    let event = await_some("an event", || events.poll());
     assert_eq!(event.event_type, EventType::Completion as u8);
     events.update(true);
     u32::from_be_bytes(*event.data[24..].first_chunk().unwrap())
@@ -132,7 +132,7 @@ fn an_event_queue_that_is_not_armed_does_not_interrupt() {
     let channel = &mut guest.channels[0];
     channel.send_cq.arm(&hca, false);
     nop(channel);
-    let event = await_some("an event", || channel.events.next());
+    let event = await_some("an event", || channel.events.poll());
     assert_eq!(event.event_type, EventType::Completion as u8);
     channel.events.update(false);
     channel.send_cq.wait();

@@ -94,7 +94,7 @@ fn one_doorbell_is_for_all_that_is_posted() {
     for number in 0..20 {
         assert_eq!(b.receive().frame, plain(from, to, 60 + number));
     }
-    assert!(a.channels[0].send_cq.next().is_none());
+    assert!(a.channels[0].send_cq.poll().is_none());
     drop(blocks);
     lan.end();
 }

@@ -318,7 +318,7 @@ fn unreliable_connections_lose_whole_messages_and_keep_their_receives() {
         pair.b.qp.received(CqeOpcode::ResponderSend, receive, LENGTH);
         pair.a.qp.sent(WqeOpcode::Send, send);
         assert!(pair.b.memory.read(3, LENGTH) == data);
-        assert!(pair.a.qp.send_cq.next().as_ref().and_then(error_of).is_none());
+        assert!(pair.a.qp.send_cq.poll().as_ref().and_then(error_of).is_none());
         pair.end();
     }
 }

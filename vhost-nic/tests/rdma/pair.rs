@@ -88,15 +88,12 @@ impl Pair {
     }
 }
 
-/// Pseudo-random bytes that depend on `seed`.
+/// Pseudo-random bytes that depend on `seed`; a shorter pattern is the start of a longer one.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..length)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as u8
-        })
-        .collect()
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; length];
+    for chunk in bytes.chunks_mut(8) {
+        chunk.copy_from_slice(&random.u64(..).to_le_bytes()[..chunk.len()]);
+    }
+    bytes
 }

@@ -198,7 +198,7 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
                 assert_eq!(event.data[24..], pool.number.to_be_bytes());
             }
             3 => armed = false,
-            _ => assert!(b.node.hca.events.lock().next().is_none(), "no event yet"),
+            _ => assert!(b.node.hca.events.lock().poll().is_none(), "no event yet"),
         }
     }
     // In error, receives of the RMP stay posted, and an event reports that no more are consumed.

@@ -36,7 +36,7 @@ type Completion = (u8, u32, u32, u32, Option<(u8, u16)>);
 
 fn completions(cq: &mut CompletionQueue, count: usize) -> Vec<Completion> {
     let completions = (0..count).map(|_| {
-        let cqe: Cqe = await_some("a completion", || cq.next());
+        let cqe: Cqe = await_some("a completion", || cq.poll());
         cq.release();
         (
             cqe.op_own >> 4,

@@ -185,13 +185,13 @@ impl Side {
             }
             let initiator = &mut self.initiators[acknowledged as usize % CONNECTIONS];
             if acknowledged < sent
-                && let Some(cqe) = initiator.send_cq.next()
+                && let Some(cqe) = initiator.send_cq.poll()
             {
                 initiator.send_cq.release();
                 assert_eq!(error_of(&cqe), None, "send {acknowledged}: {cqe:02x?}");
                 acknowledged += 1;
             }
-            if let Some(cqe) = self.cq.next() {
+            if let Some(cqe) = self.cq.poll() {
                 self.cq.release();
                 assert_eq!(error_of(&cqe), None, "receive {received}: {cqe:02x?}");
                 let number = cqe.immediate.get().into();
@@ -204,7 +204,7 @@ impl Side {
                 slots[usize::from(next)] = slot;
             }
         }
-        assert!(self.cq.next().is_none(), "more came than was sent");
+        assert!(self.cq.poll().is_none(), "more came than was sent");
     }
 
     fn close(self, node: &Node) {

@@ -128,7 +128,7 @@ impl Guest {
             mss,
             ..Default::default()
         });
-        while channel.send_cq.next().is_some() {}
+        while channel.send_cq.poll().is_some() {}
         channel.send_cq.release();
     }
 

@@ -102,7 +102,7 @@ impl Targets {
             .iter_mut()
             .flat_map(|qp| [&mut qp.send_cq, &mut qp.receive_cq]);
         for queue in queues.chain([&mut self.xrc_cq]) {
-            while let Some(cqe) = queue.next() {
+            while let Some(cqe) = queue.poll() {
                 each(&cqe);
             }
             queue.release();

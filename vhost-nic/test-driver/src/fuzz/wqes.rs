@@ -279,13 +279,13 @@ impl Guest {
         self.targets.poll(&mut count);
         let channels = self.netdev.channels.iter_mut();
         for queue in channels.flat_map(|channel| [&mut channel.send_cq, &mut channel.receive_cq]) {
-            while let Some(cqe) = queue.next() {
+            while let Some(cqe) = queue.poll() {
                 count(&cqe);
             }
             queue.release();
         }
         let mut events = self.node.hca.events.lock();
-        while events.next().is_some() {}
+        while events.poll().is_some() {}
         events.update(true);
     }
 
