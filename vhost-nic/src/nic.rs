@@ -13,7 +13,8 @@ use thiserror::Error;
 use zerocopy::IntoBytes;
 
 use crate::dma::PurposeStats;
-use crate::engine::{Engine, Worker};
+use crate::engine::Engine;
+use crate::engine::worker::Worker;
 use crate::firmware::{Capabilities, Firmware, LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, UnknownCapability};
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::guest_error::GuestError;
