@@ -1,121 +1,128 @@
-//! What carries out the WQEs of a guest and writes what arrives into its memory.
+//! The data path of a NIC: executes the guest's WQEs, and writes what arrives into its memory.
 //!
-//! One thread per NIC sends. A received frame is written by the thread of its sender.
+//! `context` is the base. `egress` is the way out, of `ethernet` send queues and `rdma` queue pairs alike; `ingress` is
+//! the way in, from the wire and from the hairpin. One thread per NIC sends, the [`worker`]; `ingress` defines on which
+//! thread a frame is received.
 
+mod context;
+mod data_segments;
+mod egress;
+mod ethernet;
+mod ingress;
+mod memory;
 mod rdma;
-mod receive;
-mod transmit;
-mod worker;
+pub mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use crate::hca::blue_flame::Doorbell;
 use crate::hca::guest_error::GuestError;
-use crate::hca::rq::QueueState;
 use crate::hca::scheduler::{Scheduler, Task};
 use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
-pub use worker::Worker;
+use context::{Context, Origin};
 
 /// The data path of one NIC.
 #[derive(Debug)]
 pub struct Engine {
-    hca: Arc<Hca>,
-    wire: OnceLock<SwitchPort>,
-    /// Held for reading by who touches the guest's memory or its objects, for writing by who takes them away.
+    context: Context,
+    /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away.
     gate: RwLock<()>,
 }
 
 impl Engine {
-    /// A data path that is not connected to anything yet.
+    /// Creates a data path without a connection to a switch.
     pub fn new(hca: Arc<Hca>) -> Self {
         Self {
-            hca,
-            wire: OnceLock::new(),
+            context: Context::new(hca, ingress::receive),
             gate: RwLock::new(()),
         }
     }
 
-    /// Connects the NIC to a switch, once and for all.
+    /// Connects the NIC to a switch. Further calls are ignored.
     pub fn connect(&self, port: SwitchPort) {
-        // A second port would be one too many.
-        let _ = self.wire.set(port);
+        let _ = self.context.wire.set(port);
     }
 
-    /// What the NIC's port of the switch counts.
+    /// The NIC's port of the switch.
     pub fn wire(&self) -> Option<&SwitchPort> {
-        self.wire.get()
+        self.context.wire.get()
     }
 
-    /// Looks after what wants attention.
-    pub fn attend(&self, what: Task) {
+    /// Services a task: sends from a queue, or ends the wait of a doorbell register or of a completion queue.
+    pub fn service(&self, task: Task) {
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
-        let queue = match what {
-            Task::Queue(queue) => queue,
-            Task::Register(half) => match self.hca.blue_flame.overdue(half) {
-                Some(Doorbell { number, end }) => {
-                    match self.hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {
-                        Some(slot) => slot.ring(end),
-                        None => {
-                            let what = format_args!("There is no queue {number:#x} to send from.");
-                            self.hca.guest_errors.report(GuestError::StrayDoorbell, what);
-                        }
-                    }
-                    number
+        match task {
+            Task::Queue(number) => self.send(number),
+            Task::Register(half) => {
+                if let Some(doorbell) = self.context.hca.blue_flame.overdue(half) {
+                    self.ring(doorbell);
                 }
-                None => return,
-            },
+            }
             Task::Cq(number) => {
-                if let Some(cq) = self.hca.cqs.get(number) {
+                if let Some(cq) = self.context.hca.cqs.get(number) {
                     cq.period_over();
                 }
-                return;
             }
-        };
-        match self.hca.queues.get(queue).as_deref() {
-            Some(Queue::Send(sq)) => transmit::run(self, sq),
-            Some(Queue::Pair(qp)) => rdma::run(self, qp),
-            // A doorbell and a command that destroys the queue may cross.
+        }
+    }
+
+    /// Turns a WQE that stays incomplete in its doorbell register into a plain doorbell.
+    fn ring(&self, Doorbell { number, end }: Doorbell) {
+        let hca = &self.context.hca;
+        match hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {
+            Some(slot) => {
+                slot.ring(end);
+                self.send(number);
+            }
+            None => {
+                let what = format_args!("doorbell of queue {number:#x}, which does not exist or does not send");
+                hca.guest_errors.report(GuestError::StrayDoorbell, what);
+            }
+        }
+    }
+
+    fn send(&self, number: u32) {
+        match self.context.hca.queues.get(number).as_deref() {
+            Some(Queue::Send(sq)) => ethernet::send::run(&self.context, sq),
+            Some(Queue::Pair(qp)) => rdma::run(&self.context, qp),
+            // A doorbell and the command that destroys the queue may cross.
             Some(Queue::Receive(_)) | None => {}
         }
     }
 
-    /// Whether the guest has posted more to a queue than was read of it. Only of a queue that can send: others have their time.
+    /// Whether a queue has unread WQEs and can send them now.
     pub fn has_posted(&self, number: u32) -> bool {
         let _open = self.gate.read_recursive();
-        match self.hca.queues.get(number).as_deref() {
-            Some(Queue::Send(sq)) => {
-                let state = sq.lock();
-                let producer = sq.ring.send_producer(&self.hca.dma);
-                state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
-            }
-            Some(Queue::Pair(qp)) => rdma::has_posted(self, qp),
+        match self.context.hca.queues.get(number).as_deref() {
+            Some(Queue::Send(sq)) => ethernet::send::has_posted(&self.context, sq),
+            Some(Queue::Pair(qp)) => rdma::has_posted(&self.context, qp),
             Some(Queue::Receive(_)) | None => false,
         }
     }
 
-    /// Takes frames from the wire.
+    /// Receives frames from the wire.
     pub fn receive(&self, burst: &Burst<'_>) {
-        // Looked at again behind the gate; here so that who closes it does not wait behind a stream of frames.
-        if !self.hca.port.initialized() {
-            let refused = &self.hca.port_counters.refused;
+        // Checked again behind the gate; here so that closing the gate does not wait behind a stream of frames.
+        if !self.context.initialized() {
+            let refused = &self.context.hca.port_counters.refused;
             refused.fetch_add(burst.count(), Ordering::Relaxed);
             return;
         }
         let _open = self.gate.read_recursive();
-        receive::from_wire(self, burst);
+        ingress::receive(&self.context, burst, Origin::Wire);
     }
 
-    /// What the NIC's thread waits for.
+    /// The work of the NIC's thread.
     pub fn scheduler(&self) -> &Arc<Scheduler> {
-        &self.hca.scheduler
+        &self.context.hca.scheduler
     }
 
-    /// Does something while no frame is under way in this NIC.
+    /// Calls `act` while no queue is serviced and no frame is received.
     pub fn quiesce<T>(&self, act: impl FnOnce() -> T) -> T {
         let _closed = self.gate.write();
         act()

@@ -15,7 +15,8 @@ use zerocopy::IntoBytes;
 
 pub use snapshot::{CompletionSnapshot, NicSnapshot, PortSnapshot};
 
-use crate::engine::{Engine, Worker};
+use crate::engine::Engine;
+use crate::engine::worker::Worker;
 use crate::firmware::{Capabilities, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
 use crate::hca::Hca;

@@ -1,64 +1,73 @@
-//! Queue pairs: WQEs in, packets out, and back.
+//! Queue pairs: requesters and responders of the RDMA transports.
 //!
-//! A packet is handed over on the thread of its sender, and what answers it comes back on the same thread. So nobody holds a queue pair's
-//! lock while a packet of it is on its way. Packets travel in bursts, and those of a message as one super_packet: what many have in common is looked at
-//! once.
+//! A packet is received on the thread of its sender, and so is the response to it (see [`ingress`](super::ingress)). A
+//! queue pair's locks are therefore never held while one of its packets is on its way. Packets travel in bursts, and
+//! those of a message as one super-packet: work that many packets have in common is done once.
+//!
+//! Requests pass [`send_queue`] and [`outbound_request`] at the requester, [`inbound_request`] and [`execute`] at the
+//! responder; responses pass [`outbound_response`] there and [`inbound_response`] at the requester.
 
-mod answer;
 mod batch;
 mod completion;
 mod datagram;
+mod endpoint;
 mod execute;
 mod flush;
-mod memory;
+mod inbound_request;
+mod inbound_response;
+mod key_update;
+mod outbound_request;
+mod outbound_response;
 mod receive_queue;
-mod requester;
-mod responder;
-mod response;
-mod vendor;
-mod work;
+mod send_queue;
+mod send_wqe;
+mod vendor_syndrome;
 
 use log::debug;
-use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
-use super::Engine;
+use super::context::Context;
 use crate::frame::view::FrameView;
-use crate::hca::qp::{Parameters, Qp, QpState, service};
-use crate::hca::srq::event_data;
+use crate::hca::qp::{Qp, QpState, service};
 use crate::net::{Frame, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
+use endpoint::Endpoint;
 
-/// Carries out what is posted to a queue pair.
-pub(super) fn run(engine: &Engine, qp: &Qp) {
-    match qp.parameters().state {
-        QpState::Error => flush::run(engine, qp),
-        QpState::ReadyToSend => requester::run(engine, qp),
+/// Executes what is posted to a queue pair.
+pub(super) fn run(context: &Context, qp: &Qp) {
+    let parameters = qp.parameters();
+    match parameters.state {
+        QpState::Error => flush::run(&Endpoint {
+            context,
+            qp,
+            parameters: &parameters,
+        }),
+        QpState::ReadyToSend => send_queue::run(context, qp),
         _ => {}
     }
 }
 
-/// Whether more is posted than was read.
-pub(super) fn has_posted(engine: &Engine, qp: &Qp) -> bool {
+/// Whether the send queue has unread WQEs and can send them now.
+pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     let Some(ring) = &qp.send_queue else { return false };
     let requester = qp.requester.lock();
-    // What cannot go on yet is told of when it can.
-    let waits = requester.not_before.is_some() || requester.current < requester.messages.len();
-    let producer = ring.send_producer(&engine.hca.dma);
-    qp.is_still(QpState::ReadyToSend) && !waits && producer.is_ok_and(|producer| producer != requester.fetched)
+    // A blocked queue is scheduled when it can continue.
+    let blocked = requester.is_blocked();
+    let producer = ring.send_producer(&context.hca.dma);
+    qp.is_still(QpState::ReadyToSend) && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
-/// Takes a RoCE packet that is there in bytes. Returns whether it was one for this function's transport.
-pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool {
+/// Receives a RoCE packet given as bytes. Returns whether it was one for this function's transport.
+pub(super) fn receive(context: &Context, view: &FrameView<'_>, loopback: bool) -> bool {
     let head = match Packet::new_checked(view) {
         Ok(head) => head,
         Err(error) => {
-            debug!("A RoCE packet is dropped: {error}");
+            debug!("dropped a RoCE packet: {error}");
             return false;
         }
     };
-    if !is_for_transport(engine, &head) {
+    if !is_for_transport(context, &head) {
         return false;
     }
     if crate::roce::icrc::check(view) {
@@ -66,15 +75,16 @@ pub(super) fn receive(engine: &Engine, view: &FrameView<'_>, own: bool) -> bool 
         payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
         let packet = SuperPacket::single(head, payload);
         match head.opcode.transport() {
-            Transport::Ud => datagram::receive(engine, &packet, view, own),
-            _ => connected(engine, &[&packet]),
+            Transport::Ud => datagram::receive(context, &packet, view, loopback),
+            _ => connected(context, &[&packet]),
         }
     }
     true
 }
 
-/// Takes RoCE packets that travel by reference and have the same addresses. Returns whether they were for this function's transport.
-pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) -> bool {
+/// Receives RoCE packets that travel by reference and have the same addresses. Returns whether they were for this
+/// function's transport.
+pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: bool) -> bool {
     let super_packets: SmallVec<[&SuperPacket<'_>; batch::SUPER_PACKETS]> = frames
         .iter()
         .filter_map(|frame| match frame {
@@ -85,11 +95,11 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
     let all = super_packets.len() == frames.len()
         && super_packets
             .first()
-            .is_some_and(|first| is_for_transport(engine, &first.head));
+            .is_some_and(|first| is_for_transport(context, &first.head));
     if !all {
         return false;
     }
-    // One queue pair's packets in one direction, or its answers in the other.
+    // Packets for one queue pair, either all requests or all responses.
     let same = |a: &&SuperPacket<'_>, b: &&SuperPacket<'_>| {
         let key = |super_packet: &SuperPacket<'_>| {
             let head = &super_packet.head;
@@ -105,69 +115,54 @@ pub(super) fn receive_burst(engine: &Engine, frames: &[Frame<'_>], own: bool) ->
         match chunk {
             [first, ..] if first.head.opcode.transport() == Transport::Ud => {
                 for packet in chunk {
-                    // The headers themselves are a part of what is received.
+                    // The GRH of a datagram is received with it.
                     let head = packet.head_bytes();
                     if let Some(view) = FrameView::new(&head) {
-                        datagram::receive(engine, packet, &view, own);
+                        datagram::receive(context, packet, &view, loopback);
                     }
                 }
             }
-            chunk => connected(engine, chunk),
+            chunk => connected(context, chunk),
         }
     }
     true
 }
 
 /// Whether a packet is for the transport, not for the guest's network stack.
-fn is_for_transport(engine: &Engine, head: &Packet) -> bool {
-    let vport = engine.hca.vport.read();
+fn is_for_transport(context: &Context, head: &Packet) -> bool {
+    let vport = context.hca.vport.read();
     let multicast = head.path.addresses.destination().is_multicast();
     vport.context.roce_en() && (multicast || vport.is_own(head.path.destination_mac))
 }
 
-/// Takes packets of a connection, all requests or all answers.
-fn connected(engine: &Engine, super_packets: &[&SuperPacket<'_>]) {
+/// Receives packets of a connection, either all requests or all responses.
+fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
     let Some(first) = super_packets.first() else { return };
-    let Some(qp) = engine.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
+    let Some(qp) = context.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
         return;
     };
     let parameters = qp.parameters();
-    let fits = match first.head.opcode.transport() {
+    let is_of_service = match first.head.opcode.transport() {
         Transport::Rc => parameters.service == service::RC,
         Transport::Uc => parameters.service == service::UC,
         Transport::Xrc => parameters.service == service::XRC,
         Transport::Ud | Transport::Cnp => false,
     };
-    // The same sender has the same address.
-    let comes_from_peer = |super_packet: &&SuperPacket<'_>| {
+    let is_from_peer = |super_packet: &&SuperPacket<'_>| {
         let path = parameters.path.as_ref();
         path.is_some_and(|path| path.addresses.destination() == super_packet.head.path.addresses.source())
     };
-    if !fits || !super_packets.iter().all(comes_from_peer) {
+    if !is_of_service || !super_packets.iter().all(is_from_peer) {
         return;
     }
+    let endpoint = Endpoint {
+        context,
+        qp: &qp,
+        parameters: &parameters,
+    };
     if first.head.opcode.is_response() {
-        response::receive(engine, &qp, &parameters, super_packets);
+        inbound_response::receive(&endpoint, super_packets);
     } else {
-        responder::receive(engine, &qp, &parameters, super_packets);
-    }
-}
-
-/// Who a queue pair is for its packets.
-fn transport_of(parameters: &Parameters) -> Transport {
-    match parameters.service {
-        service::UC => Transport::Uc,
-        service::XRC => Transport::Xrc,
-        _ => Transport::Rc,
-    }
-}
-
-/// A queue pair goes to error. What is posted is flushed by the NIC's thread, for nobody holds locks there.
-fn fail(engine: &Engine, qp: &Qp, event: Option<EventType>) {
-    if qp.fail(&engine.hca.vport.read()) {
-        if let Some(event) = event {
-            engine.hca.eqs.announce(event, 0, &event_data(qp.number));
-        }
-        engine.hca.scheduler.schedule(qp.number);
+        inbound_request::receive(&endpoint, super_packets);
     }
 }

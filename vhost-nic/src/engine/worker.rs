@@ -1,4 +1,4 @@
-//! The thread that sends for one NIC.
+//! The NIC's thread: services scheduled work and polls busy send queues.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 
-/// Most queues that are looked after at a time.
+/// Most queues polled at a time.
 const MAX_HOT: usize = 16;
 
-/// The sending thread; it ends when this is dropped.
+/// Handle of a NIC's thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Worker {
     scheduler: Arc<Scheduler>,
@@ -18,13 +18,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread of this name. It looks after a queue for `hot` longer than there is something posted.
+    /// Starts a thread of this name. It keeps polling a drained send queue for `hot` before it sleeps.
     pub fn start(name: &str, engine: &Arc<Engine>, hot: Duration) -> std::io::Result<Self> {
         let scheduler = engine.scheduler().clone();
-        let (engine, listening) = (Arc::downgrade(engine), scheduler.clone());
+        let (engine, source) = (Arc::downgrade(engine), scheduler.clone());
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&engine, &listening, hot))?;
+            .spawn(move || work(&engine, &source, hot))?;
         Ok(Self {
             scheduler,
             thread: Some(thread),
@@ -35,56 +35,57 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.scheduler.stop();
-        // The thread itself may be the last that held the NIC.
+        // The thread itself may drop the last reference to the NIC.
         if let Some(thread) = self
             .thread
             .take()
             .filter(|thread| thread.thread().id() != thread::current().id())
         {
-            // A panic has been told already.
+            // The panic hook has reported a panic already.
             let _ = thread.join();
         }
     }
 }
 
-/// Attends to what rings and to alarms, and meanwhile to hot queues.
+/// Services scheduled tasks until the scheduler stops or the engine is gone; polls hot queues in between.
 fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
     let mut hot = HotQueues {
         period,
         queues: Vec::new(),
     };
     loop {
-        let call = if hot.queues.is_empty() {
+        let due = if hot.queues.is_empty() {
             scheduler.wait()
         } else {
             match scheduler.poll() {
-                Next::Due(call) => Some(call),
+                Next::Due(due) => Some(due),
                 Next::Stop => None,
                 Next::Later(_) => {
                     let Some(engine) = engine.upgrade() else { return };
-                    hot.attend(&engine);
+                    hot.poll(&engine);
                     continue;
                 }
             }
         };
-        let (Some(call), Some(engine)) = (call, engine.upgrade()) else {
+        let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        engine.attend(call.what);
+        engine.service(due.what);
         if let Due {
             what: Task::Queue(number),
             doorbell: true,
-        } = call
+        } = due
         {
             hot.add(number);
         }
     }
 }
 
-/// Queues whose doorbell doorbell a short time ago. Their doorbell records are looked at: the next doorbell itself takes its time to come through.
+/// Queues with a recent doorbell. Polling their doorbell records is faster than the next doorbell, which takes its time
+/// to arrive.
 struct HotQueues {
     period: Duration,
-    /// With the time when there was something to do last.
+    /// Queue numbers, each with the time of its last work.
     queues: Vec<(u32, Instant)>,
 }
 
@@ -100,18 +101,19 @@ impl HotQueues {
         self.queues.push((number, Instant::now()));
     }
 
-    fn attend(&mut self, engine: &Engine) {
+    /// Services the queues that have work and drops those that had none for the period.
+    fn poll(&mut self, engine: &Engine) {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                engine.attend(Task::Queue(*number));
+                engine.service(Task::Queue(*number));
                 *last = Instant::now();
                 idle = false;
             }
         }
         self.queues.retain(|(_, last)| last.elapsed() < self.period);
         if idle {
-            // The guest's own processors may want this one.
+            // The guest's vCPUs may need this CPU.
             thread::yield_now();
         }
     }

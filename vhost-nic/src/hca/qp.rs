@@ -1,9 +1,11 @@
-//! Queue pairs: context and states.
+//! Queue pairs: context, state transitions, and the requester's and the responder's state.
 
-mod messages;
+mod message;
+mod message_ring;
 mod parameters;
 mod requester;
 mod responder;
+mod state;
 
 use std::sync::Arc;
 
@@ -12,10 +14,11 @@ use mlx5_prm::qp::{Ads, Qpc};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
-pub use messages::Messages;
+pub use message::{Data, DataList, Message, Work};
 pub use parameters::Parameters;
-pub use requester::{Data, DataList, Message, Requester, Work};
+pub use requester::{MAX_PACKETS, Requester, Timers};
 pub use responder::{Incoming, Receive, Resource, Responder};
+pub use state::{QpState, service};
 
 use super::blue_flame::Slot;
 use super::cq::Cq;
@@ -28,70 +31,43 @@ use super::vport::Vport;
 use super::wq::WorkQueue;
 use crate::roce::psn::Psn;
 
-/// What a queue pair does (`enum mlx5_qp_state`, qp.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[repr(u8)]
-#[allow(missing_docs)]
-#[serde(rename_all = "snake_case")]
-pub enum QpState {
-    Reset = 0,
-    Init = 1,
-    ReadyToReceive = 2,
-    ReadyToSend = 3,
-    SendQueueError = 4,
-    SendQueueDrained = 5,
-    Error = 6,
-}
-
-/// The kinds of service (`MLX5_QP_ST_*`, qp.h).
-pub mod service {
-    #![allow(missing_docs)]
-    pub const RC: u8 = 0x0;
-    pub const UC: u8 = 0x1;
-    pub const UD: u8 = 0x2;
-    pub const XRC: u8 = 0x3;
-    pub const GSI: u8 = 0x8;
-    pub const RAW_ETHERNET: u8 = 0x9;
-    pub const REG_UMR: u8 = 0xc;
-}
-
-/// Where a queue pair takes receive WQEs from.
+/// Source of a queue pair's receive WQEs.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiveSource {
-    /// Its own receive queue.
+    /// The queue pair's own receive queue.
     Own(WorkQueue),
-    /// A pool.
+    /// A receive memory pool.
     Pool(#[serde(serialize_with = "inspect::number")] Arc<Rmp>),
-    /// The shared receive queue that a packet names.
+    /// The shared receive queue that the packet names.
     Xrc,
-    /// Nowhere.
+    /// No source.
     None,
 }
 
 /// A queue pair.
 #[derive(Debug, Serialize)]
 pub struct Qp {
-    /// Its number.
+    /// QP number (24 bits).
     pub number: u32,
-    /// Where sends complete, if it has a send queue.
+    /// Completion queue of the send queue, if there is one.
     #[serde(serialize_with = "inspect::number")]
     pub send_cq: Option<Arc<Cq>>,
-    /// Where receives complete, if it has a receive queue.
+    /// Completion queue of the receive queue, if there is one.
     #[serde(serialize_with = "inspect::number")]
     pub receive_cq: Option<Arc<Cq>>,
-    /// Its send queue, if it has one.
+    /// The send queue, if there is one.
     pub send_queue: Option<WorkQueue>,
-    /// Its receive queue.
+    /// Source of receive WQEs.
     pub receives: ReceiveSource,
-    /// The WQE that came last through a doorbell register.
+    /// Doorbells and the latest WQE from doorbell registers.
     #[serde(skip)]
     pub blue_flame: Slot,
-    /// The multicast groups it is in.
+    /// Memberships in multicast groups.
     pub references: RefCount,
-    /// Its sending side. Whoever needs both sides locks this one first.
+    /// Requester state. Lock order: requester, then responder.
     pub requester: Mutex<Requester>,
-    /// Its receiving side.
+    /// Responder state.
     pub responder: Mutex<Responder>,
     #[serde(skip)]
     state: Mutex<(QpState, Qpc)>,
@@ -100,11 +76,11 @@ pub struct Qp {
     uses: Mutex<Vec<Reference>>,
 }
 
-/// A command that a queue pair cannot follow in its state.
+/// Refusal of a command that the state of the queue pair does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongState(pub QpState);
 
-/// What a queue pair is made of, besides its context.
+/// Parts of a queue pair besides its context.
 #[derive(Debug)]
 pub(crate) struct QpParts {
     pub(crate) send_cq: Option<Arc<Cq>>,
@@ -137,32 +113,33 @@ impl Qp {
             receives,
             blue_flame: Slot::default(),
             references: RefCount::default(),
-            requester: Mutex::new(Requester::new(Psn::default())),
-            responder: Mutex::new(Responder::new(Psn::default())),
+            requester: Mutex::new(Requester::new()),
+            responder: Mutex::new(Responder::new()),
             parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport, None))),
             state: Mutex::new((QpState::Reset, context)),
             uses: Mutex::new(uses),
         }
     }
 
-    /// The guest destroys it: it works no more, and uses nothing any more, whoever still holds it for a moment.
+    /// Called on DESTROY: stops the queue pair and drops its references, even if an `Arc` outlives it.
     pub fn retire(&self, vport: &Vport, counters: &Table<QueueCounters>) {
-        // From every state there is a way to reset.
+        // Reset is reachable from every state.
         let _ = self.transition(Opcode::QP_2RST, 0, &Qpc::default(), vport, counters);
         self.uses.lock().clear();
     }
 
-    /// What the data path needs to know.
+    /// The decoded context.
     pub fn parameters(&self) -> Arc<Parameters> {
         self.parameters.read().clone()
     }
 
-    /// Whether it is in this state. Whoever asks while it holds a side's lock may use that side: a reset or a destruction waits for it.
+    /// Whether the queue pair is in this state. While the requester or responder is locked, the answer stays valid for
+    /// it: a reset or a destruction waits for the lock.
     pub fn is_still(&self, state: QpState) -> bool {
         self.parameters.read().state == state
     }
 
-    /// Goes to the error state, as the hardware does by itself. Returns whether it was in another one.
+    /// Moves to the error state without a command. Returns whether the state changed.
     pub fn fail(&self, vport: &Vport) -> bool {
         let (state, context) = &mut *self.state.lock();
         let changed = !matches!(state, QpState::Error | QpState::Reset);
@@ -175,7 +152,7 @@ impl Qp {
         changed
     }
 
-    /// Follows a command that changes the state, with the fields of `new` that belong to it.
+    /// Executes a command that changes the state, with the fields of `new` that belong to the command.
     pub fn transition(
         &self,
         command: Opcode,
@@ -185,7 +162,7 @@ impl Qp {
         counters: &Table<QueueCounters>,
     ) -> Result<(), WrongState> {
         use QpState::*;
-        // Both sides first, as the data path does: it must not meet the new state with the sequence numbers of the old one.
+        // Both locks first, as in the data path: it must not see the new state with old sequence numbers.
         let mut requester = self.requester.lock();
         let mut responder = self.responder.lock();
         let (state, context) = &mut *self.state.lock();
@@ -213,16 +190,11 @@ impl Qp {
         match command {
             Opcode::QP_2RST | Opcode::RST2INIT_QP => {
                 self.blue_flame.clear();
-                *requester = Requester::new(Psn::default());
-                *responder = Responder::new(Psn::default());
+                *requester = Requester::new();
+                *responder = Responder::new();
             }
-            Opcode::INIT2RTR_QP => responder.expected = Psn::new(context.next_rcv_psn()),
-            Opcode::RTR2RTS_QP => {
-                let psn = Psn::new(context.next_send_psn());
-                requester.next_psn = psn;
-                requester.send_psn = psn;
-                requester.unacknowledged = psn;
-            }
+            Opcode::INIT2RTR_QP => responder.start_at(Psn::new(context.next_rcv_psn())),
+            Opcode::RTR2RTS_QP => requester.start_at(Psn::new(context.next_send_psn())),
             _ => {}
         }
         let counters = counters.get(context.counter_set_id().into());
@@ -230,19 +202,19 @@ impl Qp {
         Ok(())
     }
 
-    /// The context with its state.
+    /// The context, with the current state and sequence numbers.
     pub fn query(&self) -> Qpc {
         let mut context = self.state.lock().1.clone();
         let requester = self.requester.lock();
-        context.set_next_send_psn(requester.next_psn.value());
-        context.set_hw_sq_wqebb_counter(requester.fetched);
+        context.set_next_send_psn(requester.next_psn().value());
+        context.set_hw_sq_wqebb_counter(requester.fetched());
         drop(requester);
-        context.set_next_rcv_psn(self.responder.lock().expected.value());
+        context.set_next_rcv_psn(self.responder.lock().expected().value());
         context
     }
 }
 
-// A context in a command that changes the state has only those fields filled in that belong to the change, and the rest is zero
+// A command that changes the state fills in only the fields that belong to the change; the others are zero
 // (`__mlx5_ib_modify_qp`, mlx5_ib/qp.c).
 
 macro_rules! merge {
@@ -253,8 +225,9 @@ macro_rules! merge {
 
 fn merge_init(to: &mut Qpc, from: &Qpc) {
     merge!(to, from:
-        set_pm_state = pm_state, set_pd = pd, set_rre = rre, set_rwe = rwe, set_rae = rae, set_atomic_mode = atomic_mode,
-        set_q_key = q_key, set_counter_set_id = counter_set_id, set_rlky = rlky, set_mtu = mtu, set_log_msg_max = log_msg_max,
+        set_pm_state = pm_state, set_pd = pd, set_rre = rre, set_rwe = rwe, set_rae = rae,
+        set_atomic_mode = atomic_mode, set_q_key = q_key, set_counter_set_id = counter_set_id, set_rlky = rlky,
+        set_mtu = mtu, set_log_msg_max = log_msg_max,
         set_log_ack_req_freq = log_ack_req_freq, set_lag_tx_port_affinity = lag_tx_port_affinity,
     );
     if from.cqn_snd() != 0 {
@@ -297,7 +270,7 @@ fn merge_rts(to: &mut Qpc, from: &Qpc) {
         .set_ack_timeout(from.primary_address_path().ack_timeout());
 }
 
-/// What a command may change besides, a bit each (`enum mlx5_qp_optpar`, qp.h).
+/// Merges optional fields, one bit each (`enum mlx5_qp_optpar`, qp.h).
 fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
     let asked = |bit: u32| mask & 1 << bit != 0;
     macro_rules! when {
@@ -308,7 +281,8 @@ fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
     when! {
         1: set_rre = rre, 2: set_rae = rae, 3: set_rwe = rwe, 5: set_q_key = q_key, 6: set_min_rnr_nak = min_rnr_nak,
         8: set_log_sra_max = log_sra_max, 9: set_log_rra_max = log_rra_max, 10: set_pm_state = pm_state,
-        12: set_retry_count = retry_count, 13: set_rnr_retry = rnr_retry, 15: set_lag_tx_port_affinity = lag_tx_port_affinity,
+        12: set_retry_count = retry_count, 13: set_rnr_retry = rnr_retry,
+        15: set_lag_tx_port_affinity = lag_tx_port_affinity,
         18: set_srqn_rmpn_xrqn = srqn_rmpn_xrqn, 19: set_cqn_rcv = cqn_rcv, 25: set_counter_set_id = counter_set_id,
     }
     if asked(2) {
@@ -335,6 +309,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::frame::mac::Mac;
 
     fn sets() -> Table<QueueCounters> {
         Table::new(1..1 << 8)
@@ -348,7 +323,7 @@ mod tests {
             receives: ReceiveSource::None,
             uses: Vec::new(),
         };
-        let vport = Vport::new([2, 0, 0, 0, 0, 1].into(), 1500);
+        let vport = Vport::new(Mac([2, 0, 0, 0, 0, 1]), 1500);
         (Qp::new(7, Qpc::default(), parts, &vport), vport)
     }
 
@@ -400,7 +375,7 @@ mod tests {
             .unwrap();
     }
 
-    /// Follows a command while `side` is held, and checks that the state stands still as long.
+    /// Executes a command while `side` is locked, and checks that the state does not change meanwhile.
     fn stands_still<T>(qp: &Qp, side: &Mutex<T>, command: Opcode, new: &Qpc, vport: &Vport) {
         let before = qp.parameters().state;
         thread::scope(|scope| {
@@ -427,10 +402,10 @@ mod tests {
         qp.transition(Opcode::RST2INIT_QP, 0, &Qpc::default(), &vport, &sets())
             .unwrap();
         stands_still(&qp, &qp.responder, Opcode::INIT2RTR_QP, &rtr, &vport);
-        assert_eq!(qp.responder.lock().expected, Psn::new(0x90_0000));
+        assert_eq!(qp.responder.lock().expected(), Psn::new(0x90_0000));
         stands_still(&qp, &qp.requester, Opcode::RTR2RTS_QP, &rts, &vport);
-        assert_eq!(qp.requester.lock().send_psn, Psn::new(0x12_3456));
+        assert_eq!(qp.requester.lock().send_psn(), Psn::new(0x12_3456));
         stands_still(&qp, &qp.responder, Opcode::QP_2RST, &Qpc::default(), &vport);
-        assert_eq!(qp.responder.lock().expected, Psn::default());
+        assert_eq!(qp.responder.lock().expected(), Psn::default());
     }
 }

@@ -1,62 +1,61 @@
-//! Packets that are made before any of them is sent.
+//! Batches: packets that are made before the first of them is sent.
 
 use smallvec::SmallVec;
 
-use super::super::transmit;
-use super::Engine;
+use super::super::context::Context;
+use super::super::egress;
 use crate::net::{Burst, Frame, Payload, SuperPacket};
 use crate::roce::packet::Packet;
 
-/// Most super_packets. With 32, what is done once for all of them was still an eighth of the work for messages of 64 bytes.
+/// Most super-packets of a batch. With 32, the work per batch was still an eighth of all work for messages of 64 bytes.
 pub(super) const SUPER_PACKETS: usize = 128;
-/// Bytes of payload, about. What is behind them waits for its completion until they have arrived.
+/// Approximate limit on the payload of a batch in bytes. Messages complete only after the batch has arrived.
 pub(super) const LENGTH: usize = 1 << 20;
 
-/// SuperPackets of one queue pair that are about to be sent.
+/// Super-packets of one queue pair that are about to be sent.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
-    engine: &'a Engine,
-    /// Those that are, and behind them those that were sent, whose places are used again: super_packets are large.
+    context: &'a Context,
+    /// The super-packets of the batch, followed by those of earlier batches, whose places are reused: super-packets are
+    /// large.
     places: Vec<SuperPacket<'a>>,
-    /// How many are to be sent.
     count: usize,
-    /// Bytes of their payload.
+    /// Bytes of payload.
     length: usize,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(engine: &'a Engine) -> Self {
+    pub fn new(context: &'a Context) -> Self {
         Self {
-            engine,
+            context,
             places: Vec::new(),
             count: 0,
             length: 0,
         }
     }
 
-    /// Whether no more is to be added.
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.count >= SUPER_PACKETS || self.length >= LENGTH
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub(super) fn super_packets(&mut self) -> &mut [SuperPacket<'a>] {
+    pub fn super_packets(&mut self) -> &mut [SuperPacket<'a>] {
         &mut self.places[..self.count]
     }
 
-    /// Adds a super_packet with what `fill` makes of its payload, which is empty and of the memory of the engine's guest. If that fails, it is not
-    /// added.
-    pub(super) fn push<E>(
+    /// Adds a super-packet. `fill` adds its payload, which may refer to the memory of the engine's guest; if `fill`
+    /// fails, nothing is added.
+    pub fn push<E>(
         &mut self,
         head: Packet,
         mtu: usize,
         fill: impl FnOnce(&mut Payload<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.count == self.places.len() {
-            let payload = Payload::of_memory(&self.engine.hca.dma);
+            let payload = Payload::of_memory(&self.context.hca.dma);
             self.places.push(SuperPacket { head, payload, mtu });
         } else {
             let super_packet = &mut self.places[self.count];
@@ -70,15 +69,16 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Sends them, in their order. Nobody may hold the queue pair's locks.
-    pub(super) fn send(&mut self) {
+    /// Sends the super-packets in order and empties the batch. The caller must not hold the queue pair's locks: the
+    /// responses may arrive before this returns.
+    pub fn send(&mut self) {
         let together = |a: &SuperPacket<'_>, b: &SuperPacket<'_>| {
             let (a, b) = (&a.head.path, &b.head.path);
             a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
         };
         for burst in self.places[..self.count].chunk_by(together) {
             let frames: SmallVec<[Frame<'_>; SUPER_PACKETS]> = burst.iter().map(Frame::SuperPacket).collect();
-            transmit::transmit(self.engine, &Burst::new(&frames), None);
+            egress::transmit(self.context, &Burst::new(&frames), None);
         }
         (self.count, self.length) = (0, 0);
     }

@@ -1,62 +1,97 @@
 //! Completions of queue pairs.
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
-use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_prm::wqe::WqeOpcode;
 
-use super::vendor;
+use super::endpoint::Endpoint;
+use super::vendor_syndrome::vendor_syndrome;
 use crate::hca::cq::Cq;
-use crate::hca::qp::{Message, Parameters, Qp, Receive, Work};
+use crate::hca::qp::{Message, Qp, Receive, Requester, Work};
+use crate::roce::packet::Packet;
 
-/// What a message was, for its receiver.
+/// A received message, as its completion describes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Arrival {
     /// An RDMA write, not a send.
-    pub(super) write: bool,
-    /// The immediate.
-    pub(super) immediate: Option<u32>,
-    /// The key that was invalidated.
-    pub(super) invalidated: Option<u32>,
-    /// The sender wants attention.
-    pub(super) solicited: bool,
-    /// Bytes that arrived.
-    pub(super) length: u32,
+    pub write: bool,
+    pub immediate: Option<u32>,
+    /// R_Key that was invalidated.
+    pub invalidated: Option<u32>,
+    /// Whether the sender asks for a solicited event.
+    pub solicited: bool,
+    /// Length in bytes.
+    pub length: u32,
 }
 
-/// A WQE of the sending side is carried out.
-pub(super) fn sent(qp: &Qp, parameters: &Parameters, message: &Message) {
-    let Some(cq) = &qp.send_cq else { return };
-    if message.control.fm_ce_se & ControlSegment::CQ_UPDATE == 0 {
+impl Arrival {
+    /// A message whose last packet is `packet`.
+    pub fn of(packet: &Packet, length: u32) -> Self {
+        let immediate = packet.headers.immediate;
+        Self {
+            immediate: immediate.map(|header| u32::from_be_bytes(header.immediate)),
+            solicited: packet.headers.bth.solicited(),
+            length,
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a receive WQE completes: the completion queue, and the user index of the queue it was posted to.
+#[derive(Clone, Copy)]
+pub(super) struct ReceiveCq<'a> {
+    pub cq: &'a Cq,
+    pub user_index: u32,
+}
+
+/// Completes the messages at the front of the send queue that are done.
+pub(super) fn complete_sent(endpoint: &Endpoint<'_>, requester: &mut Requester) {
+    requester.complete(|message| sent(endpoint, message));
+}
+
+/// Completes the oldest message in error and moves the queue pair to the error state, where the later ones are flushed.
+pub(super) fn fail_oldest(endpoint: &Endpoint<'_>, requester: &mut Requester, syndrome: Syndrome) {
+    requester.fail_oldest(|message| send_failed(endpoint, message, syndrome));
+    endpoint.fail(None);
+}
+
+fn sent(endpoint: &Endpoint<'_>, message: &Message) {
+    let Some(cq) = &endpoint.qp.send_cq else { return };
+    if !message.is_signaled() {
         return;
     }
     let mut cqe = Cqe::new(CqeOpcode::Request);
-    cqe.srqn_uidx.set(parameters.user_index);
+    cqe.srqn_uidx.set(endpoint.parameters.user_index);
     cqe.sop_drop_qpn
-        .set(u32::from(message.control.opcode()) << 24 | qp.number);
-    cqe.wqe_counter.set(message.index);
-    if message.work.is_request() {
-        cqe.byte_count.set(message.length);
+        .set(u32::from(message.control().opcode()) << 24 | endpoint.qp.number);
+    cqe.wqe_counter.set(message.index());
+    if message.work().is_request() {
+        cqe.byte_count.set(message.length());
     }
-    match &message.answer {
+    match message.inline_response() {
         Some(data) => cq.post_with_data(cqe, data),
         None => cq.post(cqe),
     }
 }
 
-/// A WQE of the sending side failed.
-pub(super) fn send_failed(qp: &Qp, parameters: &Parameters, opcode: u8, index: u16, syndrome: Syndrome) {
-    let Some(cq) = &qp.send_cq else { return };
-    if let Some(counters) = &parameters.counters {
+/// Completes a message of the send queue in error.
+pub(super) fn send_failed(endpoint: &Endpoint<'_>, message: &Message, syndrome: Syndrome) {
+    let Some(cq) = &endpoint.qp.send_cq else { return };
+    if let Some(counters) = &endpoint.parameters.counters {
         counters.count_request_error(syndrome);
     }
+    let opcode = match message.work() {
+        Work::Nop => WqeOpcode::Nop as u8,
+        _ => message.control().opcode(),
+    };
     let mut error = ErrorCqe::new(CqeOpcode::RequestError, syndrome);
-    error.vendor_error_syndrome = vendor::syndrome(CqeOpcode::RequestError, syndrome);
-    error.srqn_uidx.set(parameters.user_index);
-    error.s_wqe_opcode_qpn.set(u32::from(opcode) << 24 | qp.number);
-    error.wqe_counter.set(index);
+    error.vendor_error_syndrome = vendor_syndrome(CqeOpcode::RequestError, syndrome);
+    error.srqn_uidx.set(endpoint.parameters.user_index);
+    error.s_wqe_opcode_qpn.set(u32::from(opcode) << 24 | endpoint.qp.number);
+    error.wqe_counter.set(message.index());
     cq.post(error.into());
 }
 
-/// What a completion of the receiving side begins as.
+/// Builds the completion of a received message.
 pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arrival) -> Cqe {
     let opcode = match arrival {
         Arrival { write: true, .. } => CqeOpcode::ResponderWriteImmediate,
@@ -79,23 +114,15 @@ pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arri
     cqe
 }
 
-/// A WQE of the receiving side failed.
-pub(super) fn receive_failed(qp: &Qp, cq: &Cq, user_index: u32, wqe_counter: u16, syndrome: Syndrome) {
+/// Completes a receive WQE in error.
+pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndrome: Syndrome) {
     if let Some(counters) = &qp.parameters().counters {
         counters.count_receive_error(syndrome);
     }
     let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
-    error.vendor_error_syndrome = vendor::syndrome(CqeOpcode::ResponderError, syndrome);
-    error.srqn_uidx.set(user_index);
+    error.vendor_error_syndrome = vendor_syndrome(CqeOpcode::ResponderError, syndrome);
+    error.srqn_uidx.set(to.user_index);
     error.s_wqe_opcode_qpn.set(qp.number);
     error.wqe_counter.set(wqe_counter);
-    cq.post(error.into());
-}
-
-/// The opcode that a completion repeats.
-pub(super) fn opcode(message: &Message) -> u8 {
-    match message.work {
-        Work::Nop => WqeOpcode::Nop as u8,
-        _ => message.control.opcode(),
-    }
+    to.cq.post(error.into());
 }

@@ -1,13 +1,14 @@
-//! What requests ask for, carried out in the guest's memory and queues.
+//! Responder: executes requests in the guest's memory and queues.
 
-use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome as CqeSyndrome};
+use mlx5_prm::queue_entry::{EventType, Syndrome as CqeSyndrome};
 
-use super::answer::{Answer, Read};
+use super::super::memory::{AccessContext, AccessError, KeyRange};
 use super::completion::{self, Arrival};
-use super::memory::AccessContext;
-use super::{Engine, fail, memory, receive_queue};
+use super::endpoint::Endpoint;
+use super::outbound_response::{Read, Response};
+use super::receive_queue;
 use crate::hca::mkey::{self, Access};
-use crate::hca::qp::{Incoming, Parameters, Qp, Receive, Resource, Responder, service};
+use crate::hca::qp::{Incoming, Parameters, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::SuperPacket;
 use crate::roce::opcode::{Operation, Position};
@@ -17,11 +18,11 @@ use crate::roce::syndrome::Nak;
 /// Longest message that a request may name (IBTA 9.7.4.1.3).
 const MAX_LENGTH: u32 = 1 << 31;
 
-/// A request that is refused.
+/// Refusal of a request.
 pub(super) struct Refused {
-    pub(super) nak: Nak,
-    /// The queue pair goes to error, and the guest is told so.
-    pub(super) event: Option<EventType>,
+    pub nak: Nak,
+    /// The event that the guest gets when the queue pair moves to the error state.
+    pub event: Option<EventType>,
 }
 
 const INVALID: Refused = Refused {
@@ -33,83 +34,78 @@ const NO_ACCESS: Refused = Refused {
     event: Some(EventType::WqAccessError),
 };
 
-/// How a request goes on.
+/// Outcome of a request.
 pub(super) enum Step {
-    /// It is carried out.
-    Done(Answer),
-    /// Not all of its packets can be carried out: each is looked at by itself. So far nothing has changed but memory that is written again.
+    /// Executed.
+    Done(Response),
+    /// Not all packets of the super-packet can be executed: each must be tried by itself. Nothing has changed but
+    /// memory that will be written again.
     Split,
-    /// There is no receive for it.
+    /// No receive WQE is posted.
     NoReceive,
-    /// It is refused.
+    /// Refused.
     Refused(Refused),
 }
 
-/// Carries out the requests of a burst for a queue pair.
+/// Executes the requests of a burst for a queue pair.
 pub(super) struct Executor<'a> {
-    engine: &'a Engine,
-    qp: &'a Qp,
-    pub(super) parameters: &'a Parameters,
-    reach: AccessContext<'a>,
+    pub endpoint: &'a Endpoint<'a>,
+    access: AccessContext<'a>,
 }
 
 impl<'a> Executor<'a> {
-    pub(super) fn new(engine: &'a Engine, qp: &'a Qp, parameters: &'a Parameters) -> Self {
+    pub fn new(endpoint: &'a Endpoint<'a>) -> Self {
         Self {
-            engine,
-            qp,
-            parameters,
-            reach: AccessContext::new(engine),
+            endpoint,
+            access: AccessContext::new(endpoint.hca()),
         }
     }
 
-    /// The queue pair goes to error.
-    pub(super) fn fail(&mut self, event: Option<EventType>) {
-        self.reach.let_go();
-        fail(self.engine, self.qp, event);
+    /// Moves the queue pair to the error state.
+    pub fn fail(&mut self, event: Option<EventType>) {
+        self.access.let_go();
+        self.endpoint.fail(event);
     }
 
-    /// Carries out what packets ask for, all of it or nothing.
-    pub(super) fn execute(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
-        let parameters = self.parameters;
-        if super_packet.head.opcode.operation() != Operation::Write {
-            self.reach.let_go();
+    /// Executes all packets of a super-packet or none.
+    pub fn execute(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
+        let parameters = self.endpoint.parameters;
+        let head = &super_packet.head;
+        let (operation, position) = (head.opcode.operation(), head.opcode.position());
+        if operation != Operation::Write {
+            self.access.let_go();
         }
-        let position = super_packet.head.opcode.position();
-        let (length, mtu) = (super_packet.head.payload_length, parameters.mtu);
+        let (length, mtu) = (head.payload_length, parameters.mtu);
         let length_fits = parameters.packets(length) == super_packet.packets()
             && match position {
                 Position::First | Position::Middle => length > 0 && length.is_multiple_of(mtu),
                 Position::Last => length > 0,
                 Position::Only => true,
             };
-        let under_way = match (&responder.incoming, super_packet.head.opcode.operation()) {
+        let in_order = match (responder.incoming(), operation) {
             (None, _) => position.begins(),
             (Some(Incoming::Send { .. }), Operation::Send) | (Some(Incoming::Write { .. }), Operation::Write) => {
                 !position.begins()
             }
             _ => false,
         };
-        let step = match super_packet.head.opcode.operation() {
-            _ if !length_fits || !under_way => Step::Refused(INVALID),
+        let step = match operation {
+            _ if !length_fits || !in_order => Step::Refused(INVALID),
             Operation::Send => self.send(responder, super_packet),
             Operation::Write => self.write(responder, super_packet),
-            Operation::ReadRequest => self.read(responder, &super_packet.head),
-            Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, &super_packet.head),
+            Operation::ReadRequest => self.read(responder, head),
+            Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, head),
             _ => Step::Refused(INVALID),
         };
         if super_packet.packets() > 1 && !matches!(step, Step::Done(_)) {
-            // As if it had not begun.
-            if position.begins()
-                && under_way
-                && let Some(Incoming::Send { receive, .. }) = responder.incoming.take()
-            {
-                responder.spare = Some(receive);
+            // As if the message had not begun.
+            if position.begins() && in_order {
+                responder.abandon_message();
             }
             return Step::Split;
         }
-        if length_fits && under_way {
-            match super_packet.head.opcode.operation() {
+        if length_fits && in_order {
+            match operation {
                 Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
                 Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),
                 Operation::CompareSwap | Operation::FetchAdd => parameters.count(QueueCounter::RxAtomicRequests),
@@ -120,25 +116,18 @@ impl<'a> Executor<'a> {
     }
 
     fn send(&self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
-        let Self {
-            engine, qp, parameters, ..
-        } = *self;
+        let endpoint = self.endpoint;
+        let parameters = endpoint.parameters;
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
-            let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
+            let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
                 return Step::NoReceive;
             };
-            responder.incoming = Some(Incoming::Send { receive, received: 0 });
+            responder.begin_send(receive);
         }
-        let Some(Incoming::Send { receive, received }) = &mut responder.incoming else {
+        let Some(Incoming::Send { receive, received }) = responder.incoming() else {
             return Step::Refused(INVALID);
-        };
-        let refused = |syndrome: CqeSyndrome, nak: Nak, receive: &Receive| {
-            receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
-                completion::receive_failed(qp, cq, user_index, receive.wqe_counter, syndrome);
-            });
-            Step::Refused(Refused { nak, event: None })
         };
         let several = super_packet.packets() > 1;
         let length = u64::from(*received) + payload.len() as u64;
@@ -147,154 +136,143 @@ impl<'a> Executor<'a> {
                 return Step::Split;
             }
             if parameters.service == service::UC {
-                // Lost without a word; the receive is there for the next message (IBTA 9.9.3).
+                // Silently dropped; the receive WQE stays posted (IBTA 9.9.3).
                 return Step::Refused(INVALID);
             }
-            let step = refused(CqeSyndrome::LocalLength, Nak::InvalidRequest, receive);
-            responder.incoming = None;
-            return step;
+            self.fail_receive(responder, packet, CqeSyndrome::LocalLength);
+            return Step::Refused(Refused {
+                nak: Nak::InvalidRequest,
+                event: None,
+            });
         }
-        // What is short enough goes into the completion, as a whole or not at all.
+        // A short payload goes into the completion, as a whole or not at all.
         let inline = position == Position::Only && !payload.is_empty() && payload.len() <= parameters.responder_inline;
         let mut data = Vec::new();
         let stored = if inline {
-            payload.append_to(&mut data).map_err(|_| memory::Unreachable)
+            payload.append_to(&mut data).map_err(AccessError::from)
         } else {
-            let offset = *received as usize;
-            memory::scatter_receive(engine, qp, parameters, receive, offset, payload)
+            endpoint.scatter(receive, *received as usize, payload)
         };
         if stored.is_err() {
             if several {
                 return Step::Split;
             }
-            let step = refused(CqeSyndrome::LocalProtection, Nak::RemoteOperational, receive);
-            responder.incoming = None;
-            // Whatever the service: it is the fault of this side.
-            fail(engine, qp, None);
-            return step;
+            self.fail_receive(responder, packet, CqeSyndrome::LocalProtection);
+            // Whatever the service: the fault is on this side.
+            endpoint.fail(None);
+            return Step::Refused(Refused {
+                nak: Nak::RemoteOperational,
+                event: None,
+            });
         }
         if !position.ends() {
-            *received += payload.len() as u32;
-            return Step::Done(Answer::None);
+            responder.accept(payload.len() as u32);
+            return Step::Done(Response::None);
         }
         let invalidated = packet.headers.invalidate.map(|header| header.rkey.get());
         if let Some(key) = invalidated {
-            let accessor = memory::accessor(qp, parameters);
-            if mkey::invalidate(&engine.hca.mkeys, key, accessor, true).is_err() {
+            let keys = &endpoint.hca().mkeys;
+            if mkey::invalidate(keys, key, endpoint.accessor(), true).is_err() {
                 return Step::Refused(NO_ACCESS);
             }
         }
         let arrival = Arrival {
-            write: false,
-            immediate: packet
-                .headers
-                .immediate
-                .map(|header| u32::from_be_bytes(header.immediate)),
             invalidated,
-            solicited: packet.headers.bth.solicited(),
-            length: length as u32,
+            ..Arrival::of(packet, length as u32)
         };
-        receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
-            let cqe: Cqe = completion::arrived(qp, user_index, receive, arrival);
+        receive_queue::with_cq(endpoint, packet, |to| {
+            let cqe = completion::arrived(endpoint.qp, to.user_index, receive, arrival);
             if inline {
-                cq.post_with_data(cqe, &data)
+                to.cq.post_with_data(cqe, &data)
             } else {
-                cq.post(cqe)
+                to.cq.post(cqe)
             }
         });
-        responder.incoming = None;
-        responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-        Step::Done(Answer::None)
+        responder.complete_message();
+        Step::Done(Response::None)
+    }
+
+    /// Completes the receive WQE of the message in progress in error, and drops the message.
+    fn fail_receive(&self, responder: &mut Responder, packet: &Packet, syndrome: CqeSyndrome) {
+        let endpoint = self.endpoint;
+        if let Some(Incoming::Send { receive, .. }) = responder.incoming() {
+            receive_queue::with_cq(endpoint, packet, |to| {
+                completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
+            });
+        }
+        responder.drop_message();
     }
 
     fn write(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
-        let Self {
-            engine, qp, parameters, ..
-        } = *self;
+        let endpoint = self.endpoint;
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
             let Some(reth) = packet.headers.reth else {
                 return Step::Refused(INVALID);
             };
-            if !parameters.remote_write || reth.dma_length.get() > MAX_LENGTH {
+            if !endpoint.parameters.remote_write || reth.dma_length.get() > MAX_LENGTH {
                 return Step::Refused(INVALID);
             }
             let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
-            // All of it or nothing; what is there as a whole is checked as it is written. Where nothing is written, the key means nothing (C9-88).
+            // All of the range or nothing; a message in one packet is checked as it is written. A write of no bytes
+            // does not check the key (C9-88).
             let whole = super_packet.packets() == 1 && position.ends();
-            let check = || {
-                let length = length as usize;
-                memory::check(engine, qp, parameters, rkey, address, length, Access::RemoteWrite)
+            let range = KeyRange {
+                key: rkey,
+                address,
+                length: length as usize,
             };
-            if !whole && check().is_err() {
+            if !whole && endpoint.memory().check(range, Access::RemoteWrite).is_err() {
                 return Step::Refused(NO_ACCESS);
             }
-            responder.incoming = Some(Incoming::Write {
-                address,
-                rkey,
-                length,
-                received: 0,
-            });
+            responder.begin_write(address, rkey, length);
         }
-        let Some(Incoming::Write {
+        let Some(&Incoming::Write {
             address,
             rkey,
             length,
             received,
-        }) = &mut responder.incoming
+        }) = responder.incoming()
         else {
             return Step::Refused(INVALID);
         };
-        let so_far = u64::from(*received) + payload.len() as u64;
-        let complete = so_far == u64::from(*length);
-        if so_far > u64::from(*length) || position.ends() != complete {
+        let so_far = u64::from(received) + payload.len() as u64;
+        let complete = so_far == u64::from(length);
+        if so_far > u64::from(length) || position.ends() != complete {
             return Step::Refused(INVALID);
         }
-        let at = address.wrapping_add(u64::from(*received));
-        if !payload.is_empty() {
-            let accessor = memory::accessor(qp, parameters);
-            if self
-                .reach
-                .write(accessor, *rkey, at, payload, Access::RemoteWrite)
-                .is_err()
-            {
-                return Step::Refused(NO_ACCESS);
-            }
+        let at = address.wrapping_add(u64::from(received));
+        if !payload.is_empty() && self.access.write(endpoint.accessor(), rkey, at, payload).is_err() {
+            return Step::Refused(NO_ACCESS);
         }
-        let length = *length;
-        if let Some(header) = packet.headers.immediate {
-            self.reach.let_go();
-            let Some(receive) = receive_queue::take(engine, qp, parameters, responder, packet) else {
+        if packet.headers.immediate.is_some() {
+            self.access.let_go();
+            let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
                 if position.begins() {
-                    responder.incoming = None;
+                    responder.drop_message();
                 }
                 return Step::NoReceive;
             };
             let arrival = Arrival {
                 write: true,
-                immediate: Some(u32::from_be_bytes(header.immediate)),
-                invalidated: None,
-                solicited: packet.headers.bth.solicited(),
-                length,
+                ..Arrival::of(packet, length)
             };
-            receive_queue::with_cq(engine, qp, parameters, packet, |cq, user_index| {
-                cq.post(completion::arrived(qp, user_index, &receive, arrival));
+            receive_queue::with_cq(endpoint, packet, |to| {
+                to.cq
+                    .post(completion::arrived(endpoint.qp, to.user_index, &receive, arrival));
             });
         }
         if position.ends() {
-            responder.incoming = None;
-            responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-        } else if let Some(Incoming::Write { received, .. }) = &mut responder.incoming {
-            *received += payload.len() as u32;
+            responder.complete_message();
+        } else {
+            responder.accept(payload.len() as u32);
         }
-        Step::Done(Answer::None)
+        Step::Done(Response::None)
     }
 
     fn read(&self, responder: &mut Responder, packet: &Packet) -> Step {
-        let Self {
-            engine, qp, parameters, ..
-        } = *self;
+        let parameters = self.endpoint.parameters;
         let Some(reth) = packet.headers.reth else {
             return Step::Refused(INVALID);
         };
@@ -302,42 +280,34 @@ impl<'a> Executor<'a> {
         if !parameters.remote_read || length > MAX_LENGTH {
             return Step::Refused(INVALID);
         }
-        let allowed = memory::check(
-            engine,
-            qp,
-            parameters,
-            rkey,
+        let length = length as usize;
+        let range = KeyRange {
+            key: rkey,
             address,
-            length as usize,
-            Access::RemoteRead,
-        );
-        if length > 0 && allowed.is_err() {
+            length,
+        };
+        if length > 0 && self.endpoint.memory().check(range, Access::RemoteRead).is_err() {
             return Step::Refused(NO_ACCESS);
         }
         let psn = packet.headers.bth.psn();
-        remember(
-            parameters,
-            responder,
-            Resource {
-                psn,
-                packets: read_packets(packet, parameters),
-                original: None,
-            },
-        );
-        responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-        Step::Done(Answer::Read(Read {
+        let resource = Resource {
             psn,
-            msn: responder.msn,
+            packets: read_packets(packet, parameters),
+            original: None,
+        };
+        responder.remember(resource, parameters.max_resources);
+        responder.complete_message();
+        Step::Done(Response::Read(Read {
+            psn,
+            msn: responder.msn(),
             address,
             rkey,
-            length: length as usize,
+            length,
         }))
     }
 
     fn atomic(&self, responder: &mut Responder, packet: &Packet) -> Step {
-        let Self {
-            engine, qp, parameters, ..
-        } = *self;
+        let parameters = self.endpoint.parameters;
         let Some(atomic) = packet.headers.atomic else {
             return Step::Refused(INVALID);
         };
@@ -347,40 +317,31 @@ impl<'a> Executor<'a> {
         }
         let (operand, compare) = (atomic.swap_or_add.get(), atomic.compare.get());
         let swap = packet.opcode.operation() == Operation::CompareSwap;
-        let found = memory::atomic(engine, qp, parameters, atomic.rkey.get(), address, |value| match swap {
+        let memory = self.endpoint.memory();
+        let result = memory.atomic(atomic.rkey.get(), address, |value| match swap {
             true => (value == compare).then_some(operand),
             false => Some(value.wrapping_add(operand)),
         });
-        let Ok(original) = found else {
+        let Ok(original) = result else {
             return Step::Refused(NO_ACCESS);
         };
         let psn = packet.headers.bth.psn();
-        remember(
-            parameters,
-            responder,
-            Resource {
-                psn,
-                packets: 1,
-                original: Some(original),
-            },
-        );
-        responder.msn = responder.msn.wrapping_add(1) & 0xff_ffff;
-        Step::Done(Answer::Atomic {
+        let resource = Resource {
             psn,
-            msn: responder.msn,
+            packets: 1,
+            original: Some(original),
+        };
+        responder.remember(resource, parameters.max_resources);
+        responder.complete_message();
+        Step::Done(Response::Atomic {
+            psn,
+            msn: responder.msn(),
             original,
         })
     }
 }
 
-fn remember(parameters: &Parameters, responder: &mut Responder, resource: Resource) {
-    while responder.resources.len() >= parameters.max_resources {
-        responder.resources.pop_front();
-    }
-    responder.resources.push_back(resource);
-}
-
-/// How many packets the answer to a read takes.
+/// Number of response packets for an RDMA read.
 pub(super) fn read_packets(packet: &Packet, parameters: &Parameters) -> u32 {
     let length = packet.headers.reth.map_or(0, |reth| reth.dma_length.get());
     parameters.packets(length as usize)

@@ -1,51 +1,47 @@
-//! Where a queue pair takes receive WQEs from, and where they complete.
+//! Source of a queue pair's receive WQEs, and where they complete.
 
 use std::sync::Arc;
 
-use super::Engine;
-use crate::hca::cq::Cq;
-use crate::hca::qp::{Parameters, Qp, Receive, ReceiveSource, Responder};
+use super::super::context::Context;
+use super::completion::ReceiveCq;
+use super::endpoint::Endpoint;
+use crate::hca::qp::{Receive, ReceiveSource, Responder};
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, XrcSrq, event_data};
 use crate::roce::packet::Packet;
 
 /// The shared receive queue that an XRC packet names.
-pub(super) fn xrc_srq(engine: &Engine, packet: &Packet) -> Option<Arc<XrcSrq>> {
-    engine.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
+pub(super) fn xrc_srq(context: &Context, packet: &Packet) -> Option<Arc<XrcSrq>> {
+    context.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
 }
 
-/// Takes a receive WQE; none if none is posted.
-pub(super) fn take(
-    engine: &Engine,
-    qp: &Qp,
-    parameters: &Parameters,
-    responder: &mut Responder,
-    packet: &Packet,
-) -> Option<Receive> {
-    if let Some(spare) = responder.spare.take() {
+/// Takes a receive WQE, if one is posted.
+pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &Packet) -> Option<Receive> {
+    if let Some(spare) = responder.take_spare() {
         return Some(spare);
     }
-    let dma = &engine.hca.dma;
+    let hca = endpoint.hca();
+    let dma = &hca.dma;
     let mut segments = Vec::new();
     let from_list = |list: &ReceiveList, number: u32, segments: &mut Vec<_>| {
         let taken = list.take(dma, segments).ok()??;
         if taken.limit_reached {
-            engine.hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
+            hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
         }
         Some(taken.index)
     };
-    let (wqe_counter, pd) = match &qp.receives {
+    let (wqe_counter, pd) = match &endpoint.qp.receives {
         ReceiveSource::Own(ring) => {
-            let index = responder.consumer;
+            let index = responder.consumer();
             if ring.receive_producer(dma).ok()? == index {
                 return None;
             }
             ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
-            responder.consumer = index.wrapping_add(1);
-            (index, parameters.pd)
+            responder.consume();
+            (index, endpoint.parameters.pd)
         }
         ReceiveSource::Pool(rmp) => (from_list(&rmp.list, rmp.number, &mut segments)?, rmp.pd()),
         ReceiveSource::Xrc => {
-            let srq = xrc_srq(engine, packet)?;
+            let srq = xrc_srq(endpoint.context, packet)?;
             (from_list(&srq.list, srq.number, &mut segments)?, srq.pd())
         }
         ReceiveSource::None => return None,
@@ -59,14 +55,18 @@ pub(super) fn take(
     })
 }
 
-/// Where a receive completes, and how its queue is named there.
-pub(super) fn with_cq(engine: &Engine, qp: &Qp, parameters: &Parameters, packet: &Packet, act: impl FnOnce(&Cq, u32)) {
-    if let ReceiveSource::Xrc = qp.receives {
-        if let Some(srq) = xrc_srq(engine, packet) {
+/// Calls `act` with the completion queue of the receive WQE for a packet, if there is one.
+pub(super) fn with_cq(endpoint: &Endpoint<'_>, packet: &Packet, act: impl FnOnce(ReceiveCq<'_>)) {
+    if let ReceiveSource::Xrc = endpoint.qp.receives {
+        if let Some(srq) = xrc_srq(endpoint.context, packet) {
             let user_index = srq.context.lock().user_index();
-            act(&srq.cq, user_index);
+            act(ReceiveCq {
+                cq: &srq.cq,
+                user_index,
+            });
         }
-    } else if let Some(cq) = &qp.receive_cq {
-        act(cq, parameters.user_index);
+    } else if let Some(cq) = &endpoint.qp.receive_cq {
+        let user_index = endpoint.parameters.user_index;
+        act(ReceiveCq { cq, user_index });
     }
 }

@@ -1,77 +1,78 @@
-//! What the data path needs to know of a queue pair's context.
+//! The queue pair context (QPC), decoded for the data path.
 
 use std::sync::Arc;
 
 use mlx5_prm::qp::{Ads, Qpc};
 use serde::Serialize;
 
-use super::QpState;
+use super::state::{QpState, service};
 use crate::frame::mac::Mac;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 use crate::hca::vport::Vport;
 use crate::roce::gid::Gid;
+use crate::roce::opcode::Transport;
 use crate::roce::path::{Addresses, Path, Vlan};
 use crate::roce::rnr::RnrTimer;
 
-/// The context of a queue pair, taken apart; replaced as a whole when the context changes.
+/// The decoded context of a queue pair; replaced as a whole when the context changes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Parameters {
-    /// What the queue pair does.
+    /// State of the queue pair.
     pub state: QpState,
-    /// The service.
+    /// Transport service, one of [`service`].
     pub service: u8,
-    /// The protection domain.
+    /// Protection domain.
     pub pd: u32,
-    /// Most bytes of payload in a packet.
+    /// Path MTU: most bytes of payload in a packet.
     pub mtu: usize,
-    /// The other queue pair of a connection.
+    /// QP number of the peer (24 bits).
     pub remote_qpn: u32,
-    /// The way to it, if it has one.
+    /// Path to the peer, if its address is valid.
     #[serde(skip)]
     pub path: Option<Path>,
-    /// Whether the other side may read.
+    /// Whether the peer may read (`rre`).
     pub remote_read: bool,
-    /// Whether the other side may write.
+    /// Whether the peer may write (`rwe`).
     pub remote_write: bool,
-    /// Whether the other side may do atomic operations.
+    /// Whether the peer may execute atomics (`rae`).
     pub remote_atomic: bool,
-    /// Reads and atomics under way, most.
+    /// Limit on outstanding reads and atomics as a requester.
     pub max_requests: usize,
-    /// Reads and atomics answered, most.
+    /// Limit on remembered reads and atomics as a responder.
     pub max_resources: usize,
-    /// How long the other side is to wait when no receive is posted.
+    /// Delay in RNR NAKs (`min_rnr_nak`).
     #[serde(skip)]
     pub rnr_timer: RnrTimer,
-    /// An acknowledgement is asked for after so many packets, if not before (`log_ack_req_freq`).
+    /// Packets after which an acknowledgement is requested at the latest (`log_ack_req_freq`).
     pub acknowledge_every: u32,
-    /// How often to send again without an answer.
+    /// Limit on retries without a response.
     pub retry_count: u8,
-    /// How often to send again to a side without receives; 7 is for ever.
+    /// Limit on retries after RNR NAKs; 7 means retry indefinitely.
     pub rnr_retry: u8,
-    /// How long to wait for an answer: 4.096 us times two to this; 0 is for ever.
+    /// Acknowledgement timeout: 4.096 us times two to the power of this; 0 means none.
     pub ack_timeout: u8,
-    /// The key of datagrams.
+    /// Q_Key of datagrams.
     pub q_key: u32,
-    /// How completions name it.
+    /// User index that completions carry.
     pub user_index: u32,
-    /// Most bytes in the completion of a read or atomic.
+    /// Most bytes of response data in a completion (`cs_req`).
     pub requester_inline: usize,
-    /// Most bytes in the completion of a receive.
+    /// Most bytes of received data in a completion (`cs_res`).
     pub responder_inline: usize,
-    /// Whether it may use the reserved key.
+    /// Whether WQEs may use the reserved L_Key (`rlky`).
     pub reserved_lkey: bool,
-    /// Whether it may fill keys with lists of pages.
+    /// Whether WQEs may register page lists (`fre`).
     pub fast_register: bool,
-    /// Number that datagrams say they come from, if it is not its own.
+    /// Source QP number of datagrams, if not the queue pair's own.
     pub deth_sqpn: u32,
-    /// Whether it does not want its own multicasts.
+    /// Whether the queue pair's own multicasts are not delivered to it (`block_lb_mc`).
     pub block_multicast_loopback: bool,
-    /// Where it counts, if anywhere.
+    /// Counter set, if any.
     #[serde(skip)]
     pub counters: Option<Arc<QueueCounters>>,
 }
 
-/// Bytes that go into a completion, by the context's code (`MLX5_QPC_CS_REQ_*`, `MLX5_QPC_CS_RES_*`).
+/// Most bytes of data in a completion, by the context's code (`MLX5_QPC_CS_REQ_*`, `MLX5_QPC_CS_RES_*`).
 fn inline(code: u8) -> usize {
     match code & 0xf {
         1 => 32,
@@ -81,9 +82,9 @@ fn inline(code: u8) -> usize {
 }
 
 impl Parameters {
-    /// How many packets a message of so many bytes takes.
+    /// Number of packets of a message of this length in bytes.
     pub fn packets(&self, length: usize) -> u32 {
-        // Most take one, and a division takes its time. No message has 2^32 bytes.
+        // Most messages have one, and a division is slow. No message has 2^32 bytes.
         if length <= self.mtu {
             1
         } else {
@@ -91,7 +92,21 @@ impl Parameters {
         }
     }
 
-    /// Counts one.
+    /// Whether the service is acknowledged.
+    pub fn is_reliable(&self) -> bool {
+        matches!(self.service, service::RC | service::XRC)
+    }
+
+    /// Transport of packets of a connected service.
+    pub fn transport(&self) -> Transport {
+        match self.service {
+            service::UC => Transport::Uc,
+            service::XRC => Transport::Xrc,
+            _ => Transport::Rc,
+        }
+    }
+
+    /// Increments a counter of the counter set, if there is one.
     pub fn count(&self, what: QueueCounter) {
         if let Some(counters) = &self.counters {
             counters.count(what);
@@ -129,7 +144,7 @@ impl Parameters {
     }
 }
 
-/// The way that an address path of the context describes.
+/// The path of the context's primary address path.
 fn path(ads: &Ads, vport: &Vport) -> Option<Path> {
     let source = vport.roce_source(ads.src_addr_index())?;
     Some(Path {

@@ -1,243 +1,146 @@
-//! What a queue pair has sent, or is about to send.
+//! Requester state: sequence numbers, outstanding messages and timers of a send queue.
 
-use std::time::Instant;
-
-use mlx5_prm::queue_entry::Syndrome;
-use mlx5_prm::rdma_wqe::AddressVector;
-use mlx5_prm::wqe::{ControlSegment, DataSegment};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use smallvec::SmallVec;
 
-use super::Messages;
+use super::message::Message;
+use super::message_ring::Messages;
 use crate::roce::psn::Psn;
 
-/// A part of what a WQE sends, or of where its answer goes.
-#[derive(Debug, Clone, Copy)]
-pub enum Data<'a> {
-    /// In the WQE itself.
-    Inline(&'a [u8]),
-    /// In memory.
-    Memory(DataSegment),
+/// Limit on outstanding messages.
+const MAX_MESSAGES: usize = 256;
+/// Limit on the packets of a message, and on outstanding packets before it: PSN comparison is unambiguous only within
+/// half the sequence space.
+pub const MAX_PACKETS: u32 = 1 << 22;
+/// `rnr_retry` value 7: retry indefinitely.
+const RNR_RETRY_INFINITE: u8 = 7;
+
+/// What a requester's timers allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timers {
+    /// Sending.
+    Send,
+    /// Nothing before the end of an RNR delay.
+    RnrDelay(Instant),
+    /// A retransmission: the acknowledgement timeout has expired.
+    AckTimeout,
 }
 
-impl Data<'_> {
-    /// Its length in bytes.
-    pub fn length(&self) -> usize {
-        match self {
-            Self::Inline(bytes) => bytes.len(),
-            Self::Memory(segment) => segment.byte_count.get() as usize,
-        }
-    }
-}
-
-/// What a WQE sends, or where its answer goes.
-#[derive(Debug, Clone, Default)]
-pub struct DataList {
-    parts: SmallVec<[Part; 2]>,
-    /// The bytes of all inline parts.
-    inline: SmallVec<[u8; 64]>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    /// So many of the inline bytes.
-    Inline(usize),
-    Memory(DataSegment),
-}
-
-impl DataList {
-    /// Adds bytes that are in the WQE itself.
-    pub fn push_inline(&mut self, bytes: &[u8]) {
-        self.inline.extend_from_slice(bytes);
-        self.parts.push(Part::Inline(bytes.len()));
-    }
-
-    /// Adds memory.
-    pub fn push_memory(&mut self, segment: DataSegment) {
-        self.parts.push(Part::Memory(segment));
-    }
-
-    /// The parts, in their order.
-    pub fn parts(&self) -> impl Iterator<Item = Data<'_>> {
-        let mut inline = &self.inline[..];
-        self.parts.iter().map(move |part| match part {
-            Part::Inline(length) => {
-                let (bytes, rest) = inline.split_at(*length);
-                inline = rest;
-                Data::Inline(bytes)
-            }
-            Part::Memory(segment) => Data::Memory(*segment),
-        })
-    }
-
-    fn clear(&mut self) {
-        self.parts.clear();
-        self.inline.clear();
-    }
-}
-
-/// What a WQE asks for.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub enum Work {
-    Nop,
-    Send {
-        immediate: Option<u32>,
-        invalidate: Option<u32>,
-    },
-    Datagram {
-        to: Box<AddressVector>,
-        immediate: Option<u32>,
-    },
-    Write {
-        address: u64,
-        rkey: u32,
-        immediate: Option<u32>,
-    },
-    Read {
-        address: u64,
-        rkey: u32,
-    },
-    CompareSwap {
-        address: u64,
-        rkey: u32,
-        swap: u64,
-        compare: u64,
-    },
-    FetchAdd {
-        address: u64,
-        rkey: u32,
-        add: u64,
-    },
-    /// A change of a memory key: control segment, context and list, as they are in the WQE.
-    Umr {
-        bytes: Vec<u8>,
-    },
-    /// A WQE that makes no sense.
-    Bad(Syndrome),
-}
-
-impl Default for Work {
-    fn default() -> Self {
-        Self::Bad(Syndrome::LocalQpOperation)
-    }
-}
-
-impl Work {
-    /// Whether the answer brings data.
-    pub fn is_request(&self) -> bool {
-        matches!(
-            self,
-            Self::Read { .. } | Self::CompareSwap { .. } | Self::FetchAdd { .. }
-        )
-    }
-}
-
-/// A WQE that is not completed yet.
-#[derive(Debug, Clone, Default)]
-pub struct Message {
-    /// Its control segment.
-    pub control: ControlSegment,
-    /// Its place in the send queue, in basic blocks.
-    pub index: u16,
-    /// What it asks for.
-    pub work: Work,
-    /// Its data.
-    pub data: DataList,
-    /// Bytes of data.
-    pub length: u32,
-    /// The shared receive queue of the other side it is for, if it names one.
-    pub xrc_srqn: Option<u32>,
-    /// PSN of its first packet, or of what comes after it if it has none.
-    pub first: Psn,
-    /// How many packets it takes, answers included.
-    pub packets: u32,
-    /// Packets of the answer that came.
-    pub answered: u32,
-    /// Whether the other side has it, or it needs no other side.
-    pub done: bool,
-    /// Data of the answer that goes into the completion instead of memory.
-    pub answer: Option<Vec<u8>>,
-}
-
-impl Message {
-    /// It is a WQE of which nothing is known yet but where it is.
-    pub(super) fn begin(&mut self, index: u16) {
-        self.control = ControlSegment::default();
-        self.index = index;
-        self.work = Work::default();
-        self.data.clear();
-        self.length = 0;
-        self.xrc_srqn = None;
-        self.first = Psn::default();
-        self.packets = 0;
-        self.answered = 0;
-        self.done = false;
-        self.answer = None;
-    }
-
-    /// PSN of its last packet; it has one.
-    pub fn last(&self) -> Psn {
-        self.first + self.packets.saturating_sub(1)
-    }
-}
-
-/// The sending side of a queue pair.
+/// Requester state of a queue pair.
 #[derive(Debug, Serialize)]
 pub struct Requester {
-    /// Up to where WQEs are read, in basic blocks.
-    pub fetched: u16,
-    /// WQEs that are read and not completed, oldest first.
+    fetched: u16,
     #[serde(serialize_with = "Messages::serialize_length")]
-    pub messages: Messages,
-    /// The message that is being sent: an index into `messages`; its length if all are sent.
-    pub current: usize,
-    /// PSN of the next packet.
-    pub send_psn: Psn,
-    /// PSN of the next message.
-    pub next_psn: Psn,
+    messages: Messages,
+    /// Index of the message that is being sent; the number of messages if all are sent.
+    current: usize,
+    send_psn: Psn,
+    next_psn: Psn,
     /// The oldest PSN that is not acknowledged.
-    pub unacknowledged: Psn,
-    /// Attempts without an answer.
-    pub retries: u8,
-    /// Attempts that met no receive.
-    pub rnr_retries: u8,
-    /// When to send again if nothing is answered.
+    unacknowledged: Psn,
+    retries: u8,
+    rnr_retries: u8,
+    /// End of the acknowledgement timeout.
     #[serde(skip)]
-    pub deadline: Option<Instant>,
-    /// When the NIC's thread looks after it by itself.
+    deadline: Option<Instant>,
+    /// The earliest time at which the NIC's thread is scheduled for this queue pair.
     #[serde(skip)]
-    pub alarm: Option<Instant>,
-    /// Not to send before, because no receive was posted.
+    alarm: Option<Instant>,
+    /// End of an RNR delay.
     #[serde(skip)]
-    pub not_before: Option<Instant>,
-    /// The NIC's thread is at it, and looks at it again before it goes.
-    pub attended: bool,
-    /// Packets since one asked for an acknowledgement.
-    pub unrequested: u32,
+    not_before: Option<Instant>,
+    /// The NIC's thread is sending and will check again before it leaves.
+    in_service: bool,
+    /// Packets since the last acknowledgement request.
+    unrequested: u32,
 }
 
 impl Requester {
-    pub(super) fn new(psn: Psn) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             fetched: 0,
             messages: Messages::default(),
             current: 0,
-            send_psn: psn,
-            next_psn: psn,
-            unacknowledged: psn,
+            send_psn: Psn::default(),
+            next_psn: Psn::default(),
+            unacknowledged: Psn::default(),
             retries: 0,
             rnr_retries: 0,
             deadline: None,
             alarm: None,
             not_before: None,
-            attended: false,
+            in_service: false,
             unrequested: 0,
         }
     }
 
-    /// Reads and atomics that are sent and not answered.
+    /// Sets the PSN of the first message.
+    pub(super) fn start_at(&mut self, psn: Psn) {
+        self.next_psn = psn;
+        self.send_psn = psn;
+        self.unacknowledged = psn;
+    }
+
+    /// Index of the next WQE to be read, in basic blocks.
+    pub fn fetched(&self) -> u16 {
+        self.fetched
+    }
+
+    /// PSN of the next message to be read.
+    pub fn next_psn(&self) -> Psn {
+        self.next_psn
+    }
+
+    /// PSN of the next packet to be sent.
+    pub fn send_psn(&self) -> Psn {
+        self.send_psn
+    }
+
+    /// Whether all messages that have been read are sent.
+    pub fn is_caught_up(&self) -> bool {
+        self.current == self.messages.len()
+    }
+
+    /// Whether sending waits for a timer or a response, or has messages left: reading more would not help.
+    pub fn is_blocked(&self) -> bool {
+        self.not_before.is_some() || !self.is_caught_up()
+    }
+
+    /// Takes the NIC's thread into account: while it is in service, responses need not schedule it.
+    pub fn set_in_service(&mut self, in_service: bool) {
+        self.in_service = in_service;
+    }
+
+    /// Whether the NIC's thread is sending and will check again before it leaves.
+    pub fn is_in_service(&self) -> bool {
+        self.in_service
+    }
+}
+
+/// Reading and sending messages.
+impl Requester {
+    /// Whether no message can be read until others are completed.
+    pub fn is_full(&self, reliable: bool) -> bool {
+        let waiting = self.next_psn.distance(self.unacknowledged).unsigned_abs();
+        self.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS
+    }
+
+    /// Appends the message of the next WQE, still blank.
+    pub fn append(&mut self) -> &mut Message {
+        self.messages.add(self.fetched)
+    }
+
+    /// Posts the appended message: it takes so many basic blocks of the queue, and so many PSNs.
+    pub fn post(&mut self, blocks: u16, packets: u32) {
+        if let Some(message) = self.messages.last_mut() {
+            (message.first, message.packets) = (self.next_psn, packets);
+        }
+        self.next_psn += packets;
+        self.fetched = self.fetched.wrapping_add(blocks);
+    }
+
+    /// Number of reads and atomics that are sent and not answered.
     pub fn open_requests(&self) -> usize {
         self.messages
             .iter()
@@ -246,7 +149,171 @@ impl Requester {
             .count()
     }
 
-    /// Sends again from a PSN on. Of a read, what was not answered yet.
+    /// Moves the PSN to the beginning of the current message if it is before. Skips the message, and returns false, if
+    /// it was acknowledged while it waited for retransmission.
+    pub fn begin_message(&mut self) -> bool {
+        let message = &self.messages[self.current];
+        let has_packets = message.packets > 0;
+        if message.done {
+            if has_packets {
+                self.send_psn = message.first + message.packets;
+            }
+            self.current += 1;
+            return false;
+        }
+        if has_packets && self.send_psn.is_before(message.first) {
+            self.send_psn = message.first;
+        }
+        true
+    }
+
+    /// The message that is being sent.
+    pub fn current(&self) -> Option<&Message> {
+        (!self.is_caught_up()).then(|| &self.messages[self.current])
+    }
+
+    /// Whether every message before the current one is done.
+    pub fn is_oldest(&self) -> bool {
+        self.messages.iter().take(self.current).all(|message| message.done)
+    }
+
+    /// Finishes the current message without a packet.
+    pub fn finish_local(&mut self) {
+        self.messages[self.current].done = true;
+        self.current += 1;
+    }
+
+    /// Advances by packets of the current message, and to the next message behind its last packet. An unreliable
+    /// message is done then: it gets no acknowledgement.
+    pub fn advance(&mut self, packets: u32, reliable: bool) {
+        let message = &mut self.messages[self.current];
+        self.send_psn += packets;
+        if message.last().is_before(self.send_psn) {
+            message.done |= !reliable;
+            self.current += 1;
+        }
+    }
+
+    /// Counts packets that are about to be sent. Returns whether `every` packets have been sent without an
+    /// acknowledgement request.
+    pub fn count_packets(&mut self, packets: u32, every: u32) -> bool {
+        self.unrequested = self.unrequested.saturating_add(packets);
+        self.unrequested >= every
+    }
+
+    /// Restarts the count of packets without an acknowledgement request.
+    pub fn acknowledgement_requested(&mut self) {
+        self.unrequested = 0;
+    }
+
+    /// Completes the messages at the front that are done; `act` is called with each.
+    pub fn complete(&mut self, act: impl FnMut(&Message)) {
+        let mut done = 0;
+        self.messages
+            .iter()
+            .take_while(|message| message.done)
+            .inspect(|_| done += 1)
+            .for_each(act);
+        self.remove(done);
+    }
+
+    /// Removes the oldest message, which failed; `act` is called with it.
+    pub fn fail_oldest(&mut self, act: impl FnOnce(&Message)) {
+        if let Some(message) = self.messages.first() {
+            act(message);
+            self.remove(1);
+        }
+        self.deadline = None;
+    }
+
+    /// Removes all messages; `act` is called with each.
+    pub fn flush(&mut self, act: impl FnMut(&Message)) {
+        self.messages.iter().for_each(act);
+        self.messages.remove(self.messages.len());
+        self.current = 0;
+    }
+
+    fn remove(&mut self, count: usize) {
+        self.messages.remove(count);
+        self.current = self.current.saturating_sub(count);
+    }
+}
+
+/// Responses.
+impl Requester {
+    /// Whether the packet with this PSN is acknowledged.
+    pub fn is_acknowledged(&self, psn: Psn) -> bool {
+        psn.is_before(self.unacknowledged)
+    }
+
+    /// Whether a response is a ghost: to a packet that was not sent, or is acknowledged already.
+    pub fn is_stale(&self, psn: Psn) -> bool {
+        !psn.is_before(self.next_psn) || self.is_acknowledged(psn)
+    }
+
+    /// Acknowledges all packets before `psn`. Fails if the response to a read or an atomic among them was lost, with
+    /// the first PSN to be retransmitted; then only packets before that PSN are acknowledged.
+    pub fn acknowledge_up_to(&mut self, psn: Psn) -> Result<(), Psn> {
+        let mut lost = None;
+        // Messages in retransmission are no exception: a late acknowledgement is one.
+        for message in self.messages.iter_mut() {
+            if message.packets == 0 || message.done {
+                continue;
+            }
+            if !message.last().is_before(psn) {
+                break;
+            }
+            if message.work.is_request() {
+                lost = Some(message.next_response());
+                break;
+            }
+            message.done = true;
+        }
+        let reached = lost.unwrap_or(psn);
+        if reached.is_after(self.unacknowledged) {
+            self.progress_to(reached);
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// The read or atomic that a response with this PSN belongs to.
+    pub fn request_at(&self, psn: Psn) -> Option<usize> {
+        self.messages.iter().take(self.current + 1).position(|message| {
+            message.work.is_request() && !message.done && psn.is_within(message.first, message.last())
+        })
+    }
+
+    /// A message by its position.
+    pub fn message(&self, at: usize) -> &Message {
+        &self.messages[at]
+    }
+
+    /// Whether this PSN is the oldest message's, or behind it.
+    pub fn reaches_oldest(&self, psn: Psn) -> bool {
+        let oldest = self.messages.first();
+        oldest.is_some_and(|oldest| oldest.packets > 0 && !psn.is_before(oldest.first))
+    }
+
+    /// Accepts the next response packets of a read or an atomic, from `psn` on, with the data that goes into the
+    /// completion.
+    pub fn accept_response(&mut self, at: usize, psn: Psn, packets: u32, inline: Option<Vec<u8>>) {
+        let message = &mut self.messages[at];
+        if inline.is_some() {
+            message.inline_response = inline;
+        }
+        message.responses += packets;
+        message.done = psn + (packets - 1) == message.last();
+        self.progress_to(psn + packets);
+    }
+
+    fn progress_to(&mut self, psn: Psn) {
+        self.unacknowledged = psn;
+        self.retries = 0;
+        self.rnr_retries = 0;
+        self.deadline = None;
+    }
+
+    /// Goes back to `psn`, to retransmit from there. Of a read, only the part without a response is requested again.
     pub fn go_back(&mut self, psn: Psn) {
         let at = self
             .messages
@@ -257,8 +324,80 @@ impl Requester {
             self.current = at;
             self.send_psn = psn;
             if message.work.is_request() {
-                self.send_psn = message.first + message.answered;
+                self.send_psn = message.next_response();
             }
         }
+    }
+
+    /// Goes back to the oldest PSN that is not acknowledged.
+    pub fn go_back_to_unacknowledged(&mut self) {
+        self.go_back(self.unacknowledged);
+    }
+
+    /// Goes back to `psn` and delays its retransmission.
+    pub fn delay(&mut self, psn: Psn, until: Instant) {
+        self.go_back(psn);
+        self.not_before = Some(until);
+    }
+
+    /// Counts a retry, unless `limit` is reached (IBTA 9.9.2.1.1). Every acknowledgement restarts the count.
+    pub fn retry(&mut self, limit: u8) -> bool {
+        let allowed = self.retries < limit;
+        self.retries += u8::from(allowed);
+        allowed
+    }
+
+    /// Counts a retry after an RNR NAK, unless `limit` is reached.
+    pub fn retry_rnr(&mut self, limit: u8) -> bool {
+        if limit != RNR_RETRY_INFINITE {
+            if self.rnr_retries >= limit {
+                return false;
+            }
+            self.rnr_retries += 1;
+        }
+        true
+    }
+}
+
+/// Timers.
+impl Requester {
+    /// Checks all timers against `now`, and stops those that have expired.
+    pub fn poll_timers(&mut self, now: Instant) -> Timers {
+        self.alarm = self.alarm.filter(|alarm| *alarm > now);
+        if let Some(time) = self.not_before {
+            if time > now {
+                return Timers::RnrDelay(time);
+            }
+            self.not_before = None;
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.deadline = None;
+            return Timers::AckTimeout;
+        }
+        Timers::Send
+    }
+
+    /// Starts the acknowledgement timer unless it runs, and returns its deadline; stops it if nothing is outstanding or
+    /// there is no timeout.
+    pub fn arm_timer(&mut self, timeout: Option<Duration>) -> Option<Instant> {
+        let waits = self
+            .messages
+            .iter()
+            .take(self.current)
+            .any(|message| !message.done && message.packets > 0);
+        let Some(timeout) = timeout.filter(|_| waits) else {
+            self.deadline = None;
+            return None;
+        };
+        Some(*self.deadline.get_or_insert_with(|| Instant::now() + timeout))
+    }
+
+    /// Sets an alarm, and returns whether the NIC's thread must be scheduled for it: no earlier alarm is set.
+    pub fn set_alarm(&mut self, time: Instant) -> bool {
+        let earlier = self.alarm.is_none_or(|alarm| alarm > time);
+        if earlier {
+            self.alarm = Some(time);
+        }
+        earlier
     }
 }

@@ -1,4 +1,4 @@
-//! What a queue pair receives.
+//! Responder state: sequence numbers, the message in progress, and recent reads and atomics of a receive queue.
 
 use std::collections::VecDeque;
 
@@ -7,22 +7,25 @@ use serde::Serialize;
 
 use crate::roce::psn::Psn;
 
-/// A receive WQE that was taken.
+/// MSNs have 24 bits.
+const MSN_MASK: u32 = 0xff_ffff;
+
+/// A receive WQE taken from its queue.
 #[derive(Debug, Clone)]
 pub struct Receive {
-    /// What the completion calls it.
+    /// Index that the completion names.
     pub wqe_counter: u16,
-    /// The protection domain of its keys: the queue's it was posted to.
+    /// Protection domain of its keys: that of the queue it was posted to.
     pub pd: u32,
-    /// Where data goes.
+    /// Scatter list.
     pub segments: Vec<DataSegment>,
-    /// Bytes of room.
+    /// Length of the scatter list in bytes.
     pub room: u64,
 }
 
-/// A message of which packets are missing.
+/// A message of which more packets are expected.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "fields are named as in the RETH")]
 pub enum Incoming {
     Send {
         receive: Receive,
@@ -36,55 +39,215 @@ pub enum Incoming {
     },
 }
 
-/// A read or atomic that was answered, in case the answer gets lost.
+/// A read or an atomic that was answered, kept in case the response is lost.
 #[derive(Debug, Clone, Copy)]
 pub struct Resource {
     /// PSN of the request.
     pub psn: Psn,
-    /// PSNs of the request and its answer.
+    /// Number of PSNs of the request and its response.
     pub packets: u32,
-    /// What an atomic found.
+    /// Original value, of an atomic.
     pub original: Option<u64>,
 }
 
-/// The receiving side of a queue pair.
+/// Responder state of a queue pair.
 #[derive(Debug, Serialize)]
 pub struct Responder {
-    /// How many WQEs of its own receive queue are used up.
-    pub consumer: u16,
-    /// PSN of the next packet.
-    pub expected: Psn,
-    /// Messages that are complete.
-    pub msn: u32,
-    /// The message under way.
+    consumer: u16,
+    expected: Psn,
+    msn: u32,
     #[serde(skip)]
-    pub incoming: Option<Incoming>,
-    /// Reads and atomics that were answered, oldest first.
+    incoming: Option<Incoming>,
+    /// Oldest first.
     #[serde(skip)]
-    pub resources: VecDeque<Resource>,
-    /// A gap was reported and is not filled yet.
-    pub gap_reported: bool,
-    /// The guest was told that no more receives are taken from a shared queue.
-    pub last_wqe_told: bool,
-    /// Unreliable: the rest of a message with a gap is being thrown away.
-    pub skipping: bool,
-    /// Unreliable: a receive WQE of a message that was cut off, to be used for the next one.
+    resources: VecDeque<Resource>,
+    gap_reported: bool,
+    last_wqe_reported: bool,
+    /// Unreliable: the rest of a message with a gap is dropped.
+    skipping: bool,
+    /// Unreliable: the receive WQE of a message that was cut off, for the next one.
     #[serde(skip)]
-    pub spare: Option<Receive>,
+    spare: Option<Receive>,
 }
 
 impl Responder {
-    pub(super) fn new(psn: Psn) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             consumer: 0,
-            expected: psn,
+            expected: Psn::default(),
             msn: 0,
             incoming: None,
             resources: VecDeque::new(),
             gap_reported: false,
-            last_wqe_told: false,
+            last_wqe_reported: false,
             skipping: false,
             spare: None,
         }
+    }
+
+    /// Sets the PSN of the first packet.
+    pub(super) fn start_at(&mut self, psn: Psn) {
+        self.expected = psn;
+    }
+
+    /// PSN of the next packet.
+    pub fn expected(&self) -> Psn {
+        self.expected
+    }
+
+    /// Number of completed messages (MSN, 24 bits).
+    pub fn msn(&self) -> u32 {
+        self.msn
+    }
+
+    /// Expects the packet that many PSNs later.
+    pub fn advance(&mut self, packets: u32) {
+        self.expected += packets;
+    }
+
+    /// Expects `psn` again.
+    pub fn rewind(&mut self, psn: Psn) {
+        self.expected = psn;
+    }
+
+    /// Returns whether the gap before the packets that arrive was reported before, and marks it as reported.
+    pub fn report_gap(&mut self) -> bool {
+        std::mem::replace(&mut self.gap_reported, true)
+    }
+
+    /// Marks the gap as filled.
+    pub fn close_gap(&mut self) {
+        self.gap_reported = false;
+    }
+
+    /// Returns whether the "last WQE" event was reported before, and marks it as reported.
+    pub fn report_last_wqe(&mut self) -> bool {
+        std::mem::replace(&mut self.last_wqe_reported, true)
+    }
+}
+
+/// Receive WQEs.
+impl Responder {
+    /// Index of the next WQE of the queue pair's own receive queue.
+    pub fn consumer(&self) -> u16 {
+        self.consumer
+    }
+
+    /// Consumes a WQE of the queue pair's own receive queue.
+    pub fn consume(&mut self) {
+        self.consumer = self.consumer.wrapping_add(1);
+    }
+
+    /// Takes the receive WQE that was put back, if any.
+    pub fn take_spare(&mut self) -> Option<Receive> {
+        self.spare.take()
+    }
+
+    /// Puts a receive WQE back, for the next message.
+    pub fn put_back(&mut self, receive: Receive) {
+        self.spare = Some(receive);
+    }
+
+    /// Ends the message in progress, and takes its receive WQE and the one that was put back.
+    pub fn take_receives(&mut self) -> impl Iterator<Item = Receive> + use<> {
+        let started = match self.incoming.take() {
+            Some(Incoming::Send { receive, .. }) => Some(receive),
+            _ => None,
+        };
+        started.into_iter().chain(self.spare.take())
+    }
+}
+
+/// The message in progress.
+impl Responder {
+    /// The message in progress, if more packets of one are expected.
+    pub fn incoming(&self) -> Option<&Incoming> {
+        self.incoming.as_ref()
+    }
+
+    /// Begins a send.
+    pub fn begin_send(&mut self, receive: Receive) {
+        self.incoming = Some(Incoming::Send { receive, received: 0 });
+    }
+
+    /// Begins an RDMA write.
+    pub fn begin_write(&mut self, address: u64, rkey: u32, length: u32) {
+        self.incoming = Some(Incoming::Write {
+            address,
+            rkey,
+            length,
+            received: 0,
+        });
+    }
+
+    /// Adds bytes to the message in progress.
+    pub fn accept(&mut self, bytes: u32) {
+        match &mut self.incoming {
+            Some(Incoming::Send { received, .. } | Incoming::Write { received, .. }) => *received += bytes,
+            None => {}
+        }
+    }
+
+    /// Completes a message.
+    pub fn complete_message(&mut self) {
+        self.incoming = None;
+        self.msn = self.msn.wrapping_add(1) & MSN_MASK;
+    }
+
+    /// Drops the message in progress with its receive WQE.
+    pub fn drop_message(&mut self) {
+        self.incoming = None;
+    }
+
+    /// Drops the message in progress and puts its receive WQE back, for the next message.
+    pub fn abandon_message(&mut self) {
+        if let Some(Incoming::Send { receive, .. }) = self.incoming.take() {
+            self.spare = Some(receive);
+        }
+    }
+
+    /// Expects the packet behind those from `psn` on, of an unreliable service, whether or not a gap is before them.
+    /// Returns whether they are accepted: a message with a gap is dropped as a whole.
+    pub fn accept_unreliable(&mut self, psn: Psn, packets: u32, begins: bool) -> bool {
+        let cut = psn != self.expected || begins;
+        if cut {
+            self.abandon_message();
+            self.skipping = !begins;
+        }
+        self.expected = psn + packets;
+        !self.skipping
+    }
+
+    /// Drops the message in progress and what follows of it.
+    pub fn skip_message(&mut self) {
+        self.abandon_message();
+        self.skipping = true;
+    }
+}
+
+/// Reads and atomics.
+impl Responder {
+    /// Remembers an answered read or atomic; `limit` are remembered, the most recent ones.
+    pub fn remember(&mut self, resource: Resource, limit: usize) {
+        while self.resources.len() >= limit {
+            self.resources.pop_front();
+        }
+        self.resources.push_back(resource);
+    }
+
+    /// Whether a read of so many packets repeats the end of one that was answered (IBTA 9.7.5.1.3).
+    pub fn repeats_read(&self, psn: Psn, packets: u32) -> bool {
+        self.resources.iter().any(|resource| {
+            let end = resource.psn + resource.packets;
+            resource.original.is_none()
+                && psn.is_within(resource.psn, end - 1)
+                && psn.distance(end).unsigned_abs() == packets
+        })
+    }
+
+    /// The original value that an answered atomic has returned.
+    pub fn atomic_original(&self, psn: Psn) -> Option<u64> {
+        let resource = self.resources.iter().find(|resource| resource.psn == psn)?;
+        resource.original
     }
 }

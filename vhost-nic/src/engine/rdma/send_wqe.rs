@@ -1,43 +1,45 @@
-//! Send WQEs of queue pairs, read from the ring.
+//! Send WQEs of queue pairs, read from the ring and parsed.
 
 use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::rdma_wqe::{AddressVector, AtomicSegment, RemoteAddressSegment, XrcSegment};
-use mlx5_prm::wqe::{ControlSegment, DataSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
+use mlx5_prm::wqe::{ControlSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use super::super::data_segments::DataSegments;
 use crate::dma::{self, Dma};
 use crate::hca::blue_flame::{BlueFlameWqe, Slot};
-use crate::hca::qp::{DataList, Message, Messages, Work, service};
+use crate::hca::qp::{Data, Message, Work, service};
 use crate::hca::send_opcodes;
 use crate::hca::wq::WorkQueue;
 
 /// Most bytes of a WQE.
 const MAX_WQE: usize = 1024;
-/// Longest message (IBTA 9.7.7.1.1). The capability says half of it, as that of a ConnectX does: the driver's own arithmetic ends there.
+/// Longest message in bytes (IBTA 9.7.7.1.1). The capability reports half of it, as that of a ConnectX does: the
+/// driver's own arithmetic ends there.
 const MAX_MESSAGE: u64 = 1 << 31;
 
-/// Basic blocks that are read at once: the longest WQE, and some more.
+/// Basic blocks that are read at once: at least the longest WQE.
 const WINDOW: u16 = 32;
 const _: () = assert!(WINDOW as usize * SEND_WQE_BB >= MAX_WQE);
 
-/// Reads the WQEs that are posted to a ring, many at a time.
+/// Reads posted WQEs from a ring, many at a time.
 pub(super) struct Reader<'a> {
     dma: &'a Dma,
     ring: &'a WorkQueue,
     service: u8,
-    /// Up to where is posted, in basic blocks.
+    /// End of what is posted, in basic blocks.
     producer: u16,
     /// The WQE that came through a doorbell register.
     blue_flame: Option<BlueFlameWqe>,
-    /// What is read of it: from this basic block on, so many.
+    /// The range of basic blocks in the window.
     start: u16,
     blocks: u16,
     window: [u8; WINDOW as usize * SEND_WQE_BB],
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that has not looked yet what is posted.
-    pub(super) fn new(dma: &'a Dma, ring: &'a WorkQueue, service: u8, consumer: u16) -> Self {
+    /// Creates a reader for which nothing is posted yet.
+    pub fn new(dma: &'a Dma, ring: &'a WorkQueue, service: u8, consumer: u16) -> Self {
         Self {
             dma,
             ring,
@@ -50,67 +52,71 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Looks how far is posted. WQEs from `consumer` on wait for their doorbell registers, if the driver writes them there.
-    pub(super) fn look(&mut self, slot: &Slot, consumer: u16) -> dma::Result<()> {
+    /// Reads the producer index. WQEs from `consumer` on wait for their doorbell registers, if the driver writes them
+    /// there.
+    pub fn look(&mut self, slot: &Slot, consumer: u16) -> dma::Result<()> {
         let arrived = slot.take();
         self.producer = arrived.limit(consumer, self.ring.send_producer(self.dma)?);
         self.blue_flame = arrived.wqe.or(self.blue_flame.take());
         Ok(())
     }
 
-    /// Looks how far is posted, whatever came through doorbell registers.
-    pub(super) fn look_at_all(&mut self) -> dma::Result<()> {
+    /// Reads the producer index, regardless of doorbell registers.
+    pub fn look_at_all(&mut self) -> dma::Result<()> {
         self.producer = self.ring.send_producer(self.dma)?;
         Ok(())
     }
 
-    /// Whether a WQE that came through a doorbell register is among those that are posted from `consumer` on.
-    pub(super) fn has_blue_flame(&self, consumer: u16) -> bool {
+    /// Whether a WQE that came through a doorbell register is among those posted from `consumer` on.
+    pub fn has_blue_flame(&self, consumer: u16) -> bool {
         let blue_flame = self.blue_flame.as_ref();
         blue_flame.is_some_and(|wqe| wqe.is_within(consumer, self.producer))
     }
 
-    /// Adds the WQE at `index` to a list, if it is posted. Returns the basic blocks it takes, and whether it came through a doorbell register.
-    pub(super) fn fetch(&mut self, index: u16, list: &mut Messages) -> Option<(u16, bool)> {
+    /// Whether a WQE is posted at `index`.
+    pub fn is_posted(&self, index: u16) -> bool {
+        self.producer != index
+    }
+
+    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, and whether it came
+    /// through a doorbell register.
+    pub fn read(&mut self, message: &mut Message) -> (u16, bool) {
+        let index = message.index();
         let posted = self.producer.wrapping_sub(index);
-        if posted == 0 {
-            return None;
-        }
-        let message = list.add(index);
         let service = self.service;
         if let Some(wqe) = self.blue_flame.take_if(|wqe| wqe.index == index)
             && let Ok((control, _)) = ControlSegment::read_from_prefix(&wqe.bytes)
         {
             let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
             if blocks <= posted {
-                message.control = control;
+                message.set_control(control);
                 if let Some(work) = parse(&wqe.bytes, service, message) {
-                    message.work = work;
+                    message.set_work(work);
                 }
-                return Some((blocks, true));
+                return (blocks, true);
             }
         }
         let Some(memory) = self.blocks(index, 1) else {
-            return Some((1, false));
+            return (1, false);
         };
         if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
-            message.control = control;
+            message.set_control(control);
         }
-        let length = message.control.ds() * SEND_WQE_DS;
+        let length = message.control().ds() * SEND_WQE_DS;
         let blocks = length.div_ceil(SEND_WQE_BB) as u16;
         if blocks == 0 || blocks > posted {
-            return Some((1, false));
+            return (1, false);
         }
         let work = self
             .blocks(index, blocks)
             .and_then(|memory| parse(memory.get(..length)?, service, message));
         if let Some(work) = work {
-            message.work = work;
+            message.set_work(work);
         }
-        Some((blocks, false))
+        (blocks, false)
     }
 
-    /// So many basic blocks from `index` on, which are posted. None if they cannot be read.
+    /// Returns `count` posted basic blocks from `index` on, unless they cannot be read.
     fn blocks(&mut self, index: u16, count: u16) -> Option<&[u8]> {
         let skip = index.wrapping_sub(self.start);
         if skip.checked_add(count).is_none_or(|end| end > self.blocks) {
@@ -126,19 +132,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Takes a segment from the front.
+/// Takes a segment from the front of the rest of a WQE.
 fn take<T: FromBytes + KnownLayout + Immutable>(rest: &mut &[u8]) -> Option<T> {
     let (segment, behind) = T::read_from_prefix(rest).ok()?;
     *rest = behind;
     Some(segment)
 }
 
-/// What the WQE asks for; none if it makes no sense.
+/// Parses the operation and the data of a WQE. None if it is malformed.
 fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
     let mut rest = wqe.get(size_of::<ControlSegment>()..)?;
-    let immediate = message.control.immediate.get();
+    let immediate = message.control().immediate.get();
     let executed = send_opcodes::of_service(service);
-    let opcode = WqeOpcode::new(message.control.opcode()).filter(|opcode| executed.contains(*opcode))?;
+    let opcode = WqeOpcode::new(message.control().opcode()).filter(|opcode| executed.contains(*opcode))?;
     if opcode == WqeOpcode::Nop {
         return Some(Work::Nop);
     }
@@ -146,7 +152,7 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
         return Some(Work::Umr { bytes: rest.to_vec() });
     }
     if service == service::XRC {
-        message.xrc_srqn = Some(take::<XrcSegment>(&mut rest)?.xrc_srqn.get());
+        message.set_xrc_srqn(take::<XrcSegment>(&mut rest)?.xrc_srqn.get());
     }
     let datagram = matches!(service, service::UD | service::GSI);
     let work = match opcode {
@@ -203,35 +209,24 @@ fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
         }
         _ => return None,
     };
-    let length = data(rest, &mut message.data)?;
-    message.length = match work {
+    let length = read_data(rest, message)?;
+    message.set_length(match work {
         Work::CompareSwap { .. } | Work::FetchAdd { .. } if length != 8 => return None,
         _ if length > MAX_MESSAGE => return Some(Work::Bad(Syndrome::LocalLength)),
         _ => length as u32,
-    };
+    });
     Some(work)
 }
 
-/// Reads data segments, and returns how many bytes they name.
-fn data(mut rest: &[u8], list: &mut DataList) -> Option<u64> {
+/// Reads the data segments into a message, and returns their length in bytes.
+fn read_data(segments: &[u8], message: &mut Message) -> Option<u64> {
     let mut length = 0;
-    while !rest.is_empty() {
-        let (segment, behind) = DataSegment::read_from_prefix(rest).ok()?;
-        let count = segment.byte_count.get();
-        if count & DataSegment::INLINE == 0 {
-            rest = behind;
-            if count > 0 {
-                length += u64::from(count);
-                list.push_memory(segment);
-            }
-            continue;
+    for data in DataSegments(segments) {
+        let data = data.ok()?;
+        length += data.length() as u64;
+        if !matches!(data, Data::Memory(segment) if segment.byte_count.get() == 0) {
+            message.push_data(data);
         }
-        let size = (count & DataSegment::INLINE_LENGTH) as usize;
-        let start = size_of_val(&segment.byte_count);
-        let bytes = rest.get(start..start + size)?;
-        length += size as u64;
-        list.push_inline(bytes);
-        rest = rest.get((start + size).next_multiple_of(SEND_WQE_DS)..).unwrap_or(&[]);
     }
     Some(length)
 }

@@ -1,40 +1,35 @@
-//! The WQEs of a queue pair that are read and not completed yet.
+//! The outstanding messages of a queue pair: read and not completed.
 
 use std::ops::{Index, IndexMut};
 
 use serde::Serializer;
 
-use super::Message;
+use super::message::Message;
 
-/// Messages, oldest first. Their places are used again and again: a message is large.
+/// Messages, oldest first. Places are reused: a message is large.
 #[derive(Debug, Default)]
 pub struct Messages {
-    /// A ring; its length is a power of two, or nothing.
+    /// A ring; its length is zero or a power of two.
     places: Vec<Message>,
     first: usize,
     length: usize,
 }
 
 impl Messages {
-    /// Places of a ring that is used for the first time.
+    /// Initial length of the ring.
     const FEW: usize = 8;
 
-    /// How many there are.
+    /// Number of messages.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Serialises only how many there are.
+    /// Serialises the number of messages.
     pub(super) fn serialize_length<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.length as u64)
     }
 
-    /// Adds a message of which nothing is known yet but where its WQE is.
+    /// Appends a blank message for the WQE at `index`.
     pub fn add(&mut self, index: u16) -> &mut Message {
         if self.length == self.places.len() {
             self.places.rotate_left(self.first);
@@ -49,38 +44,38 @@ impl Messages {
         message
     }
 
-    /// Removes the `count` oldest, or all if there are fewer.
+    /// Removes the `count` oldest messages, or all if there are fewer.
     pub fn remove(&mut self, count: usize) {
         let count = count.min(self.length);
         self.length -= count;
-        // An empty ring begins anew: what was used last is still in the processor's caches.
+        // An empty ring restarts at its first place: what was used last is still in the CPU's caches.
         self.first = if self.length == 0 { 0 } else { self.place(count) };
     }
 
-    /// The oldest.
+    /// The oldest message.
     pub fn first(&self) -> Option<&Message> {
         self.iter().next()
     }
 
-    /// The latest.
+    /// The latest message.
     pub fn last_mut(&mut self) -> Option<&mut Message> {
         let place = self.place(self.length.checked_sub(1)?);
         self.places.get_mut(place)
     }
 
-    /// All, from the oldest to the latest.
+    /// Iterates over the messages, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Message> {
         let (ahead, behind) = self.places.split_at(self.first);
         behind.iter().chain(ahead).take(self.length)
     }
 
-    /// All, from the oldest to the latest.
+    /// Iterates over the messages, oldest first.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Message> {
         let (ahead, behind) = self.places.split_at_mut(self.first);
         behind.iter_mut().chain(ahead).take(self.length)
     }
 
-    /// The place of a message, or of the next one.
+    /// The place of a message, or of the next one to be added.
     fn place(&self, index: usize) -> usize {
         (self.first + index) & self.places.len().wrapping_sub(1)
     }
@@ -105,6 +100,7 @@ impl IndexMut<usize> for Messages {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Data;
     use super::*;
 
     fn indexes(messages: &Messages) -> Vec<u16> {
@@ -144,18 +140,18 @@ mod tests {
         let mut messages = Messages::default();
         for _ in 0..Messages::FEW {
             let message = messages.add(1);
-            message.data.push_inline(&[1; 100]);
-            (message.length, message.packets, message.answered, message.done) = (1, 2, 3, true);
-            message.answer = Some(vec![1]);
+            message.push_data(Data::Inline(&[1; 100]));
+            (message.length, message.packets, message.responses, message.done) = (1, 2, 3, true);
+            message.inline_response = Some(vec![1]);
             message.xrc_srqn = Some(4);
         }
         messages.remove(Messages::FEW);
         let message = messages.add(2);
         assert_eq!(message.data.parts().count(), 0);
         assert_eq!(
-            (message.length, message.packets, message.answered, message.done),
+            (message.length, message.packets, message.responses, message.done),
             (0, 0, 0, false)
         );
-        assert_eq!((message.answer.as_ref(), message.xrc_srqn), (None, None));
+        assert_eq!((message.inline_response.as_ref(), message.xrc_srqn), (None, None));
     }
 }

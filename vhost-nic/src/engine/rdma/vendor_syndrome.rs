@@ -1,11 +1,13 @@
-//! What the vendor calls errors: `vendor_err_synd` of a completion (`struct mlx5_err_cqe`, device.h), which no public document lists.
+//! Vendor syndromes: `vendor_err_synd` of an error completion (`struct mlx5_err_cqe`, device.h), which no public
+//! document lists.
 //!
-//! These were seen on hardware that the same driver drives, each in the report named beside it; what was not seen is 0.
+//! The values were seen on hardware that the same driver drives, each in the report cited beside it; 0 where no report
+//! is known.
 
 use mlx5_prm::queue_entry::{CqeOpcode, Syndrome};
 
-/// What an error is called.
-pub(super) fn syndrome(opcode: CqeOpcode, syndrome: Syndrome) -> u8 {
+/// Returns the vendor syndrome of an error.
+pub(super) fn vendor_syndrome(opcode: CqeOpcode, syndrome: Syndrome) -> u8 {
     match (opcode, syndrome) {
         // Flushed: github.com/linux-nvme/nvme-cli issue 3268 (receives), github.com/ruihong123/dLSM issue 7 (requests).
         (_, Syndrome::WrFlush) => 0xf9,

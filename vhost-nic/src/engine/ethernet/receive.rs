@@ -1,0 +1,151 @@
+//! Receive queues: frames into receive WQEs.
+
+use std::sync::atomic::Ordering;
+
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
+
+use super::super::context::Context;
+use super::super::memory::{Memory, Parts};
+use crate::frame::checksum::Verified;
+use crate::frame::rss::HashResult;
+use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
+use crate::hca::guest_error::GuestError;
+use crate::hca::mkey::Accessor;
+use crate::hca::queue_counter::QueueCounter;
+use crate::hca::rq::{QueueState, Rq, RqState};
+
+/// Bytes of the Ethernet addresses, which a VLAN tag follows.
+const ADDRESSES: usize = 12;
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+
+/// A frame to be received, with the results of its checksum verification: common to all copies.
+pub(in crate::engine) struct Reception<'a> {
+    pub context: &'a Context,
+    pub view: &'a FrameView<'a>,
+    pub verified: Verified,
+}
+
+/// Why a WQE cannot take a frame.
+struct Failure {
+    syndrome: Syndrome,
+    why: String,
+}
+
+impl Reception<'_> {
+    /// Writes the frame into the next WQE of a receive queue, and completes it.
+    pub fn receive(&self, rq: &Rq, flow_tag: u32, hash: HashResult) {
+        let (hca, view) = (&self.context.hca, self.view);
+        let mut guard = rq.lock();
+        let state = &mut *guard;
+        if state.state != QueueState::Ready {
+            hca.port_counters.not_ready.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let producer = match rq.ring.receive_producer(&hca.dma) {
+            Ok(producer) => producer,
+            Err(error) => {
+                let what = format_args!("receive queue {:#x}: {error}", rq.number);
+                return hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+            }
+        };
+        if producer == state.consumer {
+            hca.port_counters.out_of_buffer.fetch_add(1, Ordering::Relaxed);
+            if let Some(counters) = &rq.counters {
+                counters.count(QueueCounter::OutOfBuffer);
+            }
+            return;
+        }
+        let index = state.consumer;
+        state.consumer = index.wrapping_add(1);
+        let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
+        let tag = view.vlan[0].filter(|tag| tag.tpid == ethertype::CVLAN && !state.context.vsd());
+        let bytes = match tag {
+            Some(tag) => {
+                cqe.vlan_info.set(tag.tci);
+                cqe.l4_l3_hdr_type |= 1;
+                Parts(&view.bytes()[..ADDRESSES], &view.bytes()[ADDRESSES + TAG..])
+            }
+            None => Parts(view.bytes(), &[]),
+        };
+        let length = bytes.len();
+        if let Err(Failure { syndrome, why }) = self.store(rq, state, index, bytes) {
+            let what = format_args!("receive queue {:#x}, WQE {index:#x}: {why}", rq.number);
+            hca.guest_errors.report(GuestError::BadReceiveWqe, what);
+            return fail(rq, state, index, syndrome);
+        }
+        cqe.byte_count.set(length as u32);
+        cqe.check_sum.set(self.verified.check_sum);
+        cqe.hds_ip_ext =
+            if self.verified.l3_ok { Cqe::L3_OK } else { 0 } | if self.verified.l4_ok { Cqe::L4_OK } else { 0 };
+        cqe.l4_l3_hdr_type |= header_types(view);
+        cqe.rss_hash_result.set(hash.value);
+        cqe.rss_hash_type = hash.kind;
+        cqe.srqn_uidx.set(state.context.user_index());
+        cqe.sop_drop_qpn.set(flow_tag);
+        cqe.wqe_counter.set(index);
+        rq.cq.post(cqe);
+    }
+
+    /// Scatters a frame into the memory of a WQE.
+    fn store(&self, rq: &Rq, state: &mut RqState, index: u16, mut frame: Parts<'_>) -> Result<(), Failure> {
+        let hca = &self.context.hca;
+        let protection = |why: String| Failure {
+            syndrome: Syndrome::LocalProtection,
+            why,
+        };
+        rq.ring
+            .receive_wqe(&hca.dma, index.into(), &mut state.segments)
+            .map_err(|error| protection(error.to_string()))?;
+        let length = frame.len();
+        let room: u64 = state
+            .segments
+            .iter()
+            .map(|segment| u64::from(segment.byte_count.get()))
+            .sum();
+        if (length as u64) > room {
+            return Err(Failure {
+                syndrome: Syndrome::LocalLength,
+                why: format!("{length} bytes do not fit in {room}"),
+            });
+        }
+        let memory = Memory {
+            hca,
+            accessor: Accessor {
+                pd: rq.pd,
+                qpn: rq.number,
+                reserved_lkey: false,
+            },
+        };
+        memory
+            .scatter(state.segments.iter().copied(), 0..length, &mut frame)
+            .map_err(|error| protection(error.to_string()))
+    }
+}
+
+/// Header types in the encoding of `l4_l3_hdr_type` (`get_cqe_l4_hdr_type`, `get_cqe_l3_hdr_type`, device.h).
+fn header_types(view: &FrameView<'_>) -> u8 {
+    let l3 = match view.network {
+        Network::None => 0,
+        Network::Ipv6(_) => 1,
+        Network::Ipv4(_) => 2,
+    };
+    let l4 = match view.transport {
+        Transport::Udp(_) => 2,
+        Transport::Tcp(tcp) if tcp.flags & tcp_flags::ACK == 0 => 1,
+        Transport::Tcp(tcp) if view.transport_range().len() == tcp.header_length => 3,
+        Transport::Tcp(_) => 4,
+        Transport::None | Transport::Ipsec { .. } => 0,
+    };
+    l4 << 4 | l3 << 2
+}
+
+/// Completes a WQE in error and moves the queue to the error state.
+fn fail(rq: &Rq, state: &mut RqState, index: u16, syndrome: Syndrome) {
+    let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
+    error.srqn_uidx.set(state.context.user_index());
+    error.s_wqe_opcode_qpn.set(rq.number);
+    error.wqe_counter.set(index);
+    state.become_state(QueueState::Error);
+    rq.cq.post(error.into());
+}

@@ -1,0 +1,329 @@
+//! Send queues: WQEs into frames.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
+use mlx5_prm::wqe::{ControlSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::super::context::Context;
+use super::super::data_segments::DataSegments;
+use super::super::egress::transmit;
+use super::super::memory::Memory;
+use crate::frame::checksum::{self, Fill};
+use crate::frame::segmentation::Segments;
+use crate::hca::blue_flame::BlueFlameWqe;
+use crate::hca::guest_error::GuestError;
+use crate::hca::mkey::{Access, Accessor};
+use crate::hca::qp::Data;
+use crate::hca::rq::QueueState;
+use crate::hca::send_opcodes;
+use crate::hca::sq::{Sq, SqState};
+use crate::net::{Burst, Frame};
+
+/// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
+const MAX_WQE: usize = 1024;
+/// WQEs executed before other queues get their turn.
+const TURN: usize = 64;
+/// Bytes of the largest frame that can be segmented (`max_lso_cap`), with its headers.
+const MAX_LSO: usize = (1 << 16) + 512;
+/// Least bytes of a frame without its check sequence (IEEE 802.3).
+const MIN_FRAME: usize = 60;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// Buffers in which frames are assembled, kept from one frame to the next.
+#[derive(Default)]
+struct Buffers {
+    frame: Vec<u8>,
+    segment: Vec<u8>,
+}
+
+/// Why a WQE cannot be executed.
+struct Failure {
+    syndrome: Syndrome,
+    why: String,
+}
+
+fn malformed(why: impl Into<String>) -> Failure {
+    Failure {
+        syndrome: Syndrome::LocalQpOperation,
+        why: why.into(),
+    }
+}
+
+fn protection(error: impl ToString) -> Failure {
+    Failure {
+        syndrome: Syndrome::LocalProtection,
+        why: error.to_string(),
+    }
+}
+
+/// A send WQE, as long as its control segment says.
+struct Wqe<'a> {
+    control: ControlSegment,
+    bytes: &'a [u8],
+}
+
+/// Executes posted WQEs until the queue is empty, blocked, or must yield to others; a yielding queue reschedules
+/// itself.
+pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
+    let (hca, number) = (&context.hca, sq.number);
+    let sending = Sending { context, sq };
+    let mut state = sq.lock();
+    loop {
+        let arrived = sq.blue_flame.take();
+        let producer = match sq.ring.send_producer(&hca.dma) {
+            Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
+            Ok(producer) => producer,
+            Err(error) => {
+                let what = format_args!("send queue {number:#x}: {error}");
+                hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+                return;
+            }
+        };
+        if state.consumer == producer {
+            return;
+        }
+        match state.state {
+            QueueState::Ready => {
+                sending.send(&mut state, producer, arrived.wqe);
+                if hca.scheduler.has_other_work() {
+                    return hca.scheduler.schedule(number);
+                }
+            }
+            QueueState::Error if state.context.flush_in_error_en() => sending.flush(&mut state, producer),
+            QueueState::Error | QueueState::Reset => return,
+        }
+    }
+}
+
+/// Whether the queue is ready and has unread WQEs.
+pub(in crate::engine) fn has_posted(context: &Context, sq: &Sq) -> bool {
+    let state = sq.lock();
+    let producer = sq.ring.send_producer(&context.hca.dma);
+    state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
+}
+
+/// A send queue that is serviced.
+struct Sending<'a> {
+    context: &'a Context,
+    sq: &'a Sq,
+}
+
+impl Sending<'_> {
+    /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's turn.
+    fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
+        let mut memory = [0; MAX_WQE];
+        let mut turn = 0..TURN;
+        while state.state == QueueState::Ready && state.consumer != producer {
+            let index = state.consumer;
+            // A WQE that came through a doorbell register is executed from there.
+            let pending = blue_flame.as_ref().is_some_and(|wqe| wqe.is_within(index, producer));
+            if turn.next().is_none() && !pending {
+                return;
+            }
+            let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
+            let posted = producer.wrapping_sub(index);
+            let result = self.fetch(index, posted, blue_flame, &mut memory).and_then(|wqe| {
+                self.execute(&wqe)
+                    .map(|()| wqe.control)
+                    .map_err(|failure| (wqe.control, failure))
+            });
+            match result {
+                Ok(control) => {
+                    let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB);
+                    state.consumer = index.wrapping_add(blocks as u16);
+                    if control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
+                        self.complete(state, &control, index);
+                    }
+                }
+                Err((control, failure)) => {
+                    let hca = &self.context.hca;
+                    let what = format_args!("send queue {:#x}, WQE {index:#x}: {}", self.sq.number, failure.why);
+                    hca.guest_errors.report(GuestError::BadSendWqe, what);
+                    hca.port_counters.send_errors.fetch_add(1, Ordering::Relaxed);
+                    self.fail(state, &control, index, failure.syndrome);
+                    state.become_state(QueueState::Error);
+                    // Its size cannot be trusted; the flush continues one block further.
+                    state.consumer = index.wrapping_add(1);
+                }
+            }
+        }
+    }
+
+    /// Reads a WQE, of which `posted` basic blocks exist at most.
+    fn fetch<'a>(
+        &self,
+        index: u16,
+        posted: u16,
+        blue_flame: Option<BlueFlameWqe>,
+        memory: &'a mut [u8; MAX_WQE],
+    ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
+        let (hca, ring) = (&self.context.hca, &self.sq.ring);
+        let posted = usize::from(posted);
+        if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
+            && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
+            && bytes.len().div_ceil(SEND_WQE_BB) <= posted
+        {
+            hca.blue_flame.count();
+            memory[..bytes.len()].copy_from_slice(bytes);
+            return Ok(Wqe {
+                control,
+                bytes: &memory[..bytes.len()],
+            });
+        }
+        ring.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
+            .map_err(|error| (ControlSegment::default(), protection(error)))?;
+        let Ok((control, _)) = ControlSegment::read_from_prefix(memory) else {
+            return Err((ControlSegment::default(), malformed("it has no control segment")));
+        };
+        let length = control.ds() * SEND_WQE_DS;
+        let blocks = length.div_ceil(SEND_WQE_BB);
+        if control.ds() == 0 || blocks > posted {
+            let why = format!("its size of {} units exceeds what is posted", control.ds());
+            return Err((control, malformed(why)));
+        }
+        if length > SEND_WQE_BB {
+            let rest = &mut memory[SEND_WQE_BB..length];
+            ring.send_bytes(&hca.dma, index.wrapping_add(1), rest)
+                .map_err(|error| (control, protection(error)))?;
+        }
+        Ok(Wqe {
+            control,
+            bytes: &memory[..length],
+        })
+    }
+
+    fn execute(&self, wqe: &Wqe<'_>) -> Result<(), Failure> {
+        match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
+            Some(WqeOpcode::Nop) => Ok(()),
+            Some(WqeOpcode::Send | WqeOpcode::Lso) => BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, buffers)),
+            _ => Err(malformed(format!(
+                "opcode {:#x} is not one of a send queue",
+                wqe.control.opcode()
+            ))),
+        }
+    }
+
+    fn send_frame(&self, wqe: &Wqe<'_>, Buffers { frame, segment }: &mut Buffers) -> Result<(), Failure> {
+        let Some((ethernet, _)) = wqe
+            .bytes
+            .get(size_of::<ControlSegment>()..)
+            .and_then(|bytes| EthernetSegment::read_from_prefix(bytes).ok())
+        else {
+            return Err(malformed("it has no Ethernet segment"));
+        };
+        frame.clear();
+        self.gather(wqe, &ethernet, frame)?;
+        insert_vlan(&ethernet, frame);
+        let fill = Fill::from_cs_flags(ethernet.cs_flags);
+        let mss = ethernet.mss.get() & 0x3fff;
+        let domain = self.sq.transport_domain;
+        if mss != 0 {
+            let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
+            segments.emit(segment, |segment| {
+                transmit(self.context, &Burst::new(&[Frame::new(segment)]), domain)
+            });
+        } else {
+            checksum::fill(frame, fill);
+            if frame.len() < MIN_FRAME {
+                frame.resize(MIN_FRAME, 0);
+            }
+            transmit(self.context, &Burst::new(&[Frame::new(frame)]), domain);
+        }
+        Ok(())
+    }
+
+    /// Assembles the frame: the headers in the WQE, then the data of its segments.
+    fn gather(&self, wqe: &Wqe<'_>, ethernet: &EthernetSegment, frame: &mut Vec<u8>) -> Result<(), Failure> {
+        let start = size_of::<ControlSegment>() + EthernetSegment::INLINE_HEADER_START;
+        let inline = ethernet.inline_header_size.get();
+        let inline = if inline & EthernetSegment::INSERT_VLAN != 0 {
+            0
+        } else {
+            usize::from(inline & 0x3ff)
+        };
+        let headers = wqe
+            .bytes
+            .get(start..start + inline)
+            .ok_or_else(|| malformed("its headers are longer than itself"))?;
+        frame.extend_from_slice(headers);
+        // Data segments follow the Ethernet segment, or begin at the next unit behind the headers.
+        let fixed = size_of::<ControlSegment>() + size_of::<EthernetSegment>();
+        let at = (start + inline).next_multiple_of(SEND_WQE_DS).max(fixed);
+        let memory = Memory {
+            hca: &self.context.hca,
+            accessor: Accessor {
+                pd: self.sq.pd,
+                qpn: self.sq.number,
+                reserved_lkey: false,
+            },
+        };
+        for data in DataSegments(wqe.bytes.get(at..).unwrap_or(&[])) {
+            match data.map_err(|error| malformed(error.to_string()))? {
+                Data::Inline(bytes) => frame.extend_from_slice(bytes),
+                Data::Memory(segment) if segment.byte_count.get() as usize > MAX_LSO => {
+                    return Err(malformed("its frame is too long"));
+                }
+                Data::Memory(segment) => {
+                    memory
+                        .gather(segment.into(), Access::LocalRead, frame)
+                        .map_err(protection)?;
+                }
+            }
+            if frame.len() > MAX_LSO {
+                return Err(malformed("its frame is too long"));
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, state: &SqState, control: &ControlSegment, index: u16) {
+        let mut cqe = Cqe::new(CqeOpcode::Request);
+        cqe.srqn_uidx.set(state.context.user_index());
+        cqe.sop_drop_qpn.set(u32::from(control.opcode()) << 24 | self.sq.number);
+        cqe.wqe_counter.set(index);
+        self.sq.cq.post(cqe);
+    }
+
+    fn fail(&self, state: &SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {
+        let mut error = ErrorCqe::new(CqeOpcode::RequestError, syndrome);
+        error.srqn_uidx.set(state.context.user_index());
+        error
+            .s_wqe_opcode_qpn
+            .set(u32::from(control.opcode()) << 24 | self.sq.number);
+        error.wqe_counter.set(index);
+        self.sq.cq.post(error.into());
+    }
+
+    /// Completes the WQEs of a queue in error as flushed.
+    fn flush(&self, state: &mut SqState, producer: u16) {
+        while state.consumer != producer {
+            let index = state.consumer;
+            let mut control = ControlSegment::default();
+            // An unreadable WQE counts as one block.
+            let read = self
+                .sq
+                .ring
+                .send_bytes(&self.context.hca.dma, index, control.as_mut_bytes());
+            let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB).max(1) as u16;
+            self.fail(state, &control, index, Syndrome::WrFlush);
+            let left = producer.wrapping_sub(index);
+            state.consumer = index.wrapping_add(if read.is_ok() { blocks.min(left) } else { 1 });
+        }
+    }
+}
+
+/// Inserts the VLAN tag of the Ethernet segment, if it has one, behind the addresses.
+fn insert_vlan(ethernet: &EthernetSegment, frame: &mut Vec<u8>) {
+    const ADDRESSES: usize = 12;
+    const CVLAN: [u8; 2] = 0x8100_u16.to_be_bytes();
+    if ethernet.inline_header_size.get() & EthernetSegment::INSERT_VLAN != 0 && frame.len() >= ADDRESSES {
+        let [a, b] = ethernet.inline_header_start;
+        frame.splice(ADDRESSES..ADDRESSES, [CVLAN[0], CVLAN[1], a, b]);
+    }
+}

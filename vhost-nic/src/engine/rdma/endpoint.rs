@@ -1,0 +1,90 @@
+//! A queue pair at work: what requester and responder need besides their state.
+
+use std::time::Instant;
+
+use mlx5_prm::queue_entry::EventType;
+
+use super::super::context::Context;
+use super::super::memory::{AccessError, Memory};
+use crate::hca::Hca;
+use crate::hca::mkey::Accessor;
+use crate::hca::qp::{Parameters, Qp, Receive};
+use crate::hca::queue_counter::QueueCounter;
+use crate::hca::scheduler::Task;
+use crate::hca::srq::event_data;
+use crate::net::Payload;
+
+/// A queue pair with the parameters of one moment, and the function it belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint<'a> {
+    pub context: &'a Context,
+    pub qp: &'a Qp,
+    pub parameters: &'a Parameters,
+}
+
+impl<'a> Endpoint<'a> {
+    pub fn hca(&self) -> &'a Hca {
+        &self.context.hca
+    }
+
+    /// Whether the queue pair is still in the state of the parameters; see [`Qp::is_still`].
+    pub fn is_current(&self) -> bool {
+        self.qp.is_still(self.parameters.state)
+    }
+
+    pub fn count(&self, counter: QueueCounter) {
+        self.parameters.count(counter);
+    }
+
+    /// The identity that memory keys are checked against.
+    pub fn accessor(&self) -> Accessor {
+        Accessor {
+            pd: self.parameters.pd,
+            qpn: self.qp.number,
+            reserved_lkey: self.parameters.reserved_lkey,
+        }
+    }
+
+    pub fn memory(&self) -> Memory<'a> {
+        Memory {
+            hca: self.hca(),
+            accessor: self.accessor(),
+        }
+    }
+
+    /// Writes a payload to the memory of a receive WQE, from byte `offset` on.
+    pub fn scatter(&self, receive: &Receive, offset: usize, payload: &Payload<'_>) -> Result<(), AccessError> {
+        let memory = Memory {
+            hca: self.hca(),
+            accessor: Accessor {
+                pd: receive.pd,
+                ..self.accessor()
+            },
+        };
+        let range = offset..offset + payload.len();
+        memory.scatter(receive.segments.iter().copied(), range, &mut payload.cursor())
+    }
+
+    pub fn schedule(&self) {
+        self.hca().scheduler.schedule(self.qp.number);
+    }
+
+    pub fn schedule_at(&self, time: Instant) {
+        self.hca().scheduler.schedule_at(time, Task::Queue(self.qp.number));
+    }
+
+    /// Announces an event of the queue pair.
+    pub fn announce(&self, event: EventType) {
+        self.hca().eqs.announce(event, 0, &event_data(self.qp.number));
+    }
+
+    /// Moves the queue pair to the error state. The NIC's thread, which holds no locks then, flushes the WQEs.
+    pub fn fail(&self, event: Option<EventType>) {
+        if self.qp.fail(&self.hca().vport.read()) {
+            if let Some(event) = event {
+                self.announce(event);
+            }
+            self.schedule();
+        }
+    }
+}

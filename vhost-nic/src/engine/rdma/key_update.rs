@@ -1,0 +1,49 @@
+//! UMR WQEs: changes of memory keys.
+
+use mlx5_prm::mkey::Mkc;
+use mlx5_prm::rdma_wqe::UmrControlSegment;
+use mlx5_prm::wqe::DataSegment;
+use zerocopy::FromBytes;
+
+use super::endpoint::Endpoint;
+use crate::hca::mkey::{self, Access, UmrControl, UmrPoster};
+use crate::hca::qp::service;
+
+/// Changes a memory key as the segments of a WQE request. Returns whether that succeeded.
+pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> bool {
+    let Some((control, context, list)) = parse(segments) else {
+        return false;
+    };
+    let parameters = endpoint.parameters;
+    let poster = UmrPoster {
+        accessor: endpoint.accessor(),
+        reg_umr: parameters.service == service::REG_UMR,
+        fast_register: parameters.fast_register,
+    };
+    let mut translations = Vec::new();
+    if control.flags & UmrControlSegment::INLINE != 0 {
+        translations.extend_from_slice(list);
+    } else if control.translation_length() > 0 {
+        let Ok((mut segment, _)) = DataSegment::read_from_prefix(list) else {
+            return false;
+        };
+        let length = control.translation_length().min(segment.byte_count.get() as usize);
+        segment.byte_count.set(length as u32);
+        let memory = endpoint.memory();
+        if memory
+            .gather(segment.into(), Access::LocalRead, &mut translations)
+            .is_err()
+        {
+            return false;
+        }
+    }
+    let keys = &endpoint.hca().mkeys;
+    mkey::umr(keys, poster, key, &UmrControl::from(&control), &context, &translations).is_ok()
+}
+
+/// Splits the segments of a WQE: control, context, and the translation list or the data segment of its address.
+fn parse(segments: &[u8]) -> Option<(UmrControlSegment, Mkc, &[u8])> {
+    let (control, rest) = UmrControlSegment::read_from_prefix(segments).ok()?;
+    let (context, list) = Mkc::read_from_prefix(rest).ok()?;
+    Some((control, context, list))
+}

@@ -1,0 +1,219 @@
+//! Requester: WQEs of the send queue become packets.
+
+use std::time::{Duration, Instant};
+
+use mlx5_prm::queue_entry::Syndrome;
+
+use super::super::context::Context;
+use super::batch::{self, Batch};
+use super::completion::{complete_sent, fail_oldest};
+use super::endpoint::Endpoint;
+use super::send_wqe::Reader;
+use super::{datagram, key_update, outbound_request};
+use crate::hca::guest_error::GuestError;
+use crate::hca::qp::{MAX_PACKETS, Qp, Requester, Timers, Work};
+use crate::hca::queue_counter::QueueCounter;
+use crate::net::SuperPacket;
+
+/// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
+const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
+/// Shortest acknowledgement timeout: a busy host must not look like loss.
+const MIN_TIMEOUT: Duration = Duration::from_millis(20);
+/// Fence mode in `fm_ce_se` (`MLX5_FENCE_MODE_*`, qp.h).
+const FENCE_SHIFT: u8 = 5;
+const FENCE_SMALL: u8 = 1;
+
+/// Sends until the queue is empty, blocked, or must yield to others; a yielding queue reschedules itself.
+pub(super) fn run(context: &Context, qp: &Qp) {
+    let Some(ring) = &qp.send_queue else { return };
+    let hca = &context.hca;
+    let mut reader = None;
+    let mut batch = Batch::new(context);
+    loop {
+        let parameters = qp.parameters();
+        let endpoint = &Endpoint {
+            context,
+            qp,
+            parameters: &parameters,
+        };
+        let pending;
+        {
+            let requester = &mut *qp.requester.lock();
+            requester.set_in_service(false);
+            if !endpoint.is_current() || !check_timers(endpoint, requester) {
+                return;
+            }
+            // Work on unreliable services completes here: its payload has been read, the buffer is the guest's again.
+            complete_sent(endpoint, requester);
+            let reader =
+                reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));
+            if let Err(error) = reader.look(&qp.blue_flame, requester.fetched()) {
+                let what = format_args!("queue pair {:#x}: {error}", qp.number);
+                hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+            }
+            while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
+            if batch.is_empty() {
+                complete_sent(endpoint, requester);
+                return arm_timer(endpoint, requester);
+            }
+            request_acknowledgement(endpoint, requester, batch.super_packets());
+            requester.set_in_service(true);
+            // A WQE that came through a doorbell register is only in this reader.
+            pending = reader.has_blue_flame(requester.fetched());
+        }
+        batch.send();
+        if !pending && hca.scheduler.has_other_work() {
+            return endpoint.schedule();
+        }
+    }
+}
+
+/// Requests an acknowledgement of the packets that are about to be sent, in the last that ends a message; if none does,
+/// in the last of all once enough packets have been sent without a request.
+fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packets: &mut [SuperPacket<'_>]) {
+    let parameters = endpoint.parameters;
+    if !parameters.is_reliable() {
+        return;
+    }
+    let packets = super_packets.iter().map(SuperPacket::packets).sum();
+    let many = requester.count_packets(packets, parameters.acknowledge_every);
+    let last_end = super_packets
+        .iter()
+        .rposition(|super_packet| super_packet.head.opcode.position().ends());
+    let at = last_end.or_else(|| many.then(|| super_packets.len() - 1));
+    if let Some(super_packet) = at.and_then(|at| super_packets.get_mut(at)) {
+        let bth = &mut super_packet.head.headers.bth;
+        *bth = bth.with_ack_request(true);
+        requester.acknowledgement_requested();
+    }
+}
+
+/// Checks the timers, prepares a retransmission after an acknowledgement timeout, and returns whether packets may be
+/// sent.
+fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
+    match requester.poll_timers(Instant::now()) {
+        Timers::Send => true,
+        Timers::RnrDelay(end) => {
+            set_alarm(endpoint, requester, end);
+            false
+        }
+        Timers::AckTimeout if requester.retry(endpoint.parameters.retry_count) => {
+            endpoint.count(QueueCounter::LocalAckTimeoutErr);
+            requester.go_back_to_unacknowledged();
+            true
+        }
+        Timers::AckTimeout => {
+            fail_oldest(endpoint, requester, Syndrome::TransportRetryExceeded);
+            false
+        }
+    }
+}
+
+/// Starts or stops the acknowledgement timer.
+fn arm_timer(endpoint: &Endpoint<'_>, requester: &mut Requester) {
+    let exponent = endpoint.parameters.ack_timeout;
+    let timeout = (exponent > 0).then(|| ACK_TIMEOUT_UNIT.saturating_mul(1 << exponent).max(MIN_TIMEOUT));
+    if let Some(deadline) = requester.arm_timer(timeout) {
+        set_alarm(endpoint, requester, deadline);
+    }
+}
+
+fn set_alarm(endpoint: &Endpoint<'_>, requester: &mut Requester, time: Instant) {
+    if requester.set_alarm(time) {
+        endpoint.schedule_at(time);
+    }
+}
+
+/// Adds the next super-packet to the batch, or executes the next WQE that needs none. Returns whether there may be
+/// more.
+fn send_next<'a>(
+    endpoint: &Endpoint<'_>,
+    requester: &mut Requester,
+    reader: &mut Reader<'_>,
+    batch: &mut Batch<'a>,
+) -> bool {
+    let parameters = endpoint.parameters;
+    if requester.is_caught_up() && !fetch(endpoint, requester, reader) {
+        return false;
+    }
+    if !requester.begin_message() {
+        return true;
+    }
+    let Some(message) = requester.current() else {
+        return false;
+    };
+    let fenced = message.control().fm_ce_se >> FENCE_SHIFT > FENCE_SMALL;
+    if fenced || message.work().is_request() {
+        let open = requester.open_requests();
+        if fenced && open > 0 || message.work().is_request() && open >= parameters.max_requests {
+            return false;
+        }
+    }
+    let is_first = |requester: &Requester, batch: &Batch<'_>| batch.is_empty() && requester.is_oldest();
+    let psn = requester.send_psn();
+    let made = match message.work() {
+        Work::Nop => {
+            requester.finish_local();
+            return true;
+        }
+        Work::Bad(_) | Work::Umr { .. } if !is_first(requester, batch) => return false,
+        Work::Umr { bytes } => {
+            if key_update::execute(endpoint, message.control().immediate.get(), bytes) {
+                requester.finish_local();
+                return true;
+            }
+            Err(Syndrome::MwBind)
+        }
+        Work::Bad(syndrome) => Err(*syndrome),
+        Work::Datagram { .. } => datagram::push_packet(endpoint, message, psn, batch).map(|()| 1),
+        _ => outbound_request::push(endpoint, message, psn, batch::LENGTH, batch)
+            // If the payload cannot be accessed as a whole, the packets before the first that cannot are sent.
+            .or_else(|_| outbound_request::push(endpoint, message, psn, parameters.mtu, batch)),
+    };
+    match made {
+        Ok(packets) => {
+            requester.advance(packets, parameters.is_reliable());
+            true
+        }
+        // Earlier messages are completed first.
+        Err(_) if !is_first(requester, batch) => false,
+        Err(syndrome) => {
+            complete_sent(endpoint, requester);
+            fail_oldest(endpoint, requester, syndrome);
+            false
+        }
+    }
+}
+
+/// Reads the next WQE. Returns whether there was one, and room for its message.
+fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader<'_>) -> bool {
+    let (hca, parameters) = (endpoint.hca(), endpoint.parameters);
+    if requester.is_full(parameters.is_reliable()) || !reader.is_posted(requester.fetched()) {
+        return false;
+    }
+    let message = requester.append();
+    let (blocks, blue_flame) = reader.read(message);
+    if blue_flame {
+        hca.blue_flame.count();
+    }
+    let mut packets = match message.work() {
+        Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
+        Work::Datagram { .. } | Work::CompareSwap { .. } | Work::FetchAdd { .. } => 1,
+        _ => parameters.packets(message.length() as usize),
+    };
+    if packets > MAX_PACKETS {
+        message.set_work(Work::Bad(Syndrome::LocalLength));
+        packets = 0;
+    }
+    if let Work::Bad(_) = message.work() {
+        let what = format_args!(
+            "queue pair {:#x}, WQE {:#x} is malformed: {:?}",
+            endpoint.qp.number,
+            message.index(),
+            message.control()
+        );
+        hca.guest_errors.report(GuestError::BadSendWqe, what);
+    }
+    requester.post(blocks, packets);
+    true
+}
