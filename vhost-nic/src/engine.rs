@@ -1,8 +1,8 @@
 //! The data path of a NIC: executes the guest's WQEs, and writes what arrives into its memory.
 //!
-//! `context` is the base. `egress` is the way out, of `ethernet` send queues and `rdma` queue pairs alike; `ingress` is the
-//! way in, from the wire and from the hairpin. One thread per NIC sends, the [`worker`]; `ingress` defines on which thread
-//! a frame is received.
+//! `context` is the base. `egress` is the way out, of `ethernet` send queues and `rdma` queue pairs alike; `ingress` is
+//! the way in, from the wire and from the hairpin. One thread per NIC sends, the [`worker`]; `ingress` defines on which
+//! thread a frame is received.
 
 mod context;
 mod data_segments;

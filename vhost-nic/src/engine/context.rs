@@ -18,8 +18,8 @@ pub(super) enum Origin {
     Loopback { transport_domain: Option<u32> },
 }
 
-/// The port that loopback frames are sent to: the function's own ingress, wired by the engine. `egress` calls it as it calls
-/// the wire.
+/// The port that loopback frames are sent to: the function's own ingress, wired by the engine. `egress` calls it as it
+/// calls the wire.
 pub(super) type Hairpin = fn(&Context, &Burst<'_>, Origin);
 
 /// State of the link, read at once.

@@ -1,9 +1,10 @@
 //! The way in: RoCE to queue pairs, every other frame through the flow tables to receive queues.
 //!
-//! [`receive`] binds a receiver's work to a thread: it runs to its end on the thread of the sender, whether the frames come
-//! from the wire or through the hairpin. A payload is copied once, from the sender's memory to the receiver's, and no frame
-//! waits in a queue. The price: a sender's thread spends time on the receiver's behalf, and must not hold the locks of a
-//! queue pair meanwhile. To give each receiver a thread, replace this function by one that queues frames for that thread.
+//! [`receive`] binds a receiver's work to a thread: it runs to its end on the thread of the sender, whether the frames
+//! come from the wire or through the hairpin. A payload is copied once, from the sender's memory to the receiver's, and
+//! no frame waits in a queue. The price: a sender's thread spends time on the receiver's behalf, and must not hold the
+//! locks of a queue pair meanwhile. To give each receiver a thread, replace this function by one that queues frames for
+//! that thread.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Queue pairs: requesters and responders of the RDMA transports.
 //!
-//! A packet is received on the thread of its sender, and so is the response to it (see [`ingress`](super::ingress)). A queue
-//! pair's locks are therefore never held while one of its packets is on its way. Packets travel in bursts, and those of a
-//! message as one super-packet: work that many packets have in common is done once.
+//! A packet is received on the thread of its sender, and so is the response to it (see [`ingress`](super::ingress)). A
+//! queue pair's locks are therefore never held while one of its packets is on its way. Packets travel in bursts, and
+//! those of a message as one super-packet: work that many packets have in common is done once.
 //!
 //! Requests pass [`send_queue`] and [`outbound_request`] at the requester, [`inbound_request`] and [`execute`] at the
 //! responder; responses pass [`outbound_response`] there and [`inbound_response`] at the requester.
