@@ -207,13 +207,12 @@ impl Requester {
     }
 
     /// Completes the messages at the front that are done; `act` is called with each.
-    pub fn complete(&mut self, act: impl FnMut(&Message)) {
+    pub fn complete(&mut self, mut act: impl FnMut(&Message)) {
         let mut done = 0;
-        self.messages
-            .iter()
-            .take_while(|message| message.done)
-            .inspect(|_| done += 1)
-            .for_each(act);
+        for message in self.messages.iter().take_while(|message| message.done) {
+            act(message);
+            done += 1;
+        }
         self.remove(done);
     }
 
