@@ -4,30 +4,10 @@
 mod control_driver;
 
 use control_driver::Driver;
+use vhost_daemon::testing::Random;
 
 /// Requests a run makes.
 const REQUESTS: u64 = 200_000;
-
-/// A generator of reproducible bytes (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 /// Changes an input as a fuzzer would: bits, bytes, and pieces of another one.
 fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
@@ -53,7 +33,7 @@ fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
 
 #[test]
 fn two_hundred_thousand_requests() {
-    let mut random = Random(0x5eed);
+    let mut random = Random::new(0x5eed);
     let mut corpus: Vec<Vec<u8>> = Vec::new();
     let (mut requests, mut granted, mut runs) = (0, 0, 0);
     while requests < REQUESTS {

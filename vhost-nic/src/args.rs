@@ -123,7 +123,7 @@ mod tests {
     /// `UPDATE_MAN=1 cargo test -p vhost-nic man_page`.
     #[test]
     fn the_man_page_is_up_to_date() {
-        vhost_daemon::manual::assert_up_to_date(
+        vhost_daemon::testing::assert_up_to_date(
             <Args as clap::CommandFactory>::command(),
             include_bytes!("../man/vhost-nic.1.in"),
             Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-nic.1")),

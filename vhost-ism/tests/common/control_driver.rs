@@ -96,7 +96,7 @@ impl Slot {
             window_size,
             ..FakeVmm::default()
         });
-        let session = guest.start(|| true, Start::Anew, Box::new(FakeRing), vmm.clone());
+        let session = guest.start(|| true, Start::Initial, Box::new(FakeRing), vmm.clone());
         (vmm, session.unwrap().expect("a session begins"))
     }
 

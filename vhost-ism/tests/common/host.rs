@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vhost::vhost_user::Listener;
 use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::guest::Guest;
-use vhost_ism::stats::{Finding, GuestSnapshot};
+use vhost_ism::stats::{GuestError, GuestSnapshot};
 
 use super::{Options, TestGuest, eventually};
 
@@ -56,10 +55,10 @@ impl Host {
     pub fn seat(&self, name: &str) -> Arc<Seat> {
         let path = self.sockets.path().join(name);
         let guest = Arc::new(Guest::new(name.to_owned(), self.fabric.clone()));
-        let mut listener = Listener::from(UnixListener::bind(&path).unwrap());
-        let served = guest.clone();
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = backend::start(guest.clone(), listener, UnsealedRam::Ignore).unwrap();
         // It ends with the process.
-        std::thread::spawn(move || backend::serve(&served, &mut listener, UnsealedRam::Ignore, |_| ()));
+        std::mem::forget(server);
         Arc::new(Seat { guest, path })
     }
 
@@ -112,13 +111,13 @@ impl Seat {
         &self.path
     }
 
-    /// How often the guest made a mistake.
-    pub fn found(&self, finding: Finding) -> u64 {
-        self.guest.stats().found(finding)
+    /// Number of errors of a kind that the guest made.
+    pub fn found(&self, error: GuestError) -> u64 {
+        self.guest.stats().error_count(error)
     }
 
     /// Its counters.
     pub fn counters(&self) -> GuestSnapshot {
-        self.guest.stats().snapshot()
+        self.guest.stats().counters.snapshot()
     }
 }

@@ -1,7 +1,7 @@
 //! Guests without a machine.
 //!
 //! A [`TestGuest`] is what QEMU and a guest's driver are together: it speaks vhost-user to
-//! [`backend::serve`](vhost_ism::backend::serve), maps what the device asks for into a window of this process, and drives
+//! [`backend::start`](vhost_ism::backend::start), maps what the device asks for into a window of this process, and drives
 //! the three queues out of guest RAM of its own.
 //!
 //! It is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is taken up; one that

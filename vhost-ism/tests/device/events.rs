@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost_ism::abi::*;
 use vhost_ism::event::{EventRing, EventSink};
-use vhost_ism::stats::{Finding, GuestStats};
+use vhost_ism::stats::{GuestError, GuestStats};
 
 use crate::common::*;
 
@@ -114,7 +114,7 @@ fn short_buffers_come_back_empty() {
             events.push(b.last_event(PATIENCE).unwrap());
         }
         // A ring fits 20 bytes, a message never does.
-        assert!(seat.found(Finding::ShortEventBuffer) >= 4, "{size}: {events:?}");
+        assert!(seat.found(GuestError::ShortEventBuffer) >= 4, "{size}: {events:?}");
         a.ping();
         b.ping();
     }
@@ -230,5 +230,5 @@ fn a_delivery_of_short_buffers_ends() {
     let sink = EventSink::new(stats.clone());
     sink.open(Box::new(Endless::default()));
     sink.ring(&[1]);
-    assert!(stats.found(Finding::ShortEventBuffer) > 0);
+    assert!(stats.error_count(GuestError::ShortEventBuffer) > 0);
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use rustix::io::{pread, pwrite};
 
+use crate::slab::SlabMemory;
+
 use super::*;
 use crate::abi::PERM_CLEAN_DEFAULT;
 
@@ -205,7 +207,7 @@ impl Model {
     }
 
     /// Ends a hold as the fabric should.
-    fn let_go(&mut self, gid: Gid, index: usize) -> bool {
+    fn detach(&mut self, gid: Gid, index: usize) -> bool {
         let dmb = &mut self.dmbs[index];
         if dmb.owner == gid && dmb.owner_holds {
             dmb.owner_holds = false;
@@ -267,11 +269,11 @@ impl Model {
             Step::Detach(guest, dmb) => {
                 let (gid, dmb) = (self.guests[guest].gid, dmb % self.dmbs.len());
                 let owned = self.dmbs[dmb].owner == gid;
-                let expected = self.let_go(gid, dmb);
+                let expected = self.detach(gid, dmb);
                 let got = self.fabric.detach(gid, self.dmbs[dmb].token);
                 match got {
-                    Ok(LetGo::Owned) => assert!(expected && owned),
-                    Ok(LetGo::Attached { .. }) => assert!(expected && !owned),
+                    Ok(Detached::Owned) => assert!(expected && owned),
+                    Ok(Detached::Attached { .. }) => assert!(expected && !owned),
                     Err(refusal) => assert!(!expected && refusal == Refusal::NoSuchDmb),
                 }
             }
@@ -317,7 +319,7 @@ impl Model {
         assert!(!told.contains(&Arc::as_ptr(&self.guests[guest].sink)));
         self.guests[guest].up = false;
         for index in 0..self.dmbs.len() {
-            self.let_go(gid, index);
+            self.detach(gid, index);
         }
     }
 
