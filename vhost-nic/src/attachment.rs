@@ -1,4 +1,13 @@
-//! How a guest's VMM gets at its function: what an attachment hears from it, it does with a [`PciFunction`](crate::pci::PciFunction).
+//! Transports between a VMM and a [`PciFunction`].
 
 pub mod vfio_user;
 pub mod vhost_user_pci;
+
+use crate::pci::PciFunction;
+
+/// Resets a function after a connection and drops everything that the VMM set up, even if the reset panics.
+fn release(name: &str, function: &PciFunction) {
+    function.disconnect();
+    vhost_daemon::isolate(format_args!("{name}: the reset of the device"), || function.reset());
+    function.dma().unmap_all();
+}

@@ -4,6 +4,8 @@
 //! ([`firmware`]), which keeps the objects the guest makes ([`hca`]). Doorbells go to its engine ([`engine`]), which carries WQEs out: through
 //! the door to guest memory ([`dma`]) to the switch ([`net`]) and from there to another NIC's engine.
 
+#![forbid(unsafe_code)]
+
 pub mod attachment;
 pub mod dma;
 pub mod engine;

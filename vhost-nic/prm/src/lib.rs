@@ -4,6 +4,8 @@
 //! [`completion::Cqc`], and its field `log_cq_size` is read by `log_cq_size()` and written by `set_log_cq_size()`. Layouts of queue entries
 //! (`device.h`, `qp.h`, `cq.h`) are plain structures of big-endian integers.
 
+#![forbid(unsafe_code)]
+
 pub mod access_reg;
 pub mod capability;
 pub mod command;

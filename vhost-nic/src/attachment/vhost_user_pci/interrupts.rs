@@ -9,7 +9,7 @@ use crate::pci::{Delivery, InterruptLines, MsixMessage};
 
 use super::message::{Header, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
-use super::stats::VhostUserPciStats;
+use super::stats::{GuestError, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Sends interrupts of one connection. The driver gives a few buffers and gives each again when it has read it, so an
@@ -30,13 +30,13 @@ impl InterruptQueue {
     fn send(&self, message: &MsiMessage) -> bool {
         while let Some(chain) = next_chain(&self.vring, &self.memory, &self.stats) {
             if !chain.is_sound() {
-                self.stats.find(
-                    &self.stats.bad_chains,
+                self.stats.report(
+                    GuestError::BadChain,
                     "an interrupt buffer whose descriptors loop, break off or point nowhere",
                 );
             } else if chain.writable() < size_of::<MsiMessage>() {
                 self.stats
-                    .find(&self.stats.short_buffers, "an interrupt buffer that is too small");
+                    .report(GuestError::ShortBuffer, "an interrupt buffer that is too small");
             } else {
                 let written = chain.write(message.as_bytes());
                 return_chain(&self.vring, chain, written);
@@ -58,10 +58,10 @@ impl InterruptLines for InterruptQueue {
         };
         let data = message.data.to_le_bytes();
         if !self.send(&MsiMessage { header, data }) {
-            self.stats.interrupts_deferred.add();
+            self.stats.counters.interrupts_deferred.increment();
             return Delivery::NotNow;
         }
-        self.stats.interrupts.add();
+        self.stats.counters.interrupts.increment();
         if self.vring.needs_notification().unwrap_or(true) {
             // Nobody is there to be called any more, at worst.
             let _ = self.vring.signal_used_queue();

@@ -7,7 +7,7 @@ use vhost_user_backend::VringT;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use super::stats::VhostUserPciStats;
+use super::stats::{GuestError, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// A chain of buffers the driver made available.
@@ -27,7 +27,7 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
         Ok(mut chains) => chains.next().map(|chain| Chain { chain, memory }),
         Err(error) => {
             debug!("{}: {error}", stats.guest());
-            stats.find(&stats.bad_rings, "a ring with impossible indices");
+            stats.report(GuestError::BadRing, "a ring with impossible indices");
             state.get_queue_mut().set_ready(false);
             None
         }
