@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`, `fd`,
-/// `print_capabilities` and its own options that name sockets.
+/// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`,
+/// `fd`, `print_capabilities` and its own options that name sockets.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CommonArgs {
     /// Listen for a guest's VMM on this socket; once per guest.

@@ -33,8 +33,8 @@ impl Serialize for Counter {
 
 /// Defines a set of counters: the live structure of [`Counter`]s, and a snapshot of it with plain numbers.
 ///
-/// Both serialize as a map from the counters' names to their values. `NAMES` lists the names for the documentation and its
-/// test.
+/// Both serialize as a map from the counters' names to their values. `NAMES` lists the names for the documentation and
+/// its test.
 ///
 /// ```
 /// vhost_daemon::counters! {

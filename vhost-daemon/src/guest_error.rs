@@ -1,4 +1,5 @@
-//! Errors of guests: answered as the device's specification says, counted by kind, logged at a limited rate, never fatal.
+//! Errors of guests: answered as the device's specification says, counted by kind, logged at a limited rate, never
+//! fatal.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -87,7 +88,7 @@ struct RateLimit {
 }
 
 impl RateLimit {
-    /// Decides on an error at `now`: returns how many were suppressed before it if it is to be logged.
+    /// Decides whether an error at `now` is logged: then returns the number of errors suppressed before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
             self.suppressed += 1;
@@ -108,8 +109,8 @@ impl<K: Kind> Default for GuestErrors<K> {
 }
 
 impl<K: Kind> GuestErrors<K> {
-    /// Counts an error. The first of a kind is logged as a warning, later ones at most once per second with the number of
-    /// those suppressed in between; each of them at debug level.
+    /// Counts an error. The first of a kind is logged as a warning, later ones at most once per second with the number
+    /// of those suppressed in between; each of them at debug level.
     pub fn report(&self, kind: K, what: fmt::Arguments<'_>) {
         let entry = &self.kinds[kind.index()];
         let first = entry.count.increment() == 0;

@@ -24,8 +24,8 @@ pub trait Service: Send + Sync + 'static {
     /// Why a connection could not be served.
     type Error: std::error::Error;
 
-    /// Accepts the pending connection of a blocking listener and serves it until it ends. `current` must be given the means
-    /// to end the connection.
+    /// Accepts the pending connection of a blocking listener and serves it until it ends. `current` must be given the
+    /// means to end the connection.
     ///
     /// # Errors
     ///
@@ -33,7 +33,8 @@ pub trait Service: Send + Sync + 'static {
     /// without a reset. A connection that breaks is not an error.
     fn serve(&self, listener: &UnixListener, current: &Current) -> Result<(), Self::Error>;
 
-    /// Resets the device to its state before a connection. Called after each connection, even one whose service panicked.
+    /// Resets the device to its state before a connection. Called after each connection, even one whose service
+    /// panicked.
     fn reset(&self);
 }
 
@@ -48,7 +49,8 @@ struct State {
 }
 
 impl Current {
-    /// Registers the means to end the connection, in place of any earlier one. Calls it at once if the server is stopping.
+    /// Registers the means to end the connection, in place of any earlier one. Calls it at once if the server is
+    /// stopping.
     pub fn set(&self, end: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();
         if state.stopped {

@@ -27,8 +27,8 @@ pub enum ConnectionError {
 
 /// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone.
 ///
-/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still look at the queues
-/// must find them closed, since a VMM that died may have left requests in them.
+/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still look at the
+/// queues must find them closed, since a VMM that died may have left requests in them.
 ///
 /// # Errors
 ///
@@ -64,7 +64,8 @@ pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
 }
 
 /// Exit events of a connection's workers. vhost-user-backend 0.24 takes the descriptors that
-/// [`exit_event`](VhostUserBackend::exit_event) returns and never closes them; this keeps their numbers and closes them.
+/// [`exit_event`](VhostUserBackend::exit_event) returns and never closes them; this keeps their numbers and closes
+/// them.
 ///
 /// It must be a field of the [`VhostUserBackend`]: every worker holds the backend, so dropping the field proves that no
 /// worker waits for the events any more.
@@ -85,8 +86,8 @@ impl Drop for ExitEvents {
     #[expect(unsafe_code, reason = "nobody else owns the descriptors")]
     fn drop(&mut self) {
         for fd in self.0.get_mut().drain(..) {
-            // SAFETY: the consumer with this descriptor was turned into a bare number, which its only holder, a worker's
-            // epoll, never closes; the worker is gone.
+            // SAFETY: the consumer with this descriptor was turned into a bare number, which its only holder, a
+            // worker's epoll, never closes; the worker is gone.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }

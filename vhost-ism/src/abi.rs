@@ -132,7 +132,10 @@ pub enum Status {
 }
 
 macro_rules! wire {
-    ($(#[$meta:meta])* $name:ident, $size:literal { $($(#[$fmeta:meta])* $offset:literal => $field:ident: $ty:ty,)* }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident, $size:literal { $($(#[$fmeta:meta])* $offset:literal => $field:ident: $ty:ty,)* }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
         #[repr(C)]
@@ -221,7 +224,7 @@ wire! {
     Attach, 12 {
         /// The DMB.
         0 => token: Token,
-        /// Access asked for, [`PERM_READ`] and [`PERM_WRITE`].
+        /// Requested access, [`PERM_READ`] and [`PERM_WRITE`].
         8 => rw_perm: U32,
     }
 }

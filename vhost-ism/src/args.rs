@@ -20,8 +20,8 @@ const MAX_MAPS: u32 = 128;
 
 /// A virtio-ism device for QEMU guests, as a vhost-user back-end.
 ///
-/// Each socket serves one guest. All guests of a daemon form one fabric: pairs of them can share memory buffers, so that
-/// SMC-D runs between them.
+/// Each socket serves one guest. All guests of a daemon form one fabric: pairs of them can share memory buffers, so
+/// that SMC-D runs between them.
 #[derive(Parser, Debug)]
 #[command(version, about, group(sockets()))]
 pub struct Args {

@@ -1,7 +1,7 @@
 //! The device as a vhost-user back-end.
 //!
-//! Two worker threads per connection: one answers control requests and receives event buffers, the other serves doorbells,
-//! so that a request that waits for the VMM to map delays no doorbell.
+//! Two worker threads per connection: one answers control requests and receives event buffers, the other serves
+//! doorbells, so that a request that waits for the VMM to map delays no doorbell.
 //!
 //! Lock rule: while a map is requested of the VMM, no lock is held that [`VhostUserBackend::update_memory`] or
 //! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
@@ -130,8 +130,8 @@ impl IsmBackend {
         Ok(Arc::new(ChannelMapper::new(channel)?))
     }
 
-    /// Returns the handling of control requests; begins or resumes a session if the device has just been started. Called on
-    /// the control worker only.
+    /// Returns the handling of control requests; begins or resumes a session if the device has just been started.
+    /// Called on the control worker only.
     fn handling(&self, vrings: &[Vring]) -> Handling {
         if let Some(session) = self.guest.session() {
             return Handling::Session(session);
@@ -240,8 +240,9 @@ impl VhostUserBackend for IsmBackend {
             | VhostUserProtocolFeatures::SHMEM
             // The barrier after a map.
             | VhostUserProtocolFeatures::SHARED_OBJECT
-        // Not CONFIGURE_MEM_SLOTS: with it QEMU 11.1.3 crashes on a null memory region when a driver restarts after a reset
-        // that removed its mappings. Without it QEMU prints two lines per map past 8 memory regions, to no effect.
+        // Not CONFIGURE_MEM_SLOTS: with it QEMU 11.1.3 crashes on a null memory region when a driver restarts after a
+        // reset that removed its mappings. Without it QEMU prints two lines per map past 8 memory regions, to no
+        // effect.
     }
 
     fn set_event_idx(&self, _enabled: bool) {

@@ -54,8 +54,8 @@ impl From<io::Error> for Status {
     }
 }
 
-/// Executes one request and returns the answer: status, then reply. `request` is `None` if it could not be read or is longer
-/// than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
+/// Executes one request and returns the answer: status, then reply. `request` is `None` if it could not be read or is
+/// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
     let stats = session.stats();
     stats.counters.requests.increment();

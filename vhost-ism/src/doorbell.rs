@@ -77,8 +77,8 @@ impl DoorbellArea {
         view.is_none() && seal_against_writing(&self.file)
     }
 
-    /// Sets the awake word: whether the guest may omit the kick. The fence pairs with the guest's between its write of the
-    /// doorbell byte and its read of this word: at least one side sees the other's write.
+    /// Sets the awake word: whether the guest may omit the kick. The fence pairs with the guest's between its write of
+    /// the doorbell byte and its read of this word: at least one side sees the other's write.
     pub fn set_awake(&self, awake: bool) {
         if let Some(view) = &*self.view.read()
             && let Ok(word) = bytes(view).get_atomic_ref::<AtomicU32>(DOORBELL_AWAKE as usize)
@@ -98,8 +98,8 @@ impl DoorbellArea {
         })
     }
 
-    /// Collects into `rung` the chunks below `limit` whose byte is set, and clears the bytes. Writes that the guest made
-    /// before the ring are visible afterwards.
+    /// Collects into `rung` the chunks below `limit` whose byte is set, and clears the bytes. Writes that the guest
+    /// made before the ring are visible afterwards.
     pub fn collect(&self, limit: u32, rung: &mut Vec<u32>) {
         rung.clear();
         let view = self.view.read();

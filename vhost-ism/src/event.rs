@@ -1,7 +1,8 @@
 //! Events for one guest: doorbells of its DMBs, peers that left, messages.
 //!
-//! Doorbells coalesce per DMB while they wait for a buffer; other events wait in bounded queues. Events are delivered on the
-//! thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays no other.
+//! Doorbells coalesce per DMB while they wait for a buffer; other events wait in bounded queues. Events are delivered
+//! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
+//! no other.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -17,15 +18,16 @@ use crate::stats::{GuestError, GuestStats};
 
 /// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;
-/// Maximum number of buffers too small for their event that are returned per kick. A driver could post them without end,
-/// and a peer's thread would return them.
+/// Maximum number of buffers too small for their event that are returned per kick. A driver could post them without
+/// end, and a peer's thread would return them.
 const MAX_SHORT: usize = 256;
 /// Maximum number of departures that wait for buffers; further ones are dropped.
 pub const MAX_DEPARTURES: usize = 1024;
 
 /// The buffers that a driver posts for events.
 pub trait EventRing: Send {
-    /// Fills the next posted buffer with the bytes that `event` returns for its capacity. Returns whether one was posted.
+    /// Fills the next posted buffer with the bytes that `event` returns for its capacity. Returns whether one was
+    /// posted.
     fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool;
     /// Notifies the driver of the filled buffers. Returns whether that took an interrupt.
     fn signal(&mut self) -> bool;

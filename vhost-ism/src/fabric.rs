@@ -1,8 +1,8 @@
 //! Sharing of memory between guests: sessions by GID, slabs by pair of sessions, DMBs by token.
 //!
-//! A *session* is one life of a guest's driver, from its first request to its reset; it has a GID of its own, so that no
-//! object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each session's
-//! window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
+//! A *session* is one life of a guest's driver, from its first request to its reset; it has a GID of its own, so that
+//! no object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
+//! session's window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
 
 mod dmb;
 mod placement;
@@ -102,8 +102,8 @@ impl Fabric {
             .insert(gid, Session::new(devid, sink, self.limits.window_size));
     }
 
-    /// Removes a session: its tokens die, its attachments end. Returns the event sinks of the peers it shared memory with,
-    /// which must be notified.
+    /// Removes a session: its tokens die, its attachments end. Returns the event sinks of the peers it shared memory
+    /// with, which must be notified.
     pub fn leave(&self, gid: Gid) -> Vec<Arc<EventSink>> {
         let mut state = self.state();
         if state.sessions.remove(&gid).is_none() {
@@ -256,7 +256,8 @@ impl Fabric {
         })
     }
 
-    /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner: the default, or those of one device.
+    /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner: the default, or those of one
+    /// device.
     pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
         let mut state = self.state();
         let dmb = state

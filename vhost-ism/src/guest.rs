@@ -18,8 +18,8 @@ use crate::fabric::{Attachment, Detached, Fabric, Mapping};
 use crate::stats::{GuestError, GuestStats};
 use crate::window::{RegionMapper, Window};
 
-/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of Linux,
-/// so that the window before it can be device memory with struct pages.
+/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
+/// Linux, so that the window before it can be device memory with struct pages.
 pub const DOORBELL_TAIL: u64 = 2 << 20;
 
 /// Time within which a VMM usually resets a device that it has stopped.
@@ -81,7 +81,7 @@ pub struct Session {
 pub enum Start {
     /// At their beginning, as after a reset.
     Initial,
-    /// Where they were when the device was stopped.
+    /// At their position when the device was stopped.
     Resumed,
 }
 
@@ -171,9 +171,10 @@ impl Guest {
         self.state.lock().session.clone().filter(|session| !session.is_paused())
     }
 
-    /// Handles the start of the device: begins a session unless one runs, or resumes the one that was paused. `still_up` is
-    /// evaluated under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start cannot outlive the stop
-    /// it raced with; if it returns false there is no session. Fails if the doorbell area cannot be created.
+    /// Handles the start of the device: begins a session unless one runs, or resumes the one that was paused.
+    /// `still_up` is evaluated under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start
+    /// cannot outlive the stop it raced with; if it returns false there is no session. Fails if the doorbell area
+    /// cannot be created.
     pub fn start(
         &self,
         still_up: impl FnOnce() -> bool,
@@ -220,8 +221,8 @@ impl Guest {
         Ok(Some(session))
     }
 
-    /// Handles the stop of the device: either the driver or the machine resets it, or the machine is paused; the VMM does not
-    /// say which. Until that is known the session keeps its objects, and its events wait.
+    /// Handles the stop of the device: either the driver or the machine resets it, or the machine is paused; the VMM
+    /// does not say which. Until that is known the session keeps its objects, and its events wait.
     pub fn pause(&self) {
         let state = self.state.lock();
         if let Some(session) = &state.session {
@@ -231,8 +232,8 @@ impl Guest {
         }
     }
 
-    /// Starts a thread that watches for a reset as long as the device is stopped. Must be called when this process holds none
-    /// of the guest's memory any more.
+    /// Starts a thread that watches for a reset as long as the device is stopped. Must be called when this process
+    /// holds none of the guest's memory any more.
     ///
     /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when no
     /// process maps its doorbell area.
@@ -341,8 +342,8 @@ impl Session {
         true
     }
 
-    /// Maps the doorbell area on the first call, and unmaps unused slabs. Must be called while a control request is being
-    /// answered, before any other operation.
+    /// Maps the doorbell area on the first call, and unmaps unused slabs. Must be called while a control request is
+    /// being answered, before any other operation.
     pub fn settle_window(&self) -> io::Result<()> {
         self.used.store(true, Ordering::Relaxed);
         let mut window = self.window.lock();
@@ -401,8 +402,8 @@ impl Session {
         });
     }
 
-    /// Disconnects the doorbell of a detached DMB. An earlier ring is still delivered: SMC rings and then detaches at once when
-    /// it aborts a connection, and the owner must be notified.
+    /// Disconnects the doorbell of a detached DMB. An earlier ring is still delivered: SMC rings and then detaches at
+    /// once when it aborts a connection, and the owner must be notified.
     pub fn disconnect_doorbell(&self, detached: Detached) {
         let Detached::Attached { chunk } = detached else { return };
         let last_ring = {
@@ -420,8 +421,8 @@ impl Session {
     pub fn serve_doorbells(&self) {
         self.stats.counters.kicks.increment();
         self.area.set_awake(true);
-        // Doorbells are only connected in the part of the window that is in use. A ring elsewhere is a guest error, searched
-        // for only when no other doorbell rang.
+        // Doorbells are only connected in the part of the window that is in use. A ring elsewhere is a guest error,
+        // searched for only when no other doorbell rang.
         let mut rung = self.collect(None);
         if rung.is_empty() {
             rung = self.collect(Some(u32::MAX));
@@ -442,8 +443,8 @@ impl Session {
         }
     }
 
-    /// Collects the doorbells that rang, by owner; nearly always one of each. Collected and looked up under one lock, so that a
-    /// ring cannot be lost to a concurrent disconnection.
+    /// Collects the doorbells that rang, by owner; nearly always one of each. Collected and looked up under one lock,
+    /// so that a ring cannot be lost to a concurrent disconnection.
     fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
         let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
         let Doorbells { connected, rung } = &mut *self.doorbells.lock();

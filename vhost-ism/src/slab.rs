@@ -126,7 +126,8 @@ pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     Ok(memfd)
 }
 
-/// Seals a memfd against writing, for good, unless a process has mapped it for writing. Returns whether it is sealed now.
+/// Seals a memfd against writing, for good, unless a process has mapped it for writing. Returns whether it is sealed
+/// now.
 pub fn seal_against_writing(memfd: impl AsFd) -> bool {
     fcntl_add_seals(memfd, SealFlags::WRITE).is_ok()
 }

@@ -492,7 +492,8 @@ fn a_vmm_that_cannot_be_accepted_is_served_later() {
         prlimit(pid, Resource::Nofile, limit).unwrap();
     };
     descriptors(4);
-    // A descriptor for the next connection may be set aside already, and for nothing more than that: this one is lost then.
+    // A descriptor for the next connection may be set aside already, and for nothing more than that: this one is lost
+    // then.
     let mut lost = UnixStream::connect(&b).unwrap();
     lost.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let _ = lost.read(&mut [0]);

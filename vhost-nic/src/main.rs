@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     vhost_daemon::run(&args.common, capabilities, || daemon::run(&args))
 }
 
-/// vhost-user.json has no type for either attachment: one is another protocol, the other a device of User Mode Linux only.
+/// vhost-user.json has no type for either attachment: one is another protocol, the other a device of User Mode Linux
+/// only.
 fn capabilities() -> Capabilities {
     let table = firmware::Capabilities::table().iter();
     let advertised: Vec<&str> = table

@@ -31,8 +31,8 @@ pub fn paths(document: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Checks that every value in `document` has a table row in the section `## heading` of the page at `path`: one that begins
-/// with the value's path between backticks.
+/// Checks that every value in `document` has a table row in the section `## heading` of the page at `path`: one that
+/// begins with the value's path between backticks.
 ///
 /// # Panics
 ///

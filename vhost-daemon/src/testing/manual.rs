@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::Command;
 
-/// Compares the manual page at `path` with the page of `command`, followed by `sections`: those that the parser cannot know.
-/// With UPDATE_MAN set the page is written first.
+/// Compares the manual page at `path` with the page of `command`, followed by `sections`: those that the parser cannot
+/// know. With UPDATE_MAN set the page is written first.
 ///
 /// # Panics
 ///

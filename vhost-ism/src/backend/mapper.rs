@@ -27,8 +27,8 @@ impl ChannelMapper {
         }
     }
 
-    /// Waits until earlier requests are in effect. QEMU acknowledges SHMEM_MAP and SHMEM_UNMAP before it commits its memory
-    /// transaction, but handles the next request only afterwards.
+    /// Waits until earlier requests are in effect. QEMU acknowledges SHMEM_MAP and SHMEM_UNMAP before it commits its
+    /// memory transaction, but handles the next request only afterwards.
     fn barrier(&self) -> io::Result<()> {
         match self.remove_unknown_object() {
             Ok(_) => Ok(()),

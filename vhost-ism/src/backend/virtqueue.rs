@@ -1,8 +1,8 @@
 //! Virtqueue access, the only code that touches guest memory: requests from the control queue, answers and events into
 //! theirs.
 //!
-//! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that lock
-//! to stop the queue, so the memory of a guest that has reset the device is not written.
+//! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that
+//! lock to stop the queue, so the memory of a guest that has reset the device is not written.
 
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -71,7 +71,8 @@ fn signal(state: &mut VringState<Memory>, memory: &Memory) -> bool {
     needed.unwrap_or(true) && state.signal_used_queue().is_ok()
 }
 
-/// Enables the kick for the next chain. Returns whether one has become available meanwhile; false if the queue is not ready.
+/// Enables the kick for the next chain. Returns whether one has become available meanwhile; false if the queue is not
+/// ready.
 pub fn await_chains(vring: &Vring, memory: &Memory) -> bool {
     let mut state = vring.get_mut();
     state.get_queue().ready()
@@ -81,7 +82,8 @@ pub fn await_chains(vring: &Vring, memory: &Memory) -> bool {
             .unwrap_or(false)
 }
 
-/// Takes the next control request, unless the queue has been stopped, or stopped and restarted: then `current` returns false.
+/// Takes the next control request, unless the queue has been stopped, or stopped and restarted: then `current` returns
+/// false.
 pub fn next_request(
     vring: &Vring,
     memory: &Memory,
@@ -108,8 +110,8 @@ pub fn next_request(
     Some(Request { chain, bytes, room })
 }
 
-/// Answers a control request, unless `current` returns false: then its session has ended. Returns the answer if the queue
-/// is stopped while the session lives on.
+/// Answers a control request, unless `current` returns false: then its session has ended. Returns the answer if the
+/// queue is stopped while the session lives on.
 pub fn answer_request(
     vring: &Vring,
     memory: &Memory,
@@ -129,8 +131,8 @@ pub fn answer_request(
     None
 }
 
-/// Answers a request from before the queue was stopped, as long as no later request has been taken from it. The ring, and the
-/// request in it, are unchanged.
+/// Answers a request from before the queue was stopped, as long as no later request has been taken from it. The ring,
+/// and the request in it, are unchanged.
 pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: LateAnswer) -> Option<LateAnswer> {
     let mut state = vring.get_mut();
     if !state.get_queue().ready() {

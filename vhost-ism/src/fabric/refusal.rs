@@ -11,8 +11,8 @@ pub struct Limits {
     pub max_dmb_size: u64,
     /// Maximum number of DMBs a guest owns and attaches together.
     pub max_dmbs: u32,
-    /// Maximum number of slabs in a guest's window. Each is a memory region of the guest's VMM, which slows down past 100
-    /// of them.
+    /// Maximum number of slabs in a guest's window. Each is a memory region of the guest's VMM, which slows down past
+    /// 100 of them.
     pub max_maps: u32,
 }
 

@@ -9,8 +9,8 @@ use crate::buddy::Buddy;
 use crate::event::EventSink;
 use crate::slab::SlabId;
 
-/// Alignment of slabs in a window: Linux describes device memory in units of 2 MiB (memory subsections), and a driver that
-/// wants compound pages of that size must not find two slabs in one.
+/// Alignment of slabs in a window: Linux describes device memory in units of 2 MiB (memory subsections), and a driver
+/// that wants compound pages of that size must not find two slabs in one.
 pub const WINDOW_UNIT: u64 = 2 << 20;
 
 /// Location of a slab in a window.

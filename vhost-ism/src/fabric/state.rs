@@ -13,8 +13,8 @@ use super::session::{Session, WINDOW_UNIT};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::slab::{Block, Slab, SlabId};
 
-/// Size of a pair's first slab; each further one is twice as large, up to [`MAX_SLAB`]. Few and large: a slab costs the VMM
-/// a memory region, and the host only the pages that were touched.
+/// Size of a pair's first slab; each further one is twice as large, up to [`MAX_SLAB`]. Few and large: a slab costs the
+/// VMM a memory region, and the host only the pages that were touched.
 const MIN_SLAB: u64 = 16 << 20;
 const MAX_SLAB: u64 = 32 << 20;
 
@@ -96,8 +96,9 @@ impl State {
         fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
     }
 
-    /// Creates a slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the owner's
-    /// window. The peer's place is allocated on its first use, so that no guest can fill another guest's window.
+    /// Creates a slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the
+    /// owner's window. The peer's place is allocated on its first use, so that no guest can fill another guest's
+    /// window.
     pub fn new_pair_slab(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Result<SlabId, Refusal> {
         let lens = self
             .slabs

@@ -1,4 +1,4 @@
-//! Doorbells: none is lost, none goes astray.
+//! Doorbells: none is lost, none is misdelivered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -197,7 +197,7 @@ fn stray_rings_are_counted_and_wake_nobody() {
         a.guest.ring(offset);
         eventually("a stray ring is counted", || stray() == count as u64 + 1);
     }
-    // A DMB that was let go of.
+    // A detached DMB.
     a.guest.detach(a.outbox.token).unwrap();
     a.guest.ring(a.outbox.offset);
     eventually("a ring after DETACH is counted", || stray() == 5);
@@ -228,7 +228,7 @@ fn a_ring_for_a_freed_dmb_does_no_harm() {
     let (a, mut b) = pair();
     b.guest.detach(b.inbox.token).unwrap();
     a.guest.ring(a.outbox.offset);
-    // The owner may hear of a DMB it has let go of; it never hears of another one.
+    // The owner may get an event for a DMB that it has detached, but for no other.
     let event = b.guest.next_event(BRIEF);
     assert!(
         event.is_none() || event == Some(Event::Doorbells(vec![b.chunk()])),
@@ -237,7 +237,7 @@ fn a_ring_for_a_freed_dmb_does_no_harm() {
     b.guest.ping();
 }
 
-/// Both ring without pause, and each takes events now and then; in the end each must have been told of the last write.
+/// Both ring without pause, and each takes events at times; in the end each must have an event for the last write.
 #[test]
 fn no_wakeup_is_lost_in_a_storm() {
     const RINGS: u64 = 100_000;
@@ -252,7 +252,7 @@ fn no_wakeup_is_lost_in_a_storm() {
                     }
                 }
             }
-            // Whatever was taken above, an event is due for what was not read yet.
+            // An event is due for every write not read yet.
             while end.received() < RINGS {
                 end.guest.expect_event();
             }

@@ -56,7 +56,7 @@ impl Scene {
         }
     }
 
-    /// A asks; the answer is this status alone, nothing has changed, and a good request is still answered.
+    /// Submits a request of A: the answer is this status alone, nothing changes, and a valid request is still answered.
     #[track_caller]
     fn refused(&mut self, what: &str, request: &[u8], expected: Status) {
         let seat = self.a.seat.clone().unwrap();
@@ -77,7 +77,7 @@ impl Scene {
         self.a.ping();
     }
 
-    /// Nobody has been harmed by what A did.
+    /// Checks that A's requests harmed no guest.
     #[track_caller]
     fn all_well(&mut self) {
         assert_eq!(self.a.window.read(self.of_b_attached.offset, 4), b"mark");
@@ -139,7 +139,7 @@ fn unknown_commands() {
             let length = known.map_or(16, |(_, length)| *length);
             let body = vec![0_u8; length];
             let request = encode((class, cmd), &body[..]);
-            // Known ones are asked about token, GID and size zero.
+            // Known commands get token, GID and size zero.
             let expected = match (known, (class, cmd)) {
                 (None, _) | (_, CMD_ALLOC | CMD_ALLOC_FOR_PEER) => Status::Err,
                 _ => Status::NoEnt,
@@ -373,7 +373,7 @@ fn too_little_room_for_the_reply() {
             "{room} bytes"
         );
     }
-    // What is wrong anyway is not called too big.
+    // An invalid request is not answered with E2BIG.
     let answer = scene.a.request(&encode(CMD_ALLOC, &[0u8; 3]), 1);
     assert_eq!(answer.status(), Some(Status::Err));
     scene.all_well();
@@ -421,7 +421,7 @@ fn how_a_request_is_cut_has_no_meaning() {
         let mut parts: Vec<Part<'_>> = request.chunks(1).map(Part::Ask).collect();
         parts.extend(vec![Part::Room(1); reply]);
         submit(&parts);
-        // Odd pieces, with empty ones among them.
+        // Parts of odd lengths, some of them empty.
         let mut parts: Vec<Part<'_>> = Vec::new();
         for piece in request.chunks(7) {
             parts.extend([Part::Ask(piece), Part::Ask(&[])]);

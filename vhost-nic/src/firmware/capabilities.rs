@@ -18,9 +18,9 @@ pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode:
 /// Bytes of a group's structure.
 const GROUP_SIZE: usize = 0x1000;
 
-/// A capability that is to be taken away, but is not there.
+/// The name of a capability that does not exist.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("There is no capability {0} to take away.")]
+#[error("there is no capability {0} to report as 0")]
 pub struct UnknownCapability(pub String);
 
 type GroupBytes = Box<[u8; GROUP_SIZE]>;

@@ -120,7 +120,7 @@ struct Model {
     fabric: Fabric,
     guests: Vec<ModelGuest>,
     dmbs: Vec<ModelDmb>,
-    /// Who was ever given a mapping of a slab, by right.
+    /// Guests that have been given a mapping of each slab.
     may_see: HashMap<SlabId, HashSet<Gid>>,
 }
 
@@ -141,7 +141,7 @@ impl Model {
         }
     }
 
-    /// How many DMBs a guest holds.
+    /// Returns the number of DMBs a guest holds.
     fn held(&self, gid: Gid) -> u32 {
         let owned = self.dmbs.iter().filter(|dmb| dmb.owner_holds && dmb.owner == gid);
         let attached = self.dmbs.iter().filter(|dmb| dmb.attached.contains(&gid));
@@ -289,7 +289,7 @@ impl Model {
 
     fn leave(&mut self, guest: usize) {
         let gid = self.guests[guest].gid;
-        // Whoever has a slab with it, or a DMB of one in common.
+        // Guests that share a slab or a DMB with it.
         let mut expected: HashSet<Gid> = self
             .fabric
             .state()
@@ -368,7 +368,7 @@ impl Model {
         assert_eq!(self.fabric.grant(gid, dmb.token, devid, permissions.into()), expected);
     }
 
-    /// What holds after every step.
+    /// Checks the invariants after every step.
     fn check(&self) {
         let held: Vec<&ModelDmb> = self.dmbs.iter().filter(|dmb| dmb.is_held()).collect();
         let stats = self.fabric.stats();
@@ -434,7 +434,7 @@ impl Model {
             for two in ranges.windows(2) {
                 assert!(two[0].1 <= two[1].0, "two slabs lie over each other in a window");
             }
-            // What it holds is in its window.
+            // Its DMBs are in its window.
             for dmb in held
                 .iter()
                 .filter(|dmb| dmb.attached.contains(gid) || (dmb.owner == *gid && dmb.owner_holds))
@@ -477,7 +477,7 @@ proptest! {
         assert_empty(&model.fabric);
     }
 
-    /// Whatever went before: when all is let go of, all of the room is there again.
+    /// Checks that the whole window is free again once every DMB is detached.
     #[test]
     fn room_comes_back(steps in prop::collection::vec(step(), 1..100)) {
         let mut model = Model::new();

@@ -100,8 +100,8 @@ impl VhostUserBackend for VhostUserPciBackend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // Not BACKEND_REQ: User Mode Linux gives a pipe for it, and the vhost crate ends a connection that does not give a
-        // socket.
+        // Not BACKEND_REQ: User Mode Linux gives a pipe for it, and the vhost crate ends a connection that does not
+        // give a socket.
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
     }
 

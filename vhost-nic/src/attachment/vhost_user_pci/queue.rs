@@ -36,7 +36,8 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
 
 /// Gives a chain back to the driver, with `written` bytes in its writable part.
 pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
-    // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be told.
+    // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be
+    // told.
     let _ = vring.add_used(chain.head(), written as u32);
 }
 
@@ -80,7 +81,8 @@ impl Chain {
         self.room().unwrap_or(0)
     }
 
-    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part ends.
+    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part
+    /// ends.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.writable());
         let writer = self.chain.clone().writer(&self.memory);

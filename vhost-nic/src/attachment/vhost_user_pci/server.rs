@@ -43,7 +43,8 @@ impl Server {
         &self.stats
     }
 
-    /// Ends the connection, if there is one, and accepts no more. When it returns, the function is reset and has no memory.
+    /// Ends the connection, if there is one, and accepts no more. When it returns, the function is reset and has no
+    /// memory.
     pub fn stop(&mut self) {
         self.server.stop();
     }
