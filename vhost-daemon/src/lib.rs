@@ -1,48 +1,65 @@
-//! What the daemons of this repository have in common: the conventions of vhost-user back-end programs (QEMU's
+//! The floor that the daemons of this repository stand on: the conventions of vhost-user back-end programs (QEMU's
 //! docs/interop/vhost-user.rst, "Backend program conventions"), applied to sockets of any protocol.
 //!
-//! A daemon stays in the foreground, logs to standard error, and ends on SIGTERM with its sockets removed. Its main thread
-//! runs a [`MainLoop`]; guests are served by threads of the daemon's own.
+//! A daemon runs in the foreground, logs to standard error, and ends on SIGTERM with its sockets removed. Its main
+//! thread runs a [`MainLoop`]; each guest's socket is served by a [`Server`]'s thread. Counters and guest errors are
+//! defined by [`counters!`] and [`guest_errors!`], so that all documents of the stats sockets have one style.
+
+#![deny(unsafe_code)]
 
 mod args;
+mod counter;
+pub mod guest_error;
 mod main_loop;
-#[cfg(feature = "manual")]
-pub mod manual;
+mod panic;
+mod server;
+mod size;
 mod sockets;
-mod stats;
+mod stats_socket;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod vhost_user;
 pub mod vring;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use env_logger::{Builder, Env};
-use log::error;
-use serde::Serialize;
 use serde_json::Value;
 
-pub use args::{CommonArgs, parse_size};
-pub use main_loop::MainLoop;
-pub use sockets::{GuestSocket, OwnSockets, inherited};
+pub use args::CommonArgs;
+pub use counter::Counter;
+pub use main_loop::{MainLoop, MainLoopError};
+pub use panic::isolate;
+pub use server::{Current, Server, Service};
+pub use size::{InvalidSize, parse_size};
+pub use sockets::{GuestSocket, OwnSockets, SocketError, inherited};
+pub use stats_socket::Program;
 
-/// What a back-end program tells management software of itself.
-#[derive(Clone, Debug, Default, Serialize)]
+/// For [`counters!`].
+#[doc(hidden)]
+pub use serde;
+
+/// Capabilities of a back-end program, as reported to management software.
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Capabilities {
-    /// The kind of device. Types that docs/interop/vhost-user.json does not list are ignored by their readers.
+    /// Type of the device. Readers ignore types that docs/interop/vhost-user.json does not list.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Optional flags it understands, by their names in vhost-user.json.
+    /// Optional flags of the program, by their names in vhost-user.json.
     pub features: &'static [&'static str],
-    /// What its device can do, in the daemon's own terms; null when there is nothing to tell.
+    /// Capabilities of the device, in the daemon's own terms; null if there is nothing to report.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub device: Value,
 }
 
-/// Logs to standard error from now on: `info` and above, or what RUST_LOG says.
+/// Starts logging to standard error: level `info` and above, or the levels in RUST_LOG.
 pub fn log_to_stderr() {
     Builder::from_env(Env::default().default_filter_or("info")).init();
 }
 
-/// The body of a daemon's `main`, once its flags are known. Exits with 1, and one line in the log, when `run` fails.
+/// The body of a daemon's `main` after its flags are parsed. If `run` fails, prints the error and its sources in one
+/// line and returns exit code 1.
 pub fn run(
     args: &CommonArgs,
     capabilities: impl FnOnce() -> Capabilities,
@@ -58,7 +75,7 @@ pub fn run(
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,83 +1,102 @@
-//! What the main thread waits for: signals, and readers of the counters.
+//! The event loop of the main thread: signals, and the stats socket.
 
-use std::io::Read;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
 
-use anyhow::{Context, Result, anyhow};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use log::{info, warn};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
 
-use crate::stats::StatsServer;
+use crate::stats_socket::{Program, StatsServer};
 
-type Subscriber = Arc<Mutex<dyn MutEventSubscriber>>;
+type Subscriber = Rc<RefCell<dyn MutEventSubscriber>>;
+
+/// A failure of the main loop.
+#[derive(Debug, Error)]
+pub enum MainLoopError {
+    /// The event loop could not be created, or failed.
+    #[error("event loop")]
+    Events(#[from] event_manager::Error),
+    /// The signal handlers could not be installed.
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+    /// The stats socket could not be served.
+    #[error("cannot serve the stats socket")]
+    Stats(#[source] io::Error),
+}
 
 /// The event loop of the main thread.
 pub struct MainLoop {
     manager: EventManager<Subscriber>,
-    stop: Arc<Mutex<StopSignal>>,
+    stop: Rc<Cell<bool>>,
 }
 
 impl MainLoop {
-    /// From now on SIGTERM and SIGINT end the loop instead of the process.
-    pub fn new() -> Result<Self> {
-        let mut manager =
-            EventManager::<Subscriber>::new().map_err(|error| anyhow!("There is no event loop: {error}"))?;
-        let stop = Arc::new(Mutex::new(StopSignal::new().context("Signals cannot be taken")?));
-        manager.add_subscriber(stop.clone());
+    /// Creates the loop. From now on SIGTERM and SIGINT end the loop instead of the process.
+    pub fn new() -> Result<Self, MainLoopError> {
+        let mut manager = EventManager::<Subscriber>::new()?;
+        let stop = Rc::default();
+        let signals = Signals::new(&stop).map_err(MainLoopError::Signals)?;
+        manager.add_subscriber(Rc::new(RefCell::new(signals)));
         Ok(Self { manager, stop })
     }
 
-    /// Writes what `snapshot` returns, as JSON, to whoever connects.
+    /// Answers every connection to `listener` with a JSON document: the envelope of `program` around the fields of
+    /// `snapshot`'s result.
     pub fn serve_stats<S: Serialize + 'static>(
         &mut self,
         listener: UnixListener,
+        program: Program,
         snapshot: impl Fn() -> S + 'static,
-    ) -> Result<()> {
-        let server = StatsServer::new(listener, move || serde_json::to_vec_pretty(&snapshot()))?;
-        self.manager.add_subscriber(Arc::new(Mutex::new(server)));
+    ) -> Result<(), MainLoopError> {
+        let document = move || program.document(&snapshot());
+        let server = StatsServer::new(listener, document).map_err(MainLoopError::Stats)?;
+        self.manager.add_subscriber(Rc::new(RefCell::new(server)));
         Ok(())
     }
 
-    /// Returns after a signal.
-    pub fn run(&mut self) -> Result<()> {
-        while !self.stop.lock().unwrap_or_else(PoisonError::into_inner).seen {
-            self.manager
-                .run()
-                .map_err(|error| anyhow!("The event loop failed: {error}"))?;
+    /// Runs until a signal.
+    pub fn run(&mut self) -> Result<(), MainLoopError> {
+        while !self.stop.get() {
+            self.manager.run()?;
         }
-        info!("Ending on a signal");
+        info!("ending on a signal");
         Ok(())
     }
 }
 
-/// SIGTERM and SIGINT, as something to wait for.
-struct StopSignal {
+/// SIGTERM and SIGINT as an event source.
+struct Signals {
     pipe: UnixStream,
-    seen: bool,
+    seen: Rc<Cell<bool>>,
 }
 
-impl StopSignal {
-    fn new() -> std::io::Result<Self> {
+impl Signals {
+    fn new(seen: &Rc<Cell<bool>>) -> io::Result<Self> {
         let (pipe, notify) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGTERM, notify.try_clone()?)?;
         signal_hook::low_level::pipe::register(SIGINT, notify)?;
-        Ok(Self { pipe, seen: false })
+        Ok(Self {
+            pipe,
+            seen: seen.clone(),
+        })
     }
 }
 
-impl MutEventSubscriber for StopSignal {
+impl MutEventSubscriber for Signals {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         let _ = self.pipe.read(&mut [0; 16]);
-        self.seen = true;
+        self.seen.set(true);
     }
 
     fn init(&mut self, ops: &mut EventOps) {
         if let Err(error) = ops.add(Events::new(&self.pipe, EventSet::IN)) {
-            warn!("Signals are not waited for: {error}");
+            warn!("signals are ignored: {error}");
         }
     }
 }

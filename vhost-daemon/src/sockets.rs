@@ -1,46 +1,69 @@
 //! The sockets a daemon listens on, and their removal.
 
 use std::fs;
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use thiserror::Error;
 
-/// Where one guest's VMM connects.
+/// A socket that the daemon cannot listen on.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// The path names a file of another type.
+    #[error("{} exists and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    /// A live process listens on the path.
+    #[error("another process listens on {}", .0.display())]
+    InUse(PathBuf),
+    /// The socket of a dead process cannot be removed.
+    #[error("cannot remove the stale socket {}", .0.display())]
+    Stale(PathBuf, #[source] io::Error),
+    /// The socket cannot be created.
+    #[error("cannot create the socket {}", .0.display())]
+    Create(PathBuf, #[source] io::Error),
+    /// The inherited descriptor is not open, or is a standard stream.
+    #[error("--fd {0} is not an open descriptor")]
+    NotOpen(RawFd),
+    /// The inherited descriptor is not a listening socket.
+    #[error("--fd {0} is not a listening socket")]
+    NotListening(RawFd),
+}
+
+/// The socket that one guest's VMM connects to.
 #[derive(Debug)]
 pub struct GuestSocket {
-    /// What the guest is called in logs and counters: the file name of its socket, without the extension.
+    /// Name of the guest in logs and counters: the file name of its socket, without the extension.
     pub name: String,
-    /// The socket.
+    /// The listening socket.
     pub listener: UnixListener,
 }
 
-/// Sockets made by this process; removed when dropped.
+/// Sockets created by this process; removed when dropped.
 #[derive(Debug, Default)]
 pub struct OwnSockets(Vec<PathBuf>);
 
 impl OwnSockets {
-    /// Listens on a new socket. Takes the place of one that a dead process left behind, and of nothing else.
-    pub fn listen(&mut self, path: &Path) -> Result<UnixListener> {
+    /// Listens on a new socket. Replaces the socket of a dead process, and no other file.
+    pub fn listen(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
-                bail!("{} exists and is not a socket.", path.display());
+                return Err(SocketError::NotASocket(path.to_owned()));
             }
             if UnixStream::connect(path).is_ok() {
-                bail!("Another process listens on {}.", path.display());
+                return Err(SocketError::InUse(path.to_owned()));
             }
-            fs::remove_file(path).with_context(|| format!("The stale socket {} cannot be removed", path.display()))?;
+            fs::remove_file(path).map_err(|error| SocketError::Stale(path.to_owned(), error))?;
         }
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("The socket {} cannot be made", path.display()))?;
+        let listener = UnixListener::bind(path).map_err(|error| SocketError::Create(path.to_owned(), error))?;
         self.0.push(path.to_owned());
         Ok(listener)
     }
 
-    /// As [`OwnSockets::listen`], for a guest that the path gives its name.
-    pub fn listen_for_guest(&mut self, path: &Path) -> Result<GuestSocket> {
+    /// As [`OwnSockets::listen`], for a guest named after the path.
+    pub fn listen_for_guest(&mut self, path: &Path) -> Result<GuestSocket, SocketError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         Ok(GuestSocket {
             name: name.into_owned(),
@@ -52,22 +75,23 @@ impl OwnSockets {
 impl Drop for OwnSockets {
     fn drop(&mut self) {
         for path in &self.0 {
-            // Somebody else may have removed it.
+            // It may have been removed from outside.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Takes over a listening socket inherited as this descriptor.
-pub fn inherited(fd: RawFd) -> Result<GuestSocket> {
+/// Takes ownership of a listening socket inherited as this descriptor.
+#[expect(unsafe_code, reason = "the descriptor arrives as a number")]
+pub fn inherited(fd: RawFd) -> Result<GuestSocket, SocketError> {
     if fd <= 2 || !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
-        bail!("--fd {fd} is not an open descriptor.");
+        return Err(SocketError::NotOpen(fd));
     }
-    // SAFETY: the descriptor is open, and whoever started this process handed it over for this use alone.
+    // SAFETY: the descriptor is open, and the process that started this one handed it over for this use alone.
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     let listening = rustix::net::sockopt::socket_acceptconn(&owned).unwrap_or(false);
     if !listening {
-        bail!("--fd {fd} is not a listening socket.");
+        return Err(SocketError::NotListening(fd));
     }
     Ok(GuestSocket {
         name: format!("fd{fd}"),

@@ -1,8 +1,8 @@
-//! A vring that no front-end can make a thread wait on.
+//! A vring on which no front-end can block a thread.
 //!
-//! vhost-user-backend 0.24 reads kicks and writes calls as if that never blocked, but the front-end decides what the
-//! descriptors are and shares them. A kick can be gone before it is read, as when the device is stopped and started again
-//! between the two; a worker would end for that. And User Mode Linux gives pipes to be called on, which fill up while the
+//! vhost-user-backend 0.24 reads kicks and writes calls as if they never blocked, but the front-end chooses the
+//! descriptors and shares them. A kick can be gone before it is read, as when the device is stopped and restarted in
+//! between; a worker would end on that error. User Mode Linux passes pipes as call descriptors, which fill up while the
 //! guest is stopped.
 
 use std::fs::File;
@@ -14,10 +14,10 @@ use vhost_user_backend::{VringRwLock, VringState, VringStateGuard, VringStateMut
 use virtio_queue::Error;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-/// Guest memory as the front-end describes it at the moment.
+/// Guest memory as the front-end currently describes it.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// [`VringRwLock`] with descriptors that do not block.
+/// [`VringRwLock`] with non-blocking descriptors.
 #[derive(Clone)]
 pub struct Vring(VringRwLock);
 
@@ -45,7 +45,7 @@ impl VringT<Memory> for Vring {
 
     fn read_kick(&self) -> io::Result<bool> {
         match self.0.read_kick() {
-            // An error would end the worker for a kick that somebody else has taken.
+            // Another reader has taken the kick; an error would end the worker.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.get_ref().is_enabled()),
             result => result,
         }
@@ -53,13 +53,13 @@ impl VringT<Memory> for Vring {
 
     fn signal_used_queue(&self) -> io::Result<()> {
         match self.0.signal_used_queue() {
-            // The guest has not taken the calls before this one: it will look.
+            // Earlier calls are still pending, so the guest will look at the ring.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             result => result,
         }
     }
 
-    // The rest is as it was.
+    // The rest is delegated unchanged.
 
     fn new(mem: Memory, max_queue_size: u16) -> Result<Self, Error> {
         VringRwLock::new(mem, max_queue_size).map(Self)

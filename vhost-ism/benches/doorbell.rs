@@ -1,14 +1,14 @@
-//! What the device costs: a doorbell round trip between two guests through it, beside the least that any device of this
-//! kind could need.
+//! Cost of the device: a doorbell round trip between two guests through it, compared with the minimum that any device
+//! of this kind needs.
 //!
 //! * *device*: A writes and rings; a worker of the device finds the ring and raises B's interrupt; B answers likewise.
-//! * *echo*: the same four hops between threads, with nothing in them: A kicks an eventfd, a thread that waits with epoll
+//! * *echo*: the same four hops between threads, without content: A kicks an eventfd, a thread that waits with epoll
 //!   reads it and writes B's eventfd, B answers likewise.
 //!
-//! Both are measured in short turns within one run, so that a busy machine slows both, and each hop of the one is between the
-//! same two processors as that of the other: A and what serves it on one, B and what serves it on another. Left to the
-//! scheduler, where the threads of either happen to sit says more than what they do. `cargo bench -p vhost-ism`; `ROUNDS=n`
-//! and `TURNS=n` in the environment change how much is measured.
+//! Both are measured in short interleaved turns within one run, so that a busy machine slows both, and each hop of the
+//! one is between the same two processors as that of the other: A and its worker on one, B and its worker on another.
+//! Left to the scheduler, the placement of the threads would dominate the result. `cargo bench -p vhost-ism`;
+//! `ROUNDS=n` and `TURNS=n` in the environment set the number of measurements.
 
 #[path = "../tests/common/mod.rs"]
 #[allow(unused_imports, reason = "the tests use them")]
@@ -25,7 +25,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// The ratio of the medians that the device is to keep.
+/// Upper limit on the ratio of the medians.
 const GOAL: f64 = 1.25;
 
 fn from_environment(name: &str, default: usize) -> usize {
@@ -97,7 +97,7 @@ impl Waiter {
     }
 }
 
-/// A thread that passes notifications on until it is told to end.
+/// A thread that forwards notifications until it is stopped.
 fn relay(processor: usize, from: Waiter, to: EventFd, end: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         sit_on(processor);
@@ -263,7 +263,7 @@ fn line(name: &str, samples: &mut [f64]) -> f64 {
 
 fn main() {
     if std::env::args().any(|arg| arg == "--list") {
-        // A test runner asks what tests there are here.
+        // A test runner lists the tests.
         return;
     }
     if std::env::args().any(|arg| arg == "--test") {

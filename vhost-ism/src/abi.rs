@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -33,7 +34,7 @@ pub const VERSION: u16 = 1;
 pub const F_PEER: u32 = 1 << 0;
 /// Feature of the extension: the awake word is maintained.
 pub const F_AWAKE: u32 = 1 << 1;
-/// Feature of the extension: the first chunk of every slab that two guests share is theirs for bells.
+/// Feature of the extension: the first chunk of every slab that two guests share holds their bells.
 pub const F_BELLS: u32 = 1 << 2;
 
 /// Offset of the awake word in the doorbell area.
@@ -52,7 +53,7 @@ pub const PERM_MANAGE: u32 = 8;
 /// A grant for one device that replaces the default instead of adding to it.
 pub const PERM_CLEAN_DEFAULT: u32 = 16;
 
-/// Event type: DMBs of this guest were rung.
+/// Event type: doorbells of DMBs that this guest owns.
 pub const EV_DOORBELLS: u64 = 1 << 16;
 /// Event type: a peer's session ended.
 pub const EV_PEER_GONE: u64 = 1 << 17;
@@ -75,13 +76,19 @@ impl fmt::Display for Gid {
     }
 }
 
+impl Serialize for Gid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Debug for Gid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Name of one DMB: random, so that it cannot be guessed, and never zero.
+/// Token of a DMB: random, so that it cannot be guessed, and never zero.
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -104,7 +111,7 @@ impl fmt::Debug for Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// Done.
+    /// The request was executed.
     Ok = 0,
     /// No such token, GID or device.
     NoEnt = 2,
@@ -114,18 +121,21 @@ pub enum Status {
     NoMem = 12,
     /// Window, slab budget, DMB table or message queue is full.
     NoSpc = 28,
-    /// Attaching was not granted.
+    /// Attach permission was not granted.
     PermAttach = 100,
-    /// Reading was not asked for or not granted.
+    /// Read access was not requested or not granted.
     PermRead = 101,
-    /// Writing was not asked for or not granted.
+    /// Write access was not requested or not granted.
     PermWrite = 102,
-    /// Anything else that is wrong with a request.
+    /// Any other fault in a request.
     Err = 255,
 }
 
 macro_rules! wire {
-    ($(#[$meta:meta])* $name:ident, $size:literal { $($(#[$fmeta:meta])* $offset:literal => $field:ident: $ty:ty,)* }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident, $size:literal { $($(#[$fmeta:meta])* $offset:literal => $field:ident: $ty:ty,)* }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
         #[repr(C)]
@@ -154,7 +164,7 @@ wire! {
         38 => chid: U16,
         /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`].
         40 => features: U32,
-        /// Most DMBs this guest can own and attach together.
+        /// Maximum number of DMBs this guest owns and attaches together.
         44 => max_dmbs: U32,
         /// This guest's GID in this driver session.
         48 => dmb_gid: Gid,
@@ -214,7 +224,7 @@ wire! {
     Attach, 12 {
         /// The DMB.
         0 => token: Token,
-        /// Access asked for, [`PERM_READ`] and [`PERM_WRITE`].
+        /// Requested access, [`PERM_READ`] and [`PERM_WRITE`].
         8 => rw_perm: U32,
     }
 }
@@ -235,7 +245,7 @@ wire! {
     GrantDefault, 16 {
         /// The DMB.
         0 => token: Token,
-        /// What every other guest may do.
+        /// Permissions of every other guest.
         8 => permissions: U64,
     }
 }
@@ -245,7 +255,7 @@ wire! {
     GrantDevice, 24 {
         /// The DMB.
         0 => token: Token,
-        /// What that device may do.
+        /// Permissions of that device.
         8 => permissions: U64,
         /// The device.
         16 => peer_devid: U64,
@@ -257,7 +267,7 @@ wire! {
     AllocForPeer, 24 {
         /// Length of the DMB in bytes.
         0 => size: U64,
-        /// The one guest that may attach.
+        /// The only guest that may attach.
         8 => peer_gid: Gid,
     }
 }
@@ -265,7 +275,7 @@ wire! {
 wire! {
     /// QUERY_GID.
     QueryGid, 16 {
-        /// The guest asked about.
+        /// GID to look up.
         0 => gid: Gid,
     }
 }
@@ -309,7 +319,7 @@ wire! {
         0 => token: Token,
         /// Number of areas, 1.
         8 => num: U64,
-        /// Where it is.
+        /// Location in the window.
         16 => area: Area,
     }
 }
@@ -319,7 +329,7 @@ wire! {
     AttachReply, 24 {
         /// Number of areas, 1.
         0 => num: U64,
-        /// Where it is.
+        /// Location in the window.
         8 => area: Area,
     }
 }
@@ -327,9 +337,9 @@ wire! {
 wire! {
     /// Reply to QUERY_SLAB.
     SlabReply, 24 {
-        /// Where the slab is.
+        /// Location of the slab in the window.
         0 => area: Area,
-        /// Which of the two sharers this guest is, 0 or 1.
+        /// Side of this guest, 0 or 1.
         16 => side: U32,
         /// Zero.
         20 => reserved: U32,

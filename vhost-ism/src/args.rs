@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line options.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
 use vhost_ism::guest::DOORBELL_TAIL;
 
-/// What Linux sets aside for virtio-ism (net/smc/smc_ism.h).
+/// Fabric ids that Linux reserves for virtio-ism (net/smc/smc_ism.h).
 const CHIDS: RangeInclusive<u16> = 0xFF00..=0xFFFE;
 /// The guest driver numbers the chunks of a window in a table of fixed size.
 const MAX_REGION: u64 = 512 << 20;
@@ -20,10 +20,10 @@ const MAX_MAPS: u32 = 128;
 
 /// A virtio-ism device for QEMU guests, as a vhost-user back-end.
 ///
-/// Every socket is one guest. All guests of one daemon are one fabric: they can share memory buffers in pairs, so that
-/// SMC-D runs between them.
+/// Each socket serves one guest. All guests of a daemon form one fabric: pairs of them can share memory buffers, so
+/// that SMC-D runs between them.
 #[derive(Parser, Debug)]
-#[command(version, about, group(ArgGroup::new("sockets").args(["socket_path", "socket_dir", "fd", "print_capabilities"]).required(true).multiple(true)))]
+#[command(version, about, group(sockets()))]
 pub struct Args {
     #[command(flatten)]
     pub common: CommonArgs,
@@ -32,15 +32,15 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "guests")]
     pub socket_dir: Option<PathBuf>,
 
-    /// How many sockets --socket-dir gets.
+    /// Number of sockets in --socket-dir.
     #[arg(long, value_name = "N", requires = "socket_dir")]
     pub guests: Option<u32>,
 
-    /// SMC fabric id, 0xff00 to 0xfffe; guests reach each other only over equal ones.
+    /// SMC fabric id, 0xff00 to 0xfffe; SMC connects only guests with equal ids.
     #[arg(long, value_name = "ID", default_value = "0xff00", value_parser = parse_chid)]
     pub chid: u16,
 
-    /// Size of each guest's shared memory region, a power of two; costs the guest 1/64 of it in RAM.
+    /// Size of each guest's shared memory region, a power of two; takes 1/64 of it of the guest's RAM.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub region_size: u64,
 
@@ -48,22 +48,29 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
     pub max_dmb_size: u64,
 
-    /// Most buffers a guest owns and attaches together.
+    /// Maximum number of buffers a guest owns and attaches together.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub max_dmbs: u32,
 
-    /// Most memory regions in a guest's window, up to 128.
+    /// Maximum number of memory regions in a guest's window, up to 128.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_maps: u32,
 
     /// Use guest memory that is not sealed against shrinking (memory-backend-file, or memfd with seal=off): a VMM that
-    /// makes it shorter kills the daemon.
+    /// truncates it kills the daemon.
     #[arg(long)]
     pub trust_unsealed_memory: bool,
 }
 
+fn sockets() -> ArgGroup {
+    ArgGroup::new("sockets")
+        .args(["socket_path", "socket_dir", "fd", "print_capabilities"])
+        .required(true)
+        .multiple(true)
+}
+
 impl Args {
-    /// What to do with memory that its VMM could take away.
+    /// Returns the policy for guest memory that its VMM could truncate.
     pub fn unsealed_memory(&self) -> UnsealedRam {
         if self.trust_unsealed_memory {
             UnsealedRam::Trust
@@ -72,17 +79,17 @@ impl Args {
         }
     }
 
-    /// The fabric's limits, if they fit together.
+    /// Returns the fabric's limits, if they are consistent.
     pub fn limits(&self) -> Result<Limits> {
         if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > MAX_REGION
         {
-            bail!("--region-size must be a power of two from 8M to 512M.");
+            bail!("--region-size must be a power of two from 8M to 512M");
         }
         if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 8).contains(&self.max_dmb_size) {
-            bail!("--max-dmb-size must be a power of two from 16K to an eighth of --region-size.");
+            bail!("--max-dmb-size must be a power of two from 16K to an eighth of --region-size");
         }
         if self.max_maps == 0 || self.max_maps > MAX_MAPS {
-            bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512.");
+            bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512");
         }
         Ok(Limits {
             window_size: self.region_size - DOORBELL_TAIL,
@@ -100,7 +107,7 @@ fn parse_chid(text: &str) -> Result<u16, String> {
     };
     number.ok().filter(|chid| CHIDS.contains(chid)).ok_or_else(|| {
         format!(
-            "a virtio-ism fabric id is from {:#x} to {:#x}",
+            "a virtio-ism fabric id is between {:#x} and {:#x}",
             CHIDS.start(),
             CHIDS.end()
         )
@@ -113,11 +120,11 @@ mod tests {
 
     use super::*;
 
-    /// The manual page is the command line's own description and what it cannot know. Regenerate it with
+    /// The manual page is the parser's own description and the sections in `man/vhost-ism.1.in`. Regenerate it with
     /// `UPDATE_MAN=1 cargo test -p vhost-ism man_page`.
     #[test]
     fn the_man_page_is_up_to_date() {
-        vhost_daemon::manual::assert_up_to_date(
+        vhost_daemon::testing::assert_up_to_date(
             <Args as clap::CommandFactory>::command(),
             include_bytes!("../man/vhost-ism.1.in"),
             Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-ism.1")),

@@ -1,9 +1,9 @@
 //! The device as a vhost-user back-end.
 //!
-//! Two worker threads per connection: one answers control requests and takes new event buffers, the other serves
-//! doorbells, so that a request which waits for the VMM to map delays no doorbell.
+//! Two worker threads per connection: one answers control requests and receives event buffers, the other serves
+//! doorbells, so that a request that waits for the VMM to map delays no doorbell.
 //!
-//! Lock rule: while a map is asked of the VMM, no lock is held that [`VhostUserBackend::update_memory`] or
+//! Lock rule: while a map is requested of the VMM, no lock is held that [`VhostUserBackend::update_memory`] or
 //! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
 
 mod mapper;
@@ -11,29 +11,30 @@ mod ram;
 mod virtqueue;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use log::{debug, warn};
+use parking_lot::Mutex;
+use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
-use vhost::vhost_user::{Backend, Listener};
+use vhost_daemon::vhost_user::{self, ConnectionError, ExitEvents};
 use vhost_daemon::vring::{Memory, Vring};
-use vhost_user_backend::{ShutdownHandle, VhostUserBackend, VhostUserDaemon, VringT};
+use vhost_daemon::{Current, Server, Service};
+use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
 use zerocopy::IntoBytes;
 
 use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS, Status};
 use crate::control;
 use crate::guest::{Guest, Session, Start};
-use crate::stats::Finding;
+use crate::stats::GuestError;
 use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
@@ -43,62 +44,44 @@ pub use ram::UnsealedRam;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
-/// Worker that answers control requests and takes event buffers.
+/// Worker that answers control requests and receives event buffers.
 const CONTROL_THREAD: usize = 0;
 /// Worker that serves doorbells.
 const DOORBELL_THREAD: usize = 1;
 
-/// How long a connection that cannot be taken or served, for want of descriptors or threads, is left waiting.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What a session needs of the VMM and gets.
+/// Access to the VMM that a session needs.
 type Mapper = Arc<dyn RegionMapper>;
 
-/// Who answers control requests.
-enum Service {
-    /// A session.
+/// Handling of control requests.
+enum Handling {
+    /// A session executes them.
     Session(Arc<Session>),
-    /// There can be no session: every request is refused.
+    /// No session is possible: every request is refused.
     Refusal,
-    /// Nobody: the device is stopped.
+    /// The device is stopped: they stay in the queue.
     None,
 }
 
-/// One connection of a guest's VMM.
+/// A connection of a guest's VMM.
 pub struct IsmBackend {
     guest: Arc<Guest>,
     unsealed: UnsealedRam,
-    /// What vhost-user-backend translates the addresses of rings with.
+    /// The table with which vhost-user-backend translates the addresses of rings.
     described: Memory,
-    /// What may be accessed. Never holds more than that, not even for a moment.
+    /// The memory that may be accessed, never more, not even temporarily.
     memory: Memory,
     channel: Mutex<Option<Backend>>,
-    /// Made when the device is first started; `None` when the VMM cannot map.
+    /// Created when the device is first started; `None` if the VMM cannot map.
     mapper: OnceLock<Option<Mapper>>,
-    /// The VMM has asked for the shared memory regions.
+    /// The VMM has queried the shared memory regions.
     knows_regions: AtomicBool,
-    /// The device is stopped, and has not begun to be started again.
+    /// The device is stopped, and its restart has not begun.
     stopped: AtomicBool,
-    /// An answer that the stopped control queue could not take, and whose it is.
+    /// The answer that could not be written to the stopped control queue, and its session.
     late: Mutex<Option<(Arc<Session>, LateAnswer)>>,
-    /// The VMM is gone, whatever its queues look like.
+    /// The VMM is gone; requests left in its queues are not served.
     closed: AtomicBool,
-    /// What the workers wait on for their end: vhost-user-backend 0.24 takes these descriptors and never closes them.
-    exits: Mutex<Vec<RawFd>>,
-}
-
-impl Drop for IsmBackend {
-    fn drop(&mut self) {
-        // The workers' handlers had a share in this backend, so they and their epolls are gone.
-        for fd in lock(&self.exits).drain(..) {
-            // SAFETY: `exit_event` gave the descriptor away for good, and nothing that knew it is left.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    exits: ExitEvents,
 }
 
 impl IsmBackend {
@@ -114,7 +97,7 @@ impl IsmBackend {
             stopped: AtomicBool::new(true),
             late: Mutex::default(),
             closed: AtomicBool::new(false),
-            exits: Mutex::default(),
+            exits: ExitEvents::default(),
         }
     }
 
@@ -123,13 +106,13 @@ impl IsmBackend {
         ram::replace(&self.memory, usable);
     }
 
-    /// The means to map, if the VMM has all they need. Says once what is missing.
+    /// Returns the mapper, if the VMM supports one; logs once what is missing.
     fn mapper(&self) -> Option<Mapper> {
         let made = self.mapper.get_or_init(|| {
             self.make_mapper()
                 .inspect_err(|error| {
                     warn!(
-                        "{}: the VMM cannot map memory safely, so every request is refused: {error}",
+                        "{}: the VMM cannot map memory safely, refusing every request: {error}",
                         self.guest.stats().guest()
                     );
                 })
@@ -139,51 +122,51 @@ impl IsmBackend {
     }
 
     fn make_mapper(&self) -> io::Result<Mapper> {
-        let channel = lock(&self.channel).clone();
-        let channel = channel.ok_or_else(|| io::Error::other("it gave no back-end channel (BACKEND_REQ)"))?;
+        let channel = self.channel.lock().clone();
+        let channel = channel.ok_or_else(|| io::Error::other("it provided no back-end channel (BACKEND_REQ)"))?;
         if !self.knows_regions.load(Ordering::Acquire) {
-            return Err(io::Error::other("it did not ask for the region (SHMEM)"));
+            return Err(io::Error::other("it did not query the shared memory region (SHMEM)"));
         }
         Ok(Arc::new(ChannelMapper::new(channel)?))
     }
 
-    /// Who answers control requests; begins or goes on with a session if the device has just been started. Called on the
-    /// control worker only.
-    fn service(&self, vrings: &[Vring]) -> Service {
+    /// Returns the handling of control requests; begins or resumes a session if the device has just been started.
+    /// Called on the control worker only.
+    fn handling(&self, vrings: &[Vring]) -> Handling {
         if let Some(session) = self.guest.session() {
-            return Service::Session(session);
+            return Handling::Session(session);
         }
         let (control, events) = (&vrings[CONTROL_QUEUE as usize], &vrings[EVENT_QUEUE as usize]);
         let still_up = || !self.closed.load(Ordering::Acquire) && control.get_ref().get_queue().ready();
         if !still_up() {
-            return Service::None;
+            return Handling::None;
         }
         let Some(mapper) = self.mapper() else {
-            return Service::Refusal;
+            return Handling::Refusal;
         };
         let ring = EventQueue::new(events.clone(), self.memory.clone(), self.guest.stats().clone());
         let how = if [control, events].iter().all(|vring| vring.queue_next_avail() == 0) {
-            Start::Anew
+            Start::Initial
         } else {
-            Start::Onward
+            Start::Resumed
         };
         match self.guest.start(still_up, how, Box::new(ring), mapper) {
             Ok(Some(session)) => {
-                // What was rung while the device was stopped.
+                // Doorbells that rang while the device was stopped.
                 session.serve_doorbells();
-                Service::Session(session)
+                Handling::Session(session)
             }
-            Ok(None) => Service::None,
+            Ok(None) => Handling::None,
             Err(error) => {
-                warn!("{}: no session: {error}", self.guest.stats().guest());
-                Service::Refusal
+                warn!("{}: cannot begin a session: {error}", self.guest.stats().guest());
+                Handling::Refusal
             }
         }
     }
 
-    /// Answers what a session asked before the machine was paused.
+    /// Answers the request that a session made before the machine was paused.
     fn answer_late(&self, session: &Arc<Session>, vring: &Vring) {
-        let mut late = lock(&self.late);
+        let mut late = self.late.lock();
         if let Some((asker, answer)) = late.take()
             && Arc::ptr_eq(&asker, session)
         {
@@ -196,11 +179,11 @@ impl IsmBackend {
         let vring = &vrings[CONTROL_QUEUE as usize];
         let stats = self.guest.stats();
         loop {
-            let session = match self.service(vrings) {
-                Service::Session(session) => Some(session),
-                Service::Refusal => None,
-                // What is in the queue is for who comes next.
-                Service::None => return,
+            let session = match self.handling(vrings) {
+                Handling::Session(session) => Some(session),
+                Handling::Refusal => None,
+                // The requests in the queue are for the next session.
+                Handling::None => return,
             };
             if let Some(session) = &session {
                 self.answer_late(session, vring);
@@ -210,7 +193,7 @@ impl IsmBackend {
             while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {
                 let answer = match &session {
                     _ if request.room == 0 => {
-                        stats.find(Finding::BadChain);
+                        stats.report(GuestError::BadChain);
                         Vec::new()
                     }
                     Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
@@ -218,10 +201,10 @@ impl IsmBackend {
                 };
                 let rest = virtqueue::answer_request(vring, &self.memory, request, answer, current);
                 if let (Some(answer), Some(session)) = (rest, &session) {
-                    *lock(&self.late) = Some((session.clone(), answer));
+                    *self.late.lock() = Some((session.clone(), answer));
                 }
             }
-            // Ask for the next kick, and look again for what came before it was asked for.
+            // Enable the next kick, and look again for requests that came before.
             if !vring.get_ref().get_queue().ready() || current() && !virtqueue::await_chains(vring, &self.memory) {
                 return;
             }
@@ -257,8 +240,9 @@ impl VhostUserBackend for IsmBackend {
             | VhostUserProtocolFeatures::SHMEM
             // The barrier after a map.
             | VhostUserProtocolFeatures::SHARED_OBJECT
-        // Not CONFIGURE_MEM_SLOTS: with it QEMU 11.1.3 dies of a null memory region when a driver starts again after a
-        // reset that took its mappings. Without it QEMU prints two lines per map past 8 memory regions, to no effect.
+        // Not CONFIGURE_MEM_SLOTS: with it QEMU 11.1.3 crashes on a null memory region when a driver restarts after a
+        // reset that removed its mappings. Without it QEMU prints two lines per map past 8 memory regions, to no
+        // effect.
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -267,7 +251,7 @@ impl VhostUserBackend for IsmBackend {
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         if self.stopped.load(Ordering::Acquire) {
-            // Nobody reads it while the machine is paused.
+            // A paused machine does not read it.
             self.guest.stop_if_paused();
         }
         let config = self.guest.config();
@@ -283,7 +267,7 @@ impl VhostUserBackend for IsmBackend {
             .collect()
     }
 
-    /// The first thing that is done to start the device.
+    /// The first message of a start of the device.
     fn acked_features(&self, _features: u64) {
         self.stopped.store(false, Ordering::Release);
     }
@@ -295,7 +279,7 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn set_backend_req_fd(&self, backend: Backend) {
-        *lock(&self.channel) = Some(backend);
+        *self.channel.lock() = Some(backend);
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
@@ -303,20 +287,17 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::CLOEXEC)
-            .inspect(|(exit, _)| lock(&self.exits).push(exit.as_raw_fd()))
-            .inspect_err(|error| warn!("A worker thread cannot be told to end: {error}"))
-            .ok()
+        self.exits.create()
     }
 
     fn stop_vring(&self, index: u32) -> io::Result<()> {
-        // The device is never asked to stop some queues and run others.
+        // A VMM stops all queues or none.
         if index == u32::from(CONTROL_QUEUE) {
             self.stopped.store(true, Ordering::Release);
             self.guest.pause();
         }
         if index + 1 == NUM_QUEUES as u32 {
-            // Whoever starts the device describes its memory again.
+            // A restart of the device begins with a new memory table.
             self.set_memory(GuestMemoryMmap::new());
             self.guest.watch_pause();
         }
@@ -339,7 +320,7 @@ impl VhostUserBackend for IsmBackend {
                 }
             }
             _ => debug!(
-                "{}: event {event} of worker {thread} is nobody's",
+                "{}: unexpected event {event} of worker {thread}",
                 self.guest.stats().guest()
             ),
         }
@@ -354,54 +335,33 @@ impl VhostUserBackend for IsmBackend {
     }
 }
 
-/// Serves a guest's VMM on this socket, one connection after the other. `connected` is given the means to end each.
-pub fn serve(
-    guest: &Arc<Guest>,
-    listener: &mut Listener,
+/// Service of one guest's socket.
+struct IsmService {
+    guest: Arc<Guest>,
     unsealed: UnsealedRam,
-    mut connected: impl FnMut(Option<ShutdownHandle>),
-) -> ! {
-    let mut failing = false;
-    loop {
-        match serve_one(guest, listener, unsealed, &mut connected) {
-            Ok(()) => failing = false,
-            // Descriptors or threads have run out. The guests that are served have them, and the VMM waits.
-            Err(error) => {
-                if !failing {
-                    warn!("{}: no VMM can be served for now: {error}", guest.stats().guest());
-                }
-                failing = true;
-                thread::sleep(ACCEPT_PAUSE);
-            }
-        }
+}
+
+impl Service for IsmService {
+    type Error = ConnectionError;
+
+    fn serve(&self, listener: &UnixListener, current: &Current) -> Result<(), ConnectionError> {
+        let described = Memory::new(GuestMemoryMmap::new());
+        let backend = Arc::new(IsmBackend::new(self.guest.clone(), described.clone(), self.unsealed));
+        let disconnected = || {
+            backend.closed.store(true, Ordering::Release);
+            self.guest.stop();
+        };
+        let name = self.guest.stats().guest();
+        vhost_user::serve(name, backend.clone(), described, listener, current, || (), disconnected)
+    }
+
+    fn reset(&self) {
+        self.guest.stop();
     }
 }
 
-/// Serves the next VMM that connects, until it is gone.
-fn serve_one(
-    guest: &Arc<Guest>,
-    listener: &mut Listener,
-    unsealed: UnsealedRam,
-    connected: &mut impl FnMut(Option<ShutdownHandle>),
-) -> Result<(), vhost_user_backend::Error> {
-    let described = Memory::new(GuestMemoryMmap::new());
-    let backend = Arc::new(IsmBackend::new(guest.clone(), described.clone(), unsealed));
+/// Serves the VMM of a guest on this socket, one connection after the other, on a thread of its own.
+pub fn start(guest: Arc<Guest>, listener: UnixListener, unsealed: UnsealedRam) -> io::Result<Server> {
     let name = guest.stats().guest().to_owned();
-    let mut daemon = VhostUserDaemon::new(name, backend.clone(), described)?;
-    let result = daemon.start(listener).map(|()| {
-        connected(daemon.shutdown_handle());
-        daemon.wait()
-    });
-    connected(None);
-    // The VMM may have died without a word. A worker must not take what it left in its queues for a new session.
-    backend.closed.store(true, Ordering::Release);
-    guest.stop();
-    for handler in daemon.get_epoll_handlers() {
-        handler.send_exit_event();
-    }
-    match result? {
-        Ok(()) => debug!("{}: the VMM disconnected", guest.stats().guest()),
-        Err(error) => debug!("{}: the VMM's connection ended: {error}", guest.stats().guest()),
-    }
-    Ok(())
+    Server::start(name, listener, IsmService { guest, unsealed })
 }

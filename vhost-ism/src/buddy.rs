@@ -1,15 +1,18 @@
 //! A buddy allocator over a range of equal units.
 //!
 //! It places DMBs in a slab and slabs in a guest's window. A block is a power of two units, aligned to its own size, so
-//! no DMB ever crosses a boundary larger than itself. Free blocks merge as soon as both halves are free, and the lowest
-//! address wins, so that a window fills from its start.
+//! no DMB crosses a boundary larger than itself. Free blocks merge as soon as both halves are free, and the lowest
+//! address is allocated first, so that a window fills from its start. That policy is why this is not
+//! `buddy_system_allocator`, which allocates the highest address first.
 //!
 //! Bound: rounding wastes less than half of a block. A request fails only when no aligned run of its size is free; with
-//! live blocks all of one size, that happens only when every aligned run of that size is taken.
+//! live blocks all of one size, that happens only when every aligned run of that size is allocated.
 
 use std::collections::BTreeSet;
 
-/// Allocator over `units` units, which need not be a power of two.
+use serde::{Serialize, Serializer};
+
+/// Allocator over `units` units, not necessarily a power of two. Serializes as the number of allocated units.
 #[derive(Debug, Clone)]
 pub struct Buddy {
     /// Free blocks by order: first unit of each.
@@ -19,7 +22,7 @@ pub struct Buddy {
 }
 
 impl Buddy {
-    /// All of `units` units free.
+    /// Creates an allocator with all of `units` units free.
     pub fn new(units: u32) -> Self {
         let orders = (u32::BITS - units.leading_zeros()) as usize;
         let mut free = vec![BTreeSet::new(); orders];
@@ -34,21 +37,21 @@ impl Buddy {
         Self { free, units, used: 0 }
     }
 
-    /// Order of the smallest block that holds `units`.
+    /// Returns the order of the smallest block that holds `units`.
     pub fn order_for(units: u32) -> u32 {
         u32::BITS - units.saturating_sub(1).leading_zeros()
     }
 
-    /// Whether a block of `1 << order` units is free.
+    /// Returns whether a block of `1 << order` units is free.
     pub fn fits(&self, order: u32) -> bool {
         self.free.iter().skip(order as usize).any(|blocks| !blocks.is_empty())
     }
 
-    /// Takes a block of `1 << order` units and returns its first unit.
+    /// Allocates a block of `1 << order` units and returns its first unit.
     pub fn alloc(&mut self, order: u32) -> Option<u32> {
         let from = (order as usize..self.free.len()).find(|&o| !self.free[o].is_empty())?;
         let block = self.free[from].pop_first()?;
-        // Give back the upper halves on the way down.
+        // Free the upper halves on the way down.
         for o in (order as usize..from).rev() {
             self.free[o].insert(block + (1 << o));
         }
@@ -56,7 +59,7 @@ impl Buddy {
         Some(block)
     }
 
-    /// Gives back a block taken with the same order.
+    /// Frees a block allocated with the same order.
     pub fn free(&mut self, mut block: u32, order: u32) {
         debug_assert!(block.is_multiple_of(1 << order) && block + (1 << order) <= self.units);
         self.used -= 1 << order;
@@ -72,9 +75,15 @@ impl Buddy {
         self.free[o].insert(block);
     }
 
-    /// Units in taken blocks.
+    /// Returns the number of units in allocated blocks.
     pub fn used(&self) -> u32 {
         self.used
+    }
+}
+
+impl Serialize for Buddy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(self.used)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Control requests: decode, act on fabric and session, encode the answer.
+//! Control requests: decoding, execution on fabric and session, encoding of the answer.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::abi::*;
 use crate::fabric::{Placement, Refusal};
 use crate::guest::Session;
-use crate::stats::Finding;
+use crate::stats::GuestError;
 
-/// Longest request there is, with room to tell that one is longer.
+/// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;
 
-/// Bytes of the reply that follow the status.
+/// The reply, which follows the status.
 #[derive(Debug)]
 enum Reply {
     None,
@@ -47,18 +47,18 @@ impl From<Refusal> for Status {
     }
 }
 
-/// The VMM did not map: nothing the guest could do better.
+/// A failure of the VMM to map, which the guest cannot influence.
 impl From<io::Error> for Status {
     fn from(_: io::Error) -> Self {
         Self::Err
     }
 }
 
-/// Answers one request: status, then reply. `request` is `None` when it could not be read or is longer than any there
-/// is; `room` is what the answer may take, at least 1.
+/// Executes one request and returns the answer: status, then reply. `request` is `None` if it could not be read or is
+/// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
     let stats = session.stats();
-    stats.requests.add(1);
+    stats.counters.requests.increment();
     let result = match request {
         Some(request) => execute(session, request, room),
         None => Err(Status::Err),
@@ -66,11 +66,11 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
     let (status, reply) = match result {
         Ok(reply) => (Status::Ok, reply),
         Err(status) => {
-            stats.refusals.add(1);
+            stats.counters.refusals.increment();
             if status == Status::Err {
-                stats.find(Finding::BadRequest);
+                stats.report(GuestError::BadRequest);
             }
-            debug!("{}: request {request:02x?} is refused: {status:?}", stats.guest());
+            debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
             (status, Reply::None)
         }
     };
@@ -109,10 +109,10 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
         }
         CMD_DETACH => {
             let command: Detach = decode(body)?;
-            let let_go = session.fabric().detach(session.gid(), command.token)?;
-            session.disconnect_bell(let_go);
-            session.stats().detaches.add(1);
-            // The slab may have served its last purpose.
+            let detached = session.fabric().detach(session.gid(), command.token)?;
+            session.disconnect_doorbell(detached);
+            session.stats().counters.detaches.increment();
+            // The slab may be of no use any more.
             session.settle_window()?;
             Ok(Reply::None)
         }
@@ -157,17 +157,17 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
                 reserved: 0.into(),
             }))
         }
-        // EVENT_VECTOR among them: there is one vector and it serves all.
+        // Includes EVENT_VECTOR: there is only one vector.
         _ => Err(Status::Err),
     }
 }
 
-/// The command, when the body has exactly its length.
+/// Decodes a command; fails unless the body has exactly its length.
 fn decode<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Result<T, Status> {
     T::read_from_bytes(body).map_err(|_| Status::Err)
 }
 
-/// Makes sure the answer will fit, before anything is done.
+/// Checks that the answer will fit, before the request is executed.
 fn reserve<T>(room: usize) -> Result<(), Status> {
     if room > size_of::<T>() {
         Ok(())
@@ -178,11 +178,11 @@ fn reserve<T>(room: usize) -> Result<(), Status> {
 
 fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Status> {
     if let Err(error) = session.map(&placement.mapping) {
-        // Nobody else has seen the token yet.
+        // No other guest has the token yet.
         let _ = session.fabric().detach(session.gid(), placement.token);
         return Err(error.into());
     }
-    session.stats().allocs.add(1);
+    session.stats().counters.allocs.increment();
     Ok(Reply::Alloc(AllocReply {
         token: placement.token,
         num: 1.into(),
@@ -198,8 +198,8 @@ fn attach(session: &Session, command: Attach) -> Result<Reply, Status> {
         let _ = session.fabric().detach(session.gid(), command.token);
         return Err(error.into());
     }
-    session.connect_bell(&attachment);
-    session.stats().attaches.add(1);
+    session.connect_doorbell(&attachment);
+    session.stats().counters.attaches.increment();
     Ok(Reply::Attach(AttachReply {
         num: 1.into(),
         area: area(&attachment.placement),
@@ -229,6 +229,6 @@ fn send_message(session: &Session, command: SendMessage) -> Result<Reply, Status
         .sink(command.peer_gid)?
         .message(message)
         .map_err(|_| Status::NoSpc)?;
-    session.stats().messages.add(1);
+    session.stats().counters.messages.increment();
     Ok(Reply::None)
 }

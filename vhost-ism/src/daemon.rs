@@ -1,25 +1,24 @@
-//! One thread per guest serves its socket; the main thread waits for signals and answers who asks for the counters.
+//! The daemon: a fabric, a server thread per guest, and a main thread for signals and the stats socket.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost::vhost_user::Listener;
-use vhost_daemon::{GuestSocket, MainLoop, OwnSockets};
+use vhost_daemon::{GuestSocket, MainLoop, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::guest::Guest;
-use vhost_ism::stats::GuestSnapshot;
-use vhost_user_backend::ShutdownHandle;
 
 use crate::args::Args;
 
-/// The VMM connection of each guest, if it has one.
-type Connections = Arc<Vec<Mutex<Option<ShutdownHandle>>>>;
+/// Identification in the documents of the stats socket.
+const PROGRAM: Program = Program {
+    name: env!("CARGO_BIN_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+};
 
-/// Runs until a signal ends it.
+/// Runs until a signal.
 pub fn run(args: &Args) -> Result<()> {
     let fabric = Arc::new(Fabric::new(args.chid, args.limits()?));
     let mut main_loop = MainLoop::new()?;
@@ -31,27 +30,19 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     if let Some(path) = &args.common.stats_socket {
         let (fabric, guests) = (fabric.clone(), guests.clone());
-        main_loop.serve_stats(own.listen(path)?, move || Snapshot::new(&fabric, &guests))?;
+        main_loop.serve_stats(own.listen(path)?, PROGRAM, move || State::new(&fabric, &guests))?;
     }
 
-    let connections: Connections = Arc::new(guests.iter().map(|_| Mutex::default()).collect());
-    info!("Serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
-    for (index, (guest, socket)) in guests.into_iter().zip(sockets).enumerate() {
-        let (connections, unsealed) = (connections.clone(), args.unsealed_memory());
-        let mut listener = Listener::from(socket.listener);
-        thread::Builder::new().name(socket.name).spawn(move || {
-            backend::serve(&guest, &mut listener, unsealed, |handle| {
-                *lock(&connections[index]) = handle;
-            })
-        })?;
-    }
+    info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
+    let servers = guests.into_iter().zip(sockets).map(|(guest, socket)| {
+        backend::start(guest, socket.listener, args.unsealed_memory())
+            .with_context(|| format!("cannot serve guest {}", socket.name))
+    });
+    let servers: Vec<Server> = servers.collect::<Result<_>>()?;
 
     main_loop.run()?;
-    for connection in connections.iter() {
-        if let Some(handle) = lock(connection).take() {
-            handle.shutdown();
-        }
-    }
+    // Not joined: a worker may be waiting for a VMM that never answers.
+    servers.into_iter().for_each(Server::detach);
     Ok(())
 }
 
@@ -70,24 +61,22 @@ fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {
     Ok(sockets)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the stats socket shows.
+/// State in the document of the stats socket.
 #[derive(Serialize)]
-struct Snapshot {
+struct State {
     chid: u16,
     fabric: FabricStats,
-    guests: Vec<GuestSnapshot>,
+    guests: Vec<Arc<Guest>>,
+    objects: Arc<Fabric>,
 }
 
-impl Snapshot {
-    fn new(fabric: &Fabric, guests: &[Arc<Guest>]) -> Self {
+impl State {
+    fn new(fabric: &Arc<Fabric>, guests: &[Arc<Guest>]) -> Self {
         Self {
             chid: fabric.chid(),
             fabric: fabric.stats(),
-            guests: guests.iter().map(|guest| guest.stats().snapshot()).collect(),
+            guests: guests.to_vec(),
+            objects: fabric.clone(),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The doorbell area: a page the guest writes and this process reads, shared with nobody else.
+//! The doorbell area: pages that the guest writes and this process reads, shared with no other guest.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use parking_lot::RwLock;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES};
@@ -14,7 +14,7 @@ use crate::slab::{seal_against_writing, sized_memfd};
 /// A doorbell area.
 #[derive(Debug)]
 pub struct DoorbellArea {
-    /// This process' view; none while the device is stopped.
+    /// This process' mapping; `None` while the device is stopped.
     view: RwLock<Option<MmapRegion>>,
     file: File,
     len: u64,
@@ -22,12 +22,12 @@ pub struct DoorbellArea {
 }
 
 impl DoorbellArea {
-    /// Length of the area for a window, in whole pages.
+    /// Returns the length of the area for a window in bytes, in whole pages.
     pub fn len_for(window_size: u64) -> u64 {
         DOORBELL_BYTES + (window_size / CHUNK_SIZE).next_multiple_of(4096)
     }
 
-    /// A silent area for a window of this size.
+    /// Creates a zeroed area for a window of this size.
     pub fn new(window_size: u64) -> io::Result<Self> {
         let len = Self::len_for(window_size);
         let area = Self {
@@ -40,55 +40,47 @@ impl DoorbellArea {
         Ok(area)
     }
 
-    /// The memfd to map into the guest.
+    /// Returns the memfd to map into the guest.
     pub fn memfd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Never: an area has at least its awake page.
+    /// Returns false: an area has at least its awake page.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The device is stopped: from now on nothing is looked at, and rings stay where they are.
+    /// Stops collecting while the device is stopped; pending rings stay in the area.
     pub fn pause(&self) {
-        *self.view_mut() = None;
+        *self.view.write() = None;
     }
 
-    /// The device runs. The guest is to kick.
+    /// Resumes collecting; the guest must kick.
     pub fn resume(&self) -> io::Result<()> {
         let view = MmapRegion::from_file(FileOffset::new(self.file.try_clone()?, 0), self.len as usize)
             .map_err(|error| io::Error::other(format!("cannot map the doorbell area: {error}")))?;
-        *self.view_mut() = Some(view);
+        *self.view.write() = Some(view);
         self.set_awake(false);
         Ok(())
     }
 
-    /// Whether the device is stopped and no VMM has the area mapped. If so it is of no use any more.
+    /// Returns whether the device is stopped and no VMM has the area mapped; it is unusable afterwards.
     ///
-    /// A memfd can be sealed against writing only while nobody has mapped it for writing.
+    /// A memfd can be sealed against writing only while no process has mapped it for writing.
     pub fn is_abandoned(&self) -> bool {
-        let view = self.view_mut();
+        let view = self.view.write();
         view.is_none() && seal_against_writing(&self.file)
     }
 
-    fn view(&self) -> RwLockReadGuard<'_, Option<MmapRegion>> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn view_mut(&self) -> RwLockWriteGuard<'_, Option<MmapRegion>> {
-        self.view.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the guest whether it can spare the kick. The fence pairs with the guest's, between its doorbell byte and
-    /// its read of this word: one of the two sees the other.
+    /// Sets the awake word: whether the guest may omit the kick. The fence pairs with the guest's between its write of
+    /// the doorbell byte and its read of this word: at least one side sees the other's write.
     pub fn set_awake(&self, awake: bool) {
-        if let Some(view) = &*self.view()
+        if let Some(view) = &*self.view.read()
             && let Ok(word) = bytes(view).get_atomic_ref::<AtomicU32>(DOORBELL_AWAKE as usize)
         {
             word.store(u32::from(awake).to_le(), Ordering::Relaxed);
@@ -96,28 +88,28 @@ impl DoorbellArea {
         fence(Ordering::SeqCst);
     }
 
-    /// Whether a chunk's byte is set, which is cleared.
+    /// Clears a chunk's byte; returns whether it was set.
     pub fn take(&self, chunk: u32) -> bool {
         let at = DOORBELL_BYTES as usize + chunk as usize;
-        self.view().as_ref().is_some_and(|view| {
+        self.view.read().as_ref().is_some_and(|view| {
             bytes(view)
                 .get_atomic_ref::<AtomicU8>(at)
                 .is_ok_and(|bell| bell.swap(0, Ordering::SeqCst) != 0)
         })
     }
 
-    /// Collects the chunks below `limit` whose byte is set, and clears them. What the guest wrote before it rang is
-    /// visible afterwards.
+    /// Collects into `rung` the chunks below `limit` whose byte is set, and clears the bytes. Writes that the guest
+    /// made before the ring are visible afterwards.
     pub fn collect(&self, limit: u32, rung: &mut Vec<u32>) {
         rung.clear();
-        let view = self.view();
+        let view = self.view.read();
         let Some(slice) = view.as_ref().map(bytes) else {
             return;
         };
         let limit = limit.min(self.chunks);
         for word in (0..limit.next_multiple_of(8)).step_by(8) {
             let at = DOORBELL_BYTES as usize + word as usize;
-            // The area is whole pages, so every word of it lies inside.
+            // The area consists of whole pages, so every word lies inside.
             let Ok(bytes) = slice.get_atomic_ref::<AtomicU64>(at) else {
                 break;
             };
@@ -128,7 +120,7 @@ impl DoorbellArea {
                 let Ok(bell) = slice.get_atomic_ref::<AtomicU8>(at + byte) else {
                     break;
                 };
-                // Cleared before it is acted upon: a ring from now on is a new one.
+                // Cleared before it is acted on: a later ring is a new one.
                 if bell.load(Ordering::Relaxed) != 0 && bell.swap(0, Ordering::SeqCst) != 0 {
                     rung.push(word + byte as u32);
                 }
@@ -146,7 +138,7 @@ mod tests {
     use super::*;
     use vm_memory::Bytes;
 
-    /// The area as the guest has it.
+    /// Maps the area as the guest does.
     fn guest(area: &DoorbellArea) -> MmapRegion {
         MmapRegion::from_file(FileOffset::new(area.file.try_clone().unwrap(), 0), area.len as usize).unwrap()
     }

@@ -1,37 +1,41 @@
-//! Events on their way to one guest: rings of its doorbells, peers that left, messages.
+//! Events for one guest: doorbells of its DMBs, peers that left, messages.
 //!
-//! Rings coalesce per DMB while they wait for a buffer; the others wait in bounded queues. Whoever has something for a
-//! guest calls in from its own thread, so a guest that takes no events delays nobody.
+//! Doorbells coalesce per DMB while they wait for a buffer; other events wait in bounded queues. Events are delivered
+//! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
+//! no other.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, Gid, MessageEvent, PeerGoneEvent};
-use crate::stats::{Finding, GuestStats};
+use crate::stats::{GuestError, GuestStats};
 
-/// Messages that wait for buffers before SEND_MESSAGE is refused.
+/// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;
-/// Buffers too small for their event that are returned before the next kick. A driver could post them for ever, and it is a
-/// peer's thread that would return them.
+/// Maximum number of buffers too small for their event that are returned per kick. A driver could post them without
+/// end, and a peer's thread would return them.
 const MAX_SHORT: usize = 256;
-/// Departures that wait for buffers before they are dropped.
+/// Maximum number of departures that wait for buffers; further ones are dropped.
 pub const MAX_DEPARTURES: usize = 1024;
 
-/// The buffers a driver posts for events.
+/// The buffers that a driver posts for events.
 pub trait EventRing: Send {
-    /// Returns the next posted buffer with what `event` makes of its capacity, if one is posted.
+    /// Fills the next posted buffer with the bytes that `event` returns for its capacity. Returns whether one was
+    /// posted.
     fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool;
-    /// Tells the driver about what was sent. Returns whether that took an interrupt.
+    /// Notifies the driver of the filled buffers. Returns whether that took an interrupt.
     fn signal(&mut self) -> bool;
-    /// Asks to be kicked for the next buffer. Returns true when one has come meanwhile.
+    /// Enables the kick for the next buffer. Returns whether one has been posted meanwhile.
     fn await_buffers(&mut self) -> bool;
 }
 
-/// Where events for one session go.
+/// The events of one session.
 pub struct EventSink {
     pending: Mutex<Pending>,
     stats: Arc<GuestStats>,
@@ -45,7 +49,26 @@ struct Pending {
     messages: VecDeque<MessageEvent>,
 }
 
-/// The receiver has too many messages waiting.
+/// Serializes as the numbers of pending events.
+impl Serialize for EventSink {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pending = self.pending.lock();
+        let Pending {
+            chunks,
+            departed,
+            messages,
+            ..
+        } = &*pending;
+        let counts = [
+            ("doorbells", chunks.len()),
+            ("departures", departed.len()),
+            ("messages", messages.len()),
+        ];
+        serializer.collect_map(counts)
+    }
+}
+
+/// Refusal of a message: [`MAX_MESSAGES`] wait already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -58,7 +81,7 @@ impl fmt::Debug for EventSink {
 }
 
 impl EventSink {
-    /// A sink without a ring: what comes waits.
+    /// Creates a sink without a ring: events wait.
     pub fn new(stats: Arc<GuestStats>) -> Self {
         Self {
             pending: Mutex::default(),
@@ -66,54 +89,50 @@ impl EventSink {
         }
     }
 
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The driver's event queue runs.
+    /// Delivers to the driver's event queue from now on, and what is pending at once.
     pub fn open(&self, ring: Box<dyn EventRing>) {
-        let mut pending = self.pending();
+        let mut pending = self.pending.lock();
         pending.ring = Some(ring);
         self.deliver(&mut pending);
     }
 
-    /// The device is stopped: the ring is let go of, and what comes waits.
+    /// Drops the ring of a device that is stopped; events wait.
     pub fn park(&self) {
-        self.pending().ring = None;
+        self.pending.lock().ring = None;
     }
 
-    /// The session is over: the ring is let go of, and what waits is dropped.
+    /// Drops the ring and the pending events of a session that ended.
     pub fn close(&self) {
-        *self.pending() = Pending::default();
+        *self.pending.lock() = Pending::default();
     }
 
-    /// New buffers may have been posted.
+    /// Delivers pending events into newly posted buffers.
     pub fn flush(&self) {
-        self.deliver(&mut self.pending());
+        self.deliver(&mut self.pending.lock());
     }
 
-    /// DMBs of this guest, named by their first chunk in its window, were rung.
+    /// Delivers the doorbells of DMBs, each named by its first chunk in the window of this guest, their owner.
     pub fn ring(&self, chunks: &[u32]) {
-        self.stats.rings.add(chunks.len() as u64);
-        let mut pending = self.pending();
+        self.stats.counters.rings.add(chunks.len() as u64);
+        let mut pending = self.pending.lock();
         pending.chunks.extend(chunks);
         self.deliver(&mut pending);
     }
 
-    /// A peer's session ended.
+    /// Delivers the departure of a peer.
     pub fn peer_gone(&self, gid: Gid) {
-        let mut pending = self.pending();
+        let mut pending = self.pending.lock();
         if pending.departed.len() < MAX_DEPARTURES {
             pending.departed.push_back(gid);
         } else {
-            self.stats.find(Finding::EventOverflow);
+            self.stats.report(GuestError::EventOverflow);
         }
         self.deliver(&mut pending);
     }
 
-    /// A peer sent a message.
+    /// Delivers a peer's message.
     pub fn message(&self, message: MessageEvent) -> Result<(), Full> {
-        let mut pending = self.pending();
+        let mut pending = self.pending.lock();
         self.deliver(&mut pending);
         if pending.messages.len() >= MAX_MESSAGES {
             return Err(Full);
@@ -126,7 +145,7 @@ impl EventSink {
     fn deliver(&self, pending: &mut Pending) {
         let Some(mut ring) = pending.ring.take() else { return };
         let (mut sent, mut short) = (0, 0);
-        while pending.waits() && short < MAX_SHORT {
+        while pending.is_pending() && short < MAX_SHORT {
             let mut fits = true;
             let taken = ring.send(&mut |capacity| {
                 let event = pending.next_event(capacity);
@@ -137,15 +156,15 @@ impl EventSink {
                 if ring.await_buffers() { continue } else { break }
             }
             if !fits {
-                self.stats.find(Finding::ShortEventBuffer);
+                self.stats.report(GuestError::ShortEventBuffer);
                 short += 1;
             }
             sent += 1;
         }
         if sent > 0 {
-            self.stats.events.add(sent);
+            self.stats.counters.events.add(sent);
             if ring.signal() {
-                self.stats.interrupts.add(1);
+                self.stats.counters.interrupts.add(1);
             }
         }
         pending.ring = Some(ring);
@@ -153,13 +172,13 @@ impl EventSink {
 }
 
 impl Pending {
-    fn waits(&self) -> bool {
+    fn is_pending(&self) -> bool {
         !self.chunks.is_empty() || !self.departed.is_empty() || !self.messages.is_empty()
     }
 
-    /// The next event in at most `capacity` bytes; nothing is lost when it does not fit, and the event is empty.
+    /// Takes the next event, in at most `capacity` bytes. Returns no bytes, and loses nothing, if it does not fit.
     fn next_event(&mut self, capacity: usize) -> Vec<u8> {
-        // Departures first: they end connections that rings would only wake.
+        // Departures first: they end connections that doorbells would only wake.
         if let Some(&gid) = self.departed.front() {
             let event = PeerGoneEvent {
                 ev_type: EV_PEER_GONE.into(),

@@ -1,154 +1,64 @@
-//! Who shares which memory: sessions by GID, slabs by pair of sessions, DMBs by token.
+//! Sharing of memory between guests: sessions by GID, slabs by pair of sessions, DMBs by token.
 //!
 //! A *session* is one life of a guest's driver, from its first request to its reset; it has a GID of its own, so that
-//! nothing of a dead session can be taken for the next one's. The fabric decides where every slab lies in each session's
-//! window, and leaves mapping it there to the guest's own thread. Nothing here waits: one lock, no I/O beyond memfds.
+//! no object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
+//! session's window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
 
 mod dmb;
+mod placement;
+mod refusal;
 mod session;
 mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use rand::RngCore;
-use thiserror::Error;
+use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::event::EventSink;
-use crate::slab::{SlabId, SlabMemory};
+use crate::slab::SlabId;
 
 use dmb::Access;
 use session::{Session, WINDOW_UNIT};
-use state::{SlabKind, State, pair};
+use state::{SlabKind, State, pair, random_nonzero};
 
 pub use dmb::Permissions;
+pub use placement::{Attachment, Detached, Mapping, PairSlab, Placement};
+pub use refusal::{Limits, Refusal};
 
-/// Bounds that hold for every guest of a fabric.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes of each guest's window that hold DMBs, a multiple of 2 MiB. One pair of guests gets at most half of it.
-    pub window_size: u64,
-    /// Largest DMB in bytes, a power of two.
-    pub max_dmb_size: u64,
-    /// Most DMBs a guest owns and attaches together.
-    pub max_dmbs: u32,
-    /// Most slabs in a guest's window. Each is a memory region of the guest's VMM, which slows down past 100 of them.
-    pub max_maps: u32,
-}
-
-/// Why the fabric refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// The token names no live DMB.
-    #[error("no live DMB has this token")]
-    NoSuchDmb,
-    /// The GID or device id names no live session.
-    #[error("no guest with a running driver has this GID")]
-    NoSuchPeer,
-    /// Size zero, over the limit, or a peer that is the guest itself.
-    #[error("the request makes no sense for this fabric")]
-    Invalid,
-    /// The guest may not attach this DMB.
-    #[error("attaching was not granted")]
-    Attach,
-    /// Read access was not asked for or not granted.
-    #[error("read access was not granted or not asked for")]
-    Read,
-    /// Write access was not asked for or not granted.
-    #[error("write access was not granted or not asked for")]
-    Write,
-    /// Window, map budget or DMB table is full.
-    #[error("no room is left in the window, the slab budget or the DMB table")]
-    Full,
-    /// The host refused memory.
-    #[error("the host has no memory for a slab")]
-    NoMemory,
-}
-
-/// A slab at its place in one guest's window.
-#[derive(Debug, Clone)]
-pub struct Mapping {
-    /// What to map.
-    pub memory: SlabMemory,
-    /// Offset in the guest's window.
-    pub base: u64,
-}
-
-/// A DMB in one guest's window.
-#[derive(Debug, Clone)]
-pub struct Placement {
-    /// The DMB.
-    pub token: Token,
-    /// The slab that holds it.
-    pub mapping: Mapping,
-    /// Offset in the guest's window.
-    pub offset: u64,
-    /// Length as allocated.
-    pub size: u64,
-}
-
-/// An attached DMB: where it is here, and whom its doorbell wakes.
-#[derive(Debug, Clone)]
-pub struct Attachment {
-    /// Where it is in the attacher's window.
-    pub placement: Placement,
-    /// The owner's events.
-    pub owner: Arc<EventSink>,
-    /// The DMB's first chunk in the owner's window.
-    pub owner_chunk: u32,
-}
-
-/// A slab of two guests in the window of one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PairSlab {
-    /// Offset in the guest's window.
-    pub base: u64,
-    /// Length in bytes.
-    pub len: u64,
-    /// Which of the two the guest is.
-    pub side: u32,
-}
-
-/// What became of a DMB that a guest let go of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LetGo {
-    /// The guest owned it.
-    Owned,
-    /// The guest had attached it; its doorbell is this chunk of the guest's own window.
-    Attached {
-        /// First chunk in the guest's window.
-        chunk: u32,
-    },
-}
-
-/// Counts for the statistics.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+/// Numbers of objects in a fabric.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct FabricStats {
-    /// Sessions that are up.
+    /// Sessions.
     pub sessions: usize,
-    /// Slabs that exist.
+    /// Slabs.
     pub slabs: usize,
-    /// Bytes of all slabs.
+    /// Bytes in slabs.
     pub slab_bytes: u64,
-    /// Bytes of all slabs that DMBs hold.
+    /// Bytes in allocated blocks of slabs, bell chunks included.
     pub used_bytes: u64,
-    /// DMBs somebody still holds.
+    /// DMBs with a holder.
     pub dmbs: usize,
-    /// Freed ranges the host could not zero and that are therefore never reused.
+    /// Freed blocks that the host could not zero, and that are therefore never reused.
     pub lost_blocks: u64,
 }
 
-/// The fabric of one daemon.
-#[derive(Debug)]
+/// The fabric of one daemon. Serializes as its live objects.
+#[derive(Debug, Serialize)]
 pub struct Fabric {
+    #[serde(skip)]
     id: u64,
+    #[serde(skip)]
     chid: u16,
+    #[serde(skip)]
     limits: Limits,
+    #[serde(flatten)]
     state: Mutex<State>,
 }
 
 impl Fabric {
-    /// An empty fabric with this SMC fabric id.
+    /// Creates an empty fabric with this SMC fabric id (CHID).
     pub fn new(chid: u16, limits: Limits) -> Self {
         Self {
             id: random_nonzero(),
@@ -158,27 +68,26 @@ impl Fabric {
         }
     }
 
-    /// Identity of the fabric.
+    /// Returns the identity of the fabric.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// SMC fabric id.
+    /// Returns the SMC fabric id (CHID).
     pub fn chid(&self) -> u16 {
         self.chid
     }
 
-    /// Bounds.
+    /// Returns the limits of every guest.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change below leaves the state whole before anything that could panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    /// A GID nobody has: 128 random bits, both halves non-zero.
+    /// Returns an unused GID: 128 random bits, both halves non-zero.
     pub fn new_gid(&self) -> Gid {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&random_nonzero().to_be_bytes());
@@ -186,15 +95,15 @@ impl Fabric {
         Gid(bytes)
     }
 
-    /// A session begins.
+    /// Adds a session.
     pub fn join(&self, gid: Gid, devid: u64, sink: Arc<EventSink>) {
         self.state()
             .sessions
             .insert(gid, Session::new(devid, sink, self.limits.window_size));
     }
 
-    /// A session ends: its tokens die, its attachments end. Returns the events of those it shared memory with, who are
-    /// to be told.
+    /// Removes a session: its tokens die, its attachments end. Returns the event sinks of the peers it shared memory
+    /// with, which must be notified.
     pub fn leave(&self, gid: Gid) -> Vec<Arc<EventSink>> {
         let mut state = self.state();
         if state.sessions.remove(&gid).is_none() {
@@ -218,7 +127,7 @@ impl Fabric {
             if let Some(dmb) = state.dmbs.get(&token) {
                 peers.extend(dmb.attached.iter().chain([&dmb.owner]).filter(|peer| **peer != gid));
             }
-            state.let_go(gid, token);
+            state.detach(gid, token);
         }
         state.drop_empty_slabs_of(gid);
         peers.sort_unstable();
@@ -229,12 +138,12 @@ impl Fabric {
             .collect()
     }
 
-    /// Whether a session with this GID is up.
+    /// Returns whether a session with this GID is up.
     pub fn is_up(&self, gid: Gid) -> bool {
         self.state().sessions.contains_key(&gid)
     }
 
-    /// The events of a session.
+    /// Returns the event sink of a session.
     pub fn sink(&self, gid: Gid) -> Result<Arc<EventSink>, Refusal> {
         Ok(self.state().sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?.sink.clone())
     }
@@ -260,7 +169,7 @@ impl Fabric {
         state.add_dmb(owner, id, block, size, Access::Peer(peer))
     }
 
-    /// Allocates a DMB in memory of its own, which nobody can attach until [`Fabric::grant`].
+    /// Allocates a DMB in a slab of its own, which no guest can attach until [`Fabric::grant`].
     pub fn alloc(&self, owner: Gid, size: u64) -> Result<Placement, Refusal> {
         self.check_size(size)?;
         let mut state = self.state();
@@ -321,12 +230,12 @@ impl Fabric {
         })
     }
 
-    /// A guest lets go of a DMB it owns or has attached.
-    pub fn detach(&self, gid: Gid, token: Token) -> Result<LetGo, Refusal> {
-        self.state().let_go(gid, token).ok_or(Refusal::NoSuchDmb)
+    /// Ends a guest's hold on a DMB that it owns or has attached.
+    pub fn detach(&self, gid: Gid, token: Token) -> Result<Detached, Refusal> {
+        self.state().detach(gid, token).ok_or(Refusal::NoSuchDmb)
     }
 
-    /// The slab of a DMB that the guest owns or has attached, if it is one of two guests.
+    /// Returns the slab of a DMB that the guest owns or has attached, if two guests share it.
     pub fn pair_slab(&self, gid: Gid, token: Token) -> Result<PairSlab, Refusal> {
         let state = self.state();
         let dmb = state
@@ -347,7 +256,8 @@ impl Fabric {
         })
     }
 
-    /// The owner of a DMB from [`Fabric::alloc`] sets what others may do with it: all of them, or one device.
+    /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner: the default, or those of one
+    /// device.
     pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
         let mut state = self.state();
         let dmb = state
@@ -359,7 +269,7 @@ impl Fabric {
             return Err(Refusal::NoSuchDmb);
         }
         match &mut dmb.access {
-            // Exactly one peer, for good: the slab is visible to nobody else.
+            // For its one peer only: no other guest has the slab.
             Access::Peer(_) => Err(Refusal::Invalid),
             Access::Granted(table) => {
                 table.set(devid, u32::try_from(permissions).map_err(|_| Refusal::Invalid)?);
@@ -368,7 +278,7 @@ impl Fabric {
         }
     }
 
-    /// Slabs in this session's window that serve nobody any more, to be unmapped and then [vacated](Fabric::vacate).
+    /// Returns the unused slabs in this session's window, to be unmapped and then [vacated](Fabric::vacate).
     pub fn stale_slabs(&self, gid: Gid) -> Vec<SlabId> {
         self.state()
             .sessions
@@ -377,14 +287,14 @@ impl Fabric {
             .unwrap_or_default()
     }
 
-    /// A stale slab is out of the session's window: its range may be used again.
+    /// Makes the range of a stale slab that has been unmapped available again.
     pub fn vacate(&self, gid: Gid, id: SlabId) {
         if let Some(session) = self.state().sessions.get_mut(&gid) {
             session.vacate(id);
         }
     }
 
-    /// Counts for the statistics.
+    /// Returns the numbers of objects.
     pub fn stats(&self) -> FabricStats {
         let state = self.state();
         FabricStats {
@@ -394,15 +304,6 @@ impl Fabric {
             used_bytes: state.slabs.values().map(|s| s.slab.used()).sum(),
             dmbs: state.dmbs.len(),
             lost_blocks: state.lost_blocks,
-        }
-    }
-}
-
-fn random_nonzero() -> u64 {
-    loop {
-        let value = rand::rng().next_u64();
-        if value != 0 {
-            return value;
         }
     }
 }

@@ -1,84 +1,112 @@
-//! One guest of the daemon, and the session its driver runs.
+//! A guest of the daemon, and the session of its driver.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
+use parking_lot::Mutex;
 use rand::RngCore;
+use serde::{Serialize, Serializer};
 
 use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
-use crate::fabric::{Attachment, Fabric, LetGo, Mapping};
-use crate::stats::{Finding, GuestStats};
+use crate::fabric::{Attachment, Detached, Fabric, Mapping};
+use crate::stats::{GuestError, GuestStats};
 use crate::window::{RegionMapper, Window};
 
-/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as Linux' memory subsection,
-/// so that what lies before it can be device memory with struct pages.
+/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
+/// Linux, so that the window before it can be device memory with struct pages.
 pub const DOORBELL_TAIL: u64 = 2 << 20;
 
-/// How long a VMM may well take to reset a device that it has stopped.
-const RESET_TAKES: Duration = Duration::from_secs(2);
-/// Between looks whether a stopped device has been reset: in that time, and later.
-const LOOK_OFTEN: Duration = Duration::from_millis(10);
-const LOOK_SELDOM: Duration = Duration::from_millis(250);
+/// Time within which a VMM usually resets a device that it has stopped.
+const RESET_TIME: Duration = Duration::from_secs(2);
+/// Polling interval for the reset of a stopped device, within [`RESET_TIME`].
+const RESET_POLL: Duration = Duration::from_millis(10);
+/// Polling interval for the reset of a stopped device, after [`RESET_TIME`].
+const PAUSE_POLL: Duration = Duration::from_millis(250);
 
-/// A guest's place in the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
-#[derive(Debug)]
+/// A guest of the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
+#[derive(Debug, Serialize)]
 pub struct Guest {
+    #[serde(skip)]
     fabric: Arc<Fabric>,
+    #[serde(flatten)]
     stats: Arc<GuestStats>,
+    #[serde(flatten)]
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct State {
-    /// What the configuration space shows: the identity of this session, or of the next one.
+    /// Identity of this session, or of the next one, as in the configuration space.
     gid: Gid,
+    #[serde(serialize_with = "crate::inspect::hex")]
     devid: u64,
     session: Option<Arc<Session>>,
 }
 
 /// One life of a guest's driver, from its first request to its reset; pauses of the machine are part of it.
+#[derive(Serialize)]
 pub struct Session {
     gid: Gid,
+    #[serde(skip)]
     fabric: Arc<Fabric>,
+    #[serde(skip)]
     stats: Arc<GuestStats>,
+    #[serde(rename = "pending_events")]
     sink: Arc<EventSink>,
+    #[serde(skip)]
     area: DoorbellArea,
-    bells: Mutex<Bells>,
+    #[serde(rename = "connected_doorbells", serialize_with = "connected")]
+    doorbells: Mutex<Doorbells>,
+    /// Locked while the VMM maps.
+    #[serde(serialize_with = "crate::inspect::unless_locked")]
     window: Mutex<Window>,
+    #[serde(skip)]
     mapper: Arc<dyn RegionMapper>,
+    #[serde(skip)]
     alive: AtomicBool,
     /// The device is stopped; changed under the guest's lock.
     paused: AtomicBool,
-    /// The driver has asked for something, so it may have told others its GID.
-    asked: AtomicBool,
+    /// The driver has made a request, so peers may know its GID.
+    used: AtomicBool,
 }
 
-/// How the device was started.
+/// State of the rings at the start of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With rings from their beginning, as after a reset.
-    Anew,
-    /// With rings where they were when it was stopped.
-    Onward,
+    /// At their beginning, as after a reset.
+    Initial,
+    /// At their position when the device was stopped.
+    Resumed,
 }
 
-/// Which DMB a doorbell byte belongs to.
+/// The targets of the doorbell bytes.
 #[derive(Debug, Default)]
-struct Bells {
+struct Doorbells {
     /// By chunk of this guest's window.
-    connected: Vec<Option<Bell>>,
-    /// What one look at the area found; kept for its memory.
+    connected: Vec<Option<Doorbell>>,
+    /// Chunks found in one pass over the area; kept to reuse the allocation.
     rung: Vec<u32>,
 }
 
+fn connected<S: Serializer>(doorbells: &Mutex<Doorbells>, serializer: S) -> Result<S::Ok, S::Error> {
+    doorbells
+        .lock()
+        .connected
+        .iter()
+        .flatten()
+        .count()
+        .serialize(serializer)
+}
+
+/// The DMB that a doorbell byte belongs to.
 #[derive(Debug, Clone)]
-struct Bell {
+struct Doorbell {
     owner: Arc<EventSink>,
     owner_chunk: u32,
 }
@@ -91,12 +119,8 @@ impl std::fmt::Debug for Session {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Guest {
-    /// A guest without a session.
+    /// Creates a guest without a session.
     pub fn new(name: String, fabric: Arc<Fabric>) -> Self {
         let state = State {
             gid: fabric.new_gid(),
@@ -110,19 +134,19 @@ impl Guest {
         }
     }
 
-    /// Its counters.
+    /// Returns the guest's statistics.
     pub fn stats(&self) -> &Arc<GuestStats> {
         &self.stats
     }
 
-    /// Length of its shared memory region.
+    /// Returns the length of the shared memory region in bytes.
     pub fn region_size(&self) -> u64 {
         self.fabric.limits().window_size + DOORBELL_TAIL
     }
 
-    /// What its configuration space shows.
+    /// Returns the configuration space.
     pub fn config(&self) -> Config {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let limits = self.fabric.limits();
         Config {
             gid: self.fabric.id().into(),
@@ -142,14 +166,15 @@ impl Guest {
         }
     }
 
-    /// The session, while the device runs.
+    /// Returns the session, while the device runs.
     pub fn session(&self) -> Option<Arc<Session>> {
-        lock(&self.state).session.clone().filter(|session| !session.is_paused())
+        self.state.lock().session.clone().filter(|session| !session.is_paused())
     }
 
-    /// The device has been started: begins a session unless one runs, or goes on with the one that was paused. `still_up`
-    /// is asked under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start cannot outlive the stop
-    /// it raced with; there is no session when the answer is no. Fails for want of a doorbell area.
+    /// Handles the start of the device: begins a session unless one runs, or resumes the one that was paused.
+    /// `still_up` is evaluated under the lock that [`Guest::pause`] and [`Guest::stop`] take, so that a late start
+    /// cannot outlive the stop it raced with; if it returns false there is no session. Fails if the doorbell area
+    /// cannot be created.
     pub fn start(
         &self,
         still_up: impl FnOnce() -> bool,
@@ -157,7 +182,7 @@ impl Guest {
         ring: Box<dyn EventRing>,
         mapper: Arc<dyn RegionMapper>,
     ) -> io::Result<Option<Arc<Session>>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(session) = state.session.as_ref().filter(|session| !session.is_paused()) {
             return Ok(Some(session.clone()));
         }
@@ -165,9 +190,9 @@ impl Guest {
             return Ok(None);
         }
         if let Some(session) = state.session.clone() {
-            // The rings of a driver that has asked for nothing yet are at their beginning, too.
-            let goes_on = how == Start::Onward || !session.asked.load(Ordering::Relaxed);
-            if goes_on && session.resume() {
+            // The rings of a driver that has made no request yet are at their beginning as well.
+            let resumed = how == Start::Resumed || !session.used.load(Ordering::Relaxed);
+            if resumed && session.resume() {
                 session.sink.open(ring);
                 return Ok(Some(session));
             }
@@ -183,23 +208,23 @@ impl Guest {
             stats: self.stats.clone(),
             sink,
             area,
-            bells: Mutex::default(),
+            doorbells: Mutex::default(),
             window: Mutex::default(),
             mapper,
             alive: AtomicBool::new(true),
             paused: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
+            used: AtomicBool::new(false),
         });
         state.session = Some(session.clone());
-        self.stats.sessions.add(1);
+        self.stats.counters.sessions.increment();
         info!("{}: driver is up, GID {}", self.stats.guest(), session.gid);
         Ok(Some(session))
     }
 
-    /// The device has been stopped. That is a reset by the driver or the machine, or the machine is paused: the VMM does not
-    /// say. Until it is known the session keeps all it has, and what comes for it waits.
+    /// Handles the stop of the device: either the driver or the machine resets it, or the machine is paused; the VMM
+    /// does not say which. Until that is known the session keeps its objects, and its events wait.
     pub fn pause(&self) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if let Some(session) = &state.session {
             session.paused.store(true, Ordering::Release);
             session.sink.park();
@@ -207,14 +232,14 @@ impl Guest {
         }
     }
 
-    /// Looks for the signs of a reset as long as the device is stopped. To be called when this process holds none of the
-    /// guest's memory any more.
+    /// Starts a thread that watches for a reset as long as the device is stopped. Must be called when this process
+    /// holds none of the guest's memory any more.
     ///
-    /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when
-    /// nobody has mapped its doorbell area.
+    /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when no
+    /// process maps its doorbell area.
     pub fn watch_pause(self: &Arc<Self>) {
-        let session = lock(&self.state).session.clone();
-        let Some(session) = session.filter(|session| session.asked.load(Ordering::Relaxed)) else {
+        let session = self.state.lock().session.clone();
+        let Some(session) = session.filter(|session| session.used.load(Ordering::Relaxed)) else {
             return;
         };
         let guest = self.clone();
@@ -222,7 +247,7 @@ impl Guest {
             let start = Instant::now();
             while session.is_alive() && session.is_paused() {
                 if session.area.is_abandoned() {
-                    let mut state = lock(&guest.state);
+                    let mut state = guest.state.lock();
                     if state
                         .session
                         .as_ref()
@@ -230,34 +255,37 @@ impl Guest {
                     {
                         guest.end(&mut state);
                     }
-                } else if start.elapsed() < RESET_TAKES {
-                    thread::sleep(LOOK_OFTEN);
+                } else if start.elapsed() < RESET_TIME {
+                    thread::sleep(RESET_POLL);
                 } else {
-                    thread::sleep(LOOK_SELDOM);
+                    thread::sleep(PAUSE_POLL);
                 }
             }
         };
         if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
-            // No worse than what a VMM that pauses its machine would otherwise get.
-            warn!("{}: a stop counts as a reset: {error}", self.stats.guest());
+            // A VMM that only pauses its machine loses the session.
+            warn!(
+                "{}: cannot watch for a reset, treating the stop as one: {error}",
+                self.stats.guest()
+            );
             self.stop();
         }
     }
 
-    /// The driver probes the device: what was paused has been reset.
+    /// Ends a paused session: the driver probes the device, so the stop was a reset.
     pub fn stop_if_paused(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.session.as_ref().is_some_and(|session| session.is_paused()) {
             self.end(&mut state);
         }
     }
 
-    /// The VMM is gone: ends the session, whatever its state.
+    /// Ends the session in any state: the VMM is gone.
     pub fn stop(&self) {
-        self.end(&mut lock(&self.state));
+        self.end(&mut self.state.lock());
     }
 
-    /// Ends the session, tells its peers, and takes a new identity.
+    /// Ends the session, notifies its peers, and creates a new identity.
     fn end(&self, state: &mut State) {
         let Some(session) = state.session.take() else { return };
         state.gid = self.fabric.new_gid();
@@ -269,7 +297,7 @@ impl Guest {
             peer.peer_gone(session.gid);
         }
         info!(
-            "{}: driver is down, GID {}, {} peer(s) told",
+            "{}: driver is down, GID {}, {} peer(s) notified",
             self.stats.guest(),
             session.gid,
             peers.len()
@@ -278,77 +306,77 @@ impl Guest {
 }
 
 impl Session {
-    /// Its GID.
+    /// Returns the session's GID.
     pub fn gid(&self) -> Gid {
         self.gid
     }
 
-    /// The fabric it is in.
+    /// Returns the session's fabric.
     pub fn fabric(&self) -> &Fabric {
         &self.fabric
     }
 
-    /// Its guest's counters.
+    /// Returns the guest's statistics.
     pub fn stats(&self) -> &GuestStats {
         &self.stats
     }
 
-    /// Where its events go.
+    /// Returns the session's event sink.
     pub fn events(&self) -> &EventSink {
         &self.sink
     }
 
-    /// Whether the device is stopped.
+    /// Returns whether the device is stopped.
     fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
     }
 
-    /// The device goes on after a stop. Returns whether it can.
+    /// Resumes the session after a stop. Returns false if that failed.
     fn resume(&self) -> bool {
         if let Err(error) = self.area.resume() {
             warn!("{}: {error}", self.stats.guest());
             return false;
         }
         self.paused.store(false, Ordering::Release);
-        info!("{}: the device goes on, GID {}", self.stats.guest(), self.gid);
+        info!("{}: session resumed, GID {}", self.stats.guest(), self.gid);
         true
     }
 
-    /// To be called while a control request is being answered, before anything else: maps the doorbell area if this is
-    /// the first one, and takes slabs that serve nobody any more out of the window.
+    /// Maps the doorbell area on the first call, and unmaps unused slabs. Must be called while a control request is
+    /// being answered, before any other operation.
     pub fn settle_window(&self) -> io::Result<()> {
-        self.asked.store(true, Ordering::Relaxed);
-        let mut window = lock(&self.window);
+        self.used.store(true, Ordering::Relaxed);
+        let mut window = self.window.lock();
         self.check_alive()?;
         let offset = self.fabric.limits().window_size;
         if window.ensure_doorbell(&*self.mapper, self.area.memfd(), offset, self.area.len())? {
-            self.stats.maps.add(1);
+            self.stats.counters.maps.increment();
         }
         for id in self.fabric.stale_slabs(self.gid) {
             self.check_alive()?;
             match window.remove_slab(&*self.mapper, id) {
                 Ok(was_mapped) => {
-                    self.stats.unmaps.add(was_mapped.into());
+                    self.stats.counters.unmaps.add(was_mapped.into());
                     self.fabric.vacate(self.gid, id);
                 }
-                // It keeps its place, and the next request asks again.
-                Err(error) => debug!("{}: the VMM did not unmap: {error}", self.stats.guest()),
+                // It keeps its place, and the next request tries again.
+                Err(error) => debug!("{}: the VMM did not unmap a slab: {error}", self.stats.guest()),
             }
         }
         Ok(())
     }
 
-    /// To be called while a control request is being answered: makes a slab visible to the guest.
+    /// Maps a slab into the guest. Must be called while a control request is being answered.
     pub fn map(&self, mapping: &Mapping) -> io::Result<()> {
-        let mut window = lock(&self.window);
+        let mut window = self.window.lock();
         self.check_alive()?;
         if window.ensure_slab(&*self.mapper, mapping)? {
-            self.stats.maps.add(1);
+            self.stats.counters.maps.increment();
         }
         Ok(())
     }
 
-    /// Whether the driver has neither reset the device nor gone.
+    /// Returns whether the driver has neither reset the device nor gone.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
     }
@@ -357,44 +385,44 @@ impl Session {
         if self.is_alive() {
             Ok(())
         } else {
-            Err(io::Error::other("the driver's session is over"))
+            Err(io::Error::other("the session has ended"))
         }
     }
 
-    /// The doorbell byte of an attached DMB now wakes its owner.
-    pub fn connect_bell(&self, attachment: &Attachment) {
+    /// Connects the doorbell byte of an attached DMB to the DMB's owner.
+    pub fn connect_doorbell(&self, attachment: &Attachment) {
         let chunk = (attachment.placement.offset / CHUNK_SIZE) as usize;
-        let mut bells = lock(&self.bells);
-        if bells.connected.len() <= chunk {
-            bells.connected.resize(chunk + 1, None);
+        let mut doorbells = self.doorbells.lock();
+        if doorbells.connected.len() <= chunk {
+            doorbells.connected.resize(chunk + 1, None);
         }
-        bells.connected[chunk] = Some(Bell {
+        doorbells.connected[chunk] = Some(Doorbell {
             owner: attachment.owner.clone(),
             owner_chunk: attachment.owner_chunk,
         });
     }
 
-    /// The doorbell of a DMB that was let go of wakes nobody any more. A ring from before still counts: SMC rings and
-    /// detaches at once when it aborts a connection, and the owner must hear of that.
-    pub fn disconnect_bell(&self, let_go: LetGo) {
-        let LetGo::Attached { chunk } = let_go else { return };
+    /// Disconnects the doorbell of a detached DMB. An earlier ring is still delivered: SMC rings and then detaches at
+    /// once when it aborts a connection, and the owner must be notified.
+    pub fn disconnect_doorbell(&self, detached: Detached) {
+        let Detached::Attached { chunk } = detached else { return };
         let last_ring = {
-            let mut bells = lock(&self.bells);
-            let bell = bells.connected.get_mut(chunk as usize).and_then(Option::take);
-            bell.filter(|_| self.area.take(chunk))
+            let mut doorbells = self.doorbells.lock();
+            let doorbell = doorbells.connected.get_mut(chunk as usize).and_then(Option::take);
+            doorbell.filter(|_| self.area.take(chunk))
         };
-        if let Some(bell) = last_ring {
-            self.stats.doorbells.add(1);
-            bell.owner.ring(&[bell.owner_chunk]);
+        if let Some(doorbell) = last_ring {
+            self.stats.counters.doorbells.increment();
+            doorbell.owner.ring(&[doorbell.owner_chunk]);
         }
     }
 
-    /// The guest kicked: passes on what it rang, until nothing is left to pass on.
+    /// Handles a kick: delivers the guest's doorbells until none is left.
     pub fn serve_doorbells(&self) {
-        self.stats.kicks.add(1);
+        self.stats.counters.kicks.increment();
         self.area.set_awake(true);
-        // Bells can only be connected in the part of the window that is in use; what rings elsewhere is a mistake, and
-        // looked for when nothing else rang.
+        // Doorbells are only connected in the part of the window that is in use. A ring elsewhere is a guest error,
+        // searched for only when no other doorbell rang.
         let mut rung = self.collect(None);
         if rung.is_empty() {
             rung = self.collect(Some(u32::MAX));
@@ -415,21 +443,21 @@ impl Session {
         }
     }
 
-    /// Takes what was rung, by owner; nearly always one of each. Taken and looked up under one lock, so that a ring never
-    /// falls between a bell and its disconnection.
+    /// Collects the doorbells that rang, by owner; nearly always one of each. Collected and looked up under one lock,
+    /// so that a ring cannot be lost to a concurrent disconnection.
     fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
         let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
-        let Bells { connected, rung } = &mut *lock(&self.bells);
+        let Doorbells { connected, rung } = &mut *self.doorbells.lock();
         self.area.collect(limit.unwrap_or(connected.len() as u32), rung);
         for &chunk in rung.iter() {
-            let Some(bell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
-                self.stats.find(Finding::StrayDoorbell);
+            let Some(doorbell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
+                self.stats.report(GuestError::StrayDoorbell);
                 continue;
             };
-            self.stats.doorbells.add(1);
-            match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &bell.owner)) {
-                Some((_, chunks)) => chunks.push(bell.owner_chunk),
-                None => owners.push((bell.owner.clone(), vec![bell.owner_chunk])),
+            self.stats.counters.doorbells.increment();
+            match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &doorbell.owner)) {
+                Some((_, chunks)) => chunks.push(doorbell.owner_chunk),
+                None => owners.push((doorbell.owner.clone(), vec![doorbell.owner_chunk])),
             }
         }
         owners

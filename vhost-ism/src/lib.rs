@@ -1,15 +1,17 @@
-//! A virtio-ism device as a vhost-user backend.
+//! A virtio-ism device as a vhost-user back-end.
 //!
-//! Guests of one daemon share direct memory buffers (DMBs): one guest allocates, its peer attaches, and from then on the
-//! payload moves between the two without this process. What a driver sees is stated in `docs/device.md`.
+//! Guests of one daemon share direct memory buffers (DMBs): one guest allocates, its peer attaches, and from then on
+//! the payload moves between the two without this process. `docs/device.md` specifies the device as a driver sees it.
 //!
 //! ```text
 //! control queue -> backend -> control -> fabric -> window (map, barrier) -> reply
 //! doorbell page + kick -> backend -> doorbell -> event -> peer's event queue
 //! ```
 //!
-//! [`fabric`] decides who may see which memory and knows nothing of virtio; [`control`] turns a request into calls on it;
-//! [`backend`] is the only module that knows the vhost crates and the only one that touches guest memory.
+//! [`fabric`] decides which guests share which memory, independently of virtio; [`control`] turns a request into calls
+//! on it; [`backend`] is the only module that uses the vhost crates and the only one that touches guest memory.
+
+#![forbid(unsafe_code)]
 
 pub mod abi;
 pub mod backend;
@@ -19,6 +21,7 @@ pub mod doorbell;
 pub mod event;
 pub mod fabric;
 pub mod guest;
+mod inspect;
 pub mod slab;
 pub mod stats;
 pub mod window;

@@ -1,5 +1,7 @@
 //! The `vhost-ism` daemon.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod daemon;
 

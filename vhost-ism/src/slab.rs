@@ -1,7 +1,7 @@
 //! A slab: one sealed memfd, shared by a fixed set of guests, and the DMBs placed in it.
 //!
-//! A memfd mapped into a guest is visible whole to that guest, so a slab never serves anyone but the guests it was made
-//! for. This process does not map slabs: freed blocks are zeroed by punching a hole, which also gives the memory back.
+//! A guest sees the whole of a memfd that is mapped into it, so a slab is only ever mapped by the guests it was created
+//! for. This process does not map slabs: freed blocks are zeroed by punching a hole, which also returns the memory.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,52 +11,58 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
 };
 
+use serde::Serialize;
+
 use crate::abi::CHUNK_SIZE;
 use crate::buddy::Buddy;
 
-/// Identifies a slab for the life of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Identifier of a slab, unique for the life of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct SlabId(pub u64);
 
 /// The memory of a slab, as the guests' VMMs map it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct SlabMemory {
-    /// Which slab.
+    /// Slab that the memory belongs to.
+    #[serde(skip)]
     pub id: SlabId,
-    /// Sealed against growing and shrinking: nobody can make a mapping of it fault.
+    /// Sealed against growing and shrinking, so that no process can make a mapping of it fault.
+    #[serde(skip)]
     pub memfd: Arc<OwnedFd>,
     /// Length in bytes.
     pub len: u64,
 }
 
-/// A range of chunks in a slab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A block of 2^`order` chunks in a slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Block {
     chunk: u32,
     order: u32,
 }
 
 impl Block {
-    /// Offset in the slab in bytes.
+    /// Returns the offset in the slab in bytes.
     pub fn offset(self) -> u64 {
         u64::from(self.chunk) * CHUNK_SIZE
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn bytes(self) -> u64 {
         CHUNK_SIZE << self.order
     }
 }
 
-/// A slab's memory and which blocks of it are taken.
-#[derive(Debug)]
+/// A slab's memory and the allocation of its blocks.
+#[derive(Debug, Serialize)]
 pub struct Slab {
+    #[serde(flatten)]
     memory: SlabMemory,
+    #[serde(rename = "used_chunks")]
     blocks: Buddy,
 }
 
 impl Slab {
-    /// A zeroed slab of `len` bytes, a multiple of the chunk size.
+    /// Creates a zeroed slab of `len` bytes, a multiple of the chunk size.
     pub fn new(id: SlabId, len: u64) -> io::Result<Self> {
         Ok(Self {
             memory: SlabMemory {
@@ -68,7 +74,7 @@ impl Slab {
         })
     }
 
-    /// The memory to map.
+    /// Returns the memory to map.
     pub fn memory(&self) -> &SlabMemory {
         &self.memory
     }
@@ -77,12 +83,12 @@ impl Slab {
         Some(Buddy::order_for(u32::try_from(size.div_ceil(CHUNK_SIZE)).ok()?))
     }
 
-    /// Whether a block that holds `size` bytes is free.
+    /// Returns whether a block of at least `size` bytes is free.
     pub fn fits(&self, size: u64) -> bool {
         Self::order_for(size).is_some_and(|order| self.blocks.fits(order))
     }
 
-    /// Takes a block that holds `size` bytes.
+    /// Allocates a block of at least `size` bytes.
     pub fn alloc(&mut self, size: u64) -> Option<Block> {
         let order = Self::order_for(size)?;
         Some(Block {
@@ -91,7 +97,7 @@ impl Slab {
         })
     }
 
-    /// Zeroes a block and gives it back. When the host cannot zero it, the block is lost instead of reused.
+    /// Zeroes and frees a block. A block that the host cannot zero is lost instead of reused.
     pub fn free(&mut self, block: Block) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&*self.memory.memfd, flags, block.offset(), block.bytes())?;
@@ -99,13 +105,13 @@ impl Slab {
         Ok(())
     }
 
-    /// Bytes in taken blocks.
+    /// Returns the number of bytes in allocated blocks.
     pub fn used(&self) -> u64 {
         u64::from(self.blocks.used()) * CHUNK_SIZE
     }
 }
 
-/// A memfd of `len` zero bytes that can neither grow nor shrink any more.
+/// Creates a memfd of `len` zero bytes, sealed against growing and shrinking.
 pub fn sized_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&memfd, len)?;
@@ -113,19 +119,20 @@ pub fn sized_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     Ok(memfd)
 }
 
-/// As [`sized_memfd`], and nothing else can be forbidden about it.
+/// As [`sized_memfd`], and sealed against further seals.
 pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     let memfd = sized_memfd(name, len)?;
     fcntl_add_seals(&memfd, SealFlags::SEAL)?;
     Ok(memfd)
 }
 
-/// Forbids writing to a memfd, for good, unless somebody has mapped it for writing. Returns whether it is forbidden now.
+/// Seals a memfd against writing, for good, unless a process has mapped it for writing. Returns whether it is sealed
+/// now.
 pub fn seal_against_writing(memfd: impl AsFd) -> bool {
     fcntl_add_seals(memfd, SealFlags::WRITE).is_ok()
 }
 
-/// Whether nobody can take bytes away from the end of this file.
+/// Returns whether the file is sealed against truncation.
 pub fn is_sealed_against_shrinking(file: impl AsFd) -> bool {
     fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }

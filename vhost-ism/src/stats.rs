@@ -1,111 +1,90 @@
-//! What a guest did and what it got wrong, as counters anyone can read while the daemon runs.
+//! Counters of a guest's activity and errors, readable while the daemon runs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use log::{debug, warn};
 use serde::Serialize;
+use vhost_daemon::guest_error::{GuestErrors, Kind};
 
-/// A mistake of a guest: answered as the device's specification says, counted, never fatal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// A control request was answered with ERR: unknown, of the wrong length, or out of limits.
-    BadRequest,
-    /// A control request had no writable byte, or its descriptors point outside guest memory.
-    BadChain,
-    /// A ring's indices make no sense; the queue is not served until the device is reset.
-    BadRing,
-    /// A doorbell byte that belongs to no attached DMB.
-    StrayDoorbell,
-    /// An event buffer too small for the event.
-    ShortEventBuffer,
-    /// Something for this guest was dropped because it does not take its events.
-    EventOverflow,
-    /// Guest memory that its VMM could take away, and that is therefore not used.
-    UnsealedMemory,
+vhost_daemon::counters! {
+    /// Counters of one guest, over all its sessions.
+    pub struct GuestCounters -> GuestSnapshot {
+        /// Driver sessions begun.
+        sessions,
+        /// Control requests answered.
+        requests,
+        /// Control requests answered with a status other than OK.
+        refusals,
+        /// DMBs allocated.
+        allocs,
+        /// DMBs attached.
+        attaches,
+        /// DMBs detached, by owner or attacher.
+        detaches,
+        /// Slabs and doorbell areas mapped into the guest.
+        maps,
+        /// Slabs unmapped from the guest.
+        unmaps,
+        /// Kicks of the doorbell queue.
+        kicks,
+        /// Doorbell bytes collected and forwarded to the DMB's owner.
+        doorbells,
+        /// Doorbells received for DMBs that this guest owns.
+        rings,
+        /// Events put on the event queue.
+        events,
+        /// Interrupts raised for events.
+        interrupts,
+        /// Messages sent to peers.
+        messages,
+    }
 }
 
-const FINDINGS: [(Finding, &str); 7] = [
-    (Finding::BadRequest, "malformed control request"),
-    (Finding::BadChain, "control request without a place for the answer"),
-    (Finding::BadRing, "ring with impossible indices"),
-    (Finding::StrayDoorbell, "doorbell for a DMB that is not attached"),
-    (Finding::ShortEventBuffer, "event buffer too small"),
-    (Finding::EventOverflow, "events dropped, the guest does not take them"),
-    (
-        Finding::UnsealedMemory,
-        "memory is not used that is not sealed against shrinking (memory-backend-memfd is; or --trust-unsealed-memory)",
-    ),
-];
+vhost_daemon::guest_errors! {
+    /// An error of a guest: answered as the device's specification says, counted, never fatal.
+    pub enum GuestError {
+        /// A control request answered with ERR: unknown, of the wrong length, or out of limits.
+        BadRequest = "bad_request",
+        /// A control request without a writable byte, or with descriptors that point outside guest memory.
+        BadChain = "bad_chain",
+        /// A ring with impossible indices; the queue is not served until the device is reset.
+        BadRing = "bad_ring",
+        /// A doorbell byte that belongs to no attached DMB.
+        StrayDoorbell = "stray_doorbell",
+        /// An event buffer too small for its event.
+        ShortEventBuffer = "short_event_buffer",
+        /// An event dropped because the guest does not take its events.
+        EventOverflow = "event_overflow",
+        /// Guest memory that its VMM could truncate, and that is therefore not used.
+        UnsealedMemory = "unsealed_memory",
+    }
+}
 
-macro_rules! counters {
-    ($($(#[$meta:meta])* $name:ident,)*) => {
-        /// Counters of one guest, over all its sessions.
-        #[derive(Debug, Default)]
-        pub struct GuestStats {
-            guest: String,
-            $($(#[$meta])* pub $name: Counter,)*
-            findings: [Counter; FINDINGS.len()],
-        }
-
-        /// A [`GuestStats`] at one moment.
-        #[derive(Clone, Debug, Default, Serialize)]
-        pub struct GuestSnapshot {
-            /// Which guest.
-            pub guest: String,
-            $($(#[$meta])* pub $name: u64,)*
-            /// Guest mistakes by kind.
-            pub findings: std::collections::BTreeMap<String, u64>,
-        }
-
-        impl GuestStats {
-            /// The counters now.
-            pub fn snapshot(&self) -> GuestSnapshot {
-                GuestSnapshot {
-                    guest: self.guest.clone(),
-                    $($name: self.$name.get(),)*
-                    findings: FINDINGS
-                        .iter()
-                        .map(|(finding, _)| (format!("{finding:?}"), self.findings[*finding as usize].get()))
-                        .collect(),
-                }
+impl GuestError {
+    fn text(self) -> &'static str {
+        match self {
+            Self::BadRequest => "malformed control request",
+            Self::BadChain => "control request without room for the answer",
+            Self::BadRing => "ring with impossible indices",
+            Self::StrayDoorbell => "doorbell for a DMB that is not attached",
+            Self::ShortEventBuffer => "event buffer too small",
+            Self::EventOverflow => "event dropped, the guest does not take its events",
+            Self::UnsealedMemory => {
+                "memory not sealed against shrinking is not used (use memory-backend-memfd, or --trust-unsealed-memory)"
             }
         }
-    };
+    }
 }
 
-counters! {
-    /// Driver sessions begun.
-    sessions,
-    /// Control requests answered.
-    requests,
-    /// Control requests answered with a status other than OK.
-    refusals,
-    /// DMBs allocated.
-    allocs,
-    /// DMBs attached.
-    attaches,
-    /// DMBs let go of.
-    detaches,
-    /// Slabs and doorbell areas mapped into the guest.
-    maps,
-    /// Slabs unmapped from the guest.
-    unmaps,
-    /// Kicks of the doorbell queue.
-    kicks,
-    /// Doorbell bytes found and passed on.
-    doorbells,
-    /// Doorbells this guest's own DMBs received.
-    rings,
-    /// Events put on the event queue.
-    events,
-    /// Interrupts raised for them.
-    interrupts,
-    /// Messages sent to peers.
-    messages,
+/// Statistics of one guest.
+#[derive(Debug, Default, Serialize)]
+pub struct GuestStats {
+    guest: String,
+    /// Counters of the guest's activity.
+    #[serde(flatten)]
+    pub counters: GuestCounters,
+    guest_errors: GuestErrors<GuestError>,
 }
 
 impl GuestStats {
-    /// Zero counters of a guest.
+    /// Creates zero counters for a guest with this name.
     pub fn new(guest: String) -> Self {
         Self {
             guest,
@@ -113,40 +92,25 @@ impl GuestStats {
         }
     }
 
-    /// The guest's name in logs.
+    /// Returns the guest's name in logs.
     pub fn guest(&self) -> &str {
         &self.guest
     }
 
-    /// Counts a mistake; the first of its kind is worth a warning.
-    pub fn find(&self, finding: Finding) {
-        let text = FINDINGS[finding as usize].1;
-        if self.findings[finding as usize].add(1) == 0 {
-            warn!("{}: {text} (further ones are counted)", self.guest);
-        } else {
-            debug!("{}: {text}", self.guest);
-        }
+    /// Counts an error and logs it, at a limited rate.
+    pub fn report(&self, error: GuestError) {
+        self.guest_errors
+            .report(error, format_args!("{}: {}", self.guest, error.text()));
     }
 
-    /// How often a mistake was made.
-    pub fn found(&self, finding: Finding) -> u64 {
-        self.findings[finding as usize].get()
-    }
-}
-
-/// A monotonic counter.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds, and returns the value before.
-    pub fn add(&self, n: u64) -> u64 {
-        self.0.fetch_add(n, Ordering::Relaxed)
+    /// Returns the number of errors of a kind.
+    pub fn error_count(&self, error: GuestError) -> u64 {
+        self.guest_errors.count(error)
     }
 
-    /// The value now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Returns the number of errors of all kinds.
+    pub fn total_errors(&self) -> u64 {
+        GuestError::ALL.iter().map(|&error| self.error_count(error)).sum()
     }
 }
 
@@ -156,14 +120,14 @@ mod tests {
 
     #[test]
     fn findings_are_counted_by_kind() {
-        for (index, (finding, _)) in FINDINGS.iter().enumerate() {
-            assert_eq!(*finding as usize, index);
-        }
         let stats = GuestStats::new("a".into());
-        stats.find(Finding::BadRing);
-        stats.find(Finding::BadRing);
-        let snapshot = stats.snapshot();
-        assert_eq!(snapshot.findings["BadRing"], 2);
-        assert_eq!(snapshot.findings["BadRequest"], 0);
+        stats.report(GuestError::BadRing);
+        stats.report(GuestError::BadRing);
+        let json = serde_json::to_value(&stats).unwrap();
+        assert_eq!(json["guest"], "a");
+        assert_eq!(json["guest_errors"]["bad_ring"], 2);
+        assert_eq!(json["guest_errors"]["bad_request"], 0);
+        assert_eq!(json["requests"], 0);
+        assert_eq!(stats.total_errors(), 2);
     }
 }

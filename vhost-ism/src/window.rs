@@ -1,33 +1,41 @@
-//! What is mapped into one guest's window, and the rules for changing it.
+//! The mappings of one guest's window, and the rules for changing them.
 //!
-//! A map or unmap may only be asked of the VMM while the guest's driver runs and one of its own requests is being
+//! A map or unmap may only be requested of the VMM while the guest's driver runs and one of its own requests is being
 //! answered: QEMU (hw/virtio/vhost-user.c, 11.1) dereferences a device that is not started, and it acknowledges the
-//! request before the change has taken effect. A [`RegionMapper`] therefore returns only when the change is in effect.
+//! request before the change has taken effect. A [`RegionMapper`] therefore returns only once the change is in effect.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use serde::{Serialize, Serializer};
+
 use crate::fabric::Mapping;
 use crate::slab::SlabId;
 
-/// Changes the shared memory region of one guest, and returns when the change is in effect.
+/// Changes the shared memory region of one guest; a call returns once the change is in effect.
 pub trait RegionMapper: Send + Sync {
-    /// Maps `len` bytes of `memfd` from its start at `offset` in the region.
+    /// Maps the first `len` bytes of `memfd` at `offset` in the region.
     fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>;
-    /// Unmaps exactly what one call mapped.
+    /// Unmaps exactly the range of one earlier map.
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
 }
 
-/// What is mapped.
-#[derive(Debug, Default)]
+/// The mappings of one guest's window.
+#[derive(Debug, Default, Serialize)]
 pub struct Window {
+    /// Offset and length of each mapped slab.
+    #[serde(serialize_with = "ids")]
     slabs: HashMap<SlabId, (u64, u64)>,
     doorbell: bool,
 }
 
+fn ids<S: Serializer>(slabs: &HashMap<SlabId, (u64, u64)>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(slabs.keys())
+}
+
 impl Window {
-    /// Maps a slab unless it is mapped. Returns whether that took a map.
+    /// Maps a slab unless it is mapped. Returns whether it was mapped by this call.
     pub fn ensure_slab(&mut self, mapper: &dyn RegionMapper, mapping: &Mapping) -> io::Result<bool> {
         let memory = &mapping.memory;
         if self.slabs.contains_key(&memory.id) {
@@ -38,7 +46,7 @@ impl Window {
         Ok(true)
     }
 
-    /// Maps the doorbell area unless it is mapped. Returns whether that took a map.
+    /// Maps the doorbell area unless it is mapped. Returns whether it was mapped by this call.
     pub fn ensure_doorbell(
         &mut self,
         mapper: &dyn RegionMapper,
@@ -54,7 +62,7 @@ impl Window {
         Ok(true)
     }
 
-    /// Unmaps a slab if it is mapped. Returns whether that took an unmap. After an error the slab still counts as mapped.
+    /// Unmaps a slab if it is mapped. Returns whether it was. After an error the slab still counts as mapped.
     pub fn remove_slab(&mut self, mapper: &dyn RegionMapper, id: SlabId) -> io::Result<bool> {
         let Some(&(offset, len)) = self.slabs.get(&id) else {
             return Ok(false);

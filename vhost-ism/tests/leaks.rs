@@ -1,4 +1,4 @@
-//! What a long life leaves behind. A process of its own, so that its descriptors can be counted.
+//! Leaks over a long life. A process of its own, so that descriptors can be counted.
 
 #[allow(unused_imports, reason = "other test binaries use them")]
 mod common;
@@ -8,7 +8,7 @@ use std::fs;
 
 use common::*;
 
-/// Open descriptors by what they are.
+/// Counts open descriptors by their targets.
 fn descriptors() -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
@@ -27,7 +27,7 @@ fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Bytes of memfds that are mapped.
+/// Counts mapped bytes of memfds.
 fn mapped() -> u64 {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let number = |text| u64::from_str_radix(text, 16).unwrap();
@@ -40,7 +40,8 @@ fn mapped() -> u64 {
         .sum()
 }
 
-/// What this process has when nothing comes or goes any more: threads that look whether a stopped device has been reset, say.
+/// What this process has when nothing comes or goes any more: threads that look whether a stopped device has been
+/// reset, say.
 fn possessions() -> (BTreeMap<String, usize>, usize, u64) {
     let look = || (descriptors(), threads(), mapped());
     loop {
@@ -52,7 +53,7 @@ fn possessions() -> (BTreeMap<String, usize>, usize, u64) {
     }
 }
 
-/// Everything there is to do in one session.
+/// Uses every command in one session.
 fn live(a: &mut TestGuest, b: &mut TestGuest) {
     let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
     let attached = b.attach(dmb.token).unwrap();
@@ -71,7 +72,7 @@ fn sessions_and_connections_leave_nothing_behind() {
     let (seat_a, mut b) = (host.seat("a"), host.boot("b"));
     let mut a = seat_a.boot();
     let settle = |b: &mut TestGuest| {
-        // Whatever B held goes with its own reset.
+        // B's holds end with its own reset.
         b.reset();
         eventually("the fabric holds B alone", || {
             host.stats().sessions <= 2 && host.stats().slabs == 0

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line options.
 
 mod guest;
 
@@ -13,86 +13,95 @@ use vhost_nic::pci::Identity;
 
 pub use guest::{Attach, GuestArg, Socket};
 
-/// The default MAC addresses count up from here. Locally administered, in the range that QEMU's own start with.
+/// First of the default MAC addresses; the others count up from it. Locally administered, in the range that QEMU's
+/// begin with.
 const FIRST_MAC: Mac = Mac([0x52, 0x54, 0x00, 0x00, 0xc5, 0x01]);
-/// One for events and seven for completions: room for the channels of an ordinary guest. User Mode Linux has 32 for all its
-/// devices (arch/um/drivers/virt-pci.c).
+/// One vector for events and seven for completions, enough for the channels of an ordinary guest. User Mode Linux has
+/// 32 for all its devices (arch/um/drivers/virt-pci.c).
 const DEFAULT_VECTORS: u16 = 8;
-/// As many as the last byte of the default addresses can tell apart.
+/// Limited by the last byte of the default MAC addresses.
 const MAX_GUESTS: usize = 255;
 
 /// A ConnectX-like NIC for the stock mlx5 drivers.
 ///
-/// Every socket is one guest and gets one NIC. All NICs of one daemon are ports of one Ethernet switch. QEMU guests attach
-/// over vfio-user, User Mode Linux guests over vhost-user (PCI over virtio).
+/// Each socket serves one guest with one NIC. All NICs of a daemon are connected to one Ethernet switch. QEMU guests
+/// attach over vfio-user, User Mode Linux guests over vhost-user (PCI over virtio).
 #[derive(Parser, Debug)]
-#[command(version, about, group(ArgGroup::new("sockets").args(["socket_path", "fd", "guest", "print_capabilities"]).required(true).multiple(true)))]
+#[command(version, about, group(sockets()))]
 pub struct Args {
     #[command(flatten)]
     pub common: CommonArgs,
 
-    /// A guest whose NIC differs from the default, as comma-separated KEY=VALUE; once per guest.
+    /// Add a guest whose NIC differs from the default, as comma-separated KEY=VALUE; once per guest.
     ///
     /// path=PATH or fd=FD: the socket (required). attach=vfio-user (the default, for QEMU) or vhost-user (for User Mode
-    /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7, or
-    /// vf: which member of the family the NIC says it is. vectors=N: how many MSI-X vectors it has, 8 by
-    /// default. blue-flame=on or off (the default): whether it takes WQEs from doorbell registers; each takes at least eight stores
-    /// that trap.
+    /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7,
+    /// or vf: the model that the NIC identifies as. vectors=N: the number of MSI-X vectors, 8 by default. blue-flame=on
+    /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
+    /// eight stores that trap.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
-    /// Write every frame that the switch forwards to this file, in pcapng.
+    /// Write every frame that the switch forwards to this file, in pcapng format.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
 
-    /// How long the capture may become; what comes later is counted and not written.
+    /// Maximum size of the capture file; later frames are only counted.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "capture")]
     pub capture_limit: u64,
 
-    /// How many microseconds a send queue is looked after when all that was posted is sent: what the guest posts meanwhile is sent before
-    /// its doorbell has come through. Costs a processor for that time; 0 switches it off.
+    /// Keep polling a drained send queue for this many microseconds: what the guest posts meanwhile is sent before its
+    /// doorbell arrives. Occupies a processor for that time; 0 disables it.
     #[arg(long, value_name = "US", default_value_t = 0)]
     pub hot_period: u64,
 
-    /// Advertise 0 for this capability, one of those that --print-capabilities names; may be repeated. For tests of drivers.
+    /// Report this capability as 0 (see --print-capabilities); repeatable. For tests of drivers.
     #[arg(long, value_name = "NAME")]
     pub zero_capability: Vec<String>,
 }
 
-/// One guest, with nothing left to default but what its NIC's kind decides.
+/// A guest with all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestPlan {
-    /// Where its VMM connects.
+    /// Socket that the guest's VMM connects to.
     pub socket: Socket,
-    /// How it attaches.
+    /// Transport of the attachment.
     pub attach: Attach,
-    /// Its NIC's address.
+    /// MAC address of the NIC.
     pub mac: Mac,
-    /// What its NIC says it is.
+    /// Model that the NIC identifies as.
     pub identity: Identity,
-    /// How many MSI-X vectors its NIC has.
+    /// Number of MSI-X vectors.
     pub vectors: u16,
-    /// Whether it has BlueFlame.
+    /// Whether the NIC accepts WQEs through doorbell registers.
     pub blue_flame: bool,
 }
 
+fn sockets() -> ArgGroup {
+    ArgGroup::new("sockets")
+        .args(["socket_path", "fd", "guest", "print_capabilities"])
+        .required(true)
+        .multiple(true)
+}
+
 impl Args {
-    /// The guests in the order --socket-path, --fd, --guest, which is also the order of their default MAC addresses.
+    /// Returns the guests in the order --socket-path, --fd, --guest, which is also the order of their default MAC
+    /// addresses.
     pub fn guests(&self) -> Result<Vec<GuestPlan>> {
         let plain = self.common.socket_path.iter().cloned().map(Socket::Path);
         let plain = plain.chain(self.common.fd.iter().copied().map(Socket::Fd));
         let all: Vec<GuestArg> = plain.map(GuestArg::new).chain(self.guest.iter().cloned()).collect();
         if all.len() > MAX_GUESTS {
-            bail!("{} guests are too many: a daemon serves up to {MAX_GUESTS}.", all.len());
+            bail!("{} guests are too many, a daemon serves up to {MAX_GUESTS}", all.len());
         }
         let plans: Vec<GuestPlan> = all.into_iter().zip(0..).map(|(guest, n)| plan(guest, n)).collect();
         let (mut sockets, mut macs) = (HashSet::new(), HashSet::new());
         for plan in &plans {
             if !sockets.insert(&plan.socket) {
-                bail!("Two guests cannot share the socket {}.", plan.socket);
+                bail!("two guests cannot share the socket {}", plan.socket);
             }
             if !macs.insert(plan.mac) {
-                bail!("Two guests cannot share the MAC address {}.", plan.mac);
+                bail!("two guests cannot share the MAC address {}", plan.mac);
             }
         }
         Ok(plans)
@@ -117,11 +126,11 @@ mod tests {
 
     use super::*;
 
-    /// The manual page is the command line's own description and what it cannot know. Regenerate it with
+    /// The manual page is the parser's own description and the sections in `man/vhost-nic.1.in`. Regenerate it with
     /// `UPDATE_MAN=1 cargo test -p vhost-nic man_page`.
     #[test]
     fn the_man_page_is_up_to_date() {
-        vhost_daemon::manual::assert_up_to_date(
+        vhost_daemon::testing::assert_up_to_date(
             <Args as clap::CommandFactory>::command(),
             include_bytes!("../man/vhost-nic.1.in"),
             Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-nic.1")),
@@ -181,7 +190,7 @@ mod tests {
                 "--guest",
                 "path=b,mac=02:00:00:00:00:01",
             ],
-            // The second one's default.
+            // The default of the second.
             &[
                 "--socket-path",
                 "a",

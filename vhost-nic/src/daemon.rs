@@ -1,4 +1,4 @@
-//! Guests, the switch between them, and what the main thread tells of them.
+//! The daemon: guests, the switch between them, and the document of the stats socket.
 
 mod guest;
 
@@ -7,14 +7,20 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost_daemon::{GuestSocket, MainLoop, OwnSockets};
+use vhost_daemon::{GuestSocket, MainLoop, OwnSockets, Program};
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 
 use crate::args::{Args, GuestPlan, Socket};
 use guest::{Guest, GuestSnapshot};
 
-/// Runs until a signal ends it.
+/// Identification in the documents of the stats socket.
+const PROGRAM: Program = Program {
+    name: env!("CARGO_BIN_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Runs until a signal.
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
     let mut main_loop = MainLoop::new()?;
@@ -42,32 +48,33 @@ pub fn run(args: &Args) -> Result<()> {
     let guests = Arc::new(guests);
     if let Some(listener) = stats {
         let guests = guests.clone();
-        main_loop.serve_stats(listener, move || Snapshot {
+        main_loop.serve_stats(listener, PROGRAM, move || State {
             guests: guests.iter().map(Guest::snapshot).collect(),
             switch: switch.stats(),
             capture: capture.as_ref().map(|capture| capture.stats()),
         })?;
     }
-    info!("Serving {} guest(s)", guests.len());
-    main_loop.run()
+    info!("serving {} guest(s)", guests.len());
+    Ok(main_loop.run()?)
 }
 
 fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
-    match &plan.socket {
-        Socket::Path(path) => own.listen_for_guest(path),
-        Socket::Fd(fd) => vhost_daemon::inherited(*fd),
-    }
+    Ok(match &plan.socket {
+        Socket::Path(path) => own.listen_for_guest(path)?,
+        Socket::Fd(fd) => vhost_daemon::inherited(*fd)?,
+    })
 }
 
 fn capture(args: &Args) -> Result<Option<Arc<Capture>>> {
     let Some(path) = &args.capture else { return Ok(None) };
-    let capture = Capture::create(path, args.capture_limit).with_context(|| path.display().to_string())?;
+    let capture = Capture::create(path, args.capture_limit)
+        .with_context(|| format!("cannot create the capture file {}", path.display()))?;
     Ok(Some(Arc::new(capture)))
 }
 
-/// What the stats socket shows.
+/// State in the document of the stats socket.
 #[derive(Serialize)]
-struct Snapshot {
+struct State {
     guests: Vec<GuestSnapshot>,
     switch: SwitchStats,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,8 @@
 //! its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the switch
 //! ([`net`]), and the switch calls another NIC's engine.
 
+#![forbid(unsafe_code)]
+
 pub mod dma;
 pub mod engine;
 pub mod firmware;

@@ -1,5 +1,7 @@
 //! The `vhost-nic` daemon.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod daemon;
 
@@ -18,7 +20,8 @@ fn main() -> ExitCode {
     vhost_daemon::run(&args.common, capabilities, || daemon::run(&args))
 }
 
-/// vhost-user.json has no type for either attachment: one is of another protocol, the other of a device of UML's own.
+/// vhost-user.json has no type for either attachment: one is another protocol, the other a device of User Mode Linux
+/// only.
 fn capabilities() -> Capabilities {
     let table = firmware::Capabilities::table().iter();
     let advertised: Vec<&str> = table

@@ -1,101 +1,24 @@
 //! The daemon's binary: arguments, sockets, exit.
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use vhost_daemon::guest_error::Kind;
+use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
+use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
+use vhost_nic::hca::guest_error::GuestError;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
-/// Time limit for everything the daemon does.
-const LONG: Duration = Duration::from_secs(20);
-
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-nic"));
-    command.env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    command().args(args).output().unwrap()
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < LONG, "{what}: not after {LONG:?}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A running daemon, killed when dropped.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// Sends a signal. Returns the exit code and the time until exit.
-    fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
-        let start = Instant::now();
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-        let mut status = None;
-        eventually("the daemon to exit", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        (status.unwrap().code(), start.elapsed())
-    }
-
-    /// Waits for it to fail. Returns the exit code and stderr.
-    fn fail(mut self) -> (Option<i32>, String) {
-        let mut text = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        (self.0.wait().unwrap().code(), text)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until the socket listens: the file appears a little earlier.
-fn await_socket(path: &Path) {
-    let path = path.to_str().unwrap();
-    eventually("a listener on the socket", || {
-        let sockets = fs::read_to_string("/proc/net/unix").unwrap();
-        sockets.lines().any(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            // __SO_ACCEPTCON
-            fields.get(3) == Some(&"00010000") && fields.last() == Some(&path)
-        })
-    });
-}
-
-fn read_stats(path: &Path) -> serde_json::Value {
-    let mut text = String::new();
-    UnixStream::connect(path).unwrap().read_to_string(&mut text).unwrap();
-    assert!(text.ends_with('\n'));
-    serde_json::from_str(&text).unwrap()
-}
-
-fn is_empty(dir: &Path) -> bool {
-    fs::read_dir(dir).unwrap().next().is_none()
-}
+const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
 
 #[test]
 fn capabilities() {
-    let output = run(&["--print-capabilities"]);
+    let output = PROGRAM.run(&["--print-capabilities"]);
     assert!(output.status.success());
     assert!(output.stderr.is_empty());
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -109,7 +32,7 @@ fn capabilities() {
     let zeroed = names
         .iter()
         .flat_map(|name| ["--zero-capability", name.as_str().unwrap()]);
-    let daemon = Daemon::start(command().arg("--socket-path").arg(&path).args(zeroed));
+    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path).args(zeroed));
     await_socket(&path);
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }
@@ -117,7 +40,7 @@ fn capabilities() {
 #[test]
 fn help_and_version() {
     for flag in ["--help", "--version"] {
-        let output = run(&[flag]);
+        let output = PROGRAM.run(&[flag]);
         assert!(output.status.success());
         assert!(
             String::from_utf8(output.stdout).unwrap().contains("vhost-nic"),
@@ -132,7 +55,8 @@ fn a_signal_ends_it_and_its_sockets_are_gone() {
         let dir = tempfile::tempdir().unwrap();
         let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
         let daemon = Daemon::start(
-            command()
+            PROGRAM
+                .command()
                 .arg("--socket-path")
                 .arg(&a)
                 .args(["--guest", &format!("path={},attach=vhost-user", b.display())])
@@ -170,7 +94,8 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
     let daemon = Daemon::start(
-        command()
+        PROGRAM
+            .command()
             .arg("--socket-path")
             .arg(&a)
             .args(["--guest", &format!("path={},id=connectx-7", b.display())])
@@ -184,7 +109,7 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
         // Mellanox, ConnectX-5.
         assert_eq!(read_ids(&mut client), [0xb3, 0x15, 0x17, 0x10]);
         let seen = read_stats(&stats);
-        assert_eq!(seen["guests"][0]["attachment"]["vfio-user"]["connections"], round);
+        assert_eq!(seen["guests"][0]["attachment"]["vfio_user"]["connections"], round);
         client.shutdown().unwrap();
     }
     assert_eq!(read_ids(&mut other), [0xb3, 0x15, 0x21, 0x10]);
@@ -195,13 +120,43 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
 }
 
 #[test]
+fn every_field_of_the_stats_socket_is_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+    let daemon = Daemon::start(
+        PROGRAM
+            .command()
+            .arg("--socket-path")
+            .arg(&a)
+            .args(["--guest", &format!("path={},attach=vhost-user", b.display())])
+            .arg("--stats-socket")
+            .arg(&stats)
+            .arg("--capture")
+            .arg(dir.path().join("frames.pcapng")),
+    );
+    await_socket(&stats);
+    let mut document = read_stats(&stats);
+    assert_eq!(document["schema_version"], 1);
+    assert_eq!(document["daemon"], "vhost-nic");
+    // Kinds of errors that have not occurred are left out.
+    for kind in GuestError::ALL {
+        document["guests"][0]["guest_errors"][kind.name()] = 1.into();
+    }
+    assert_snake_case(&document);
+    let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stats.md"));
+    assert_documented(&document, page, "vhost-nic");
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
 fn an_inherited_socket_is_left_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, own) = (dir.path().join("inherited.sock"), dir.path().join("own.sock"));
     let listener = UnixListener::bind(&path).unwrap();
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
     let daemon = Daemon::start(
-        command()
+        PROGRAM
+            .command()
             .args(["--fd", &listener.as_raw_fd().to_string()])
             .arg("--socket-path")
             .arg(&own),
@@ -210,7 +165,7 @@ fn an_inherited_socket_is_left_in_place() {
     await_socket(&own);
     UnixStream::connect(&path).unwrap();
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(path.exists(), "the daemon removed a socket that was passed in");
+    assert!(path.exists(), "the process that created the socket removes it");
     assert!(!own.exists());
 }
 
@@ -219,9 +174,9 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.sock");
     drop(UnixListener::bind(&path).unwrap());
-    let daemon = Daemon::start(command().arg("--socket-path").arg(&path));
-    eventually("the stale socket to be replaced", || UnixStream::connect(&path).is_ok());
-    let (code, text) = Daemon::start(command().arg("--socket-path").arg(&path)).fail();
+    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path));
+    eventually("the stale socket is replaced", || UnixStream::connect(&path).is_ok());
+    let (code, text) = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path)).fail();
     assert_eq!(code, Some(1));
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(path.exists());
@@ -243,7 +198,7 @@ fn bad_command_lines() {
         &["--fd", "-1"],
         &["x.sock"],
     ] {
-        let output = run(args);
+        let output = PROGRAM.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.starts_with("error: "), "{args:?}: {text}");
@@ -278,10 +233,14 @@ fn bad_command_lines() {
             "no_such_capability",
         ],
     ] {
-        let output = run(args);
+        let output = PROGRAM.run(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(
+            text.starts_with("error: ") && !text.ends_with(".\n"),
+            "{args:?}: {text}"
+        );
         assert!(!text.contains("panicked"), "{args:?}: {text}");
         assert!(output.stdout.is_empty(), "{args:?}");
         assert!(!Path::new(free).exists(), "{args:?}");

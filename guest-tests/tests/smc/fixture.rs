@@ -226,8 +226,8 @@ impl Fixture {
             assert_eq!(stats["fabric"][name], 0, "left behind: {name} in {stats:#}");
         }
         for (index, guest) in stats["guests"].as_array().expect("guests").iter().enumerate() {
-            let findings = guest["findings"].as_object().expect("findings");
-            let found: Vec<_> = findings.iter().filter(|(_, count)| **count != 0).collect();
+            let errors = guest["guest_errors"].as_object().expect("guest errors");
+            let found: Vec<_> = errors.iter().filter(|(_, count)| **count != 0).collect();
             if culprit != Some(index) {
                 assert!(found.is_empty(), "guest errors of {}: {found:?}", guest["guest"]);
             }

@@ -91,9 +91,9 @@ fn hostile(name: &'static str, kernel: Kernel) -> Result<()> {
     load.stop(fixture.seconds(20))?;
     fixture.call(b, a, "bulk --bytes 1M --direction both --check hash")?;
     let stats = fixture.daemon_stats()?;
-    for finding in ["BadRequest", "BadChain", "StrayDoorbell"] {
-        let count = &stats["guests"][c]["findings"][finding];
-        assert!(count.as_u64() > Some(0), "{finding} of C: {count}");
+    for error in ["bad_request", "bad_chain", "stray_doorbell"] {
+        let count = &stats["guests"][c]["guest_errors"][error];
+        assert!(count.as_u64() > Some(0), "{error} of C: {count}");
     }
 
     // C works normally again.

@@ -1,4 +1,4 @@
-//! Changes to a guest's shared memory region, asked of the VMM over the back-end channel.
+//! Changes to a guest's shared memory region, requested of the VMM over the back-end channel.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,42 +10,41 @@ use vhost::vhost_user::{Backend, Error as VhostUserError, VhostUserFrontendReqHa
 use crate::abi::SHMID_REGIONS;
 use crate::window::RegionMapper;
 
-/// Maps through one connection's back-end channel.
+/// The mapper of one connection: sends requests over its back-end channel.
 pub struct ChannelMapper {
     channel: Backend,
 }
 
 impl ChannelMapper {
-    /// A mapper over this channel, if its other end acknowledges what it is asked.
+    /// Creates a mapper over this channel; fails unless the VMM acknowledges requests.
     pub fn new(channel: Backend) -> io::Result<Self> {
         let mapper = Self { channel };
-        match mapper.remove_nobody() {
+        match mapper.remove_unknown_object() {
             Err(error) if is_refusal(&error) => Ok(mapper),
-            // Without REPLY_ACK nothing is waited for, and everything is fine.
-            Ok(_) => Err(io::Error::other("it acknowledges nothing (REPLY_ACK)")),
+            // Without REPLY_ACK the crate waits for no reply and reports success.
+            Ok(_) => Err(io::Error::other("it does not acknowledge requests (REPLY_ACK)")),
             Err(error) => Err(error),
         }
     }
 
-    /// Waits until what was asked before is in effect. QEMU acknowledges SHMEM_MAP and SHMEM_UNMAP before it commits its
-    /// memory transaction, but takes up the next request only after it.
+    /// Waits until earlier requests are in effect. QEMU acknowledges SHMEM_MAP and SHMEM_UNMAP before it commits its
+    /// memory transaction, but handles the next request only afterwards.
     fn barrier(&self) -> io::Result<()> {
-        match self.remove_nobody() {
+        match self.remove_unknown_object() {
             Ok(_) => Ok(()),
             Err(error) if is_refusal(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Removing an object that cannot exist is a request that QEMU answers without doing or printing anything; the answer
-    /// is a refusal.
-    fn remove_nobody(&self) -> io::Result<u64> {
+    /// Requests the removal of an object that cannot exist, which QEMU refuses without doing or printing anything.
+    fn remove_unknown_object(&self) -> io::Result<u64> {
         self.channel
             .shared_object_remove(&VhostUserSharedMsg { uuid: Uuid::new_v4() })
     }
 }
 
-/// Whether the front-end answered, and the answer is no.
+/// Returns whether the front-end answered with a refusal.
 fn is_refusal(error: &io::Error) -> bool {
     error
         .get_ref()

@@ -1,28 +1,27 @@
-//! Which of the memory that a VMM describes this process may touch.
+//! Selection of the guest memory that this process may access.
 //!
-//! Memory whose file is made shorter is gone, and an access to it kills the process (SIGBUS), which serves other guests,
-//! too. A memfd can be sealed against shrinking, and QEMU's memory-backend-memfd is by default.
+//! If a VMM truncates the file behind guest memory, an access kills this process (SIGBUS), which serves other guests as
+//! well. A memfd can be sealed against shrinking, and QEMU's memory-backend-memfd is by default.
 
 use std::fs::File;
 
+use vhost_daemon::vring::Memory;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::slab::is_sealed_against_shrinking;
-use crate::stats::{Finding, GuestStats};
+use crate::stats::{GuestError, GuestStats};
 
-use vhost_daemon::vring::Memory;
-
-/// What to do with memory that its VMM could take away at any moment.
+/// Policy for memory that its VMM could truncate at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnsealedRam {
-    /// Take it for no memory at all.
+    /// Treat it as absent.
     #[default]
     Ignore,
     /// Use it, and trust the VMM.
     Trust,
 }
 
-/// What of a guest's memory may be used.
+/// Returns the part of the described memory that may be used.
 pub fn usable(described: &GuestMemoryMmap, unsealed: UnsealedRam, stats: &GuestStats) -> GuestMemoryMmap {
     let mut usable = described.clone();
     if unsealed == UnsealedRam::Trust {
@@ -36,7 +35,7 @@ pub fn usable(described: &GuestMemoryMmap, unsealed: UnsealedRam, stats: &GuestS
         if stays {
             continue;
         }
-        stats.find(Finding::UnsealedMemory);
+        stats.report(GuestError::UnsealedMemory);
         log::debug!(
             "{}: {len:#x} bytes at {:#x} are not used",
             stats.guest(),
@@ -49,16 +48,16 @@ pub fn usable(described: &GuestMemoryMmap, unsealed: UnsealedRam, stats: &GuestS
     usable
 }
 
-/// Whether a range of a file is there for good.
+/// Returns whether a range of a file cannot be truncated away.
 fn stays(file: &File, start: u64, len: u64) -> bool {
-    // In this order: what is sealed keeps the length it has.
+    // In this order: a sealed file keeps its length.
     is_sealed_against_shrinking(file)
         && start
             .checked_add(len)
             .is_some_and(|end| file.metadata().is_ok_and(|metadata| end <= metadata.len()))
 }
 
-/// Makes `memory` what a shared table shows from now on.
+/// Replaces the memory in a shared table.
 pub fn replace(table: &Memory, memory: GuestMemoryMmap) {
     match table.lock() {
         Ok(guard) => guard.replace(memory),

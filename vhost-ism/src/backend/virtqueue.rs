@@ -1,7 +1,8 @@
-//! The only code that touches guest memory: requests out of the control queue, answers and events into it.
+//! Virtqueue access, the only code that touches guest memory: requests from the control queue, answers and events into
+//! theirs.
 //!
-//! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that lock
-//! to stop the queue, so nothing is written into a guest that has reset the device.
+//! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that
+//! lock to stop the queue, so the memory of a guest that has reset the device is not written.
 
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -15,44 +16,44 @@ use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::control::MAX_REQUEST;
 use crate::event::EventRing;
-use crate::stats::{Finding, GuestStats};
+use crate::stats::{GuestError, GuestStats};
 
 type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
-/// One request from the control queue.
+/// A request from the control queue.
 pub struct Request {
     chain: Chain,
-    /// The readable bytes; `None` when they cannot be read or are more than [`MAX_REQUEST`].
+    /// The readable bytes; `None` if they cannot be read or are more than [`MAX_REQUEST`].
     pub bytes: Option<Vec<u8>>,
-    /// How many bytes the answer may have.
+    /// Maximum length of the answer in bytes.
     pub room: usize,
 }
 
-/// The answer to the request that was last taken from its queue, which could not take it: it was stopped meanwhile.
+/// The answer to the last request of a queue that was stopped before the answer could be written.
 pub struct LateAnswer(Vec<u8>);
 
-/// The next chain that the driver made available, of a queue that is ready.
+/// Takes the next available chain from a queue that is ready.
 fn next_chain(state: &mut VringState<Memory>, memory: &Memory, stats: &GuestStats) -> Option<Chain> {
     match state.get_queue_mut().iter(memory.memory()) {
         Ok(mut chains) => chains.next(),
         Err(error) => {
             debug!("{}: {error}", stats.guest());
-            stats.find(Finding::BadRing);
-            // Whoever looks for more chains would look again and again: the queue rests until the device is reset.
+            stats.report(GuestError::BadRing);
+            // Looking for more chains would never end: the queue is not served until the device is reset.
             state.get_queue_mut().set_ready(false);
             None
         }
     }
 }
 
-/// Returns a chain to the driver, of a queue that is ready.
+/// Puts a chain on the used ring of a queue that is ready.
 fn add_used(state: &mut VringState<Memory>, memory: &GuestMemoryMmap, head: u16, written: u32) {
     if let Err(error) = state.get_queue_mut().add_used(memory, head, written) {
-        debug!("A used ring cannot be written: {error}");
+        debug!("cannot write a used ring: {error}");
     }
 }
 
-/// Writes into a chain and returns it to the driver, of a queue that is ready.
+/// Writes `bytes` into a chain of a queue that is ready, and puts it on the used ring.
 fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, bytes: &[u8]) {
     let head = chain.head_index();
     let memory = memory.memory();
@@ -64,13 +65,14 @@ fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, b
     add_used(state, &memory, head, written);
 }
 
-/// Interrupts the guest unless it asked not to be. Returns whether it was interrupted.
+/// Interrupts the guest unless it has suppressed the interrupt. Returns whether it was interrupted.
 fn signal(state: &mut VringState<Memory>, memory: &Memory) -> bool {
     let needed = state.get_queue_mut().needs_notification(memory.memory().deref());
     needed.unwrap_or(true) && state.signal_used_queue().is_ok()
 }
 
-/// Asks to be kicked for the next chain. Returns true when one has come meanwhile; never for a queue that is not ready.
+/// Enables the kick for the next chain. Returns whether one has become available meanwhile; false if the queue is not
+/// ready.
 pub fn await_chains(vring: &Vring, memory: &Memory) -> bool {
     let mut state = vring.get_mut();
     state.get_queue().ready()
@@ -80,7 +82,8 @@ pub fn await_chains(vring: &Vring, memory: &Memory) -> bool {
             .unwrap_or(false)
 }
 
-/// The next control request, unless the queue has been stopped, or stopped and started again, which `current` tells.
+/// Takes the next control request, unless the queue has been stopped, or stopped and restarted: then `current` returns
+/// false.
 pub fn next_request(
     vring: &Vring,
     memory: &Memory,
@@ -107,8 +110,8 @@ pub fn next_request(
     Some(Request { chain, bytes, room })
 }
 
-/// Answers a control request of the session that `current` tells the life of. Gives the answer back when the queue is
-/// stopped while the session lives on.
+/// Answers a control request, unless `current` returns false: then its session has ended. Returns the answer if the
+/// queue is stopped while the session lives on.
 pub fn answer_request(
     vring: &Vring,
     memory: &Memory,
@@ -128,8 +131,8 @@ pub fn answer_request(
     None
 }
 
-/// Answers a request from before the queue was stopped, when nothing has been taken from it since. The ring is as it was, and
-/// so is the request in it.
+/// Answers a request from before the queue was stopped, as long as no later request has been taken from it. The ring,
+/// and the request in it, are unchanged.
 pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: LateAnswer) -> Option<LateAnswer> {
     let mut state = vring.get_mut();
     if !state.get_queue().ready() {
@@ -152,7 +155,7 @@ pub struct EventQueue {
 }
 
 impl EventQueue {
-    /// Events into this vring.
+    /// Creates the event queue on this vring.
     pub fn new(vring: Vring, memory: Memory, stats: Arc<GuestStats>) -> Self {
         Self { vring, memory, stats }
     }
@@ -160,7 +163,7 @@ impl EventQueue {
 
 impl EventRing for EventQueue {
     fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
-        // The sink lets go of this ring before the queue can be started again.
+        // The sink drops this ring before the queue can be restarted.
         let mut state = self.vring.get_mut();
         if !state.get_queue().ready() {
             return false;

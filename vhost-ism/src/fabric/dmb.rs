@@ -1,13 +1,15 @@
-//! One DMB: who owns it, who may attach it, who holds it.
+//! A DMB: its owner, its holders, and the permission to attach it.
 
 use std::collections::{HashMap, HashSet};
 
-use super::Refusal;
+use serde::{Serialize, Serializer};
+
+use super::refusal::Refusal;
 use crate::abi::{Gid, PERM_ATTACH, PERM_CLEAN_DEFAULT, PERM_READ, PERM_WRITE};
 use crate::slab::{Block, SlabId};
 
 /// A DMB and its holders.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Dmb {
     pub owner: Gid,
     /// The owner has not detached: the token is alive.
@@ -15,25 +17,42 @@ pub struct Dmb {
     pub attached: HashSet<Gid>,
     pub access: Access,
     pub slab: SlabId,
+    #[serde(flatten)]
     pub block: Block,
-    /// As asked for; the block may be larger.
+    /// As requested; the block may be larger.
     pub size: u64,
 }
 
-/// Who may attach.
-#[derive(Debug)]
+/// Permission to attach.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// Exactly this session.
+    /// For exactly this session.
     Peer(Gid),
-    /// Whom the owner granted it.
+    /// As granted by the owner.
     Granted(Permissions),
 }
 
-/// The draft's permissions: a default, and devices with a grant of their own.
-#[derive(Debug, Default)]
+/// The draft's permissions: a default, and grants of individual devices.
+#[derive(Debug, Default, Serialize)]
 pub struct Permissions {
     default: u32,
+    #[serde(serialize_with = "grants")]
     by_device: HashMap<u64, u32>,
+}
+
+fn grants<S: Serializer>(by_device: &HashMap<u64, u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Grant {
+        #[serde(serialize_with = "crate::inspect::hex")]
+        devid: u64,
+        permissions: u32,
+    }
+    serializer.collect_seq(
+        by_device
+            .iter()
+            .map(|(&devid, &permissions)| Grant { devid, permissions }),
+    )
 }
 
 impl Permissions {
@@ -47,7 +66,7 @@ impl Permissions {
         }
     }
 
-    /// What a device may do.
+    /// Returns the permissions of a device.
     pub fn of(&self, devid: u64) -> u32 {
         match self.by_device.get(&devid) {
             Some(own) if own & PERM_CLEAN_DEFAULT != 0 => own & !PERM_CLEAN_DEFAULT,
@@ -78,7 +97,7 @@ impl Dmb {
         (self.owner_holds && self.owner == gid) || self.attached.contains(&gid)
     }
 
-    /// Whether a session may attach with this access. The transport has no read-only mapping and no write-only one.
+    /// Checks whether a session may attach with this access. The transport has no read-only or write-only mapping.
     pub fn check_attach(&self, gid: Gid, devid: u64, rw_perm: u32) -> Result<(), Refusal> {
         let granted = match &self.access {
             Access::Peer(peer) if *peer == gid => PERM_READ | PERM_WRITE | PERM_ATTACH,

@@ -1,17 +1,19 @@
-//! One session as the fabric sees it: its window, and what it holds.
+//! A session in the fabric: its window, and the number of DMBs it holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use crate::buddy::Buddy;
 use crate::event::EventSink;
 use crate::slab::SlabId;
 
-/// Slabs lie in a window at multiples of this: Linux describes device memory in units of 2 MiB (memory subsections), and
-/// a driver that wants compound pages of that size must not find two slabs in one.
+/// Alignment of slabs in a window: Linux describes device memory in units of 2 MiB (memory subsections), and a driver
+/// that wants compound pages of that size must not find two slabs in one.
 pub const WINDOW_UNIT: u64 = 2 << 20;
 
-/// Where a slab lies in a window.
+/// Location of a slab in a window.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     unit: u32,
@@ -19,23 +21,36 @@ pub struct Place {
 }
 
 impl Place {
-    /// Offset in the window in bytes.
+    /// Returns the offset in the window in bytes.
     pub fn base(self) -> u64 {
         u64::from(self.unit) * WINDOW_UNIT
     }
 }
 
 /// A running driver.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Session {
+    #[serde(serialize_with = "crate::inspect::hex")]
     pub devid: u64,
+    #[serde(skip)]
     pub sink: Arc<EventSink>,
     /// DMBs owned and attached.
     pub dmbs: u32,
+    #[serde(rename = "slabs", serialize_with = "slabs")]
     pub places: HashMap<SlabId, Place>,
-    /// Slabs that have a place and serve nobody any more.
+    /// Slabs that have a place but are no longer used.
     pub stale: Vec<SlabId>,
+    #[serde(skip)]
     window: Buddy,
+}
+
+fn slabs<S: Serializer>(places: &HashMap<SlabId, Place>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Placed {
+        id: SlabId,
+        base: u64,
+    }
+    serializer.collect_seq(places.iter().map(|(&id, place)| Placed { id, base: place.base() }))
 }
 
 impl Session {
@@ -51,9 +66,9 @@ impl Session {
         }
     }
 
-    /// The base of a slab in the window; finds it a place on first use.
+    /// Returns the base of a slab in the window; allocates a place on first use.
     pub fn place(&mut self, id: SlabId, len: u64, max_maps: u32) -> Option<u64> {
-        // Attached again before it was unmapped: it serves again.
+        // Attached again before it was unmapped.
         self.stale.retain(|stale| *stale != id);
         if let Some(place) = self.places.get(&id) {
             return Some(place.base());
@@ -70,14 +85,14 @@ impl Session {
         Some(place.base())
     }
 
-    /// The slab is to leave the window.
+    /// Marks a slab for removal from the window.
     pub fn mark_stale(&mut self, id: SlabId) {
         if self.places.contains_key(&id) && !self.stale.contains(&id) {
             self.stale.push(id);
         }
     }
 
-    /// The slab is out of the window.
+    /// Frees the place of a slab that has been unmapped.
     pub fn vacate(&mut self, id: SlabId) {
         self.stale.retain(|stale| *stale != id);
         if let Some(place) = self.places.remove(&id) {

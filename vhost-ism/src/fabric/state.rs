@@ -1,54 +1,65 @@
-//! The tables behind the fabric's lock, and the changes that keep them in step.
+//! The tables behind the fabric's lock, and the operations that keep them consistent.
 
 use std::collections::{BTreeMap, HashMap};
 
 use log::warn;
+use rand::RngCore;
+use serde::Serialize;
 
 use super::dmb::{Access, Dmb};
+use super::placement::{Detached, Mapping, Placement};
+use super::refusal::{Limits, Refusal};
 use super::session::{Session, WINDOW_UNIT};
-use super::{LetGo, Limits, Mapping, Placement, Refusal, random_nonzero};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::slab::{Block, Slab, SlabId};
 
-/// First slab of a pair; each further one is twice as large up to [`MAX_SLAB`]. Few and large: a slab costs the VMM a
-/// memory region, and the host only the pages that were touched.
+/// Size of a pair's first slab; each further one is twice as large, up to [`MAX_SLAB`]. Few and large: a slab costs the
+/// VMM a memory region, and the host only the pages that were touched.
 const MIN_SLAB: u64 = 16 << 20;
 const MAX_SLAB: u64 = 32 << 20;
 
-/// All of a fabric that changes.
-#[derive(Debug, Default)]
+/// The mutable part of a fabric.
+#[derive(Debug, Default, Serialize)]
 pub struct State {
+    #[serde(serialize_with = "crate::inspect::by_id")]
     pub sessions: HashMap<Gid, Session>,
+    #[serde(serialize_with = "crate::inspect::by_id")]
     pub slabs: BTreeMap<SlabId, SharedSlab>,
+    // Serialized without the tokens, which let any session attach a granted DMB.
+    #[serde(serialize_with = "crate::inspect::values")]
     pub dmbs: HashMap<Token, Dmb>,
+    #[serde(skip)]
     pub next_slab: u64,
+    #[serde(skip)]
     pub lost_blocks: u64,
 }
 
-/// A slab and the sessions that may see it.
-#[derive(Debug)]
+/// A slab and the sessions that may map it.
+#[derive(Debug, Serialize)]
 pub struct SharedSlab {
+    #[serde(flatten)]
     pub slab: Slab,
     pub kind: SlabKind,
-    /// DMBs that somebody holds.
+    /// Number of DMBs with a holder.
     pub live: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SlabKind {
-    /// Serves exactly these two, lower GID first, until one of them leaves.
+    /// Shared by exactly these two sessions, lower GID first, until one of them leaves.
     Pair(Gid, Gid),
     /// Holds one DMB of the draft's ALLOC.
     Solo,
 }
 
-/// The kind of slab that these two share.
+/// Returns the kind of slab that two sessions share.
 pub fn pair(a: Gid, b: Gid) -> SlabKind {
     SlabKind::Pair(a.min(b), a.max(b))
 }
 
 impl State {
-    /// Whether the session is up and may hold one more DMB.
+    /// Checks that the session is up and may hold one more DMB.
     pub fn check_room(&self, gid: Gid, limits: &Limits) -> Result<(), Refusal> {
         let session = self.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
         if session.dmbs >= limits.max_dmbs {
@@ -58,23 +69,23 @@ impl State {
         }
     }
 
-    /// A slab that lies in nobody's window yet.
+    /// Creates a slab, as yet in no window.
     pub fn new_slab(&mut self, kind: SlabKind, len: u64) -> Result<SlabId, Refusal> {
         self.next_slab += 1;
         let id = SlabId(self.next_slab);
         let mut slab = Slab::new(id, len).map_err(|error| {
-            warn!("The host refused a slab of {len} bytes: {error}");
+            warn!("the host refused a slab of {len} bytes: {error}");
             Refusal::NoMemory
         })?;
         if let SlabKind::Pair(..) = kind {
-            // The first chunk is for the two guests' bells, for as long as the slab lives.
+            // The first chunk holds the two guests' bells for the life of the slab.
             slab.alloc(CHUNK_SIZE);
         }
         self.slabs.insert(id, SharedSlab { slab, kind, live: 0 });
         Ok(id)
     }
 
-    /// A slab of this kind with a free block of `size` and a place in the owner's window.
+    /// Finds a slab of this kind with a free block of `size` and a place in the owner's window.
     pub fn slab_with_room(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Option<SlabId> {
         let fitting: Vec<SlabId> = self
             .slabs
@@ -85,8 +96,9 @@ impl State {
         fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
     }
 
-    /// A new slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the owner's
-    /// window. The peer finds a place for it when it first needs one, so that nobody can fill another guest's window.
+    /// Creates a slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the
+    /// owner's window. The peer's place is allocated on its first use, so that no guest can fill another guest's
+    /// window.
     pub fn new_pair_slab(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Result<SlabId, Refusal> {
         let lens = self
             .slabs
@@ -94,7 +106,7 @@ impl State {
             .filter(|s| s.kind == kind)
             .map(|s| s.slab.memory().len);
         let (largest, total) = lens.fold((0, 0), |(largest, total), len| (len.max(largest), total + len));
-        // The bell chunk takes a place in the slab's first half.
+        // The bell chunk occupies a block in the first half of the slab.
         let least = (2 * size.next_power_of_two()).max(WINDOW_UNIT);
         let mut len = (largest * 2).clamp(MIN_SLAB, MAX_SLAB).max(least);
         while len >= least {
@@ -110,7 +122,7 @@ impl State {
         Err(Refusal::Full)
     }
 
-    /// Gives a slab its place in a session's window, if it has none yet.
+    /// Allocates a slab's place in a session's window unless it has one.
     pub fn place(&mut self, gid: Gid, id: SlabId, limits: &Limits) -> Result<Mapping, Refusal> {
         let memory = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?.slab.memory().clone();
         let session = self.sessions.get_mut(&gid).ok_or(Refusal::NoSuchPeer)?;
@@ -118,7 +130,7 @@ impl State {
         Ok(Mapping { memory, base })
     }
 
-    /// A new DMB in a block of a slab that the owner has in its window.
+    /// Creates a DMB in a block of a slab that has a place in the owner's window.
     pub fn add_dmb(
         &mut self,
         owner: Gid,
@@ -148,19 +160,19 @@ impl State {
         })
     }
 
-    /// Ends one guest's hold on a DMB; the last one to let go frees it.
-    pub fn let_go(&mut self, gid: Gid, token: Token) -> Option<LetGo> {
+    /// Ends one guest's hold on a DMB. The last holder's detach frees it.
+    pub fn detach(&mut self, gid: Gid, token: Token) -> Option<Detached> {
         let dmb = self.dmbs.get_mut(&token)?;
-        let let_go = if dmb.owner == gid && dmb.owner_holds {
+        let detached = if dmb.owner == gid && dmb.owner_holds {
             dmb.owner_holds = false;
-            LetGo::Owned
+            Detached::Owned
         } else if dmb.attached.remove(&gid) {
             let base = self
                 .sessions
                 .get(&gid)
                 .and_then(|s| Some(s.places.get(&dmb.slab)?.base()))
                 .unwrap_or(0);
-            LetGo::Attached {
+            Detached::Attached {
                 chunk: ((base + dmb.block.offset()) / CHUNK_SIZE) as u32,
             }
         } else {
@@ -174,20 +186,20 @@ impl State {
             self.dmbs.remove(&token);
             self.free_block(id, block);
         }
-        // A solo slab leaves a window with the guest's only hold on it.
+        // A solo slab leaves the window with the guest's only hold on it.
         if self.slabs.get(&id).is_some_and(|s| s.kind == SlabKind::Solo)
             && let Some(session) = self.sessions.get_mut(&gid)
         {
             session.mark_stale(id);
         }
-        Some(let_go)
+        Some(detached)
     }
 
-    /// A DMB that nobody holds any more; its slab may have served its last purpose.
+    /// Frees the block of a DMB without holders, and its slab if that is no longer of use.
     pub fn free_block(&mut self, id: SlabId, block: Block) {
         let Some(shared) = self.slabs.get_mut(&id) else { return };
         if let Err(error) = shared.slab.free(block) {
-            warn!("A freed DMB could not be zeroed and is not used again: {error}");
+            warn!("a freed DMB could not be zeroed and will not be reused: {error}");
             self.lost_blocks += 1;
         }
         shared.live -= 1;
@@ -200,7 +212,7 @@ impl State {
         }
     }
 
-    /// A session left: pair slabs that nobody holds a DMB in are of no use to the one that stays.
+    /// Drops the empty pair slabs of a session that left: the remaining peer cannot use them.
     pub fn drop_empty_slabs_of(&mut self, gid: Gid) {
         let empty: Vec<SlabId> = self
             .slabs
@@ -213,11 +225,21 @@ impl State {
         }
     }
 
-    /// The slab serves nobody: every session that has it in its window is to unmap it.
+    /// Drops a slab, and marks it stale in every window that has it, for the session to unmap.
     pub fn drop_slab(&mut self, id: SlabId) {
         self.slabs.remove(&id);
         for session in self.sessions.values_mut() {
             session.mark_stale(id);
+        }
+    }
+}
+
+/// Returns 64 random bits, not all of them zero.
+pub fn random_nonzero() -> u64 {
+    loop {
+        let value = rand::rng().next_u64();
+        if value != 0 {
+            return value;
         }
     }
 }

@@ -33,7 +33,7 @@ fn join(fabric: &Fabric) -> Gid {
     gid
 }
 
-/// What a guest's thread does before each of its requests.
+/// Unmaps stale slabs, as a guest's thread does before each request.
 fn settle(fabric: &Fabric, gid: Gid) {
     for id in fabric.stale_slabs(gid) {
         fabric.vacate(gid, id);

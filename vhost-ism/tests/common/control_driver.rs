@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 const GUESTS: usize = 3;
 
-/// A VMM that maps nothing, and knows what would be mapped.
+/// A VMM that only records what would be mapped.
 #[derive(Default)]
 struct FakeVmm {
     maps: Mutex<BTreeMap<u64, (u64, u64)>>,
@@ -96,7 +96,7 @@ impl Slot {
             window_size,
             ..FakeVmm::default()
         });
-        let session = guest.start(|| true, Start::Anew, Box::new(FakeRing), vmm.clone());
+        let session = guest.start(|| true, Start::Initial, Box::new(FakeRing), vmm.clone());
         (vmm, session.unwrap().expect("a session begins"))
     }
 
@@ -142,10 +142,10 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// What the requests of an input did.
+/// Tally of the requests of an input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Requests asked.
+    /// Requests made.
     pub requests: u64,
     /// Requests answered with OK.
     pub granted: u64,
@@ -181,7 +181,7 @@ impl Default for Driver {
 }
 
 impl Driver {
-    /// Does what the bytes say, until they end, and then ends all sessions: nothing may be left.
+    /// Executes the bytes to their end, then ends all sessions and checks that nothing is left.
     pub fn run(input: &[u8]) -> Tally {
         let mut driver = Self::default();
         let mut choices = Choices(input);
@@ -224,7 +224,7 @@ impl Driver {
     }
 
     fn token(&self, choices: &mut Choices<'_>) -> Token {
-        // The latest are the likeliest to be alive.
+        // The latest are most likely to be alive.
         match choices.byte() {
             255 => Token(choices.word().into()),
             byte => self.tokens[self.tokens.len() - 1 - usize::from(byte) % self.tokens.len().min(16)],
@@ -246,7 +246,7 @@ impl Driver {
         }
     }
 
-    /// A request that might be a good one.
+    /// Composes a request that may be valid.
     fn request(&self, choices: &mut Choices<'_>) -> Vec<u8> {
         let permissions = |choices: &mut Choices<'_>| match choices.byte() {
             255 => choices.word(),
@@ -314,7 +314,7 @@ impl Driver {
         };
         let mut request = vec![command.0, command.1];
         request.extend(body);
-        // Now and then it is spoilt.
+        // Sometimes it is corrupted.
         match choices.byte() {
             0 => request.truncate(choices.below(request.len())),
             1 => request.extend(choices.bytes(5)),
@@ -333,7 +333,7 @@ impl Driver {
             byte if byte < 40 => usize::from(byte) + 1,
             _ => 64,
         };
-        // As the back-end does with what is too long.
+        // As the back-end treats a request that is too long.
         let readable = (request.len() <= control::MAX_REQUEST).then_some(request);
         let answer = control::answer(&slot.session, readable, room);
         self.tally.requests += 1;
@@ -364,7 +364,7 @@ impl Driver {
             }
         };
         if let Some(area) = area {
-            // It lies in what is mapped.
+            // It lies within a mapping.
             let (start, end) = (area.offset.get(), area.offset.get() + area.size.get());
             let maps = slot.vmm.maps.lock().unwrap();
             let map = maps.range(..=start).next_back().expect("a DMB lies in a slab");

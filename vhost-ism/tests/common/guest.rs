@@ -29,20 +29,20 @@ use super::window::Window;
 pub use driver::SCRATCH;
 pub use wire::{Answer, Desc, Dmb, Event, Part, Refused, encode, parse_event, status};
 
-/// How a guest differs from the ordinary.
+/// Options of a guest.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Descriptors per queue.
     pub queue_size: u16,
     /// Event buffers the driver keeps posted.
     pub event_buffers: u16,
-    /// Their size.
+    /// Size of an event buffer in bytes.
     pub event_size: u32,
     /// Whether the driver negotiates VIRTIO_RING_F_EVENT_IDX.
     pub event_idx: bool,
     /// Vhost-user protocol features the VMM does not have.
     pub without: VhostUserProtocolFeatures,
-    /// Whether the guest's RAM can be made smaller.
+    /// Whether the guest's RAM can be truncated.
     pub unsealed: bool,
 }
 
@@ -59,7 +59,7 @@ impl Default for Options {
     }
 }
 
-/// Without one of these nothing can be mapped.
+/// Features without which no memory can be mapped.
 const CHANNEL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::BACKEND_REQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::SHMEM)
@@ -67,11 +67,11 @@ const CHANNEL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::B
 
 /// A guest.
 pub struct TestGuest {
-    /// Its place in the daemon, when that is in this process.
+    /// Seat in the daemon, if that is in this process.
     pub seat: Option<Arc<Seat>>,
     /// Shared memory region 1.
     pub window: Arc<Window>,
-    /// Its RAM.
+    /// RAM of the guest.
     pub ram: Arc<Ram>,
     /// The VMM's end of the vhost-user connection.
     pub frontend: Frontend,
@@ -91,7 +91,7 @@ pub struct TestGuest {
 }
 
 impl TestGuest {
-    /// A VMM that has connected and asked what there is to ask; the guest is not running yet.
+    /// Connects a VMM and negotiates; the guest is not running yet.
     #[track_caller]
     pub fn connect(path: &Path, options: Options) -> Self {
         let connection = UnixStream::connect(path).unwrap();
@@ -105,7 +105,7 @@ impl TestGuest {
             | VhostUserProtocolFeatures::BACKEND_SEND_FD
             | VhostUserProtocolFeatures::SHMEM
             | VhostUserProtocolFeatures::SHARED_OBJECT;
-        // No more than that: QEMU does not survive CONFIGURE_MEM_SLOTS.
+        // No others: QEMU crashes with CONFIGURE_MEM_SLOTS.
         assert_eq!(offered, wanted);
         let protocol = wanted & !options.without;
         frontend.set_protocol_features(protocol).unwrap();
@@ -151,7 +151,7 @@ impl TestGuest {
         }
     }
 
-    /// Starts the device, as QEMU does at DRIVER_OK, and asks a first question.
+    /// Starts the device, as QEMU does at DRIVER_OK, and makes a first request.
     #[track_caller]
     pub fn start(&mut self) {
         self.start_silently();
@@ -167,7 +167,7 @@ impl TestGuest {
         }
     }
 
-    /// Starts the device, and nothing more.
+    /// Starts the device without a request.
     #[track_caller]
     pub fn start_silently(&mut self) {
         assert!(!self.started);
@@ -175,7 +175,7 @@ impl TestGuest {
         self.start_unread();
     }
 
-    /// Starts the device with new rings, without a look at its configuration.
+    /// Starts the device with new rings, without reading the configuration space.
     pub fn start_unread(&mut self) {
         let ring = |index: u16| {
             Ring::new(
@@ -197,7 +197,7 @@ impl TestGuest {
         self.try_launch(bases).unwrap();
     }
 
-    /// Starts the device with the rings as they are, or says what the device did not take.
+    /// Starts the device with the rings as they are, or returns the message that the device refused.
     pub fn try_launch(&mut self, bases: [u16; NUM_QUEUES]) -> vhost::Result<()> {
         let mut features = 1 << VIRTIO_F_VERSION_1
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
@@ -230,27 +230,27 @@ impl TestGuest {
         self.check();
     }
 
-    /// The machine is paused. Returns how far the device had got in each ring.
+    /// Pauses the machine. Returns the position of the device in each ring.
     #[track_caller]
     pub fn pause(&mut self) -> [u16; NUM_QUEUES] {
         self.started = false;
         pause_device(&mut self.frontend, &self.window)
     }
 
-    /// The paused machine goes on, and the driver knows nothing of it.
+    /// Resumes the paused machine, unnoticed by the driver.
     #[track_caller]
     pub fn resume(&mut self, bases: [u16; NUM_QUEUES]) {
         self.launch(bases);
     }
 
-    /// The driver resets the device and probes it again.
+    /// Resets the device and probes it again, as the driver does.
     #[track_caller]
     pub fn reset(&mut self) {
         self.stop();
         self.start();
     }
 
-    /// Starts the device again after it was stopped behind this guest's back.
+    /// Restarts the device after it was stopped without this guest's knowledge.
     #[track_caller]
     pub fn restart(&mut self) {
         self.window.take_violations();
@@ -258,7 +258,7 @@ impl TestGuest {
         self.start();
     }
 
-    /// As [`TestGuest::restart`], without asking anything.
+    /// As [`TestGuest::restart`], without a request.
     #[track_caller]
     pub fn restart_silently(&mut self) {
         self.started = false;
@@ -270,13 +270,13 @@ impl TestGuest {
         self.connection.try_clone().unwrap()
     }
 
-    /// The VMM dies without a word.
+    /// Ends the VMM without a message.
     pub fn kill(mut self) {
         self.hang_up();
         self.check();
     }
 
-    /// The back-end channel breaks.
+    /// Breaks the back-end channel.
     pub fn close_channel(&mut self) {
         if let Some((channel, thread)) = self.channel.take() {
             let _ = channel.shutdown(Shutdown::Both);
@@ -284,25 +284,25 @@ impl TestGuest {
         }
     }
 
-    /// As [`TestGuest::kill`], when the guest cannot be given away.
+    /// As [`TestGuest::kill`], for a borrowed guest.
     pub fn hang_up(&mut self) {
         let _ = self.connection.shutdown(Shutdown::Both);
         self.close_channel();
     }
 
-    /// Fails the test if the device did what it must not.
+    /// Fails the test on a violation by the device.
     #[track_caller]
     pub fn check(&self) {
         let violations = self.window.take_violations();
         assert!(violations.is_empty(), "the device did what it must not: {violations:?}");
     }
 
-    /// This session's GID.
+    /// Returns this session's GID.
     pub fn gid(&self) -> Gid {
         self.config.dmb_gid
     }
 
-    /// This session's device id.
+    /// Returns this session's device id.
     pub fn devid(&self) -> u64 {
         self.config.devid.get()
     }
@@ -327,13 +327,13 @@ pub fn read_config(frontend: &mut Frontend) -> Config {
     Config::read_from_bytes(&bytes).unwrap()
 }
 
-/// What QEMU does when the driver resets the device.
+/// Stops the device as QEMU does on a reset by the driver.
 pub fn stop_device(frontend: &mut Frontend, window: &Window) {
     pause_device(frontend, window);
     window.unmap_all();
 }
 
-/// What QEMU does when the machine is paused. Returns how far the device had got in each ring.
+/// Stops the device as QEMU does on a pause. Returns the position of the device in each ring.
 pub fn pause_device(frontend: &mut Frontend, window: &Window) -> [u16; NUM_QUEUES] {
     for index in 0..NUM_QUEUES {
         frontend.set_vring_enable(index, false).unwrap();

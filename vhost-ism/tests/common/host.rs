@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vhost::vhost_user::Listener;
 use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::guest::Guest;
-use vhost_ism::stats::{Finding, GuestSnapshot};
+use vhost_ism::stats::{GuestError, GuestSnapshot};
 
 use super::{Options, TestGuest, eventually};
 
@@ -25,14 +24,14 @@ pub fn limits() -> Limits {
 
 /// A daemon in this process.
 pub struct Host {
-    /// Its fabric.
+    /// Fabric of the daemon.
     pub fabric: Arc<Fabric>,
     sockets: TempDir,
 }
 
-/// A guest's place in it.
+/// A guest of the daemon, and its socket.
 pub struct Seat {
-    /// As the daemon sees the guest.
+    /// The daemon's side of the guest.
     pub guest: Arc<Guest>,
     path: PathBuf,
 }
@@ -44,7 +43,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// A daemon with these limits.
+    /// Creates a daemon with these limits.
     pub fn new(limits: Limits) -> Self {
         Self {
             fabric: Arc::new(Fabric::new(0xff42, limits)),
@@ -52,18 +51,18 @@ impl Host {
         }
     }
 
-    /// A served socket.
+    /// Creates a guest and serves its socket.
     pub fn seat(&self, name: &str) -> Arc<Seat> {
         let path = self.sockets.path().join(name);
         let guest = Arc::new(Guest::new(name.to_owned(), self.fabric.clone()));
-        let mut listener = Listener::from(UnixListener::bind(&path).unwrap());
-        let served = guest.clone();
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = backend::start(guest.clone(), listener, UnsealedRam::Ignore).unwrap();
         // It ends with the process.
-        std::thread::spawn(move || backend::serve(&served, &mut listener, UnsealedRam::Ignore, |_| ()));
+        std::mem::forget(server);
         Arc::new(Seat { guest, path })
     }
 
-    /// A guest whose driver is up, on a socket of its own.
+    /// Boots a guest on a socket of its own.
     #[track_caller]
     pub fn boot(&self, name: &str) -> TestGuest {
         self.seat(name).boot()
@@ -75,7 +74,7 @@ impl Host {
         self.seat(name).boot_with(options)
     }
 
-    /// Counts of the fabric.
+    /// Returns the numbers of objects in the fabric.
     pub fn stats(&self) -> FabricStats {
         self.fabric.stats()
     }
@@ -92,13 +91,13 @@ impl Host {
 }
 
 impl Seat {
-    /// Boots a guest here.
+    /// Boots a guest on this socket.
     #[track_caller]
     pub fn boot(self: &Arc<Self>) -> TestGuest {
         self.boot_with(Options::default())
     }
 
-    /// Boots a guest here.
+    /// Boots a guest on this socket.
     #[track_caller]
     pub fn boot_with(self: &Arc<Self>, options: Options) -> TestGuest {
         let mut guest = TestGuest::connect(&self.path, options);
@@ -107,18 +106,18 @@ impl Seat {
         guest
     }
 
-    /// Its socket.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How often the guest made a mistake.
-    pub fn found(&self, finding: Finding) -> u64 {
-        self.guest.stats().found(finding)
+    /// Returns the number of errors of a kind that the guest made.
+    pub fn found(&self, error: GuestError) -> u64 {
+        self.guest.stats().error_count(error)
     }
 
-    /// Its counters.
+    /// Returns the counters of the guest.
     pub fn counters(&self) -> GuestSnapshot {
-        self.guest.stats().snapshot()
+        self.guest.stats().counters.snapshot()
     }
 }

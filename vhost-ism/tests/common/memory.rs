@@ -10,19 +10,19 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemory
 pub const LOW: u64 = 0x10_0000;
 /// Guest physical address of the upper region.
 pub const HIGH: u64 = 0x1_0000_0000;
-/// Length of each.
+/// Length of each region in bytes.
 pub const REGION: u64 = 1 << 20;
 
 /// Guest RAM.
 pub struct Ram(GuestMemoryMmap<()>);
 
 impl Ram {
-    /// Zeroed RAM.
+    /// Creates zeroed RAM.
     pub fn new() -> Self {
         Self::of(File::from(sealed_memfd("test-guest-ram", 2 * REGION).unwrap()))
     }
 
-    /// Zeroed RAM in a file that can be made shorter.
+    /// Creates zeroed RAM in a file that can be truncated.
     pub fn unsealed() -> Self {
         let file = tempfile::tempfile().unwrap();
         file.set_len(2 * REGION).unwrap();
@@ -37,7 +37,7 @@ impl Ram {
         Self(GuestMemoryMmap::from_ranges_with_files([at(LOW, 0), at(HIGH, REGION)]).unwrap())
     }
 
-    /// What the front-end tells the back-end about it.
+    /// Returns the regions as the front-end describes them.
     pub fn regions(&self) -> Vec<VhostUserMemoryRegionInfo> {
         self.0
             .iter()
@@ -45,13 +45,13 @@ impl Ram {
             .collect()
     }
 
-    /// Takes it all away.
+    /// Truncates the file.
     pub fn truncate(&self) {
         let region = self.0.iter().next().unwrap();
         region.file_offset().unwrap().file().set_len(0).unwrap();
     }
 
-    /// Where the front-end has mapped a guest address.
+    /// Returns the front-end's address for a guest address.
     pub fn user_address(&self, gpa: u64) -> u64 {
         self.0.get_host_address(GuestAddress(gpa)).unwrap() as u64
     }

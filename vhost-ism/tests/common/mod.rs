@@ -1,12 +1,12 @@
 //! Guests without a machine.
 //!
 //! A [`TestGuest`] is what QEMU and a guest's driver are together: it speaks vhost-user to
-//! [`backend::serve`](vhost_ism::backend::serve), maps what the device asks for into a window of this process, and drives
-//! the three queues out of guest RAM of its own.
+//! [`backend::start`](vhost_ism::backend::start), maps what the device asks for into a window of this process, and
+//! drives the three queues out of guest RAM of its own.
 //!
-//! It is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is taken up; one that
-//! arrives while the device is stopped, or while no control request is being answered, is a violation that fails the test
-//! (QEMU would crash); so is one that overlaps another, or an unmap of what was not mapped.
+//! It is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is taken up; one
+//! that arrives while the device is stopped, or while no control request is being answered, is a violation that fails
+//! the test (QEMU would crash); so is one that overlaps another, or an unmap of what was not mapped.
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 

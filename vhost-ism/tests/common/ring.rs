@@ -20,7 +20,7 @@ pub const WRITE: u16 = 2;
 /// Descriptor flag: a table of descriptors.
 pub const INDIRECT: u16 = 4;
 
-/// Room that a ring takes in guest RAM, from [`LOW`].
+/// Size of a ring in guest RAM, from [`LOW`].
 pub const FOOTPRINT: u64 = 0x4000;
 
 /// One virtqueue.
@@ -51,7 +51,7 @@ const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
 
 impl Ring {
-    /// An empty ring for queue `index`.
+    /// Creates an empty ring for queue `index`.
     pub fn new(ram: Arc<Ram>, index: u64, size: u16, event_idx: bool) -> Self {
         let base = LOW + index * FOOTPRINT;
         ram.write(base, &[0; FOOTPRINT as usize]);
@@ -97,7 +97,7 @@ impl Ring {
         self.size
     }
 
-    /// What SET_VRING_ADDR says.
+    /// Returns the addresses for SET_VRING_ADDR.
     pub fn addresses(&self) -> VringConfigData {
         VringConfigData {
             queue_max_size: self.size,
@@ -116,13 +116,13 @@ impl Ring {
             .write(self.base + u64::from(index) * 16, &descriptor(addr, len, flags, next));
     }
 
-    /// Makes a chain available, and kicks if the device wants that.
+    /// Makes a chain available, and kicks if the device requires it.
     pub fn publish(&mut self, head: u16) {
         self.store(AVAIL + 4 + 2 * u64::from(self.next_avail % self.size), head);
         self.jump(1);
     }
 
-    /// Advances the available index, and kicks if the device wants that.
+    /// Advances the available index, and kicks if the device requires it.
     pub fn jump(&mut self, by: u16) {
         let old = self.next_avail;
         self.next_avail = old.wrapping_add(by);
@@ -162,7 +162,7 @@ impl Ring {
         Some((word(0), word(4)))
     }
 
-    /// Asks for an interrupt at the next used element.
+    /// Enables the interrupt for the next used element.
     pub fn arm(&self) {
         let used_event = AVAIL + 4 + 2 * u64::from(self.size);
         self.store(used_event, self.last_used);

@@ -1,4 +1,4 @@
-//! Shared memory region 1 as a VMM has it: a reserved range of addresses, and what the device had mapped into it.
+//! Shared memory region 1 in a VMM: a reserved address range, and the mappings that the device requested in it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,10 +14,10 @@ use vhost::vhost_user::VhostUserFrontendReqHandler;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags, VhostUserSharedMsg};
 use vhost_ism::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES, SHMID_REGIONS};
 
-/// What the VMM does with requests on the back-end channel.
+/// Behaviour of the VMM on requests of the back-end channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// What it is asked.
+    /// Executes them.
     #[default]
     Comply,
     /// Refuses maps.
@@ -26,7 +26,7 @@ pub enum Policy {
     RefuseUnmap,
 }
 
-/// One mapping.
+/// A mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
     /// Length in bytes.
@@ -46,10 +46,10 @@ type Hook = Box<dyn FnMut() + Send>;
 #[derive(Default)]
 struct State {
     maps: BTreeMap<u64, Map>,
-    /// Acknowledged and not in effect yet.
+    /// Acknowledged but not in effect yet.
     pending: Vec<Change>,
     violations: Vec<String>,
-    /// Of every memfd this VMM was ever handed.
+    /// Inodes of every memfd that this VMM has received.
     inodes: Vec<u64>,
     policy: Policy,
     requests: u64,
@@ -63,7 +63,7 @@ pub struct Bell<'a> {
 }
 
 impl Bell<'_> {
-    /// Rings; returns whether the device is to be kicked.
+    /// Rings; returns whether the device must be kicked.
     pub fn ring(&self) -> bool {
         self.byte.store(1, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -95,7 +95,7 @@ unsafe impl Send for Window {}
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// A region of this size without a mapping, whose doorbell area is to be at `doorbell`.
+    /// Reserves a region of this size without mappings, with the doorbell area at `doorbell`.
     pub fn new(len: u64, doorbell: u64) -> Self {
         // SAFETY: a new mapping, wherever there is room.
         let base = unsafe {
@@ -135,49 +135,49 @@ impl Window {
         self.replace_by_nothing(0, self.len);
     }
 
-    /// A control request is being answered from now on, or no longer.
+    /// Marks the begin or the end of a control request.
     pub fn set_asking(&self, asking: bool) {
         self.asking.store(asking, Ordering::SeqCst);
     }
 
-    /// What to do with further requests.
+    /// Sets the behaviour on further requests.
     pub fn set_policy(&self, policy: Policy) {
         self.state().policy = policy;
     }
 
-    /// What to do before the next map is answered.
+    /// Sets an action to run before the next map is answered.
     pub fn before_next_map(&self, hook: impl FnMut() + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// What the VMM does whenever a change comes into effect. QEMU sends its memory table.
+    /// Sets an action to run whenever a change comes into effect. QEMU sends its memory table.
     pub fn on_commit(&self, commit: impl Fn() + Send + Sync + 'static) {
         let _ = self.commit.set(Box::new(commit));
     }
 
-    /// What is in effect, without the doorbell area.
+    /// Returns the mappings in effect, without the doorbell area.
     pub fn maps(&self) -> BTreeMap<u64, Map> {
         let mut maps = self.state().maps.clone();
         maps.remove(&self.doorbell);
         maps
     }
 
-    /// Whether the doorbell area is in effect.
+    /// Returns whether the doorbell area is mapped.
     pub fn has_doorbell(&self) -> bool {
         self.state().maps.contains_key(&self.doorbell)
     }
 
-    /// The inodes of all memory this VMM was ever handed.
+    /// Returns the inodes of all memory that this VMM has received.
     pub fn inodes(&self) -> Vec<u64> {
         self.state().inodes.clone()
     }
 
-    /// Requests on the back-end channel so far.
+    /// Returns the number of requests on the back-end channel.
     pub fn requests(&self) -> u64 {
         self.state().requests
     }
 
-    /// What the device did that it must not, once.
+    /// Takes the first violation by the device.
     pub fn take_violations(&self) -> Vec<String> {
         std::mem::take(&mut self.state().violations)
     }
@@ -188,7 +188,7 @@ impl Window {
             .is_some_and(|(start, map)| offset + len <= start + map.len)
     }
 
-    /// Whether the guest could access this range.
+    /// Returns whether the guest could access this range.
     pub fn is_mapped(&self, offset: u64, len: u64) -> bool {
         Self::covers(&self.state().maps, offset, len)
     }
@@ -266,7 +266,7 @@ impl Window {
         replaced.unwrap();
     }
 
-    /// A request has arrived: is this the time for it?
+    /// Checks that a request may arrive now.
     fn arrive(&self, what: &str) {
         let mut state = self.state();
         state.requests += 1;
@@ -279,7 +279,7 @@ impl Window {
         }
     }
 
-    /// Takes up the next request: what was acknowledged before comes into effect.
+    /// Handles the next request: earlier acknowledged changes come into effect.
     fn take_up(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
         let changes = std::mem::take(&mut state.pending);
@@ -376,9 +376,9 @@ impl VhostUserFrontendReqHandler for Window {
     }
 
     fn shared_object_remove(&self, _object: &VhostUserSharedMsg) -> io::Result<u64> {
-        // At any time: QEMU looks an object up and nothing more.
+        // Allowed at any time: QEMU only looks up the object.
         drop(self.take_up());
-        // There is no such object; QEMU answers no, quietly.
+        // The object does not exist; QEMU refuses without a message.
         Err(io::Error::from_raw_os_error(22))
     }
 }

@@ -1,11 +1,12 @@
-//! What is full is refused, and works again afterwards.
+//! Requests beyond a limit are refused, and succeed once there is room again.
 
 use vhost_ism::abi::*;
 use vhost_ism::fabric::Limits;
+use vhost_ism::stats::GuestError;
 
 use crate::common::*;
 
-/// Allocates until there is no more; returns what there was.
+/// Allocates until refused; returns the DMBs.
 #[track_caller]
 fn fill(owner: &mut TestGuest, peer: Gid, size: u64) -> Vec<Dmb> {
     let mut dmbs = Vec::new();
@@ -30,7 +31,7 @@ fn the_dmb_table_is_bounded() {
     let dmbs = fill(&mut a, b.gid(), CHUNK_SIZE);
     assert_eq!(dmbs.len(), 5);
     assert_eq!(a.alloc(CHUNK_SIZE), Err(Status::NoSpc));
-    // Attached ones count too.
+    // Attached DMBs count as well.
     let of_c = c.alloc_for_peer(a.gid(), CHUNK_SIZE).unwrap();
     assert_eq!(a.attach(of_c.token), Err(Status::NoSpc));
     a.detach(dmbs[2].token).unwrap();
@@ -42,7 +43,7 @@ fn the_dmb_table_is_bounded() {
     for dmb in fill(&mut b, c.gid(), CHUNK_SIZE) {
         b.detach(dmb.token).unwrap();
     }
-    assert_eq!(a.seat.as_ref().unwrap().counters().findings["BadRequest"], 0);
+    assert_eq!(a.seat.as_ref().unwrap().found(GuestError::BadRequest), 0);
 }
 
 #[test]
@@ -55,16 +56,16 @@ fn a_pair_gets_half_of_a_window_and_leaves_the_rest_to_others() {
     // Slabs of 16, 8, 4 and 2 MiB, each with a chunk for its bells.
     assert_eq!(dmbs.len(), 15 + 7 + 3 + 1);
     assert!(total <= window / 2);
-    // B is held back no more than A: the pair is.
+    // The limit is the pair's, so it holds for B as for A.
     assert_eq!(b.alloc_for_peer(a.gid(), 1 << 20), Err(Status::NoSpc));
-    // All others go on.
+    // Other pairs are not affected.
     for peer in [c.gid(), d.gid()] {
         a.alloc_for_peer(peer, 1 << 20).unwrap();
         b.alloc_for_peer(peer, 1 << 20).unwrap();
     }
     c.alloc_for_peer(d.gid(), 1 << 20).unwrap();
     d.alloc_for_peer(c.gid(), 1 << 20).unwrap();
-    // What the peer never attached takes none of its window.
+    // A DMB that the peer has not attached takes none of its window.
     assert_eq!(b.window.maps().len(), 2);
     // One goes, one comes; all of it can be attached.
     a.detach(dmbs[0].token).unwrap();
@@ -94,7 +95,7 @@ fn a_full_window_is_full_for_its_guest_alone() {
     let mapped: u64 = a.window.maps().values().map(|map| map.len).sum();
     assert_eq!(mapped, 14 << 20, "all of the window is used");
     assert_eq!(a.alloc(1), Err(Status::NoSpc));
-    // Attaching takes a place too.
+    // Attaching takes a place as well.
     let [b, c, d, _] = others else { unreachable!() };
     let unseen = d.alloc_for_peer(a.gid(), 1 << 20);
     if let Ok(dmb) = unseen {
@@ -102,7 +103,7 @@ fn a_full_window_is_full_for_its_guest_alone() {
     }
     let dmb = b.alloc_for_peer(c.gid(), 1 << 20).unwrap();
     c.attach(dmb.token).unwrap();
-    // What A allocated is A's until it lets go, whatever its peer does.
+    // A's DMBs are A's until it detaches, whatever its peer does.
     let old = b.gid();
     b.reset();
     assert_eq!(a.expect_event(), Event::PeerGone(old));
@@ -157,6 +158,6 @@ fn regions_of_the_vmm_are_bounded() {
     a.detach(solo[1].token).unwrap();
     a.attach(of_b.token).unwrap();
     assert_eq!(a.alloc(CHUNK_SIZE), Err(Status::NoSpc));
-    // A slab that is there serves further DMBs.
+    // An existing slab holds further DMBs.
     a.alloc_for_peer(b.gid(), CHUNK_SIZE).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Four guests do whatever comes to mind, at the same time, on one daemon.
+//! Four guests make random requests at the same time on one daemon.
 
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::common::*;
 const GUESTS: usize = 4;
 const STEPS: usize = 1500;
 
-/// What guests tell each other outside of the fabric, as SMC does over TCP.
+/// Messages between guests outside of the fabric, as SMC sends them over TCP.
 #[derive(Default)]
 struct Board {
     gids: [Option<Gid>; GUESTS],
-    /// Whom it is for, token, and the word that its first bytes hold once the owner has written them.
+    /// Receiver, token, and the word that the first bytes hold once the owner has written them.
     offers: Vec<(Gid, Token, u64)>,
 }
 
-/// A word for two sessions that no others have.
+/// Returns a word unique to two sessions.
 fn word_of(a: Gid, b: Gid) -> u64 {
     let half = |gid: Gid, at: usize| u64::from_le_bytes(gid.0[at..at + 8].try_into().unwrap());
     (half(a, 0) ^ half(b, 0)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ half(a, 8) ^ half(b, 8)

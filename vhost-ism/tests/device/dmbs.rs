@@ -1,4 +1,4 @@
-//! Allocating, attaching, letting go.
+//! Allocating, attaching, detaching.
 
 use std::collections::HashSet;
 
@@ -116,7 +116,7 @@ fn memory_stays_for_the_attacher_until_it_lets_go() {
     a.window.write(owned.offset, &pattern(1, 1 << 16));
     a.detach(owned.token).unwrap();
     assert_eq!(host.stats().dmbs, 1);
-    // Whatever A allocates now lies elsewhere.
+    // A's next DMBs lie elsewhere.
     for _ in 0..20 {
         let other = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
         assert_ne!(other.offset, owned.offset);
@@ -228,7 +228,7 @@ fn the_bells_of_a_slab_are_at_its_start_and_nothing_else_is() {
                 break;
             }
         };
-        // Whoever has not attached does not see the slab.
+        // A guest that has not attached does not see the slab.
         assert_eq!(b.query_slab(dmb.token), Err(Status::NoEnt));
         let attached = b.attach(dmb.token).unwrap();
         let (base_a, len_a, side_a) = a.query_slab(dmb.token).unwrap();
@@ -251,7 +251,7 @@ fn the_bells_of_a_slab_are_at_its_start_and_nothing_else_is() {
         a.window.write(dmb.offset, &[0x77; 1 << 20]);
     }
     assert!(slabs.len() > 1);
-    // Letting go of every DMB leaves the bells alone.
+    // Detaching every DMB leaves the bells unchanged.
     let dmb = a.alloc_for_peer(b.gid(), 1).unwrap();
     let (base, _, side) = a.query_slab(dmb.token).unwrap();
     b.attach(dmb.token).unwrap();

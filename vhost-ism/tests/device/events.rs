@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost_ism::abi::*;
 use vhost_ism::event::{EventRing, EventSink};
-use vhost_ism::stats::{Finding, GuestStats};
+use vhost_ism::stats::{GuestError, GuestStats};
 
 use crate::common::*;
 
@@ -114,7 +114,7 @@ fn short_buffers_come_back_empty() {
             events.push(b.last_event(PATIENCE).unwrap());
         }
         // A ring fits 20 bytes, a message never does.
-        assert!(seat.found(Finding::ShortEventBuffer) >= 4, "{size}: {events:?}");
+        assert!(seat.found(GuestError::ShortEventBuffer) >= 4, "{size}: {events:?}");
         a.ping();
         b.ping();
     }
@@ -133,7 +133,7 @@ fn a_ring_fits_a_buffer_of_twenty_bytes() {
     assert_eq!(b.last_event(PATIENCE), Some(Event::Doorbells(vec![chunk])));
 }
 
-/// A guest that never takes events: nothing that others do to it fails but messages, and nothing grows without bound.
+/// A guest that takes no events: only messages to it fail, and no queue grows without bound.
 #[test]
 fn a_guest_that_takes_no_events_disturbs_nobody() {
     let host = Host::default();
@@ -147,7 +147,7 @@ fn a_guest_that_takes_no_events_disturbs_nobody() {
         a.ring(to_c.offset);
         assert!(matches!(c.expect_event(), Event::Doorbells(_)));
     }
-    // Departures are bounded too.
+    // Departures are bounded as well.
     for _ in 0..20 {
         let dmb = c.alloc_for_peer(b.gid(), 1).unwrap();
         c.detach(dmb.token).unwrap();
@@ -205,7 +205,7 @@ fn an_endless_supply_of_short_buffers_holds_up_nobody_else() {
     b.reset();
 }
 
-/// The same supply, faster than any guest: whoever rings gets away.
+/// The same supply, faster than any guest: the ringing thread is released.
 #[test]
 fn a_delivery_of_short_buffers_ends() {
     #[derive(Default)]
@@ -230,5 +230,5 @@ fn a_delivery_of_short_buffers_ends() {
     let sink = EventSink::new(stats.clone());
     sink.open(Box::new(Endless::default()));
     sink.ring(&[1]);
-    assert!(stats.found(Finding::ShortEventBuffer) > 0);
+    assert!(stats.error_count(GuestError::ShortEventBuffer) > 0);
 }

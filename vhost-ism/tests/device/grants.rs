@@ -25,7 +25,7 @@ fn nobody_attaches_without_a_grant() {
     assert_eq!(b.window.read(attached.offset, 7), b"granted");
 }
 
-/// Default, grant of B's device if any, access asked for, and the answer.
+/// Default, grant of B's device if any, requested access, and the answer.
 #[test]
 fn grants_and_access() {
     let table: &[(u64, Option<u64>, u32, Status)] = &[

@@ -1,4 +1,4 @@
-//! A guest gets nothing of what two others share.
+//! A guest cannot reach memory that two others share.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use vhost_ism::abi::*;
 
 use crate::common::*;
 
-/// What no memory holds by chance.
+/// A pattern that no memory holds by chance.
 const SECRET: &[u8; 32] = b"between A and B, and nobody else";
 
 fn inodes(guest: &TestGuest) -> BTreeSet<u64> {
@@ -49,7 +49,8 @@ fn a_third_guest_cannot_attach() {
 fn no_memory_is_common_to_three() {
     let host = Host::default();
     let mut guests = [host.boot("a"), host.boot("b"), host.boot("c"), host.boot("d")];
-    // Each pair shares three DMBs in each direction, more than one slab for some; holders write the secret of their pair.
+    // Each pair shares three DMBs in each direction, more than one slab for some; holders write the secret of their
+    // pair.
     let mut tokens = Vec::new();
     for round in 0..3 {
         for owner in 0..4 {

@@ -1,4 +1,4 @@
-//! Sessions begin and end.
+//! Begin and end of sessions.
 
 use std::time::Instant;
 
@@ -46,7 +46,7 @@ fn ends_well(end: impl FnOnce(TestGuest) -> TestGuest) {
     b.expect_silence();
     c.expect_silence();
 
-    // What is dead.
+    // Objects that have ended.
     assert!(a.window.maps().is_empty());
     for token in [of_a.token, of_b.token, unattached.token] {
         assert_eq!(a.detach(token), Err(Status::NoEnt));
@@ -61,7 +61,7 @@ fn ends_well(end: impl FnOnce(TestGuest) -> TestGuest) {
         "it was for the dead session"
     );
 
-    // What lives on.
+    // Objects that remain.
     assert_eq!(b.query_gid(a.gid()), Ok(()));
     assert_eq!(b.window.read(attached.offset, 10), b"last words");
     b.ring(attached.offset);
@@ -72,7 +72,7 @@ fn ends_well(end: impl FnOnce(TestGuest) -> TestGuest) {
     assert_eq!(a.window.read(fresh.offset, 5), b"again");
     a.expect_silence();
 
-    // The old slab leaves the window within the command that lets go of the last DMB in it.
+    // The old slab leaves the window within the DETACH of its last DMB.
     assert_eq!(b.window.maps().len(), 2);
     b.detach(of_a.token).unwrap();
     assert_eq!(b.window.maps().len(), 2);
@@ -153,7 +153,7 @@ fn both_leave_at_once() {
     }
 }
 
-/// Many resets while the peer rings and allocates: nothing hangs, nothing is left, no event goes astray.
+/// Many resets while the peer rings and allocates: nothing hangs or is left, no event is misdelivered.
 #[test]
 fn resets_under_traffic() {
     let host = Host::default();

@@ -1,5 +1,5 @@
-//! The VMM stops a device whose machine is paused, just as one that is reset. The driver of the one goes on as if nothing had
-//! been, that of the other is gone.
+//! The VMM stops a device whose machine is paused, just as one that is reset. The driver of the one goes on as if
+//! nothing had been, that of the other is gone.
 
 use vhost_ism::abi::*;
 
@@ -31,7 +31,7 @@ fn a_pause_keeps_the_session() {
         let rung = vec![(of_a.offset / CHUNK_SIZE) as u32];
         assert!(events.contains(&Event::Doorbells(rung)), "{events:?}");
         assert_eq!(a.window.read(of_a.offset, 6), b"paused");
-        // Everything works on, in both directions.
+        // Traffic continues in both directions.
         a.ring(by_a.offset);
         assert!(matches!(b.expect_event(), Event::Doorbells(_)));
         a.query_gid(gid).unwrap();
@@ -44,8 +44,8 @@ fn a_pause_keeps_the_session() {
     host.expect_empty();
 }
 
-/// A ring that no one has looked at before the pause is passed on after it, and the guest is not left in the belief that the
-/// device is looking.
+/// A ring that no one has looked at before the pause is passed on after it, and the guest is not left in the belief
+/// that the device is looking.
 #[test]
 fn a_ring_of_before_the_pause_is_not_lost() {
     let host = Host::default();
@@ -123,7 +123,7 @@ fn a_reset_shows_in_what_the_driver_does_next() {
     assert_eq!(b.expect_event(), Event::PeerGone(old));
 }
 
-/// A driver that has asked for nothing yet has read its GID already.
+/// A driver that has made no request yet has already read its GID.
 #[test]
 fn a_pause_before_the_first_request_keeps_the_identity() {
     let host = Host::default();

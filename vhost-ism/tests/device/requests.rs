@@ -1,7 +1,7 @@
 //! Bad control requests: each gets its answer, changes nothing, and is counted.
 
 use vhost_ism::abi::*;
-use vhost_ism::stats::Finding;
+use vhost_ism::stats::GuestError;
 
 use crate::common::guest::encode;
 use crate::common::*;
@@ -56,11 +56,12 @@ impl Scene {
         }
     }
 
-    /// A asks; the answer is this status alone, nothing has changed, and a good request is still answered.
+    /// Submits a request of A: the answer is this status alone, nothing changes, and a valid request is still answered.
     #[track_caller]
     fn refused(&mut self, what: &str, request: &[u8], expected: Status) {
         let seat = self.a.seat.clone().unwrap();
         let (before, counted) = (self.host.stats(), seat.counters());
+        let errors = seat.found(GuestError::BadRequest);
         let answer = self.a.request(request, 64);
         assert_eq!(answer.status(), Some(expected), "{what}");
         assert_eq!(answer.used, 1, "{what}");
@@ -71,12 +72,12 @@ impl Scene {
             "{what}"
         );
         assert_eq!(counts.refusals, counted.refusals + 1, "{what}");
-        let errors = counts.findings["BadRequest"] - counted.findings["BadRequest"];
+        let errors = seat.found(GuestError::BadRequest) - errors;
         assert_eq!(errors, u64::from(expected == Status::Err), "{what}");
         self.a.ping();
     }
 
-    /// Nobody has been harmed by what A did.
+    /// Checks that A's requests harmed no guest.
     #[track_caller]
     fn all_well(&mut self) {
         assert_eq!(self.a.window.read(self.of_b_attached.offset, 4), b"mark");
@@ -138,7 +139,7 @@ fn unknown_commands() {
             let length = known.map_or(16, |(_, length)| *length);
             let body = vec![0_u8; length];
             let request = encode((class, cmd), &body[..]);
-            // Known ones are asked about token, GID and size zero.
+            // Known commands get token, GID and size zero.
             let expected = match (known, (class, cmd)) {
                 (None, _) | (_, CMD_ALLOC | CMD_ALLOC_FOR_PEER) => Status::Err,
                 _ => Status::NoEnt,
@@ -372,7 +373,7 @@ fn too_little_room_for_the_reply() {
             "{room} bytes"
         );
     }
-    // What is wrong anyway is not called too big.
+    // An invalid request is not answered with E2BIG.
     let answer = scene.a.request(&encode(CMD_ALLOC, &[0u8; 3]), 1);
     assert_eq!(answer.status(), Some(Status::Err));
     scene.all_well();
@@ -383,12 +384,12 @@ fn no_room_at_all() {
     let mut scene = Scene::new();
     let seat = scene.a.seat.clone().unwrap();
     let good = encode(CMD_ALLOC, &Alloc { size: 4096.into() });
-    let before = (scene.host.stats().dmbs, seat.found(Finding::BadChain));
+    let before = (scene.host.stats().dmbs, seat.found(GuestError::BadChain));
     assert_eq!(scene.a.submit(&[Part::Ask(&good)]).used, 0);
     assert_eq!(scene.a.submit(&[Part::Ask(&good), Part::Room(0)]).used, 0);
     assert_eq!(scene.a.submit(&[Part::Ask(&[])]).used, 0);
     assert_eq!(scene.host.stats().dmbs, before.0, "nothing was done");
-    assert_eq!(seat.found(Finding::BadChain), before.1 + 3);
+    assert_eq!(seat.found(GuestError::BadChain), before.1 + 3);
     // Room and no request.
     let answer = scene.a.submit(&[Part::Room(64)]);
     assert_eq!((answer.status(), answer.used), (Some(Status::Err), 1));
@@ -420,7 +421,7 @@ fn how_a_request_is_cut_has_no_meaning() {
         let mut parts: Vec<Part<'_>> = request.chunks(1).map(Part::Ask).collect();
         parts.extend(vec![Part::Room(1); reply]);
         submit(&parts);
-        // Odd pieces, with empty ones among them.
+        // Parts of odd lengths, some of them empty.
         let mut parts: Vec<Part<'_>> = Vec::new();
         for piece in request.chunks(7) {
             parts.extend([Part::Ask(piece), Part::Ask(&[])]);
@@ -471,7 +472,7 @@ fn findings_are_counted() {
     let seat = scene.a.seat.clone().unwrap();
     for count in 1..=10 {
         scene.a.request(&[0xff, 0xff], 8);
-        assert_eq!(seat.found(Finding::BadRequest), count);
+        assert_eq!(seat.found(GuestError::BadRequest), count);
     }
-    assert_eq!(scene.b.seat.as_ref().unwrap().found(Finding::BadRequest), 0);
+    assert_eq!(scene.b.seat.as_ref().unwrap().found(GuestError::BadRequest), 0);
 }

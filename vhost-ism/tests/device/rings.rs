@@ -1,9 +1,9 @@
-//! Descriptors and rings that make no sense.
+//! Malformed descriptors and rings.
 
 use std::time::Duration;
 
 use vhost_ism::abi::*;
-use vhost_ism::stats::Finding;
+use vhost_ism::stats::GuestError;
 
 use crate::common::guest::{SCRATCH, encode, status};
 use crate::common::memory::{HIGH, LOW, REGION};
@@ -49,14 +49,14 @@ fn desc(addr: u64, len: u32, flags: u16, next: u16) -> Desc {
     Desc { addr, len, flags, next }
 }
 
-/// What becomes of a chain.
+/// Expected outcome of a chain.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
-    /// It comes back with nothing in it.
+    /// Returned without a byte written.
     Nothing,
-    /// It comes back with this status.
+    /// Returned with this status.
     Gets(Status),
-    /// It comes back.
+    /// Returned.
     Anything,
 }
 
@@ -176,7 +176,7 @@ fn chains_that_make_no_sense() {
         a.ring(attached.offset);
         assert!(matches!(b.expect_event(), Event::Doorbells(_)), "{what}");
     }
-    assert!(a.seat.as_ref().unwrap().found(Finding::BadChain) > 10);
+    assert!(a.seat.as_ref().unwrap().found(GuestError::BadChain) > 10);
     drop(host);
 }
 
@@ -212,7 +212,7 @@ fn indirect_tables_that_make_no_sense() {
     let looping = [descriptor(ASK, REQUEST, NEXT, 0), descriptor(ROOM, 64, WRITE, 0)];
     let beyond = [descriptor(ASK, REQUEST, NEXT, 2), descriptor(ROOM, 64, WRITE, 0)];
     let itself = [descriptor(TABLE, 32, INDIRECT, 0), descriptor(ROOM, 64, WRITE, 0)];
-    /// Name, the table, its length, further flags, and what becomes of it.
+    /// Name, table, length of the table, further flags, and the expected outcome.
     type Row<'a> = (&'a str, &'a [[u8; 16]], u32, u16, Fate);
     let table: &[Row<'_>] = &[
         ("a good one", &good, 32, 0, Gets(Status::Ok)),
@@ -267,7 +267,7 @@ fn heads_out_of_range() {
     let (_host, mut a, _b) = scene();
     for head in [64, 65, 255, 256, 0x7fff, u16::MAX] {
         a.control.publish(head);
-        // Nothing can come back for it, and what follows is answered.
+        // It cannot be returned, and the next request is answered.
         a.ping();
     }
     for head in [64, u16::MAX] {
@@ -276,7 +276,7 @@ fn heads_out_of_range() {
     a.ping();
 }
 
-/// An index that jumps: the queue is served no more until the device is reset, and nothing else suffers.
+/// An index that jumps: the queue is not served until the device is reset; nothing else is affected.
 #[test]
 fn a_control_ring_that_jumps() {
     for by in [65, 1000, 0x7fff, 0x8000, u16::MAX - 1] {
@@ -287,9 +287,9 @@ fn a_control_ring_that_jumps() {
         let seat = a.seat.clone().unwrap();
         a.control.jump(by);
         a.control.notify();
-        eventually("it is noticed", || seat.found(Finding::BadRing) > 0);
+        eventually("it is noticed", || seat.found(GuestError::BadRing) > 0);
         std::thread::sleep(Duration::from_millis(30));
-        let found = seat.found(Finding::BadRing);
+        let found = seat.found(GuestError::BadRing);
         assert!(found < 10, "the device looks at it again and again: {found} times");
         assert_eq!(a.control.take_used(), None);
         // Its doorbells work, others work, and so does its next session.
@@ -310,7 +310,7 @@ fn a_vmm_that_dies_with_a_control_ring_that_jumped() {
     let seat = a.seat.clone().unwrap();
     a.control.jump(1000);
     a.control.notify();
-    eventually("it is noticed", || seat.found(Finding::BadRing) > 0);
+    eventually("it is noticed", || seat.found(GuestError::BadRing) > 0);
     a.kill();
     let mut a = seat.boot();
     a.ping();
@@ -334,7 +334,7 @@ fn an_event_ring_that_jumps() {
     let _ = a.send_message(b.gid(), 1, 1);
     a.ping();
     let seat = b.seat.clone().unwrap();
-    let found = seat.found(Finding::BadRing);
+    let found = seat.found(GuestError::BadRing);
     assert!((1..200).contains(&found), "{found} times");
     b.ping();
     let old = b.gid();
@@ -346,7 +346,7 @@ fn an_event_ring_that_jumps() {
     assert!(matches!(b.expect_event(), Event::Doorbells(_)));
 }
 
-/// Event buffers of every bad kind, and then a good one.
+/// Event buffers of every invalid kind, then a valid one.
 #[test]
 fn event_buffers_that_make_no_sense() {
     let (host, mut a, _b) = scene();
@@ -380,7 +380,7 @@ fn event_buffers_that_make_no_sense() {
     }
     c.post_event(64);
     assert_eq!(c.last_event(PATIENCE), Some(Event::Message(a.gid(), 7, 8)));
-    // In pieces.
+    // In parts.
     for index in 0..40u16 {
         let next = if index < 39 { NEXT } else { 0 };
         c.events

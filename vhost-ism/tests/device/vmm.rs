@@ -43,7 +43,7 @@ fn a_refused_unmap_keeps_the_place_and_the_device_goes_on() {
     let (mut a, mut b) = (host.boot("a"), host.boot("b"));
     let dmb = a.alloc(1 << 16).unwrap();
     a.window.set_policy(Policy::RefuseUnmap);
-    // Whatever the answer, the token is dead, and the place is not given to another slab while it is mapped.
+    // Whatever the answer, the token is invalid, and the place is not reused while it is mapped.
     let _ = a.detach(dmb.token);
     assert_eq!(host.stats().dmbs, 0);
     assert_eq!(a.window.maps().len(), 1);
@@ -76,7 +76,7 @@ fn a_broken_channel_fails_what_needs_it() {
     a.close_channel();
     assert_eq!(a.alloc(1 << 16), Err(Status::Err));
     assert_eq!(host.stats().dmbs, 1);
-    // What needs no map goes on.
+    // Requests that need no map succeed.
     a.ping();
     let attached = b.attach(dmb.token).unwrap();
     b.ring(attached.offset);
@@ -148,7 +148,7 @@ fn a_memory_table_during_a_map() {
     }
 }
 
-/// The machine is reset while the device waits for a map: nothing hangs, nothing is left, the next session works.
+/// A reset of the machine while the device waits for a map: nothing hangs or is left, the next session works.
 #[test]
 fn a_reset_during_a_map() {
     let host = Host::default();

@@ -5,6 +5,8 @@
 //! `set_log_cq_size()`. Layouts of queue entries (`device.h`, `qp.h`, `cq.h`) are plain structures of big-endian
 //! integers.
 
+#![forbid(unsafe_code)]
+
 pub mod access_reg;
 pub mod capability;
 pub mod command;

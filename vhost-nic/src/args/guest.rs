@@ -8,12 +8,12 @@ use std::str::FromStr;
 use vhost_nic::frame::mac::{Mac, ParseMacError};
 use vhost_nic::pci::{Identity, MAX_VECTORS};
 
-/// Where a guest's VMM connects.
+/// Socket that a guest's VMM connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Socket {
-    /// A socket that the daemon makes.
+    /// A socket that the daemon creates.
     Path(PathBuf),
-    /// A listening socket that whoever started the daemon made.
+    /// An inherited listening socket.
     Fd(RawFd),
 }
 
@@ -26,35 +26,35 @@ impl fmt::Display for Socket {
     }
 }
 
-/// How a guest attaches.
+/// Transport between a VMM and its guest's NIC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {
-    /// vfio-user, as QEMU does.
+    /// vfio-user, for QEMU.
     #[default]
     VfioUser,
-    /// PCI over virtio over vhost-user, as User Mode Linux does.
+    /// PCI over virtio over vhost-user, for User Mode Linux.
     VhostUser,
 }
 
-/// A guest as the command line names it.
+/// A guest as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestArg {
-    /// Where its VMM connects.
+    /// Socket that the guest's VMM connects to.
     pub socket: Socket,
-    /// How it attaches.
+    /// Transport of the attachment.
     pub attach: Attach,
-    /// Its NIC's address, if given.
+    /// MAC address of the NIC, if given.
     pub mac: Option<Mac>,
-    /// What its NIC says it is.
+    /// Model that the NIC identifies as.
     pub identity: Identity,
-    /// How many MSI-X vectors its NIC has, if given.
+    /// Number of MSI-X vectors, if given.
     pub vectors: Option<u16>,
-    /// Whether its NIC has BlueFlame.
+    /// Whether the NIC accepts WQEs through doorbell registers.
     pub blue_flame: bool,
 }
 
 impl GuestArg {
-    /// A guest on this socket, and all else by default.
+    /// Creates a guest on this socket, with defaults otherwise.
     pub fn new(socket: Socket) -> Self {
         Self {
             socket,
@@ -106,10 +106,11 @@ impl FromStr for GuestArg {
     }
 }
 
+/// Sets an option; fails if it is set already.
 fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
     match place.replace(value) {
         None => Ok(()),
-        Some(_) => Err(format!("a guest has one {key}")),
+        Some(_) => Err(format!("{key} is given twice")),
     }
 }
 
@@ -136,7 +137,7 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// One for events and at least one for completions, or the drivers do not come up.
+/// Parses a number of vectors: one for events and at least one for completions, or the drivers fail to probe.
 fn parse_vectors(text: &str) -> Result<u16, String> {
     text.parse()
         .ok()
@@ -144,7 +145,7 @@ fn parse_vectors(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("a NIC has from 2 to {MAX_VECTORS} vectors"))
 }
 
-/// Parses the address of a NIC: neither zero nor a group address.
+/// Parses a unicast MAC address other than zero.
 fn parse_mac(text: &str) -> Result<Mac, String> {
     let mac: Mac = text.parse().map_err(|error: ParseMacError| error.to_string())?;
     if !mac.is_station() {

@@ -1,4 +1,4 @@
-//! One guest: its NIC, and how it is attached.
+//! A guest: its NIC and its attachment.
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ enum Server {
 }
 
 impl Guest {
-    /// A guest whose NIC is plugged into the switch, but whose VMM cannot connect yet.
+    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`].
     pub fn new(name: &str, plan: &GuestPlan, vhca_id: u16, args: &Args, switch: &Arc<Switch>) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
         let config = NicConfig {
@@ -56,7 +56,7 @@ impl Guest {
         })
     }
 
-    /// Serves the VMMs that connect to the socket, as long as this guest lives.
+    /// Serves the VMMs that connect to the socket, until the guest is dropped.
     pub fn serve(&mut self, attach: Attach, listener: UnixListener) -> Result<()> {
         let (name, function) = (self.name.as_str(), self.function.clone());
         self.server = Some(match attach {
@@ -66,13 +66,13 @@ impl Guest {
         Ok(())
     }
 
-    /// The counters now.
+    /// Takes a snapshot of state and counters.
     pub fn snapshot(&self) -> GuestSnapshot {
         GuestSnapshot {
             guest: self.name.clone(),
             attachment: self.server.as_ref().map(|server| match server {
                 Server::VfioUser(server) => AttachmentSnapshot::VfioUser(server.stats()),
-                Server::VhostUser(server) => AttachmentSnapshot::VhostUser(server.stats()),
+                Server::VhostUser(server) => AttachmentSnapshot::VhostUser(server.stats().clone()),
             }),
             function: self.function.stats(),
             nic: self.nic.snapshot(),
@@ -80,7 +80,7 @@ impl Guest {
     }
 }
 
-/// A [`Guest`] at one moment.
+/// Snapshot of a [`Guest`].
 #[derive(Serialize)]
 pub struct GuestSnapshot {
     guest: String,
@@ -91,8 +91,8 @@ pub struct GuestSnapshot {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 enum AttachmentSnapshot {
     VfioUser(vfio_user::VfioUserSnapshot),
-    VhostUser(vhost_user_pci::VhostUserPciSnapshot),
+    VhostUser(Arc<vhost_user_pci::VhostUserPciStats>),
 }

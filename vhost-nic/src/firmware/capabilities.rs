@@ -19,9 +19,9 @@ pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode:
 /// Bytes of the structure of a group.
 const GROUP_SIZE: usize = 0x1000;
 
-/// A capability to be cleared that the device does not have.
+/// The name of a capability that does not exist.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("unknown capability {0}")]
+#[error("there is no capability {0} to report as 0")]
 pub struct UnknownCapability(pub String);
 
 type GroupBytes = Box<[u8; GROUP_SIZE]>;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use rustix::io::{pread, pwrite};
 
+use crate::slab::SlabMemory;
+
 use super::*;
 use crate::abi::PERM_CLEAN_DEFAULT;
 
@@ -118,7 +120,7 @@ struct Model {
     fabric: Fabric,
     guests: Vec<ModelGuest>,
     dmbs: Vec<ModelDmb>,
-    /// Who was ever given a mapping of a slab, by right.
+    /// Guests that have been given a mapping of each slab.
     may_see: HashMap<SlabId, HashSet<Gid>>,
 }
 
@@ -139,7 +141,7 @@ impl Model {
         }
     }
 
-    /// How many DMBs a guest holds.
+    /// Returns the number of DMBs a guest holds.
     fn held(&self, gid: Gid) -> u32 {
         let owned = self.dmbs.iter().filter(|dmb| dmb.owner_holds && dmb.owner == gid);
         let attached = self.dmbs.iter().filter(|dmb| dmb.attached.contains(&gid));
@@ -205,7 +207,7 @@ impl Model {
     }
 
     /// Ends a hold as the fabric should.
-    fn let_go(&mut self, gid: Gid, index: usize) -> bool {
+    fn detach(&mut self, gid: Gid, index: usize) -> bool {
         let dmb = &mut self.dmbs[index];
         if dmb.owner == gid && dmb.owner_holds {
             dmb.owner_holds = false;
@@ -267,11 +269,11 @@ impl Model {
             Step::Detach(guest, dmb) => {
                 let (gid, dmb) = (self.guests[guest].gid, dmb % self.dmbs.len());
                 let owned = self.dmbs[dmb].owner == gid;
-                let expected = self.let_go(gid, dmb);
+                let expected = self.detach(gid, dmb);
                 let got = self.fabric.detach(gid, self.dmbs[dmb].token);
                 match got {
-                    Ok(LetGo::Owned) => assert!(expected && owned),
-                    Ok(LetGo::Attached { .. }) => assert!(expected && !owned),
+                    Ok(Detached::Owned) => assert!(expected && owned),
+                    Ok(Detached::Attached { .. }) => assert!(expected && !owned),
                     Err(refusal) => assert!(!expected && refusal == Refusal::NoSuchDmb),
                 }
             }
@@ -287,7 +289,7 @@ impl Model {
 
     fn leave(&mut self, guest: usize) {
         let gid = self.guests[guest].gid;
-        // Whoever has a slab with it, or a DMB of one in common.
+        // Guests that share a slab or a DMB with it.
         let mut expected: HashSet<Gid> = self
             .fabric
             .state()
@@ -317,7 +319,7 @@ impl Model {
         assert!(!told.contains(&Arc::as_ptr(&self.guests[guest].sink)));
         self.guests[guest].up = false;
         for index in 0..self.dmbs.len() {
-            self.let_go(gid, index);
+            self.detach(gid, index);
         }
     }
 
@@ -366,7 +368,7 @@ impl Model {
         assert_eq!(self.fabric.grant(gid, dmb.token, devid, permissions.into()), expected);
     }
 
-    /// What holds after every step.
+    /// Checks the invariants after every step.
     fn check(&self) {
         let held: Vec<&ModelDmb> = self.dmbs.iter().filter(|dmb| dmb.is_held()).collect();
         let stats = self.fabric.stats();
@@ -432,7 +434,7 @@ impl Model {
             for two in ranges.windows(2) {
                 assert!(two[0].1 <= two[1].0, "two slabs lie over each other in a window");
             }
-            // What it holds is in its window.
+            // Its DMBs are in its window.
             for dmb in held
                 .iter()
                 .filter(|dmb| dmb.attached.contains(gid) || (dmb.owner == *gid && dmb.owner_holds))
@@ -475,7 +477,7 @@ proptest! {
         assert_empty(&model.fabric);
     }
 
-    /// Whatever went before: when all is let go of, all of the room is there again.
+    /// Checks that the whole window is free again once every DMB is detached.
     #[test]
     fn room_comes_back(steps in prop::collection::vec(step(), 1..100)) {
         let mut model = Model::new();

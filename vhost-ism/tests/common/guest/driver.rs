@@ -10,15 +10,15 @@ use super::super::ring::{INDIRECT, NEXT, WRITE, descriptor};
 use super::super::{BRIEF, PATIENCE};
 use super::*;
 
-/// What a driver writes into room before it asks, to see what the device leaves alone.
+/// Fill pattern of writable buffers, which shows the bytes that the device leaves alone.
 const UNTOUCHED: u8 = 0xee;
-/// Where requests lie in guest RAM.
+/// Address of requests in guest RAM.
 pub const SCRATCH: u64 = LOW + 0x4_0000;
-/// Event buffers lie this far apart from [`HIGH`].
+/// Distance of event buffers, from [`HIGH`].
 const EVENT_STRIDE: u64 = 4096;
 
 impl TestGuest {
-    /// Asks with the chain whose head is descriptor 0 and waits for the answer.
+    /// Submits the chain that begins with descriptor 0, and waits for the answer.
     #[track_caller]
     pub fn transact(&mut self) -> usize {
         self.window.set_asking(true);
@@ -32,7 +32,7 @@ impl TestGuest {
         used as usize
     }
 
-    /// Lays parts out in guest RAM: their descriptors, and where the room is.
+    /// Lays parts out in guest RAM; returns their descriptors and the writable ranges.
     fn lay_out(&self, parts: &[Part<'_>]) -> (Vec<Desc>, Vec<(u64, usize)>) {
         let mut at = SCRATCH;
         let mut room = Vec::new();
@@ -56,7 +56,7 @@ impl TestGuest {
                 flags: flags | more,
                 next: index as u16 + 1,
             });
-            // A gap, so that a device that runs on is seen.
+            // A gap, so that an overrun by the device is seen.
             at += len as u64 + 3;
         }
         (table, room)
@@ -76,7 +76,7 @@ impl TestGuest {
         Answer { used, room: bytes }
     }
 
-    /// Asks with these parts, one descriptor each.
+    /// Submits these parts, one descriptor each.
     #[track_caller]
     pub fn submit(&mut self, parts: &[Part<'_>]) -> Answer {
         let (table, room) = self.lay_out(parts);
@@ -84,7 +84,7 @@ impl TestGuest {
         self.collect(used, &room)
     }
 
-    /// Asks with these parts in an indirect table.
+    /// Submits these parts in an indirect table.
     #[track_caller]
     pub fn submit_indirect(&mut self, parts: &[Part<'_>]) -> Answer {
         const TABLE: u64 = SCRATCH + 0x2_0000;
@@ -104,7 +104,7 @@ impl TestGuest {
         self.collect(used, &room)
     }
 
-    /// Asks with exactly these descriptors; returns the used length.
+    /// Submits exactly these descriptors; returns the used length.
     #[track_caller]
     pub fn submit_table(&mut self, table: &[Desc]) -> usize {
         for (index, desc) in table.iter().enumerate() {
@@ -125,7 +125,7 @@ impl TestGuest {
         self.control.publish(0);
     }
 
-    /// The DMB that an ALLOC got which [`TestGuest::post_request`] posted, if the answer comes.
+    /// Waits for the answer to an ALLOC from [`TestGuest::post_request`]; returns the DMB.
     #[track_caller]
     pub fn take_allocated(&mut self, size: u64, timeout: Duration) -> Option<Dmb> {
         let (_, used) = self.control.wait_used(timeout)?;
@@ -137,7 +137,7 @@ impl TestGuest {
         Some(self.allocated(&answer[1..], size))
     }
 
-    /// Asks with a readable and a writable descriptor.
+    /// Submits a request with a readable and a writable descriptor.
     #[track_caller]
     pub fn request(&mut self, request: &[u8], room: usize) -> Answer {
         self.submit(&[Part::Ask(request), Part::Room(room)])
@@ -228,7 +228,7 @@ impl TestGuest {
         self.command(CMD_DETACH, &Detach { token }, 0).map(drop)
     }
 
-    /// GRANT for all, or for one device.
+    /// GRANT for every device, or for one.
     #[track_caller]
     pub fn grant(&mut self, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refused> {
         let permissions = permissions.into();
@@ -273,7 +273,7 @@ impl TestGuest {
         self.command(CMD_SEND_MESSAGE, &body, 0).map(drop)
     }
 
-    /// The device answers a good request.
+    /// Checks that the device answers a valid request.
     #[track_caller]
     pub fn ping(&mut self) {
         let gid = self.gid();
@@ -306,7 +306,7 @@ impl TestGuest {
         self.events.publish(slot);
     }
 
-    /// The next event, whose buffer is posted again.
+    /// Takes the next event and posts its buffer again.
     #[track_caller]
     pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
         let (slot, event) = self.take_event(timeout)?;
@@ -314,7 +314,7 @@ impl TestGuest {
         Some(event)
     }
 
-    /// The next event, whose buffer is not posted again.
+    /// Takes the next event without posting its buffer again.
     #[track_caller]
     pub fn last_event(&mut self, timeout: Duration) -> Option<Event> {
         let (slot, event) = self.take_event(timeout)?;
@@ -329,7 +329,7 @@ impl TestGuest {
         Some((slot as u16, parse_event(&bytes)))
     }
 
-    /// The next event, which must come.
+    /// Takes the next event; fails if none comes.
     #[track_caller]
     pub fn expect_event(&mut self) -> Event {
         self.next_event(PATIENCE).expect("an event")

@@ -1,60 +1,60 @@
-//! What a driver sends and gets.
+//! Requests, answers and events as a driver sees them.
 
 use vhost_ism::abi::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The device's answer when it is no.
+/// Status of a refused request.
 pub type Refused = Status;
 
 /// A DMB in a guest's window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dmb {
-    /// Its name.
+    /// Token of the DMB.
     pub token: Token,
-    /// Where it is.
+    /// Offset in the window.
     pub offset: u64,
-    /// How long it is.
+    /// Length in bytes.
     pub size: u64,
 }
 
-/// What came over the event queue.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// These chunks were rung.
+    /// Doorbells of these chunks.
     Doorbells(Vec<u32>),
-    /// That guest is gone.
+    /// Departure of this guest.
     PeerGone(Gid),
-    /// Sender, code, info.
+    /// Message: sender, code, info.
     Message(Gid, u32, u64),
-    /// A buffer came back without an event: it was too small.
+    /// A buffer returned without an event, too small for it.
     Nothing,
 }
 
-/// A stretch of a control request.
+/// A part of a control request.
 #[derive(Clone, Copy, Debug)]
 pub enum Part<'a> {
     /// Bytes the device reads.
     Ask(&'a [u8]),
-    /// Room the device writes.
+    /// Number of bytes the device may write.
     Room(usize),
 }
 
-/// What became of a control request.
+/// The answer to a control request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The used length.
     pub used: usize,
-    /// All of the room.
+    /// The writable bytes.
     pub room: Vec<u8>,
 }
 
 impl Answer {
-    /// What was written.
+    /// Returns the bytes written.
     pub fn written(&self) -> &[u8] {
         &self.room[..self.used]
     }
 
-    /// The status, if one was written.
+    /// Returns the status, if one was written.
     pub fn status(&self) -> Option<Status> {
         self.written().first().map(|byte| status(*byte))
     }
@@ -69,7 +69,7 @@ pub struct Desc {
     pub len: u32,
     /// [`NEXT`], [`WRITE`], [`INDIRECT`].
     pub flags: u16,
-    /// The next one.
+    /// Index of the next descriptor.
     pub next: u16,
 }
 
@@ -92,7 +92,7 @@ pub fn status(byte: u8) -> Status {
     .unwrap_or_else(|| panic!("{byte} is no status"))
 }
 
-/// A request's bytes.
+/// Encodes a request.
 pub fn encode(command: (u8, u8), body: &(impl IntoBytes + zerocopy::Immutable + ?Sized)) -> Vec<u8> {
     let mut bytes = vec![command.0, command.1];
     bytes.extend_from_slice(body.as_bytes());

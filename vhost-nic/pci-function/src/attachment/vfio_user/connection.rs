@@ -2,9 +2,8 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use log::{debug, error, warn};
+use log::{debug, warn};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use zerocopy::IntoBytes;
@@ -17,30 +16,26 @@ use super::wire::{Header, flags};
 use crate::function::PciFunction;
 use crate::msix::Masking;
 
-/// Serves a client until it disconnects. Then the function is as after power-on, without the client's memory and
-/// interrupts.
-///
-/// A panic in the device ends this connection instead of the process, which serves other guests as well.
+/// Serves a client until it is gone, then resets the function and drops everything that the client set up.
 pub fn serve_stream(name: &str, stream: &UnixStream, function: &PciFunction, stats: &VfioUserStats) {
-    VfioUserStats::add(&stats.connections);
+    serve_client(name, stream, function, stats);
+    function.disconnect();
+    function.reset();
+    function.dma().unmap_all();
+}
+
+/// Serves a client until it is gone. The caller resets the function afterwards.
+pub(super) fn serve_client(name: &str, stream: &UnixStream, function: &PciFunction, stats: &VfioUserStats) {
+    stats.connections.increment();
     let eventfds = EventFds::new(function.msix().vectors());
     function.connect(eventfds.clone(), Masking::Attachment);
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        converse(name, stream, Session::new(function, eventfds), stats)
-    }));
-    match served {
-        Ok(Ok(())) => debug!("{name}: the client disconnected"),
-        Ok(Err(error)) => {
-            VfioUserStats::add(&stats.broken);
-            warn!("{name}: connection closed: {error}");
+    match converse(name, stream, Session::new(function, eventfds), stats) {
+        Ok(()) => debug!("{name}: the client disconnected"),
+        Err(error) => {
+            stats.broken_connections.increment();
+            warn!("{name}: the client's connection is closed: {error}");
         }
-        Err(_) => error!("{name}: the device panicked; connection closed"),
     }
-    function.disconnect();
-    if catch_unwind(AssertUnwindSafe(|| function.reset())).is_err() {
-        error!("{name}: the device panicked during reset");
-    }
-    function.dma().unmap_all();
 }
 
 fn converse(name: &str, stream: &UnixStream, mut session: Session<'_>, stats: &VfioUserStats) -> io::Result<()> {
@@ -49,7 +44,7 @@ fn converse(name: &str, stream: &UnixStream, mut session: Session<'_>, stats: &V
     let mut reply = Vec::new();
     let mut silent = false;
     while let Some(message) = receiver.next(&mut descriptors)? {
-        VfioUserStats::add(&stats.messages);
+        stats.messages.increment();
         let mut header = message.header;
         let wanted = header.flags.get() & flags::NO_REPLY == 0;
         reply.clear();
@@ -58,7 +53,7 @@ fn converse(name: &str, stream: &UnixStream, mut session: Session<'_>, stats: &V
         header.flags = flags::REPLY.into();
         header.error = 0.into();
         if let Err(errno) = result {
-            VfioUserStats::add(&stats.errors);
+            stats.errors.increment();
             if !silent {
                 // Only the first: a client must not fill the log.
                 silent = true;

@@ -1,128 +1,70 @@
-//! Listening socket and the thread that serves its clients, one after the other.
+//! A socket and the clients it serves, one after the other.
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 
-use log::{debug, warn};
-use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use log::debug;
+use vhost_daemon::{Current, Service};
 
-use super::connection::serve_stream;
+use super::connection::serve_client;
 use super::stats::{VfioUserSnapshot, VfioUserStats};
+use crate::attachment::release;
 use crate::function::PciFunction;
 
-/// Pause after a failed accept: for want of file descriptors, say.
-const ACCEPT_PAUSE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
-
-/// Server of a function: one client at a time, the next when that has disconnected. Stops when dropped.
+/// Serves a function to the clients of a socket, one at a time. Dropping it stops it.
 pub struct Server {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    server: vhost_daemon::Server,
+    stats: Arc<VfioUserStats>,
 }
 
-struct Shared {
+struct VfioUserService {
     name: String,
     function: Arc<PciFunction>,
-    stats: VfioUserStats,
-    stopped: AtomicBool,
-    /// Eventfd that stops the thread.
-    stop: OwnedFd,
-    /// Connection being served.
-    client: Mutex<Option<Arc<UnixStream>>>,
+    stats: Arc<VfioUserStats>,
 }
 
 impl Server {
-    /// Starts the thread. `name` is the guest's name in the log.
+    /// Serves the function on a thread of its own. `name` names the guest in logs.
     pub fn start(name: impl Into<String>, listener: UnixListener, function: Arc<PciFunction>) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let shared = Arc::new(Shared {
-            name: name.into(),
+        let (name, stats) = (name.into(), Arc::<VfioUserStats>::default());
+        let service = VfioUserService {
+            name: name.clone(),
             function,
-            stats: VfioUserStats::default(),
-            stopped: AtomicBool::new(false),
-            stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            client: Mutex::default(),
-        });
-        let thread = thread::Builder::new().name("vfio-user".to_owned()).spawn({
-            let shared = shared.clone();
-            move || shared.run(&listener)
-        })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+            stats: stats.clone(),
+        };
+        let server = vhost_daemon::Server::start(name, listener, service)?;
+        Ok(Self { server, stats })
     }
 
-    /// Snapshot of the counters.
+    /// Returns the counters of all connections.
     pub fn stats(&self) -> VfioUserSnapshot {
-        self.shared.stats.snapshot()
+        self.stats.snapshot()
     }
 
-    /// Closes the client's connection, and joins the thread. A QEMU that is still connected aborts.
+    /// Ends the client's connection and the thread, and waits for it. A QEMU that is still connected aborts.
     pub fn stop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        // It is written once, so it is not full.
-        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
-        if let Some(client) = &*self.shared.client.lock() {
+        self.server.stop();
+    }
+}
+
+impl Service for VfioUserService {
+    type Error = io::Error;
+
+    fn serve(&self, listener: &UnixListener, current: &Current) -> io::Result<()> {
+        let (client, _) = listener.accept()?;
+        debug!("{}: a client connected", self.name);
+        let ours = client.try_clone()?;
+        current.set(move || {
             // Fails only if the client is gone.
-            let _ = client.shutdown(Shutdown::Both);
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            warn!("{}: the server thread panicked", self.shared.name);
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Shared {
-    fn run(&self, listener: &UnixListener) {
-        while let Some(client) = self.accept(listener) {
-            debug!("{}: a client connected", self.name);
-            let client = Arc::new(client);
-            *self.client.lock() = Some(client.clone());
-            // Either this thread sees the flag, or the one that stops the server sees the client.
-            if !self.stopped.load(Ordering::SeqCst) {
-                serve_stream(&self.name, &client, &self.function, &self.stats);
-            }
-            *self.client.lock() = None;
-        }
+            let _ = ours.shutdown(Shutdown::Both);
+        });
+        serve_client(&self.name, &client, &self.function, &self.stats);
+        Ok(())
     }
 
-    /// Waits for a client. There is none when the server shall end.
-    fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
-        loop {
-            let mut ready = [
-                PollFd::new(&self.stop, PollFlags::IN),
-                PollFd::new(listener, PollFlags::IN),
-            ];
-            // A failed wait is one that was interrupted: look again.
-            let _ = poll(&mut ready, None);
-            if self.stopped.load(Ordering::SeqCst) {
-                return None;
-            }
-            match listener.accept() {
-                Ok((client, _)) => return Some(client),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    warn!("{}: a client cannot be accepted: {error}", self.name);
-                    let _ = poll(&mut [PollFd::new(&self.stop, PollFlags::IN)], Some(&ACCEPT_PAUSE));
-                }
-            }
-        }
+    fn reset(&self) {
+        release(&self.name, &self.function);
     }
 }

@@ -1,18 +1,15 @@
 //! One connection of a guest: the back-end that vhost-user-backend drives.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::warn;
-use parking_lot::Mutex;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
 use crate::dma::Backing;
 use crate::function::PciFunction;
@@ -22,6 +19,7 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostUserPciStats;
+use vhost_daemon::vhost_user::ExitEvents;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Largest queue that arch/um/drivers/virtio_uml.c asks for.
@@ -41,18 +39,7 @@ pub struct VhostUserPciBackend {
     closed: AtomicBool,
     /// Whether the function's interrupts are connected.
     connected: AtomicBool,
-    /// What the workers wait on for their end: vhost-user-backend 0.24 takes these descriptors and never closes them.
-    exits: Mutex<Vec<RawFd>>,
-}
-
-impl Drop for VhostUserPciBackend {
-    fn drop(&mut self) {
-        // The workers' handlers had a share in this backend, so they and their epolls are gone.
-        for fd in self.exits.lock().drain(..) {
-            // SAFETY: `exit_event` gave the descriptor away for good, and nothing that knew it is left.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-    }
+    exits: ExitEvents,
 }
 
 impl VhostUserPciBackend {
@@ -64,7 +51,7 @@ impl VhostUserPciBackend {
             stats,
             closed: AtomicBool::new(false),
             connected: AtomicBool::new(false),
-            exits: Mutex::default(),
+            exits: ExitEvents::default(),
         }
     }
 
@@ -114,8 +101,8 @@ impl VhostUserBackend for VhostUserPciBackend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // Not BACKEND_REQ: User Mode Linux passes a pipe, and the vhost crate closes a connection that does not pass a
-        // socket.
+        // Not BACKEND_REQ: User Mode Linux gives a pipe for it, and the vhost crate ends a connection that does not
+        // give a socket.
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
     }
 
@@ -132,10 +119,7 @@ impl VhostUserBackend for VhostUserPciBackend {
     }
 
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::CLOEXEC)
-            .inspect(|(exit, _)| self.exits.lock().push(exit.as_raw_fd()))
-            .inspect_err(|error| warn!("A worker thread cannot be told to end: {error}"))
-            .ok()
+        self.exits.create()
     }
 
     /// Serves a queue. Never fails: an error would end the worker, and with it the device.

@@ -7,7 +7,7 @@ use crate::function::PciFunction;
 
 use super::message::{Header, Operation};
 use super::queue::{Chain, next_chain, return_chain};
-use super::stats::VhostUserPciStats;
+use super::stats::{GuestError, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Longest access in bytes: far more than any driver copies at a time, and short enough to be served promptly.
@@ -28,8 +28,8 @@ pub fn serve(
             execute(function, &chain, stats)
         } else {
             stats.report(
-                &stats.bad_chains,
-                "command with descriptors that loop, end early or point nowhere",
+                GuestError::BadChain,
+                "a command whose descriptors loop, break off or point nowhere",
             );
             0
         };
@@ -41,7 +41,7 @@ pub fn serve(
 fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> usize {
     let bytes = chain.read(size_of::<Header>() + MAX_ACCESS);
     let Ok((header, data)) = Header::read_from_prefix(&bytes) else {
-        stats.report(&stats.bad_commands, "command without a header");
+        stats.report(GuestError::BadCommand, "a command without a header");
         return 0;
     };
     trace!("{}: descriptor {}: {header:x?} {data:x?}", stats.guest(), chain.head());
@@ -55,13 +55,13 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> 
     };
     match operation {
         Operation::ConfigRead => {
-            stats.config_accesses.add();
+            stats.counters.config_accesses.increment();
             let mut data = vec![0xff; size];
             function.config_read(header.addr, &mut data);
             return answer(chain, &data, stats);
         }
         Operation::MmioRead => {
-            stats.mmio_reads.add();
+            stats.counters.mmio_reads.increment();
             let mut data = vec![0xff; size];
             function.bar_read(header.bar, header.addr, &mut data);
             return answer(chain, &data, stats);
@@ -71,21 +71,21 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> 
             let Some(data) = data.get(..size) else {
                 return refuse(chain, size, stats, "write without data");
             };
-            stats.config_accesses.add();
+            stats.counters.config_accesses.increment();
             function.config_write(header.addr, data);
         }
         Operation::MmioWrite => {
             let Some(data) = data.get(..size) else {
                 return refuse(chain, size, stats, "write without data");
             };
-            stats.mmio_writes.add();
+            stats.counters.mmio_writes.increment();
             function.bar_write(header.bar, header.addr, data);
         }
         Operation::MmioMemset => {
             let Some(&byte) = data.first() else {
                 return refuse(chain, size, stats, "write without data");
             };
-            stats.mmio_writes.add();
+            stats.counters.mmio_writes.increment();
             function.bar_write(header.bar, header.addr, &vec![byte; size]);
         }
     }
@@ -96,14 +96,14 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> 
 fn answer(chain: &Chain, data: &[u8], stats: &VhostUserPciStats) -> usize {
     let written = chain.write(data);
     if written < data.len() {
-        stats.report(&stats.short_buffers, "buffer too small for a read");
+        stats.report(GuestError::ShortBuffer, "a buffer too small for what is read into it");
     }
     written
 }
 
 /// Counts an invalid command. A read gets all ones, like an access that no device answers.
 fn refuse(chain: &Chain, size: usize, stats: &VhostUserPciStats, what: &str) -> usize {
-    stats.report(&stats.bad_commands, what);
+    stats.report(GuestError::BadCommand, what);
     chain.write(&vec![0xff; size.min(MAX_ACCESS)])
 }
 

@@ -9,7 +9,7 @@ use crate::msix::{Delivery, InterruptLines, MsixMessage};
 
 use super::message::{Header, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
-use super::stats::VhostUserPciStats;
+use super::stats::{GuestError, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
@@ -31,12 +31,12 @@ impl InterruptQueue {
         while let Some(chain) = next_chain(&self.vring, &self.memory, &self.stats) {
             if !chain.is_sound() {
                 self.stats.report(
-                    &self.stats.bad_chains,
-                    "interrupt buffer with descriptors that loop, end early or point nowhere",
+                    GuestError::BadChain,
+                    "an interrupt buffer whose descriptors loop, break off or point nowhere",
                 );
             } else if chain.writable() < size_of::<MsiMessage>() {
                 self.stats
-                    .report(&self.stats.short_buffers, "interrupt buffer too small");
+                    .report(GuestError::ShortBuffer, "an interrupt buffer that is too small");
             } else {
                 let written = chain.write(message.as_bytes());
                 return_chain(&self.vring, chain, written);
@@ -58,10 +58,10 @@ impl InterruptLines for InterruptQueue {
         };
         let data = message.data.to_le_bytes();
         if !self.send(&MsiMessage { header, data }) {
-            self.stats.interrupts_deferred.add();
+            self.stats.counters.interrupts_deferred.increment();
             return Delivery::NotNow;
         }
-        self.stats.interrupts.add();
+        self.stats.counters.interrupts.increment();
         if self.vring.needs_notification().unwrap_or(true) {
             // Fails only if the guest has disconnected.
             let _ = self.vring.signal_used_queue();

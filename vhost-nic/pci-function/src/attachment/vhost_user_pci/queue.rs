@@ -7,7 +7,7 @@ use vhost_user_backend::VringT;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use super::stats::VhostUserPciStats;
+use super::stats::{GuestError, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// A chain of buffers that the driver made available.
@@ -27,7 +27,7 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
         Ok(mut chains) => chains.next().map(|chain| Chain { chain, memory }),
         Err(error) => {
             debug!("{}: {error}", stats.guest());
-            stats.report(&stats.bad_rings, "ring with impossible indices");
+            stats.report(GuestError::BadRing, "a ring with impossible indices");
             state.get_queue_mut().set_ready(false);
             None
         }
@@ -36,7 +36,8 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
 
 /// Returns a chain to the driver, with `written` bytes in its writable part.
 pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
-    // Fails if the used ring is not in guest memory or the head not in the table: then there is no one to notify.
+    // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be
+    // told.
     let _ = vring.add_used(chain.head(), written as u32);
 }
 
@@ -80,8 +81,8 @@ impl Chain {
         self.room().unwrap_or(0)
     }
 
-    /// Writes to the start of the writable part. Returns the number of bytes written, fewer only if that part is
-    /// shorter.
+    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part
+    /// ends.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.writable());
         let writer = self.chain.clone().writer(&self.memory);

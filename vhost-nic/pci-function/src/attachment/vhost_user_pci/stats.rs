@@ -1,59 +1,53 @@
-//! Counters of a server: traffic, and errors of the guest.
+//! Counters of an attachment, and its guest's errors.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use log::{debug, warn};
 use serde::Serialize;
+use vhost_daemon::guest_error::GuestErrors;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counters over all connections of a socket.
-        #[derive(Debug, Default)]
-        pub struct VhostUserPciStats {
-            guest: String,
-            $(pub(super) $name: Counter,)*
-        }
-
-        /// Snapshot of [`VhostUserPciStats`].
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-        pub struct VhostUserPciSnapshot {
-            $($(#[$doc])* pub $name: u64,)*
-        }
-
-        impl VhostUserPciStats {
-            /// Reads all counters.
-            pub fn snapshot(&self) -> VhostUserPciSnapshot {
-                VhostUserPciSnapshot { $($name: self.$name.get(),)* }
-            }
-        }
-    };
+vhost_daemon::counters! {
+    /// Counters of one attachment, over all its connections.
+    pub struct VhostUserPciCounters -> VhostUserPciSnapshot {
+        /// Connections served.
+        connections,
+        /// Accesses to configuration space.
+        config_accesses,
+        /// Reads of a BAR.
+        mmio_reads,
+        /// Writes to a BAR.
+        mmio_writes,
+        /// Interrupts sent.
+        interrupts,
+        /// Interrupts that had to wait for a buffer.
+        interrupts_deferred,
+    }
 }
 
-counters! {
-    /// Connections served.
-    connections,
-    /// Accesses to configuration space.
-    config_accesses,
-    /// Reads of a BAR.
-    mmio_reads,
-    /// Writes to a BAR.
-    mmio_writes,
-    /// Interrupts sent.
-    interrupts,
-    /// Attempts to send an interrupt that found no buffer.
-    interrupts_deferred,
-    /// Rings with impossible indices; the queue is stopped until the next connection.
-    bad_rings,
-    /// Descriptor chains that loop, end early, or point outside guest memory.
-    bad_chains,
-    /// Commands that are unknown, truncated, or of an invalid length.
-    bad_commands,
-    /// Buffers too small for the data to be written.
-    short_buffers,
+vhost_daemon::guest_errors! {
+    /// An error of a guest in its use of the virtqueues.
+    pub enum GuestError {
+        /// A ring with impossible indices; the queue is not served until the next connection.
+        BadRing = "bad_ring",
+        /// A descriptor chain that loops, breaks off, or points outside the guest's memory.
+        BadChain = "bad_chain",
+        /// A command that is unknown, truncated, or of an impossible length.
+        BadCommand = "bad_command",
+        /// A buffer too small for the data to be written into it.
+        ShortBuffer = "short_buffer",
+    }
+}
+
+/// Statistics of one attachment.
+#[derive(Debug, Default, Serialize)]
+pub struct VhostUserPciStats {
+    #[serde(skip)]
+    guest: String,
+    /// Counters of the attachment's traffic.
+    #[serde(flatten)]
+    pub counters: VhostUserPciCounters,
+    guest_errors: GuestErrors<GuestError>,
 }
 
 impl VhostUserPciStats {
-    /// Zeroed counters. `guest` is the guest's name in the log.
+    /// Creates zero counters for a guest with this name.
     pub fn new(guest: impl Into<String>) -> Self {
         Self {
             guest: guest.into(),
@@ -61,32 +55,18 @@ impl VhostUserPciStats {
         }
     }
 
-    /// Name of the guest in the log.
+    /// Returns the guest's name in logs.
     pub fn guest(&self) -> &str {
         &self.guest
     }
 
-    /// Counts an error of the guest, and warns about the first of its kind.
-    pub(super) fn report(&self, error: &Counter, what: &str) {
-        if error.add() == 0 {
-            warn!("{}: {what} (further ones are counted)", self.guest);
-        } else {
-            debug!("{}: {what}", self.guest);
-        }
-    }
-}
-
-/// A monotonic counter.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one, and returns the previous value.
-    pub(super) fn add(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+    /// Counts an error of the guest and logs it, at a limited rate.
+    pub(super) fn report(&self, error: GuestError, what: &str) {
+        self.guest_errors.report(error, format_args!("{}: {what}", self.guest));
     }
 
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Returns the number of errors of a kind.
+    pub fn error_count(&self, error: GuestError) -> u64 {
+        self.guest_errors.count(error)
     }
 }

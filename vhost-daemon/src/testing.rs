@@ -1,0 +1,28 @@
+//! Harness for tests of the daemons' binaries, and what the tests of both share.
+
+mod daemon;
+pub mod json;
+mod manual;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
+pub use manual::assert_up_to_date;
+
+/// Time after which something counts as never happening; long, for busy machines.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until a condition holds.
+///
+/// # Panics
+///
+/// When it does not hold within [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}

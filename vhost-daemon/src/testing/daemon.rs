@@ -1,0 +1,121 @@
+//! A daemon as a process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::eventually;
+
+/// The binary of a daemon. Tests name it by `env!("CARGO_BIN_EXE_...")`.
+#[derive(Clone, Copy)]
+pub struct Program(pub &'static str);
+
+impl Program {
+    /// Returns a command without arguments, with default logging and without input.
+    pub fn command(self) -> Command {
+        let mut command = Command::new(self.0);
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(self, args: &[&str]) -> Output {
+        self.command().args(args).output().expect("the program can be run")
+    }
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Starts a daemon; its log is read by [`Daemon::log`] and [`Daemon::fail`].
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        Self(child.expect("the program can be started"))
+    }
+
+    /// Returns the process ID.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// Ends the daemon with a signal; returns its exit code and the time it took.
+    #[track_caller]
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        kill_process(self.pid(), signal).expect("the daemon runs");
+        let mut status = None;
+        eventually("the daemon ends", || {
+            status = self.0.try_wait().expect("the daemon is a child");
+            status.is_some()
+        });
+        (status.and_then(|status| status.code()), start.elapsed())
+    }
+
+    /// Ends the daemon with SIGTERM; returns the lines it logged.
+    ///
+    /// # Panics
+    ///
+    /// When its exit code is not 0.
+    #[track_caller]
+    pub fn log(mut self) -> Vec<String> {
+        let stderr = self.0.stderr.take().expect("it is piped");
+        let lines = thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect());
+        assert_eq!(self.end(Signal::TERM).0, Some(0));
+        lines.join().expect("the log can be read")
+    }
+
+    /// Waits until the daemon fails by itself; returns its exit code and the text it wrote.
+    pub fn fail(mut self) -> (Option<i32>, String) {
+        let mut text = String::new();
+        let stderr = self.0.stderr.take();
+        stderr
+            .expect("it is piped")
+            .read_to_string(&mut text)
+            .expect("the log is text");
+        (self.0.wait().expect("the daemon is a child").code(), text)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until a process listens on a socket, which happens a little after the file appears.
+#[track_caller]
+pub fn await_socket(path: &Path) {
+    let path = path.to_str().expect("the path is text");
+    eventually("a process listens on the socket", || {
+        let sockets = fs::read_to_string("/proc/net/unix").expect("/proc is mounted");
+        sockets.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // __SO_ACCEPTCON
+            fields.get(3) == Some(&"00010000") && fields.last() == Some(&path)
+        })
+    });
+}
+
+/// Reads the document of a stats socket.
+#[track_caller]
+pub fn read_stats(path: &Path) -> Value {
+    let mut text = String::new();
+    let mut socket = UnixStream::connect(path).expect("the stats socket is served");
+    socket.read_to_string(&mut text).expect("the document is text");
+    assert!(text.ends_with('\n'));
+    serde_json::from_str(&text).expect("the document is JSON")
+}
+
+/// Returns whether a directory is empty.
+pub fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).expect("the directory can be read").next().is_none()
+}

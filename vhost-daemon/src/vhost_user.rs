@@ -1,0 +1,94 @@
+//! One vhost-user connection, from accept to the end of its workers.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use log::{debug, warn};
+use parking_lot::Mutex;
+use thiserror::Error;
+use vhost::vhost_user::{Error as VhostUserError, Listener};
+use vhost_user_backend::{Error, VhostUserBackend, VhostUserDaemon};
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+
+use crate::server::Current;
+use crate::vring::{Memory, Vring};
+
+/// A connection that could not be served.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    /// The listener could not be duplicated.
+    #[error("cannot duplicate the listening socket")]
+    Listener(#[source] std::io::Error),
+    /// Descriptors or threads have run out. The text is the source's own: it has no source chain.
+    #[error("{0}")]
+    Start(Error),
+}
+
+/// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone.
+///
+/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still look at the
+/// queues must find them closed, since a VMM that died may have left requests in them.
+///
+/// # Errors
+///
+/// Fails when descriptors or threads have run out.
+pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
+    name: &str,
+    backend: Arc<B>,
+    memory: Memory,
+    listener: &UnixListener,
+    current: &Current,
+    connected: impl FnOnce(),
+    disconnected: impl FnOnce(),
+) -> Result<(), ConnectionError> {
+    let mut listener = Listener::from(listener.try_clone().map_err(ConnectionError::Listener)?);
+    let mut daemon = VhostUserDaemon::new(name.to_owned(), backend, memory).map_err(ConnectionError::Start)?;
+    daemon.start(&mut listener).map_err(ConnectionError::Start)?;
+    if let Some(handle) = daemon.shutdown_handle() {
+        current.set(move || handle.shutdown());
+    }
+    connected();
+    let ended = daemon.wait();
+    disconnected();
+    match ended {
+        // A VMM that dies says nothing, and User Mode Linux never does.
+        Ok(()) | Err(Error::HandleRequest(VhostUserError::Disconnected | VhostUserError::PartialMessage)) => {
+            debug!("{name}: the VMM disconnected");
+        }
+        Err(error) => debug!("{name}: the connection ended: {error}"),
+    }
+    // Joins the workers.
+    drop(daemon);
+    Ok(())
+}
+
+/// Exit events of a connection's workers. vhost-user-backend 0.24 takes the descriptors that
+/// [`exit_event`](VhostUserBackend::exit_event) returns and never closes them; this keeps their numbers and closes
+/// them.
+///
+/// It must be a field of the [`VhostUserBackend`]: every worker holds the backend, so dropping the field proves that no
+/// worker waits for the events any more.
+#[derive(Debug, Default)]
+pub struct ExitEvents(Mutex<Vec<RawFd>>);
+
+impl ExitEvents {
+    /// Creates the exit event of a worker. Logs a failure and returns `None`: the worker then cannot be stopped.
+    pub fn create(&self) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::CLOEXEC)
+            .inspect(|(consumer, _)| self.0.lock().push(consumer.as_raw_fd()))
+            .inspect_err(|error| warn!("cannot create the exit event of a worker thread: {error}"))
+            .ok()
+    }
+}
+
+impl Drop for ExitEvents {
+    #[expect(unsafe_code, reason = "nobody else owns the descriptors")]
+    fn drop(&mut self) {
+        for fd in self.0.get_mut().drain(..) {
+            // SAFETY: the consumer with this descriptor was turned into a bare number, which its only holder, a
+            // worker's epoll, never closes; the worker is gone.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+}

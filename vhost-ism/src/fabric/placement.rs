@@ -1,0 +1,63 @@
+//! Locations of slabs and DMBs in the windows of guests.
+
+use std::sync::Arc;
+
+use crate::abi::Token;
+use crate::event::EventSink;
+use crate::slab::SlabMemory;
+
+/// A slab at its place in one guest's window.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// Memory to map.
+    pub memory: SlabMemory,
+    /// Offset in the guest's window.
+    pub base: u64,
+}
+
+/// A DMB in one guest's window.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Token of the DMB.
+    pub token: Token,
+    /// The slab that holds it.
+    pub mapping: Mapping,
+    /// Offset in the guest's window.
+    pub offset: u64,
+    /// Length as allocated.
+    pub size: u64,
+}
+
+/// An attached DMB: its location in the attacher's window, and the target of its doorbell.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// Location in the attacher's window.
+    pub placement: Placement,
+    /// Events of the owner.
+    pub owner: Arc<EventSink>,
+    /// First chunk of the DMB in the owner's window.
+    pub owner_chunk: u32,
+}
+
+/// A slab of two guests in the window of one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairSlab {
+    /// Offset in the guest's window.
+    pub base: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Side of the guest: 0 for the lower GID, 1 for the higher.
+    pub side: u32,
+}
+
+/// The hold on a DMB that a guest gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// The guest owned the DMB.
+    Owned,
+    /// The guest had attached the DMB.
+    Attached {
+        /// First chunk of the DMB in the guest's window, which is also its doorbell.
+        chunk: u32,
+    },
+}
