@@ -144,6 +144,10 @@ fn every_field_of_the_stats_socket_is_documented() {
     }
     assert_snake_case(&document);
     let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stats.md"));
+    for guest in document["guests"].as_array_mut().unwrap() {
+        let live = serde_json::json!({ "hca": guest["hca"].take() });
+        assert_documented(&live, page, "vhost-nic: live objects");
+    }
     assert_documented(&document, page, "vhost-nic");
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }

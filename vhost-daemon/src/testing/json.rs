@@ -6,12 +6,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Returns the path of every value in `document` that is neither object nor array, as in `guests[].port.sent`.
+/// Returns the path of every value in `document` that is neither object nor array, as in `guests[].port.sent`. Keys of
+/// maps from numbers are all `<number>`.
 pub fn paths(document: &Value) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
+                    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+                    let name = if is_number { "<number>" } else { name };
                     let separator = if path.is_empty() { "" } else { "." };
                     walk(value, &format!("{path}{separator}{name}"), paths);
                 }
@@ -64,7 +67,8 @@ pub fn assert_documented(document: &Value, path: &Path, heading: &str) {
 #[track_caller]
 pub fn assert_snake_case(document: &Value) {
     for path in paths(document) {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '[' | ']');
+        let plain =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '[' | ']' | '<' | '>');
         assert!(path.chars().all(plain), "{path} is not in snake_case");
     }
 }
@@ -77,10 +81,10 @@ mod tests {
 
     #[test]
     fn every_leaf_has_a_path() {
-        let document = json!({ "a": 1, "b": [{ "c": null }, { "d": [2, 3] }], "e": [] });
+        let document = json!({ "a": 1, "b": [{ "c": null }, { "d": [2, 3] }], "e": [], "f": { "7": { "g": 4 } } });
         assert_eq!(
             paths(&document).into_iter().collect::<Vec<_>>(),
-            ["a", "b[].c", "b[].d[]"]
+            ["a", "b[].c", "b[].d[]", "f.<number>.g"]
         );
     }
 

@@ -11,7 +11,7 @@ use mlx5_prm::queue_entry::EventType;
 use parking_lot::{Condvar, Mutex};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::eq::EventQueue;
+use crate::event_ring::EventQueue;
 use crate::machine::Machine;
 use crate::memory::{Block, PAGE};
 use crate::wait::PATIENCE;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::machine::Interrupts;
+use crate::interrupts::Interrupts;
 use crate::memory::Memory;
 
 /// A PCI function with MSI-X whose BAR 0 is laid out as that of an mlx5 adapter.

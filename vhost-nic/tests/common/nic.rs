@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlx5_test_driver::device::Device;
-use mlx5_test_driver::machine::{Interrupts, Machine};
+use mlx5_test_driver::interrupts::Interrupts;
+use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::memory::{BASE, Memory, SIZE};
 use vhost_nic::dma::Backing;
 use vhost_nic::frame::mac::Mac;

@@ -12,6 +12,7 @@ mod errors;
 mod fuzzing;
 mod hot;
 mod inline;
+mod live_tree;
 mod loss;
 mod mappings;
 mod operations;
