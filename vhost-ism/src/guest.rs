@@ -36,6 +36,8 @@ pub struct Guest {
     fabric: Arc<Fabric>,
     #[serde(flatten)]
     stats: Arc<GuestStats>,
+    /// Lock order: before every lock of the session but its window, which is held while the VMM maps, and before the
+    /// event sinks of peers.
     #[serde(flatten)]
     state: Mutex<State>,
 }
@@ -63,7 +65,7 @@ pub struct Session {
     area: DoorbellArea,
     #[serde(rename = "connected_doorbells", serialize_with = "connected")]
     doorbells: Mutex<Doorbells>,
-    /// Locked while the VMM maps.
+    /// Locked while the VMM maps: not to be waited for with the guest's state locked.
     #[serde(serialize_with = "crate::inspect::unless_locked")]
     window: Mutex<Window>,
     #[serde(skip)]

@@ -29,7 +29,8 @@ use context::{Context, Origin};
 #[derive(Debug)]
 pub struct Engine {
     context: Context,
-    /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away.
+    /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away. Lock
+    /// order: before every other lock of the NIC, those of the firmware included; commands do not take it.
     gate: RwLock<()>,
 }
 

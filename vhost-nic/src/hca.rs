@@ -154,7 +154,8 @@ pub struct Hca {
     pub steering: Steering,
     /// The physical port.
     pub port: PhysicalPort,
-    /// The virtual port.
+    /// The virtual port. Lock order: before the table of queues and the state of a queue pair. It must not be locked
+    /// while waiting for the data path, which reads it.
     #[serde(skip)]
     pub vport: RwLock<Vport>,
     /// Counters of the physical port.
@@ -317,7 +318,8 @@ mod tests {
             receives: ReceiveSource::None,
             uses: Vec::new(),
         };
-        let make = |number| Qp::new(number, context, parts, &hca.vport.read());
+        let vport = hca.vport.read();
+        let make = |number| Qp::new(number, context, parts, &vport);
         hca.add_queue_pair(make).unwrap().number
     }
 

@@ -48,6 +48,7 @@ impl<P: Purpose> FunctionParts<P> {
 
 /// A PCI function with a device behind it.
 pub struct PciFunction {
+    /// Lock order: before the interrupt vectors; not during a reset of the device.
     config: Mutex<ConfigSpace>,
     /// Whether BAR 0 is decoded.
     memory: AtomicBool,

@@ -83,7 +83,7 @@ macro_rules! table {
 
 table! {
     General {
-        num_ports = 1, "one port; mlx5_ib dereferences it";
+        num_ports = 1, "one port, which mlx5_ib accesses unconditionally";
         port_type = 1, "Ethernet";
         vport_group_manager = 0, "no e-switch";
         eth_net_offloads = 1, "mlx5e needs it";

@@ -51,6 +51,7 @@ pub struct Cq {
     counters: Arc<CompletionCounters>,
     #[serde(skip)]
     clock: Clock,
+    /// Lock order: before the table of EQs and the EQs, to which an overrun is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
     #[serde(skip)]

@@ -84,7 +84,7 @@ impl Segment {
 /// A memory key.
 ///
 /// A translation holds the read lock until it has accessed guest memory. A change waits for them, and is in effect when
-/// it returns.
+/// it returns. A payload by reference keeps addresses only, and is read after its keys are unlocked.
 #[derive(Debug, Serialize)]
 pub struct Mkey {
     /// Index of the key.

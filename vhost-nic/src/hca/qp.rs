@@ -65,7 +65,7 @@ pub struct Qp {
     pub blue_flame: Slot,
     /// Memberships in multicast groups.
     pub references: RefCount,
-    /// Requester state. Lock order: requester, then responder.
+    /// Requester state. Lock order: requester, responder, state, parameters.
     pub requester: Mutex<Requester>,
     /// Responder state.
     pub responder: Mutex<Responder>,

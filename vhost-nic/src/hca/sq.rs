@@ -30,6 +30,7 @@ pub struct Sq {
     /// Last WQE written through BlueFlame.
     #[serde(skip)]
     pub blue_flame: Slot,
+    /// Locked while the queue's frames are delivered, into other NICs as well: receivers must not lock a send queue.
     state: Mutex<SqState>,
     /// References to the CQ, protection domain, UAR and TIS.
     #[serde(skip)]

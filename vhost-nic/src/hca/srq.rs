@@ -21,7 +21,7 @@ pub struct Rmp {
     pub number: u32,
     /// Receive WQEs.
     pub list: ReceiveList,
-    /// Context as given by the guest.
+    /// Context as given by the guest. Lock order: before the list.
     #[serde(serialize_with = "inspect::rmpc")]
     pub context: Mutex<Rmpc>,
     /// References by queues that take WQEs from it.

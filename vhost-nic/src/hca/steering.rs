@@ -252,6 +252,7 @@ pub struct NewEntry<'a, T> {
 #[derive(Debug)]
 pub struct FlowTables<T> {
     tables: RwLock<Tables<T>>,
+    /// Lock order: before the tables.
     counters: RwLock<FlowCounters>,
 }
 

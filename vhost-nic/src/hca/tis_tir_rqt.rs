@@ -33,6 +33,7 @@ pub struct Rqt {
     pub number: u32,
     /// References by TIRs.
     pub references: RefCount,
+    /// Lock order: behind the state of a TIR.
     entries: RwLock<Entries>,
 }
 
