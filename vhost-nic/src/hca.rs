@@ -315,7 +315,7 @@ mod tests {
             receive_cq: None,
             send_queue: None,
             receives: ReceiveSource::None,
-            uses: Vec::new(),
+            held: Vec::new(),
         };
         let make = |number| Qp::new(number, context, parts, &hca.vport.read());
         hca.add_queue_pair(make).unwrap().number

@@ -36,9 +36,9 @@ pub struct NicConfig {
     pub mac: Mac,
     /// VHCA id, unique among the NICs of a daemon.
     pub vhca_id: u16,
-    /// Patience for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
+    /// Time limit for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
     pub blue_flame: Option<Duration>,
-    /// How long to keep polling a drained send queue before sleeping.
+    /// Time for which a drained send queue is polled before the NIC's thread sleeps.
     pub hot: Duration,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
@@ -46,7 +46,7 @@ pub struct NicConfig {
     pub limits: Limits,
 }
 
-/// Why a NIC could not be created.
+/// Reason why a NIC could not be created.
 #[derive(Debug, Error)]
 pub enum NicError {
     /// A capability to report as 0 does not exist.
@@ -105,7 +105,7 @@ impl Nic {
         self.engine.connect(switch.attach(&self.name, port));
     }
 
-    /// Plugs the cable in or out.
+    /// Plugs in or pulls the cable.
     pub fn set_cable(&self, plugged: bool) {
         self.hca.port.set_cable(plugged);
     }
@@ -135,7 +135,7 @@ impl Nic {
         }
     }
 
-    /// Waits for work in progress and forgets what the guest has set up.
+    /// Waits for work in progress, then drops everything that the guest has set up.
     fn stop(&self) {
         self.hca.port.set_initialized(false);
         self.engine.quiesce(|| {

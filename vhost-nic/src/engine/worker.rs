@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 
-/// Most queues polled at a time.
+/// Maximum number of queues polled at a time.
 const MAX_HOT: usize = 16;
 
 /// Handle of a NIC's thread. Dropping it ends the thread.
@@ -70,9 +70,9 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
         let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        engine.service(due.what);
+        engine.service(due.task);
         if let Due {
-            what: Task::Queue(number),
+            task: Task::Queue(number),
             doorbell: true,
         } = due
         {
@@ -81,8 +81,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
     }
 }
 
-/// Queues with a recent doorbell. Polling their doorbell records is faster than the next doorbell, which takes its time
-/// to arrive.
+/// Queues with a recent doorbell. Polling their doorbell records finds new WQEs before their doorbell has arrived.
 struct HotQueues {
     period: Duration,
     /// Queue numbers, each with the time of its last work.

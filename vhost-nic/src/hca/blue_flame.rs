@@ -42,7 +42,7 @@ pub struct BlueFlameWqe {
 }
 
 impl BlueFlameWqe {
-    /// Whether its index is from `consumer` up to but not including `producer`.
+    /// Whether the index is in the range from `consumer` up to but not including `producer`.
     pub fn is_within(&self, consumer: u16, producer: u16) -> bool {
         self.index.wrapping_sub(consumer) < producer.wrapping_sub(consumer)
     }
@@ -58,7 +58,7 @@ pub struct Slot(Mutex<Arrived>);
 pub struct Arrived {
     /// The last WQE, until it is taken. A late one is worthless, as it is in the ring as well.
     pub wqe: Option<BlueFlameWqe>,
-    /// End of what doorbells and WQEs covered; `None` before the first.
+    /// End of the WQEs that doorbells and copies have covered; `None` before the first.
     end: Option<u16>,
 }
 
@@ -92,7 +92,8 @@ impl Slot {
 }
 
 impl Arrived {
-    /// Doorbells arrive in order, but a WQE may be known to be complete, or not, later than the next one.
+    /// Advances the end, unless it is farther ahead already: doorbells arrive in order, but whether a copied WQE is
+    /// complete may turn out only after a later doorbell.
     fn advance(&mut self, end: u16) {
         if self.end.is_none_or(|before| end.wrapping_sub(before) <= HALF_RING) {
             self.end = Some(end);
@@ -157,7 +158,7 @@ pub struct BlueFlame {
     /// Time for the rest of a WQE to arrive; unset while BlueFlame is off.
     patience: OnceLock<Duration>,
     registers: Mutex<HashMap<Half, Register>>,
-    carried_out: AtomicU64,
+    executed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -221,12 +222,12 @@ impl BlueFlame {
 
     /// Counts a WQE that was executed from a register.
     pub fn count(&self) {
-        self.carried_out.fetch_add(1, Ordering::Relaxed);
+        self.executed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Number of WQEs executed from registers.
-    pub fn carried_out(&self) -> u64 {
-        self.carried_out.load(Ordering::Relaxed)
+    pub fn executed(&self) -> u64 {
+        self.executed.load(Ordering::Relaxed)
     }
 }
 

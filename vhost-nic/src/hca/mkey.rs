@@ -83,8 +83,8 @@ impl Segment {
 
 /// A memory key.
 ///
-/// A translation holds the read lock until it has accessed guest memory. A change waits for them, and is in effect when
-/// it returns.
+/// A translation holds the read lock until it has accessed guest memory. A change waits for translations in progress,
+/// and is in effect when it returns.
 #[derive(Debug, Serialize)]
 pub struct Mkey {
     /// Index of the key.

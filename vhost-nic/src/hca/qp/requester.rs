@@ -16,14 +16,14 @@ pub const MAX_PACKETS: u32 = 1 << 22;
 /// `rnr_retry` value 7: retry indefinitely.
 const RNR_RETRY_INFINITE: u8 = 7;
 
-/// What a requester's timers allow.
+/// Verdict of a requester's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timers {
-    /// Sending.
+    /// Packets may be sent.
     Send,
-    /// Nothing before the end of an RNR delay.
+    /// No packet may be sent before the end of this RNR delay.
     RnrDelay(Instant),
-    /// A retransmission: the acknowledgement timeout has expired.
+    /// The acknowledgement timeout has expired: retransmit.
     AckTimeout,
 }
 

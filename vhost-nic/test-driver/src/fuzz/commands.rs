@@ -166,7 +166,7 @@ impl Guest {
         self.tally.made += 1;
         match result {
             Ok(output) => {
-                self.tally.carried_out += 1;
+                self.tally.succeeded += 1;
                 if let Some((kind, offset, width)) = template.makes
                     && output.len() >= 16
                 {

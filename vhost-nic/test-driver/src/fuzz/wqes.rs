@@ -274,7 +274,7 @@ impl Guest {
                 assert_ne!(syndrome, 0, "{cqe:02x?}");
                 tally.refused += 1;
             }
-            None => tally.carried_out += 1,
+            None => tally.succeeded += 1,
         };
         self.targets.poll(&mut count);
         let channels = self.netdev.channels.iter_mut();
