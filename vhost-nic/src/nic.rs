@@ -39,7 +39,7 @@ pub struct NicConfig {
     /// Time limit for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
     pub blue_flame: Option<Duration>,
     /// Time for which a drained send queue is polled before the NIC's thread sleeps.
-    pub hot: Duration,
+    pub busy_poll: Duration,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
@@ -79,13 +79,13 @@ impl Nic {
         let (dma, msix) = (parts.dma.clone(), parts.msix.clone());
         let hca = Arc::new(Hca::new(dma, msix, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
-        let hot = if let Some(patience) = config.blue_flame {
-            hca.blue_flame.enable(patience);
+        let busy_poll = if let Some(timeout) = config.blue_flame {
+            hca.blue_flame.enable(timeout);
             Duration::ZERO
         } else {
-            config.hot
+            config.busy_poll
         };
-        let worker = Worker::start(&config.name, &engine, hot)?;
+        let worker = Worker::start(&config.name, &engine, busy_poll)?;
         let strays = Arc::new(Strays::new(&config.name, hca.guest_errors.clone()));
         Ok(Arc::new(Self {
             name: config.name.clone(),

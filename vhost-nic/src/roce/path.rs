@@ -36,8 +36,8 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    /// Selects IPv4 if the source is an IPv4 address, and then takes the last four bytes of the destination, whatever it
-    /// is.
+    /// Selects IPv4 if the source is an IPv4 address, and then takes the last four bytes of the destination, whatever
+    /// it is.
     pub fn new(source: Gid, destination: Gid) -> Self {
         match source.ipv4() {
             Some(source) => {

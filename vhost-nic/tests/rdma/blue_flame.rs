@@ -6,7 +6,7 @@ use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::Region;
-use vhost_nic::hca::blue_flame::PATIENCE;
+use vhost_nic::hca::blue_flame::COPY_TIMEOUT;
 use vhost_nic::net::Switch;
 
 use crate::inspect::Inspect;
@@ -86,7 +86,7 @@ fn the_register_is_what_is_carried_out() {
 
 #[test]
 fn a_torn_copy_is_carried_out_from_the_ring() {
-    let mut guest = Guest::new(Some(PATIENCE));
+    let mut guest = Guest::new(Some(COPY_TIMEOUT));
     for (lost, length) in [(1, 60), (7, 60), (9, 120)] {
         let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ lost).collect();
         let wqe = guest.a.wqe(&guest.write(0, bytes.clone()));

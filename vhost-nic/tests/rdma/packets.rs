@@ -244,7 +244,7 @@ impl Victim {
         Some(peer.packet(&self.node, &headers, &vec![0xa5; payload as usize]))
     }
 
-    /// Does what the next bytes choose. `None` if too few are left.
+    /// Executes the step that the next bytes choose. `None` if too few are left.
     fn step(&mut self, choices: &mut Choices<'_>, peer: &RawPeer) -> Option<()> {
         match choices.byte()? {
             0..=169 => {

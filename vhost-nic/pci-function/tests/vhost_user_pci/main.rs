@@ -189,7 +189,11 @@ fn posted_commands_are_served_in_order_and_without_a_call() {
     }
     assert_eq!(driver.read(MMIO_READ, 0x8000, 2), 199_u16.to_le_bytes());
     driver.calls[driver::COMMAND].write(1).unwrap();
-    assert_eq!(driver.calls[driver::COMMAND].read().unwrap(), 1, "the device did not signal");
+    assert_eq!(
+        driver.calls[driver::COMMAND].read().unwrap(),
+        1,
+        "the device did not signal"
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::net::{Burst, Frame};
 /// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
 /// Maximum number of WQEs executed before the queue yields to others.
-const TURN: usize = 64;
+const BUDGET: usize = 64;
 /// Bytes of the largest frame that can be segmented (`max_lso_cap`), with its headers.
 const MAX_LSO: usize = (1 << 16) + 512;
 /// Minimum bytes of a frame, without its check sequence (IEEE 802.3).
@@ -115,15 +115,15 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's turn.
+    /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's budget.
     fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
         let mut memory = [0; MAX_WQE];
-        let mut turn = 0..TURN;
+        let mut budget = 0..BUDGET;
         while state.state == QueueState::Ready && state.consumer != producer {
             let index = state.consumer;
             // A WQE that came through a doorbell register is executed from there.
             let pending = blue_flame.as_ref().is_some_and(|wqe| wqe.is_within(index, producer));
-            if turn.next().is_none() && !pending {
+            if budget.next().is_none() && !pending {
                 return;
             }
             let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
@@ -155,7 +155,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Reads a WQE, of which `posted` basic blocks exist at most.
+    /// Reads a WQE of at most `posted` basic blocks.
     fn fetch<'a>(
         &self,
         index: u16,

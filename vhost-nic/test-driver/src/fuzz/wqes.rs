@@ -289,7 +289,7 @@ impl Guest {
         events.update(true);
     }
 
-    /// Does what the next bytes choose. `None` if too few are left.
+    /// Executes the step that the next bytes choose. `None` if too few are left.
     fn step(&mut self, choices: &mut Choices<'_>, other: &mut Other) -> Option<()> {
         match choices.byte()? {
             0..=119 => self.send(choices, other),

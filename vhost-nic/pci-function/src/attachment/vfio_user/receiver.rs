@@ -139,9 +139,9 @@ impl<'a> Receiver<'a> {
         let position = self.taken + (self.end - self.start) as u64;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                // Kept are those of a message that has begun, and these, which can be those of the next one. More are
-                // closed: every part of a message can carry some, and a client could use up the descriptors of the
-                // process.
+                // The descriptors of a message that has begun are kept, and these, which may belong to the next one.
+                // Others are closed: every part of a message can carry some, and a client could exhaust the process's
+                // descriptor table.
                 for fd in fds {
                     if self.descriptors.len() < 2 * MAX_MSG_FDS {
                         self.descriptors.push_back((position, fd));

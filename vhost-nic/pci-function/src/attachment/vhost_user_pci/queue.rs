@@ -81,8 +81,7 @@ impl Chain {
         self.room().unwrap_or(0)
     }
 
-    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part
-    /// ends.
+    /// Writes at the beginning of the writable part, clipped to its end. Returns the number of bytes written.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.writable());
         let writer = self.chain.clone().writer(&self.memory);
