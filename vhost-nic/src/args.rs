@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "capture")]
     pub capture_limit: u64,
 
-    /// Keep polling a drained send queue for this many microseconds: what the guest posts meanwhile is sent before its
+    /// Keep polling a drained send queue for this many microseconds: WQEs posted meanwhile are sent before their
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
     #[arg(long, value_name = "US", default_value_t = 0)]
     pub hot_period: u64,

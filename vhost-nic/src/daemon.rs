@@ -20,7 +20,7 @@ const PROGRAM: Program = Program {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Runs until a signal.
+/// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
     let mut main_loop = MainLoop::new()?;

@@ -1,4 +1,4 @@
-//! Access of the NIC to guest memory, counted by purpose.
+//! Accesses of the NIC to guest memory, counted by purpose.
 
 pub use pci_function::dma::{Backing, DmaError, GuestMap, Held, PurposeStats, Result};
 
@@ -6,7 +6,7 @@ pub use pci_function::dma::{Backing, DmaError, GuestMap, Held, PurposeStats, Res
 pub type Dma = pci_function::dma::Dma<Purpose>;
 
 pci_function::purposes! {
-    /// Why the NIC accesses guest memory.
+    /// Purpose of an access to guest memory.
     pub enum Purpose {
         /// Entry or input mailbox of a command.
         CommandFetch = "command_fetch",

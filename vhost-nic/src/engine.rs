@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// Turns a WQE that stays incomplete in its doorbell register into a plain doorbell.
+    /// Treats a WQE that stays incomplete in its doorbell register as a plain doorbell.
     fn ring(&self, Doorbell { number, end }: Doorbell) {
         let hca = &self.context.hca;
         match hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {

@@ -92,7 +92,7 @@ impl Firmware {
         command_queue::run(self, queue, mask);
     }
 
-    /// Returns the firmware and the port to their state after reset; the objects stay, which are the HCA's.
+    /// Returns the firmware and the port to their state after reset. Objects stay: they are the HCA's.
     pub fn reset(&self) {
         let _one_at_a_time = self.running.lock();
         self.forget();
@@ -105,7 +105,7 @@ impl Firmware {
         *self.registers.lock() = Registers::default();
     }
 
-    /// Number of pages of guest memory that the driver gave.
+    /// Number of pages of guest memory that the firmware holds.
     pub fn pages_held(&self) -> usize {
         self.pages.lock().held()
     }

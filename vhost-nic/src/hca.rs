@@ -316,7 +316,7 @@ mod tests {
             receive_cq: None,
             send_queue: None,
             receives: ReceiveSource::None,
-            uses: Vec::new(),
+            held: Vec::new(),
         };
         let vport = hca.vport.read();
         let make = |number| Qp::new(number, context, parts, &vport);

@@ -1,9 +1,9 @@
 //! A ConnectX-like NIC for QEMU and User Mode Linux guests.
 //!
-//! An attachment ([`pci_function::attachment`]) passes a guest's accesses to a PCI function ([`pci`]) with a NIC ([`nic`]) behind
-//! it. Commands go to the NIC's firmware ([`firmware`]), which manages the guest's objects ([`hca`]). Doorbells go to
-//! its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the switch
-//! ([`net`]), and the switch calls another NIC's engine.
+//! An attachment ([`pci_function::attachment`]) passes a guest's accesses to a PCI function ([`pci`]) with a NIC
+//! ([`nic`]) behind it. Commands go to the NIC's firmware ([`firmware`]), which manages the guest's objects ([`hca`]).
+//! Doorbells go to its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the
+//! switch ([`net`]), and the switch calls another NIC's engine.
 
 #![forbid(unsafe_code)]
 

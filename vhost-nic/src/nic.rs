@@ -36,17 +36,17 @@ pub struct NicConfig {
     pub mac: Mac,
     /// VHCA id, unique among the NICs of a daemon.
     pub vhca_id: u16,
-    /// Patience for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
+    /// Time limit for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
     pub blue_flame: Option<Duration>,
-    /// How long to keep polling a drained send queue before sleeping.
-    pub hot: Duration,
+    /// Time for which a drained send queue is polled before the NIC's thread sleeps.
+    pub busy_poll: Duration,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
     pub limits: Limits,
 }
 
-/// Why a NIC could not be created.
+/// Reason why a NIC could not be created.
 #[derive(Debug, Error)]
 pub enum NicError {
     /// A capability to report as 0 does not exist.
@@ -79,13 +79,13 @@ impl Nic {
         let (dma, msix) = (parts.dma.clone(), parts.msix.clone());
         let hca = Arc::new(Hca::new(dma, msix, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
-        let hot = if let Some(patience) = config.blue_flame {
-            hca.blue_flame.enable(patience);
+        let busy_poll = if let Some(timeout) = config.blue_flame {
+            hca.blue_flame.enable(timeout);
             Duration::ZERO
         } else {
-            config.hot
+            config.busy_poll
         };
-        let worker = Worker::start(&config.name, &engine, hot)?;
+        let worker = Worker::start(&config.name, &engine, busy_poll)?;
         let strays = Arc::new(Strays::new(&config.name, hca.guest_errors.clone()));
         Ok(Arc::new(Self {
             name: config.name.clone(),
@@ -105,7 +105,7 @@ impl Nic {
         self.engine.connect(switch.attach(&self.name, port));
     }
 
-    /// Plugs the cable in or out.
+    /// Plugs in or pulls the cable.
     pub fn set_cable(&self, plugged: bool) {
         self.hca.port.set_cable(plugged);
     }
@@ -135,7 +135,7 @@ impl Nic {
         }
     }
 
-    /// Waits for work in progress and forgets what the guest has set up.
+    /// Waits for work in progress, then drops everything that the guest has set up.
     fn stop(&self) {
         self.hca.port.set_initialized(false);
         self.engine.quiesce(|| {

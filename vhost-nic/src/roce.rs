@@ -20,7 +20,7 @@ pub mod syndrome;
 pub const UDP_PORT: u16 = 4791;
 /// Length of the ICRC in bytes.
 pub const ICRC_LENGTH: usize = 4;
-/// Most bytes of payload in a packet: the largest path MTU.
+/// Maximum bytes of payload in a packet: the largest path MTU.
 pub const MAX_PAYLOAD: usize = 4096;
 
 /// Number of zeros that pad a payload to a multiple of 4 bytes.

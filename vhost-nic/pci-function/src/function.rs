@@ -14,8 +14,8 @@ use crate::msix::{InterruptLines, Masking, Msix};
 use crate::spec::{BarLayout, FunctionSpec};
 use crate::stats::{FunctionSnapshot, FunctionStats};
 
-/// Parts shared by a function and the device behind it. They exist first: the device is created from them, the function
-/// from both.
+/// Parts shared by a function and the device behind it. They exist first: the device is created from them, and the
+/// function from both.
 pub struct FunctionParts<P> {
     /// Guest memory.
     pub dma: Arc<Dma<P>>,
@@ -36,7 +36,7 @@ impl<P> Clone for FunctionParts<P> {
 }
 
 impl<P: Purpose> FunctionParts<P> {
-    /// Parts of a function with that many MSI-X vectors, from 1 to [`MAX_VECTORS`](crate::MAX_VECTORS).
+    /// Creates the parts of a function with `vectors` MSI-X vectors, from 1 to [`MAX_VECTORS`](crate::MAX_VECTORS).
     pub fn new(vectors: u16) -> Self {
         Self {
             dma: Arc::default(),
@@ -61,7 +61,7 @@ pub struct PciFunction {
 }
 
 impl PciFunction {
-    /// A function as after power-on.
+    /// Creates a function in its state after power-on.
     ///
     /// # Panics
     ///
@@ -106,7 +106,7 @@ impl PciFunction {
         &self.msix
     }
 
-    /// Snapshot of the counters.
+    /// Takes a snapshot of the counters.
     pub fn stats(&self) -> FunctionSnapshot {
         self.stats.snapshot()
     }
@@ -167,7 +167,7 @@ impl PciFunction {
         self.msix.connect(Some((lines, masking)));
     }
 
-    /// Disconnects the interrupts, which stay pending. After it returns, nothing uses the lines.
+    /// Disconnects the interrupts, which stay pending. After it returns, the lines are unused.
     pub fn disconnect(&self) {
         self.msix.connect(None);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// Most vectors of a function (PCI Express Base Specification 7.7.2.2).
+/// Maximum number of vectors of a function (PCI Express Base Specification 7.7.2.2).
 pub const MAX_VECTORS: u16 = 2048;
 
 /// Message of a vector, as the guest wrote it into the table.
@@ -27,13 +27,13 @@ pub enum Delivery {
     NotNow,
 }
 
-/// An attachment's way of sending interrupts.
+/// Interrupt delivery of an attachment.
 pub trait InterruptLines: Send + Sync {
     /// Sends the interrupt of one vector, if that is possible now. Must not block, and must not call [`Msix`].
     fn deliver(&self, vector: u16, message: MsixMessage) -> Delivery;
 }
 
-/// Location of the mask bits that count.
+/// Owner of the mask bits in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Masking {
     /// The function: the guest writes its table, Function Mask and MSI-X Enable.
@@ -124,7 +124,7 @@ impl Vector {
 }
 
 impl Msix {
-    /// Vectors of a function, all masked; from 1 to [`MAX_VECTORS`].
+    /// Creates the vectors of a function, from 1 to [`MAX_VECTORS`], all masked.
     pub fn new(vectors: u16) -> Self {
         Self {
             vectors: (0..vectors.clamp(1, MAX_VECTORS))
@@ -155,7 +155,7 @@ impl Msix {
         }
     }
 
-    /// Snapshot of the counters.
+    /// Takes a snapshot of the counters.
     pub fn stats(&self) -> MsixStats {
         let mut stats = MsixStats::default();
         for vector in &self.vectors {
@@ -167,7 +167,7 @@ impl Msix {
         stats
     }
 
-    /// Replaces the lines. After it returns, nothing uses the previous ones.
+    /// Replaces the lines. After it returns, the previous ones are unused.
     pub(super) fn connect(&self, lines: Option<(Arc<dyn InterruptLines>, Masking)>) {
         for (index, vector) in self.numbered() {
             let mut vector = vector.lock();

@@ -14,7 +14,7 @@ pub struct InitSegment {
     reserved_008: [u8; 8],
     /// High half of the command queue's address.
     pub cmdq_addr_h: U32,
-    /// Low half of the command queue's address; bits 9:8 the interface's state; bits 7:0 its log size and log stride.
+    /// Low half of the command queue's address; bits 9:8: interface state; bits 7:0: log size and log stride.
     pub cmdq_addr_l_sz: U32,
     /// Command doorbell, a bit per slot.
     pub cmd_dbell: U32,

@@ -19,7 +19,7 @@ pub struct Cqe {
     /// Path bits.
     pub ml_path: u8,
     reserved_12: [u8; 2],
-    /// One's complement sum of what follows the Ethernet header.
+    /// One's complement sum of the bytes behind the Ethernet header.
     pub check_sum: U16,
     /// Source LID.
     pub slid: U16,

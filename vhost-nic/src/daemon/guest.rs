@@ -37,8 +37,8 @@ impl Guest {
             name: name.to_owned(),
             mac: plan.mac,
             vhca_id,
-            blue_flame: plan.blue_flame.then_some(blue_flame::PATIENCE),
-            hot: Duration::from_micros(args.hot_period),
+            blue_flame: plan.blue_flame.then_some(blue_flame::COPY_TIMEOUT),
+            busy_poll: Duration::from_micros(args.hot_period),
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
         };

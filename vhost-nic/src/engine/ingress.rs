@@ -23,7 +23,7 @@ use crate::net::Burst;
 use crate::roce::packet::is_roce;
 
 /// Loopback frames a TIR accepts, in `self_lb_block`. The names in mlx5_ifc.h (`MLX5_TIRC_SELF_LB_BLOCK_*`) say the
-/// contrary; the driver sets the bits to allow them (`mlx5e_modify_tirs_lb` of the loopback test,
+/// opposite; the driver sets the bits to allow them (`mlx5e_modify_tirs_lb` of the loopback test,
 /// `MLX5_QP_FLAG_TIR_ALLOW_SELF_LB_UC`).
 const SELF_UNICAST: u8 = 1;
 const SELF_MULTICAST: u8 = 2;

@@ -11,7 +11,7 @@ use crate::hca::mkey::{self, Access, Accessor, MkeyError, Segment};
 use crate::hca::qp::{Data, DataList};
 use crate::net::{Cursor, Payload};
 
-/// Why memory could not be accessed.
+/// Reason why memory could not be accessed.
 #[derive(Debug, Error)]
 pub(super) enum AccessError {
     #[error(transparent)]
@@ -52,7 +52,7 @@ impl From<DataSegment> for KeyRange {
     }
 }
 
-/// Where gathered data goes.
+/// Destination of gathered data.
 pub(super) trait Gather {
     fn bytes(&mut self, bytes: &[u8]);
     fn zeros(&mut self, length: usize);
@@ -287,9 +287,9 @@ impl<'a> AccessContext<'a> {
     }
 
     /// Unlocks everything. Required before the same thread accesses the memory in another way or changes a key.
-    pub fn let_go(&mut self) {
+    pub fn unlock(&mut self) {
         self.held = None;
-        self.keys.let_go();
+        self.keys.unlock();
     }
 
     /// Writes a payload to an address of a key.

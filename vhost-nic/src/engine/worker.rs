@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 
-/// Most queues polled at a time.
-const MAX_HOT: usize = 16;
+/// Maximum number of queues polled at a time.
+const MAX_POLLED: usize = 16;
 
 /// Handle of a NIC's thread. Dropping it ends the thread.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread of this name. It keeps polling a drained send queue for `hot` before it sleeps.
-    pub fn start(name: &str, engine: &Arc<Engine>, hot: Duration) -> std::io::Result<Self> {
+    /// Starts a thread of this name. It keeps polling a drained send queue for `busy_poll` before it sleeps.
+    pub fn start(name: &str, engine: &Arc<Engine>, busy_poll: Duration) -> std::io::Result<Self> {
         let scheduler = engine.scheduler().clone();
         let (engine, source) = (Arc::downgrade(engine), scheduler.clone());
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&engine, &source, hot))?;
+            .spawn(move || work(&engine, &source, busy_poll))?;
         Ok(Self {
             scheduler,
             thread: Some(thread),
@@ -47,14 +47,14 @@ impl Drop for Worker {
     }
 }
 
-/// Services scheduled tasks until the scheduler stops or the engine is gone; polls hot queues in between.
+/// Services scheduled tasks until the scheduler stops or the engine is gone; polls busy queues in between.
 fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
-    let mut hot = HotQueues {
+    let mut busy = BusyQueues {
         period,
         queues: Vec::new(),
     };
     loop {
-        let due = if hot.queues.is_empty() {
+        let due = if busy.queues.is_empty() {
             scheduler.wait()
         } else {
             match scheduler.poll() {
@@ -62,7 +62,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
                 Next::Stop => None,
                 Next::Later(_) => {
                     let Some(engine) = engine.upgrade() else { return };
-                    hot.poll(&engine);
+                    busy.poll(&engine);
                     continue;
                 }
             }
@@ -70,32 +70,31 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
         let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        engine.service(due.what);
+        engine.service(due.task);
         if let Due {
-            what: Task::Queue(number),
+            task: Task::Queue(number),
             doorbell: true,
         } = due
         {
-            hot.add(number);
+            busy.add(number);
         }
     }
 }
 
-/// Queues with a recent doorbell. Polling their doorbell records is faster than the next doorbell, which takes its time
-/// to arrive.
-struct HotQueues {
+/// Queues with a recent doorbell. Polling their doorbell records finds new WQEs before their doorbell has arrived.
+struct BusyQueues {
     period: Duration,
     /// Queue numbers, each with the time of its last work.
     queues: Vec<(u32, Instant)>,
 }
 
-impl HotQueues {
+impl BusyQueues {
     fn add(&mut self, number: u32) {
         if self.period.is_zero() {
             return;
         }
         self.queues.retain(|(other, _)| *other != number);
-        if self.queues.len() == MAX_HOT {
+        if self.queues.len() == MAX_POLLED {
             self.queues.remove(0);
         }
         self.queues.push((number, Instant::now()));

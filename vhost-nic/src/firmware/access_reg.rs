@@ -116,8 +116,8 @@ fn stored(memory: &mut [u8], data: &[u8], write: bool) -> Vec<u8> {
 }
 
 fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
-    let asked: PtysReg = register(data);
-    if write && asked.eth_proto_admin() & !SPEED != 0 {
+    let requested: PtysReg = register(data);
+    if write && requested.eth_proto_admin() & !SPEED != 0 {
         return Err(bad_parameter("the port does not support that speed"));
     }
     let mut reply = PtysReg::default();
@@ -131,9 +131,9 @@ fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
 }
 
 fn paos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
-    let asked: PaosReg = register(data);
+    let requested: PaosReg = register(data);
     if write {
-        let up = match asked.admin_status() {
+        let up = match requested.admin_status() {
             PORT_UP => true,
             PORT_DOWN => false,
             _ => return Err(bad_parameter("the administrative state is neither up nor down")),
@@ -149,9 +149,9 @@ fn paos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
 }
 
 fn pmtu(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
-    let asked: PmtuReg = register(data);
+    let requested: PmtuReg = register(data);
     let port = &firmware.hca.port;
-    if write && !port.set_pmtu(asked.admin_mtu()) {
+    if write && !port.set_pmtu(requested.admin_mtu()) {
         return Err(bad_parameter("the port does not support that MTU"));
     }
     let pmtu = port.state().pmtu;
@@ -187,14 +187,14 @@ mod group {
 }
 
 fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
-    let asked: PpcntReg = register(data);
-    if asked.local_port() != PORT {
+    let requested: PpcntReg = register(data);
+    if requested.local_port() != PORT {
         return Err(bad_parameter("the function has no such port").with_syndrome(syndrome::COUNTERS_PORT));
     }
     let mut reply = PpcntReg::default();
     reply.set_local_port(PORT);
-    reply.set_grp(asked.grp());
-    reply.set_prio_tc(asked.prio_tc());
+    reply.set_grp(requested.grp());
+    reply.set_prio_tc(requested.prio_tc());
     let counters = &hca.port_counters;
     let (received, sent) = (&counters.received, &counters.sent);
     let packets = |direction: &Direction, cast: CastType| direction.of(cast).get().0;
@@ -211,7 +211,7 @@ fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
         .map(|counter| counter.load(Ordering::Relaxed))
         .into_iter()
         .sum();
-    match asked.grp() {
+    match requested.grp() {
         group::IEEE_802_3 => {
             let Ok(to) = Eth8023CntrsGrpDataLayout::mut_from_bytes(set) else {
                 return Ok(Vec::new());

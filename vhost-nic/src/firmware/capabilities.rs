@@ -34,8 +34,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Returns the device's capabilities for the function `vhca_id` within `limits`, with or without BlueFlame, with the
-    /// fields in `zeroed` cleared.
+    /// Returns the device's capabilities for the function `vhca_id` within `limits`, with or without BlueFlame,
+    /// and with the fields in `zeroed` cleared.
     pub fn new(
         vhca_id: u16,
         blue_flame: bool,
@@ -160,7 +160,7 @@ mod tests {
         let mut names: Vec<_> = TABLE.iter().map(|entry| entry.field).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), TABLE.len(), "each name is there once");
+        assert_eq!(names.len(), TABLE.len(), "each name occurs once");
     }
 
     #[test]

@@ -153,7 +153,7 @@ table! {
         uar_sz = 5, "MiB of UARs, log2";
         log_pg_sz = 12, "bytes of a page";
         log_bf_reg_size = 9, "bytes of a doorbell register pair";
-        bf = 0, "off unless asked for: a doorbell is one trapped store, a BlueFlame WQE eight or more";
+        bf = 0, "off by default: a doorbell is one trapped store, a BlueFlame WQE eight or more";
         num_of_uars_per_page = 1, "a UAR is a page";
         driver_version = 1, "SET_DRIVER_VERSION";
         vport_counters = 1, "QUERY_VPORT_COUNTER";

@@ -61,14 +61,14 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("A command entry cannot be read: {error}"),
+            format_args!("a command entry cannot be read: {error}"),
         );
         return;
     }
     if entry.status_own & OWNED_BY_HARDWARE == 0 {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("Command slot {} is not owned by the device.", bit.trailing_zeros()),
+            format_args!("command slot {} is not owned by the device", bit.trailing_zeros()),
         );
         return;
     }
@@ -79,7 +79,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         Err(Undelivered(delivery, reason)) => {
             hca.guest_errors.report(
                 GuestError::CommandUnreadable,
-                format_args!("A command is not delivered: {reason}"),
+                format_args!("a command cannot be delivered: {reason}"),
             );
             delivery
         }
@@ -100,7 +100,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     if let Some(Err(error)) = written {
         hca.guest_errors.report(
             GuestError::CommandUnreadable,
-            format_args!("The output of a command cannot be written: {error}"),
+            format_args!("the output of a command cannot be written: {error}"),
         );
         return;
     }
@@ -160,7 +160,7 @@ fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Resul
     let handler = firmware.handler(input.opcode()).ok_or_else(|| {
         if firmware.first_of_unknown(input.opcode()) {
             warn!(
-                "The guest's driver sent {} (op_mod {:#x}), which this device does not support",
+                "the guest's driver sent {} (op_mod {:#x}), which this device does not support",
                 input.opcode(),
                 input.op_mod()
             );

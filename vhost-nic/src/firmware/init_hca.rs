@@ -1,4 +1,4 @@
-//! Commands that enable, start and stop the HCA, and the pages that the driver gives to it.
+//! Commands that enable, start and stop the HCA, and that give it pages.
 
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ pub(super) const COMMANDS: Commands = &[
 
 /// Supported interface steps (ISSI), a bit each: only 1.
 const SUPPORTED_ISSI: u32 = 1 << 1;
-/// Pages the firmware asks for before its capabilities are set, and before INIT_HCA.
+/// Pages the firmware requests before its capabilities are set, and before INIT_HCA.
 const BOOT_PAGES: u32 = 32;
 const INIT_PAGES: u32 = 256;
 /// Variants of QUERY_PAGES (`MLX5_BOOT_PAGES` and so on, core/pagealloc.c).

@@ -15,7 +15,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_SPECIAL_CONTEXTS, query_special_contexts),
 ];
 
-/// Most bytes of a translation list that QUERY_MKEY returns.
+/// Maximum bytes of a translation list that QUERY_MKEY returns.
 const QUERY_LIMIT: usize = 1 << 20;
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {

@@ -43,7 +43,7 @@ const MIN_RQ_STRIDE: u8 = 4;
 const SQ_STRIDE: u8 = 6;
 /// Bit of `opt_param_mask` for the address path (`MLX5_QP_OPTPAR_PRIMARY_ADDR_PATH`, qp.h).
 const OPTIONAL_PRIMARY_PATH: u32 = 1 << 7;
-/// Most queue pairs of a multicast group (`max_qp_mcg`) and most groups (`log_max_mcg`).
+/// Maximum number of queue pairs in a multicast group (`max_qp_mcg`), and of groups (`log_max_mcg`).
 const MAX_QP_MCG: usize = 64;
 const MAX_MCG: usize = 1 << 10;
 
@@ -137,7 +137,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         receive_cq: side(has_rq, context.cqn_rcv())?,
         send_queue: has_sq.then(|| part(rq_bytes, context.log_sq_size(), SQ_STRIDE)),
         receives,
-        uses: held,
+        held,
     };
     let vport = hca.vport.read();
     let make = |number| Qp::new(number, context.clone(), parts, &vport);

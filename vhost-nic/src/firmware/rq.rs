@@ -28,8 +28,8 @@ pub(super) fn work_queue(context: impl Into<RingContext>, pas: &[u8]) -> Result<
     WorkQueue::new(context.into(), pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
 }
 
-/// Returns a reference to the protection domain; none for number 0, which is no domain but named by the driver's drop
-/// queue, which never gets a WQE (`mlx5e_build_drop_rq_param`, core/en/params.c).
+/// Returns a reference to the protection domain; `None` for number 0, which is no domain: the driver names it in its
+/// drop queue, to which it never posts (`mlx5e_build_drop_rq_param`, core/en/params.c).
 pub(super) fn require_pd(hca: &Hca, pd: u32) -> Result<Option<Reference>> {
     if pd == 0 {
         return Ok(None);

@@ -36,8 +36,8 @@ pub struct Syndrome {
     pub text: &'static str,
     /// Public source of the number.
     pub source: &'static str,
-    /// Causes common to many commands for which those in `commands` return it; of any other cause the handler names the
-    /// syndrome.
+    /// Causes common to many commands for which those in `commands` return it; for any other cause, the handler names
+    /// the syndrome.
     causes: &'static [Cause],
 }
 

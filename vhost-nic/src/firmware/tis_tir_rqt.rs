@@ -29,7 +29,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_RQT, query_rqt),
 ];
 
-/// Most entries of an RQT (`log_max_rqt_size`).
+/// Maximum number of entries in an RQT (`log_max_rqt_size`).
 const MAX_RQT_SIZE: u16 = 1 << 11;
 /// `disp_type` of a TIR (`MLX5_TIRC_DISP_TYPE_*`, mlx5_ifc.h).
 const DISPATCH_DIRECT: u8 = 0;

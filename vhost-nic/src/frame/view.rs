@@ -11,7 +11,7 @@ use super::mac::Mac;
 pub const ETHERNET_HEADER: usize = 14;
 /// Length of a VLAN tag in bytes.
 const VLAN_TAG: usize = 4;
-/// Most IPv6 extension headers that are parsed; behind more of them there is no transport.
+/// Maximum number of IPv6 extension headers that are parsed; a packet with more has no transport.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Values of the ethertype field (IEEE 802 numbers).

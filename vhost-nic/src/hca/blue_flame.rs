@@ -21,7 +21,7 @@ const DOORBELL: usize = 8;
 /// Half of the index space: an index farther ahead lies behind.
 const HALF_RING: u16 = u16::MAX / 2;
 /// Default time for the rest of a WQE to arrive: each store of it traps.
-pub const PATIENCE: Duration = Duration::from_micros(500);
+pub const COPY_TIMEOUT: Duration = Duration::from_micros(500);
 
 /// Half a register of a UAR page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +42,7 @@ pub struct BlueFlameWqe {
 }
 
 impl BlueFlameWqe {
-    /// Whether its index is from `consumer` up to but not including `producer`.
+    /// Whether the index is in the range from `consumer` up to but not including `producer`.
     pub fn is_within(&self, consumer: u16, producer: u16) -> bool {
         self.index.wrapping_sub(consumer) < producer.wrapping_sub(consumer)
     }
@@ -58,7 +58,7 @@ pub struct Slot(Mutex<Arrived>);
 pub struct Arrived {
     /// The last WQE, until it is taken. A late one is worthless, as it is in the ring as well.
     pub wqe: Option<BlueFlameWqe>,
-    /// End of what doorbells and WQEs covered; `None` before the first.
+    /// End of the WQEs that doorbells and copies have covered; `None` before the first.
     end: Option<u16>,
 }
 
@@ -92,7 +92,8 @@ impl Slot {
 }
 
 impl Arrived {
-    /// Doorbells arrive in order, but a WQE may be known to be complete, or not, later than the next one.
+    /// Advances the end, unless it is farther ahead already: doorbells arrive in order, but whether a copied WQE is
+    /// complete may turn out only after a later doorbell.
     fn advance(&mut self, end: u16) {
         if self.end.is_none_or(|before| end.wrapping_sub(before) <= HALF_RING) {
             self.end = Some(end);
@@ -134,7 +135,7 @@ impl From<&ControlSegment> for Doorbell {
 pub enum Written {
     /// A doorbell for a queue.
     Doorbell(Doorbell),
-    /// The beginning of a WQE, or a doorbell, as the driver is known to write whole WQEs here; see
+    /// The beginning of a WQE, or perhaps only a doorbell: the driver is known to write whole WQEs here; see
     /// [`BlueFlame::overdue`].
     Begun {
         /// Deadline of the rest.
@@ -155,9 +156,9 @@ pub enum Written {
 #[derive(Debug, Default)]
 pub struct BlueFlame {
     /// Time for the rest of a WQE to arrive; unset while BlueFlame is off.
-    patience: OnceLock<Duration>,
+    timeout: OnceLock<Duration>,
     registers: Mutex<HashMap<Half, Register>>,
-    carried_out: AtomicU64,
+    executed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -167,7 +168,7 @@ struct Register {
     filled: usize,
     /// Whether more than a doorbell was written here before.
     copies: bool,
-    /// Doorbell that an incomplete WQE amounts to, and its deadline.
+    /// Doorbell that replaces an incomplete WQE, and its deadline.
     waits: Option<(Doorbell, Instant)>,
 }
 
@@ -183,16 +184,16 @@ impl Default for Register {
 }
 
 impl BlueFlame {
-    /// Enables BlueFlame for good: WQEs are taken from registers if their rest arrives within `patience` of their
+    /// Enables BlueFlame for good: WQEs are taken from registers if their rest arrives within `timeout` of their
     /// beginning.
-    pub fn enable(&self, patience: Duration) {
+    pub fn enable(&self, timeout: Duration) {
         // Enabled once, when the NIC is created.
-        let _ = self.patience.set(patience);
+        let _ = self.timeout.set(timeout);
     }
 
     /// Whether WQEs are taken from registers. If so, no WQE is executed before its doorbell, which may carry it.
     pub fn enabled(&self) -> bool {
-        self.patience.get().is_some()
+        self.timeout.get().is_some()
     }
 
     /// Takes a write at `offset` of a register. If it cuts off a WQE that was begun there, perhaps of another queue,
@@ -201,8 +202,8 @@ impl BlueFlame {
         let mut registers = self.registers.lock();
         let register = registers.entry(half).or_default();
         let cut_off = register.waits.take_if(|_| offset == 0).map(|(doorbell, _)| doorbell);
-        let patience = self.patience.get().copied().unwrap_or(PATIENCE);
-        (cut_off, register.write(offset, data, patience))
+        let timeout = self.timeout.get().copied().unwrap_or(COPY_TIMEOUT);
+        (cut_off, register.write(offset, data, timeout))
     }
 
     /// Takes the doorbell of a WQE whose rest has missed its deadline; the WQE is in the ring as well.
@@ -221,17 +222,17 @@ impl BlueFlame {
 
     /// Counts a WQE that was executed from a register.
     pub fn count(&self) {
-        self.carried_out.fetch_add(1, Ordering::Relaxed);
+        self.executed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Number of WQEs executed from registers.
-    pub fn carried_out(&self) -> u64 {
-        self.carried_out.load(Ordering::Relaxed)
+    pub fn executed(&self) -> u64 {
+        self.executed.load(Ordering::Relaxed)
     }
 }
 
 impl Register {
-    fn write(&mut self, offset: usize, data: &[u8], patience: Duration) -> Written {
+    fn write(&mut self, offset: usize, data: &[u8], timeout: Duration) -> Written {
         let end = offset.saturating_add(data.len());
         let Some(place) = self.bytes.get_mut(offset..end) else {
             self.filled = 0;
@@ -269,7 +270,7 @@ impl Register {
         if !self.copies || copied > BUFFER {
             return Written::Doorbell(doorbell);
         }
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         self.waits = Some((doorbell, until));
         Written::Begun { until }
     }
@@ -306,7 +307,7 @@ mod tests {
         copied
             .chunks(8)
             .enumerate()
-            .map(|(at, chunk)| register.write(at * 8, chunk, PATIENCE))
+            .map(|(at, chunk)| register.write(at * 8, chunk, COPY_TIMEOUT))
             .collect()
     }
 
@@ -338,14 +339,14 @@ mod tests {
             panic!("it is known to be copied to");
         };
         while Instant::now() < until {
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(COPY_TIMEOUT);
         }
         assert_eq!(registers.overdue(half), Some(Doorbell { number: 0x77, end: 4 }));
         assert_eq!(registers.overdue(half), None);
         // The end of it in time.
         registers.write(half, 0, &bytes[..8]);
         assert_eq!(registers.write(half, 8, &bytes[8..]), (None, complete(&bytes, 3)));
-        std::thread::sleep(PATIENCE);
+        std::thread::sleep(COPY_TIMEOUT);
         assert_eq!(registers.overdue(half), None);
     }
 
@@ -392,7 +393,7 @@ mod tests {
     fn wide_stores_are_as_good() {
         let mut register = Register::default();
         let bytes = wqe(9, 4);
-        assert_eq!(register.write(0, &bytes, PATIENCE), complete(&bytes, 9));
+        assert_eq!(register.write(0, &bytes, COPY_TIMEOUT), complete(&bytes, 9));
     }
 
     #[test]
@@ -401,18 +402,18 @@ mod tests {
         let bytes = wqe(5, 8);
         for _ in 0..3 {
             assert_eq!(
-                register.write(0, &bytes[..8], PATIENCE),
+                register.write(0, &bytes[..8], COPY_TIMEOUT),
                 Written::Doorbell(Doorbell { number: 0x77, end: 7 })
             );
         }
         // One store is missing.
-        register.write(8, &bytes[8..16], PATIENCE);
+        register.write(8, &bytes[8..16], COPY_TIMEOUT);
         for at in (24..128).step_by(8) {
-            assert_eq!(register.write(at, &bytes[at..at + 8], PATIENCE), Written::Part);
+            assert_eq!(register.write(at, &bytes[at..at + 8], COPY_TIMEOUT), Written::Part);
         }
         // Beyond the end, and without a beginning.
-        assert_eq!(register.write(0xf8, &[0; 16], PATIENCE), Written::Part);
-        assert_eq!(register.write(0x40, &bytes[..64], PATIENCE), Written::Part);
+        assert_eq!(register.write(0xf8, &[0; 16], COPY_TIMEOUT), Written::Part);
+        assert_eq!(register.write(0x40, &bytes[..64], COPY_TIMEOUT), Written::Part);
         // None of it spoils the next.
         assert_eq!(copy(&mut register, &bytes).pop(), Some(complete(&bytes, 5)));
     }
@@ -426,14 +427,14 @@ mod tests {
             };
             let mut bytes = wqe(5, units.max(1));
             bytes[7] = units as u8;
-            match register.write(0, &bytes[..8], PATIENCE) {
+            match register.write(0, &bytes[..8], COPY_TIMEOUT) {
                 Written::Doorbell(Doorbell { number: 0x77, .. }) => assert_ne!(units, 0),
                 Written::Begun { .. } => assert_eq!(units, 0),
                 other => panic!("{units}: {other:?}"),
             }
             bytes.resize(BUFFER, 0);
             for at in (8..BUFFER).step_by(8) {
-                assert_eq!(register.write(at, &bytes[at..at + 8], PATIENCE), Written::Part);
+                assert_eq!(register.write(at, &bytes[at..at + 8], COPY_TIMEOUT), Written::Part);
             }
         }
     }

@@ -23,9 +23,9 @@ use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
-/// Shortest moderation period the host can keep; a shorter one moderates nothing.
+/// Shortest moderation period that the host can keep; shorter ones are treated as none.
 const SHORTEST_PERIOD: Duration = Duration::from_micros(50);
-/// Most bytes of data that fit in the first half of a CQE (`MLX5_INLINE_SCATTER_32`).
+/// Maximum bytes of data in the first half of a CQE (`MLX5_INLINE_SCATTER_32`).
 const SHORT_DATA: usize = 32;
 /// Syndrome of an overrun in a CQ error event (`struct mlx5_eqe_cq_err`; `mlx5_ib_cq_event`).
 const SYNDROME_OVERRUN: u8 = 1;
@@ -79,7 +79,7 @@ struct State {
     context: Cqc,
     #[serde(skip)]
     buffer: Buffer,
-    /// Its consumer index is that of the last arm doorbell or read of the doorbell record.
+    /// Indexes; the consumer index is that of the last arm doorbell, or of the last read of the doorbell record.
     #[serde(flatten)]
     ring: EntryRing,
     /// Index behind the last solicited completion.
@@ -114,7 +114,7 @@ pub fn entry_size(context: &Cqc) -> Option<u64> {
     }
 }
 
-/// Objects of the function that a completion queue uses.
+/// Objects of the function that a completion queue refers to.
 #[derive(Debug, Clone)]
 pub(crate) struct CqResources {
     pub(crate) dma: Arc<Dma>,
@@ -213,7 +213,7 @@ impl Cq {
                 state.overrun = true;
                 self.guest_errors.report(
                     GuestError::CqOverrun,
-                    format_args!("Completion queue {} is full.", self.number),
+                    format_args!("completion queue {} is full", self.number),
                 );
                 let mut data = [0; 12];
                 data[..4].copy_from_slice(&self.number.to_be_bytes());
@@ -240,7 +240,7 @@ impl Cq {
         if let Err(error) = written {
             self.guest_errors.report(
                 GuestError::LostCqe,
-                format_args!("Completion queue {}: {error}", self.number),
+                format_args!("completion queue {}: {error}", self.number),
             );
             return false;
         }
@@ -313,7 +313,7 @@ impl Cq {
         match self.dma.load::<u32>(Purpose::DoorbellRecord, context.dbr_addr()) {
             Ok(record) => u32::from_be(record) & INDEX_MASK,
             Err(error) => {
-                let what = format_args!("Completion queue {}: {error}", self.number);
+                let what = format_args!("completion queue {}: {error}", self.number);
                 self.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
                 0
             }

@@ -1,5 +1,5 @@
-//! UARs, protection domains, transport domains, XRC domains and user contexts: objects that are no more than a number
-//! others refer to.
+//! UARs, protection domains, transport domains, XRC domains and user contexts: objects without state, which
+//! others refer to by number.
 
 use serde::Serialize;
 

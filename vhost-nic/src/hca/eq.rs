@@ -115,7 +115,7 @@ impl Eq {
         if state.ring.is_full() {
             self.guest_errors.report(
                 GuestError::EqOverrun,
-                format_args!("Event queue {} is full.", self.number),
+                format_args!("event queue {} is full", self.number),
             );
             return;
         }
@@ -124,7 +124,7 @@ impl Eq {
         if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
             self.guest_errors.report(
                 GuestError::LostEqe,
-                format_args!("Event queue {}: {error}", self.number),
+                format_args!("event queue {}: {error}", self.number),
             );
             return;
         }

@@ -1,7 +1,7 @@
-//! How live objects serialise for statistics.
+//! Serialization of live objects for statistics.
 //!
-//! Each object derives `Serialize`; a mutex or lock serialises what it protects, locked for as long as that takes. No
-//! object is serialised inside of another one, and so at most one lock is held at a time: an object refers to others
+//! Each object derives `Serialize`; a mutex or lock serializes what it protects, locked for as long as that takes. No
+//! object is serialized inside of another one, and so at most one lock is held at a time: an object refers to others
 //! by number.
 
 use std::sync::Arc;
@@ -33,14 +33,14 @@ impl<T: Numbered> Numbered for Option<T> {
     }
 }
 
-/// Serialises an object as its number.
+/// Serializes an object as its number.
 pub(super) fn number<S: Serializer>(object: &impl Numbered, serializer: S) -> Result<S::Ok, S::Error> {
     object.number().serialize(serializer)
 }
 
 macro_rules! contexts {
     ($($name:ident: $context:ty $(=> $lock:ident)? { $($field:ident),* $(,)? })*) => { $(
-        /// Serialises fields of a context.
+        /// Serializes fields of a context.
         pub(super) fn $name<S: Serializer>(context: &$context, serializer: S) -> Result<S::Ok, S::Error> {
             $(let context = context.$lock();)?
             let mut map = serializer.serialize_map(None)?;

@@ -83,8 +83,9 @@ impl Segment {
 
 /// A memory key.
 ///
-/// A translation holds the read lock until it has accessed guest memory. A change waits for them, and is in effect when
-/// it returns. A payload by reference keeps addresses only, and is read after its keys are unlocked.
+/// A translation holds the read lock until it has accessed guest memory. A change waits for translations in progress,
+/// and is in effect when it returns. A payload by reference keeps addresses only, and is read after its keys are
+/// unlocked.
 #[derive(Debug, Serialize)]
 pub struct Mkey {
     /// Index of the key.

@@ -8,11 +8,11 @@ use parking_lot::RwLock;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
-/// Most objects of a kind that statistics list.
+/// Maximum number of objects of a kind that statistics list.
 pub const LISTED: usize = 1 << 10;
 
-/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number finds nothing for as
-/// long as possible.
+/// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number names no object for
+/// as long as possible.
 #[derive(Debug)]
 pub struct Table<T> {
     numbers: Range<u32>,
@@ -61,7 +61,7 @@ impl<T> Table<T> {
         self.inner.write().objects.remove(&number)
     }
 
-    /// Returns all objects. The table is not locked any more when the caller works on them.
+    /// Returns all objects. The table is unlocked before the caller works on them.
     pub fn all(&self) -> Vec<Arc<T>> {
         self.inner.read().objects.values().cloned().collect()
     }
@@ -96,8 +96,8 @@ impl<T> Table<T> {
     }
 }
 
-/// A map from numbers to the first [`LISTED`] objects: a guest can have a million keys. They are serialised when the
-/// table is not locked any more, because each has locks of its own.
+/// A map from numbers to the first [`LISTED`] objects: a guest can have a million keys. They are serialized after the
+/// table is unlocked, because each has locks of its own.
 impl<T: Serialize> Serialize for Table<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let listed = |inner: &Inner<T>| -> Vec<_> {

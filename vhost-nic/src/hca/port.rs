@@ -1,8 +1,8 @@
 //! The physical port: cable, administrative state, MTU, and whether the HCA passes traffic at all.
 //!
-//! There are two MTUs. The port's (PMTU register) rules: longer frames are neither sent nor accepted. The MTU of the
-//! NIC vport context is only stored: the driver reads it back, no frame is measured against it, and neither of the two
-//! follows the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
+//! There are two MTUs. The port's (PMTU register) is enforced: longer frames are neither sent nor accepted. The MTU of
+//! the NIC vport context is only stored: the driver reads it back, no frame is measured against it, and neither of the
+//! two follows the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ const SUBTYPE_ACTIVE: u8 = 4;
 pub struct PortState {
     /// Value of the PMTU register in bytes.
     pub pmtu: u16,
-    /// Whether the guest wants the port up.
+    /// Whether the port is administratively up (PAOS).
     pub admin_up: bool,
     /// Whether the cable is plugged in.
     pub cable: bool,
@@ -46,7 +46,7 @@ impl Default for PortState {
 }
 
 impl PortState {
-    /// Whether the link is up: the guest wants it up, and the cable is plugged in.
+    /// Whether the link is up: the port is administratively up, and the cable is plugged in.
     pub fn link_up(&self) -> bool {
         self.admin_up && self.cable
     }
@@ -86,7 +86,7 @@ impl PhysicalPort {
         self.state().link_up()
     }
 
-    /// Whether the guest's driver has started the HCA (INIT_HCA). Frames from the wire are refused before.
+    /// Whether the guest's driver has started the HCA (INIT_HCA). Until then, frames from the wire are refused.
     pub fn initialized(&self) -> bool {
         self.initialized.load(Ordering::Acquire)
     }
@@ -96,7 +96,7 @@ impl PhysicalPort {
         self.initialized.store(initialized, Ordering::Release);
     }
 
-    /// Plugs the cable in or out and reports a change of the link to the guest.
+    /// Plugs in or pulls the cable and reports a change of the link to the guest.
     pub fn set_cable(&self, plugged: bool) {
         self.change(|state| state.cable = plugged);
     }

@@ -153,7 +153,7 @@ pub struct PortCounters {
     /// Frames from the wire while the link was down or the HCA was not initialized, and frames longer than the port's
     /// MTU.
     pub refused: AtomicU64,
-    /// Frames dropped for want of a receive WQE.
+    /// Frames dropped for lack of a receive WQE.
     pub out_of_buffer: AtomicU64,
     /// Frames for receive queues that are not ready.
     pub not_ready: AtomicU64,

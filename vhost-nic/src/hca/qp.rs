@@ -72,8 +72,9 @@ pub struct Qp {
     #[serde(skip)]
     state: Mutex<(QpState, Qpc)>,
     parameters: RwLock<Arc<Parameters>>,
+    /// References to the objects that the context names.
     #[serde(skip)]
-    uses: Mutex<Vec<Reference>>,
+    held: Mutex<Vec<Reference>>,
 }
 
 /// Refusal of a command that the state of the queue pair does not allow.
@@ -87,7 +88,7 @@ pub(crate) struct QpParts {
     pub(crate) receive_cq: Option<Arc<Cq>>,
     pub(crate) send_queue: Option<WorkQueue>,
     pub(crate) receives: ReceiveSource,
-    pub(crate) uses: Vec<Reference>,
+    pub(crate) held: Vec<Reference>,
 }
 
 impl Qp {
@@ -97,9 +98,9 @@ impl Qp {
             receive_cq,
             send_queue,
             receives,
-            mut uses,
+            mut held,
         } = parts;
-        uses.extend(
+        held.extend(
             [&send_cq, &receive_cq]
                 .into_iter()
                 .flatten()
@@ -117,15 +118,15 @@ impl Qp {
             responder: Mutex::new(Responder::new()),
             parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport, None))),
             state: Mutex::new((QpState::Reset, context)),
-            uses: Mutex::new(uses),
+            held: Mutex::new(held),
         }
     }
 
-    /// Called on DESTROY: stops the queue pair and drops its references, even if an `Arc` outlives it.
+    /// Stops the queue pair and drops its references, even if an `Arc` outlives DESTROY_QP.
     pub fn retire(&self, vport: &Vport, counters: &Table<QueueCounters>) {
         // Reset is reachable from every state.
         let _ = self.transition(Opcode::QP_2RST, 0, &Qpc::default(), vport, counters);
-        self.uses.lock().clear();
+        self.held.lock().clear();
     }
 
     /// The decoded context.
@@ -272,10 +273,10 @@ fn merge_rts(to: &mut Qpc, from: &Qpc) {
 
 /// Merges optional fields, one bit each (`enum mlx5_qp_optpar`, qp.h).
 fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
-    let asked = |bit: u32| mask & 1 << bit != 0;
+    let selected = |bit: u32| mask & 1 << bit != 0;
     macro_rules! when {
         ($($bit:literal: $set:ident = $get:ident),* $(,)?) => {
-            $(if asked($bit) { to.$set(from.$get()); })*
+            $(if selected($bit) { to.$set(from.$get()); })*
         };
     }
     when! {
@@ -285,20 +286,20 @@ fn merge_optional(to: &mut Qpc, mask: u32, from: &Qpc) {
         15: set_lag_tx_port_affinity = lag_tx_port_affinity,
         18: set_srqn_rmpn_xrqn = srqn_rmpn_xrqn, 19: set_cqn_rcv = cqn_rcv, 25: set_counter_set_id = counter_set_id,
     }
-    if asked(2) {
+    if selected(2) {
         to.set_atomic_mode(from.atomic_mode());
     }
     let (to, from) = (to.primary_address_path_mut(), from.primary_address_path());
-    if asked(7) {
+    if selected(7) {
         merge_path(to, from);
     }
-    if asked(4) {
+    if selected(4) {
         to.set_pkey_index(from.pkey_index());
     }
-    if asked(14) {
+    if selected(14) {
         to.set_ack_timeout(from.ack_timeout());
     }
-    if asked(16) {
+    if selected(16) {
         to.set_vhca_port_num(from.vhca_port_num());
     }
 }
@@ -321,7 +322,7 @@ mod tests {
             receive_cq: None,
             send_queue: None,
             receives: ReceiveSource::None,
-            uses: Vec::new(),
+            held: Vec::new(),
         };
         let vport = Vport::new(Mac([2, 0, 0, 0, 0, 1]), 1500);
         (Qp::new(7, Qpc::default(), parts, &vport), vport)

@@ -89,13 +89,13 @@ impl QueueCounters {
     }
 
     /// Increments a counter.
-    pub fn count(&self, what: QueueCounter) {
-        self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
+    pub fn count(&self, counter: QueueCounter) {
+        self.counts[counter as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns a counter, and resets it if `clear`.
-    pub fn get(&self, what: QueueCounter, clear: bool) -> u32 {
-        let counter = &self.counts[what as usize];
+    pub fn get(&self, counter: QueueCounter, clear: bool) -> u32 {
+        let counter = &self.counts[counter as usize];
         if clear {
             counter.swap(0, Ordering::Relaxed)
         } else {

@@ -71,17 +71,17 @@ impl Scheduler {
         }
     }
 
-    /// Schedules `what` for `time`; earlier deadlines of it stay.
-    pub fn schedule_at(&self, time: Instant, what: Task) {
+    /// Schedules a task for `time`; earlier deadlines of the task stay.
+    pub fn schedule_at(&self, time: Instant, task: Task) {
         let mut waiting = self.waiting.lock();
         let first = waiting.deadlines.first().is_none_or(|(earliest, _)| time < *earliest);
-        waiting.deadlines.insert((time, what));
+        waiting.deadlines.insert((time, task));
         if first {
             self.rung.notify_one();
         }
     }
 
-    /// Ends all waiting, now and later.
+    /// Ends [`wait`](Self::wait), now and later.
     pub fn stop(&self) {
         self.waiting.lock().stop = true;
         self.rung.notify_all();
@@ -123,12 +123,12 @@ impl Scheduler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// The task.
-    pub what: Task,
-    /// Whether a doorbell scheduled it, and not a deadline.
+    pub task: Task,
+    /// Whether a doorbell scheduled the task, and not a deadline.
     pub doorbell: bool,
 }
 
-/// Answer of the scheduler to a poll.
+/// Result of [`Scheduler::poll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// A task is due.
@@ -147,12 +147,12 @@ impl Waiting {
         // Deadlines before doorbells, which may come without end.
         if let Some(deadline) = self.due() {
             self.deadlines.remove(&deadline);
-            let (_, what) = deadline;
-            return Next::Due(Due { what, doorbell: false });
+            let (_, task) = deadline;
+            return Next::Due(Due { task, doorbell: false });
         }
         if let Some(queue) = self.queues.pop() {
             return Next::Due(Due {
-                what: Task::Queue(queue),
+                task: Task::Queue(queue),
                 doorbell: true,
             });
         }
@@ -174,7 +174,7 @@ mod tests {
 
     const fn rung(queue: u32) -> Next {
         Next::Due(Due {
-            what: Task::Queue(queue),
+            task: Task::Queue(queue),
             doorbell: true,
         })
     }
@@ -189,10 +189,10 @@ mod tests {
         scheduler.schedule(3);
         scheduler.schedule(4);
         scheduler.schedule(3);
-        let call = |what, doorbell| Next::Due(Due { what, doorbell });
-        for (what, doorbell) in [(Task::Cq(2), false), (Task::Queue(3), true), (Task::Queue(4), true)] {
+        let call = |task, doorbell| Next::Due(Due { task, doorbell });
+        for (task, doorbell) in [(Task::Cq(2), false), (Task::Queue(3), true), (Task::Queue(4), true)] {
             assert!(scheduler.has_other_work());
-            assert_eq!(scheduler.poll(), call(what, doorbell));
+            assert_eq!(scheduler.poll(), call(task, doorbell));
         }
         assert!(matches!(scheduler.poll(), Next::Later(Some(_))));
         scheduler.stop();

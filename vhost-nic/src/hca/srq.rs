@@ -100,7 +100,7 @@ pub struct Taken {
 }
 
 impl ReceiveList {
-    /// Creates a list of which no WQE is taken yet.
+    /// Creates a list whose WQEs are all yet to be taken.
     pub fn new(ring: WorkQueue) -> Self {
         Self {
             ring,
@@ -128,8 +128,8 @@ impl ReceiveList {
         }))
     }
 
-    /// Arms the limit event, for when fewer than `limit` WQEs are left. Returns whether that is so already; then it
-    /// stays disarmed.
+    /// Arms the limit event, for when fewer than `limit` WQEs are left. Returns whether that is the case
+    /// already; the event then stays disarmed.
     pub fn set_limit(&self, dma: &Dma, limit: u16) -> bool {
         let mut state = self.state.lock();
         let posted = self

@@ -66,15 +66,15 @@ pub mod modify {
     pub const FLOW_COUNTERS: u8 = 1 << 3;
 }
 
-/// Most tables of a function.
+/// Maximum number of tables of a function.
 pub const MAX_TABLES: usize = 1 << 12;
-/// Most groups of a function.
+/// Maximum number of groups of a function.
 pub const MAX_GROUPS: usize = 1 << 16;
-/// Most entries of a function.
+/// Maximum number of entries of a function.
 pub const MAX_ENTRIES: usize = 1 << 20;
-/// Most flow counters of a function.
+/// Maximum number of flow counters of a function.
 pub const MAX_COUNTERS: usize = 1 << 20;
-/// Most destinations, and most counters, of an entry.
+/// Maximum number of destinations, and of counters, of an entry.
 pub const MAX_DESTINATIONS: usize = 1 << 6;
 /// Largest `log_size` of a table.
 pub const MAX_LOG_SIZE: u8 = 24;
@@ -143,7 +143,7 @@ pub enum SteeringError {
     /// The table is too large.
     #[error("a flow table of 2^{0} entries is too large")]
     TooLarge(u8),
-    /// The function has the most objects of the kind.
+    /// The function has the maximum number of objects of the kind.
     #[error("no more flow tables, groups, entries or counters")]
     Full,
 }

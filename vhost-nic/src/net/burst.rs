@@ -19,7 +19,7 @@ pub struct Burst<'a> {
 }
 
 impl<'a> Burst<'a> {
-    /// A burst of frames that all have the addresses of the first.
+    /// Creates a burst of frames, all of which have the addresses of the first.
     pub fn new(frames: &'a [Frame<'a>]) -> Self {
         debug_assert!(frames.windows(2).all(|pair| pair[0].addresses() == pair[1].addresses()));
         let mut lengths = SmallVec::new();
@@ -93,8 +93,8 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// If any frame is longer than `longest`: calls `pass` with the others, one at a time, and returns the number of
-    /// long ones.
+    /// Calls `pass` with the frames of at most `longest` bytes, one at a time, and returns the number of longer ones.
+    /// `None`, without a call, if no frame is longer.
     pub fn without_long(&self, longest: usize, mut pass: impl FnMut(&Burst<'_>)) -> Option<u64> {
         if self.longest <= longest {
             return None;

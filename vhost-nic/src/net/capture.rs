@@ -19,7 +19,7 @@ use super::wire_frame::Frame;
 
 /// Length of a section header block without options, in bytes.
 const SECTION_HEADER: u64 = 28;
-/// Most bytes of an enhanced packet block besides the packet.
+/// Maximum bytes of an enhanced packet block besides the packet.
 const PACKET_OVERHEAD: u64 = 35;
 /// Longest time that a frame stays in the buffer: a running capture can be watched.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ struct State<W: Write> {
 }
 
 impl Capture {
-    /// A capture to a new file of at most `limit` bytes.
+    /// Creates a capture to a new file of at most `limit` bytes.
     pub fn create(path: &Path, limit: u64) -> Result<Self, CaptureError> {
         let file = File::create(path).map_err(CaptureError::Create)?;
         Self::new(BufWriter::new(file), limit)
@@ -77,7 +77,7 @@ impl Capture {
 }
 
 impl<W: Write + Send> Capture<W> {
-    /// A capture of at most `limit` bytes.
+    /// Creates a capture of at most `limit` bytes.
     pub fn new(writer: W, limit: u64) -> Result<Self, CaptureError> {
         let writer = PcapNgWriter::new(writer).map_err(CaptureError::Write)?;
         Ok(Self {
@@ -95,7 +95,7 @@ impl<W: Write + Send> Capture<W> {
         })
     }
 
-    /// Snapshot of the counters.
+    /// Takes a snapshot of the counters.
     pub fn stats(&self) -> CaptureStats {
         self.state.lock().stats
     }

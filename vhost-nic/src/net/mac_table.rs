@@ -30,12 +30,12 @@ struct Entry {
     seen: AtomicU32,
 }
 
-/// Whether the table has a station behind a port.
+/// Result of [`Table::refresh`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knowledge {
-    /// Yes.
+    /// The station is known behind the port.
     Current,
-    /// No: it must be [learned](Table::learn).
+    /// The station must be [learned](Table::learn): it is unknown, or known behind another port.
     Missing,
 }
 

@@ -36,7 +36,7 @@ pub struct Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// An empty payload, without guest memory.
+    /// Creates an empty payload without guest memory.
     pub fn new() -> Self {
         Self {
             memory: None,
@@ -46,7 +46,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// An empty payload that can have segments in `memory`.
+    /// Creates an empty payload that can have segments in `memory`.
     pub fn of_memory(memory: &'a Dma) -> Self {
         Self {
             memory: Some(memory),

@@ -21,7 +21,7 @@ pub struct SuperPacket<'a> {
 }
 
 impl<'a> SuperPacket<'a> {
-    /// A super-packet of one packet.
+    /// Creates a super-packet of one packet.
     pub fn single(head: Packet, payload: Payload<'a>) -> Self {
         Self {
             mtu: head.payload_length,

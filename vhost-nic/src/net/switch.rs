@@ -38,7 +38,7 @@ thread_local! {
 /// Limits of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most stations learned behind one port.
+    /// Maximum number of stations learned behind one port.
     pub stations_per_port: usize,
     /// Seconds without a frame after which a station is forgotten.
     pub station_age: u32,
@@ -162,12 +162,12 @@ enum Route {
 }
 
 impl Switch {
-    /// A switch without ports, with the default limits.
+    /// Creates a switch without ports, with the default limits.
     pub fn new() -> Arc<Self> {
         Self::with_limits(Limits::default())
     }
 
-    /// A switch without ports.
+    /// Creates a switch without ports.
     pub fn with_limits(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             state: RwLock::new(State::new(limits)),
@@ -225,7 +225,7 @@ impl Switch {
         found
     }
 
-    /// Snapshot of the counters.
+    /// Takes a snapshot of the counters.
     pub fn stats(&self) -> SwitchStats {
         let state = self.state.read();
         SwitchStats {
@@ -366,7 +366,7 @@ impl SwitchPort {
         self.member.link_up()
     }
 
-    /// Snapshot of the port's counters.
+    /// Takes a snapshot of the port's counters.
     pub fn stats(&self) -> PortStats {
         let stations = self.switch.state.read().table.stations(self.member.id);
         self.member.stats(stations)

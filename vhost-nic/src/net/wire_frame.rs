@@ -33,7 +33,7 @@ pub struct EthernetAddresses {
 }
 
 impl<'a> Frame<'a> {
-    /// A frame from its bytes.
+    /// Creates a frame from its bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self::Bytes(bytes)
     }

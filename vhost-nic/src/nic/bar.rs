@@ -1,4 +1,4 @@
-//! The map of BAR 0, and the accesses that hit nothing on it.
+//! Map of BAR 0, and the accesses that hit no register.
 //!
 //! ```text
 //! 0x0000000  initialization segment
@@ -65,7 +65,7 @@ pub(super) fn uar_offset(page: u32, offset: u64) -> u64 {
     (u64::from(page) << UAR_SHIFT) + offset
 }
 
-/// Counts and logs what a guest writes or reads where nothing answers.
+/// Counts and logs stray accesses and doorbells.
 #[derive(Debug)]
 pub(super) struct Strays {
     name: String,
@@ -80,7 +80,7 @@ impl Strays {
         }
     }
 
-    /// Reports an access at `offset` of the BAR that hits no register, or not in its width.
+    /// Reports an access at `offset` of the BAR that hits no register, or has the wrong width for it.
     pub(super) fn access(&self, offset: u64, length: usize) {
         let what = format_args!(
             "{}: access of {length} bytes at BAR offset {offset:#x} hits no register",

@@ -29,7 +29,7 @@ pub(super) struct Registers {
     nic_interface: u32,
 }
 
-/// Action that a write asks for.
+/// Action that a write requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// None: the word is stored.
@@ -61,7 +61,7 @@ impl Registers {
         segment
     }
 
-    /// Stores a word and returns the action it asks for.
+    /// Stores a word and returns the action it requests.
     pub(super) fn write(&mut self, offset: u64, value: u32) -> Action {
         match offset {
             CMDQ_ADDR_H => self.cmdq_addr_h = value,

@@ -50,13 +50,13 @@ impl NicSnapshot {
             mac: hca.vport.read().permanent.to_string(),
             started: hca.port.initialized(),
             link_up: hca.port.link_up(),
-            // In memory first: no object is locked while a reader of the statistics takes its time.
+            // In memory first, so that a slow reader of the statistics keeps no object locked.
             hca: serde_json::to_value(hca).unwrap_or_default(),
             objects: hca.object_counts(),
             pages: firmware.pages_held(),
             dma: hca.dma.stats(),
             guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
-            blue_flame_wqes: hca.blue_flame.carried_out(),
+            blue_flame_wqes: hca.blue_flame.executed(),
             port: PortSnapshot::from(&hca.port_counters),
             completions: CompletionSnapshot::from(&*hca.completion_counters),
             wire: engine.wire().map(SwitchPort::stats),
@@ -64,7 +64,7 @@ impl NicSnapshot {
     }
 }
 
-/// Completions written, by where the data of their messages went.
+/// Completions written, by destination of their messages' data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CompletionSnapshot {
     /// To memory, or messages without data.
@@ -102,7 +102,7 @@ pub struct PortSnapshot {
     pub unmatched: u64,
     /// Frames from the wire while the port was down, or longer than its MTU.
     pub refused: u64,
-    /// Frames dropped for want of a receive WQE.
+    /// Frames dropped for lack of a receive WQE.
     pub out_of_buffer: u64,
     /// Frames for receive queues that are not ready.
     pub not_ready: u64,

@@ -1,4 +1,4 @@
-//! Registers of a UAR: doorbells of send queues, and what arms completion and event queues
+//! Registers of a UAR: doorbells of send queues, and those that arm completion and event queues
 //! (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`). All are write-only.
 
 use std::ops::Range;

@@ -12,7 +12,7 @@ pub const BAR_SIZE: u64 = 16 << 20;
 pub const MSIX_TABLE: u64 = 0x2000;
 /// Offset of the pending bit array in BAR 0.
 pub const MSIX_PBA: u64 = 0x3000;
-/// Most vectors of a NIC: the entries that fit between [`MSIX_TABLE`] and [`MSIX_PBA`].
+/// Maximum number of vectors of a NIC: the entries that fit between [`MSIX_TABLE`] and [`MSIX_PBA`].
 pub const MAX_VECTORS: u16 = 256;
 
 /// Class code: Ethernet controller.

@@ -26,7 +26,7 @@ pub enum Identity {
 
 /// Unknown name of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no adapter {0:?}: known are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf")]
+#[error("unknown adapter {0:?}: expected connectx-5, connectx-5ex, connectx-6dx, connectx-7 or vf")]
 pub struct UnknownIdentity(String);
 
 impl Identity {
@@ -111,7 +111,7 @@ mod tests {
         let error = "connectx-4".parse::<Identity>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no adapter \"connectx-4\": known are connectx-5, connectx-5ex, connectx-6dx, connectx-7 and vf"
+            "unknown adapter \"connectx-4\": expected connectx-5, connectx-5ex, connectx-6dx, connectx-7 or vf"
         );
     }
 }

@@ -33,7 +33,7 @@ impl Bth {
     const BECN: u32 = 1 << 30;
     const ACKREQ: u32 = 1 << 31;
 
-    /// A header with MigReq and the default P_Key, as ConnectX sends it.
+    /// Creates a header with MigReq and the default P_Key, as ConnectX sends it.
     pub fn new(opcode: Opcode, destination_qpn: u32, psn: Psn) -> Self {
         Self {
             opcode: opcode.byte(),
@@ -158,7 +158,7 @@ pub struct Reth {
 const _: () = assert!(size_of::<Reth>() == 16);
 
 impl Reth {
-    /// A header for a message of `dma_length` bytes.
+    /// Creates a header for a message of `dma_length` bytes.
     pub fn new(virtual_address: u64, rkey: u32, dma_length: u32) -> Self {
         Self {
             virtual_address: U64::new(virtual_address),
@@ -179,7 +179,7 @@ pub struct Aeth {
 const _: () = assert!(size_of::<Aeth>() == 4);
 
 impl Aeth {
-    /// A header with the low 24 bits of the message sequence number.
+    /// Creates a header with the low 24 bits of the message sequence number.
     pub fn new(syndrome: u8, msn: u32) -> Self {
         let [_, msn @ ..] = msn.to_be_bytes();
         Self { syndrome, msn }
@@ -227,7 +227,7 @@ pub struct Deth {
 const _: () = assert!(size_of::<Deth>() == 8);
 
 impl Deth {
-    /// A header with the low 24 bits of the source QP number.
+    /// Creates a header with the low 24 bits of the source QP number.
     pub fn new(qkey: u32, source_qpn: u32) -> Self {
         Self {
             qkey: U32::new(qkey),
@@ -268,7 +268,7 @@ pub struct XrcEth {
 const _: () = assert!(size_of::<XrcEth>() == 4);
 
 impl XrcEth {
-    /// A header with the low 24 bits of an SRQ number of the receiver.
+    /// Creates a header with the low 24 bits of an SRQ number of the receiver.
     pub fn new(srqn: u32) -> Self {
         Self {
             srqn: U32::new(srqn & LOW_24),
@@ -300,7 +300,7 @@ impl Headers {
     /// Length of the longest headers in bytes: an atomic operation over XRC.
     pub const MAX_LENGTH: usize = size_of::<Bth>() + size_of::<XrcEth>() + size_of::<AtomicEth>();
 
-    /// A BTH without extended headers.
+    /// Creates headers of a BTH without extended headers.
     pub fn new(bth: Bth) -> Self {
         Self { bth, ..Self::default() }
     }

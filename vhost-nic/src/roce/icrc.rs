@@ -13,7 +13,7 @@ const MASKED_LINK_HEADER: u32 = 0x2144_df1c;
 /// Offset of the congestion bits in the BTH, which routers set.
 const BTH_CONGESTION: usize = 4;
 
-/// ICRC of the bytes of a packet so far.
+/// Running ICRC over the bytes of a packet.
 #[derive(Debug, Clone)]
 pub struct Icrc(Hasher);
 

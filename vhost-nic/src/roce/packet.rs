@@ -77,7 +77,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// A packet to send, with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`].
+    /// Creates a packet to send, with `payload_length` bytes of payload, at most [`MAX_PAYLOAD`].
     pub fn new(path: Path, opcode: Opcode, mut headers: Headers, payload_length: usize) -> Self {
         headers.bth = headers.bth.with_pad(pad_length(payload_length) as u8);
         Self {

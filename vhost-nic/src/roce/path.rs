@@ -36,8 +36,8 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    /// IPv4 if the source is an IPv4 address, whatever the destination is; then the last four bytes of the destination
-    /// count.
+    /// Selects IPv4 if the source is an IPv4 address, and then takes the last four bytes of the destination, whatever
+    /// it is.
     pub fn new(source: Gid, destination: Gid) -> Self {
         match source.ipv4() {
             Some(source) => {

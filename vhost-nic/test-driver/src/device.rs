@@ -32,7 +32,7 @@ pub trait Device: Any + Send + Sync {
     /// Connects the interrupts: every MSI-X message goes to [`Interrupts::deliver`] from now on.
     fn connect(&self, interrupts: Arc<Interrupts>);
 
-    /// Number of objects in the device by type, without those of number zero.
+    /// Number of objects in the device by type; types without any are left out.
     /// [`Hca::shutdown`](crate::hca::Hca::shutdown) and the fuzz drivers check that none is left; a device that cannot
     /// report them is not checked.
     fn objects(&self) -> BTreeMap<&'static str, usize> {

@@ -40,7 +40,7 @@ pub struct Tally {
     /// Commands sent, WQEs posted or packets sent.
     pub made: u64,
     /// Successful commands, completions without error, or acknowledgements and responses.
-    pub carried_out: u64,
+    pub succeeded: u64,
     /// Failed commands, completions with error, or NAKs.
     pub refused: u64,
 }
@@ -48,7 +48,7 @@ pub struct Tally {
 impl Tally {
     fn add(&mut self, other: Self) {
         self.made += other.made;
-        self.carried_out += other.carried_out;
+        self.succeeded += other.succeeded;
         self.refused += other.refused;
     }
 }

@@ -164,8 +164,8 @@ impl Hca {
     }
 
     /// Reads a register with ACCESS_REG.
-    pub fn read_register<T: Layout>(&self, id: u16, asked: &T) -> Result<T> {
-        let data = access_register(&self.commands, id, false, asked.as_bytes())?;
+    pub fn read_register<T: Layout>(&self, id: u16, input: &T) -> Result<T> {
+        let data = access_register(&self.commands, id, false, input.as_bytes())?;
         Ok(T::read_from_prefix(&data).unwrap().0)
     }
 

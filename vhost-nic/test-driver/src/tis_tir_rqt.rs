@@ -1,4 +1,4 @@
-//! TIS, RQT and TIR: what connects queues with the wire.
+//! TIS, TIR and RQT: the objects between work queues and the wire.
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::tis_tir_rqt::*;
@@ -11,7 +11,7 @@ const TOEPLITZ: u8 = 2;
 /// `MLX5_TIRC_DISP_TYPE_INDIRECT`.
 const INDIRECT: u8 = 1;
 /// `self_lb_block` of a TIR that receives the function's own frames: `MLX5_TIRC_SELF_LB_BLOCK_BLOCK_UNICAST` and
-/// `_MULTICAST`. The driver sets them to allow loopback (`mlx5e_modify_tirs_lb`), the contrary of what the names say.
+/// `_MULTICAST`. The driver sets them to allow loopback (`mlx5e_modify_tirs_lb`), the contrary of their names.
 pub const ALLOW_LOOPBACK: u8 = 3;
 
 /// Creates a TIS.

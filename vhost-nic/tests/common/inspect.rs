@@ -11,7 +11,7 @@ pub trait Inspect {
     /// The NIC.
     fn nic(&self) -> &Nic;
 
-    /// Its PCI function.
+    /// The NIC's PCI function.
     fn function(&self) -> &PciFunction;
 }
 

@@ -94,7 +94,7 @@ pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mu
         mac,
         vhca_id: number.into(),
         blue_flame: None,
-        hot: Duration::ZERO,
+        busy_poll: Duration::ZERO,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
     };

@@ -107,7 +107,7 @@ fn a_reset_in_the_middle_of_traffic_harms_only_who_is_reset() {
             let machine = Arc::clone(&victim.hca.machine);
             let frame = victim.receive().frame;
             assert_eq!(frame.len(), 1000);
-            // It is reset while it sends, too.
+            // The victim is reset while it sends, too.
             let block = victim.place(&frame);
             victim.channels[0].sq.send(&Request {
                 data: &[(block.address(), 1000)],

@@ -57,7 +57,11 @@ fn an_armed_queue_interrupts_once() {
         channel.send_cq.wait();
         channel.send_cq.release();
         std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(interrupts(guest), seen + 1, "nobody asked for the second one");
+        assert_eq!(
+            interrupts(guest),
+            seen + 1,
+            "no interrupt was requested for the second one"
+        );
     }
     lan.end();
 }

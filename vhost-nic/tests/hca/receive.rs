@@ -232,10 +232,10 @@ fn frames_for_a_queue_that_is_not_ready_are_counted() {
     let port = b.hca.machine.nic().snapshot().port;
     assert_eq!((port.not_ready, port.out_of_buffer, port.unmatched), (3, 0, 0));
     assert_eq!(b.out_of_buffer(), 0);
-    let mut asked = PpcntReg::default();
-    asked.set_local_port(1);
-    asked.set_grp(RFC_2863);
-    let counters = b.hca.read_register(PPCNT, &asked).unwrap();
+    let mut input = PpcntReg::default();
+    input.set_local_port(1);
+    input.set_grp(RFC_2863);
+    let counters = b.hca.read_register(PPCNT, &input).unwrap();
     let counters = Eth2863CntrsGrpDataLayout::ref_from_bytes(counters.counter_set()).unwrap();
     assert_eq!(counters.if_in_discards_low(), 3);
     lan.end();

@@ -6,7 +6,7 @@ use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::Region;
-use vhost_nic::hca::blue_flame::PATIENCE;
+use vhost_nic::hca::blue_flame::COPY_TIMEOUT;
 use vhost_nic::net::Switch;
 
 use crate::inspect::Inspect;
@@ -41,7 +41,7 @@ impl Guest {
         Request::remote(WqeOpcode::RdmaWrite, vec![Data::Inline(bytes)], address, key)
     }
 
-    fn carried_out(&self) -> u64 {
+    fn executed(&self) -> u64 {
         self.node.hca.machine.nic().snapshot().blue_flame_wqes
     }
 
@@ -65,7 +65,7 @@ fn the_register_is_what_is_carried_out() {
         guest.a.ring_with(half, &wqe);
         guest.a.sent(WqeOpcode::RdmaWrite, counter);
     }
-    let before = guest.carried_out();
+    let before = guest.executed();
     for (index, length) in [8, 28, 60, 200].into_iter().enumerate() {
         let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ 0x5a).collect();
         let request = guest.write(64, bytes.clone());
@@ -80,13 +80,13 @@ fn the_register_is_what_is_carried_out() {
         guest.a.sent(WqeOpcode::RdmaWrite, counter);
         assert_eq!(guest.memory.read(64, length), bytes);
     }
-    assert_eq!(guest.carried_out() - before, 4);
+    assert_eq!(guest.executed() - before, 4);
     guest.close();
 }
 
 #[test]
 fn a_torn_copy_is_carried_out_from_the_ring() {
-    let mut guest = Guest::new(Some(PATIENCE));
+    let mut guest = Guest::new(Some(COPY_TIMEOUT));
     for (lost, length) in [(1, 60), (7, 60), (9, 120)] {
         let bytes: Vec<u8> = (0..length).map(|byte| byte as u8 ^ lost).collect();
         let wqe = guest.a.wqe(&guest.write(0, bytes.clone()));
@@ -95,7 +95,7 @@ fn a_torn_copy_is_carried_out_from_the_ring() {
         guest.a.sent(WqeOpcode::RdmaWrite, counter);
         assert_eq!(guest.memory.read(0, length), bytes);
     }
-    assert_eq!(guest.carried_out(), 0);
+    assert_eq!(guest.executed(), 0);
     guest.close();
 }
 
@@ -110,7 +110,7 @@ fn without_the_capability_copies_are_doorbells() {
         guest.a.sent(WqeOpcode::RdmaWrite, counter);
         assert_eq!(guest.memory.read(0, 60), bytes);
     }
-    assert_eq!(guest.carried_out(), 0);
+    assert_eq!(guest.executed(), 0);
     guest.close();
 }
 

@@ -20,12 +20,12 @@ const SET: u8 = 1;
 const LONG: usize = 3000;
 
 /// Connects two guests whose queue pairs have a counter set, and calls `act`.
-fn counted(how: Connection, happen: impl FnOnce(&mut Pair)) {
-    counted_as(service::RC, how, happen);
+fn counted(how: Connection, act: impl FnOnce(&mut Pair)) {
+    counted_as(service::RC, how, act);
 }
 
 /// The same with another service and connection.
-pub fn counted_as(service: u8, how: Connection, happen: impl FnOnce(&mut Pair)) {
+pub fn counted_as(service: u8, how: Connection, act: impl FnOnce(&mut Pair)) {
     let shape = Shape::new(service);
     let mut pair = Pair::unconnected(shape, shape);
     for node in [&pair.a.node, &pair.b.node] {
@@ -33,7 +33,7 @@ pub fn counted_as(service: u8, how: Connection, happen: impl FnOnce(&mut Pair)) 
     }
     let how = Connection { counters: SET, ..how };
     connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), &how);
-    happen(&mut pair);
+    act(&mut pair);
     pair.wire.calm();
     for node in [&pair.a.node, &pair.b.node] {
         dealloc_queue_counters(&node.hca, SET).unwrap();

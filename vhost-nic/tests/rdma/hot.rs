@@ -1,4 +1,4 @@
-//! Hot queues: a drained send queue is polled for a while.
+//! Busy polling: a drained send queue is polled for a while.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::nic::machine_with;
 
 #[test]
 fn what_is_posted_meanwhile_needs_no_doorbell() {
-    let machine = machine_with(&Switch::new(), 1, |config| config.hot = Duration::from_secs(60));
+    let machine = machine_with(&Switch::new(), 1, |config| config.busy_poll = Duration::from_secs(60));
     let node = Node::open(machine, 1);
     let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
     let (mut a, b) = (qp(), qp());

@@ -83,14 +83,14 @@ impl Victim {
         let hca = &node.hca;
         let memory = Arc::clone(&hca.machine.memory);
         let mut canary = Canary::new();
-        canary.sit(&memory);
+        canary.add(&memory);
         let targets = Targets::create(&node, PLAN);
-        canary.sit(&memory);
+        canary.add(&memory);
         let open = node.region(REGION);
-        canary.sit(&memory);
+        canary.add(&memory);
         let closed = Region::create(hca, node.pd, REGION, Rights::READ_ONLY).unwrap();
         closed.write(0, &[0x77; REGION as usize]);
-        canary.sit(&memory);
+        canary.add(&memory);
         let mut victim = Self {
             node,
             targets,
@@ -244,7 +244,7 @@ impl Victim {
         Some(peer.packet(&self.node, &headers, &vec![0xa5; payload as usize]))
     }
 
-    /// Does what the next bytes choose. `None` if too few are left.
+    /// Executes the step that the next bytes choose. `None` if too few are left.
     fn step(&mut self, choices: &mut Choices<'_>, peer: &RawPeer) -> Option<()> {
         match choices.byte()? {
             0..=169 => {
@@ -291,7 +291,7 @@ impl Victim {
             if refused {
                 self.tally.refused += 1;
             } else if answer.opcode.is_response() {
-                self.tally.carried_out += 1;
+                self.tally.succeeded += 1;
             }
         }
     }
@@ -335,7 +335,7 @@ pub fn run(input: &[u8]) -> Tally {
     let peer = RawPeer::new(&switch, 2);
     let bystander = Node::open(machine(&switch, 3), 3);
     let mut canary = Canary::new();
-    canary.sit(&bystander.hca.machine.memory);
+    canary.add(&bystander.hca.machine.memory);
     let mut victim = Victim::new(&switch, &peer);
     let mut choices = Choices::new(input);
     while victim.tally.made < MAX_PACKETS && victim.step(&mut choices, &peer).is_some() {

@@ -47,7 +47,7 @@ impl End {
         (self.memory.at(offset), length as u32, self.memory.key)
     }
 
-    /// The same as the data of a request.
+    /// The same part as the data of a request.
     pub fn data(&self, offset: u64, length: usize) -> Vec<Data> {
         vec![Data::Memory(self.part(offset, length))]
     }

@@ -11,7 +11,7 @@ use super::held::Held;
 use super::region::{Backing, Region, Regions};
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
 
-/// Guest memory as the attachment sees it: something to map, not to access.
+/// Guest memory as the attachment sees it: mapped, not accessed.
 pub trait GuestMap: Send + Sync {
     /// Maps `length` bytes at guest address `address`. Accesses to a mapping without a backing fail with
     /// [`DmaError::Unreachable`]. A mapping of exactly the same range is replaced.
@@ -47,7 +47,7 @@ impl<P: Purpose> GuestMap for Dma<P> {
 }
 
 impl<P: Purpose> Dma<P> {
-    /// A guest without memory.
+    /// Creates the memory of a guest, without mappings.
     pub fn new() -> Self {
         Self::default()
     }
@@ -110,12 +110,12 @@ impl<P: Purpose> Dma<P> {
         })
     }
 
-    /// Counters of one purpose.
+    /// Returns the counters of one purpose.
     pub fn stats_of(&self, purpose: P) -> PurposeStats {
         self.counters.snapshot_of(purpose.index())
     }
 
-    /// Counters of every purpose, in the order of [`Purpose::NAMES`].
+    /// Returns the counters of every purpose, in the order of [`Purpose::NAMES`].
     pub fn stats(&self) -> Vec<PurposeStats> {
         self.counters.snapshot()
     }

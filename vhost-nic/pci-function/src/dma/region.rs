@@ -158,8 +158,8 @@ impl Regions {
         self.0.clear();
     }
 
-    /// The range, if it is within one reachable region. `near` is the index of the region to try first, and becomes
-    /// that of the one found.
+    /// Returns the range if it is within one reachable region. `near` is the index of the region to try first, and
+    /// becomes that of the region found.
     #[inline]
     pub(super) fn whole(
         &self,
@@ -177,7 +177,7 @@ impl Regions {
         region.slice(address, length, write).ok()
     }
 
-    /// Calls `act` once per region that the range touches, in order; not at all if any byte of it is out of reach.
+    /// Calls `act` once per region that the range touches, in order; never if any byte of it is out of reach.
     #[inline]
     pub(super) fn visit<'a>(
         &'a self,
@@ -197,7 +197,7 @@ impl Regions {
         Ok(())
     }
 
-    /// The parts of a range that crosses regions, in order.
+    /// Returns the parts of a range that crosses regions, in order.
     fn slices(&self, address: u64, length: usize, write: bool) -> Result<Vec<VolatileSlice<'_>>> {
         let unmapped = || DmaError::Unmapped {
             address,

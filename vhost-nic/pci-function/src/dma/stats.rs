@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// Most purposes of a device.
+/// Maximum number of purposes of a device.
 pub const MAX_PURPOSES: usize = 16;
 
-/// Why a device accesses guest memory: WQEs, completions, payload. Each purpose has counters of its own.
+/// Purpose of an access to guest memory: WQE, completion, payload. Each purpose has counters of its own.
 ///
 /// [`purposes!`](crate::purposes) declares an enum that implements it.
 pub trait Purpose: Copy + Send + Sync + 'static {
@@ -23,7 +23,7 @@ pub trait Purpose: Copy + Send + Sync + 'static {
 ///
 /// ```
 /// pci_function::purposes! {
-///     /// Why the device accesses guest memory.
+///     /// Purpose of an access to guest memory.
 ///     pub enum Purpose {
 ///         /// A descriptor.
 ///         Descriptor = "descriptor",
@@ -72,8 +72,7 @@ impl Counter {
     }
 }
 
-/// Counters of every purpose. An array, not a slice of the right length: there is no pointer to follow and no bound to
-/// check.
+/// Counters of every purpose. An array, not a slice of the right length: no pointer to follow and no bound to check.
 #[derive(Debug)]
 pub(super) struct Counters<P>([Counter; MAX_PURPOSES], PhantomData<P>);
 

@@ -22,7 +22,7 @@ type FunctionParts = super::FunctionParts<NoPurpose>;
 const BAR_SIZE: u64 = 16 << 20;
 const MSIX_TABLE: u64 = 0x2000;
 const MSIX_PBA: u64 = 0x3000;
-/// Most vectors whose table ends where the pending bits begin.
+/// Maximum number of vectors: their table ends where the pending bits begin.
 const MOST_VECTORS: u16 = 256;
 
 /// A device of plain memory, which a reset clears.

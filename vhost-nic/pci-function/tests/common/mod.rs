@@ -3,7 +3,7 @@
 use pci_function::{BarLayout, FunctionSpec};
 
 pci_function::purposes! {
-    /// Why the device of the tests accesses guest memory.
+    /// Purpose of an access to guest memory.
     pub enum Purpose {
         /// Data read by the device.
         Gather = "gather",

@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::common::{FunctionParts, Purpose, spec};
 
-/// A device that raises interrupts and accesses memory as the client asks.
+/// A device that raises interrupts and accesses memory at the client's request.
 struct Busy(FunctionParts);
 
 impl Device for Busy {
@@ -228,7 +228,7 @@ fn converse(bytes: &mut Bytes<'_>, mut stream: UnixStream) -> Tally {
             return tally;
         }
         if !honest {
-            // From here on nobody knows where a message begins.
+            // From here on the server cannot tell where a message begins.
             send(&stream, &bytes.rest(4096), &[]);
             return tally;
         }

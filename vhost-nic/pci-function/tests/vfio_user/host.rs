@@ -24,7 +24,7 @@ pub struct Registers {
 impl Device for Registers {
     /// Every byte reads as the low byte of its offset.
     fn read(&self, offset: u64, data: &mut [u8]) {
-        assert_ne!(offset, PANIC, "as the test wants it");
+        assert_ne!(offset, PANIC, "the panic that the test provokes");
         for (at, byte) in (offset..).zip(data) {
             *byte = at as u8;
         }

@@ -1,4 +1,4 @@
-//! Clients that are hostile or die: they end their own connection, and nothing else.
+//! Clients that are hostile or die: only their own connection ends.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -131,7 +131,7 @@ fn more_descriptors_than_agreed_on_are_refused_and_closed() {
     }
     client.call(RESET, &[]).unwrap();
     drop(theirs);
-    // Nobody else has the other end any more.
+    // No other process has the other end any more.
     let mut end = Client::new(ours);
     assert!(end.is_closed());
 }

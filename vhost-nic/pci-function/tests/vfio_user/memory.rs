@@ -74,7 +74,7 @@ fn unmapping_takes_exactly_the_range_away_and_is_answered_with_it() {
     assert!(read(&host, 0x2000, 1).is_err());
     assert!(read(&host, 0x2fff, 1).is_err());
     assert!(read(&host, 0x3000, 1).is_ok());
-    // As QEMU does when it moves things: the same range again.
+    // As QEMU does when it moves memory: the same range again.
     client
         .dma_map(READ_WRITE, 0x1000, 0x2000, 0x1000, &[file.as_fd()])
         .unwrap();

@@ -12,7 +12,7 @@ use super::driver::{
     CFG_READ, CFG_WRITE, COMMAND, DATA, Descriptor, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_READ, MMIO_WRITE, MSI,
     NEXT, QUEUE_SIZE, WRITE, available_ring, header,
 };
-use super::{Bed, message};
+use super::{Host, message};
 
 /// Asserts that the device still works.
 fn assert_works(driver: &mut Driver) {
@@ -42,8 +42,8 @@ fn send(driver: &mut Driver, chain: &[Descriptor]) -> usize {
 
 #[test]
 fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     driver.put(DATA, &header(CFG_READ, 0, 4, 0));
     let good = descriptor(DATA, 16, NEXT, 1);
     let bad: [&[Descriptor]; 7] = [
@@ -58,14 +58,14 @@ fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
     for chain in bad {
         assert_eq!(send(&mut driver, chain), 0, "{chain:?}");
     }
-    assert_eq!(bed.server.stats().error_count(GuestError::BadChain), bad.len() as u64);
+    assert_eq!(host.server.stats().error_count(GuestError::BadChain), bad.len() as u64);
     assert_works(&mut driver);
 }
 
 #[test]
 fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     assert!(driver.command(&[CFG_READ; 15], &[], 4).is_empty(), "no whole header");
     for op in [0, 6, MSI, 8, 255] {
         assert_eq!(
@@ -87,9 +87,9 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     let cut = header(MMIO_WRITE, 0, 8, 0x8000);
     assert!(driver.command(&cut, &[1, 2, 3], 0).is_empty(), "less data than said");
     assert!(driver.command(&cut, &[], 0).is_empty(), "no data");
-    assert_eq!(bed.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
+    assert_eq!(host.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
     assert_eq!(
-        bed.server.stats().error_count(GuestError::BadCommand),
+        host.server.stats().error_count(GuestError::BadCommand),
         1 + 5 + 4 + 1 + 1 + 2
     );
     assert_works(&mut driver);
@@ -97,41 +97,41 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
 
 #[test]
 fn a_buffer_too_small_gets_what_fits() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     driver.write(0x8000, b"as usual");
     assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 3), *b"as ");
     assert!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0).is_empty());
-    assert_eq!(bed.server.stats().error_count(GuestError::ShortBuffer), 2);
+    assert_eq!(host.server.stats().error_count(GuestError::ShortBuffer), 2);
 
     driver.give_buffers(0, 1, 19);
-    bed.function.msix().raise(1);
+    host.function.msix().raise(1);
     assert_eq!(driver.reap(INTERRUPT), (0, 0));
     driver.give_buffers(1, 1, 20);
     assert_eq!(driver.interrupt(), message(1));
-    assert_eq!(bed.server.stats().error_count(GuestError::ShortBuffer), 3);
+    assert_eq!(host.server.stats().error_count(GuestError::ShortBuffer), 3);
 }
 
 #[test]
 fn a_ring_with_impossible_indices_rests_until_the_next_connection() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     driver.put(available_ring(COMMAND) + 2, &0x8000_u16.to_le_bytes());
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(bed.server.stats().error_count(GuestError::BadRing), 1);
+    assert_eq!(host.server.stats().error_count(GuestError::BadRing), 1);
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(bed.server.stats().error_count(GuestError::BadRing), 1);
+    assert_eq!(host.server.stats().error_count(GuestError::BadRing), 1);
     drop(driver);
-    bed.wait_for_reset(2);
-    assert_works(&mut bed.driver());
+    host.wait_for_reset(2);
+    assert_works(&mut host.driver());
 }
 
 #[test]
 fn a_kick_that_is_taken_back_costs_nothing() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     for _ in 0..1000 {
         driver.kick(COMMAND);
         // The descriptor is one and the same on both sides, and the device has made it one that does not block.
@@ -142,8 +142,8 @@ fn a_kick_that_is_taken_back_costs_nothing() {
 
 #[test]
 fn whatever_a_guest_sends_the_device_goes_on() {
-    let bed = Bed::new();
-    let driver = RefCell::new(bed.driver());
+    let host = Host::new();
+    let driver = RefCell::new(host.driver());
     let address = prop_oneof![
         Just(DATA),
         DATA..DATA + 0x100,
@@ -173,6 +173,6 @@ fn whatever_a_guest_sends_the_device_goes_on() {
     });
     outcome.unwrap();
     drop(driver);
-    bed.wait_for_reset(2);
-    assert_works(&mut bed.driver());
+    host.wait_for_reset(2);
+    assert_works(&mut host.driver());
 }

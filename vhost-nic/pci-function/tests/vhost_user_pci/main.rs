@@ -47,7 +47,7 @@ impl Device for Registers {
 }
 
 /// A served function.
-struct Bed {
+struct Host {
     function: Arc<PciFunction>,
     parts: FunctionParts,
     registers: Arc<Registers>,
@@ -56,7 +56,7 @@ struct Bed {
     _dir: TempDir,
 }
 
-impl Bed {
+impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nic");
@@ -121,8 +121,8 @@ fn message(vector: u32) -> Vec<u8> {
 
 #[test]
 fn configuration_space_is_read_and_written_in_every_width() {
-    let bed = Bed::new();
-    let mut driver = Driver::connect(&bed.path);
+    let host = Host::new();
+    let mut driver = Driver::connect(&host.path);
     assert_eq!(driver.read(CFG_READ, 0, 1), [0xb3]);
     assert_eq!(driver.read(CFG_READ, 0, 2), [0xb3, 0x15]);
     assert_eq!(driver.read(CFG_READ, 0, 4), [0xb3, 0x15, 0x17, 0x10]);
@@ -138,14 +138,14 @@ fn configuration_space_is_read_and_written_in_every_width() {
 
 #[test]
 fn the_bar_is_accessed_in_every_width_and_length() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     let pattern: Vec<u8> = (0..=255).collect();
     for length in [1, 2, 3, 4, 7, 8, 64, 256] {
         driver.write(0x9001, &pattern[..length]);
-        assert_eq!(bed.registers.bytes.lock()[0x9001..0x9001 + length], pattern[..length]);
+        assert_eq!(host.registers.bytes.lock()[0x9001..0x9001 + length], pattern[..length]);
         assert_eq!(driver.read(MMIO_READ, 0x9001, length as u32), pattern[..length]);
-        assert_eq!(bed.registers.bytes.lock()[0x9001 + length], 0);
+        assert_eq!(host.registers.bytes.lock()[0x9001 + length], 0);
         driver.write(0x9001, &[0; 256]);
     }
     // The data may follow the header in the same buffer.
@@ -167,8 +167,8 @@ fn the_bar_is_accessed_in_every_width_and_length() {
 
 #[test]
 fn posted_commands_are_served_in_order_and_without_a_call() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     for number in 0..200_u16 {
         let mut message = header(driver::MMIO_WRITE, 0, 2, 0x8000);
         message.extend_from_slice(&number.to_le_bytes());
@@ -189,59 +189,63 @@ fn posted_commands_are_served_in_order_and_without_a_call() {
     }
     assert_eq!(driver.read(MMIO_READ, 0x8000, 2), 199_u16.to_le_bytes());
     driver.calls[driver::COMMAND].write(1).unwrap();
-    assert_eq!(driver.calls[driver::COMMAND].read().unwrap(), 1, "nobody else called");
+    assert_eq!(
+        driver.calls[driver::COMMAND].read().unwrap(),
+        1,
+        "the device did not signal"
+    );
 }
 
 #[test]
 fn interrupts_are_messages_and_a_call() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     driver.give_buffers(0, 10, 20);
     for vector in [0, 31, 5] {
-        bed.function.msix().raise(vector);
+        host.function.msix().raise(vector);
         assert_eq!(driver.interrupt(), message(vector.into()));
         assert!(driver.calls[INTERRUPT].read().unwrap() >= 1);
     }
-    assert_eq!(bed.server.stats().counters.interrupts.get(), 3);
+    assert_eq!(host.server.stats().counters.interrupts.get(), 3);
 }
 
 #[test]
 fn interrupts_without_a_buffer_wait_for_one() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     for vector in [3, 1, 3, 2] {
-        bed.function.msix().raise(vector);
+        host.function.msix().raise(vector);
     }
     assert_eq!(driver.try_reap(INTERRUPT, Duration::from_millis(50)), None);
-    assert_eq!(bed.function.msix().stats().pending, 3);
+    assert_eq!(host.function.msix().stats().pending, 3);
     driver.give_buffers(0, 2, 20);
     assert_eq!(driver.interrupt(), message(1));
     assert_eq!(driver.interrupt(), message(2));
     assert_eq!(driver.try_reap(INTERRUPT, Duration::from_millis(50)), None);
     driver.give_buffers(2, 1, 20);
     assert_eq!(driver.interrupt(), message(3));
-    assert_eq!(bed.function.msix().stats().pending, 0);
-    assert!(bed.server.stats().counters.interrupts_deferred.get() >= 3);
+    assert_eq!(host.function.msix().stats().pending, 0);
+    assert!(host.server.stats().counters.interrupts_deferred.get() >= 3);
 }
 
 #[test]
 fn a_guest_that_takes_no_calls_holds_up_nobody() {
-    let bed = Bed::new();
-    let mut driver = bed.driver();
+    let host = Host::new();
+    let mut driver = host.driver();
     driver.give_buffers(0, 2, 20);
-    // An eventfd at its limit blocks who writes to it, as does a pipe that is full.
+    // An eventfd at its limit blocks its writer, as a full pipe does.
     driver.calls[INTERRUPT].write(u64::MAX - 1).unwrap();
-    bed.function.msix().raise(0);
+    host.function.msix().raise(0);
     assert_eq!(driver.interrupt(), message(0));
-    bed.function.msix().raise(1);
+    host.function.msix().raise(1);
     assert_eq!(driver.interrupt(), message(1));
 }
 
 #[test]
 fn the_device_reaches_exactly_the_memory_of_the_table() {
-    let bed = Bed::new();
-    let driver = bed.driver();
-    let dma = &bed.parts.dma;
+    let host = Host::new();
+    let driver = host.driver();
+    let dma = &host.parts.dma;
     driver.put(DATA + 0x5000, b"from the guest");
     let mut bytes = [0; 14];
     dma.read(Purpose::Gather, DATA + 0x5000, &mut bytes).unwrap();
@@ -252,7 +256,7 @@ fn the_device_reaches_exactly_the_memory_of_the_table() {
         assert!(dma.read(Purpose::Gather, outside, &mut bytes).is_err(), "{outside:#x}");
     }
     drop(driver);
-    bed.wait_for_reset(2);
+    host.wait_for_reset(2);
     // The mappings go right after the reset.
     let begin = Instant::now();
     while dma.read(Purpose::Gather, DATA, &mut bytes).is_ok() {
@@ -262,29 +266,29 @@ fn the_device_reaches_exactly_the_memory_of_the_table() {
 
 #[test]
 fn every_connection_is_a_new_life_of_the_device() {
-    let bed = Bed::new();
+    let host = Host::new();
     for life in 1..=3 {
-        let mut driver = bed.driver();
+        let mut driver = host.driver();
         assert_eq!(driver.read(MMIO_READ, 0x8000, 4), [0; 4]);
         driver.write(0x8000, &[1, 2, 3, 4]);
         driver.give_buffers(0, 1, 20);
-        bed.function.msix().raise(7);
+        host.function.msix().raise(7);
         assert_eq!(driver.interrupt(), message(7));
         drop(driver);
-        bed.wait_for_reset(1 + life);
+        host.wait_for_reset(1 + life);
     }
-    assert_eq!(bed.server.stats().counters.connections.get(), 3);
+    assert_eq!(host.server.stats().counters.connections.get(), 3);
 }
 
 #[test]
 fn stopping_ends_a_connection_and_the_wait_for_one() {
-    let mut bed = Bed::new();
-    bed.server.stop();
+    let mut host = Host::new();
+    host.server.stop();
 
-    let mut bed = Bed::new();
-    let driver = bed.driver();
-    bed.server.stop();
+    let mut host = Host::new();
+    let driver = host.driver();
+    host.server.stop();
     let mut bytes = [0; 1];
-    assert!(bed.parts.dma.read(Purpose::Gather, DATA, &mut bytes).is_err());
+    assert!(host.parts.dma.read(Purpose::Gather, DATA, &mut bytes).is_err());
     drop(driver);
 }

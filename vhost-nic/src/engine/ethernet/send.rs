@@ -22,13 +22,13 @@ use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
 use crate::net::{Burst, Frame};
 
-/// Most bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
+/// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
-/// WQEs executed before other queues get their turn.
-const TURN: usize = 64;
+/// Maximum number of WQEs executed before the queue yields to others.
+const BUDGET: usize = 64;
 /// Bytes of the largest frame that can be segmented (`max_lso_cap`), with its headers.
 const MAX_LSO: usize = (1 << 16) + 512;
-/// Least bytes of a frame without its check sequence (IEEE 802.3).
+/// Minimum bytes of a frame, without its check sequence (IEEE 802.3).
 const MIN_FRAME: usize = 60;
 
 thread_local! {
@@ -42,7 +42,7 @@ struct Buffers {
     segment: Vec<u8>,
 }
 
-/// Why a WQE cannot be executed.
+/// Reason why a WQE cannot be executed.
 struct Failure {
     syndrome: Syndrome,
     why: String,
@@ -76,7 +76,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
     let mut state = sq.lock();
     loop {
         let arrived = sq.blue_flame.take();
-        let producer = match sq.ring.send_producer(&hca.dma) {
+        let producer = match sq.wq.send_producer(&hca.dma) {
             Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
             Ok(producer) => producer,
             Err(error) => {
@@ -104,7 +104,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
 /// Whether the queue is ready and has unread WQEs.
 pub(in crate::engine) fn has_posted(context: &Context, sq: &Sq) -> bool {
     let state = sq.lock();
-    let producer = sq.ring.send_producer(&context.hca.dma);
+    let producer = sq.wq.send_producer(&context.hca.dma);
     state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
 }
 
@@ -115,15 +115,15 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's turn.
+    /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's budget.
     fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
         let mut memory = [0; MAX_WQE];
-        let mut turn = 0..TURN;
+        let mut budget = 0..BUDGET;
         while state.state == QueueState::Ready && state.consumer != producer {
             let index = state.consumer;
             // A WQE that came through a doorbell register is executed from there.
             let pending = blue_flame.as_ref().is_some_and(|wqe| wqe.is_within(index, producer));
-            if turn.next().is_none() && !pending {
+            if budget.next().is_none() && !pending {
                 return;
             }
             let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
@@ -155,7 +155,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Reads a WQE, of which `posted` basic blocks exist at most.
+    /// Reads a WQE of at most `posted` basic blocks.
     fn fetch<'a>(
         &self,
         index: u16,
@@ -163,7 +163,7 @@ impl Sending<'_> {
         blue_flame: Option<BlueFlameWqe>,
         memory: &'a mut [u8; MAX_WQE],
     ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
-        let (hca, ring) = (&self.context.hca, &self.sq.ring);
+        let (hca, wq) = (&self.context.hca, &self.sq.wq);
         let posted = usize::from(posted);
         if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
             && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
@@ -176,7 +176,7 @@ impl Sending<'_> {
                 bytes: &memory[..bytes.len()],
             });
         }
-        ring.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
+        wq.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
             .map_err(|error| (ControlSegment::default(), protection(error)))?;
         let Ok((control, _)) = ControlSegment::read_from_prefix(memory) else {
             return Err((ControlSegment::default(), malformed("it has no control segment")));
@@ -189,7 +189,7 @@ impl Sending<'_> {
         }
         if length > SEND_WQE_BB {
             let rest = &mut memory[SEND_WQE_BB..length];
-            ring.send_bytes(&hca.dma, index.wrapping_add(1), rest)
+            wq.send_bytes(&hca.dma, index.wrapping_add(1), rest)
                 .map_err(|error| (control, protection(error)))?;
         }
         Ok(Wqe {
@@ -308,7 +308,7 @@ impl Sending<'_> {
             // An unreadable WQE counts as one block.
             let read = self
                 .sq
-                .ring
+                .wq
                 .send_bytes(&self.context.hca.dma, index, control.as_mut_bytes());
             let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB).max(1) as u16;
             self.fail(state, &control, index, Syndrome::WrFlush);

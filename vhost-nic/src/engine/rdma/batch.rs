@@ -7,7 +7,8 @@ use super::super::egress;
 use crate::net::{Burst, Frame, Payload, SuperPacket};
 use crate::roce::packet::Packet;
 
-/// Most super-packets of a batch. With 32, the work per batch was still an eighth of all work for messages of 64 bytes.
+/// Maximum number of super-packets in a batch. With 32, the work per batch was still an eighth of all work for messages
+/// of 64 bytes.
 pub(super) const SUPER_PACKETS: usize = 128;
 /// Approximate limit on the payload of a batch in bytes. Messages complete only after the batch has arrived.
 pub(super) const LENGTH: usize = 1 << 20;

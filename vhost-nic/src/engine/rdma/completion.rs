@@ -17,7 +17,7 @@ pub(super) struct Arrival {
     pub immediate: Option<u32>,
     /// R_Key that was invalidated.
     pub invalidated: Option<u32>,
-    /// Whether the sender asks for a solicited event.
+    /// Whether the sender requests a solicited event.
     pub solicited: bool,
     /// Length in bytes.
     pub length: u32,
@@ -36,7 +36,8 @@ impl Arrival {
     }
 }
 
-/// Where a receive WQE completes: the completion queue, and the user index of the queue it was posted to.
+/// Destination of a receive completion: the completion queue, and the user index of the queue that the WQE was posted
+/// to.
 #[derive(Clone, Copy)]
 pub(super) struct ReceiveCq<'a> {
     pub cq: &'a Cq,

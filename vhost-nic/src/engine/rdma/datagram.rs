@@ -22,7 +22,7 @@ use crate::roce::psn::Psn;
 
 /// QP number of the management queue pair (GSI).
 const GSI_QPN: u32 = 1;
-/// Q_Key of every management queue pair (`IB_QP1_QKEY`, rdma/ib_mad.h); the driver only asks for their own.
+/// Q_Key of every management queue pair (`IB_QP1_QKEY`, rdma/ib_mad.h); its WQEs only name the queue pair's own.
 const GSI_Q_KEY: u32 = 0x8001_0000;
 /// Destination QP number of a multicast.
 const MULTICAST_QPN: u32 = 0xff_ffff;
@@ -30,7 +30,7 @@ const MULTICAST_QPN: u32 = 0xff_ffff;
 const Q_KEY_OWN: u32 = 1 << 31;
 /// Partition key of every packet.
 const PKEY: u32 = 0xffff;
-/// Least UDP source port (`r_roce_min_src_udp_port`), for address vectors without one.
+/// Lowest UDP source port (`r_roce_min_src_udp_port`), for address vectors without one.
 const MIN_SOURCE_PORT: u16 = 0xc000;
 
 /// Adds the packet of a datagram to the batch.

@@ -1,4 +1,4 @@
-//! A queue pair at work: what requester and responder need besides their state.
+//! Common arguments of requester and responder: queue pair, its parameters, and the function.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
 use crate::net::Payload;
 
-/// A queue pair with the parameters of one moment, and the function it belongs to.
+/// A queue pair with a snapshot of its parameters, and the function it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Endpoint<'a> {
     pub context: &'a Context,

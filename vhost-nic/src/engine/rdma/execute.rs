@@ -63,7 +63,7 @@ impl<'a> Executor<'a> {
 
     /// Moves the queue pair to the error state.
     pub fn fail(&mut self, event: Option<EventType>) {
-        self.access.let_go();
+        self.access.unlock();
         self.endpoint.fail(event);
     }
 
@@ -73,7 +73,7 @@ impl<'a> Executor<'a> {
         let head = &super_packet.head;
         let (operation, position) = (head.opcode.operation(), head.opcode.position());
         if operation != Operation::Write {
-            self.access.let_go();
+            self.access.unlock();
         }
         let (length, mtu) = (head.payload_length, parameters.mtu);
         let length_fits = parameters.packets(length) == super_packet.packets()
@@ -158,7 +158,7 @@ impl<'a> Executor<'a> {
                 return Step::Split;
             }
             self.fail_receive(responder, packet, CqeSyndrome::LocalProtection);
-            // Whatever the service: the fault is on this side.
+            // For every service: the fault is on this side.
             endpoint.fail(None);
             return Step::Refused(Refused {
                 nak: Nak::RemoteOperational,
@@ -247,7 +247,7 @@ impl<'a> Executor<'a> {
             return Step::Refused(NO_ACCESS);
         }
         if packet.headers.immediate.is_some() {
-            self.access.let_go();
+            self.access.unlock();
             let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
                 if position.begins() {
                     responder.drop_message();

@@ -12,7 +12,7 @@ use crate::hca::qp::{Data, Message, Work, service};
 use crate::hca::send_opcodes;
 use crate::hca::wq::WorkQueue;
 
-/// Most bytes of a WQE.
+/// Maximum bytes of a WQE.
 const MAX_WQE: usize = 1024;
 /// Longest message in bytes (IBTA 9.7.7.1.1). The capability reports half of it, as that of a ConnectX does: the
 /// driver's own arithmetic ends there.

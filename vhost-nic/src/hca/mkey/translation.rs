@@ -10,9 +10,9 @@ pub(super) const MTT_READ: u64 = 1 << 0;
 pub(super) const MTT_WRITE: u64 = 1 << 1;
 /// Bits of an MTT below the address.
 pub(super) const MTT_FLAGS: u64 = 0x7;
-/// Most octwords of an MTT list: 128 GiB in 4 KiB pages.
+/// Maximum octwords of an MTT list: 128 GiB in 4 KiB pages.
 const MAX_MTT_OCTWORDS: usize = 1 << 24;
-/// Most octwords of a KLM or KSM list: 2^`log_max_klm_list_size` of the capabilities.
+/// Maximum octwords of a KLM or KSM list: 2^`log_max_klm_list_size` of the capabilities.
 const MAX_KLM_OCTWORDS: usize = 1 << 16;
 /// Octwords of the unit of updates (`MLX5_UMR_FLEX_ALIGNMENT`, device.h): the last update of a list may extend beyond
 /// its end.

@@ -229,7 +229,7 @@ fn change(context: &mut Mkc, selected: u64, new: &Mkc) {
     }
 }
 
-/// Frees a key for a queue. With `remote`, its peer requested it, which the key must allow. The key is free when this
+/// Frees a key for a queue. With `remote`, the peer requests it, and the key must allow that. The key is free when this
 /// returns; no translation is in progress then.
 pub fn invalidate(table: &Table<Mkey>, key: u32, accessor: Accessor, remote: bool) -> Result<(), MkeyError> {
     let mkey = table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;

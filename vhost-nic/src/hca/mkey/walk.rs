@@ -11,7 +11,7 @@ use super::{
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
 use crate::hca::object_table::Table;
 
-/// Most indirect keys between a key and memory (`max_indirection` of the capabilities).
+/// Maximum number of indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
 
 /// Calls `act` with each segment of `length` bytes at `address` of a key, in order.
@@ -44,7 +44,7 @@ fn result<E>(result: Result<(), Stop<E>>) -> Result<Result<(), E>, MkeyError> {
     }
 }
 
-/// Translation with a cache of the last key. The cached key stays read-locked, so that its changes wait.
+/// Translation with a cache of the last key. The cached key stays read-locked: changes of it wait.
 #[derive(Debug)]
 pub struct Recent<'a> {
     table: &'a Table<Mkey>,
@@ -59,7 +59,7 @@ impl<'a> Recent<'a> {
     }
 
     /// Unlocks the cached key.
-    pub fn let_go(&mut self) {
+    pub fn unlock(&mut self) {
         self.held = None;
     }
 
@@ -75,7 +75,7 @@ impl<'a> Recent<'a> {
     ) -> Result<Result<(), E>, MkeyError> {
         let index = key >> VARIANT_BITS;
         if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
-            self.let_go();
+            self.unlock();
             self.held = self
                 .table
                 .get(index)

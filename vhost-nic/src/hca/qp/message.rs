@@ -262,12 +262,12 @@ impl Message {
         self.inline_response.as_deref()
     }
 
-    /// Whether the guest asks for a completion.
+    /// Whether the guest requests a completion.
     pub fn is_signaled(&self) -> bool {
         self.control.fm_ce_se & ControlSegment::CQ_UPDATE != 0
     }
 
-    /// Whether the guest asks for a solicited event at the peer.
+    /// Whether the guest requests a solicited event at the peer.
     pub fn is_solicited(&self) -> bool {
         self.control.fm_ce_se & ControlSegment::SOLICITED != 0
     }

@@ -24,7 +24,7 @@ impl Messages {
         self.length
     }
 
-    /// Serialises the number of messages.
+    /// Serializes the number of messages.
     pub(super) fn serialize_length<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.length as u64)
     }

@@ -23,7 +23,7 @@ pub struct Parameters {
     pub service: u8,
     /// Protection domain.
     pub pd: u32,
-    /// Path MTU: most bytes of payload in a packet.
+    /// Path MTU: maximum bytes of payload in a packet.
     pub mtu: usize,
     /// QP number of the peer (24 bits).
     pub remote_qpn: u32,
@@ -55,9 +55,9 @@ pub struct Parameters {
     pub q_key: u32,
     /// User index that completions carry.
     pub user_index: u32,
-    /// Most bytes of response data in a completion (`cs_req`).
+    /// Maximum bytes of response data in a completion (`cs_req`).
     pub requester_inline: usize,
-    /// Most bytes of received data in a completion (`cs_res`).
+    /// Maximum bytes of received data in a completion (`cs_res`).
     pub responder_inline: usize,
     /// Whether WQEs may use the reserved L_Key (`rlky`).
     pub reserved_lkey: bool,
@@ -72,7 +72,7 @@ pub struct Parameters {
     pub counters: Option<Arc<QueueCounters>>,
 }
 
-/// Most bytes of data in a completion, by the context's code (`MLX5_QPC_CS_REQ_*`, `MLX5_QPC_CS_RES_*`).
+/// Maximum bytes of data in a completion, by the context's code (`MLX5_QPC_CS_REQ_*`, `MLX5_QPC_CS_RES_*`).
 fn inline(code: u8) -> usize {
     match code & 0xf {
         1 => 32,
@@ -107,9 +107,9 @@ impl Parameters {
     }
 
     /// Increments a counter of the counter set, if there is one.
-    pub fn count(&self, what: QueueCounter) {
+    pub fn count(&self, counter: QueueCounter) {
         if let Some(counters) = &self.counters {
-            counters.count(what);
+            counters.count(counter);
         }
     }
 

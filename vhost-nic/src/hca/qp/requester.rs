@@ -16,14 +16,14 @@ pub const MAX_PACKETS: u32 = 1 << 22;
 /// `rnr_retry` value 7: retry indefinitely.
 const RNR_RETRY_INFINITE: u8 = 7;
 
-/// What a requester's timers allow.
+/// Verdict of a requester's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timers {
-    /// Sending.
+    /// Packets may be sent.
     Send,
-    /// Nothing before the end of an RNR delay.
+    /// No packet may be sent before the end of this RNR delay.
     RnrDelay(Instant),
-    /// A retransmission: the acknowledgement timeout has expired.
+    /// The acknowledgement timeout has expired: retransmit.
     AckTimeout,
 }
 
@@ -107,7 +107,7 @@ impl Requester {
         self.not_before.is_some() || !self.is_caught_up()
     }
 
-    /// Takes the NIC's thread into account: while it is in service, responses need not schedule it.
+    /// Sets whether the NIC's thread is in service for this queue pair; if so, responses need not schedule it.
     pub fn set_in_service(&mut self, in_service: bool) {
         self.in_service = in_service;
     }
@@ -126,12 +126,12 @@ impl Requester {
         self.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS
     }
 
-    /// Appends the message of the next WQE, still blank.
+    /// Appends a blank message for the next WQE.
     pub fn append(&mut self) -> &mut Message {
         self.messages.add(self.fetched)
     }
 
-    /// Posts the appended message: it takes so many basic blocks of the queue, and so many PSNs.
+    /// Posts the appended message, which takes `blocks` basic blocks of the queue and `packets` PSNs.
     pub fn post(&mut self, blocks: u16, packets: u32) {
         if let Some(message) = self.messages.last_mut() {
             (message.first, message.packets) = (self.next_psn, packets);

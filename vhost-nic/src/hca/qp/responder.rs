@@ -23,7 +23,7 @@ pub struct Receive {
     pub room: u64,
 }
 
-/// A message of which more packets are expected.
+/// A message whose remaining packets are expected.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "fields are named as in the RETH")]
 pub enum Incoming {
@@ -100,12 +100,12 @@ impl Responder {
         self.msn
     }
 
-    /// Expects the packet that many PSNs later.
+    /// Advances the expected PSN by `packets`.
     pub fn advance(&mut self, packets: u32) {
         self.expected += packets;
     }
 
-    /// Expects `psn` again.
+    /// Sets the expected PSN back to `psn`.
     pub fn rewind(&mut self, psn: Psn) {
         self.expected = psn;
     }
@@ -227,7 +227,7 @@ impl Responder {
 
 /// Reads and atomics.
 impl Responder {
-    /// Remembers an answered read or atomic; `limit` are remembered, the most recent ones.
+    /// Remembers an answered read or atomic, and forgets the oldest ones beyond `limit`.
     pub fn remember(&mut self, resource: Resource, limit: usize) {
         while self.resources.len() >= limit {
             self.resources.pop_front();
@@ -235,7 +235,7 @@ impl Responder {
         self.resources.push_back(resource);
     }
 
-    /// Whether a read of so many packets repeats the end of one that was answered (IBTA 9.7.5.1.3).
+    /// Whether a read with `packets` response packets repeats the end of one that was answered (IBTA 9.7.5.1.3).
     pub fn repeats_read(&self, psn: Psn, packets: u32) -> bool {
         self.resources.iter().any(|resource| {
             let end = resource.psn + resource.packets;
@@ -245,7 +245,7 @@ impl Responder {
         })
     }
 
-    /// The original value that an answered atomic has returned.
+    /// The original value that an answered atomic returned.
     pub fn atomic_original(&self, psn: Psn) -> Option<u64> {
         let resource = self.resources.iter().find(|resource| resource.psn == psn)?;
         resource.original

@@ -7,8 +7,8 @@ use super::group::{Entry, Group};
 use super::tables::{Table, Tables};
 use super::{Destination, FlowTables, Miss, action};
 
-/// Most tables the copies of a frame visit together; copies beyond that are dropped. The levels of the driver's tables
-/// stay far below.
+/// Maximum number of tables that the copies of a frame visit together; copies beyond it are dropped. The driver's
+/// tables have far fewer levels.
 pub const MAX_VISITS: usize = 256;
 
 /// Delivery of a copy of a frame.
@@ -73,12 +73,12 @@ impl<T: Clone> FlowTables<T> {
 impl<'a, T: Clone> Walk<'a, T> {
     /// Follows a copy of the frame through the tables from `start` on.
     fn follow(&mut self, start: &'a Table<T>, start_tag: u32) {
-        // Copies still to follow. Empty, and without an allocation, unless an entry forwards to several tables.
+        // Copies yet to be followed. Empty, and without an allocation, unless an entry forwards to several tables.
         let mut pending = Vec::new();
         let mut next = Some((start, start_tag));
         while let Some((table, tag)) = next.or_else(|| pending.pop()) {
             if self.visits == MAX_VISITS {
-                log::debug!("A frame visited {MAX_VISITS} flow tables and is dropped.");
+                log::debug!("dropped a frame that has visited {MAX_VISITS} flow tables");
                 return;
             }
             self.visits += 1;

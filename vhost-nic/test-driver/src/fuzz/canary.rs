@@ -12,7 +12,7 @@ const LENGTH: u64 = 1 << 14;
 pub struct Canary(Vec<Block>);
 
 impl Canary {
-    /// No blocks yet.
+    /// Creates a set without blocks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -23,8 +23,8 @@ impl Canary {
             .collect()
     }
 
-    /// Adds a block, where the next object's memory would have been.
-    pub fn sit(&mut self, memory: &Arc<Memory>) {
+    /// Allocates a block where the next object's memory would have been.
+    pub fn add(&mut self, memory: &Arc<Memory>) {
         let block = memory.allocate(LENGTH);
         block.write(0, &Self::expected(self.0.len()));
         self.0.push(block);

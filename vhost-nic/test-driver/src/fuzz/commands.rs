@@ -97,7 +97,7 @@ impl Guest {
             .unwrap_or(0)
     }
 
-    /// Does what the next bytes choose. `None` if too few are left.
+    /// Executes the step that the next bytes choose. `None` if too few are left.
     fn step(&mut self, choices: &mut Choices<'_>) -> Option<()> {
         let what = choices.byte()?;
         match what {
@@ -166,7 +166,7 @@ impl Guest {
         self.tally.made += 1;
         match result {
             Ok(output) => {
-                self.tally.carried_out += 1;
+                self.tally.succeeded += 1;
                 if let Some((kind, offset, width)) = template.makes
                     && output.len() >= 16
                 {

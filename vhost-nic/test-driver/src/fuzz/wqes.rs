@@ -274,7 +274,7 @@ impl Guest {
                 assert_ne!(syndrome, 0, "{cqe:02x?}");
                 tally.refused += 1;
             }
-            None => tally.carried_out += 1,
+            None => tally.succeeded += 1,
         };
         self.targets.poll(&mut count);
         let channels = self.netdev.channels.iter_mut();
@@ -289,7 +289,7 @@ impl Guest {
         events.update(true);
     }
 
-    /// Does what the next bytes choose. `None` if too few are left.
+    /// Executes the step that the next bytes choose. `None` if too few are left.
     fn step(&mut self, choices: &mut Choices<'_>, other: &mut Other) -> Option<()> {
         match choices.byte()? {
             0..=119 => self.send(choices, other),

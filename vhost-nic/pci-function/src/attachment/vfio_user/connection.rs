@@ -55,7 +55,7 @@ fn converse(name: &str, stream: &UnixStream, mut session: Session<'_>, stats: &V
         if let Err(errno) = result {
             stats.errors.increment();
             if !silent {
-                // Only the first: a client must not fill the log.
+                // Only the first failure is logged: a client must not fill the log.
                 silent = true;
                 warn!("{name}: command {} failed: {errno}", header.command);
             }

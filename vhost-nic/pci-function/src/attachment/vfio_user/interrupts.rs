@@ -24,7 +24,7 @@ struct Line {
 }
 
 impl EventFds {
-    /// `vectors` lines without eventfds.
+    /// Creates `vectors` lines without eventfds.
     pub fn new(vectors: u16) -> Arc<Self> {
         Arc::new(Self((0..vectors).map(|_| Mutex::default()).collect()))
     }

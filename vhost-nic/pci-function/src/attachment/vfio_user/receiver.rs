@@ -12,10 +12,10 @@ use zerocopy::FromBytes;
 use super::version::{MAX_MESSAGE, MAX_MSG_FDS};
 use super::wire::Header;
 
-/// Most bytes received by one system call: hundreds of doorbells.
+/// Maximum bytes received by one system call: hundreds of doorbells.
 const BUFFER_SIZE: usize = 2 * MAX_MESSAGE;
 
-/// Most descriptors that the kernel lets a message have (SCM_MAX_FD): all are received, so that each gets closed.
+/// Maximum number of descriptors in a message (SCM_MAX_FD of the kernel): all are received, so that each gets closed.
 const DESCRIPTORS: usize = 253;
 
 /// Receiving direction of a connection.
@@ -51,7 +51,7 @@ pub struct Descriptors {
 }
 
 impl<'a> Receiver<'a> {
-    /// A receiver at the start of a stream.
+    /// Creates a receiver at the start of a stream.
     pub fn new(stream: &'a UnixStream) -> Self {
         Self {
             stream,
@@ -105,7 +105,7 @@ impl<'a> Receiver<'a> {
         }))
     }
 
-    /// Receives until `length` bytes are there. Returns false if the stream has ended between two messages.
+    /// Receives until the buffer holds `length` bytes. Returns false if the stream has ended between two messages.
     fn fill(&mut self, length: usize) -> io::Result<bool> {
         while self.end - self.start < length {
             if self.start + length > BUFFER_SIZE || self.start == self.end {
@@ -139,9 +139,9 @@ impl<'a> Receiver<'a> {
         let position = self.taken + (self.end - self.start) as u64;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                // Kept are those of a message that has begun, and these, which can be those of the next one. More are
-                // closed: every part of a message can carry some, and a client could use up the descriptors of the
-                // process.
+                // The descriptors of a message that has begun are kept, and these, which may belong to the next one.
+                // Others are closed: every part of a message can carry some, and a client could exhaust the process's
+                // descriptor table.
                 for fd in fds {
                     if self.descriptors.len() < 2 * MAX_MSG_FDS {
                         self.descriptors.push_back((position, fd));

@@ -35,7 +35,7 @@ enum Memory {
 }
 
 impl<'a> Session<'a> {
-    /// A client before its first message.
+    /// Creates the state of a client before its first message.
     pub fn new(function: &'a PciFunction, eventfds: Arc<EventFds>) -> Self {
         Self {
             function,
@@ -45,7 +45,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether VERSION was answered, without which a connection does not go on.
+    /// Whether VERSION was answered. The first command must be VERSION, or the connection ends.
     pub fn negotiated(&self) -> bool {
         self.negotiated
     }
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Unmaps memory, which nothing uses any more when the reply is sent.
+    /// Unmaps memory, which the device no longer uses when the reply is sent.
     fn dma_unmap(&self, unmap: &DmaUnmap, reply: &mut Vec<u8>) -> Result<(), Errno> {
         let dma = self.function.dma();
         match unmap.flags.get() {

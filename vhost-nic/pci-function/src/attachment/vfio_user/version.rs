@@ -6,9 +6,9 @@ use zerocopy::IntoBytes;
 
 use super::wire::{self, Header, RegionAccess, Version};
 
-/// Most descriptors per message. QEMU refuses a higher value, and splits SET_IRQS accordingly.
+/// Maximum number of descriptors per message. QEMU refuses a higher value, and splits SET_IRQS accordingly.
 pub const MAX_MSG_FDS: usize = 16;
-/// Most bytes read or written by a message. QEMU reads the whole configuration space at once, and 8 bytes otherwise.
+/// Maximum bytes read or written by a message. QEMU reads the whole configuration space at once, and 8 bytes otherwise.
 pub const MAX_DATA_XFER_SIZE: usize = 64 * 1024;
 /// Length of the longest message in bytes: a write of [`MAX_DATA_XFER_SIZE`].
 pub const MAX_MESSAGE: usize = size_of::<Header>() + size_of::<RegionAccess>() + MAX_DATA_XFER_SIZE;

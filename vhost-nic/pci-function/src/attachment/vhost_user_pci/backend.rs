@@ -22,7 +22,7 @@ use super::stats::VhostUserPciStats;
 use vhost_daemon::vhost_user::ExitEvents;
 use vhost_daemon::vring::{Memory, Vring};
 
-/// Largest queue that arch/um/drivers/virtio_uml.c asks for.
+/// Largest queue that arch/um/drivers/virtio_uml.c requests.
 const MAX_QUEUE_SIZE: usize = 256;
 
 /// Worker that serves commands.
@@ -43,7 +43,7 @@ pub struct VhostUserPciBackend {
 }
 
 impl VhostUserPciBackend {
-    /// A connection before its first message.
+    /// Creates a connection before its first message.
     pub fn new(function: Arc<PciFunction>, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
         Self {
             function,

@@ -21,7 +21,7 @@ pub struct InterruptQueue {
 }
 
 impl InterruptQueue {
-    /// Interrupts of one vring.
+    /// Creates the interrupt queue of a vring.
     pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
         Self { vring, memory, stats }
     }

@@ -1,4 +1,4 @@
-//! Descriptor chains of the rings. The guest writes the rings: nothing in them is trusted.
+//! Descriptor chains of the rings. The guest writes the rings: their contents are not trusted.
 
 use std::io::{Read, Write};
 
@@ -36,8 +36,8 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
 
 /// Returns a chain to the driver, with `written` bytes in its writable part.
 pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
-    // It fails where the used ring is not in the guest's memory, or the head not in the table; then nobody is to be
-    // told.
+    // Fails only if the used ring is outside the guest's memory, or the head outside the table: such a guest gets no
+    // answer.
     let _ = vring.add_used(chain.head(), written as u32);
 }
 
@@ -81,8 +81,7 @@ impl Chain {
         self.room().unwrap_or(0)
     }
 
-    /// Writes at the beginning of the writable part. Returns how much was written, which is less only where that part
-    /// ends.
+    /// Writes at the beginning of the writable part, clipped to its end. Returns the number of bytes written.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.writable());
         let writer = self.chain.clone().writer(&self.memory);

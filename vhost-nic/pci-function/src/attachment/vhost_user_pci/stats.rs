@@ -47,7 +47,7 @@ pub struct VhostUserPciStats {
 }
 
 impl VhostUserPciStats {
-    /// Creates zero counters for a guest with this name.
+    /// Creates counters at 0 for a guest with this name.
     pub fn new(guest: impl Into<String>) -> Self {
         Self {
             guest: guest.into(),

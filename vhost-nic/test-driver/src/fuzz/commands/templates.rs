@@ -30,7 +30,7 @@ pub enum Kind {
     Record,
 }
 
-/// Where a number is in a command: its kind, and offset and width in bits.
+/// Location of a number in a command: its kind, and offset and width in bits.
 pub type Place = (Kind, usize, usize);
 
 /// A valid command.

@@ -25,12 +25,12 @@ impl Other {
     pub fn new(node: Node) -> Self {
         let memory = Arc::clone(&node.hca.machine.memory);
         let mut canary = Canary::new();
-        canary.sit(&memory);
+        canary.add(&memory);
         let open = node.region(REGION);
-        canary.sit(&memory);
+        canary.add(&memory);
         let closed = Region::create(&node.hca, node.pd, REGION, Rights::READ_ONLY).unwrap();
         closed.write(0, &[0x77; REGION as usize]);
-        canary.sit(&memory);
+        canary.add(&memory);
         let mut queue_pairs: Vec<QueuePair> = [service::RC, service::UC]
             .map(|service| QueuePair::create(&node, Shape::new(service)).unwrap())
             .into();
@@ -39,7 +39,7 @@ impl Other {
                 qp.receive(&[(open.at(slot * 1024), 1024, open.key)]);
             }
         }
-        canary.sit(&memory);
+        canary.add(&memory);
         Self {
             node,
             queue_pairs,
