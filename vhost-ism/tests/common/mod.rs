@@ -4,9 +4,9 @@
 //! [`backend::start`](vhost_ism::backend::start), maps what the device asks for into a window of this process, and
 //! drives the three queues out of guest RAM of its own.
 //!
-//! The VMM is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is handled; one
-//! that arrives while the device is stopped, or while no control request is being answered, is a violation that fails
-//! the test (QEMU would crash); so is one that overlaps another, or an unmap of what was not mapped.
+//! The VMM is as strict as QEMU. A map takes effect only when the *next* request on the back-end channel is handled. A
+//! map that arrives while the device is stopped, or while no control request is being answered, is a violation that
+//! fails the test (QEMU would crash). So is a map that overlaps another, or an unmap of a range that is not mapped.
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
