@@ -80,6 +80,6 @@ install_host_packages() {
   # matters.
   apt-get update || true
   apt-get install -y --no-install-recommends "${missing[@]}" ||
-    die "could not install the build tools (${missing[*]})" \
+    die "cannot install the build tools (${missing[*]})" \
       "check the network and the apt sources of this machine, or install them by hand"
 }

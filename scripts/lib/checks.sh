@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# The checks that need no guest and no test run, for scripts/check and scripts/test: each is one command.
+# The checks that need neither a guest nor a test run, for scripts/check and scripts/test. Each is one command.
 
 # Results of all checks and suites of a run.
 PASSED=0
 FAILED=()
 
-# Tools that Debian does not have: pinned, since a newer one finds more.
+# Tools that Debian does not package; pinned, because a newer version may report more.
 TYPOS_VERSION=1.52.0
 CARGO_DENY_VERSION=0.20.2
 # shellcheck disable=SC2034 # for scripts/test
 NEXTEST_VERSION=0.9.143
 
-# check NAME COMMAND...: one check, with its seconds.
+# check NAME COMMAND...: runs one check and reports its result and duration.
 check() {
   local name=$1 log start=$EPOCHREALTIME seconds
   shift
@@ -28,7 +28,7 @@ check() {
   fi
 }
 
-# cargo_tool NAME VERSION: builds a cargo subcommand into the cache where it is missing.
+# cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.
 cargo_tool() {
   local name=$1 version=$2
   have "$name" && return
@@ -37,7 +37,7 @@ cargo_tool() {
     env -u CARGO_TARGET_DIR cargo install --locked --root "$(prepare_cache)/tools" --version "$version" "$name"
 }
 
-# Everything the checks need beyond a Rust toolchain.
+# Installs everything the checks need beyond a Rust toolchain.
 prepare_checks() {
   local venv missing=()
   venv=$(prepare_cache)/tools/typos-$TYPOS_VERSION
@@ -46,16 +46,17 @@ prepare_checks() {
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   if ((${#missing[@]})); then
     run_job "${missing[*]}" "$(prepare_cache)/logs/check-tools.log" "" \
-      env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get -q update && apt-get -qy install "$@"' sh "${missing[@]}"
+      env DEBIAN_FRONTEND=noninteractive bash -c "apt-get -q update && apt-get -qy install ${missing[*]}"
   fi
   if [[ ! -x $venv/bin/typos ]]; then
+    # shellcheck disable=SC2016 # the inner shell's arguments
     run_job typos "$(prepare_cache)/logs/typos.log" "" \
-      sh -c 'python3 -m venv "$1" && "$1/bin/pip" install -q "typos==$2"' sh "$venv" "$TYPOS_VERSION"
+      bash -c "python3 -m venv '$venv' && '$venv/bin/pip' install -q 'typos==$TYPOS_VERSION'"
   fi
   cargo_tool cargo-deny "$CARGO_DENY_VERSION"
 }
 
-# Lines of code, comments and prose end at column 120; rows of tables and what a program printed may not.
+# Limits code, comments and prose to 120 columns. Table rows and indented blocks of Markdown are exempt.
 check_width() {
   local wide
   wide=$(git ls-files '*.rs' '*.c' '*.h' '*.sh' '*.py' '*.md' '*.toml' 'scripts/*' 'images/build' ':!*/golden/*' |
@@ -64,11 +65,11 @@ check_width() {
 }
 
 check_shell() {
-  # All that begin with a shell's name. An ash script is read as a dash script (SC2187): that is what it is checked as.
+  # Every file that names a shell in its first line. SC2187: scripts for ash are checked as scripts for dash.
   git grep -lE '^#!.*(bash|sh)( |$)|^# shellcheck shell=' -- ':!*.md' ':!*.rs' | xargs shellcheck -x -e SC2187
 }
 
-# The database of advisories is on the network: `cargo deny check` alone looks there, too.
+# Without advisories, whose database is on the network: `cargo deny check` checks them as well.
 check_dependencies() { cargo deny --locked --offline check bans licenses sources; }
 
 check_clippy() { cargo clippy "$@" --locked --workspace --all-targets -- -D warnings; }
@@ -76,7 +77,7 @@ check_doc() { RUSTDOCFLAGS="-D warnings" cargo doc "$@" --locked --workspace --n
 check_doctests() { cargo test "$@" --locked --workspace --doc; }
 check_floors() { cargo test "$@" --locked --package vhost-daemon --test floors; }
 
-# run_checks [CARGO-PROFILE-OPTION]: all of them, the fastest first.
+# run_checks [CARGO-PROFILE-OPTION]: runs all checks, the fastest first.
 run_checks() {
   step "checks"
   check format cargo fmt --all --check
@@ -90,7 +91,7 @@ run_checks() {
   check doctests check_doctests "$@"
 }
 
-# summary: what failed, and the line that counts; the status of the run.
+# summary: lists the failures and prints the counts; fails if there were failures.
 summary() {
   local name
   for name in "${FAILED[@]}"; do note "FAILED $name"; done

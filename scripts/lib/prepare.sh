@@ -10,7 +10,7 @@ image_field() { sed -n 's/^ *"'"$2"'": *"\([^"]*\)".*/\1/p' "$1"; }
 # The Rust toolchain is the only prerequisite that is not installed automatically.
 prepare_toolchain() {
   if ! have cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH=$HOME/.cargo/bin:$PATH; fi
-  have cargo || die "there is no Rust toolchain" "install one with rustup, or put cargo in PATH"
+  have cargo || die "no Rust toolchain found" "install one with rustup, or put cargo in PATH"
 }
 
 # Kernel, root file system, QEMU.
@@ -18,7 +18,7 @@ prepare_image() {
   "$REPO/images/build" || exit 1
 }
 
-# The same, and the kernel with KASAN and lockdep.
+# The same, plus the kernel with KASAN and lockdep.
 prepare_debug_image() {
   "$REPO/images/build" --debug || exit 1
 }
@@ -38,12 +38,13 @@ prepare_driver() {
     die "the guest driver does not build for $release" "see the lines above"
 }
 
-# The progress of a cargo build, from its log.
-cargo_words() { grep -aE '^ *(Compiling|Downloading|Finished)' "$1" 2>/dev/null | tail -n 1 | sed 's/^ *//' | cut -c 1-50; }
+# Progress of a cargo build, from its log.
+cargo_words() {
+  grep -aE '^ *(Compiling|Downloading|Finished)' "$1" 2>/dev/null | tail -n 1 | sed 's/^ *//' | cut -c 1-50
+}
 
-# prepare_programs: daemon, guest agent, guest tool, demonstration.
+# Daemons, guest agent, smc-tool, demonstrations.
 prepare_programs() {
-  # Straight through when it takes no time; with progress when it does.
   run_job "programs" "$(prepare_cache)/logs/cargo-build.log" cargo_words \
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }

@@ -1,5 +1,5 @@
-//! The floor that the daemons of this repository stand on: the conventions of vhost-user back-end programs (QEMU's
-//! docs/interop/vhost-user.rst, "Backend program conventions"), applied to sockets of any protocol.
+//! The common base of the daemons: the conventions of vhost-user back-end programs (QEMU's docs/interop/vhost-user.rst,
+//! "Backend program conventions"), applied to sockets of any protocol.
 //!
 //! A daemon runs in the foreground, logs to standard error, and ends on SIGTERM with its sockets removed. Its main
 //! thread runs a [`MainLoop`]; each guest's socket is served by a [`Server`]'s thread. Counters and guest errors are
@@ -58,8 +58,8 @@ pub fn log_to_stderr() {
     Builder::from_env(Env::default().default_filter_or("info")).init();
 }
 
-/// The body of a daemon's `main` after its flags are parsed. If `run` fails, prints the error and its sources in one
-/// line and returns exit code 1.
+/// Runs the body of a daemon's `main` after its options are parsed. If `run` fails, prints the error and its sources in
+/// one line and returns exit code 1.
 pub fn run(
     args: &CommonArgs,
     capabilities: impl FnOnce() -> Capabilities,

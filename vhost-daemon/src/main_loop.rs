@@ -20,7 +20,7 @@ type Subscriber = Rc<RefCell<dyn MutEventSubscriber>>;
 #[derive(Debug, Error)]
 pub enum MainLoopError {
     /// The event loop could not be created, or failed.
-    #[error("event loop")]
+    #[error("the event loop failed")]
     Events(#[from] event_manager::Error),
     /// The signal handlers could not be installed.
     #[error("cannot handle signals")]

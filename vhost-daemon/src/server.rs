@@ -21,7 +21,7 @@ const RETRY_PAUSE: Timespec = Timespec {
 
 /// Service of a guest's VMM, one connection after the other.
 pub trait Service: Send + Sync + 'static {
-    /// Why a connection could not be served.
+    /// Error of a connection that cannot be served.
     type Error: std::error::Error;
 
     /// Accepts the pending connection of a blocking listener and serves it until it ends. `current` must be given the
@@ -196,7 +196,7 @@ impl Shared {
     }
 }
 
-/// An error and its sources, separated by colons.
+/// Formats an error and its sources, separated by colons.
 fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")

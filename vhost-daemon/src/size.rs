@@ -3,7 +3,7 @@
 //! `smc-tool` has a parser of its own for the same syntax: this crate would bring the vhost crates into a tool that is
 //! copied into guests.
 
-/// A text that is not a size.
+/// A malformed size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a size is a number of bytes, optionally followed by K, M or G")]
 pub struct InvalidSize;

@@ -62,7 +62,7 @@ impl OwnSockets {
         Ok(listener)
     }
 
-    /// As [`OwnSockets::listen`], for a guest named after the path.
+    /// Does the same as [`OwnSockets::listen`], for a guest named after the path.
     pub fn listen_for_guest(&mut self, path: &Path) -> Result<GuestSocket, SocketError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         Ok(GuestSocket {

@@ -1,4 +1,4 @@
-//! Harness for tests of the daemons' binaries, and what the tests of both share.
+//! Harness for tests of the daemons' binaries, and assertions that several of them use.
 
 mod daemon;
 pub mod json;
@@ -17,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 ///
-/// When it does not hold within [`PATIENCE`].
+/// Panics if the condition does not hold within [`PATIENCE`].
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

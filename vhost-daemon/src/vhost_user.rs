@@ -52,7 +52,7 @@ pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
     let ended = daemon.wait();
     disconnected();
     match ended {
-        // A VMM that dies says nothing, and User Mode Linux never does.
+        // A VMM that dies just closes the socket, and User Mode Linux always does.
         Ok(()) | Err(Error::HandleRequest(VhostUserError::Disconnected | VhostUserError::PartialMessage)) => {
             debug!("{name}: the VMM disconnected");
         }
@@ -83,7 +83,7 @@ impl ExitEvents {
 }
 
 impl Drop for ExitEvents {
-    #[expect(unsafe_code, reason = "nobody else owns the descriptors")]
+    #[expect(unsafe_code, reason = "takes ownership of descriptors that nothing else closes")]
     fn drop(&mut self) {
         for fd in self.0.get_mut().drain(..) {
             // SAFETY: the consumer with this descriptor was turned into a bare number, which its only holder, a

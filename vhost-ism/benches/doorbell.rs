@@ -5,7 +5,7 @@
 //! * *echo*: the same four hops between threads, without content: A kicks an eventfd, a thread that waits with epoll
 //!   reads it and writes B's eventfd, B answers likewise.
 //!
-//! Both are measured in short interleaved turns within one run, so that a busy machine slows both, and each hop of the
+//! Both are measured in short, interleaved turns within one run, so that a busy machine slows both, and each hop of the
 //! one is between the same two processors as that of the other: A and its worker on one, B and its worker on another.
 //! Left to the scheduler, the placement of the threads would dominate the result. `cargo bench -p vhost-ism`;
 //! `ROUNDS=n` and `TURNS=n` in the environment set the number of measurements.
@@ -97,7 +97,7 @@ impl Waiter {
     }
 }
 
-/// A thread that forwards notifications until it is stopped.
+/// Starts a thread that forwards notifications until it is stopped.
 fn relay(processor: usize, from: Waiter, to: EventFd, end: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         sit_on(processor);
@@ -216,7 +216,7 @@ impl Device {
         }
     }
 
-    /// Many round trips, one sample each.
+    /// Measures many round trips, one sample each.
     fn rounds(&mut self, samples: &mut Vec<f64>, rounds: usize) {
         let window = self.a.window.clone();
         let (from, to): (&AtomicU64, &AtomicU64) = (window.word(self.inbox.offset), window.word(self.outbox.offset));
@@ -249,7 +249,7 @@ fn micros(start: Instant) -> f64 {
     start.elapsed().as_nanos() as f64 / 1000.0
 }
 
-/// Smallest and middle one.
+/// Returns the minimum and the median.
 fn summary(samples: &mut [f64]) -> (f64, f64) {
     samples.sort_by(f64::total_cmp);
     (samples[0], samples[samples.len() / 2])
@@ -267,7 +267,7 @@ fn main() {
         return;
     }
     if std::env::args().any(|arg| arg == "--test") {
-        // `cargo test --benches`: only see that it runs.
+        // `cargo test --benches`: only check that it runs.
         let mut samples = Vec::new();
         Device::new(Places::new()).rounds(&mut samples, 10);
         Echo::new(Places::new()).round();

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", default_value = "0xff00", value_parser = parse_chid)]
     pub chid: u16,
 
-    /// Size of each guest's shared memory region, a power of two; takes 1/64 of it of the guest's RAM.
+    /// Size of each guest's shared memory region, a power of two; costs the guest 1/64 of that in RAM.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub region_size: u64,
 

@@ -68,7 +68,7 @@ pub struct IsmBackend {
     unsealed: UnsealedRam,
     /// The table with which vhost-user-backend translates the addresses of rings.
     described: Memory,
-    /// The memory that may be accessed, never more, not even temporarily.
+    /// Memory that this process may access; never holds more, not even temporarily.
     memory: Memory,
     channel: Mutex<Option<Backend>>,
     /// Created when the device is first started; `None` if the VMM cannot map.
@@ -267,7 +267,7 @@ impl VhostUserBackend for IsmBackend {
             .collect()
     }
 
-    /// The first message of a start of the device.
+    /// Marks a start of the device, of which this is the first message.
     fn acked_features(&self, _features: u64) {
         self.stopped.store(false, Ordering::Release);
     }
@@ -304,7 +304,7 @@ impl VhostUserBackend for IsmBackend {
         Ok(())
     }
 
-    /// Never fails: an error would end the worker, and with it the device.
+    /// Handles a kick. Never fails: an error would end the worker, and with it the device.
     fn handle_event(&self, event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
         match (thread, event) {
             (CONTROL_THREAD, CONTROL_QUEUE) => self.serve_control(vrings),

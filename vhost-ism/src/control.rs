@@ -112,7 +112,7 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             let detached = session.fabric().detach(session.gid(), command.token)?;
             session.disconnect_doorbell(detached);
             session.stats().counters.detaches.increment();
-            // The slab may be of no use any more.
+            // The slab may be unused now.
             session.settle_window()?;
             Ok(Reply::None)
         }

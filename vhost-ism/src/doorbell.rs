@@ -195,7 +195,11 @@ mod tests {
         assert!(rung.is_empty());
         assert!(!area.take(9));
         area.resume().unwrap();
-        assert_eq!(bytes(&guest).read_obj::<u32>(0).unwrap(), 0, "or nobody would kick");
+        assert_eq!(
+            bytes(&guest).read_obj::<u32>(0).unwrap(),
+            0,
+            "otherwise the guest would not kick"
+        );
         area.collect(u32::MAX, &mut rung);
         assert_eq!(rung, [9]);
     }

@@ -1,7 +1,7 @@
 //! Sharing of memory between guests: sessions by GID, slabs by pair of sessions, DMBs by token.
 //!
-//! A *session* is one life of a guest's driver, from its first request to its reset; it has a GID of its own, so that
-//! no object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
+//! A *session* of a guest's driver lasts from its first request to its reset. Each session has its own GID, so that no
+//! object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
 //! session's window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
 
 mod dmb;

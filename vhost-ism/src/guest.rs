@@ -51,7 +51,7 @@ struct State {
     session: Option<Arc<Session>>,
 }
 
-/// One life of a guest's driver, from its first request to its reset; pauses of the machine are part of it.
+/// A session of a guest's driver: from its first request to its reset, across pauses of the machine.
 #[derive(Serialize)]
 pub struct Session {
     gid: Gid,
@@ -445,8 +445,8 @@ impl Session {
         }
     }
 
-    /// Collects the doorbells that rang, by owner; nearly always one of each. Collected and looked up under one lock,
-    /// so that a ring cannot be lost to a concurrent disconnection.
+    /// Collects the doorbells that rang, by owner; nearly always one owner with one doorbell. Collection and look-up
+    /// share one lock, so that a ring cannot be lost to a concurrent disconnection.
     fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
         let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
         let Doorbells { connected, rung } = &mut *self.doorbells.lock();

@@ -119,7 +119,7 @@ pub fn sized_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     Ok(memfd)
 }
 
-/// As [`sized_memfd`], and sealed against further seals.
+/// Creates a memfd as [`sized_memfd`] does, and seals it against further seals.
 pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
     let memfd = sized_memfd(name, len)?;
     fcntl_add_seals(&memfd, SealFlags::SEAL)?;

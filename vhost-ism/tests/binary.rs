@@ -26,7 +26,7 @@ fn boot(path: &Path) -> TestGuest {
     guest
 }
 
-/// Two guests of a daemon in another process reach each other.
+/// Makes two guests of a daemon in another process exchange data.
 fn meet(first: &Path, second: &Path) -> (TestGuest, TestGuest) {
     let (mut a, mut b) = (boot(first), boot(second));
     let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
@@ -167,7 +167,7 @@ fn an_inherited_socket() {
     let guests = meet(&path, &own);
     drop(guests);
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(path.exists(), "whoever made the socket removes it");
+    assert!(path.exists(), "only the process that created the socket removes it");
     assert!(!own.exists());
 }
 
@@ -190,7 +190,7 @@ fn a_guest_comes_back_after_its_vmm_died() {
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }
 
-/// A reader that takes nothing keeps neither guests nor other readers from being served.
+/// A reader that reads nothing blocks neither guests nor other readers.
 #[test]
 fn idle_readers_of_the_counters() {
     let dir = tempfile::tempdir().unwrap();
@@ -333,7 +333,7 @@ fn a_guests_mistakes_do_not_fill_the_log() {
     );
 }
 
-/// Every field that the stats socket shows is described, with all kinds of objects there are.
+/// Every field of the stats socket is documented, with objects of every kind present.
 #[test]
 fn every_field_of_the_stats_socket_is_documented() {
     let dir = tempfile::tempdir().unwrap();
@@ -408,7 +408,7 @@ fn a_vmm_that_cannot_map_is_refused_in_one_line() {
     }
 }
 
-/// Memory that is taken away while the daemon uses it would kill it.
+/// Truncation of memory in use would kill the daemon.
 #[test]
 fn memory_that_can_shrink_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
@@ -430,7 +430,7 @@ fn memory_that_can_shrink_is_not_used() {
     guest.ram.truncate();
     guest.control.notify();
     drop(guest);
-    // Truncated before the daemon knows of it.
+    // Truncated before the daemon learns of it.
     let mut guest = TestGuest::connect(&a, unsealed());
     guest.ram.truncate();
     assert!(guest.try_launch([0; NUM_QUEUES]).is_err());
@@ -470,7 +470,7 @@ fn memory_that_can_shrink_is_used_on_demand() {
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }
 
-/// A daemon that has run out of descriptors serves whom it serves, and the next as soon as it can.
+/// A daemon out of descriptors keeps serving its connections, and accepts the next as soon as it can.
 #[test]
 fn a_vmm_that_cannot_be_accepted_is_served_later() {
     let dir = tempfile::tempdir().unwrap();
@@ -492,8 +492,7 @@ fn a_vmm_that_cannot_be_accepted_is_served_later() {
         prlimit(pid, Resource::Nofile, limit).unwrap();
     };
     descriptors(4);
-    // A descriptor for the next connection may be set aside already, and for nothing more than that: this one is lost
-    // then.
+    // The daemon may hold a descriptor for one more connection, but for nothing beyond that: such a connection is lost.
     let mut lost = UnixStream::connect(&b).unwrap();
     lost.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let _ = lost.read(&mut [0]);

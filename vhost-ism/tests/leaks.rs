@@ -40,8 +40,8 @@ fn mapped() -> u64 {
         .sum()
 }
 
-/// What this process has when nothing comes or goes any more: threads that look whether a stopped device has been
-/// reset, say.
+/// Returns the resources of this process once they no longer change: threads that watch a stopped device, for example,
+/// end a little later.
 fn possessions() -> (BTreeMap<String, usize>, usize, u64) {
     let look = || (descriptors(), threads(), mapped());
     loop {

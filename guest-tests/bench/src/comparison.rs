@@ -9,7 +9,7 @@ use crate::table::{round, table, times};
 pub struct Comparison(Table);
 
 impl Comparison {
-    /// An empty table; `variants` are the column headers.
+    /// Creates an empty table; `variants` are the column headers.
     pub fn new(title: &str, variants: [&str; 2]) -> Self {
         let ratio = format!("{} / {}", variants[1], variants[0]);
         Self(table(&[title, variants[0], variants[1], "unit", &ratio]))

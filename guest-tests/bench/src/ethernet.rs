@@ -83,7 +83,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// The series of the benchmark, without any measurement.
+/// Creates the series of the benchmark, without any measurement.
 pub fn interleaved() -> Interleaved {
     let series = vec![
         Series::new("TCP 64 B round trip, minimum", "us", Goal::None),

@@ -63,7 +63,7 @@ pub struct History {
     earlier: Option<Record>,
     /// `None` if the figures belong to no commit.
     now: Option<Record>,
-    /// Why there is no `now`.
+    /// Reason for the absence of `now`.
     excuse: String,
 }
 
@@ -99,7 +99,7 @@ impl History {
         })
     }
 
-    /// Abbreviated id of the commit to compare with.
+    /// Returns the abbreviated id of the commit to compare with.
     pub fn earlier(&self) -> Option<&str> {
         let commit = &self.earlier.as_ref()?.commit;
         Some(commit.get(..7).unwrap_or(commit))
@@ -142,7 +142,7 @@ impl History {
     }
 }
 
-/// The record of the first of `commits` that has one.
+/// Returns the record of the first of `commits` that has one.
 fn nearest<'a>(commits: &[String], records: &'a [Record]) -> Option<&'a Record> {
     commits
         .iter()

@@ -25,7 +25,7 @@ pub enum Extreme {
     Best,
 }
 
-/// All values of one measurement.
+/// A measurement: the values of both variants.
 pub struct Series {
     name: String,
     unit: &'static str,
@@ -34,7 +34,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// An empty series. Less is better for microseconds, more for any other unit.
+    /// Creates an empty series. Less is better for microseconds, more for any other unit.
     pub fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
         Self {
             name: name.into(),
@@ -48,7 +48,7 @@ impl Series {
         self.unit == "us"
     }
 
-    /// Median of a variant.
+    /// Returns the median of a variant.
     pub fn median(&self, variant: usize) -> f64 {
         let mut values = self.values[variant].clone();
         values.sort_by(f64::total_cmp);
@@ -82,7 +82,7 @@ pub fn verdict(reached: bool, goal: &str) -> String {
     format!("{goal}, {}", if reached { "reached" } else { "MISSED" })
 }
 
-/// All series of two variants.
+/// A benchmark of two variants.
 pub struct Interleaved {
     title: &'static str,
     variants: [&'static str; 2],
@@ -90,7 +90,7 @@ pub struct Interleaved {
 }
 
 impl Interleaved {
-    /// A benchmark without any measurement.
+    /// Creates a benchmark without any measurement.
     pub fn new(title: &'static str, variants: [&'static str; 2], series: Vec<Series>) -> Self {
         Self {
             title,
@@ -116,7 +116,7 @@ impl Interleaved {
         Ok(())
     }
 
-    /// The series at `index`, in the order given to [`Interleaved::new`].
+    /// Returns the series at `index`, in the order given to [`Interleaved::new`].
     pub fn series(&self, index: usize) -> &Series {
         &self.series[index]
     }

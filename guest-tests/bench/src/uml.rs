@@ -36,7 +36,7 @@ impl Transport {
         }
     }
 
-    /// The mode the kernel must report.
+    /// Returns the mode the kernel must report.
     fn mode(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

@@ -151,7 +151,7 @@ pub fn print(runs: &Interleaved, history: &mut History) {
     println!("{LEGEND}");
 }
 
-/// The series of the benchmark, without any measurement.
+/// Creates the series of the benchmark, without any measurement.
 pub fn interleaved() -> Interleaved {
     let series = PERFTESTS
         .iter()

@@ -24,7 +24,7 @@ fn port(transport: Transport) -> u16 {
     }
 }
 
-/// Command prefix that makes an unmodified program use the transport.
+/// Returns the command prefix that makes an unmodified program use the transport.
 fn wrapper(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "",

@@ -204,7 +204,7 @@ impl<'a> Pair<'a> {
         self.run(Transport::SmcD, Buffers::Default, &workload)
     }
 
-    /// SMC counters of both guests.
+    /// Reads the SMC counters of both guests.
     pub fn counted(&self) -> Result<[Counted; 2]> {
         Ok([counted(self.client)?, counted(self.server)?])
     }

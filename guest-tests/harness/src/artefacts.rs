@@ -66,12 +66,12 @@ impl Artefacts {
         })
     }
 
-    /// Directory of the logs.
+    /// Returns the directory of the logs.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Directory with a path short enough for Unix sockets.
+    /// Returns the directory of the sockets, whose path is short enough for Unix sockets.
     pub(crate) fn sockets(&self) -> &Path {
         &self.sockets
     }

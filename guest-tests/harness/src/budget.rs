@@ -42,7 +42,7 @@ impl Budget {
         Ok(Self { held })
     }
 
-    /// Number of tokens held.
+    /// Returns the number of tokens held.
     pub fn tokens(&self) -> usize {
         self.held.len()
     }

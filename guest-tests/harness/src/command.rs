@@ -126,7 +126,7 @@ impl Cmd {
     }
 }
 
-/// Name of a command: its script if a shell runs one.
+/// Returns the name of a command: its script if a shell runs one.
 fn describe(argv: &[String]) -> String {
     match argv {
         [shell, flag, script] if shell.ends_with("sh") && flag == "-c" => script.clone(),
@@ -150,7 +150,7 @@ impl Job {
         self.finish(Deadline::after(timeout), timeout)
     }
 
-    /// Whether the command has ended.
+    /// Returns whether the command has ended.
     pub fn is_finished(&self) -> bool {
         self.channel.look(|state| state.end.is_some()).unwrap_or(true)
     }
@@ -366,7 +366,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Whether the exit status is 0.
+    /// Returns whether the exit status is 0.
     pub fn success(&self) -> bool {
         self.status.success()
     }
@@ -385,7 +385,7 @@ impl Output {
         })
     }
 
-    /// Standard output without leading and trailing white space.
+    /// Returns standard output without leading and trailing white space.
     pub fn text(&self) -> &str {
         self.stdout.trim()
     }

@@ -24,7 +24,7 @@ impl Console {
         Self { path }
     }
 
-    /// Path of the log file.
+    /// Returns the path of the log file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -52,7 +52,7 @@ impl Console {
         Ok(())
     }
 
-    /// Kernel splats, except those that contain one of `allowed`.
+    /// Returns the kernel splats, except those that contain one of `allowed`.
     pub fn splats(&self, allowed: &[String]) -> Vec<String> {
         find_splats(&self.text(), allowed)
     }

@@ -75,13 +75,13 @@ impl Control {
         })
     }
 
-    /// The attached agent's greeting, if there is an agent.
+    /// Returns the attached agent's greeting, if there is an agent.
     pub fn hello(&self) -> Option<Hello> {
         let state = lock(&self.shared.state);
         state.session.as_ref().map(|session| session.hello.clone())
     }
 
-    /// Protocol errors reported by the agent or found in its frames; none is expected.
+    /// Returns the protocol errors reported by the agent or found in its frames; none is expected.
     pub fn reports(&self) -> Vec<String> {
         lock(&self.shared.state).reports.clone()
     }

@@ -52,12 +52,12 @@ impl Daemon {
         Ok(Self { process, stats_socket })
     }
 
-    /// Whether the process is running.
+    /// Returns whether the process is running.
     pub fn alive(&self) -> bool {
         self.process.status().is_none()
     }
 
-    /// The process of the daemon.
+    /// Returns the process of the daemon.
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -108,7 +108,7 @@ impl Daemon {
     }
 }
 
-/// Whether a process listens on a Unix socket, by the kernel's socket table. Connecting is no option, as a device
+/// Returns whether a process listens on a Unix socket, by the kernel's socket table. Connecting is no option, as a
 /// daemon takes the first connection for its guest.
 fn is_listening(table: &str, path: &Path) -> bool {
     const ACCEPTS_CONNECTIONS: u32 = 0x10000;

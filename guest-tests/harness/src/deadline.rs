@@ -20,14 +20,14 @@ impl Deadline {
         }
     }
 
-    /// Remaining time; `None` once the deadline has passed.
+    /// Returns the remaining time; `None` once the deadline has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.after
             .checked_sub(self.begin.elapsed())
             .filter(|left| !left.is_zero())
     }
 
-    /// The error for a deadline missed while waiting for `what`.
+    /// Creates the error for a deadline missed while waiting for `what`.
     pub(crate) fn missed(&self, what: impl Into<String>) -> Error {
         Error::Timeout {
             what: what.into(),

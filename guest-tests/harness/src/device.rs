@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// A kind of device, of which every guest of a testbed gets one, with the daemon that serves it, if any.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// Name in messages and file names.
+    /// Returns the name in messages and file names.
     fn name(&self) -> &str;
 
     /// Starts the daemon; called before any guest starts.
@@ -17,10 +17,10 @@ pub trait Device: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// QEMU arguments of one guest.
+    /// Returns the QEMU arguments of one guest.
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String>;
 
-    /// vhost-user socket of the PCI function of one User Mode Linux guest, if the device supports it.
+    /// Returns the vhost-user socket of the PCI function of a User Mode Linux guest, if the device supports it.
     fn uml_pci(&self, guest: usize, place: &Place) -> Option<PathBuf> {
         let _ = (guest, place);
         None
@@ -37,22 +37,22 @@ pub struct Place {
 }
 
 impl Place {
-    /// Number of guests of the testbed.
+    /// Returns the number of guests of the testbed.
     pub fn guests(&self) -> usize {
         self.guests
     }
 
-    /// Whether a guest is a User Mode Linux guest; these have the highest numbers.
+    /// Returns whether a guest is a User Mode Linux guest; these have the highest numbers.
     pub fn is_uml(&self, guest: usize) -> bool {
         guest + self.uml_guests >= self.guests
     }
 
-    /// Directory for logs; kept if a test fails.
+    /// Returns the directory for logs; kept if a test fails.
     pub fn logs(&self) -> &Path {
         &self.logs
     }
 
-    /// Directory for sockets, with a short path; removed with the testbed.
+    /// Returns the directory for sockets, with a short path; removed with the testbed.
     pub fn sockets(&self) -> &Path {
         &self.sockets
     }

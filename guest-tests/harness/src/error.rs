@@ -19,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("could not {doing}")]
+    #[error("cannot {doing}")]
     Io {
         /// The attempted operation.
         doing: String,
@@ -168,7 +168,7 @@ fn chain(error: &Error) -> String {
 
 /// Adds the attempted operation to an I/O error.
 pub(crate) trait Doing<T> {
-    /// Converts the error to [`Error::Io`]; `what` completes "could not ...".
+    /// Converts the error to [`Error::Io`]; `what` completes "cannot ...".
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

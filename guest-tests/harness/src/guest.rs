@@ -1,4 +1,4 @@
-//! One guest of a testbed.
+//! A guest of a testbed.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -71,17 +71,17 @@ impl Guest {
         }
     }
 
-    /// Name, also the host name.
+    /// Returns the name, which is also the host name.
     pub fn name(&self) -> &str {
         self.machine.name()
     }
 
-    /// Number within the testbed.
+    /// Returns the number within the testbed.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Console of the guest.
+    /// Returns the console of the guest.
     pub fn console(&self) -> &Console {
         self.diagnostics.console()
     }
@@ -143,7 +143,7 @@ impl Guest {
         self.explained(self.control()?.wait_boot(None, self.boot_timeout))
     }
 
-    /// IPv4 address of this guest on the link to `peer`.
+    /// Returns the IPv4 address of this guest on the link to `peer`.
     ///
     /// # Panics
     ///
@@ -152,7 +152,7 @@ impl Guest {
         self.link(peer).address(self.index)
     }
 
-    /// IPv6 address of this guest on the link to `peer`.
+    /// Returns the IPv6 address of this guest on the link to `peer`.
     ///
     /// # Panics
     ///
@@ -161,7 +161,7 @@ impl Guest {
         self.link(peer).address_v6(self.index)
     }
 
-    /// Name of this guest's interface on the link to `peer`.
+    /// Returns the name of this guest's interface on the link to `peer`.
     ///
     /// # Panics
     ///
@@ -262,33 +262,33 @@ impl Guest {
         self.explained(self.qmp()?.execute("cont", json!({})).map(drop))
     }
 
-    /// Whether this is a User Mode Linux guest.
+    /// Returns whether this is a User Mode Linux guest.
     pub fn is_uml(&self) -> bool {
         matches!(self.machine, Machine::Uml(_))
     }
 
-    /// Whether the guest's process is running.
+    /// Returns whether the guest's process is running.
     pub fn is_running(&self) -> bool {
         self.process().is_ok_and(|process| process.status().is_none())
     }
 
-    /// QEMU's monitor.
+    /// Returns QEMU's monitor.
     pub fn qmp(&self) -> Result<Arc<Qmp>> {
         self.running(|vm| vm.qmp.clone())?
             .ok_or(Error::Unsupported("a User Mode Linux guest has no monitor"))
     }
 
-    /// The guest's process: QEMU, or a User Mode Linux kernel.
+    /// Returns the guest's process: QEMU, or a User Mode Linux kernel.
     pub fn process(&self) -> Result<Arc<Process>> {
         self.running(|vm| Arc::clone(&vm.process))
     }
 
-    /// Connection to the guest's agent.
+    /// Returns the connection to the guest's agent.
     pub fn control(&self) -> Result<Arc<Control>> {
         self.running(|vm| Arc::clone(&vm.control))
     }
 
-    /// Kernel splats on the console, except those the testbed tolerates.
+    /// Returns the kernel splats on the console, except those the testbed tolerates.
     pub fn splats(&self) -> Vec<String> {
         self.console().splats(&lock(&self.allowed_splats))
     }

@@ -29,38 +29,38 @@ impl Link {
             .collect()
     }
 
-    /// Whether `guest` is at one end.
+    /// Returns whether `guest` is at one end.
     pub fn has(&self, guest: usize) -> bool {
         self.guests.contains(&guest)
     }
 
-    /// Number of the guest at the other end.
+    /// Returns the number of the guest at the other end.
     pub fn peer_of(&self, guest: usize) -> usize {
         self.guests[usize::from(self.guests[0] == guest)]
     }
 
-    /// Name of the interface, the same in both guests.
+    /// Returns the name of the interface, the same in both guests.
     pub fn interface(&self) -> String {
         format!("link{}", self.index)
     }
 
-    /// IPv4 address of a guest on the link.
+    /// Returns the IPv4 address of a guest on the link.
     pub fn address(&self, guest: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, self.index, host_number(guest))
     }
 
-    /// IPv6 address of a guest on the link.
+    /// Returns the IPv6 address of a guest on the link.
     pub fn address_v6(&self, guest: usize) -> Ipv6Addr {
         let (index, host) = (self.index.into(), host_number(guest).into());
         Ipv6Addr::new(0xfd00, 0, 0, index, 0, 0, 0, host)
     }
 
-    /// MAC address of a guest's interface.
+    /// Returns the MAC address of a guest's interface.
     pub fn mac(&self, guest: usize) -> String {
         format!("52:54:00:00:{:02x}:{:02x}", self.index, host_number(guest))
     }
 
-    /// QEMU arguments of one end.
+    /// Returns the QEMU arguments of one end.
     pub(crate) fn qemu_args(&self, guest: usize, sockets: &Path) -> Vec<String> {
         let id = self.interface();
         let socket = |guest: usize| -> PathBuf { sockets.join(format!("{id}-{guest}")) };
@@ -77,7 +77,7 @@ impl Link {
         ]
     }
 
-    /// Shell script that brings up one end; uses the function `rename`.
+    /// Returns a shell script that brings up one end; uses the function `rename`.
     fn setup(&self, guest: usize) -> String {
         format!(
             "rename {mac} {name}\n\
@@ -96,7 +96,7 @@ impl Link {
     }
 }
 
-/// Shell script that brings up all `links` of a guest.
+/// Returns a shell script that brings up all `links` of a guest.
 pub(crate) fn setup_script<'a>(guest: usize, links: impl Iterator<Item = &'a Link>) -> String {
     let mut script = "set -e\n\
         rename() {\n\

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Root of the source tree.
+/// Returns the root of the source tree.
 pub fn workspace_dir() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
 }
 
-/// Directory with the results of the image and driver builds: GUEST_CACHE, or `.cache` in the source tree.
+/// Returns the directory with the results of the image and driver builds: GUEST_CACHE, or `.cache` in the source tree.
 pub fn cache_dir() -> PathBuf {
     env::var_os("GUEST_CACHE").map_or_else(|| workspace_dir().join(".cache"), PathBuf::from)
 }
 
-/// Directory with the binaries of the running executable's profile, such as `target/debug`.
+/// Returns the directory with the binaries of the running executable's profile, such as `target/debug`.
 fn profile_dir() -> Option<PathBuf> {
     let exe = env::current_exe().ok()?;
     let dir = exe.parent()?;
@@ -25,7 +25,7 @@ fn profile_dir() -> Option<PathBuf> {
     Some(if nested { dir.parent()? } else { dir }.to_owned())
 }
 
-/// Cargo's target directory, the one that contains the running executable.
+/// Returns Cargo's target directory, the one that contains the running executable.
 pub fn target_dir() -> PathBuf {
     let built_in = profile_dir().and_then(|profile| {
         profile

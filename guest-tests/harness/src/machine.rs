@@ -17,7 +17,7 @@ pub(crate) enum Machine {
 }
 
 impl Machine {
-    /// Name of the guest.
+    /// Returns the name of the guest.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Qemu(machine) => &machine.name,
@@ -25,12 +25,12 @@ impl Machine {
         }
     }
 
-    /// Log file of the console.
+    /// Returns the log file of the console.
     pub(crate) fn console(&self) -> PathBuf {
         console_log(self.logs(), self.name())
     }
 
-    /// Log file of QEMU's messages.
+    /// Returns the log file of QEMU's messages.
     pub(crate) fn qemu_log(&self) -> PathBuf {
         qemu_log(self.logs(), self.name())
     }

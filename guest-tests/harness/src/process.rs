@@ -87,7 +87,7 @@ impl Process {
         })
     }
 
-    /// Name in messages.
+    /// Returns the name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -97,12 +97,12 @@ impl Process {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Log file of its output.
+    /// Returns the log file of its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Exit status, if the process has ended.
+    /// Returns the exit status, if the process has ended.
     pub fn status(&self) -> Option<ExitStatus> {
         lock(&self.child).try_wait().ok().flatten()
     }
@@ -206,7 +206,7 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     tail
 }
 
-/// Number of a descriptor, which is the same in a child that inherits it.
+/// Returns the number of a descriptor, which is the same in a child that inherits it.
 pub(crate) fn number(fd: &OwnedFd) -> RawFd {
     std::os::fd::AsRawFd::as_raw_fd(fd)
 }

@@ -188,8 +188,8 @@ fn connect(path: &Path) -> Result<UnixStream> {
     UnixStream::connect(path).doing(|| format!("connect to {}", path.display()))
 }
 
-/// Value of `-smp`. With only one *possible* processor, QEMU's translator turns locked instructions into plain ones,
-/// which are not atomic for other processes that share the guest's memory.
+/// Returns the value of `-smp`. With only one *possible* processor, QEMU's translator turns locked instructions into
+/// plain ones, which are not atomic for other processes that share the guest's memory.
 fn smp(processors: u32) -> String {
     if processors == 1 {
         "1,maxcpus=2".to_owned()

@@ -43,7 +43,7 @@ struct State {
     events: Vec<Value>,
 }
 
-/// One line received from QEMU.
+/// A line received from QEMU.
 #[derive(Debug, PartialEq)]
 enum Message {
     Greeting,
@@ -132,7 +132,7 @@ impl Qmp {
         })
     }
 
-    /// Number of events received so far; see [`Qmp::wait_event`].
+    /// Returns the number of events received so far; see [`Qmp::wait_event`].
     pub fn event_count(&self) -> usize {
         lock(&self.shared.state).events.len()
     }

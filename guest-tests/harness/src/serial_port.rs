@@ -57,7 +57,7 @@ impl SerialPort {
         })
     }
 
-    /// Kernel parameter that attaches the port.
+    /// Returns the kernel parameter that attaches the port.
     pub(crate) fn kernel_arg(&self) -> String {
         format!("virtio_uml.device={}:{VIRTIO_CONSOLE}", self.path.display())
     }

@@ -84,7 +84,7 @@ fn is_head(line: &str) -> bool {
     })
 }
 
-/// The text after the printk time stamp of a line, `[   12.345678] ` or `[   12.345678][  T123] `.
+/// Returns the text after the printk time stamp of a line, `[   12.345678] ` or `[   12.345678][  T123] `.
 fn message(line: &str) -> Option<&str> {
     let mut rest = line;
     while let Some(open) = rest.find('[') {

@@ -288,7 +288,7 @@ impl Builder {
     }
 }
 
-/// `a`, `b`, ... and then `g26`, `g27`, ...
+/// Returns the name of a guest: `a`, `b`, ... and then `g26`, `g27`, ...
 fn guest_name(index: usize) -> String {
     match u8::try_from(index) {
         Ok(small @ 0..26) => char::from(b'a' + small).to_string(),
@@ -329,7 +329,7 @@ impl Testbed {
         }
     }
 
-    /// The guest with this number.
+    /// Returns the guest with this number.
     ///
     /// # Panics
     ///
@@ -338,7 +338,7 @@ impl Testbed {
         &self.guests[index]
     }
 
-    /// All guests, QEMU guests first.
+    /// Returns all guests, QEMU guests first.
     pub fn guests(&self) -> &[Guest] {
         &self.guests
     }
@@ -359,7 +359,7 @@ impl Testbed {
         })
     }
 
-    /// The daemon of the first device that has one.
+    /// Returns the daemon of the first device that has one.
     ///
     /// # Panics
     ///
@@ -371,18 +371,18 @@ impl Testbed {
         }
     }
 
-    /// The daemon of the device with this name.
+    /// Returns the daemon of the device with this name.
     pub fn daemon_of(&self, device: &str) -> Option<&Daemon> {
         let mut daemons = self.daemons.iter();
         daemons.find(|(name, _)| name == device).map(|(_, daemon)| daemon)
     }
 
-    /// Directory of the logs.
+    /// Returns the directory of the logs.
     pub fn logs(&self) -> &Path {
         self.artefacts.directory()
     }
 
-    /// The directory that guests see, read-only, as `/host`.
+    /// Returns the directory that guests see, read-only, as `/host`.
     pub fn share(&self) -> &Path {
         &self.share
     }
@@ -406,7 +406,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Same as [`Testbed::finish`], but keeps the logs; returns their directory.
+    /// Does the same as [`Testbed::finish`], but keeps the logs; returns their directory.
     pub fn finish_with_logs(self) -> Result<PathBuf> {
         self.end()?;
         self.artefacts.keep();

@@ -21,12 +21,12 @@ pub(crate) struct Vm {
     pub(crate) _port: Option<SerialPort>,
 }
 
-/// Log file of a guest's console.
+/// Returns the log file of a guest's console.
 pub(crate) fn console_log(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("console-{name}.log"))
 }
 
-/// Log file of QEMU's messages.
+/// Returns the log file of QEMU's messages.
 pub(crate) fn qemu_log(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("qemu-{name}.log"))
 }

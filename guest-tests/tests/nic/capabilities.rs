@@ -52,7 +52,7 @@ fn what_the_drivers_do_without_each_capability_is_as_ever() {
     golden::assert_same("capabilities.txt", &table);
 }
 
-/// Names of all capabilities of the device.
+/// Returns the names of all capabilities of the device.
 fn capabilities() -> Vec<String> {
     let output = Command::new(NicOptions::program().expect("the daemon is built"))
         .arg("--print-capabilities")

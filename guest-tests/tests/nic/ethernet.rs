@@ -228,6 +228,6 @@ for number in range(20):
         .run()?
         .check()?;
     let stray = counter(fixture, 1, "rx_packets")? - before;
-    assert!(stray < 20, "{stray} frames of a group nobody has joined");
+    assert!(stray < 20, "{stray} frames of a group that no guest has joined");
     Ok(())
 }

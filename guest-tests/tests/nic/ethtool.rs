@@ -28,7 +28,7 @@ fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
     Ok(guest.run(&format!("ethtool {flag} {NIC} {rest}"))?.check()?.stdout)
 }
 
-/// Value of `name` in the last block printed by `ethtool`, which has the current settings.
+/// Returns the value of `name` in the last block printed by `ethtool`, which has the current settings.
 fn setting(text: &str, name: &str) -> u64 {
     let value = text.lines().rev().find_map(|line| {
         let (found, value) = line.split_once(':')?;
@@ -83,7 +83,7 @@ fn channels(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Packets received by a channel.
+/// Returns the number of packets received by a channel.
 fn received(fixture: &Fixture, channel: u32) -> Result<u64> {
     counter(fixture, 0, &format!("rx{channel}_packets"))
 }

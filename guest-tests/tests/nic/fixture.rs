@@ -122,17 +122,17 @@ impl Fixture {
         self.testbed.each(|guest| guest.nic_configure(mtu))
     }
 
-    /// IPv4 traffic from one guest to another.
+    /// Returns IPv4 traffic from one guest to another.
     pub fn flow(&self, from: usize, to: usize) -> Flow<'_> {
         Flow::new(self.guest(from), self.guest(to), NicOptions::address(to))
     }
 
-    /// IPv6 traffic from one guest to another.
+    /// Returns IPv6 traffic from one guest to another.
     pub fn flow_v6(&self, from: usize, to: usize) -> Flow<'_> {
         Flow::new(self.guest(from), self.guest(to), NicOptions::address_v6(to))
     }
 
-    /// The daemon's statistics of one guest.
+    /// Reads the daemon's statistics of one guest.
     pub fn stats(&self, guest: usize) -> Result<Value> {
         let stats = self.daemon().stats()?;
         let guests = stats["guests"].as_array().expect("the daemon's guests");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Path of the program, for [`guest_harness::Builder::share`].
+/// Returns the path of the program, for [`guest_harness::Builder::share`].
 pub fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("nic/frames.py")
 }

@@ -18,7 +18,7 @@ fn lspci_shows_the_function_as_ever() -> Result<()> {
     Ok(())
 }
 
-/// Output of `lspci` for the NIC, with assigned resources replaced.
+/// Returns the output of `lspci` for the NIC, with assigned resources replaced.
 fn lspci(guest: &Guest) -> Result<String> {
     let device = guest.run(&format!("basename $(readlink /sys/class/net/{NIC}/device)"))?;
     let device = device.check()?.text().to_owned();

@@ -137,7 +137,7 @@ fn words<'a>(order: &'a Value, name: &str) -> Vec<&'a str> {
     list.iter().map(|word| word.as_str().expect("a word")).collect()
 }
 
-/// Expected number of cases by operation and variant.
+/// Returns the expected number of cases by operation and variant.
 fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     let sizes: Vec<u64> = order["sizes"]
         .as_array()
@@ -163,7 +163,7 @@ fn expected_cases(order: &Value) -> BTreeMap<String, usize> {
     cases
 }
 
-/// Expected number of completions by kind.
+/// Returns the expected number of completions by kind.
 fn expected_completions(order: &Value) -> BTreeMap<String, usize> {
     let unreliable = order["service"] == "uc";
     let unsignaled = order["unsignaled"] == true;

@@ -73,9 +73,9 @@ fn perftest_runs() -> Result<()> {
     fixture.finish()
 }
 
-/// Every program with every option. `-e` is for bandwidth only: the latency programs wait for an event and then poll
-/// once, but an event need not bring a completion (ibv_get_cq_event(3)). The connection manager does not support UC, so
-/// `-R` is left out there.
+/// Returns every program with every option. `-e` is for bandwidth only: the latency programs wait for an event and then
+/// poll once, but an event need not bring a completion (ibv_get_cq_event(3)). The connection manager does not support
+/// UC, so `-R` is left out there.
 fn all() -> Vec<String> {
     let mut programs = Vec::new();
     let mut add = |program: &str, options: &[&str]| {

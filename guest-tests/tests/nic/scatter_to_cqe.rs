@@ -13,7 +13,7 @@ const ENVIRONMENT: [Option<&str>; 2] = [None, Some("0")];
 /// Scatter flags of mlx5dv_create_qp.
 const FLAGS: [Option<&str>; 3] = [None, Some("allow"), Some("disable")];
 
-/// How 128-byte CQEs are requested, if at all.
+/// Request of 128-byte CQEs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Large {
     No,
@@ -53,7 +53,7 @@ impl Variant {
         })
     }
 
-    /// Maximum of data bytes in a CQE.
+    /// Returns the maximum number of data bytes in a CQE.
     fn limit(self) -> u64 {
         // The flags override the environment (create_qp, providers/mlx5/verbs.c).
         let asks = match self.flag {
@@ -91,20 +91,20 @@ impl Variant {
         order
     }
 
-    /// Maximum of response data bytes in a requester's CQE.
+    /// Returns the maximum number of response data bytes in a requester's CQE.
     fn answer_limit(self) -> u64 {
         let configured = self.signal_all || self.flag == Some("allow");
         let completes = self.signal_all || !self.unsignaled;
         if configured && completes { self.limit() } else { 0 }
     }
 
-    /// Expected for received sends (`mlx5_ib` sets cs_res, infiniband/hw/mlx5/qp.c).
+    /// Returns the count expected for received sends (`mlx5_ib` sets cs_res, infiniband/hw/mlx5/qp.c).
     fn received(self, kinds: u64) -> Inline {
         Inline::of_all_sizes(self.limit(), kinds)
     }
 
-    /// Expected for reads and atomics (`configure_requester_scat_cqe`, infiniband/hw/mlx5/qp.c): only if all requests
-    /// are signaled or the flag allows it, and only for signaled ones.
+    /// Returns the count expected for reads and atomics (`configure_requester_scat_cqe`, infiniband/hw/mlx5/qp.c): only
+    /// if all requests are signaled or the flag allows it, and only for signaled ones.
     fn answered(self) -> Inline {
         let mut inline = Inline::of_all_sizes(self.answer_limit(), 1);
         if self.answer_limit() > 0 {
@@ -124,7 +124,7 @@ struct Inline {
 }
 
 impl Inline {
-    /// Expected for `kinds` messages of each size, in one segment and in three.
+    /// Returns the count expected for `kinds` messages of each size, in one segment and in three.
     fn of_all_sizes(limit: u64, kinds: u64) -> Self {
         let ways = |size| if size < 3 { 1 } else { 2 };
         let count = |from, to: u64| -> u64 {

@@ -29,7 +29,7 @@ const EXPECTED_COMPLAINTS: [&str; 2] = [
 struct Expectation {
     /// Minimum of passing tests.
     pass: usize,
-    /// Why the other tests are skipped.
+    /// Reason for which the other tests are skipped.
     #[serde(default)]
     without: String,
 }

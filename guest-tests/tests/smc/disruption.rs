@@ -106,7 +106,7 @@ fn a_guest_is_paused_under_load() -> Result<()> {
     fixture.finish()
 }
 
-/// Number of driver sessions of each guest so far.
+/// Reads the number of driver sessions of each guest so far.
 fn sessions(fixture: &Fixture) -> Result<Vec<Option<u64>>> {
     let stats = fixture.daemon_stats()?;
     let guests = stats["guests"].as_array().expect("guests");

@@ -121,7 +121,7 @@ impl Fixture {
         self.kernel
     }
 
-    /// Time limit of `seconds`, longer with the debug kernel.
+    /// Returns a time limit of `seconds`, longer with the debug kernel.
     pub fn seconds(&self, seconds: u64) -> Duration {
         let factor = match self.kernel {
             Kernel::Normal => 1,
@@ -155,7 +155,7 @@ impl Fixture {
         Ok(rmmod.run()?.check()?.elapsed)
     }
 
-    /// Ended connections of a guest's server so far.
+    /// Returns the ended connections of a guest's server so far.
     pub fn server_ends(&self, index: usize) -> Vec<Value> {
         lock(&self.servers)[index]
             .as_ref()
@@ -163,7 +163,7 @@ impl Fixture {
             .unwrap_or_default()
     }
 
-    /// GID of a guest's virtio-ism device, from its kernel.
+    /// Returns the GID of a guest's virtio-ism device, as reported by the guest's kernel.
     pub fn gid(&self, index: usize) -> Result<String> {
         if let Some(gid) = &lock(&self.gids)[index] {
             return Ok(gid.clone());
@@ -187,7 +187,7 @@ impl Fixture {
         Ok(gid)
     }
 
-    /// Statistics of the daemon: the fabric and each guest.
+    /// Reads the statistics of the daemon: the fabric and each guest.
     pub fn daemon_stats(&self) -> Result<Value> {
         self.testbed.daemon().stats()
     }
@@ -214,7 +214,7 @@ impl Fixture {
         self.finish_despite(None)
     }
 
-    /// Same as [`Fixture::finish`], but one guest may have caused guest errors.
+    /// Does the same as [`Fixture::finish`], but one guest may have caused guest errors.
     pub fn finish_despite(self, culprit: Option<usize>) -> Result<()> {
         self.ledger.settle(&self.testbed)?;
         for server in std::mem::take(&mut *lock(&self.servers)).into_iter().flatten() {

@@ -69,7 +69,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Difference between a guest's kernel and the ledger, if any.
+    /// Returns the difference between a guest's kernel and the ledger, if any.
     pub fn difference(&self, guest: &Guest) -> Result<Option<String>> {
         let index = guest.index();
         let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner)[index];

@@ -28,7 +28,7 @@ pub fn module(kernel: Kernel) -> Result<PathBuf> {
     Ok(out.join("ism_probe.ko"))
 }
 
-/// One control request.
+/// A control request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Device-readable bytes.

@@ -22,7 +22,7 @@ impl Server {
         Ok(Self { job })
     }
 
-    /// Ended connections so far, if started with `--events`.
+    /// Returns the ended connections so far, if started with `--events`.
     pub fn ends(&self) -> Vec<Value> {
         let (stdout, _) = self.job.peek();
         // The last line may be incomplete.

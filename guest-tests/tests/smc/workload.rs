@@ -32,7 +32,7 @@ impl Running {
         Ok(report)
     }
 
-    /// Whether the workload has ended.
+    /// Returns whether the workload has ended.
     pub fn is_finished(&self) -> bool {
         self.job.is_finished()
     }
@@ -140,7 +140,7 @@ impl Fixture {
         }
     }
 
-    /// All SMC sockets of a guest.
+    /// Returns all SMC sockets of a guest.
     pub fn sockets(&self, index: usize) -> Result<Vec<Value>> {
         let out = self.guest(index).run("/host/smc-tool --json sockets")?.check()?;
         Ok(serde_json::from_str(out.text()).expect("the sockets are JSON"))

@@ -2,19 +2,6 @@
 
 use guest_harness::{NicOptions, NicSetup, Result, Testbed};
 
-/// Pseudo-random bytes, so that lost, repeated or reordered data show.
-pub fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
-}
-
 /// Boots User Mode Linux guests and brings their NICs up.
 pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
     let testbed = Testbed::builder(name)

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_harness::{Error, Exit, Result, Testbed};
-
-use crate::fixture::noise;
+use guest_harness::{Error, Exit, Result, Testbed, noise};
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed, noise};
 
-use crate::fixture::{finish, noise};
+use crate::fixture::finish;
 
 /// Limit on a script: shorter than the two minutes after which the kernel reports a hung task.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -63,7 +63,7 @@ impl Daemon {
     ///
     /// # Panics
     ///
-    /// When its exit code is not 0.
+    /// Panics if the exit code is not 0.
     #[track_caller]
     pub fn log(mut self) -> Vec<String> {
         let stderr = self.0.stderr.take().expect("it is piped");

@@ -39,7 +39,7 @@ pub fn paths(document: &Value) -> BTreeSet<String> {
 ///
 /// # Panics
 ///
-/// When some have none, naming them.
+/// Panics with the names of the values that have none.
 #[track_caller]
 pub fn assert_documented(document: &Value, path: &Path, heading: &str) {
     let page = fs::read_to_string(path).expect("the page can be read");
@@ -63,7 +63,7 @@ pub fn assert_documented(document: &Value, path: &Path, heading: &str) {
 ///
 /// # Panics
 ///
-/// When one is not, naming its path.
+/// Panics with the path of a key that is not.
 #[track_caller]
 pub fn assert_snake_case(document: &Value) {
     for path in paths(document) {

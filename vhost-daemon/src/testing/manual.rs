@@ -9,7 +9,7 @@ use clap::Command;
 ///
 /// # Panics
 ///
-/// When the page at `path` differs.
+/// Panics if the page at `path` differs.
 pub fn assert_up_to_date(command: Command, sections: &[u8], path: &Path) {
     let mut page = Vec::new();
     clap_mangen::Man::new(command)

@@ -26,7 +26,7 @@ pub fn children(package: &Package, module: &str) -> BTreeSet<String> {
     package.files.iter().filter_map(|file| child(file, module)).collect()
 }
 
-/// The child of a module that a file belongs to.
+/// Returns the child of a module that a file belongs to.
 fn child(file: &str, module: &str) -> Option<String> {
     let path = match module {
         "" => file,
@@ -41,7 +41,7 @@ fn floor(plan: &Plan, name: &str) -> Option<usize> {
     named(name).or_else(|| named("*"))
 }
 
-/// Returns what contradicts a plan: rooms without a floor, floors without their room, and arrows that do not run down.
+/// Returns the violations of a plan: rooms without a floor, floors without their room, and arrows that do not run down.
 pub fn against_plan(package: &Package, plan: &Plan) -> Vec<String> {
     let (rooms, arrows) = (children(package, plan.room), arrows_of(package, plan.room));
     let whole = [plan.package, plan.room].join(" ");
@@ -81,9 +81,9 @@ pub fn against_plan(package: &Package, plan: &Plan) -> Vec<String> {
     faults
 }
 
-/// Returns the circles between rooms, at every level of a package. Files are the rooms of the lowest level; a module
-/// and its children are one room to those outside.
-pub fn circles(package: &Package) -> Vec<String> {
+/// Returns the import cycles between rooms, at every level of a package. Files are the rooms of the lowest level; a
+/// module and its children are one room to those outside.
+pub fn cycles(package: &Package) -> Vec<String> {
     let mut modules = BTreeSet::from([""]);
     for file in &package.files {
         modules.extend(file.match_indices("::").map(|(end, _)| &file[..end]));
@@ -93,28 +93,28 @@ pub fn circles(package: &Package) -> Vec<String> {
         let arrows = arrows_of(package, module);
         let mut reported = BTreeSet::new();
         for room in children(package, module) {
-            let Some(circle) = circle_through(&arrows, &room) else {
+            let Some(cycle) = cycle_through(&arrows, &room) else {
                 continue;
             };
-            if circle.iter().any(|(from, _)| reported.contains(from)) {
+            if cycle.iter().any(|(from, _)| reported.contains(from)) {
                 continue;
             }
-            let way: Vec<String> = circle
+            let way: Vec<String> = cycle
                 .iter()
                 .map(|arrow| {
                     let Place { file, line } = &arrows[arrow];
                     format!("\n    {} -> {} ({file}:{line})", arrow.0, arrow.1)
                 })
                 .collect();
-            faults.push(format!("{} {module}: a circle{}", package.name, way.concat()));
-            reported.extend(circle.into_iter().map(|(from, _)| from));
+            faults.push(format!("{} {module}: a cycle{}", package.name, way.concat()));
+            reported.extend(cycle.into_iter().map(|(from, _)| from));
         }
     }
     faults
 }
 
-/// Returns the shortest circle through a room.
-fn circle_through(arrows: &Arrows, room: &str) -> Option<Vec<(String, String)>> {
+/// Returns the shortest cycle through a room.
+fn cycle_through(arrows: &Arrows, room: &str) -> Option<Vec<(String, String)>> {
     let mut ways: Vec<Vec<(String, String)>> = vec![Vec::new()];
     let mut seen = BTreeSet::new();
     while !ways.is_empty() {
@@ -219,7 +219,7 @@ mod tests {
             ("b", "mod c;"),
             ("b::c", "use crate::a;"),
         ]);
-        assert_eq!(circles(&top).len(), 1);
+        assert_eq!(cycles(&top).len(), 1);
         let within = Package::of(&[
             ("lib", "mod a;"),
             ("a", "mod b; mod c; pub use b::B;"),
@@ -227,7 +227,7 @@ mod tests {
             // Through the parent's name for it.
             ("a::c", "use super::B;"),
         ]);
-        let found = circles(&within);
+        let found = cycles(&within);
         assert_eq!(found.len(), 1);
         assert!(
             found[0].contains("b -> c (a/b.rs:1)") && found[0].contains("c -> b (a/c.rs:1)"),
@@ -239,6 +239,6 @@ mod tests {
             ("a::b", "use super::c; use super::A;"),
             ("a::c", ""),
         ]);
-        assert!(circles(&none).is_empty());
+        assert!(cycles(&none).is_empty());
     }
 }

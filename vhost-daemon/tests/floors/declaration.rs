@@ -125,7 +125,7 @@ pub const PLANS: &[Plan] = &[
     package(
         "guest-harness",
         &[
-            &["error", "splat"],
+            &["error", "noise", "splat"],
             &["deadline", "locate"],
             &["budget", "image", "sync"],
             &["control", "interrupt", "qmp", "serial_port"],

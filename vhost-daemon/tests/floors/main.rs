@@ -1,5 +1,5 @@
 //! Floors without a way back up: each package of the repository declares the order of its modules, and no import runs
-//! against it or in a circle. The imports are read from the sources, without a compiler.
+//! against it or in a cycle. The imports are read from the sources, without a compiler.
 
 mod check;
 mod declaration;
@@ -54,7 +54,7 @@ fn no_arrow_runs_up() {
 
 #[test]
 fn no_rooms_import_in_a_circle() {
-    none(&packages().iter().flat_map(check::circles).collect::<Vec<_>>());
+    none(&packages().iter().flat_map(check::cycles).collect::<Vec<_>>());
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Package {
                             let target = library.walk(Vec::new(), &used.segments[1..], 0);
                             target.map(|target| library.file(&target))
                         }
-                        // A module and its children are one room: what it does with them is its own affair. Only a
+                        // A module and its children are one room, so imports between them do not count. Only a
                         // binary's root is a room by itself.
                         _ => {
                             let target = tree.resolve(&base, &used.segments, 0);
@@ -122,7 +122,7 @@ impl Package {
                 }
             }
         }
-        // A library's root that only lists its modules stands nowhere.
+        // A library's root that only lists its modules has no floor.
         if !package.arrows.keys().any(|(from, to)| from == "lib" || to == "lib") {
             package.files.remove("lib");
         }
@@ -176,7 +176,7 @@ impl Tree {
         self.modules.insert(module, (path.to_owned(), source));
     }
 
-    /// Name of a module's file.
+    /// Returns the name of a module's file.
     fn file(&self, module: &[String]) -> String {
         let in_bin = !matches!(self.root.as_str(), "lib" | "main");
         match module {
@@ -186,7 +186,8 @@ impl Tree {
         }
     }
 
-    /// The module whose file defines what a path names, as seen from a module; `None` for what other crates define.
+    /// Returns the module whose file defines the item that a path names, as seen from a module; `None` for items of
+    /// other crates.
     fn resolve(&self, base: &[String], path: &[String], depth: usize) -> Option<Vec<String>> {
         let (first, mut at) = (path.first()?, base.to_vec());
         match first.as_str() {

@@ -1,7 +1,7 @@
 //! The paths in a Rust source text that name other modules of its package. No compiler is needed: a lexer knows
 //! comments and literals, and a parser knows `mod`, `use` and paths.
 
-/// Modules and paths of a file, without what is `#[cfg(test)]`.
+/// Modules and paths of a file, without `#[cfg(test)]` items.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Names of the modules in files of their own.
@@ -141,7 +141,7 @@ fn end_of_raw_string(characters: &[char], start: usize, hashes: usize) -> usize 
     end.map_or(characters.len(), |index| index + 1 + hashes)
 }
 
-/// The end of a character literal; of a lifetime only its quote.
+/// Returns the end of a character literal; for a lifetime, that of its quote.
 fn end_of_quote(characters: &[char], start: usize) -> usize {
     match (characters.get(start + 1), characters.get(start + 2)) {
         (Some('\\'), _) => {
@@ -157,7 +157,7 @@ struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     depth: usize,
-    /// Inline modules, with the depth of braces inside of each.
+    /// Inline modules, with the depth of braces inside each.
     scope: Vec<(String, usize)>,
     library: &'a str,
     source: Source,
@@ -222,7 +222,7 @@ impl Parser<'_> {
         self.at += 1;
     }
 
-    /// Whether `cfg(test)` stands there.
+    /// Returns whether `cfg(test)` is `ahead`.
     fn is_test(&self, ahead: usize) -> bool {
         self.name(ahead) == Some("cfg")
             && self.is(ahead + 1, '(')

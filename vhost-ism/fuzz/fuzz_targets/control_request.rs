@@ -1,4 +1,4 @@
-//! Bytes become control requests, resets and doorbells of three guests:
+//! Interprets the input as control requests, resets and doorbells of three guests. Run it with
 //! `cargo +nightly fuzz run control_request` in vhost-ism.
 
 #![no_main]

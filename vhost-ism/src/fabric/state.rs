@@ -195,7 +195,7 @@ impl State {
         Some(detached)
     }
 
-    /// Frees the block of a DMB without holders, and its slab if that is no longer of use.
+    /// Frees the block of a DMB without holders, and its slab if that is unused now.
     pub fn free_block(&mut self, id: SlabId, block: Block) {
         let Some(shared) = self.slabs.get_mut(&id) else { return };
         if let Err(error) = shared.slab.free(block) {

@@ -9,7 +9,7 @@ use crate::stats::GuestStats;
 const ALL: u64 = (PERM_READ | PERM_WRITE | PERM_ATTACH) as u64;
 const RW: u32 = PERM_READ | PERM_WRITE;
 
-/// Twelve units of window, so that everything fills up now and then.
+/// Returns limits with twelve units of window, so that everything fills up now and then.
 fn limits() -> Limits {
     Limits {
         window_size: 24 << 20,

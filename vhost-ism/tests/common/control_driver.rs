@@ -1,7 +1,7 @@
 //! Turns bytes into control requests, resets and doorbells of three guests, and checks every answer.
 //!
-//! The fuzz target and the test with random bytes share it. Bytes decide everything, and tokens and GIDs that a guest
-//! could know are among what they choose from, so that random bytes get past the first check.
+//! The fuzz target and the test with random bytes share it. All choices come from the bytes. They
+//! select among the tokens and GIDs that a guest can know, so that random bytes get past the first check.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -373,7 +373,7 @@ impl Driver {
         self.check_isolation();
     }
 
-    /// No memory lies in three windows, unless it was granted: that is a slab of one DMB, of 2 MiB.
+    /// Checks that no memory lies in three windows unless it was granted: then it is the slab of one DMB, of 2 MiB.
     fn check_isolation(&self) {
         let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in &self.slots {

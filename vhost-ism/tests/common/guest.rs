@@ -258,14 +258,14 @@ impl TestGuest {
         self.start();
     }
 
-    /// As [`TestGuest::restart`], without a request.
+    /// Does the same as [`TestGuest::restart`], without a request.
     #[track_caller]
     pub fn restart_silently(&mut self) {
         self.started = false;
         self.start_silently();
     }
 
-    /// The VMM's end of the socket.
+    /// Returns the VMM's end of the socket.
     pub fn connection(&self) -> UnixStream {
         self.connection.try_clone().unwrap()
     }
@@ -284,7 +284,7 @@ impl TestGuest {
         }
     }
 
-    /// As [`TestGuest::kill`], for a borrowed guest.
+    /// Does the same as [`TestGuest::kill`], for a borrowed guest.
     pub fn hang_up(&mut self) {
         let _ = self.connection.shutdown(Shutdown::Both);
         self.close_channel();
@@ -343,7 +343,7 @@ pub fn pause_device(frontend: &mut Frontend, window: &Window) -> [u16; NUM_QUEUE
     bases
 }
 
-/// The back-end channel, and a thread that serves it until it is shut down.
+/// Creates the back-end channel, and a thread that serves it until it is shut down.
 fn channel(
     frontend: &mut Frontend,
     window: Arc<Window>,

@@ -68,7 +68,7 @@ impl Host {
         self.seat(name).boot()
     }
 
-    /// As [`Host::boot`].
+    /// Boots a guest with options on a socket of its own.
     #[track_caller]
     pub fn boot_with(&self, name: &str, options: Options) -> TestGuest {
         self.seat(name).boot_with(options)

@@ -1,12 +1,12 @@
 //! Guests without a machine.
 //!
-//! A [`TestGuest`] is what QEMU and a guest's driver are together: it speaks vhost-user to
+//! A [`TestGuest`] plays both QEMU and the guest's driver: it speaks vhost-user to
 //! [`backend::start`](vhost_ism::backend::start), maps what the device asks for into a window of this process, and
 //! drives the three queues out of guest RAM of its own.
 //!
-//! It is as strict as QEMU: a map takes effect only when the *next* request on the back-end channel is taken up; one
-//! that arrives while the device is stopped, or while no control request is being answered, is a violation that fails
-//! the test (QEMU would crash); so is one that overlaps another, or an unmap of what was not mapped.
+//! The VMM is as strict as QEMU. A map takes effect only when the *next* request on the back-end channel is handled. A
+//! map that arrives while the device is stopped, or while no control request is being answered, is a violation that
+//! fails the test (QEMU would crash). So is a map that overlaps another, or an unmap of a range that is not mapped.
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
@@ -21,9 +21,9 @@ use std::time::Duration;
 pub use guest::{Desc, Dmb, Event, Options, Part, TestGuest};
 pub use host::{Host, limits};
 
-/// How long anything may take before it counts as never. Long, for machines that are busy with other things.
+/// Time after which something counts as never happening; long, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait for what must not come.
+/// Time to wait for something that must not happen.
 pub const BRIEF: Duration = Duration::from_millis(50);
 
 /// Waits until a condition holds.

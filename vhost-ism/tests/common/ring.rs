@@ -75,12 +75,12 @@ impl Ring {
         }
     }
 
-    /// A 16-bit field of the rings. They are read and written as a driver does, without a look-up of guest memory.
+    /// Returns a 16-bit field of the rings, to be accessed as a driver does, without a look-up of guest memory.
     fn field(&self, offset: u64) -> &AtomicU16 {
         assert!(offset < FOOTPRINT);
-        // SAFETY: inside of the rings.
+        // SAFETY: inside the rings.
         let at = unsafe { self.memory.as_ptr().add(offset as usize) };
-        // SAFETY: mapped as long as the RAM lives, aligned, and shared with nobody who accesses it otherwise.
+        // SAFETY: mapped as long as the RAM lives, aligned, and accessed only atomically.
         unsafe { AtomicU16::from_ptr(at.cast()) }
     }
 
@@ -92,7 +92,7 @@ impl Ring {
         u16::from_le(self.field(offset).load(Ordering::Acquire))
     }
 
-    /// Number of descriptors.
+    /// Returns the number of descriptors.
     pub fn size(&self) -> u16 {
         self.size
     }
@@ -203,13 +203,13 @@ impl Ring {
                 return false;
             }
             let mut ready = [EpollEvent::default()];
-            // Interrupted or not: the loop looks again.
+            // Interrupted or not, the loop checks again.
             let _ = self.calls.wait(left.as_millis() as i32 + 1, &mut ready);
         }
     }
 }
 
-/// A descriptor as it lies in memory.
+/// Encodes a descriptor as it lies in memory.
 pub fn descriptor(addr: u64, len: u32, flags: u16, next: u16) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&addr.to_le_bytes());

@@ -70,7 +70,7 @@ impl Bell<'_> {
         self.awake.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the device has taken the ring.
+    /// Returns whether the device has taken the ring.
     pub fn is_silent(&self) -> bool {
         self.byte.load(Ordering::SeqCst) == 0
     }
@@ -122,12 +122,12 @@ impl Window {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The device is started, or stopped.
+    /// Records that the device is started, or stopped.
     pub fn set_started(&self, started: bool) {
         self.started.store(started, Ordering::SeqCst);
     }
 
-    /// Everything is unmapped, as when the device is reset.
+    /// Unmaps everything, as a reset of the device does.
     pub fn unmap_all(&self) {
         let mut state = self.state();
         state.pending.clear();
@@ -223,7 +223,7 @@ impl Window {
         bytes
     }
 
-    /// A word of mapped memory that two guests share.
+    /// Returns a word of mapped memory that two guests share.
     #[track_caller]
     pub fn word(&self, offset: u64) -> &AtomicU64 {
         let at = self.at(&self.state(), offset, 8).cast();
@@ -231,7 +231,7 @@ impl Window {
         unsafe { AtomicU64::from_ptr(at) }
     }
 
-    /// The doorbell of the DMB at an offset, to be used while the area stays mapped.
+    /// Returns the doorbell of the DMB at an offset, to be used while the area stays mapped.
     #[track_caller]
     pub fn bell(&self, offset: u64) -> Bell<'_> {
         let state = self.state();
@@ -246,7 +246,7 @@ impl Window {
         }
     }
 
-    /// The awake word.
+    /// Returns the awake word.
     pub fn awake(&self) -> u32 {
         self.bell(0).awake.load(Ordering::SeqCst)
     }
@@ -385,7 +385,7 @@ impl VhostUserFrontendReqHandler for Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped in `new`, and nobody has a reference to this window any more.
+        // SAFETY: the range was mapped in `new`, and no reference to this window is left.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len as usize) };
         unmapped.unwrap();
     }

@@ -67,7 +67,7 @@ fn a_pair_gets_half_of_a_window_and_leaves_the_rest_to_others() {
     d.alloc_for_peer(c.gid(), 1 << 20).unwrap();
     // A DMB that the peer has not attached takes none of its window.
     assert_eq!(b.window.maps().len(), 2);
-    // One goes, one comes; all of it can be attached.
+    // A freed place can be used again; all of the slabs can be attached.
     a.detach(dmbs[0].token).unwrap();
     let again = a.alloc_for_peer(b.gid(), 1 << 20).unwrap();
     assert_eq!(a.alloc_for_peer(b.gid(), 1 << 20), Err(Status::NoSpc));
@@ -85,7 +85,7 @@ fn a_full_window_is_full_for_its_guest_alone() {
     });
     let names = ["a", "b", "c", "d", "e"];
     let mut guests: Vec<TestGuest> = names.iter().map(|name| host.boot(name)).collect();
-    // The guest has its largest peers first; the last finds nothing.
+    // Later peers get smaller shares; the last finds no room.
     let (a, others) = guests.split_first_mut().unwrap();
     let mut sizes = Vec::new();
     for peer in others.iter() {
@@ -103,7 +103,7 @@ fn a_full_window_is_full_for_its_guest_alone() {
     }
     let dmb = b.alloc_for_peer(c.gid(), 1 << 20).unwrap();
     c.attach(dmb.token).unwrap();
-    // A's DMBs are A's until it detaches, whatever its peer does.
+    // A's DMBs count until A detaches them, whatever the peer does.
     let old = b.gid();
     b.reset();
     assert_eq!(a.expect_event(), Event::PeerGone(old));

@@ -62,7 +62,7 @@ impl Player {
             }
             1 => {
                 let next = self.seat.clone();
-                // Cannot be moved out of, so it hangs up when it is replaced; the next waits for that.
+                // The guest cannot be moved out of `self`; the next one waits until it has hung up.
                 self.guest.hang_up();
                 self.guest = next.boot();
                 self.join();

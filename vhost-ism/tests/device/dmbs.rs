@@ -6,7 +6,7 @@ use vhost_ism::abi::*;
 
 use crate::common::*;
 
-/// Bytes that differ from place to place and from seed to seed.
+/// Returns bytes that differ from place to place and from seed to seed.
 fn pattern(seed: u64, len: u64) -> Vec<u8> {
     (0..len)
         .map(|at| ((at ^ (at >> 8) ^ seed.wrapping_mul(0x9e37)) % 251) as u8 + 1)

@@ -188,7 +188,7 @@ fn stray_rings_are_counted_and_wake_nobody() {
     let seat = a.guest.seat.clone().unwrap();
     let stray = || seat.found(GuestError::StrayDoorbell);
 
-    // An own DMB, and chunks nobody uses, up to the last one.
+    // A DMB of its own, and unused chunks, up to the last one.
     let last = a.guest.config.window_size.get() - CHUNK_SIZE;
     for (count, offset) in [a.inbox.offset, a.outbox.offset + CHUNK_SIZE, 20 << 20, last]
         .into_iter()

@@ -215,7 +215,7 @@ fn a_delivery_of_short_buffers_ends() {
         fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
             assert!(event(8).is_empty());
             self.0 += 1;
-            assert!(self.0 < 100_000, "the device hands back short buffers for ever");
+            assert!(self.0 < 100_000, "the device returns short buffers forever");
             true
         }
         fn signal(&mut self) -> bool {

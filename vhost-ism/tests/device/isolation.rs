@@ -69,7 +69,7 @@ fn no_memory_is_common_to_three() {
                 tokens.push((owner, peer, dmb.token));
             }
         }
-        // Some go, so that memory is reused.
+        // Some are freed, so that memory is reused.
         for (owner, peer, token) in tokens.split_off(tokens.len() / 2) {
             guests[owner].detach(token).unwrap();
             guests[peer].detach(token).unwrap();

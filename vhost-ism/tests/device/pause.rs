@@ -1,5 +1,5 @@
-//! The VMM stops a device whose machine is paused, just as one that is reset. The driver of the one goes on as if
-//! nothing had been, that of the other is gone.
+//! A pause of the machine stops the device just as a reset does. After a pause the driver continues as if nothing had
+//! happened; after a reset its session is over.
 
 use vhost_ism::abi::*;
 
@@ -18,7 +18,7 @@ fn a_pause_keeps_the_session() {
     let (gid, requests) = (a.gid(), a.window.requests());
     for round in 0..5u32 {
         let bases = a.pause();
-        // Its peer finds it as it was, and what it is sent waits.
+        // The peer finds the session unchanged, and events for it wait.
         b.query_gid(gid).unwrap();
         b.window.write(attached.offset, b"paused");
         b.ring(attached.offset);
@@ -44,8 +44,8 @@ fn a_pause_keeps_the_session() {
     host.expect_empty();
 }
 
-/// A ring that no one has looked at before the pause is passed on after it, and the guest is not left in the belief
-/// that the device is looking.
+/// A ring still pending at the pause is delivered after it, and the awake word is cleared once the device has stopped
+/// polling.
 #[test]
 fn a_ring_of_before_the_pause_is_not_lost() {
     let host = Host::default();
@@ -104,7 +104,7 @@ fn a_paused_machine_that_ends_ends_its_session() {
 fn a_reset_shows_in_what_the_driver_does_next() {
     let host = Host::default();
     let (mut a, mut b) = (host.boot("a"), host.boot("b"));
-    // It reads the configuration space.
+    // The driver reads the configuration space.
     let of_a = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
     b.attach(of_a.token).unwrap();
     let old = a.gid();
@@ -114,7 +114,7 @@ fn a_reset_shows_in_what_the_driver_does_next() {
     assert_eq!(b.expect_event(), Event::PeerGone(old));
     a.window.unmap_all();
     a.start();
-    // It starts with rings at their beginning.
+    // The driver starts with rings at their beginning.
     let of_a = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
     b.attach(of_a.token).unwrap();
     let old = a.gid();

@@ -17,7 +17,7 @@ const ROOM: u64 = SCRATCH + 0x1000;
 /// Tables lie here.
 const TABLE: u64 = SCRATCH + 0x2000;
 
-/// A guest with a good request in memory, and its peer.
+/// Creates a guest with a valid request in memory, and its peer.
 fn scene() -> (Host, TestGuest, TestGuest) {
     let host = Host::default();
     let (a, b) = (host.boot("a"), host.boot("b"));

@@ -171,7 +171,7 @@ fn a_reset_during_a_map() {
     host.expect_empty();
 }
 
-/// As above, and the device is running again before the map is answered, with kicks from before still under way.
+/// As above, but the device runs again before the map is answered, with earlier kicks still pending.
 #[test]
 fn a_restart_during_a_map() {
     let host = Host::default();

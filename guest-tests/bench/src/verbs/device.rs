@@ -12,7 +12,7 @@ impl Device {
     /// Both, in the order of the tables.
     pub const BOTH: [Self; 2] = [Self::Rxe, Self::Nic];
 
-    /// Name of the RDMA device.
+    /// Returns the name of the RDMA device.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rxe => "rxe0",

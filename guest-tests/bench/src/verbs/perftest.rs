@@ -59,7 +59,7 @@ pub const PERFTESTS: [Perftest; 4] = [
     Perftest::latency("ib_send_lat", Goal::None),
 ];
 
-/// Payload bytes moved by all runs of a program of [`PERFTESTS`].
+/// Returns the payload bytes moved by all runs of a program of [`PERFTESTS`].
 pub fn bytes(program: &str, device: Device) -> u64 {
     let perftests = PERFTESTS.iter().filter(|perftest| perftest.program == program);
     perftests
@@ -94,7 +94,7 @@ struct Results {
 }
 
 impl Perftest {
-    /// Unit of the figure.
+    /// Returns the unit of the figure.
     pub fn unit(&self) -> &'static str {
         match self.figure {
             Figure::Bandwidth => "MB/s",
@@ -102,7 +102,7 @@ impl Perftest {
         }
     }
 
-    /// The command line without the server's address.
+    /// Returns the command line without the server's address.
     pub fn command(&self, device: Device, gid: u32, port: u16) -> String {
         // Peak bandwidth would read the clock for every message.
         let options = match self.figure {

@@ -12,8 +12,8 @@
 //!
 //! All integers are little-endian. A reboot or a reopened connection can truncate a frame, so a reader can start
 //! anywhere in the stream: [`Decoder`] skips to the next header with a valid checksum. A writer starts with
-//! [`PREAMBLE`] zero bytes: they complete a truncated frame, which would otherwise swallow the next ones. Zeros between frames are
-//! ignored.
+//! [`PREAMBLE`] zero bytes: they complete a truncated frame, which would otherwise swallow the next ones. Zeros between
+//! frames are ignored.
 
 use std::marker::PhantomData;
 
@@ -47,7 +47,7 @@ pub trait Body: Sized {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BadBody {
     /// A kind that this direction does not have.
-    #[error("there is no message of kind {0:#x} in this direction")]
+    #[error("no message of kind {0:#x} exists in this direction")]
     UnknownKind(u32),
     /// A payload that does not match its kind.
     #[error("the payload of a message of kind {kind:#x} is malformed: {reason}")]
@@ -59,7 +59,7 @@ pub enum BadBody {
     },
 }
 
-/// One message on one channel of one session.
+/// A message on a channel of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<B> {
     /// Epoch of the session; 0 outside any session.
@@ -213,7 +213,7 @@ impl Header {
     }
 }
 
-/// Whether `bytes`, shorter than a header, can be the start of one.
+/// Returns whether `bytes`, shorter than a header, can be the start of one.
 fn could_start_frame(bytes: &[u8]) -> bool {
     let magic = MAGIC.to_le_bytes();
     let known = bytes.len().min(magic.len());

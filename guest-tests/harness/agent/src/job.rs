@@ -1,4 +1,4 @@
-//! One command: pipes, flow control, exit.
+//! Execution of a command: pipes, flow control, exit.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -248,7 +248,7 @@ impl<P: Read + AsFd> Output<P> {
     }
 }
 
-/// Whether all output of the command itself has been read.
+/// Returns whether all output of the command itself has been read.
 fn is_drained<P>(output: &Option<Output<P>>) -> bool {
     output.as_ref().is_none_or(|output| output.left == Some(0))
 }

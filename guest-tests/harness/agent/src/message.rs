@@ -108,7 +108,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether the command exited with status 0.
+    /// Returns whether the command exited with status 0.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }

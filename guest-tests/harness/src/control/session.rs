@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) reports: Vec<String>,
 }
 
-/// One start of the agent.
+/// A session with the agent.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) epoch: u32,

@@ -108,7 +108,7 @@ impl Guest {
         unload.run()?.check().map(drop)
     }
 
-    /// Kernel messages about the NIC.
+    /// Returns the kernel messages about the NIC.
     pub fn nic_log(&self) -> Result<Vec<KernelMessage>> {
         let log = self.run("dmesg --raw")?.check()?;
         let mut messages = KernelMessage::parse(&log.stdout);

@@ -3,7 +3,7 @@
 /// Log level of warnings (linux/kern_levels.h); more severe levels are smaller.
 const WARNING: u8 = 4;
 
-/// One message of the kernel log.
+/// A message of the kernel log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelMessage {
     /// Log level, from 0 (emergency) to 7 (debug) (linux/kern_levels.h).
@@ -26,12 +26,12 @@ impl KernelMessage {
             .collect()
     }
 
-    /// Whether this is a warning or worse.
+    /// Returns whether this is a warning or worse.
     pub fn is_complaint(&self) -> bool {
         self.level <= WARNING
     }
 
-    /// Whether the message is from the drivers of the NIC or from the RDMA core.
+    /// Returns whether the message is from the drivers of the NIC or from the RDMA core.
     pub fn is_of_mlx5(&self) -> bool {
         // SMC logs each device it finds, at warning level.
         if self.text.contains("] smc: ") {

@@ -50,22 +50,22 @@ impl NicOptions {
         self
     }
 
-    /// Path of the daemon's binary.
+    /// Returns the path of the daemon's binary.
     pub fn program() -> Result<PathBuf> {
         binary("vhost-nic", Some("VHOST_NIC"))
     }
 
-    /// MAC address of a guest's NIC.
+    /// Returns the MAC address of a guest's NIC.
     pub fn mac(guest: usize) -> String {
         format!("52:54:00:00:c5:{:02x}", host_number(guest))
     }
 
-    /// IPv4 address of a guest on the NICs' network.
+    /// Returns the IPv4 address of a guest on the NICs' network.
     pub fn address(guest: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 5, 0, host_number(guest))
     }
 
-    /// IPv6 address of a guest on the NICs' network.
+    /// Returns the IPv6 address of a guest on the NICs' network.
     pub fn address_v6(guest: usize) -> Ipv6Addr {
         Ipv6Addr::new(0xfd05, 0, 0, 0, 0, 0, 0, host_number(guest).into())
     }

@@ -185,7 +185,7 @@ impl VhostUserBackend for Console {
         // The feature is not offered.
     }
 
-    /// `struct virtio_console_config`: columns, rows, then the number of ports.
+    /// Reads `struct virtio_console_config`: columns, rows, then the number of ports.
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         let config = [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         let bytes = config.into_iter().chain(std::iter::repeat(0));
@@ -197,8 +197,8 @@ impl VhostUserBackend for Console {
         Ok(())
     }
 
-    /// The library never closes one end of this event, which leaks one descriptor of the test process per start of a
-    /// guest.
+    /// Creates an exit event. The library never closes one end of it, which leaks one descriptor of the test process
+    /// per start of a guest.
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
         new_event_consumer_and_notifier(EventFlag::CLOEXEC).ok()
     }

@@ -77,7 +77,7 @@ pub struct Request {
     pub total: u64,
     /// Seed of the data pattern.
     pub seed: u64,
-    /// Time-out of one read or write of the server in milliseconds; 0 is none.
+    /// Time-out of one read or write of the server in milliseconds; 0: none.
     pub timeout_ms: u32,
 }
 
@@ -180,7 +180,7 @@ pub const REPLY_LENGTH: usize = 96;
 const _: () = assert!(size_of::<RawReply>() == REPLY_LENGTH);
 
 impl Reply {
-    /// Whether these bytes can be the start of a reply.
+    /// Returns whether these bytes can be the start of a reply.
     pub fn may_start_with(bytes: &[u8]) -> bool {
         bytes.iter().zip(REPLY_MAGIC).all(|(byte, magic)| *byte == magic)
     }

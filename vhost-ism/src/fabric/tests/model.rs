@@ -1,4 +1,4 @@
-//! Random programs, against a model that says what each step must do.
+//! Random programs, against a model that predicts each step.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::slab::SlabMemory;
 use super::*;
 use crate::abi::PERM_CLEAN_DEFAULT;
 
-/// A step of a random program. Guests and DMBs are named by a number that is taken modulo how many there are.
+/// A step of a random program. Guests and DMBs are named by a number that is taken modulo their number.
 #[derive(Clone, Debug)]
 enum Step {
     Join(usize),
@@ -70,12 +70,12 @@ struct ModelDmb {
     owner: Gid,
     owner_holds: bool,
     attached: HashSet<Gid>,
-    /// The one who may attach, if it is one.
+    /// The only guest that may attach, if there is one.
     peer: Option<Gid>,
     default: u32,
     by_device: HashMap<u64, u32>,
     memory: SlabMemory,
-    /// In the slab.
+    /// Offset in the slab.
     offset: u64,
     size: u64,
 }
@@ -89,7 +89,7 @@ impl ModelDmb {
         self.size.next_power_of_two().max(CHUNK_SIZE)
     }
 
-    /// The answer to ATTACH, if there is room.
+    /// Returns the answer to ATTACH, if there is room.
     fn attach(&self, guest: &ModelGuest, rw_perm: u32) -> Result<(), Refusal> {
         if !self.owner_holds {
             return Err(Refusal::NoSuchDmb);
@@ -115,7 +115,7 @@ impl ModelDmb {
     }
 }
 
-/// The fabric and what it should be.
+/// The fabric and its expected state.
 struct Model {
     fabric: Fabric,
     guests: Vec<ModelGuest>,
@@ -148,14 +148,14 @@ impl Model {
         (owned.count() + attached.count()) as u32
     }
 
-    /// A refusal for want of room is always possible; this one must be when the table is full.
+    /// Checks a refusal for want of room: always possible, required when the table is full.
     fn check_full(&self, gid: Gid, refusal: Option<Refusal>) {
         if self.held(gid) >= limits().max_dmbs {
             assert_eq!(refusal, Some(Refusal::Full));
         }
     }
 
-    /// A new DMB: zero, and marked so that a second user of its memory would be seen.
+    /// Adds a new DMB: zero, and marked so that a second user of its memory would be seen.
     fn add(&mut self, owner: Gid, peer: Option<Gid>, placement: &Placement) {
         let memory = placement.mapping.memory.clone();
         let offset = placement.offset - placement.mapping.base;
@@ -308,15 +308,15 @@ impl Model {
             }
         }
         expected.remove(&gid);
-        let told = self.fabric.leave(gid);
-        let told: HashSet<*const EventSink> = told.iter().map(Arc::as_ptr).collect();
+        let notified = self.fabric.leave(gid);
+        let notified: HashSet<*const EventSink> = notified.iter().map(Arc::as_ptr).collect();
         for other in self.guests.iter().filter(|other| other.up && other.gid != gid) {
             assert_eq!(
-                told.contains(&Arc::as_ptr(&other.sink)),
+                notified.contains(&Arc::as_ptr(&other.sink)),
                 self.guests[guest].up && expected.contains(&other.gid)
             );
         }
-        assert!(!told.contains(&Arc::as_ptr(&self.guests[guest].sink)));
+        assert!(!notified.contains(&Arc::as_ptr(&self.guests[guest].sink)));
         self.guests[guest].up = false;
         for index in 0..self.dmbs.len() {
             self.detach(gid, index);
@@ -383,7 +383,7 @@ impl Model {
             assert!(one.offset + one.block() <= one.memory.len);
             assert!(
                 one.peer.is_none() || one.offset >= CHUNK_SIZE,
-                "a DMB lies on the bells"
+                "a DMB overlaps the bells"
             );
             Self::check_mark(one);
             let shared = &state.slabs[&one.memory.id];
@@ -396,18 +396,18 @@ impl Model {
                     one.memory.id != other.memory.id
                         || one.offset + one.block() <= other.offset
                         || other.offset + other.block() <= one.offset,
-                    "two DMBs lie over each other"
+                    "two DMBs overlap"
                 );
             }
         }
-        // No memory is held that no DMB holds, but for bells.
+        // DMBs and bell chunks account for all allocated memory.
         let bells = state.slabs.values().filter(|s| s.kind != SlabKind::Solo).count() as u64 * CHUNK_SIZE;
         let blocks: u64 = held.iter().map(|dmb| dmb.block()).sum();
         assert_eq!(stats.used_bytes, blocks + bells);
-        // A slab without a DMB is one of two that are both up.
+        // A slab without DMBs belongs to a pair of sessions that are both up.
         for shared in state.slabs.values().filter(|shared| shared.live == 0) {
             let SlabKind::Pair(a, b) = shared.kind else {
-                panic!("a slab of nobody's");
+                panic!("a slab without DMB or pair");
             };
             assert!(state.sessions.contains_key(&a) && state.sessions.contains_key(&b));
         }
@@ -417,9 +417,12 @@ impl Model {
             assert!(session.places.len() <= limits().max_maps as usize);
             let mut ranges: Vec<(u64, u64)> = Vec::new();
             for (id, place) in &session.places {
-                // Only whom it was meant for has it.
-                assert!(self.may_see[id].contains(gid), "a slab lies in a stranger's window");
-                // It may be gone, and then it is on its way out of the window.
+                // Only sessions that the slab was created for have it.
+                assert!(
+                    self.may_see[id].contains(gid),
+                    "a slab is in the window of a third guest"
+                );
+                // A slab that is gone is about to be unmapped.
                 let len = match state.slabs.get(id) {
                     Some(shared) => shared.slab.memory().len,
                     None => {
@@ -432,7 +435,7 @@ impl Model {
             ranges.sort_unstable();
             assert!(ranges.last().is_none_or(|last| last.1 <= limits().window_size));
             for two in ranges.windows(2) {
-                assert!(two[0].1 <= two[1].0, "two slabs lie over each other in a window");
+                assert!(two[0].1 <= two[1].0, "two slabs overlap in a window");
             }
             // Its DMBs are in its window.
             for dmb in held
@@ -442,7 +445,7 @@ impl Model {
                 assert!(session.places.contains_key(&dmb.memory.id));
                 assert!(
                     !session.stale.contains(&dmb.memory.id),
-                    "a slab in use is to be unmapped"
+                    "a slab in use is marked for removal"
                 );
             }
         }

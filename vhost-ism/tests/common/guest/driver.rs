@@ -180,7 +180,7 @@ impl TestGuest {
         }
     }
 
-    /// ALLOC_FOR_PEER.
+    /// Submits ALLOC_FOR_PEER.
     #[track_caller]
     pub fn alloc_for_peer(&mut self, peer: Gid, size: u64) -> Result<Dmb, Refused> {
         let body = AllocForPeer {
@@ -191,7 +191,7 @@ impl TestGuest {
         Ok(self.allocated(&reply, size))
     }
 
-    /// ALLOC.
+    /// Submits ALLOC.
     #[track_caller]
     pub fn alloc(&mut self, size: u64) -> Result<Dmb, Refused> {
         let body = Alloc { size: size.into() };
@@ -199,13 +199,13 @@ impl TestGuest {
         Ok(self.allocated(&reply, size))
     }
 
-    /// ATTACH for reading and writing.
+    /// Submits ATTACH for reading and writing.
     #[track_caller]
     pub fn attach(&mut self, token: Token) -> Result<Dmb, Refused> {
         self.attach_as(token, PERM_READ | PERM_WRITE)
     }
 
-    /// ATTACH with any access.
+    /// Submits ATTACH with any access.
     #[track_caller]
     pub fn attach_as(&mut self, token: Token, rw_perm: u32) -> Result<Dmb, Refused> {
         let body = Attach {
@@ -222,13 +222,13 @@ impl TestGuest {
         })
     }
 
-    /// DETACH.
+    /// Submits DETACH.
     #[track_caller]
     pub fn detach(&mut self, token: Token) -> Result<(), Refused> {
         self.command(CMD_DETACH, &Detach { token }, 0).map(drop)
     }
 
-    /// GRANT for every device, or for one.
+    /// Submits GRANT for every device, or for one.
     #[track_caller]
     pub fn grant(&mut self, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refused> {
         let permissions = permissions.into();
@@ -246,13 +246,13 @@ impl TestGuest {
         .map(drop)
     }
 
-    /// QUERY_GID.
+    /// Submits QUERY_GID.
     #[track_caller]
     pub fn query_gid(&mut self, gid: Gid) -> Result<(), Refused> {
         self.command(CMD_QUERY_GID, &QueryGid { gid }, 0).map(drop)
     }
 
-    /// QUERY_SLAB: offset and length of the slab, and this guest's side.
+    /// Submits QUERY_SLAB; returns offset and length of the slab, and this guest's side.
     #[track_caller]
     pub fn query_slab(&mut self, token: Token) -> Result<(u64, u64, u32), Refused> {
         let reply = self.command(CMD_QUERY_SLAB, &QuerySlab { token }, size_of::<SlabReply>())?;
@@ -261,7 +261,7 @@ impl TestGuest {
         Ok((reply.area.offset.get(), reply.area.size.get(), reply.side.get()))
     }
 
-    /// SEND_MESSAGE.
+    /// Submits SEND_MESSAGE.
     #[track_caller]
     pub fn send_message(&mut self, peer: Gid, code: u32, info: u64) -> Result<(), Refused> {
         let body = SendMessage {

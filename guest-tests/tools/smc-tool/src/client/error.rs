@@ -64,7 +64,7 @@ pub enum WorkloadError {
 }
 
 impl WorkloadError {
-    /// Whether data was wrong.
+    /// Returns whether data was wrong.
     pub fn is_wrong_data(&self) -> bool {
         match self {
             Self::Received(_) | Self::Sent(_) | Self::Digest(_) | Self::Count { .. } => true,
@@ -73,7 +73,7 @@ impl WorkloadError {
         }
     }
 
-    /// Whether a connection has the wrong mode.
+    /// Returns whether a connection has the wrong mode.
     pub fn is_wrong_mode(&self) -> bool {
         match self {
             Self::Connect(ConnectError::WrongMode(_) | ConnectError::NotListed) => true,

@@ -62,7 +62,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Whether the end was intended.
+    /// Returns whether the end was intended.
     pub fn is_planned(&self) -> bool {
         matches!(self.end, "time" | "signal")
     }

@@ -85,7 +85,7 @@ impl<'a> Attributes<'a> {
 pub(super) mod emit {
     use netlink_packet_core::{DefaultNla, Emitable};
 
-    /// One attribute with its padding.
+    /// Returns one attribute with its padding.
     pub(crate) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
         let attribute = DefaultNla::new(number, value.to_vec());
         let mut bytes = vec![0; attribute.buffer_len()];
@@ -93,7 +93,7 @@ pub(super) mod emit {
         bytes
     }
 
-    /// A text attribute with its terminating zero byte.
+    /// Returns a text attribute with its terminating zero byte.
     pub(crate) fn text_attribute(number: u16, text: &str) -> Vec<u8> {
         attribute(number, &[text.as_bytes(), &[0]].concat())
     }

@@ -19,7 +19,7 @@ pub(super) mod extension {
     pub(crate) const DMB: u16 = 4;
     pub(crate) const FALLBACK: u16 = 5;
 
-    /// Bit of `Request::extensions` that requests an attribute.
+    /// Returns the bit of `Request::extensions` that requests an attribute.
     pub(crate) const fn bit(number: u16) -> u8 {
         1 << (number - 1)
     }

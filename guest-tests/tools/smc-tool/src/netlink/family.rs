@@ -54,7 +54,7 @@ struct SmcMessage {
 }
 
 impl GenlFamily for SmcMessage {
-    /// `SMC_GENL_FAMILY_NAME`.
+    /// Returns `SMC_GENL_FAMILY_NAME`.
     fn family_name() -> &'static str {
         "SMC_GEN_NETLINK"
     }

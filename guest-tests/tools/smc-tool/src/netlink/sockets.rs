@@ -152,7 +152,7 @@ pub struct SmcSocket {
 }
 
 impl SmcSocket {
-    /// Whether `mode` is meaningful: listening and unconnected sockets report SMC-R.
+    /// Returns whether `mode` is meaningful: listening and unconnected sockets report SMC-R.
     pub fn is_connection(&self) -> bool {
         self.peer_port != 0 && !matches!(self.state, State::Listen | State::Init)
     }

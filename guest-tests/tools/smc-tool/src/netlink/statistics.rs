@@ -275,7 +275,7 @@ mod tests {
     use super::super::attributes::emit::attribute;
     use super::*;
 
-    /// A counter as `nla_put_u64_64bit` writes it, after an empty attribute as padding.
+    /// Returns a counter as `nla_put_u64_64bit` writes it, after an empty attribute as padding.
     fn counter(number: u16, value: u64) -> Vec<u8> {
         let mut bytes = attribute(0, &[]);
         bytes.extend(attribute(number, &value.to_ne_bytes()));

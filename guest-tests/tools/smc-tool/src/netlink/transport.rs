@@ -147,7 +147,7 @@ mod tests {
     use super::super::diag_wire::DiagMessage;
     use super::*;
 
-    /// A netlink message as the kernel frames it.
+    /// Returns a netlink message as the kernel frames it.
     fn framed(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(16 + body.len()).unwrap();
         let mut bytes = length.to_ne_bytes().to_vec();

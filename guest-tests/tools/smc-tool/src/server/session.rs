@@ -1,4 +1,4 @@
-//! One connection of the server: workloads in sequence until the client closes it.
+//! A connection of the server: workloads in sequence until the client closes it.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;

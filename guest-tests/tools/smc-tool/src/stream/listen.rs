@@ -22,7 +22,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Whether this kernel lacks the address family.
+    /// Returns whether this kernel lacks the address family.
     pub fn is_unsupported(&self) -> bool {
         let code = self.source.raw_os_error();
         [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
