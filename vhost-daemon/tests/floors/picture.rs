@@ -15,7 +15,7 @@ const HEADER: &str = "\
 
 Rooms of each package (its modules), the highest floor first. An arrow is an import; one that other arrows imply is
 left out of the picture. A room imports only from lower floors: `vhost-daemon/tests/floors` declares them, reads the
-arrows from the sources, fails on one that runs up or in a circle, and wrote this page
+arrows from the sources, fails on one that runs up or in a cycle, and wrote this page
 (`UPDATE=1 cargo test -p vhost-daemon --test floors`).
 ";
 
