@@ -13,7 +13,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use crate::panic::isolate;
 
-/// Pause after a connection that could not be accepted or served, for want of descriptors or threads.
+/// Pause after a connection that could not be accepted or served, for lack of descriptors or threads.
 const RETRY_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 200_000_000,

@@ -1,6 +1,6 @@
 //! Sizes on the command line.
 //!
-//! `smc-tool` has a parser of its own for the same syntax: this crate would bring the vhost crates into a tool that is
+//! `smc-tool` has its own parser for the same syntax: this crate would bring the vhost crates into a tool that is
 //! copied into guests.
 
 /// A malformed size.

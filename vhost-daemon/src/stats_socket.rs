@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 const SCHEMA_VERSION: u32 = 1;
 /// Time a reader may take, during which the main thread waits for it.
 const READER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause after a connection that cannot be accepted, for want of descriptors.
+/// Pause after a connection that cannot be accepted, for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The daemon that a document describes.

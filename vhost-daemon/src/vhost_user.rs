@@ -27,7 +27,7 @@ pub enum ConnectionError {
 
 /// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone.
 ///
-/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still look at the
+/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still process
 /// queues must find them closed, since a VMM that died may have left requests in them.
 ///
 /// # Errors

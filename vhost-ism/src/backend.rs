@@ -106,7 +106,7 @@ impl IsmBackend {
         ram::replace(&self.memory, usable);
     }
 
-    /// Returns the mapper, if the VMM supports one; logs once what is missing.
+    /// Returns the mapper, if the VMM supports one; logs missing features once.
     fn mapper(&self) -> Option<Mapper> {
         let made = self.mapper.get_or_init(|| {
             self.make_mapper()

@@ -89,7 +89,7 @@ impl EventSink {
         }
     }
 
-    /// Delivers to the driver's event queue from now on, and what is pending at once.
+    /// Delivers pending events to the driver's event queue, and later ones as they come.
     pub fn open(&self, ring: Box<dyn EventRing>) {
         let mut pending = self.pending.lock();
         pending.ring = Some(ring);

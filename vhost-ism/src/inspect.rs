@@ -34,7 +34,7 @@ pub fn values<K, V: Serialize, S: Serializer>(map: &HashMap<K, V>, serializer: S
     serializer.collect_seq(map.values())
 }
 
-/// Serializes what a mutex protects, or null while it is locked: its holder may be waiting for a VMM.
+/// Serializes the value that a mutex protects, or null while it is locked: its holder may be waiting for a VMM.
 pub fn unless_locked<T: Serialize, S: Serializer>(mutex: &Mutex<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match mutex.try_lock() {
         Some(value) => value.serialize(serializer),

@@ -117,7 +117,7 @@ impl History {
         }
     }
 
-    /// Saves the record, replacing an older one of the same commit, and prints what was done.
+    /// Saves the record, replacing an older one of the same commit, and prints the outcome.
     pub fn close(mut self) -> Result<()> {
         match &self.earlier {
             Some(Record { commit, rounds, .. }) => println!("Commit {commit} was measured before (--rounds {rounds})."),

@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Failure of a testbed, a guest or a command.
 ///
-/// `Debug` prints the text of `Display` and of all sources, as it is what a test that returns an error shows.
+/// `Debug` prints the text of `Display` and of all sources, because that is the output of a test that returns an error.
 #[derive(ThisError)]
 #[non_exhaustive]
 pub enum Error {

@@ -64,7 +64,7 @@ fn comes_back(fixture: &Fixture, bring_back: impl Fn() -> Result<()>) -> Result<
     let before = fixture.gid(0)?;
     let begin = Instant::now();
     bring_back()?;
-    eprintln!("it took {:.1?} to come back", begin.elapsed());
+    eprintln!("recovered in {:.1?}", begin.elapsed());
     assert_ne!(fixture.gid(0)?, before);
     for (from, to) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
         fixture.call(from, to, "bulk --bytes 1M --direction both --check hash")?;

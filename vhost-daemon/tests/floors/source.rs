@@ -244,7 +244,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Skips brackets and what they enclose.
+    /// Skips brackets and their content.
     fn skip_group(&mut self) {
         let mut depth = 0;
         while let Some(kind) = self.kind(0) {
@@ -332,7 +332,7 @@ impl Parser<'_> {
             return;
         }
         if segments.is_empty() {
-            // Nothing that a path could be: let the caller go on.
+            // Not a path; the caller continues.
             self.at += 1;
             return;
         }

@@ -2,7 +2,7 @@ use super::*;
 use crate::abi::EV_MESSAGE;
 use zerocopy::FromBytes;
 
-/// A ring with a given number of posted buffers, and what came back.
+/// A ring with a given number of posted buffers, and the events delivered.
 #[derive(Clone, Default)]
 struct Fake(Arc<Mutex<FakeState>>);
 

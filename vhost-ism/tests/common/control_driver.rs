@@ -54,7 +54,7 @@ impl RegionMapper for FakeVmm {
 
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut maps = self.maps.lock().unwrap();
-        assert_eq!(maps.get(&offset).expect("what is unmapped was mapped").0, len);
+        assert_eq!(maps.get(&offset).expect("only mapped ranges are unmapped").0, len);
         if self.refuses.load(Ordering::Relaxed) {
             return Err(io::Error::other("refused"));
         }

@@ -294,7 +294,7 @@ impl TestGuest {
     #[track_caller]
     pub fn check(&self) {
         let violations = self.window.take_violations();
-        assert!(violations.is_empty(), "the device did what it must not: {violations:?}");
+        assert!(violations.is_empty(), "violations by the device: {violations:?}");
     }
 
     /// Returns this session's GID.

@@ -1,8 +1,8 @@
 //! Guests without a machine.
 //!
 //! A [`TestGuest`] plays both QEMU and the guest's driver: it speaks vhost-user to
-//! [`backend::start`](vhost_ism::backend::start), maps what the device asks for into a window of this process, and
-//! drives the three queues out of guest RAM of its own.
+//! [`backend::start`](vhost_ism::backend::start), maps the memory that the device requests into a window of
+//! this process, and drives the three queues out of guest RAM of its own.
 //!
 //! The VMM is as strict as QEMU. A map takes effect only when the *next* request on the back-end channel is handled. A
 //! map that arrives while the device is stopped, or while no control request is being answered, is a violation that

@@ -140,7 +140,7 @@ impl Player {
             Ok(dmb) => {
                 assert_eq!(peer, self.guest.gid(), "it was for somebody else");
                 let found = self.guest.window.read(dmb.offset, 8);
-                assert_eq!(found, word.to_le_bytes(), "this is not what was offered");
+                assert_eq!(found, word.to_le_bytes(), "other content than offered");
                 self.attached.push(dmb);
             }
             Err(Status::PermAttach) => {

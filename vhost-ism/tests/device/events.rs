@@ -166,7 +166,7 @@ fn a_guest_that_takes_no_events_disturbs_nobody() {
     assert_eq!(gone, 20);
 }
 
-/// A hostile guest posts short buffers as fast as they come back. Its peer's doorbells must get through to others.
+/// A hostile guest posts short buffers as fast as they are returned. Its peer's doorbells must get through to others.
 #[test]
 fn an_endless_supply_of_short_buffers_holds_up_nobody_else() {
     let host = Host::default();

@@ -163,7 +163,8 @@ fn a_request_under_way_at_the_pause_is_answered_after_it() {
     host.expect_empty();
 }
 
-/// Pauses at any moment, while the peer rings and sends: every message arrives, in order, and the last ring is heard.
+/// Pauses at random moments, while the peer rings and sends: every message arrives, in order, and the last ring is
+/// delivered.
 #[test]
 fn pauses_under_traffic() {
     let host = Host::default();

@@ -455,7 +455,7 @@ fn readable_after_writable() {
         &[Part::Ask(&request[..5]), Part::Room(8), Part::Ask(&request[5..])],
         &[Part::Room(1), Part::Ask(&request), Part::Room(8)],
     ] {
-        // The specification forbids it; any answer is good as long as it is one.
+        // The specification forbids it; any answer is acceptable, but there must be one.
         let answer = scene.a.submit(parts);
         assert!(
             matches!(answer.status(), Some(Status::Ok | Status::Err)),

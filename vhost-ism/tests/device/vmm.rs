@@ -88,7 +88,7 @@ fn a_broken_channel_fails_what_needs_it() {
     a.alloc(1 << 16).unwrap();
 }
 
-/// Without one of the features nothing can be mapped safely: every request is refused, and nothing is mapped.
+/// Without one of these features no map is safe: every request is refused, and nothing is mapped.
 #[test]
 fn a_vmm_that_cannot_map() {
     for without in [

@@ -448,7 +448,7 @@ fn orphans_are_reaped() {
     let deadline = Instant::now() + Duration::from_secs(5);
     let children = format!("/proc/{0}/task/{0}/children", agent.process.id());
     loop {
-        // Orphans come back to any thread; look for zombies by parent.
+        // Any thread may be the new parent of an orphan; zombies are searched by parent.
         link.shell(
             1,
             &format!("ps -o stat= --ppid {} | grep -c Z", agent.process.id()),

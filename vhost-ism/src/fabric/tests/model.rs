@@ -148,7 +148,7 @@ impl Model {
         (owned.count() + attached.count()) as u32
     }
 
-    /// Checks a refusal for want of room: always possible, required when the table is full.
+    /// Checks a refusal for lack of room: always possible, required when the table is full.
     fn check_full(&self, gid: Gid, refusal: Option<Refusal>) {
         if self.held(gid) >= limits().max_dmbs {
             assert_eq!(refusal, Some(Refusal::Full));
