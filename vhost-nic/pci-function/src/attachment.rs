@@ -1,4 +1,4 @@
-//! Transports between a VMM and a [`PciFunction`](crate::PciFunction).
+//! Transports between a VMM and a [`PciFunction`].
 
 pub mod vfio_user;
 pub mod vhost_user_pci;
