@@ -77,7 +77,7 @@ impl Link {
         Self::in_pages(service, log_sq, PAGE)
     }
 
-    /// The same with regions in pages of `page` bytes.
+    /// Two guests whose regions are in pages of `page` bytes.
     fn in_pages(service: u8, log_sq: u8, page: u64) -> Self {
         let switch = Switch::new();
         let nodes = [Node::open(machine(&switch, 1), 1), Node::open(machine(&switch, 2), 2)];

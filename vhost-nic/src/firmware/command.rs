@@ -28,7 +28,7 @@ impl Refusal {
         }
     }
 
-    /// Returns the same with the vendor's syndrome.
+    /// Returns the refusal with the vendor's syndrome.
     pub const fn with_syndrome(self, syndrome: u32) -> Self {
         Self {
             cause: Cause::Known(syndrome),

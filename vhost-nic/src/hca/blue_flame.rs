@@ -184,7 +184,7 @@ impl Default for Register {
 }
 
 impl BlueFlame {
-    /// Enables BlueFlame for good: WQEs are taken from registers if their rest arrives within `timeout` of their
+    /// Enables BlueFlame permanently: WQEs are taken from registers if their rest arrives within `timeout` of their
     /// beginning.
     pub fn enable(&self, timeout: Duration) {
         // Enabled once, when the NIC is created.

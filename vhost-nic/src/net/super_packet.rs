@@ -4,8 +4,8 @@ use super::payload::Payload;
 use crate::roce::ICRC_LENGTH;
 use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
 
-/// A super-packet, as in TSO: consecutive packets of one message, carried as one packet as long as all of them. Often
-/// it is one packet.
+/// A super-packet, as in TSO: consecutive packets of one message, carried as one packet of their total length. Often
+/// there is just one.
 ///
 /// The cost is independent of the number of packets, unless they must be split: for a capture, or a port that is not a
 /// NIC.

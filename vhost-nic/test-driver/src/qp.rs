@@ -129,7 +129,7 @@ impl Connection {
         128 << self.mtu
     }
 
-    /// The same connection from the peer's side.
+    /// Returns the connection as the peer sees it.
     pub fn reverse(self) -> Self {
         Self {
             psn: (self.psn.1, self.psn.0),
@@ -383,7 +383,7 @@ impl QueuePair {
         self.ring_with_loss(half, wqe, usize::MAX);
     }
 
-    /// The same without the store of index `lost`.
+    /// Rings with BlueFlame as [`Self::ring_with`] does, but without the store of index `lost`.
     pub fn ring_with_loss(&self, half: u64, wqe: &[u8], lost: usize) {
         self.publish();
         let mut copied = wqe.to_vec();

@@ -85,7 +85,7 @@ pub fn machine(switch: &Arc<Switch>, number: u8) -> Machine {
     machine_with(switch, number, |_| {})
 }
 
-/// The same with changes to the NIC's configuration.
+/// A machine as [`machine`] makes it, with changes to the NIC's configuration.
 pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mut NicConfig)) -> Machine {
     let mac = Mac([0x52, 0x54, 0, 0, 0xc5, number]);
     let parts = FunctionParts::new(VECTORS);

@@ -261,7 +261,7 @@ fn frames_without_a_buffer_are_lost_and_counted() {
     assert_eq!(b.out_of_buffer(), 6);
     assert_eq!(b.hca.machine.nic().snapshot().port.out_of_buffer, 6);
     a.send(&plain(mac(a), mac(b), 200));
-    assert_eq!(b.receive().frame.len(), 200, "it goes on with the next buffer");
+    assert_eq!(b.receive().frame.len(), 200, "the queue continues with the next buffer");
     lan.end();
 }
 

@@ -24,7 +24,7 @@ fn counted(how: Connection, act: impl FnOnce(&mut Pair)) {
     counted_as(service::RC, how, act);
 }
 
-/// The same with another service and connection.
+/// Does the same as [`counted`] with another service.
 pub fn counted_as(service: u8, how: Connection, act: impl FnOnce(&mut Pair)) {
     let shape = Shape::new(service);
     let mut pair = Pair::unconnected(shape, shape);

@@ -204,7 +204,7 @@ impl Side {
                 slots[usize::from(next)] = slot;
             }
         }
-        assert!(self.cq.poll().is_none(), "more came than was sent");
+        assert!(self.cq.poll().is_none(), "more messages received than sent");
     }
 
     fn close(self, node: &Node) {

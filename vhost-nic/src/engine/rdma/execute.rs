@@ -38,8 +38,8 @@ const NO_ACCESS: Refused = Refused {
 pub(super) enum Step {
     /// Executed.
     Done(Response),
-    /// Not all packets of the super-packet can be executed: each must be tried by itself. Nothing has changed but
-    /// memory that will be written again.
+    /// Not all packets of the super-packet can be executed: each must be tried individually. Nothing has changed
+    /// except memory that will be written again.
     Split,
     /// No receive WQE is posted.
     NoReceive,

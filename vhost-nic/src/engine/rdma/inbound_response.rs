@@ -28,7 +28,7 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
         accept(endpoint, requester, super_packet);
     }
     complete_sent(endpoint, requester);
-    // The NIC's thread sends what waited for this, and retransmits. If it is in service, it checks again by itself.
+    // The NIC's thread sends what waited for this, and retransmits. If it is in service, it will check again.
     if !requester.is_in_service() {
         endpoint.schedule();
     }
