@@ -53,7 +53,7 @@ pub struct Rq {
     /// Protection domain of its memory keys.
     pub pd: u32,
     /// Receive WQEs.
-    pub ring: WorkQueue,
+    pub wq: WorkQueue,
     /// Completion queue.
     #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
@@ -94,7 +94,7 @@ impl Rq {
     pub(crate) fn new(
         number: u32,
         context: Rqc,
-        ring: WorkQueue,
+        wq: WorkQueue,
         cq: Arc<Cq>,
         counters: Option<Arc<QueueCounters>>,
         pd: Option<Reference>,
@@ -102,7 +102,7 @@ impl Rq {
         Self {
             number,
             pd: context.wq().pd(),
-            ring,
+            wq,
             held: Mutex::new(pd.into_iter().chain([cq.references.acquire()]).collect()),
             cq,
             counters,

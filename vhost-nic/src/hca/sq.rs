@@ -21,7 +21,7 @@ pub struct Sq {
     /// Protection domain of its memory keys.
     pub pd: u32,
     /// Send WQEs.
-    pub ring: WorkQueue,
+    pub wq: WorkQueue,
     /// Completion queue.
     #[serde(serialize_with = "inspect::number")]
     pub cq: Arc<Cq>,
@@ -54,7 +54,7 @@ impl Sq {
     pub(crate) fn new(
         number: u32,
         context: Sqc,
-        ring: WorkQueue,
+        wq: WorkQueue,
         cq: Arc<Cq>,
         transport_domain: Option<u32>,
         mut held: Vec<Reference>,
@@ -63,7 +63,7 @@ impl Sq {
         Self {
             number,
             pd: context.wq().pd(),
-            ring,
+            wq,
             cq,
             transport_domain,
             blue_flame: Slot::default(),

@@ -42,7 +42,7 @@ impl Reception<'_> {
             hca.port_counters.not_ready.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let producer = match rq.ring.receive_producer(&hca.dma) {
+        let producer = match rq.wq.receive_producer(&hca.dma) {
             Ok(producer) => producer,
             Err(error) => {
                 let what = format_args!("receive queue {:#x}: {error}", rq.number);
@@ -94,7 +94,7 @@ impl Reception<'_> {
             syndrome: Syndrome::LocalProtection,
             why,
         };
-        rq.ring
+        rq.wq
             .receive_wqe(&hca.dma, index.into(), &mut state.segments)
             .map_err(|error| protection(error.to_string()))?;
         let length = frame.len();

@@ -76,7 +76,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
     let mut state = sq.lock();
     loop {
         let arrived = sq.blue_flame.take();
-        let producer = match sq.ring.send_producer(&hca.dma) {
+        let producer = match sq.wq.send_producer(&hca.dma) {
             Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
             Ok(producer) => producer,
             Err(error) => {
@@ -104,7 +104,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
 /// Whether the queue is ready and has unread WQEs.
 pub(in crate::engine) fn has_posted(context: &Context, sq: &Sq) -> bool {
     let state = sq.lock();
-    let producer = sq.ring.send_producer(&context.hca.dma);
+    let producer = sq.wq.send_producer(&context.hca.dma);
     state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
 }
 
@@ -163,7 +163,7 @@ impl Sending<'_> {
         blue_flame: Option<BlueFlameWqe>,
         memory: &'a mut [u8; MAX_WQE],
     ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
-        let (hca, ring) = (&self.context.hca, &self.sq.ring);
+        let (hca, wq) = (&self.context.hca, &self.sq.wq);
         let posted = usize::from(posted);
         if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
             && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
@@ -176,7 +176,7 @@ impl Sending<'_> {
                 bytes: &memory[..bytes.len()],
             });
         }
-        ring.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
+        wq.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
             .map_err(|error| (ControlSegment::default(), protection(error)))?;
         let Ok((control, _)) = ControlSegment::read_from_prefix(memory) else {
             return Err((ControlSegment::default(), malformed("it has no control segment")));
@@ -189,7 +189,7 @@ impl Sending<'_> {
         }
         if length > SEND_WQE_BB {
             let rest = &mut memory[SEND_WQE_BB..length];
-            ring.send_bytes(&hca.dma, index.wrapping_add(1), rest)
+            wq.send_bytes(&hca.dma, index.wrapping_add(1), rest)
                 .map_err(|error| (control, protection(error)))?;
         }
         Ok(Wqe {
@@ -308,7 +308,7 @@ impl Sending<'_> {
             // An unreadable WQE counts as one block.
             let read = self
                 .sq
-                .ring
+                .wq
                 .send_bytes(&self.context.hca.dma, index, control.as_mut_bytes());
             let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB).max(1) as u16;
             self.fail(state, &control, index, Syndrome::WrFlush);
