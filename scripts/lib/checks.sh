@@ -58,9 +58,10 @@ prepare_checks() {
 
 # Limits code, comments and prose to 120 columns. Table rows and indented blocks of Markdown are exempt.
 check_width() {
-  local wide
+  local wide LC_ALL=C.UTF-8
+  export LC_ALL
   wide=$(git ls-files '*.rs' '*.c' '*.h' '*.sh' '*.py' '*.md' '*.toml' 'scripts/*' 'images/build' ':!*/golden/*' |
-    sort -u | LC_ALL=C.UTF-8 xargs grep -nE '^.{121,}$' -- | grep -vE '^[^:]+\.md:[0-9]+:(\||    )') || true
+    sort -u | xargs grep -nE '^.{121,}$' -- | grep -vE '^[^:]+\.md:[0-9]+:[|│┌╞└]') || true
   [[ -z $wide ]] || { printf '%s\n' "$wide" && return 1; }
 }
 
