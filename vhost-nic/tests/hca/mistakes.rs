@@ -203,6 +203,59 @@ fn what_is_posted_behind_an_error_is_flushed_in_order() {
     shut(guest);
 }
 
+/// The driver walks its WQEs up to the counter of a completion (`mlx5e_poll_tx_cq`, core/en_tx.c), and never ends if that
+/// is not the first block of one.
+#[test]
+fn completions_behind_an_error_name_the_first_block_of_each_entry() {
+    type Damage = fn(&mut Vec<u8>);
+    let unknown_key: Damage = |wqe| wqe[36..40].copy_from_slice(&0x7777_7700_u32.to_be_bytes());
+    let unknown_opcode: Damage = |wqe| wqe[3] = 0xff;
+    let too_long: Damage = |wqe| wqe[32..36].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+    for (damage, syndrome) in [
+        (unknown_key, Syndrome::LocalProtection),
+        (unknown_opcode, Syndrome::LocalQpOperation),
+        (too_long, Syndrome::LocalQpOperation),
+    ] {
+        let lan = Lan::new(1, &Options::default());
+        let mut guest = lan.guests.into_iter().next().unwrap();
+        let block = guest.place(&[0; 100]);
+        let channel = &mut guest.channels[0];
+        // Of 1 to 4 basic blocks; data segments that are taken for control segments have such sizes, too.
+        let entry = |sq: &SendQueue, segments: usize| {
+            sq.wqe(&Request {
+                data: &vec![(block.address(), 4); segments],
+                ..Request::default()
+            })
+        };
+        let mut bad = entry(&channel.sq, 9);
+        assert_eq!(bad.len(), 11 * 16);
+        damage(&mut bad);
+        let mut counters = vec![channel.sq.put(&bad)];
+        let mut last = bad;
+        for segments in [13, 1, 5, 1] {
+            last = entry(&channel.sq, segments);
+            counters.push(channel.sq.put(&last));
+        }
+        assert_eq!(counters, [0, 3, 7, 8, 10]);
+        channel.sq.ring(*last.first_chunk().unwrap());
+        assert_eq!(
+            error_of(&channel.send_cq.wait()),
+            Some((syndrome as u8, counters[0])),
+            "{syndrome:?}"
+        );
+        for counter in &counters[1..] {
+            let found = error_of(&channel.send_cq.wait());
+            assert_eq!(found, Some((Syndrome::WrFlush as u8, *counter)), "{syndrome:?}");
+        }
+        assert!(
+            channel.send_cq.poll().is_none(),
+            "{syndrome:?}: more completions than entries"
+        );
+        drop(block);
+        shut(guest);
+    }
+}
+
 /// Receives one frame into a queue whose next WQE is `list`. Returns the syndrome of its completion.
 fn receive_into(damage: impl FnOnce(&mut Netdev)) -> u8 {
     let mut lan = Lan::new(2, &Options::default());

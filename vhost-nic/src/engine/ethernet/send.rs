@@ -148,8 +148,9 @@ impl Sending<'_> {
                     hca.port_counters.send_errors.fetch_add(1, Ordering::Relaxed);
                     self.fail(state, &control, index, failure.syndrome);
                     state.become_state(QueueState::Error);
-                    // Its size cannot be trusted; the flush continues one block further.
-                    state.consumer = index.wrapping_add(1);
+                    // The flush continues behind the WQE: the driver knows completions by the first block of a WQE. One
+                    // whose size cannot be right counts as one block.
+                    state.consumer = index.wrapping_add(blocks(&control, posted).unwrap_or(1));
                 }
             }
         }
@@ -164,10 +165,9 @@ impl Sending<'_> {
         memory: &'a mut [u8; MAX_WQE],
     ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
         let (hca, wq) = (&self.context.hca, &self.sq.wq);
-        let posted = usize::from(posted);
         if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
             && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
-            && bytes.len().div_ceil(SEND_WQE_BB) <= posted
+            && bytes.len().div_ceil(SEND_WQE_BB) <= usize::from(posted)
         {
             hca.blue_flame.count();
             memory[..bytes.len()].copy_from_slice(bytes);
@@ -182,8 +182,7 @@ impl Sending<'_> {
             return Err((ControlSegment::default(), malformed("it has no control segment")));
         };
         let length = control.ds() * SEND_WQE_DS;
-        let blocks = length.div_ceil(SEND_WQE_BB);
-        if control.ds() == 0 || blocks > posted {
+        if blocks(&control, posted).is_none() {
             let why = format!("its size of {} units exceeds what is posted", control.ds());
             return Err((control, malformed(why)));
         }
@@ -316,6 +315,12 @@ impl Sending<'_> {
             state.consumer = index.wrapping_add(if read.is_ok() { blocks.min(left) } else { 1 });
         }
     }
+}
+
+/// Returns the size of a WQE in basic blocks, or `None` if it is zero or exceeds the `posted` blocks.
+fn blocks(control: &ControlSegment, posted: u16) -> Option<u16> {
+    let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB) as u16;
+    (1..=posted).contains(&blocks).then_some(blocks)
 }
 
 /// Inserts the VLAN tag of the Ethernet segment, if it has one, behind the addresses.
