@@ -13,6 +13,7 @@ fn two_guests_exchange_frames_of_every_kind() -> Result<()> {
     let run = |name: &str, test: fn(&Fixture) -> Result<()>| step(name, || test(&fixture));
     run("ping", ping)?;
     run("digests", digests)?;
+    run("BIG TCP", big_tcp)?;
     run("iperf3", iperf)?;
     run("checksums", |fixture| checksums(fixture, 1500))?;
     run("VLAN", vlan)?;
@@ -66,6 +67,40 @@ fn ping(fixture: &Fixture) -> Result<()> {
 fn digests(fixture: &Fixture) -> Result<()> {
     fixture.flow(0, 1).compare_digests(4)?;
     fixture.flow_v6(1, 0).compare_digests(4)
+}
+
+/// Packets of up to 185,000 bytes reach the device (Documentation/networking/netdevices.rst, `gso_max_size`), which
+/// mlx5e announces as possible up to 524,280.
+fn big_tcp(fixture: &Fixture) -> Result<()> {
+    let sizes = |size: u32| {
+        fixture.testbed().each(|guest| {
+            let script = format!(
+                "set -e; ip -d link show {NIC} | grep -q 'tso_max_size 524280'\n\
+                 ip link set {NIC} gso_max_size {size} gso_ipv4_max_size {size} \
+                 gro_max_size {size} gro_ipv4_max_size {size}\n\
+                 sysctl -qw net.ipv4.tcp_wmem='4096 4000000 16000000' net.ipv4.tcp_rmem='4096 4000000 16000000'"
+            );
+            guest.run(&script)?.check().map(drop)
+        })
+    };
+    sizes(185_000)?;
+    for flow in [fixture.flow(0, 1), fixture.flow_v6(1, 0)] {
+        let before = tso(fixture)?;
+        flow.compare_digests(24)?;
+        let after = tso(fixture)?;
+        let average = (after.1 - before.1) / (after.0 - before.0);
+        assert!(
+            average > 65_536,
+            "{average} bytes per TSO packet: none longer than its length field"
+        );
+    }
+    sizes(65_536)
+}
+
+/// Packets and bytes that both guests had the device segment.
+fn tso(fixture: &Fixture) -> Result<(u64, u64)> {
+    let sum = |name| Ok::<_, guest_harness::Error>(counter(fixture, 0, name)? + counter(fixture, 1, name)?);
+    Ok((sum("tx_tso_packets")?, sum("tx_tso_bytes")?))
 }
 
 fn iperf(fixture: &Fixture) -> Result<()> {

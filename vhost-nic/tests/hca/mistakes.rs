@@ -10,9 +10,20 @@ use mlx5_test_driver::sq::{Request, SendQueue, state};
 use mlx5_test_driver::wait::{BRIEF, eventually};
 use zerocopy::IntoBytes;
 
-use crate::frames::plain;
+use crate::frames::{Packet, plain};
 use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
+
+/// A TCP packet between addresses of no guest.
+const TCP: Packet = Packet {
+    source: [2, 0, 0, 0, 0, 1],
+    destination: [2, 0, 0, 0, 0, 2],
+    vlan: None,
+    ipv6: false,
+    tcp: true,
+    ports: (1, 2),
+    length: 0,
+};
 
 /// Posts WQEs made by `make` on a new interface, followed by a valid one, and checks their errors. The queue recovers
 /// afterwards.
@@ -171,6 +182,19 @@ fn segmenting_what_is_no_tcp_is_an_error() {
         sq.wqe(&Request {
             data: &[(address, 100)],
             mss: 1000,
+            ..Request::default()
+        })
+    });
+}
+
+#[test]
+fn segments_without_number_are_an_error() {
+    fails(Syndrome::LocalQpOperation, |sq, address| {
+        let frame = Packet { length: 1, ..TCP }.build();
+        sq.wqe(&Request {
+            inline: &frame,
+            data: &[(address, 65_535)],
+            mss: 1,
             ..Request::default()
         })
     });

@@ -8,7 +8,7 @@ use mlx5_test_driver::sq::Request;
 use mlx5_test_driver::tis_tir_rqt::modify_rqt;
 use mlx5_test_driver::wait::await_some;
 
-use crate::frames::{Packet, checksum_offset, header_length, network_offset};
+use crate::frames::{Packet, checksum_offset, header_length, network_offset, payload};
 use crate::lan::Lan;
 use crate::receive::packet;
 
@@ -178,6 +178,49 @@ fn a_large_packet_is_cut_into_segments() {
             assert_eq!(payload, whole[headers..], "{kind:?}, {length} bytes by {mss}");
             assert!(b.poll().is_none(), "one segment too many");
         }
+    }
+    lan.end();
+}
+
+/// BIG TCP: up to `GSO_MAX_SIZE`, with length fields of 0 (Documentation/networking/netdevices.rst, `gso_max_size`).
+#[test]
+fn a_packet_longer_than_its_length_field_is_cut_into_segments() {
+    let mut lan = Lan::new(
+        2,
+        &Options {
+            log_rq: 9,
+            log_cq: 10,
+            ..Options::default()
+        },
+    );
+    let (a, b) = lan.pair();
+    for ipv6 in [false, true] {
+        let mut whole = Packet {
+            ipv6,
+            length: 0,
+            ..packet(a, b)
+        }
+        .build();
+        let headers = whole.len();
+        let length_field = network_offset(&whole) + if ipv6 { 4 } else { 2 };
+        whole[length_field..length_field + 2].fill(0);
+        whole.extend(payload(8 * 65_535 - headers));
+        a.send_with(
+            &whole,
+            Request {
+                checksums: ALL,
+                mss: 1400,
+                ..Request::default()
+            },
+        );
+        let mut found = Vec::new();
+        while found.len() < whole.len() - headers {
+            let (sequence, _, part) = dissect(&b.receive().frame, true);
+            assert_eq!(sequence, 0x0123_4567 + found.len() as u32);
+            found.extend(part);
+        }
+        assert!(found == whole[headers..], "IPv6: {ipv6}");
+        assert!(b.poll().is_none(), "one segment too many");
     }
     lan.end();
 }

@@ -24,10 +24,14 @@ use crate::net::{Burst, Frame};
 
 /// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
-/// Maximum number of WQEs executed before the queue yields to others.
+/// Maximum number of WQEs executed, and bytes of frames sent, before the queue yields to others.
 const BUDGET: usize = 64;
-/// Bytes of the largest frame that can be segmented (`max_lso_cap`), with its headers.
-const MAX_LSO: usize = (1 << 16) + 512;
+const BUDGET_BYTES: usize = 4 << 20;
+/// Bytes of the largest frame that can be segmented, with its headers. mlx5e sends up to `GSO_MAX_SIZE` (8 * 65,535,
+/// include/linux/netdevice.h) whatever `max_lso_cap` says (`mlx5e_build_nic_netdev`, core/en_main.c).
+const MAX_LSO: usize = 8 * 65_535 + 512;
+/// Maximum number of segments of a frame (`GSO_MAX_SEGS`, include/linux/netdevice.h).
+const MAX_SEGMENTS: usize = 65_535;
 /// Minimum bytes of a frame, without its check sequence (IEEE 802.3).
 const MIN_FRAME: usize = 60;
 
@@ -118,23 +122,24 @@ impl Sending<'_> {
     /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's budget.
     fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
         let mut memory = [0; MAX_WQE];
-        let mut budget = 0..BUDGET;
+        let (mut budget, mut sent) = (0..BUDGET, 0);
         while state.state == QueueState::Ready && state.consumer != producer {
             let index = state.consumer;
             // A WQE that came through a doorbell register is executed from there.
             let pending = blue_flame.as_ref().is_some_and(|wqe| wqe.is_within(index, producer));
-            if budget.next().is_none() && !pending {
+            if (budget.next().is_none() || sent >= BUDGET_BYTES) && !pending {
                 return;
             }
             let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
             let posted = producer.wrapping_sub(index);
             let result = self.fetch(index, posted, blue_flame, &mut memory).and_then(|wqe| {
                 self.execute(&wqe)
-                    .map(|()| wqe.control)
+                    .map(|length| (wqe.control, length))
                     .map_err(|failure| (wqe.control, failure))
             });
             match result {
-                Ok(control) => {
+                Ok((control, length)) => {
+                    sent += length;
                     let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB);
                     state.consumer = index.wrapping_add(blocks as u16);
                     if control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
@@ -197,9 +202,10 @@ impl Sending<'_> {
         })
     }
 
-    fn execute(&self, wqe: &Wqe<'_>) -> Result<(), Failure> {
+    /// Executes a WQE. Returns the bytes of its frame.
+    fn execute(&self, wqe: &Wqe<'_>) -> Result<usize, Failure> {
         match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
-            Some(WqeOpcode::Nop) => Ok(()),
+            Some(WqeOpcode::Nop) => Ok(0),
             Some(WqeOpcode::Send | WqeOpcode::Lso) => BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, buffers)),
             _ => Err(malformed(format!(
                 "opcode {:#x} is not one of a send queue",
@@ -208,7 +214,7 @@ impl Sending<'_> {
         }
     }
 
-    fn send_frame(&self, wqe: &Wqe<'_>, Buffers { frame, segment }: &mut Buffers) -> Result<(), Failure> {
+    fn send_frame(&self, wqe: &Wqe<'_>, Buffers { frame, segment }: &mut Buffers) -> Result<usize, Failure> {
         let Some((ethernet, _)) = wqe
             .bytes
             .get(size_of::<ControlSegment>()..)
@@ -219,11 +225,15 @@ impl Sending<'_> {
         frame.clear();
         self.gather(wqe, &ethernet, frame)?;
         insert_vlan(&ethernet, frame);
+        let length = frame.len();
         let fill = Fill::from_cs_flags(ethernet.cs_flags);
         let mss = ethernet.mss.get() & 0x3fff;
         let domain = self.sq.transport_domain;
         if mss != 0 {
             let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
+            if segments.count() > MAX_SEGMENTS {
+                return Err(malformed("it has too many segments"));
+            }
             segments.emit(segment, |segment| {
                 transmit(self.context, &Burst::new(&[Frame::new(segment)]), domain)
             });
@@ -234,7 +244,7 @@ impl Sending<'_> {
             }
             transmit(self.context, &Burst::new(&[Frame::new(frame)]), domain);
         }
-        Ok(())
+        Ok(length)
     }
 
     /// Assembles the frame: the headers in the WQE, then the data of its segments.
