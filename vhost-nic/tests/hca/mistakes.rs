@@ -227,8 +227,8 @@ fn what_is_posted_behind_an_error_is_flushed_in_order() {
     shut(guest);
 }
 
-/// The driver walks its WQEs up to the counter of a completion (`mlx5e_poll_tx_cq`, core/en_tx.c), and never ends if that
-/// is not the first block of one.
+/// The driver walks its WQEs up to the counter of a completion (`mlx5e_poll_tx_cq`, core/en_tx.c), and never ends if
+/// that is not the first block of one.
 #[test]
 fn completions_behind_an_error_name_the_first_block_of_each_entry() {
     type Damage = fn(&mut Vec<u8>);
