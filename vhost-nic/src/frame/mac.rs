@@ -46,12 +46,12 @@ impl Mac {
 
     /// Whether this is the broadcast address.
     pub const fn is_broadcast(self) -> bool {
-        matches!(self.0, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])
+        matches!(self.halves(), (0xffff, 0xffff_ffff))
     }
 
     /// Whether a station can have this address: neither a group address nor zero.
     pub const fn is_station(self) -> bool {
-        !self.is_multicast() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+        !self.is_multicast() && !matches!(self.halves(), (0, 0))
     }
 
     /// EUI-64 made from the address by inserting `ff:fe`.
