@@ -54,9 +54,11 @@ prepare_checks() {
       bash -c "python3 -m venv '$venv' && '$venv/bin/pip' install -q 'typos==$TYPOS_VERSION'"
   fi
   cargo_tool cargo-deny "$CARGO_DENY_VERSION"
+  # The checks of dependencies read the crates, and are offline.
+  run_job crates "$(prepare_cache)/logs/cargo-fetch.log" "" cargo fetch --locked
 }
 
-# Limits code, comments and prose to 120 columns. Table rows and indented blocks of Markdown are exempt.
+# Limits code, comments and prose to 120 columns. Table rows of Markdown are exempt.
 check_width() {
   local wide LC_ALL=C.UTF-8
   export LC_ALL
