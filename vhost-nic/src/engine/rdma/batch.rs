@@ -35,6 +35,12 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Makes room for `count` super-packets, or for as many as a batch can hold: growing one by one moves them.
+    pub fn reserve(&mut self, count: usize) {
+        let missing = count.min(SUPER_PACKETS).saturating_sub(self.places.len());
+        self.places.reserve_exact(missing);
+    }
+
     pub fn is_full(&self) -> bool {
         self.count >= SUPER_PACKETS || self.length >= LENGTH
     }

@@ -51,6 +51,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 let what = format_args!("queue pair {:#x}: {error}", qp.number);
                 hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
             }
+            batch.reserve(reader.posted(requester.fetched()).into());
             while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
             if batch.is_empty() {
                 complete_sent(endpoint, requester);

@@ -9,7 +9,7 @@ use super::super::data_segments::DataSegments;
 use crate::dma::{self, Dma};
 use crate::hca::blue_flame::{BlueFlameWqe, Slot};
 use crate::hca::qp::{Data, Message, Work, service};
-use crate::hca::send_opcodes;
+use crate::hca::send_opcodes::{self, Opcodes};
 use crate::hca::wq::WorkQueue;
 
 /// Maximum bytes of a WQE.
@@ -27,6 +27,8 @@ pub(super) struct Reader<'a> {
     dma: &'a Dma,
     ring: &'a WorkQueue,
     service: u8,
+    /// The opcodes that the service executes.
+    executed: Opcodes,
     /// End of what is posted, in basic blocks.
     producer: u16,
     /// The WQE that came through a doorbell register.
@@ -44,6 +46,7 @@ impl<'a> Reader<'a> {
             dma,
             ring,
             service,
+            executed: send_opcodes::of_service(service),
             producer: consumer,
             blue_flame: None,
             start: consumer,
@@ -78,19 +81,24 @@ impl<'a> Reader<'a> {
         self.producer != index
     }
 
+    /// Number of posted basic blocks from `index` on: at least that of the WQEs.
+    pub fn posted(&self, index: u16) -> u16 {
+        self.producer.wrapping_sub(index)
+    }
+
     /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, and whether it came
     /// through a doorbell register.
     pub fn read(&mut self, message: &mut Message) -> (u16, bool) {
         let index = message.index();
-        let posted = self.producer.wrapping_sub(index);
-        let service = self.service;
+        let posted = self.posted(index);
+        let (service, executed) = (self.service, self.executed);
         if let Some(wqe) = self.blue_flame.take_if(|wqe| wqe.index == index)
             && let Ok((control, _)) = ControlSegment::read_from_prefix(&wqe.bytes)
         {
             let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
             if blocks <= posted {
                 message.set_control(control);
-                if let Some(work) = parse(&wqe.bytes, service, message) {
+                if let Some(work) = parse(&wqe.bytes, service, executed, message) {
                     message.set_work(work);
                 }
                 return (blocks, true);
@@ -109,7 +117,7 @@ impl<'a> Reader<'a> {
         }
         let work = self
             .blocks(index, blocks)
-            .and_then(|memory| parse(memory.get(..length)?, service, message));
+            .and_then(|memory| parse(memory.get(..length)?, service, executed, message));
         if let Some(work) = work {
             message.set_work(work);
         }
@@ -140,10 +148,9 @@ fn take<T: FromBytes + KnownLayout + Immutable>(rest: &mut &[u8]) -> Option<T> {
 }
 
 /// Parses the operation and the data of a WQE. None if it is malformed.
-fn parse(wqe: &[u8], service: u8, message: &mut Message) -> Option<Work> {
+fn parse(wqe: &[u8], service: u8, executed: Opcodes, message: &mut Message) -> Option<Work> {
     let mut rest = wqe.get(size_of::<ControlSegment>()..)?;
     let immediate = message.control().immediate.get();
-    let executed = send_opcodes::of_service(service);
     let opcode = WqeOpcode::new(message.control().opcode()).filter(|opcode| executed.contains(*opcode))?;
     if opcode == WqeOpcode::Nop {
         return Some(Work::Nop);
