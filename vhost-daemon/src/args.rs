@@ -21,6 +21,15 @@ pub struct CommonArgs {
     #[arg(long, value_name = "PATH")]
     pub stats_socket: Option<PathBuf>,
 
+    /// Take requests on this socket: execution traces (see the `trace` command). Whoever may connect sees what the
+    /// guests do.
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+
+    /// Always record the latest events of every thread, so that a trace can begin in the past (`trace --recent`).
+    #[arg(long, requires = "control_socket")]
+    pub flight_recorder: bool,
+
     /// Print the capabilities of this back-end as JSON (vhost-user back-end conventions) and exit.
     #[arg(long, exclusive = true)]
     pub print_capabilities: bool,

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod control_socket;
 mod counter;
 pub mod guest_error;
 mod main_loop;
@@ -18,6 +19,8 @@ mod sockets;
 mod stats_socket;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
+mod trace_command;
 pub mod vhost_user;
 pub mod vring;
 
@@ -28,6 +31,7 @@ use env_logger::{Builder, Env};
 use serde_json::Value;
 
 pub use args::CommonArgs;
+pub use control_socket::Control;
 pub use counter::Counter;
 pub use main_loop::{MainLoop, MainLoopError};
 pub use panic::isolate;
@@ -35,6 +39,7 @@ pub use server::{Current, Server, Service};
 pub use size::{InvalidSize, parse_size};
 pub use sockets::{GuestSocket, OwnSockets, SocketError, inherited};
 pub use stats_socket::Program;
+pub use trace_command::{TraceArgs, TraceError};
 
 /// For [`counters!`].
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! The event loop of the main thread: signals, and the stats socket.
+//! The event loop of the main thread: signals, the stats socket, and the control socket.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
 
+use crate::control_socket::{Control, ControlServer};
 use crate::stats_socket::{Program, StatsServer};
 
 type Subscriber = Rc<RefCell<dyn MutEventSubscriber>>;
@@ -28,6 +29,9 @@ pub enum MainLoopError {
     /// The stats socket could not be served.
     #[error("cannot serve the stats socket")]
     Stats(#[source] io::Error),
+    /// The control socket could not be served.
+    #[error("cannot serve the control socket")]
+    Control(#[source] io::Error),
 }
 
 /// The event loop of the main thread.
@@ -56,6 +60,13 @@ impl MainLoop {
     ) -> Result<(), MainLoopError> {
         let document = move || program.document(&snapshot());
         let server = StatsServer::new(listener, document).map_err(MainLoopError::Stats)?;
+        self.manager.add_subscriber(Rc::new(RefCell::new(server)));
+        Ok(())
+    }
+
+    /// Serves the control socket; see [`Control`].
+    pub fn serve_control(&mut self, listener: UnixListener, control: Control) -> Result<(), MainLoopError> {
+        let server = ControlServer::new(listener, control).map_err(MainLoopError::Control)?;
         self.manager.add_subscriber(Rc::new(RefCell::new(server)));
         Ok(())
     }

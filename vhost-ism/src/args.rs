@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{ArgGroup, Parser};
-use vhost_daemon::{CommonArgs, parse_size};
+use clap::{ArgGroup, Parser, Subcommand};
+use vhost_daemon::{CommonArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
 use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
@@ -23,8 +23,18 @@ const MAX_MAPS: u32 = 128;
 /// Each socket serves one guest. All guests of a daemon form one fabric: pairs of them can share memory buffers, so
 /// that SMC-D runs between them.
 #[derive(Parser, Debug)]
-#[command(version, about, group(sockets()))]
+#[command(
+    version,
+    about,
+    group(sockets()),
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
+    /// A client of a running daemon, instead of a daemon.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     #[command(flatten)]
     pub common: CommonArgs,
 
@@ -60,6 +70,13 @@ pub struct Args {
     /// truncates it kills the daemon.
     #[arg(long)]
     pub trust_unsealed_memory: bool,
+}
+
+/// Clients of a running daemon.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Record what the guests' devices do, for Perfetto or as JSON, and print the times that requests take.
+    Trace(TraceArgs),
 }
 
 fn sockets() -> ArgGroup {

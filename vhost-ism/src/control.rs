@@ -1,6 +1,7 @@
 //! Control requests: decoding, execution on fabric and session, encoding of the answer.
 
 use std::io;
+use std::time::Instant;
 
 use log::debug;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -9,6 +10,7 @@ use crate::abi::*;
 use crate::fabric::{Placement, Refusal};
 use crate::guest::Session;
 use crate::stats::GuestError;
+use crate::trace::{IsmEvent, nanoseconds};
 
 /// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;
@@ -59,6 +61,7 @@ impl From<io::Error> for Status {
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
     let stats = session.stats();
     stats.counters.requests.increment();
+    let begun = stats.tracer.is_on().then(Instant::now);
     let result = match request {
         Some(request) => execute(session, request, room),
         None => Err(Status::Err),
@@ -74,6 +77,13 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
             (status, Reply::None)
         }
     };
+    if let Some(begun) = begun {
+        let command = request
+            .and_then(<[u8]>::first_chunk)
+            .map_or(0, |header| u16::from_be_bytes(*header));
+        let arguments = || [command.into(), status as u32, nanoseconds(begun.elapsed()), 0];
+        stats.tracer.record(IsmEvent::Request, 0, arguments);
+    }
     let mut bytes = vec![status as u8];
     bytes.extend_from_slice(reply.as_bytes());
     bytes

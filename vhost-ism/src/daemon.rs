@@ -5,10 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost_daemon::{GuestSocket, MainLoop, OwnSockets, Program, Server};
+use vhost_daemon::trace::{Events, Tracer, start_flight_recorder};
+use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::guest::Guest;
+use vhost_ism::trace::IsmEvent;
 
 use crate::args::Args;
 
@@ -26,11 +28,24 @@ pub fn run(args: &Args) -> Result<()> {
     let sockets = sockets(args, &mut own)?;
     let guests: Vec<Arc<Guest>> = sockets
         .iter()
-        .map(|socket| Arc::new(Guest::new(socket.name.clone(), fabric.clone())))
+        .zip(0..)
+        .map(|(socket, number)| Arc::new(Guest::new(socket.name.clone(), Tracer::new(number), fabric.clone())))
         .collect();
     if let Some(path) = &args.common.stats_socket {
         let (fabric, guests) = (fabric.clone(), guests.clone());
         main_loop.serve_stats(own.listen(path)?, PROGRAM, move || State::new(&fabric, &guests))?;
+    }
+    if let Some(path) = &args.common.control_socket {
+        let control = Control {
+            program: PROGRAM,
+            guests: sockets.iter().map(|socket| socket.name.clone()).collect(),
+            events: IsmEvent::EVENTS,
+            flight_recorder: args.common.flight_recorder,
+        };
+        main_loop.serve_control(own.listen(path)?, control)?;
+    }
+    if args.common.flight_recorder {
+        start_flight_recorder();
     }
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);

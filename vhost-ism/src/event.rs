@@ -15,6 +15,7 @@ use zerocopy::little_endian::U32;
 
 use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, Gid, MessageEvent, PeerGoneEvent};
 use crate::stats::{GuestError, GuestStats};
+use crate::trace::IsmEvent;
 
 /// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;
@@ -163,9 +164,10 @@ impl EventSink {
         }
         if sent > 0 {
             self.stats.counters.events.add(sent);
-            if ring.signal() {
-                self.stats.counters.interrupts.add(1);
-            }
+            let interrupt = ring.signal();
+            self.stats.counters.interrupts.add(interrupt.into());
+            let arguments = || [sent as u32, interrupt.into(), 0, 0];
+            self.stats.tracer.record(IsmEvent::Deliver, 0, arguments);
         }
         pending.ring = Some(ring);
     }

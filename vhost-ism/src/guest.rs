@@ -10,13 +10,15 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use rand::RngCore;
 use serde::{Serialize, Serializer};
+use vhost_daemon::trace::Tracer;
 
 use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
 use crate::fabric::{Attachment, Detached, Fabric, Mapping};
 use crate::stats::{GuestError, GuestStats};
-use crate::window::{RegionMapper, Window};
+use crate::trace::IsmEvent;
+use crate::window::{RegionMapper, Traced, Window};
 
 /// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
 /// Linux, so that the window before it can be device memory with struct pages.
@@ -69,7 +71,7 @@ pub struct Session {
     #[serde(serialize_with = "crate::inspect::unless_locked")]
     window: Mutex<Window>,
     #[serde(skip)]
-    mapper: Arc<dyn RegionMapper>,
+    mapper: Traced,
     #[serde(skip)]
     alive: AtomicBool,
     /// The device is stopped; changed under the guest's lock.
@@ -123,7 +125,7 @@ impl std::fmt::Debug for Session {
 
 impl Guest {
     /// Creates a guest without a session.
-    pub fn new(name: String, fabric: Arc<Fabric>) -> Self {
+    pub fn new(name: String, tracer: Tracer, fabric: Arc<Fabric>) -> Self {
         let state = State {
             gid: fabric.new_gid(),
             devid: rand::rng().next_u64(),
@@ -131,7 +133,7 @@ impl Guest {
         };
         Self {
             fabric,
-            stats: Arc::new(GuestStats::new(name)),
+            stats: Arc::new(GuestStats::new(name, tracer)),
             state: Mutex::new(state),
         }
     }
@@ -212,7 +214,7 @@ impl Guest {
             area,
             doorbells: Mutex::default(),
             window: Mutex::default(),
-            mapper,
+            mapper: Traced::new(mapper, self.stats.tracer),
             alive: AtomicBool::new(true),
             paused: AtomicBool::new(false),
             used: AtomicBool::new(false),
@@ -351,12 +353,12 @@ impl Session {
         let mut window = self.window.lock();
         self.check_alive()?;
         let offset = self.fabric.limits().window_size;
-        if window.ensure_doorbell(&*self.mapper, self.area.memfd(), offset, self.area.len())? {
+        if window.ensure_doorbell(&self.mapper, self.area.memfd(), offset, self.area.len())? {
             self.stats.counters.maps.increment();
         }
         for id in self.fabric.stale_slabs(self.gid) {
             self.check_alive()?;
-            match window.remove_slab(&*self.mapper, id) {
+            match window.remove_slab(&self.mapper, id) {
                 Ok(was_mapped) => {
                     self.stats.counters.unmaps.add(was_mapped.into());
                     self.fabric.vacate(self.gid, id);
@@ -372,7 +374,7 @@ impl Session {
     pub fn map(&self, mapping: &Mapping) -> io::Result<()> {
         let mut window = self.window.lock();
         self.check_alive()?;
-        if window.ensure_slab(&*self.mapper, mapping)? {
+        if window.ensure_slab(&self.mapper, mapping)? {
             self.stats.counters.maps.increment();
         }
         Ok(())
@@ -457,6 +459,7 @@ impl Session {
                 continue;
             };
             self.stats.counters.doorbells.increment();
+            self.stats.tracer.record(IsmEvent::Bell, chunk, Default::default);
             match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &doorbell.owner)) {
                 Some((_, chunks)) => chunks.push(doorbell.owner_chunk),
                 None => owners.push((doorbell.owner.clone(), vec![doorbell.owner_chunk])),

@@ -24,4 +24,5 @@ pub mod guest;
 mod inspect;
 pub mod slab;
 pub mod stats;
+pub mod trace;
 pub mod window;

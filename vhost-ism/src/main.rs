@@ -4,18 +4,22 @@
 
 mod args;
 mod daemon;
+mod trace_command;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use vhost_daemon::Capabilities;
 
-use args::Args;
+use args::{Args, Command};
 
 fn main() -> ExitCode {
     vhost_daemon::log_to_stderr();
     let args = Args::parse();
-    vhost_daemon::run(&args.common, capabilities, || daemon::run(&args))
+    vhost_daemon::run(&args.common, capabilities, || match &args.command {
+        Some(Command::Trace(trace)) => trace_command::run(trace),
+        None => daemon::run(&args),
+    })
 }
 
 fn capabilities() -> Capabilities {

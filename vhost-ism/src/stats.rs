@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vhost_daemon::guest_error::{GuestErrors, Kind};
+use vhost_daemon::trace::Tracer;
 
 vhost_daemon::counters! {
     /// Counters of one guest, over all its sessions.
@@ -77,6 +78,9 @@ impl GuestError {
 #[derive(Debug, Default, Serialize)]
 pub struct GuestStats {
     guest: String,
+    /// Recorder of the guest's events.
+    #[serde(skip)]
+    pub tracer: Tracer,
     /// Counters of the guest's activity.
     #[serde(flatten)]
     pub counters: GuestCounters,
@@ -85,9 +89,10 @@ pub struct GuestStats {
 
 impl GuestStats {
     /// Creates zero counters for a guest with this name.
-    pub fn new(guest: String) -> Self {
+    pub fn new(guest: String, tracer: Tracer) -> Self {
         Self {
             guest,
+            tracer,
             ..Self::default()
         }
     }
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn findings_are_counted_by_kind() {
-        let stats = GuestStats::new("a".into());
+        let stats = GuestStats::new("a".into(), Tracer::default());
         stats.report(GuestError::BadRing);
         stats.report(GuestError::BadRing);
         let json = serde_json::to_value(&stats).unwrap();

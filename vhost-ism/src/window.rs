@@ -7,11 +7,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Serialize, Serializer};
+use vhost_daemon::trace::Tracer;
 
 use crate::fabric::Mapping;
 use crate::slab::SlabId;
+use crate::trace::{IsmEvent, nanoseconds};
 
 /// Changes the shared memory region of one guest; a call returns once the change is in effect.
 pub trait RegionMapper: Send + Sync {
@@ -19,6 +23,47 @@ pub trait RegionMapper: Send + Sync {
     fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>;
     /// Unmaps exactly the range of one earlier map.
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// A mapper whose calls are recorded in the execution trace.
+pub struct Traced {
+    mapper: Arc<dyn RegionMapper>,
+    tracer: Tracer,
+}
+
+impl Traced {
+    /// Records the calls of `mapper`.
+    pub fn new(mapper: Arc<dyn RegionMapper>, tracer: Tracer) -> Self {
+        Self { mapper, tracer }
+    }
+
+    fn record(
+        &self,
+        event: IsmEvent,
+        (offset, len): (u64, u64),
+        change: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let begun = self.tracer.is_on().then(Instant::now);
+        let result = change();
+        if let (Some(begun), Ok(())) = (begun, &result) {
+            let pages = |bytes: u64| (bytes / 4096) as u32;
+            let arguments = || [pages(offset), pages(len), nanoseconds(begun.elapsed()), 0];
+            self.tracer.record(event, 0, arguments);
+        }
+        result
+    }
+}
+
+impl RegionMapper for Traced {
+    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+        let map = || self.mapper.map(memfd, offset, len);
+        self.record(IsmEvent::Map, (offset, len), map)
+    }
+
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
+        let unmap = || self.mapper.unmap(offset, len);
+        self.record(IsmEvent::Unmap, (offset, len), unmap)
+    }
 }
 
 /// The mappings of one guest's window.

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{ArgGroup, Parser};
-use vhost_daemon::{CommonArgs, parse_size};
+use clap::{ArgGroup, Parser, Subcommand};
+use vhost_daemon::{CommonArgs, TraceArgs, parse_size};
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::pci::Identity;
 
@@ -27,8 +27,18 @@ const MAX_GUESTS: usize = 255;
 /// Each socket serves one guest with one NIC. All NICs of a daemon are connected to one Ethernet switch. QEMU guests
 /// attach over vfio-user, User Mode Linux guests over vhost-user (PCI over virtio).
 #[derive(Parser, Debug)]
-#[command(version, about, group(sockets()))]
+#[command(
+    version,
+    about,
+    group(sockets()),
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
+    /// A client of a running daemon, instead of a daemon.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     #[command(flatten)]
     pub common: CommonArgs,
 
@@ -58,6 +68,28 @@ pub struct Args {
     /// Report this capability as 0 (see --print-capabilities); repeatable. For tests of drivers.
     #[arg(long, value_name = "NAME")]
     pub zero_capability: Vec<String>,
+}
+
+/// Clients of a running daemon.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Record what the guests' NICs do, for Perfetto or as JSON, and print the time that each stage takes.
+    Trace {
+        #[command(flatten)]
+        common: TraceArgs,
+
+        /// Print the stages of this queue's WQEs only.
+        #[arg(long, value_name = "NUMBER", value_parser = queue_number)]
+        queue: Option<u32>,
+    },
+}
+
+/// Parses a number, decimal or hexadecimal with `0x`.
+fn queue_number(text: &str) -> Result<u32, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }
 
 /// A guest with all defaults filled in.

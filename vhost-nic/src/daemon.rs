@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost_daemon::{GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_daemon::trace::{Events, start_flight_recorder};
+use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_nic::hca::trace::NicEvent;
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 
@@ -31,7 +33,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
     let stats = stats.transpose()?;
+    let control = args.common.control_socket.as_deref().map(|path| own.listen(path));
+    let control = control.transpose()?;
+    if args.common.flight_recorder {
+        start_flight_recorder();
+    }
 
+    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
@@ -53,6 +61,15 @@ pub fn run(args: &Args) -> Result<()> {
             switch: switch.stats(),
             capture: capture.as_ref().map(|capture| capture.stats()),
         })?;
+    }
+    if let Some(listener) = control {
+        let control = Control {
+            program: PROGRAM,
+            guests: names,
+            events: NicEvent::EVENTS,
+            flight_recorder: args.common.flight_recorder,
+        };
+        main_loop.serve_control(listener, control)?;
     }
     info!("serving {} guest(s)", guests.len());
     Ok(main_loop.run()?)

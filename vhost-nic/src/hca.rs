@@ -25,6 +25,7 @@ pub mod sq;
 pub mod srq;
 pub mod steering;
 pub mod tis_tir_rqt;
+pub mod trace;
 pub mod vport;
 pub mod wq;
 
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
+use vhost_daemon::trace::Tracer;
 
 use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
@@ -95,6 +97,17 @@ impl Queue {
 /// Numbers of the queue pairs in a multicast group.
 type GroupMembers = Vec<(u32, refcount::Reference)>;
 
+/// What a function's objects are built on.
+#[derive(Debug, Clone)]
+pub struct HcaParts {
+    /// Guest memory.
+    pub dma: Arc<Dma>,
+    /// Interrupt vectors.
+    pub msix: Arc<Msix>,
+    /// Recorder of the guest's events.
+    pub tracer: Tracer,
+}
+
 /// All objects and state of a function.
 #[derive(Debug, Serialize)]
 pub struct Hca {
@@ -104,6 +117,9 @@ pub struct Hca {
     /// Interrupt vectors.
     #[serde(skip)]
     pub msix: Arc<Msix>,
+    /// Recorder of the guest's events.
+    #[serde(skip)]
+    pub tracer: Tracer,
     /// Counters of guest errors.
     #[serde(skip)]
     pub guest_errors: Arc<GuestErrors>,
@@ -171,11 +187,13 @@ pub struct Hca {
 
 impl Hca {
     /// Creates the state of a function after reset; `uars` are the page numbers of its UARs.
-    pub fn new(dma: Arc<Dma>, msix: Arc<Msix>, mac: Mac, uars: Range<u32>, limits: Limits) -> Self {
+    pub fn new(parts: HcaParts, mac: Mac, uars: Range<u32>, limits: Limits) -> Self {
+        let HcaParts { dma, msix, tracer } = parts;
         let eqs = Arc::<Eqs>::default();
         Self {
             dma,
             msix,
+            tracer,
             guest_errors: Arc::default(),
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
@@ -308,6 +326,14 @@ mod tests {
 
     use super::*;
 
+    fn parts() -> HcaParts {
+        HcaParts {
+            dma: Arc::default(),
+            msix: Arc::new(Msix::new(1)),
+            tracer: Tracer::default(),
+        }
+    }
+
     fn add(hca: &Hca, service: u8) -> u32 {
         let mut context = Qpc::default();
         context.set_st(service);
@@ -325,13 +351,7 @@ mod tests {
 
     #[test]
     fn live_objects_serialise_by_kind_and_number() {
-        let hca = Hca::new(
-            Arc::default(),
-            Arc::new(Msix::new(1)),
-            Mac([2, 0, 0, 0, 0, 1]),
-            16..17,
-            Limits::default(),
-        );
+        let hca = Hca::new(parts(), Mac([2, 0, 0, 0, 0, 1]), 16..17, Limits::default());
         hca.uars.insert_with(Domain::new).unwrap();
         let number = add(&hca, qp::service::UC);
         let tree = serde_json::to_value(&hca).unwrap();
@@ -348,13 +368,7 @@ mod tests {
 
     #[test]
     fn management_datagrams_go_to_the_first_queue_pair_for_them() {
-        let hca = Hca::new(
-            Arc::default(),
-            Arc::new(Msix::new(1)),
-            Mac([2, 0, 0, 0, 0, 1]),
-            0..1,
-            Limits::default(),
-        );
+        let hca = Hca::new(parts(), Mac([2, 0, 0, 0, 0, 1]), 0..1, Limits::default());
         let receiver = || hca.management_queue_pair().map(|qp| qp.number);
         add(&hca, qp::service::UD);
         assert_eq!(receiver(), None);

@@ -3,7 +3,8 @@
 //! An attachment ([`pci_function::attachment`]) passes a guest's accesses to a PCI function ([`pci`]) with a NIC
 //! ([`nic`]) behind it. Commands go to the NIC's firmware ([`firmware`]), which manages the guest's objects ([`hca`]).
 //! Doorbells go to its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the
-//! switch ([`net`]), and the switch calls another NIC's engine.
+//! switch ([`net`]), and the switch calls another NIC's engine. [`trace`] reads what
+//! they record meanwhile.
 
 #![forbid(unsafe_code)]
 
@@ -16,3 +17,4 @@ pub mod net;
 pub mod nic;
 pub mod pci;
 pub mod roce;
+pub mod trace;

@@ -4,6 +4,7 @@
 
 mod args;
 mod daemon;
+mod trace_command;
 
 use std::process::ExitCode;
 
@@ -12,12 +13,15 @@ use serde_json::json;
 use vhost_daemon::Capabilities;
 use vhost_nic::firmware;
 
-use args::Args;
+use args::{Args, Command};
 
 fn main() -> ExitCode {
     vhost_daemon::log_to_stderr();
     let args = Args::parse();
-    vhost_daemon::run(&args.common, capabilities, || daemon::run(&args))
+    vhost_daemon::run(&args.common, capabilities, || match &args.command {
+        Some(Command::Trace { common, queue }) => trace_command::run(common, *queue),
+        None => daemon::run(&args),
+    })
 }
 
 /// vhost-user.json has no type for either attachment: one is another protocol, the other a device of User Mode Linux

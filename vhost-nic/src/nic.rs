@@ -11,6 +11,7 @@ use std::time::Duration;
 use log::info;
 use parking_lot::Mutex;
 use thiserror::Error;
+use vhost_daemon::trace::Tracer;
 use zerocopy::IntoBytes;
 
 pub use snapshot::{CompletionSnapshot, NicSnapshot, PortSnapshot};
@@ -19,8 +20,8 @@ use crate::engine::Engine;
 use crate::engine::worker::Worker;
 use crate::firmware::{Capabilities, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
-use crate::hca::Hca;
 use crate::hca::limits::Limits;
+use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
 use bar::{Region, Strays};
@@ -76,8 +77,12 @@ impl Nic {
         let limits = config.limits;
         let blue_flame = config.blue_flame.is_some();
         let capabilities = Capabilities::new(config.vhca_id, blue_flame, limits, &config.zeroed_capabilities)?;
-        let (dma, msix) = (parts.dma.clone(), parts.msix.clone());
-        let hca = Arc::new(Hca::new(dma, msix, config.mac, bar::UAR_PAGES, limits));
+        let hca_parts = HcaParts {
+            dma: parts.dma.clone(),
+            msix: parts.msix.clone(),
+            tracer: Tracer::new(config.vhca_id),
+        };
+        let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
         let busy_poll = if let Some(timeout) = config.blue_flame {
             hca.blue_flame.enable(timeout);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::abi::EV_MESSAGE;
+use vhost_daemon::trace::Tracer;
 use zerocopy::FromBytes;
 
 /// A ring with a given number of posted buffers, and the events delivered.
@@ -38,7 +39,7 @@ impl EventRing for Fake {
 fn sink(posted: &[usize]) -> (EventSink, Fake) {
     let fake = Fake::default();
     fake.0.lock().posted.extend(posted);
-    let sink = EventSink::new(Arc::new(GuestStats::new("test".into())));
+    let sink = EventSink::new(Arc::new(GuestStats::new("test".into(), Tracer::default())));
     sink.open(Box::new(fake.clone()));
     (sink, fake)
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::abi::{PERM_ATTACH, PERM_READ, PERM_WRITE};
 use crate::stats::GuestStats;
+use vhost_daemon::trace::Tracer;
 
 const ALL: u64 = (PERM_READ | PERM_WRITE | PERM_ATTACH) as u64;
 const RW: u32 = PERM_READ | PERM_WRITE;
@@ -24,7 +25,10 @@ fn fabric() -> Fabric {
 }
 
 fn new_sink() -> Arc<EventSink> {
-    Arc::new(EventSink::new(Arc::new(GuestStats::new("test".into()))))
+    Arc::new(EventSink::new(Arc::new(GuestStats::new(
+        "test".into(),
+        Tracer::default(),
+    ))))
 }
 
 fn join(fabric: &Fabric) -> Gid {

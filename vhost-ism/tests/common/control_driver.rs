@@ -101,7 +101,7 @@ impl Slot {
     }
 
     fn new(fabric: &Arc<Fabric>) -> Self {
-        let guest = Guest::new("fuzz".into(), fabric.clone());
+        let guest = Guest::new("fuzz".into(), Default::default(), fabric.clone());
         let (vmm, session) = Self::start(&guest, fabric.limits().window_size);
         Self { guest, vmm, session }
     }

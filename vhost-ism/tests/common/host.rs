@@ -3,8 +3,10 @@
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
+use vhost_daemon::trace::Tracer;
 use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::guest::Guest;
@@ -27,6 +29,7 @@ pub struct Host {
     /// Fabric of the daemon.
     pub fabric: Arc<Fabric>,
     sockets: TempDir,
+    seats: AtomicU16,
 }
 
 /// A guest of the daemon, and its socket.
@@ -48,13 +51,15 @@ impl Host {
         Self {
             fabric: Arc::new(Fabric::new(0xff42, limits)),
             sockets: tempfile::tempdir().unwrap(),
+            seats: AtomicU16::new(0),
         }
     }
 
     /// Creates a guest and serves its socket.
     pub fn seat(&self, name: &str) -> Arc<Seat> {
         let path = self.sockets.path().join(name);
-        let guest = Arc::new(Guest::new(name.to_owned(), self.fabric.clone()));
+        let tracer = Tracer::new(self.seats.fetch_add(1, Ordering::Relaxed));
+        let guest = Arc::new(Guest::new(name.to_owned(), tracer, self.fabric.clone()));
         let listener = UnixListener::bind(&path).unwrap();
         let server = backend::start(guest.clone(), listener, UnsealedRam::Ignore).unwrap();
         // It ends with the process.

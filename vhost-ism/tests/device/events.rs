@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use vhost_daemon::trace::Tracer;
 use vhost_ism::abi::*;
 use vhost_ism::event::{EventRing, EventSink};
 use vhost_ism::stats::{GuestError, GuestStats};
@@ -226,7 +227,7 @@ fn a_delivery_of_short_buffers_ends() {
         }
     }
 
-    let stats = Arc::new(GuestStats::new("hostile".to_owned()));
+    let stats = Arc::new(GuestStats::new("hostile".to_owned(), Tracer::default()));
     let sink = EventSink::new(stats.clone());
     sink.open(Box::new(Endless::default()));
     sink.ring(&[1]);

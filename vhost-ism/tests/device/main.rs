@@ -15,4 +15,5 @@ mod life;
 mod pause;
 mod requests;
 mod rings;
+mod trace;
 mod vmm;

@@ -2,7 +2,7 @@
 //! `cq.h`).
 
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, Unaligned};
 
 /// Completion queue entry.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -138,7 +138,7 @@ impl From<ErrorCqe> for Cqe {
 }
 
 /// Syndrome of an error CQE (`MLX5_CQE_SYNDROME_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TryFromBytes, Immutable, KnownLayout)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "named as in the kernel")]
 pub enum Syndrome {
@@ -190,7 +190,7 @@ impl Eqe {
 }
 
 /// Type of an event (`enum mlx5_event`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TryFromBytes, Immutable, KnownLayout)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "named as in the kernel")]
 pub enum EventType {

@@ -29,6 +29,7 @@ use smallvec::SmallVec;
 use super::context::Context;
 use crate::frame::view::FrameView;
 use crate::hca::qp::{Qp, QpState, service};
+use crate::hca::trace::{self, NicEvent};
 use crate::net::{Frame, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
@@ -135,6 +136,17 @@ fn is_for_transport(context: &Context, head: &Packet) -> bool {
     vport.context.roce_en() && (multicast || vport.is_own(head.path.destination_mac))
 }
 
+/// Arguments of [`NicEvent::PacketIn`].
+fn arrival(super_packet: &SuperPacket<'_>) -> [u32; 4] {
+    let head = &super_packet.head;
+    [
+        trace::bth(head),
+        super_packet.payload.len() as u32,
+        trace::route(head),
+        0,
+    ]
+}
+
 /// Receives packets of a connection, either all requests or all responses.
 fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
     let Some(first) = super_packets.first() else { return };
@@ -160,6 +172,9 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
         qp: &qp,
         parameters: &parameters,
     };
+    for super_packet in super_packets {
+        endpoint.trace(NicEvent::PacketIn, || arrival(super_packet));
+    }
     if first.head.opcode.is_response() {
         inbound_response::receive(&endpoint, super_packets);
     } else {

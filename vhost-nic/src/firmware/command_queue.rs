@@ -1,5 +1,7 @@
 //! Command queue: reads commands from guest memory and writes their outputs back.
 
+use std::time::{Duration, Instant};
+
 use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
 use mlx5_prm::queue_entry::EventType;
@@ -9,6 +11,7 @@ use super::Firmware;
 use super::command::{Input, Refusal, refusal_bytes};
 use crate::dma::{Dma, DmaError, Purpose};
 use crate::hca::guest_error::GuestError;
+use crate::hca::trace::NicEvent;
 
 /// Log2 of the number of entries.
 pub const LOG_CMDQ_SIZE: u8 = 5;
@@ -74,6 +77,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     }
     // The command that creates the EQ for command events is not reported there: the driver does not expect it yet.
     let listeners = hca.eqs.listeners(EventType::Command);
+    let begun = hca.tracer.is_on().then(Instant::now);
     let delivery = match deliver(firmware, dma, &mut entry) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, reason)) => {
@@ -84,6 +88,10 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
             delivery
         }
     };
+    if let Some(begun) = begun {
+        hca.tracer
+            .record(NicEvent::Command, 0, || traced(&entry, delivery, begun.elapsed()));
+    }
     entry.status_own = (delivery as u8) << 1;
     // Writes the entry from the output on, its last four bytes last: they pass the ownership.
     let output = std::mem::offset_of!(CommandEntry, output);
@@ -107,6 +115,18 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     for eq in listeners {
         eq.post(EventType::Command, 0, &bit.to_be_bytes());
     }
+}
+
+/// Arguments of [`NicEvent::Command`]. Every input begins with the opcode, every output with status and syndrome.
+fn traced(entry: &CommandEntry, delivery: Delivery, duration: Duration) -> [u32; 4] {
+    let [high, low, ..] = entry.input;
+    let [status, _, _, _, a, b, c, d, ..] = entry.output;
+    [
+        u16::from_be_bytes([high, low]).into(),
+        u32::from(delivery as u8) << 8 | u32::from(status),
+        u32::from_be_bytes([a, b, c, d]),
+        u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX),
+    ]
 }
 
 /// Reads the input, executes the command, and writes the output except for the part in the entry itself.

@@ -6,7 +6,7 @@ use mlx5_prm::opcode::Opcode;
 use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use crate::hca::buffer::Buffer;
-use crate::hca::eq::{Eq, MAX_LOG_EQ_SIZE, NewEq};
+use crate::hca::eq::{Eq, EqResources, MAX_LOG_EQ_SIZE, NewEq};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_EQ, create),
@@ -45,7 +45,13 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         buffer,
         uar: uar.references.acquire(),
     };
-    let make = |number| Eq::new(number, new, hca.dma.clone(), hca.msix.clone(), hca.guest_errors.clone());
+    let resources = EqResources {
+        dma: hca.dma.clone(),
+        msix: hca.msix.clone(),
+        guest_errors: hca.guest_errors.clone(),
+        tracer: hca.tracer,
+    };
+    let make = |number| Eq::new(number, new, resources);
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateEqOut::default();
     output.set_eq_number(eq.number as u8);

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mlx5_prm::cq::Cqc;
-use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType};
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
-use zerocopy::IntoBytes;
+use vhost_daemon::trace::Tracer;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::buffer::Buffer;
 use super::clock::Clock;
@@ -19,6 +20,7 @@ use super::inspect::{self, Numbered};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
+use super::trace::NicEvent;
 use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.
@@ -51,11 +53,24 @@ pub struct Cq {
     counters: Arc<CompletionCounters>,
     #[serde(skip)]
     clock: Clock,
+    #[serde(skip)]
+    tracer: Tracer,
     /// Lock order: before the table of EQs and the EQs, to which an overrun is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
     #[serde(skip)]
     held: Mutex<Vec<Reference>>,
+}
+
+/// Arguments of [`NicEvent::Cqe`].
+fn traced(cqe: &Cqe, opcode: u8, error: bool) -> [u32; 4] {
+    let syndrome = ErrorCqe::ref_from_bytes(cqe.as_bytes()).map_or(0, |cqe| cqe.syndrome);
+    [
+        cqe.sop_drop_qpn.get() & 0xff_ffff,
+        cqe.wqe_counter.get().into(),
+        opcode.into(),
+        if error { syndrome.into() } else { 0 },
+    ]
 }
 
 impl Numbered for Cq {
@@ -123,6 +138,7 @@ pub(crate) struct CqResources {
     pub(crate) guest_errors: Arc<GuestErrors>,
     pub(crate) counters: Arc<CompletionCounters>,
     pub(crate) clock: Clock,
+    pub(crate) tracer: Tracer,
 }
 
 impl Cq {
@@ -141,6 +157,7 @@ impl Cq {
             guest_errors,
             counters,
             clock,
+            tracer,
         } = resources;
         let state = State {
             ring: EntryRing::new(context.log_cq_size()),
@@ -163,6 +180,7 @@ impl Cq {
             guest_errors,
             counters,
             clock,
+            tracer,
             state: Mutex::new(state),
         }
     }
@@ -245,6 +263,8 @@ impl Cq {
             return false;
         }
         state.ring.advance();
+        self.tracer
+            .record(NicEvent::Cqe, self.number, || traced(&cqe, opcode, error));
         let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
             Cqe::INLINE_32 => &self.counters.inline_32,
             Cqe::INLINE_64 => &self.counters.inline_64,

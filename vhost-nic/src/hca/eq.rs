@@ -7,6 +7,7 @@ use mlx5_prm::queue_entry::{Eqe, EventType};
 use parking_lot::Mutex;
 use serde::Serialize;
 use smallvec::SmallVec;
+use vhost_daemon::trace::Tracer;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
@@ -17,6 +18,7 @@ use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
+use super::trace::NicEvent;
 use crate::dma::{Dma, Purpose};
 use crate::pci::Msix;
 
@@ -46,6 +48,8 @@ pub struct Eq {
     msix: Arc<Msix>,
     #[serde(skip)]
     guest_errors: Arc<GuestErrors>,
+    #[serde(skip)]
+    tracer: Tracer,
 }
 
 impl Numbered for Eq {
@@ -63,6 +67,15 @@ pub(crate) struct NewEq {
     pub(crate) uar: Reference,
 }
 
+/// Parts of the function that an event queue refers to.
+#[derive(Debug, Clone)]
+pub(crate) struct EqResources {
+    pub(crate) dma: Arc<Dma>,
+    pub(crate) msix: Arc<Msix>,
+    pub(crate) guest_errors: Arc<GuestErrors>,
+    pub(crate) tracer: Tracer,
+}
+
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 struct State {
     #[serde(flatten)]
@@ -76,13 +89,19 @@ impl Eq {
         *self.uar.lock() = None;
     }
 
-    pub(crate) fn new(number: u32, new: NewEq, dma: Arc<Dma>, msix: Arc<Msix>, guest_errors: Arc<GuestErrors>) -> Self {
+    pub(crate) fn new(number: u32, new: NewEq, resources: EqResources) -> Self {
         let NewEq {
             context,
             mask,
             buffer,
             uar,
         } = new;
+        let EqResources {
+            dma,
+            msix,
+            guest_errors,
+            tracer,
+        } = resources;
         let state = Mutex::new(State {
             ring: EntryRing::new(context.log_eq_size()),
             armed: false,
@@ -98,6 +117,7 @@ impl Eq {
             dma,
             msix,
             guest_errors,
+            tracer,
         }
     }
 
@@ -131,9 +151,18 @@ impl Eq {
         state.ring.advance();
         let armed = std::mem::take(&mut state.armed);
         drop(state);
+        self.tracer
+            .record(NicEvent::Eqe, self.number, || traced(event_type, sub_type, data));
         if armed {
-            self.msix.raise(self.context.intr());
+            self.raise();
         }
+    }
+
+    fn raise(&self) {
+        let vector = self.context.intr();
+        self.tracer
+            .record(NicEvent::Interrupt, vector.into(), || [self.number, 0, 0, 0]);
+        self.msix.raise(vector);
     }
 
     /// Takes the guest's consumer index, and with `arm` arms the EQ; raises the interrupt at once if events are unread.
@@ -144,7 +173,7 @@ impl Eq {
         state.armed = arm && !unread;
         drop(state);
         if arm && unread {
-            self.msix.raise(self.context.intr());
+            self.raise();
         }
     }
 
@@ -158,6 +187,14 @@ impl Eq {
         context.set_producer_counter(state.ring.producer);
         context
     }
+}
+
+/// Arguments of [`NicEvent::Eqe`]. A completion event has the CQ at its end, every other one its object in front.
+fn traced(event_type: EventType, sub_type: u8, data: &[u8]) -> [u32; 4] {
+    let at = if event_type == EventType::Completion { 24 } else { 0 };
+    let source = data.get(at..).and_then(<[u8]>::first_chunk);
+    let source = source.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    [event_type as u32, sub_type.into(), source, 0]
 }
 
 /// Event queues of a function.
@@ -215,7 +252,13 @@ mod tests {
                 uar: uars.acquire(),
             };
             let msix = Arc::new(Msix::new(1));
-            let make = |number| Eq::new(number, made, dma.clone(), msix, errors.clone());
+            let resources = EqResources {
+                dma: dma.clone(),
+                msix,
+                guest_errors: errors.clone(),
+                tracer: Tracer::default(),
+            };
+            let make = |number| Eq::new(number, made, resources);
             eqs.table.insert_with(make).unwrap();
         }
         let numbers = |event_type| eqs.listeners(event_type).iter().map(|eq| eq.number).collect::<Vec<_>>();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::bar::{Strays, uar_offset};
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::scheduler::Task;
+use crate::hca::trace::NicEvent;
 use crate::hca::{Hca, Queue};
 
 /// Offsets within the page.
@@ -39,14 +40,24 @@ impl Uars {
             (CQ_ARM, 8) => {
                 let (arm, number) = (word(data), word(&data[4..]) & 0xff_ffff);
                 match self.hca.cqs.get(number) {
-                    Some(cq) => cq.arm(arm, arm & SOLICITED_ONLY != 0),
+                    Some(cq) => {
+                        self.hca
+                            .tracer
+                            .record(NicEvent::ArmCq, number, || [arm & 0xff_ffff, 0, 0, 0]);
+                        cq.arm(arm, arm & SOLICITED_ONLY != 0);
+                    }
                     None => self.strays.doorbell(format_args!("no CQ {number:#x} to arm")),
                 }
             }
             (EQ_ARM | EQ_UPDATE, 4) => {
                 let value = word(data);
                 match self.hca.eqs.table.get(value >> 24) {
-                    Some(eq) => eq.update(value, offset == EQ_ARM),
+                    Some(eq) => {
+                        let arm = offset == EQ_ARM;
+                        let arguments = || [value & 0xff_ffff, arm.into(), 0, 0];
+                        self.hca.tracer.record(NicEvent::UpdateEq, value >> 24, arguments);
+                        eq.update(value, arm);
+                    }
                     None => self.strays.doorbell(format_args!("no EQ {} to arm", value >> 24)),
                 }
             }
@@ -79,7 +90,11 @@ impl Uars {
             Written::Part => {}
             Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
             Written::Doorbell(Doorbell { number, end }) => self.ring(number, |slot| slot.ring(end)),
-            Written::Complete { number, wqe } => self.ring(number, |slot| slot.put(wqe)),
+            Written::Complete { number, wqe } => {
+                let arguments = || [wqe.index.into(), wqe.bytes.len() as u32, 0, 0];
+                self.hca.tracer.record(NicEvent::BlueFlame, number, arguments);
+                self.ring(number, |slot| slot.put(wqe));
+            }
         }
     }
 
@@ -88,6 +103,7 @@ impl Uars {
         let queue = self.hca.queues.get(number);
         match queue.as_deref().and_then(Queue::blue_flame) {
             Some(slot) => {
+                self.hca.tracer.record(NicEvent::Doorbell, number, Default::default);
                 update(slot);
                 self.hca.scheduler.schedule(number);
             }

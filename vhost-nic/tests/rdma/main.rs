@@ -23,6 +23,7 @@ mod raw_peer;
 mod services;
 mod super_packets;
 mod timestamps;
+mod trace;
 mod turns;
 mod wire;
 mod xrc;

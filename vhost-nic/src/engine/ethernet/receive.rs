@@ -13,6 +13,7 @@ use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::Accessor;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
+use crate::hca::trace::NicEvent;
 
 /// Bytes of the Ethernet addresses, which a VLAN tag follows.
 const ADDRESSES: usize = 12;
@@ -84,6 +85,8 @@ impl Reception<'_> {
         cqe.srqn_uidx.set(state.context.user_index());
         cqe.sop_drop_qpn.set(flow_tag);
         cqe.wqe_counter.set(index);
+        let arguments = || [index.into(), length as u32, 0, 0];
+        hca.tracer.record(NicEvent::FrameIn, rq.number, arguments);
         rq.cq.post(cqe);
     }
 

@@ -20,6 +20,7 @@ use crate::hca::qp::Data;
 use crate::hca::rq::QueueState;
 use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
+use crate::hca::trace::NicEvent;
 use crate::net::{Burst, Frame};
 
 /// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
@@ -204,6 +205,9 @@ impl Sending<'_> {
 
     /// Executes a WQE. Returns the bytes of its frame.
     fn execute(&self, wqe: &Wqe<'_>) -> Result<usize, Failure> {
+        let hca = &self.context.hca;
+        let arguments = || [wqe.control.index().into(), wqe.control.opcode().into(), 0, 0];
+        hca.tracer.record(NicEvent::FrameWqe, self.sq.number, arguments);
         match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
             Some(WqeOpcode::Nop) => Ok(0),
             Some(WqeOpcode::Send | WqeOpcode::Lso) => BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, buffers)),

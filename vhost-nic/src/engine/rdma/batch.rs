@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::context::Context;
 use super::super::egress;
+use crate::hca::trace::{self, NicEvent};
 use crate::net::{Burst, Frame, Payload, SuperPacket};
 use crate::roce::packet::Packet;
 
@@ -17,6 +18,8 @@ pub(super) const LENGTH: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
     context: &'a Context,
+    /// Number of the queue pair.
+    number: u32,
     /// The super-packets of the batch, followed by those of earlier batches, whose places are reused: super-packets are
     /// large.
     places: Vec<SuperPacket<'a>>,
@@ -26,9 +29,10 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(context: &'a Context) -> Self {
+    pub fn new(context: &'a Context, number: u32) -> Self {
         Self {
             context,
+            number,
             places: Vec::new(),
             count: 0,
             length: 0,
@@ -83,6 +87,19 @@ impl<'a> Batch<'a> {
             let (a, b) = (&a.head.path, &b.head.path);
             a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
         };
+        let tracer = self.context.hca.tracer;
+        for super_packet in &self.places[..self.count] {
+            let head = &super_packet.head;
+            tracer.record(NicEvent::PacketOut, self.number, || {
+                let destination = head.headers.bth.destination_qpn();
+                [
+                    trace::bth(head),
+                    destination,
+                    super_packet.payload.len() as u32,
+                    trace::route(head),
+                ]
+            });
+        }
         for burst in self.places[..self.count].chunk_by(together) {
             let frames: SmallVec<[Frame<'_>; SUPER_PACKETS]> = burst.iter().map(Frame::SuperPacket).collect();
             egress::transmit(self.context, &Burst::new(&frames), None);

@@ -11,6 +11,7 @@ use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
 use crate::hca::qp::{Message, Qp, Work, service};
 use crate::hca::queue_counter::QueueCounter;
+use crate::hca::trace::NicEvent;
 use crate::net::{Payload, SuperPacket};
 use crate::roce::gid::Gid;
 use crate::roce::grh;
@@ -132,6 +133,10 @@ pub(super) fn receive(context: &Context, packet: &SuperPacket<'_>, view: &FrameV
 
 /// Writes a datagram, behind its GRH, into the next receive WQE of a queue pair, and completes it.
 fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameView<'_>) {
+    context
+        .hca
+        .tracer
+        .record(NicEvent::PacketIn, qp.number, || super::arrival(packet));
     let (packet, payload) = (&packet.head, &packet.payload);
     let parameters = &*qp.parameters();
     let endpoint = &Endpoint {

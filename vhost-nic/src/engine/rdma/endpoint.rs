@@ -12,6 +12,7 @@ use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
+use crate::hca::trace::NicEvent;
 use crate::net::Payload;
 
 /// A queue pair with a snapshot of its parameters, and the function it belongs to.
@@ -34,6 +35,12 @@ impl<'a> Endpoint<'a> {
 
     pub fn count(&self, counter: QueueCounter) {
         self.parameters.count(counter);
+    }
+
+    /// Records an event of the queue pair.
+    #[inline]
+    pub fn trace(&self, event: NicEvent, arguments: impl FnOnce() -> [u32; 4]) {
+        self.hca().tracer.record(event, self.qp.number, arguments);
     }
 
     /// The identity that memory keys are checked against.

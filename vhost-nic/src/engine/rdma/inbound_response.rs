@@ -8,6 +8,7 @@ use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
 use crate::hca::qp::{QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
+use crate::hca::trace::NicEvent;
 use crate::net::{Payload, SuperPacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
@@ -71,6 +72,9 @@ fn acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, psn: Psn,
         _ if !acknowledge(endpoint, requester, psn) => return,
         Syndrome::Rnr(timer) if requester.retry_rnr(endpoint.parameters.rnr_retry) => {
             endpoint.count(QueueCounter::RnrNakRetryErr);
+            endpoint.trace(NicEvent::RnrNak, || {
+                [psn.value(), timer.delay().as_micros() as u32, 0, 0]
+            });
             requester.delay(psn, Instant::now() + timer.delay());
             return;
         }
@@ -110,6 +114,7 @@ fn retransmit(endpoint: &Endpoint<'_>, requester: &mut Requester, psn: Psn) -> b
     }
     let allowed = requester.retry(endpoint.parameters.retry_count);
     if allowed {
+        endpoint.trace(NicEvent::Retransmission, || [psn.value(), 0, 0, 0]);
         requester.go_back(psn);
     } else {
         fail(endpoint, requester, psn, CqeSyndrome::TransportRetryExceeded);

@@ -66,7 +66,7 @@ impl Responses {
     pub fn send(self, endpoint: &Endpoint<'_>) {
         let mut packets = Packets {
             endpoint,
-            batch: Batch::new(endpoint.context),
+            batch: Batch::new(endpoint.context, endpoint.qp.number),
         };
         for response in self.0 {
             packets.respond(response);

@@ -13,6 +13,7 @@ use super::{datagram, key_update, outbound_request};
 use crate::hca::guest_error::GuestError;
 use crate::hca::qp::{MAX_PACKETS, Qp, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
+use crate::hca::trace::NicEvent;
 use crate::net::SuperPacket;
 
 /// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
@@ -28,7 +29,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
     let hca = &context.hca;
     let mut reader = None;
-    let mut batch = Batch::new(context);
+    let mut batch = Batch::new(context, qp.number);
     loop {
         let parameters = qp.parameters();
         let endpoint = &Endpoint {
@@ -100,6 +101,7 @@ fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
         }
         Timers::AckTimeout if requester.retry(endpoint.parameters.retry_count) => {
             endpoint.count(QueueCounter::LocalAckTimeoutErr);
+            endpoint.trace(NicEvent::AckTimeout, || [requester.send_psn().value(), 0, 0, 0]);
             requester.go_back_to_unacknowledged();
             true
         }
@@ -215,6 +217,9 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
         );
         hca.guest_errors.report(GuestError::BadSendWqe, what);
     }
-    requester.post(blocks, packets);
+    let opcode = message.control().opcode();
+    let index = message.index();
+    let first = requester.post(blocks, packets);
+    endpoint.trace(NicEvent::Wqe, || [index.into(), opcode.into(), first.value(), packets]);
     true
 }

@@ -132,12 +132,14 @@ impl Requester {
     }
 
     /// Posts the appended message, which takes `blocks` basic blocks of the queue and `packets` PSNs.
-    pub fn post(&mut self, blocks: u16, packets: u32) {
+    pub fn post(&mut self, blocks: u16, packets: u32) -> Psn {
+        let first = self.next_psn;
         if let Some(message) = self.messages.last_mut() {
-            (message.first, message.packets) = (self.next_psn, packets);
+            (message.first, message.packets) = (first, packets);
         }
         self.next_psn += packets;
         self.fetched = self.fetched.wrapping_add(blocks);
+        first
     }
 
     /// Number of reads and atomics that are sent and not answered.

@@ -1,0 +1,184 @@
+//! Recording: the switch, the rings of all threads, and the sessions that read them.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::event::{ARGUMENTS, Events, Record};
+use super::ring::Ring;
+
+/// Rings of ended threads that are kept for their records.
+const MAX_ENDED: usize = 8;
+
+/// Number of open sessions, and one for the flight recorder.
+static RECORDING: AtomicU32 = AtomicU32::new(0);
+static RINGS: Mutex<Rings> = Mutex::new(Rings {
+    by_number: Vec::new(),
+    next: 0,
+});
+static NEXT_THREAD: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static RING: OnceCell<Arc<Ring>> = const { OnceCell::new() };
+}
+
+/// The rings in the order of their threads' first events.
+struct Rings {
+    by_number: Vec<(u64, Arc<Ring>)>,
+    next: u64,
+}
+
+impl Rings {
+    fn add(&mut self, ring: Arc<Ring>) {
+        let ended = |ring: &Arc<Ring>| Arc::strong_count(ring) == 1;
+        let mut surplus = (self.by_number.iter().filter(|(_, ring)| ended(ring)).count() + 1).saturating_sub(MAX_ENDED);
+        self.by_number.retain(|(_, ring)| {
+            let drop = surplus > 0 && ended(ring);
+            surplus -= usize::from(drop);
+            !drop
+        });
+        self.by_number.push((self.next, ring));
+        self.next += 1;
+    }
+}
+
+/// The time that records count from, on both clocks.
+fn epoch() -> (Instant, SystemTime) {
+    static EPOCH: OnceLock<(Instant, SystemTime)> = OnceLock::new();
+    *EPOCH.get_or_init(|| (Instant::now(), SystemTime::now()))
+}
+
+/// Returns the wall-clock time that records count from, in nanoseconds since 1970.
+pub fn epoch_unix_ns() -> u64 {
+    let since = epoch().1.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Records events of a guest.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tracer {
+    guest: u16,
+}
+
+impl Tracer {
+    /// Creates a tracer for the guest of this number.
+    pub const fn new(guest: u16) -> Self {
+        Self { guest }
+    }
+
+    /// Whether events are recorded: for what only a recorded event needs.
+    #[inline]
+    pub fn is_on(self) -> bool {
+        RECORDING.load(Ordering::Relaxed) > 0
+    }
+
+    /// Records an event of an object. `arguments` is called only if events are recorded.
+    #[inline]
+    pub fn record<E: Events>(self, event: E, object: u32, arguments: impl FnOnce() -> [u32; ARGUMENTS]) {
+        if self.is_on() {
+            self.push(event.index(), object, arguments());
+        }
+    }
+
+    #[cold]
+    fn push(self, event: u16, object: u32, arguments: [u32; ARGUMENTS]) {
+        let record = Record {
+            time: (epoch().0.elapsed().as_nanos() as u64).into(),
+            event: event.into(),
+            guest: self.guest.into(),
+            object: object.into(),
+            arguments: arguments.map(Into::into),
+        };
+        RING.with(|ring| ring.get_or_init(new_ring).push(record));
+    }
+}
+
+fn new_ring() -> Arc<Ring> {
+    let thread = thread::current();
+    let name = thread.name().map_or_else(
+        || format!("thread {}", NEXT_THREAD.fetch_add(1, Ordering::Relaxed)),
+        ToOwned::to_owned,
+    );
+    let ring = Arc::new(Ring::new(name));
+    RINGS.lock().add(ring.clone());
+    ring
+}
+
+/// Records from now on, so that a session can begin with what was before it.
+pub fn start_flight_recorder() {
+    RECORDING.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A reader of all events while it exists.
+#[derive(Debug)]
+pub struct Session {
+    /// Next record of each ring.
+    next: HashMap<u64, u64>,
+}
+
+/// Records of one thread.
+#[derive(Debug)]
+pub struct Batch {
+    /// Number of the thread.
+    pub thread: u64,
+    /// Name of the thread.
+    pub name: String,
+    /// Records in order.
+    pub records: Vec<Record>,
+    /// Records overwritten before they could be read.
+    pub lost: u64,
+}
+
+impl Session {
+    /// Begins to record. With `recent`, the session reads first what the flight recorder has.
+    pub fn start(recent: bool) -> Self {
+        let rings = RINGS.lock();
+        // What the rings hold is either all older than the session, or all wanted.
+        let next = |ring: &Ring| match recent {
+            true => (ring.written() + 1).saturating_sub(Ring::CAPACITY),
+            false => ring.written(),
+        };
+        let next = rings
+            .by_number
+            .iter()
+            .map(|(number, ring)| (*number, next(ring)))
+            .collect();
+        RECORDING.fetch_add(1, Ordering::Relaxed);
+        Self { next }
+    }
+
+    /// Takes what each thread has recorded since the last call.
+    pub fn drain(&mut self) -> Vec<Batch> {
+        let rings = RINGS.lock().by_number.clone();
+        self.next
+            .retain(|number, _| rings.iter().any(|(live, _)| live == number));
+        let mut batches = Vec::new();
+        for (thread, ring) in rings {
+            let next = self.next.entry(thread).or_default();
+            let mut records = Vec::new();
+            let begin = ring.read(*next, &mut records);
+            let lost = begin - *next;
+            *next = begin + records.len() as u64;
+            if lost > 0 || !records.is_empty() {
+                batches.push(Batch {
+                    thread,
+                    name: ring.thread.clone(),
+                    records,
+                    lost,
+                });
+            }
+        }
+        batches
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        RECORDING.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,100 @@
+//! The `trace` command of the daemons' programs: records a trace of a running daemon, and writes it to a file.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+use crate::control_socket::{Command, Request, VERSION};
+use crate::trace::{EventInfo, StreamError, Timeline, Trace, write_json, write_perfetto};
+
+/// Options of the `trace` command.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// Control socket of the daemon.
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: PathBuf,
+
+    /// Duration of the trace.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+
+    /// Begin with what the flight recorder has of the past; needs a daemon with --flight-recorder.
+    #[arg(long)]
+    pub recent: bool,
+
+    /// File to write. Without it, only the summary is printed.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Format of the file.
+    #[arg(long, value_enum, default_value_t = Format::Perfetto)]
+    pub format: Format,
+}
+
+/// Format of a trace file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Perfetto's protobuf, for https://ui.perfetto.dev and its trace processor.
+    Perfetto,
+    /// A JSON object per event and line.
+    Json,
+}
+
+/// A trace that could not be recorded or written.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    /// The control socket does not answer.
+    #[error("cannot connect to {}", .0.display())]
+    Connect(PathBuf, #[source] io::Error),
+    /// The trace could not be read.
+    #[error("cannot record a trace")]
+    Record(#[from] StreamError),
+    /// The file could not be written.
+    #[error("cannot write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+}
+
+impl TraceArgs {
+    /// Records a trace of a daemon whose events are `events`. Shows progress on a terminal.
+    pub fn record(&self, events: &[EventInfo]) -> Result<Trace, TraceError> {
+        let stream = UnixStream::connect(&self.control_socket)
+            .map_err(|error| TraceError::Connect(self.control_socket.clone(), error))?;
+        let request = Request {
+            version: VERSION,
+            command: Command::Trace {
+                seconds: self.seconds,
+                recent: self.recent,
+            },
+        };
+        let mut line = serde_json::to_vec(&request).map_err(StreamError::from)?;
+        line.push(b'\n');
+        (&stream).write_all(&line).map_err(StreamError::from)?;
+        let terminal = io::stderr().is_terminal();
+        let trace = Trace::read(&mut BufReader::new(stream), events, |count| {
+            if terminal {
+                eprint!("\r{count} events");
+            }
+        })?;
+        if terminal {
+            eprintln!();
+        }
+        Ok(trace)
+    }
+
+    /// Writes a trace to the file, if there is one.
+    pub fn write(&self, trace: &Trace, timeline: &impl Timeline) -> Result<(), TraceError> {
+        let Some(path) = &self.output else { return Ok(()) };
+        let write = || {
+            let mut out = BufWriter::new(File::create(path)?);
+            match self.format {
+                Format::Perfetto => write_perfetto(&mut out, trace, timeline),
+                Format::Json => write_json(&mut out, trace, timeline),
+            }
+        };
+        write().map_err(|error| TraceError::Write(path.clone(), error))
+    }
+}

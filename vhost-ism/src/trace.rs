@@ -1,0 +1,147 @@
+//! Execution trace: the events of the device, and what caused each.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use vhost_daemon::trace::{Event, Events, Timeline, Times, Trace};
+
+use crate::abi::{
+    CMD_ALLOC, CMD_ALLOC_FOR_PEER, CMD_ATTACH, CMD_DETACH, CMD_EVENT_VECTOR, CMD_GRANT_DEFAULT, CMD_GRANT_DEVICE,
+    CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE,
+};
+
+vhost_daemon::trace_events! {
+    /// What a device does.
+    pub enum IsmEvent {
+        /// A control request was answered. Class in bits 15:8 of `command`; duration in nanoseconds.
+        Request = "request" of "control_queue" [command, status, duration],
+        /// The VMM mapped memory into the window. Page and number of pages of 4 KiB; duration in nanoseconds.
+        Map = "map" of "window" [page, pages, duration],
+        /// The VMM unmapped memory from the window.
+        Unmap = "unmap" of "window" [page, pages, duration],
+        /// The doorbell of a DMB was collected; the object is its first chunk in the window of the guest that rang.
+        Bell = "bell" of "dmb" [],
+        /// Events were put on the event queue, and the driver interrupted or not.
+        Deliver = "deliver" of "event_queue" [count, interrupt],
+    }
+}
+
+/// A duration as an argument of an event.
+pub(crate) fn nanoseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX)
+}
+
+/// Names of the requests in the device's specification.
+const REQUESTS: [((u8, u8), &str); 10] = [
+    (CMD_ALLOC, "ALLOC"),
+    (CMD_ATTACH, "ATTACH"),
+    (CMD_DETACH, "DETACH"),
+    (CMD_GRANT_DEFAULT, "GRANT SET_DEFAULT"),
+    (CMD_GRANT_DEVICE, "GRANT SET_FOR_DEVICE"),
+    (CMD_EVENT_VECTOR, "EVENT_VECTOR SET"),
+    (CMD_ALLOC_FOR_PEER, "ALLOC_FOR_PEER"),
+    (CMD_QUERY_GID, "QUERY_GID"),
+    (CMD_SEND_MESSAGE, "SEND_MESSAGE"),
+    (CMD_QUERY_SLAB, "QUERY_SLAB"),
+];
+
+/// A trace with the cause of each event.
+#[derive(Debug)]
+pub struct IsmTimeline {
+    causes: Vec<Option<usize>>,
+}
+
+impl IsmTimeline {
+    /// Finds the causes of a trace's events. A guest's doorbells and requests are delivered to its peers on its own
+    /// threads.
+    pub fn new(trace: &Trace) -> Self {
+        let mut latest = HashMap::new();
+        let mut cause = |index, event: &Event| match IsmEvent::at(event.event)? {
+            IsmEvent::Bell | IsmEvent::Request => latest.insert(event.thread, index).and(None),
+            IsmEvent::Deliver => latest.get(&event.thread).copied(),
+            IsmEvent::Map | IsmEvent::Unmap => None,
+        };
+        Self {
+            causes: trace
+                .events
+                .iter()
+                .enumerate()
+                .map(|(index, event)| cause(index, event))
+                .collect(),
+        }
+    }
+}
+
+impl Timeline for IsmTimeline {
+    fn label(&self, event: &Event) -> Cow<'static, str> {
+        let [first, second, ..] = event.arguments;
+        match IsmEvent::at(event.event) {
+            Some(IsmEvent::Request) if second == 0 => request(first).into(),
+            Some(IsmEvent::Request) => format!("{} refused: status {second}", request(first)).into(),
+            Some(IsmEvent::Map) => format!("map {second} pages").into(),
+            Some(IsmEvent::Unmap) => format!("unmap {second} pages").into(),
+            Some(IsmEvent::Bell) => "bell".into(),
+            Some(IsmEvent::Deliver) if second == 0 => format!("{first} events, no interrupt").into(),
+            Some(IsmEvent::Deliver) => format!("{first} events and an interrupt").into(),
+            None => "unknown".into(),
+        }
+    }
+
+    fn duration(&self, event: &Event) -> u64 {
+        match IsmEvent::at(event.event) {
+            Some(IsmEvent::Request | IsmEvent::Map | IsmEvent::Unmap) => event.arguments[2].into(),
+            _ => 0,
+        }
+    }
+
+    fn parent(&self, index: usize) -> Option<usize> {
+        self.causes.get(index).copied().flatten()
+    }
+}
+
+fn request(command: u32) -> String {
+    let [_, _, class, cmd] = command.to_be_bytes();
+    let name = REQUESTS.iter().find(|(known, _)| *known == (class, cmd));
+    name.map_or_else(|| format!("request {class:#x}.{cmd}"), |(_, name)| (*name).to_owned())
+}
+
+/// The duration of requests, maps and unmaps, and the time from a bell to its delivery.
+pub fn times(trace: &Trace, timeline: &IsmTimeline) -> Times {
+    let mut times = Times::new(["bell to delivery"]);
+    for (index, event) in trace.events.iter().enumerate() {
+        match IsmEvent::at(event.event) {
+            Some(IsmEvent::Request) => times.add(&request(event.arguments[0]), timeline.duration(event)),
+            Some(IsmEvent::Map) => times.add("map", timeline.duration(event)),
+            Some(IsmEvent::Unmap) => times.add("unmap", timeline.duration(event)),
+            Some(IsmEvent::Deliver) => {
+                let cause = timeline.parent(index).map(|parent| &trace.events[parent]);
+                if let Some(bell) = cause.filter(|cause| IsmEvent::at(cause.event) == Some(IsmEvent::Bell)) {
+                    times.add("bell to delivery", event.time.saturating_sub(bell.time));
+                }
+            }
+            Some(IsmEvent::Bell) | None => {}
+        }
+    }
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_documented() {
+        let page = include_str!("../../docs/trace.md");
+        for event in IsmEvent::EVENTS {
+            let row = format!(
+                "| `{}` | {} | {} |",
+                event.name,
+                event.object,
+                event.arguments.join(", ")
+            );
+            let row = row.replace("|  |", "| |");
+            assert!(page.lines().any(|line| line == row), "no {row:?}");
+        }
+    }
+}

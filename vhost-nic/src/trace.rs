@@ -1,0 +1,48 @@
+//! Reading of execution traces: causes of events, their labels, and the time that each stage of a message takes.
+//!
+//! The events are those of [`NicEvent`](crate::hca::trace::NicEvent). They carry what the device knows at that moment;
+//! what caused what is found here, afterwards.
+
+mod causes;
+mod label;
+mod stages;
+
+use std::borrow::Cow;
+
+use vhost_daemon::trace::{Event, Events, Timeline, Trace};
+
+pub use stages::stages;
+
+use crate::hca::trace::NicEvent;
+
+/// A trace with the cause of each event.
+#[derive(Debug)]
+pub struct NicTimeline {
+    causes: Vec<Option<usize>>,
+}
+
+impl NicTimeline {
+    /// Finds the causes of a trace's events.
+    pub fn new(trace: &Trace) -> Self {
+        Self {
+            causes: causes::find(&trace.events),
+        }
+    }
+}
+
+impl Timeline for NicTimeline {
+    fn label(&self, event: &Event) -> Cow<'static, str> {
+        label::of(event)
+    }
+
+    fn duration(&self, event: &Event) -> u64 {
+        match NicEvent::at(event.event) {
+            Some(NicEvent::Command) => event.arguments[3].into(),
+            _ => 0,
+        }
+    }
+
+    fn parent(&self, index: usize) -> Option<usize> {
+        self.causes.get(index).copied().flatten()
+    }
+}

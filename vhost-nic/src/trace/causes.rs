@@ -1,0 +1,143 @@
+//! The cause of each event: doorbell, WQE, packet, packet at the peer, CQE, EQE, interrupt.
+
+use std::collections::HashMap;
+
+use mlx5_prm::queue_entry::{CqeOpcode, EventType};
+use vhost_daemon::trace::{Event, Events};
+
+use crate::hca::trace::NicEvent;
+use crate::roce::opcode::Opcode;
+
+/// WQEs of a queue whose packets may still be sent.
+const RECENT_WQES: usize = 1 << 12;
+/// Half of the PSNs: what is further ahead is behind (IBTA 9.7.1).
+const PSN_HALF: u32 = 1 << 23;
+const PSN_MASK: u32 = 0xff_ffff;
+
+/// A queue, CQ or EQ of a guest.
+type Object = (u16, u32);
+
+/// The latest events that others can be caused by.
+#[derive(Default)]
+struct Latest {
+    doorbells: HashMap<Object, usize>,
+    /// WQEs of a queue pair: index of the event, PSN and number of packets.
+    wqes: HashMap<Object, Vec<(usize, u32, u32)>>,
+    frame_wqes: HashMap<(Object, u32), usize>,
+    /// Packets that left, by what identifies them at the receiver: BTH, destination, route.
+    packets: HashMap<(u32, u32, u32), usize>,
+    requests_in: HashMap<Object, usize>,
+    responses_in: HashMap<Object, usize>,
+    /// Events that are caused by the latest of the same thread.
+    frames_by_thread: HashMap<u32, usize>,
+    receives_by_thread: HashMap<u32, usize>,
+    /// The latest CQE of a CQ.
+    cqes: HashMap<Object, usize>,
+    eqes: HashMap<Object, usize>,
+    commands: HashMap<u16, usize>,
+}
+
+/// Returns for each event the index of the one that caused it. `events` are in the order of time.
+pub fn find(events: &[Event]) -> Vec<Option<usize>> {
+    let mut latest = Latest::default();
+    let mut cause = |index, event: &Event| latest.cause(index, NicEvent::at(event.event)?, event);
+    events
+        .iter()
+        .enumerate()
+        .map(|(index, event)| cause(index, event))
+        .collect()
+}
+
+/// Whether a BTH is that of a response.
+pub(super) fn is_response(bth: u32) -> bool {
+    Opcode::from_byte((bth >> 24) as u8).is_some_and(Opcode::is_response)
+}
+
+impl Latest {
+    /// Notes an event and returns its cause.
+    fn cause(&mut self, index: usize, kind: NicEvent, event: &Event) -> Option<usize> {
+        let object = (event.guest, event.object);
+        let [first, second, third, fourth] = event.arguments;
+        match kind {
+            NicEvent::Doorbell | NicEvent::BlueFlame => self.doorbells.insert(object, index).and(None),
+            NicEvent::Wqe => {
+                let wqes = self.wqes.entry(object).or_default();
+                if wqes.len() >= RECENT_WQES {
+                    wqes.drain(..RECENT_WQES / 2);
+                }
+                wqes.push((index, third, fourth));
+                self.doorbells.get(&object).copied()
+            }
+            NicEvent::FrameWqe => {
+                self.frame_wqes.insert((object, first), index);
+                self.frames_by_thread.insert(event.thread, index);
+                self.doorbells.get(&object).copied()
+            }
+            NicEvent::PacketOut => {
+                self.packets.insert((first, second, fourth), index);
+                match is_response(first) {
+                    true => self.requests_in.get(&object).copied(),
+                    false => self.wqe_of(object, first & PSN_MASK),
+                }
+            }
+            NicEvent::PacketIn => {
+                let arrived = match is_response(first) {
+                    true => &mut self.responses_in,
+                    false => &mut self.requests_in,
+                };
+                arrived.insert(object, index);
+                self.receives_by_thread.insert(event.thread, index);
+                self.packets.get(&(first, event.object, third)).copied()
+            }
+            NicEvent::FrameIn => {
+                self.receives_by_thread.insert(event.thread, index);
+                self.frames_by_thread.get(&event.thread).copied()
+            }
+            NicEvent::AckTimeout | NicEvent::Retransmission | NicEvent::RnrNak => {
+                self.wqe_of(object, first).or(self.responses_in.get(&object).copied())
+            }
+            NicEvent::Cqe => {
+                self.cqes.insert(object, index);
+                self.cause_of_cqe(event)
+            }
+            NicEvent::Eqe => {
+                self.eqes.insert(object, index);
+                match first {
+                    kind if kind == EventType::Completion as u32 => self.cqes.get(&(event.guest, third)).copied(),
+                    kind if kind == EventType::Command as u32 => self.commands.get(&event.guest).copied(),
+                    _ => None,
+                }
+            }
+            NicEvent::Interrupt => self.eqes.get(&(event.guest, first)).copied(),
+            NicEvent::Command => self.commands.insert(event.guest, index).and(None),
+            NicEvent::ArmCq | NicEvent::UpdateEq => None,
+        }
+    }
+
+    /// The WQE that a PSN of a queue pair belongs to.
+    fn wqe_of(&self, queue: Object, psn: u32) -> Option<usize> {
+        let wqes = self.wqes.get(&queue)?;
+        let ahead = |first: u32| psn.wrapping_sub(first) & PSN_MASK;
+        let wqe = wqes.iter().rfind(|(_, first, packets)| ahead(*first) < *packets);
+        // Datagrams and WQEs of unknown length: the latest that begins before.
+        let begun = || wqes.iter().rfind(|(_, first, _)| ahead(*first) < PSN_HALF);
+        wqe.or_else(begun).map(|(index, ..)| *index)
+    }
+
+    fn cause_of_cqe(&self, event: &Event) -> Option<usize> {
+        let [queue, wqe_index, opcode, _] = event.arguments;
+        let queue = (event.guest, queue);
+        let requester = opcode == CqeOpcode::Request as u32 || opcode == CqeOpcode::RequestError as u32;
+        if !requester {
+            return self.receives_by_thread.get(&event.thread).copied();
+        }
+        let frame = self.frame_wqes.get(&(queue, wqe_index)).copied();
+        let wqe = self
+            .wqes
+            .get(&queue)
+            .and_then(|wqes| wqes.last())
+            .map(|(index, ..)| *index);
+        // Unreliable services have no responses.
+        frame.or(self.responses_in.get(&queue).copied()).or(wqe)
+    }
+}

@@ -1,0 +1,68 @@
+//! Labels of events.
+
+use std::borrow::Cow;
+
+use mlx5_prm::opcode::Opcode as CommandOpcode;
+use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
+use mlx5_prm::wqe::WqeOpcode;
+use vhost_daemon::trace::{Event, Events};
+use zerocopy::TryFromBytes;
+
+use crate::hca::trace::NicEvent;
+use crate::roce::opcode::Opcode;
+
+/// Returns a text for an event.
+pub fn of(event: &Event) -> Cow<'static, str> {
+    let Some(kind) = NicEvent::at(event.event) else {
+        return "unknown".into();
+    };
+    let [first, second, third, fourth] = event.arguments;
+    match kind {
+        NicEvent::Doorbell => "doorbell".into(),
+        NicEvent::BlueFlame => format!("BlueFlame, {second} bytes").into(),
+        NicEvent::ArmCq => "arm".into(),
+        NicEvent::UpdateEq => if second != 0 { "arm" } else { "update" }.into(),
+        NicEvent::Wqe | NicEvent::FrameWqe => match u8::try_from(second).ok().and_then(WqeOpcode::new) {
+            Some(opcode) => format!("WQE {first:#x} {}", opcode.name()),
+            None => format!("WQE {first:#x} of opcode {second:#x}"),
+        }
+        .into(),
+        NicEvent::PacketOut => format!("out {}", packet(first)).into(),
+        NicEvent::PacketIn => format!("in {}", packet(first)).into(),
+        NicEvent::AckTimeout => "acknowledgement timeout".into(),
+        NicEvent::RnrNak => format!("RNR NAK, delay of {second} us").into(),
+        NicEvent::Retransmission => format!("retransmission from PSN {first:#x}").into(),
+        NicEvent::FrameIn => format!("frame of {second} bytes").into(),
+        NicEvent::Cqe => match Syndrome::try_read_from_bytes(&[fourth as u8]) {
+            Ok(syndrome) if is_error(third) => format!("CQE {second:#x} {syndrome:?}"),
+            _ if is_error(third) => format!("CQE {second:#x} with syndrome {fourth:#x}"),
+            _ => format!("CQE {second:#x}"),
+        }
+        .into(),
+        NicEvent::Eqe => match EventType::try_read_from_bytes(&[first as u8]) {
+            Ok(event_type) => format!("EQE {event_type:?}"),
+            Err(_) => format!("EQE of type {first:#x}"),
+        }
+        .into(),
+        NicEvent::Interrupt => "interrupt".into(),
+        NicEvent::Command if second == 0 => CommandOpcode(first as u16).to_string().into(),
+        NicEvent::Command => format!(
+            "{} fails: status {second:#x}, syndrome {third:#x}",
+            CommandOpcode(first as u16)
+        )
+        .into(),
+    }
+}
+
+fn is_error(opcode: u32) -> bool {
+    opcode == CqeOpcode::RequestError as u32 || opcode == CqeOpcode::ResponderError as u32
+}
+
+/// Opcode and PSN of a BTH.
+fn packet(bth: u32) -> String {
+    let psn = bth & 0xff_ffff;
+    match Opcode::from_byte((bth >> 24) as u8) {
+        Some(opcode) => format!("{:?} {:?} PSN {psn:#x}", opcode.operation(), opcode.position()),
+        None => format!("opcode {:#x} PSN {psn:#x}", bth >> 24),
+    }
+}
