@@ -39,20 +39,12 @@ cargo_tool() {
 
 # Installs everything the checks need beyond a Rust toolchain.
 prepare_checks() {
-  local venv missing=()
-  venv=$(prepare_cache)/tools/typos-$TYPOS_VERSION
-  PATH=$(prepare_cache)/tools/bin:$venv/bin:$PATH
-  have shellcheck || missing+=(shellcheck)
-  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-  if ((${#missing[@]})); then
-    run_job "${missing[*]}" "$(prepare_cache)/logs/check-tools.log" "" \
-      env DEBIAN_FRONTEND=noninteractive bash -c "apt-get -q update && apt-get -qy install ${missing[*]}"
+  PATH=$(prepare_cache)/tools/bin:$(prepare_cache)/tools/typos-$TYPOS_VERSION/bin:$PATH
+  if ! have shellcheck; then
+    run_job shellcheck "$(prepare_cache)/logs/shellcheck.log" "" \
+      env DEBIAN_FRONTEND=noninteractive bash -c "apt-get -q update && apt-get -qy install shellcheck"
   fi
-  if [[ ! -x $venv/bin/typos ]]; then
-    # shellcheck disable=SC2016 # the inner shell's arguments
-    run_job typos "$(prepare_cache)/logs/typos.log" "" \
-      bash -c "python3 -m venv '$venv' && '$venv/bin/pip' install -q 'typos==$TYPOS_VERSION'"
-  fi
+  python_package typos "$TYPOS_VERSION"
   cargo_tool cargo-deny "$CARGO_DENY_VERSION"
   # The checks of dependencies read the crates, and are offline.
   run_job crates "$(prepare_cache)/logs/cargo-fetch.log" "" cargo fetch --locked

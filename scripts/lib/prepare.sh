@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Prerequisites of demonstrations, benchmarks and tests: image, guest driver, programs.
 
+PERFETTO_VERSION=0.59.1
+
 # The cache directory, chosen as in images/lib.sh.
 prepare_cache() { printf '%s\n' "${GUEST_CACHE:-$REPO/.cache}"; }
 
@@ -47,6 +49,26 @@ cargo_words() {
 prepare_programs() {
   run_job "programs" "$(prepare_cache)/logs/cargo-build.log" cargo_words \
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
+}
+
+# python_package NAME VERSION: installs a Python package into an environment of its own in the cache.
+python_package() {
+  local name=$1 version=$2 venv
+  venv=$(prepare_cache)/tools/$name-$version
+  [[ ! -e $venv/installed ]] || return 0
+  if ! python3 -c 'import ensurepip' 2>/dev/null; then
+    run_job python3-venv "$(prepare_cache)/logs/python3-venv.log" "" \
+      env DEBIAN_FRONTEND=noninteractive bash -c "apt-get -q update && apt-get -qy install python3-venv"
+  fi
+  run_job "$name" "$(prepare_cache)/logs/$name.log" "" bash -c \
+    "python3 -m venv --clear '$venv' && '$venv/bin/pip' install -q '$name==$version' && touch '$venv/installed'"
+}
+
+# Perfetto's descriptors, with which a test reads the traces.
+prepare_perfetto() {
+  python_package perfetto "$PERFETTO_VERSION"
+  export VHOST_TEST_PERFETTO
+  VHOST_TEST_PERFETTO=$(prepare_cache)/tools/perfetto-$PERFETTO_VERSION/bin/python
 }
 
 # Everything needed to run guests with the normal kernel.

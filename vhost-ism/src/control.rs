@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::abi::*;
 use crate::fabric::{Placement, Refusal};
 use crate::guest::Session;
+use crate::ism_event::{IsmEvent, nanoseconds};
 use crate::stats::GuestError;
-use crate::trace::{IsmEvent, nanoseconds};
 
 /// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;

@@ -10,7 +10,7 @@ use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::guest::Guest;
-use vhost_ism::trace::IsmEvent;
+use vhost_ism::ism_event::IsmEvent;
 
 use crate::args::Args;
 

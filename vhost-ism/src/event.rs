@@ -14,8 +14,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, Gid, MessageEvent, PeerGoneEvent};
+use crate::ism_event::IsmEvent;
 use crate::stats::{GuestError, GuestStats};
-use crate::trace::IsmEvent;
 
 /// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;

@@ -16,8 +16,8 @@ use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIF
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
 use crate::fabric::{Attachment, Detached, Fabric, Mapping};
+use crate::ism_event::IsmEvent;
 use crate::stats::{GuestError, GuestStats};
-use crate::trace::IsmEvent;
 use crate::window::{RegionMapper, Traced, Window};
 
 /// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of

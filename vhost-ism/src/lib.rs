@@ -22,7 +22,7 @@ pub mod event;
 pub mod fabric;
 pub mod guest;
 mod inspect;
+pub mod ism_event;
 pub mod slab;
 pub mod stats;
-pub mod trace;
 pub mod window;

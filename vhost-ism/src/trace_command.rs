@@ -3,7 +3,7 @@
 use anyhow::Result;
 use vhost_daemon::TraceArgs;
 use vhost_daemon::trace::Events;
-use vhost_ism::trace::{IsmEvent, IsmTimeline, times};
+use vhost_ism::ism_event::{IsmEvent, IsmTimeline, times};
 
 /// Records a trace, writes it to the file, and prints the times.
 pub fn run(args: &TraceArgs) -> Result<()> {

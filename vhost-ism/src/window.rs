@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use vhost_daemon::trace::Tracer;
 
 use crate::fabric::Mapping;
+use crate::ism_event::{IsmEvent, nanoseconds};
 use crate::slab::SlabId;
-use crate::trace::{IsmEvent, nanoseconds};
 
 /// Changes the shared memory region of one guest; a call returns once the change is in effect.
 pub trait RegionMapper: Send + Sync {

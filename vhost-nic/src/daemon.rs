@@ -9,7 +9,7 @@ use log::info;
 use serde::Serialize;
 use vhost_daemon::trace::{Events, start_flight_recorder};
 use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program};
-use vhost_nic::hca::trace::NicEvent;
+use vhost_nic::hca::nic_event::NicEvent;
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 

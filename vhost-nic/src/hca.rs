@@ -12,6 +12,7 @@ pub mod guest_error;
 mod inspect;
 pub mod limits;
 pub mod mkey;
+pub mod nic_event;
 pub mod object_table;
 pub mod port;
 pub mod port_counters;
@@ -25,7 +26,6 @@ pub mod sq;
 pub mod srq;
 pub mod steering;
 pub mod tis_tir_rqt;
-pub mod trace;
 pub mod vport;
 pub mod wq;
 

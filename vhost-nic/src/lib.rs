@@ -3,7 +3,7 @@
 //! An attachment ([`pci_function::attachment`]) passes a guest's accesses to a PCI function ([`pci`]) with a NIC
 //! ([`nic`]) behind it. Commands go to the NIC's firmware ([`firmware`]), which manages the guest's objects ([`hca`]).
 //! Doorbells go to its engine ([`engine`]), which executes WQEs: it moves data between guest memory ([`dma`]) and the
-//! switch ([`net`]), and the switch calls another NIC's engine. [`trace`] reads what
+//! switch ([`net`]), and the switch calls another NIC's engine. [`timeline`] reads what
 //! they record meanwhile.
 
 #![forbid(unsafe_code)]
@@ -17,4 +17,4 @@ pub mod net;
 pub mod nic;
 pub mod pci;
 pub mod roce;
-pub mod trace;
+pub mod timeline;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use vhost_daemon::TraceArgs;
 use vhost_daemon::trace::Events;
-use vhost_nic::hca::trace::NicEvent;
-use vhost_nic::trace::{NicTimeline, stages};
+use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::timeline::{NicTimeline, stages};
 
 /// Records a trace, writes it to the file, and prints the stages.
 pub fn run(args: &TraceArgs, queue: Option<u32>) -> Result<()> {

@@ -16,4 +16,5 @@ mod rdma;
 mod scatter_to_cqe;
 mod stock;
 mod suite;
+mod trace;
 mod verbs;

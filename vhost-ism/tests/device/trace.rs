@@ -5,7 +5,7 @@ use std::time::Duration;
 use vhost_daemon::Program;
 use vhost_daemon::trace::{Event as Recorded, Events, Header, Timeline, Trace, start_flight_recorder, write_stream};
 use vhost_ism::abi::CHUNK_SIZE;
-use vhost_ism::trace::{IsmEvent, IsmTimeline, times};
+use vhost_ism::ism_event::{IsmEvent, IsmTimeline, times};
 
 use crate::common::*;
 

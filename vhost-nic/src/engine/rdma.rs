@@ -28,8 +28,8 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use crate::frame::view::FrameView;
+use crate::hca::nic_event::{self, NicEvent};
 use crate::hca::qp::{Qp, QpState, service};
-use crate::hca::trace::{self, NicEvent};
 use crate::net::{Frame, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
@@ -140,9 +140,9 @@ fn is_for_transport(context: &Context, head: &Packet) -> bool {
 fn arrival(super_packet: &SuperPacket<'_>) -> [u32; 4] {
     let head = &super_packet.head;
     [
-        trace::bth(head),
+        nic_event::bth(head),
         super_packet.payload.len() as u32,
-        trace::route(head),
+        nic_event::route(head),
         0,
     ]
 }
@@ -172,8 +172,10 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
         qp: &qp,
         parameters: &parameters,
     };
-    for super_packet in super_packets {
-        endpoint.trace(NicEvent::PacketIn, || arrival(super_packet));
+    if context.hca.tracer.is_on() {
+        for super_packet in super_packets {
+            endpoint.trace(NicEvent::PacketIn, || arrival(super_packet));
+        }
     }
     if first.head.opcode.is_response() {
         inbound_response::receive(&endpoint, super_packets);

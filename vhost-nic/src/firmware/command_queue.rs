@@ -11,7 +11,7 @@ use super::Firmware;
 use super::command::{Input, Refusal, refusal_bytes};
 use crate::dma::{Dma, DmaError, Purpose};
 use crate::hca::guest_error::GuestError;
-use crate::hca::trace::NicEvent;
+use crate::hca::nic_event::NicEvent;
 
 /// Log2 of the number of entries.
 pub const LOG_CMDQ_SIZE: u8 = 5;

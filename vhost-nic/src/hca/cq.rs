@@ -17,10 +17,10 @@ use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
 use super::inspect::{self, Numbered};
+use super::nic_event::NicEvent;
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
-use super::trace::NicEvent;
 use crate::dma::{Dma, Purpose};
 
 /// Largest log2 of the number of entries.

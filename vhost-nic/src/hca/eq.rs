@@ -16,9 +16,9 @@ use super::event;
 use super::guest_error::{GuestError, GuestErrors};
 use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
+use super::nic_event::NicEvent;
 use super::object_table::Table;
 use super::refcount::{RefCount, Reference};
-use super::trace::NicEvent;
 use crate::dma::{Dma, Purpose};
 use crate::pci::Msix;
 

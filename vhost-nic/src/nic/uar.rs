@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::bar::{Strays, uar_offset};
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
+use crate::hca::nic_event::NicEvent;
 use crate::hca::scheduler::Task;
-use crate::hca::trace::NicEvent;
 use crate::hca::{Hca, Queue};
 
 /// Offsets within the page.

@@ -8,8 +8,8 @@ use vhost_daemon::Program;
 use vhost_daemon::trace::{
     Event, Events, Header, Timeline, Trace, start_flight_recorder, write_json, write_perfetto, write_stream,
 };
-use vhost_nic::hca::trace::NicEvent;
-use vhost_nic::trace::{NicTimeline, stages};
+use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::timeline::{NicTimeline, stages};
 
 use crate::pair::{Pair, pattern};
 

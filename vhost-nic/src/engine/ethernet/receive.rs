@@ -11,9 +11,9 @@ use crate::frame::rss::HashResult;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::Accessor;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
-use crate::hca::trace::NicEvent;
 
 /// Bytes of the Ethernet addresses, which a VLAN tag follows.
 const ADDRESSES: usize = 12;

@@ -16,11 +16,11 @@ use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{Access, Accessor};
+use crate::hca::nic_event::NicEvent;
 use crate::hca::qp::Data;
 use crate::hca::rq::QueueState;
 use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
-use crate::hca::trace::NicEvent;
 use crate::net::{Burst, Frame};
 
 /// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::context::Context;
 use super::super::egress;
-use crate::hca::trace::{self, NicEvent};
+use crate::hca::nic_event::{self, NicEvent};
 use crate::net::{Burst, Frame, Payload, SuperPacket};
 use crate::roce::packet::Packet;
 
@@ -80,6 +80,16 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    fn trace(&self) {
+        let tracer = self.context.hca.tracer;
+        for super_packet in &self.places[..self.count] {
+            let (head, length) = (&super_packet.head, super_packet.payload.len() as u32);
+            let destination = head.headers.bth.destination_qpn();
+            let arguments = || [nic_event::bth(head), destination, length, nic_event::route(head)];
+            tracer.record(NicEvent::PacketOut, self.number, arguments);
+        }
+    }
+
     /// Sends the super-packets in order and empties the batch. The caller must not hold the queue pair's locks: the
     /// responses may arrive before this returns.
     pub fn send(&mut self) {
@@ -87,18 +97,8 @@ impl<'a> Batch<'a> {
             let (a, b) = (&a.head.path, &b.head.path);
             a.destination_mac == b.destination_mac && a.source_mac == b.source_mac && a.vlan == b.vlan
         };
-        let tracer = self.context.hca.tracer;
-        for super_packet in &self.places[..self.count] {
-            let head = &super_packet.head;
-            tracer.record(NicEvent::PacketOut, self.number, || {
-                let destination = head.headers.bth.destination_qpn();
-                [
-                    trace::bth(head),
-                    destination,
-                    super_packet.payload.len() as u32,
-                    trace::route(head),
-                ]
-            });
+        if self.context.hca.tracer.is_on() {
+            self.trace();
         }
         for burst in self.places[..self.count].chunk_by(together) {
             let frames: SmallVec<[Frame<'_>; SUPER_PACKETS]> = burst.iter().map(Frame::SuperPacket).collect();

@@ -8,11 +8,11 @@ use super::super::context::Context;
 use super::super::memory::{AccessError, Memory};
 use crate::hca::Hca;
 use crate::hca::mkey::Accessor;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
-use crate::hca::trace::NicEvent;
 use crate::net::Payload;
 
 /// A queue pair with a snapshot of its parameters, and the function it belongs to.

@@ -6,9 +6,9 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::qp::{QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::trace::NicEvent;
 use crate::net::{Payload, SuperPacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;

@@ -11,9 +11,9 @@ use super::endpoint::Endpoint;
 use super::send_wqe::Reader;
 use super::{datagram, key_update, outbound_request};
 use crate::hca::guest_error::GuestError;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::qp::{MAX_PACKETS, Qp, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::trace::NicEvent;
 use crate::net::SuperPacket;
 
 /// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).

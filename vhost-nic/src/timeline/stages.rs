@@ -3,7 +3,7 @@
 use vhost_daemon::trace::{Event, Events, Timeline, Times, Trace};
 
 use super::NicTimeline;
-use crate::hca::trace::NicEvent;
+use crate::hca::nic_event::NicEvent;
 
 /// Stages in order: the time from a cause to its effect.
 const STAGES: [(&str, NicEvent, NicEvent); 10] = [

@@ -1,6 +1,6 @@
 //! Reading of execution traces: causes of events, their labels, and the time that each stage of a message takes.
 //!
-//! The events are those of [`NicEvent`](crate::hca::trace::NicEvent). They carry what the device knows at that moment;
+//! The events, [`NicEvent`](crate::hca::nic_event::NicEvent), carry what the device knows at that moment;
 //! what caused what is found here, afterwards.
 
 mod causes;
@@ -13,7 +13,7 @@ use vhost_daemon::trace::{Event, Events, Timeline, Trace};
 
 pub use stages::stages;
 
-use crate::hca::trace::NicEvent;
+use crate::hca::nic_event::NicEvent;
 
 /// A trace with the cause of each event.
 #[derive(Debug)]

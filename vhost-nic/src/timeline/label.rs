@@ -8,7 +8,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use vhost_daemon::trace::{Event, Events};
 use zerocopy::TryFromBytes;
 
-use crate::hca::trace::NicEvent;
+use crate::hca::nic_event::NicEvent;
 use crate::roce::opcode::Opcode;
 
 /// Returns a text for an event.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use vhost_daemon::trace::{Event, Events};
 
-use crate::hca::trace::NicEvent;
+use crate::hca::nic_event::NicEvent;
 use crate::roce::opcode::Opcode;
 
 /// WQEs of a queue whose packets may still be sent.
