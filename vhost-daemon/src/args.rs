@@ -30,6 +30,11 @@ pub struct CommonArgs {
     #[arg(long, requires = "control_socket")]
     pub flight_recorder: bool,
 
+    /// Exit with code 1 at the end, and say why in one line, if guest errors of these kinds occurred, by their names in
+    /// the statistics (`guest_errors`); `any` stands for all.
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    pub fail_on: Vec<String>,
+
     /// Print the capabilities of this back-end as JSON (vhost-user back-end conventions) and exit.
     #[arg(long, exclusive = true)]
     pub print_capabilities: bool,

@@ -10,6 +10,7 @@
 mod args;
 mod control_socket;
 mod counter;
+mod fail_on;
 pub mod guest_error;
 mod main_loop;
 mod panic;
@@ -33,6 +34,7 @@ use serde_json::Value;
 pub use args::CommonArgs;
 pub use control_socket::Control;
 pub use counter::Counter;
+pub use fail_on::{FailOn, FailOnError};
 pub use main_loop::{MainLoop, MainLoopError};
 pub use panic::isolate;
 pub use server::{Current, Server, Service};

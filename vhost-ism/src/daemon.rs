@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
 use vhost_daemon::trace::{Events, Tracer, start_flight_recorder};
-use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program, Server};
+use vhost_daemon::{Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_event::IsmEvent;
+use vhost_ism::stats::{GuestError, GuestStats};
 
 use crate::args::Args;
 
@@ -23,6 +24,7 @@ const PROGRAM: Program = Program {
 /// Runs until a signal.
 pub fn run(args: &Args) -> Result<()> {
     let fabric = Arc::new(Fabric::new(args.chid, args.limits()?));
+    let mut fail_on = FailOn::<GuestError>::new(&args.common.fail_on)?;
     let mut main_loop = MainLoop::new()?;
     let mut own = OwnSockets::default();
     let sockets = sockets(args, &mut own)?;
@@ -49,6 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
+    let stats: Vec<Arc<GuestStats>> = guests.iter().map(|guest| guest.stats().clone()).collect();
     let servers = guests.into_iter().zip(sockets).map(|(guest, socket)| {
         backend::start(guest, socket.listener, args.unsealed_memory())
             .with_context(|| format!("cannot serve guest {}", socket.name))
@@ -58,7 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
     main_loop.run()?;
     // Not joined: a worker may be waiting for a VMM that never answers.
     servers.into_iter().for_each(Server::detach);
-    Ok(())
+    for guest in stats {
+        fail_on.add(guest.guest(), |kind| guest.error_count(kind));
+    }
+    Ok(fail_on.verdict()?)
 }
 
 fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
 use vhost_daemon::trace::{Events, start_flight_recorder};
-use vhost_daemon::{Control, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_daemon::{Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::nic_event::NicEvent;
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
@@ -25,6 +26,7 @@ const PROGRAM: Program = Program {
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
+    let mut fail_on = FailOn::<GuestError>::new(&args.common.fail_on)?;
     let mut main_loop = MainLoop::new()?;
     let mut own = OwnSockets::default();
     let mut sockets = Vec::new();
@@ -72,7 +74,11 @@ pub fn run(args: &Args) -> Result<()> {
         main_loop.serve_control(listener, control)?;
     }
     info!("serving {} guest(s)", guests.len());
-    Ok(main_loop.run()?)
+    main_loop.run()?;
+    for guest in guests.iter() {
+        fail_on.add(guest.name(), |kind| guest.error_count(kind));
+    }
+    Ok(fail_on.verdict()?)
 }
 
 fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::engine::worker::Worker;
 use crate::firmware::{Capabilities, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
+use crate::hca::guest_error::GuestError;
 use crate::hca::limits::Limits;
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Frame, Port, Switch};
@@ -113,6 +114,11 @@ impl Nic {
     /// Plugs in or pulls the cable.
     pub fn set_cable(&self, plugged: bool) {
         self.hca.port.set_cable(plugged);
+    }
+
+    /// Returns the number of guest errors of a kind.
+    pub fn error_count(&self, kind: GuestError) -> u64 {
+        self.hca.guest_errors.count(kind)
     }
 
     /// Takes a snapshot of the NIC's state and counters.

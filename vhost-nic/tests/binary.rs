@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use vhost_daemon::guest_error::Kind;
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
@@ -15,6 +15,8 @@ use vhost_nic::hca::guest_error::GuestError;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
+/// Doorbell register of the first UAR in BAR 0.
+const UAR_DOORBELL: u64 = 0x1_0800;
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
 
 #[test]
@@ -175,6 +177,43 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
     let (code, took) = daemon.end(Signal::TERM);
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(is_empty(dir.path()));
+}
+
+#[test]
+fn guest_errors_fail_the_daemon_if_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let run = |kinds: &str| {
+        let args = ["--fail-on", kinds, "--socket-path", path.to_str().unwrap()];
+        let daemon = Daemon::start(PROGRAM.command().args(args));
+        await_socket(&path);
+        let mut client = vfio_user::Client::new(&path).unwrap();
+        // Memory decoding, then a doorbell in a UAR that is not allocated.
+        let command = [1 << 1, 0];
+        client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, 4, &command).unwrap();
+        client.region_write(0, UAR_DOORBELL, &[0; 8]).unwrap();
+        client.shutdown().unwrap();
+        kill_process(daemon.pid(), Signal::TERM).unwrap();
+        daemon.fail()
+    };
+    let last = |text: String| text.lines().last().unwrap().to_owned();
+    for kinds in ["stray_doorbell", "cq_overrun,stray_doorbell", "any"] {
+        let (code, text) = run(kinds);
+        assert_eq!(
+            (code, &*last(text)),
+            (Some(1), "error: guest errors: a: stray_doorbell (1)"),
+            "{kinds}"
+        );
+    }
+    assert_eq!(run("cq_overrun").0, Some(0));
+    let args = ["--fail-on", "no_such", "--socket-path", path.to_str().unwrap()];
+    let (code, text) = Daemon::start(PROGRAM.command().args(args)).fail();
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("error: --fail-on no_such: there is no such guest error"),
+        "{text}"
+    );
     assert!(is_empty(dir.path()));
 }
 

@@ -121,7 +121,7 @@ pub const PLANS: &[Plan] = &[
                 "vring",
             ],
             &["guest_error", "server", "trace"],
-            &["control_socket", "vhost_user"],
+            &["control_socket", "fail_on", "vhost_user"],
             &["main_loop", "trace_command"],
         ],
     ),

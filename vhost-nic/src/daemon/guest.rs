@@ -8,6 +8,7 @@ use anyhow::Result;
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use vhost_nic::hca::blue_flame;
+use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
@@ -64,6 +65,16 @@ impl Guest {
             Attach::VhostUser => Server::VhostUser(vhost_user_pci::Server::start(name, listener, function)?),
         });
         Ok(())
+    }
+
+    /// Name of the guest.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the number of guest errors of a kind.
+    pub fn error_count(&self, kind: GuestError) -> u64 {
+        self.nic.error_count(kind)
     }
 
     /// Takes a snapshot of state and counters.
