@@ -1,6 +1,6 @@
 //! Reading of execution traces: causes of events, their labels, and the time that each stage of a message takes.
 //!
-//! The events, [`NicEvent`](crate::hca::nic_event::NicEvent), carry what the device knows at that moment;
+//! The events, [`NicEvent`], carry what the device knows at that moment;
 //! what caused what is found here, afterwards.
 
 mod causes;
