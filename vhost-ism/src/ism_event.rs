@@ -12,7 +12,7 @@ use crate::abi::{
 };
 
 vhost_daemon::trace_events! {
-    /// What a device does.
+    /// An event of the execution trace.
     pub enum IsmEvent {
         /// A control request was answered. Class in bits 15:8 of `command`; duration in nanoseconds.
         Request = "request" of "control_queue" [command, status, duration],

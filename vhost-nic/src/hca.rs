@@ -97,7 +97,7 @@ impl Queue {
 /// Numbers of the queue pairs in a multicast group.
 type GroupMembers = Vec<(u32, refcount::Reference)>;
 
-/// What a function's objects are built on.
+/// Guest memory, interrupts and recorder of a function.
 #[derive(Debug, Clone)]
 pub struct HcaParts {
     /// Guest memory.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::perfetto::Writer;
 use super::stream::{Event, Trace};
 
-/// What a daemon knows of its events beyond their declarations.
+/// Labels, durations and causes of a trace's events.
 pub trait Timeline {
     /// Text to show for an event.
     fn label(&self, event: &Event) -> Cow<'static, str>;

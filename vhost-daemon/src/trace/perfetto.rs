@@ -11,7 +11,7 @@ use prost::Message;
 const SLICE_BEGIN: i32 = 1;
 const SLICE_END: i32 = 2;
 const INSTANT: i32 = 3;
-/// All packets of a trace are of one sequence.
+/// Identifier of the only packet sequence of a trace (`trusted_packet_sequence_id`).
 const SEQUENCE: u32 = 1;
 
 /// A trace is the concatenation of its packets' encodings as field 1.

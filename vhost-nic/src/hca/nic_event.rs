@@ -3,7 +3,7 @@
 use crate::roce::packet::Packet;
 
 vhost_daemon::trace_events! {
-    /// What a NIC does.
+    /// An event of the execution trace.
     pub enum NicEvent {
         /// A doorbell of a send queue, or the part of a WQE that rings it.
         Doorbell = "doorbell" of "queue" [],

@@ -78,18 +78,18 @@ impl Uars {
         if !self.hca.blue_flame.enabled() {
             // Writes at other offsets belong to a WQE that is in memory as well.
             if let (0, Some([_, _, _, _, a, b, c, _])) = (offset, data.first_chunk::<8>()) {
-                self.ring(u32::from_be_bytes([0, *a, *b, *c]), |_| {});
+                self.doorbell(u32::from_be_bytes([0, *a, *b, *c]), |_| {});
             }
             return;
         }
         let (cut_off, written) = self.hca.blue_flame.write(half, offset, data);
         if let Some(Doorbell { number, end }) = cut_off {
-            self.ring(number, |slot| slot.ring(end));
+            self.doorbell(number, |slot| slot.ring(end));
         }
         match written {
             Written::Part => {}
             Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
-            Written::Doorbell(Doorbell { number, end }) => self.ring(number, |slot| slot.ring(end)),
+            Written::Doorbell(Doorbell { number, end }) => self.doorbell(number, |slot| slot.ring(end)),
             Written::Complete { number, wqe } => {
                 let arguments = || [wqe.index.into(), wqe.bytes.len() as u32, 0, 0];
                 self.hca.tracer.record(NicEvent::BlueFlame, number, arguments);
@@ -98,12 +98,17 @@ impl Uars {
         }
     }
 
+    /// Takes a plain doorbell.
+    fn doorbell(&self, number: u32, update: impl FnOnce(&Slot)) {
+        self.hca.tracer.record(NicEvent::Doorbell, number, Default::default);
+        self.ring(number, update);
+    }
+
     /// Records a doorbell with `update`, then schedules the queue.
     fn ring(&self, number: u32, update: impl FnOnce(&Slot)) {
         let queue = self.hca.queues.get(number);
         match queue.as_deref().and_then(Queue::blue_flame) {
             Some(slot) => {
-                self.hca.tracer.record(NicEvent::Doorbell, number, Default::default);
                 update(slot);
                 self.hca.scheduler.schedule(number);
             }

@@ -6,11 +6,14 @@ use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::Region;
+use vhost_daemon::trace::start_flight_recorder;
 use vhost_nic::hca::blue_flame::COPY_TIMEOUT;
 use vhost_nic::net::Switch;
+use vhost_nic::timeline::{NicTimeline, stages};
 
 use crate::inspect::Inspect;
 use crate::nic::machine_with;
+use crate::trace::{chain, name, recorded};
 
 /// Time limit that the driver meets on a busy machine, too.
 const FOR_EVER: Option<Duration> = Some(Duration::from_secs(1 << 20));
@@ -51,6 +54,23 @@ impl Guest {
         self.memory.destroy(&self.node.hca).unwrap();
         self.node.close();
     }
+}
+
+#[test]
+fn in_a_trace_the_register_is_the_cause() {
+    start_flight_recorder();
+    let mut guest = Guest::new(FOR_EVER);
+    let request = guest.write(0, vec![1; 8]);
+    let wqe = guest.a.wqe(&request);
+    let counter = guest.a.put_bytes(&wqe);
+    guest.a.ring_with(0, &wqe);
+    guest.a.sent(WqeOpcode::RdmaWrite, counter);
+    guest.close();
+    let trace = recorded();
+    let timeline = NicTimeline::new(&trace);
+    let wqe = trace.events.iter().position(|event| name(event) == "wqe").unwrap();
+    assert_eq!(chain(&trace, &timeline, wqe), [("wqe", 1), ("blue_flame", 1)]);
+    assert!(stages(&trace, &timeline, None).to_string().contains("BlueFlame to WQE"));
 }
 
 /// The driver's test for BlueFlame: the WQE in the ring is unsignaled, the one in the register is signaled.

@@ -14,7 +14,7 @@ use vhost_nic::timeline::{NicTimeline, stages};
 use crate::pair::{Pair, pattern};
 
 /// Reads what has been recorded.
-fn recorded() -> Trace {
+pub fn recorded() -> Trace {
     let program = Program {
         name: "test",
         version: "0",
@@ -26,12 +26,12 @@ fn recorded() -> Trace {
     Trace::read(&mut stream.as_slice(), NicEvent::EVENTS, |_| {}).unwrap()
 }
 
-fn name(event: &Event) -> &'static str {
+pub fn name(event: &Event) -> &'static str {
     NicEvent::EVENTS[usize::from(event.event)].name
 }
 
 /// The names of an event and of its causes, each with the guest.
-fn chain(trace: &Trace, timeline: &NicTimeline, index: usize) -> Vec<(&'static str, u16)> {
+pub fn chain(trace: &Trace, timeline: &NicTimeline, index: usize) -> Vec<(&'static str, u16)> {
     let indexes = std::iter::successors(Some(index), |index| timeline.parent(*index));
     indexes
         .map(|index| (name(&trace.events[index]), trace.events[index].guest))
