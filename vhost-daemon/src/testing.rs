@@ -10,6 +10,26 @@ use std::time::{Duration, Instant};
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;
 
+use crate::trace::EventInfo;
+
+/// Asserts that a page has a table row for every event: name, object, arguments.
+///
+/// # Panics
+///
+/// Panics if a row is missing.
+#[track_caller]
+pub fn assert_events_documented(page: &str, events: &[EventInfo]) {
+    for event in events {
+        let cells = [
+            format!("`{}`", event.name),
+            event.object.to_owned(),
+            event.arguments.join(", "),
+        ];
+        let row = format!("| {} |", cells.join(" | ")).replace("|  |", "| |");
+        assert!(page.lines().any(|line| line == row), "no {row:?}");
+    }
+}
+
 /// Time after which something counts as never happening; long, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -128,20 +128,12 @@ pub fn times(trace: &Trace, timeline: &IsmTimeline) -> Times {
 
 #[cfg(test)]
 mod tests {
+    use vhost_daemon::testing::assert_events_documented;
+
     use super::*;
 
     #[test]
     fn every_event_is_documented() {
-        let page = include_str!("../../docs/trace.md");
-        for event in IsmEvent::EVENTS {
-            let row = format!(
-                "| `{}` | {} | {} |",
-                event.name,
-                event.object,
-                event.arguments.join(", ")
-            );
-            let row = row.replace("|  |", "| |");
-            assert!(page.lines().any(|line| line == row), "no {row:?}");
-        }
+        assert_events_documented(include_str!("../../docs/trace.md"), IsmEvent::EVENTS);
     }
 }

@@ -110,18 +110,9 @@ pub const PLANS: &[Plan] = &[
     package(
         "vhost-daemon",
         &[
-            &[
-                "args",
-                "counter",
-                "panic",
-                "size",
-                "sockets",
-                "stats_socket",
-                "testing",
-                "vring",
-            ],
+            &["args", "counter", "panic", "size", "sockets", "stats_socket", "vring"],
             &["guest_error", "server", "trace"],
-            &["control_socket", "fail_on", "vhost_user"],
+            &["control_socket", "fail_on", "testing", "vhost_user"],
             &["main_loop", "trace_command"],
         ],
     ),

@@ -55,22 +55,13 @@ pub fn bth(packet: &Packet) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use vhost_daemon::testing::assert_events_documented;
     use vhost_daemon::trace::Events;
 
     use super::*;
 
     #[test]
     fn every_event_is_documented() {
-        let page = include_str!("../../../docs/trace.md");
-        for event in NicEvent::EVENTS {
-            let row = format!(
-                "| `{}` | {} | {} |",
-                event.name,
-                event.object,
-                event.arguments.join(", ")
-            );
-            let row = row.replace("|  |", "| |");
-            assert!(page.lines().any(|line| line == row), "no {row:?}");
-        }
+        assert_events_documented(include_str!("../../../docs/trace.md"), NicEvent::EVENTS);
     }
 }
