@@ -11,6 +11,7 @@ mod args;
 mod control_socket;
 mod counter;
 mod fail_on;
+pub mod fault;
 pub mod guest_error;
 mod main_loop;
 mod panic;

@@ -112,7 +112,7 @@ pub const PLANS: &[Plan] = &[
         &[
             &["args", "counter", "panic", "size", "sockets", "stats_socket", "vring"],
             &["guest_error", "server", "trace"],
-            &["control_socket", "fail_on", "testing", "vhost_user"],
+            &["control_socket", "fail_on", "fault", "testing", "vhost_user"],
             &["main_loop", "trace_command"],
         ],
     ),

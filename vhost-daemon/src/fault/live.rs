@@ -1,0 +1,126 @@
+//! The rules in force.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use log::info;
+use parking_lot::RwLock;
+
+use super::plan::{Plan, PlanError};
+use super::rule::{ActiveRule, RuleReport};
+use super::{Kind, Later};
+
+/// The rules in force at a daemon.
+#[derive(Debug)]
+pub struct Faults<F> {
+    guests: Vec<String>,
+    rules: RwLock<Arc<[ActiveRule<F>]>>,
+    /// Doors with a rule, a bit each.
+    doors: AtomicU32,
+    later: Later,
+}
+
+impl<F: Kind> Faults<F> {
+    /// Creates a set without rules for a daemon with these guests.
+    pub fn new(guests: Vec<String>) -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            guests,
+            rules: RwLock::new(Arc::new([])),
+            doors: AtomicU32::new(0),
+            later: Later::start()?,
+        }))
+    }
+
+    /// Replaces all rules by those of a plan.
+    pub fn apply(&self, plan: Plan<F>) -> Result<(), PlanError> {
+        plan.check(&self.guests)?;
+        let mut doors = 0;
+        let mut rules = Vec::with_capacity(plan.rules.len());
+        for (rule, position) in plan.rules.into_iter().zip(0..) {
+            doors |= 1 << rule.fault.door();
+            info!("fault {position} in force: {:?}", rule.fault);
+            rules.push(ActiveRule::new(rule, plan.seed, position));
+        }
+        *self.rules.write() = rules.into();
+        self.doors.store(doors, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns the rules in force.
+    pub fn report(&self) -> Vec<RuleReport<F>> {
+        self.rules.read().iter().map(ActiveRule::report).collect()
+    }
+}
+
+/// The rules in force, as asked on behalf of a guest.
+#[derive(Debug)]
+pub struct GuestFaults<F> {
+    faults: Arc<Faults<F>>,
+    guest: String,
+}
+
+impl<F> Clone for GuestFaults<F> {
+    fn clone(&self) -> Self {
+        Self {
+            faults: self.faults.clone(),
+            guest: self.guest.clone(),
+        }
+    }
+}
+
+impl<F: Kind> GuestFaults<F> {
+    /// Creates the view of a guest.
+    pub fn new(faults: &Arc<Faults<F>>, guest: &str) -> Self {
+        Self {
+            faults: faults.clone(),
+            guest: guest.to_owned(),
+        }
+    }
+
+    /// Whether there is a rule for a door.
+    #[inline]
+    pub fn armed(&self, door: u32) -> bool {
+        self.faults.doors.load(Ordering::Relaxed) & 1 << door != 0
+    }
+
+    /// Asks the rules for which `select` returns something, in order, and returns that of the first that strikes.
+    pub fn strike<T>(&self, object: u32, mut select: impl FnMut(&F) -> Option<T>) -> Option<T> {
+        let rules = self.faults.rules.read().clone();
+        rules
+            .iter()
+            .filter(|rule| rule.concerns(&self.guest, object))
+            .find_map(|rule| select(&rule.rule.fault).filter(|_| rule.strikes()))
+    }
+
+    /// Asks all rules for which `select` returns something, and calls `act` for each that strikes, with its position
+    /// and a random number.
+    pub fn strike_each<T>(
+        &self,
+        object: u32,
+        mut select: impl FnMut(&F) -> Option<T>,
+        mut act: impl FnMut(usize, T, u64),
+    ) {
+        let rules = self.faults.rules.read().clone();
+        for (position, rule) in rules.iter().enumerate() {
+            if rule.concerns(&self.guest, object)
+                && let Some(selected) = select(&rule.rule.fault)
+                && rule.strikes()
+            {
+                act(position, selected, rule.random());
+            }
+        }
+    }
+
+    /// The clock for what is late.
+    pub fn later(&self) -> &Later {
+        &self.faults.later
+    }
+
+    /// Name of the guest.
+    pub fn guest(&self) -> &str {
+        &self.guest
+    }
+}
+
+#[cfg(test)]
+mod tests;
