@@ -35,6 +35,10 @@ pub struct CommonArgs {
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     pub fail_on: Vec<String>,
 
+    /// Faults on purpose: a plan in TOML (docs/faults.md), in force from the start.
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+
     /// Print the capabilities of this back-end as JSON (vhost-user back-end conventions) and exit.
     #[arg(long, exclusive = true)]
     pub print_capabilities: bool,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
+use vhost_daemon::fault::{Faults, Plan};
 use vhost_daemon::trace::{Events, start_flight_recorder};
-use vhost_daemon::{Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_daemon::{CommonArgs, Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_nic::fault::NicFault;
 use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::nic_event::NicEvent;
 use vhost_nic::net::capture::{Capture, CaptureStats};
@@ -41,11 +43,12 @@ pub fn run(args: &Args) -> Result<()> {
         start_flight_recorder();
     }
 
-    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let faults = faults(args, &names)?;
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
-        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch)?);
+        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch, faults.as_ref())?);
     }
     let capture = capture(args)?;
     if let Some(capture) = &capture {
@@ -86,6 +89,21 @@ fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
         Socket::Path(path) => own.listen_for_guest(path)?,
         Socket::Fd(fd) => vhost_daemon::inherited(*fd)?,
     })
+}
+
+/// Creates the set of faults, with the rules of `--faults`, for a daemon that can have any.
+fn faults(args: &Args, guests: &[String]) -> Result<Option<Arc<Faults<NicFault>>>> {
+    let CommonArgs {
+        faults, control_socket, ..
+    } = &args.common;
+    if faults.is_none() && control_socket.is_none() {
+        return Ok(None);
+    }
+    let set = Faults::new(guests.to_vec()).context("cannot start the thread of faults")?;
+    if let Some(path) = faults {
+        set.apply(Plan::read(path)?)?;
+    }
+    Ok(Some(set))
 }
 
 fn capture(args: &Args) -> Result<Option<Arc<Capture>>> {

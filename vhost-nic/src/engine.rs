@@ -118,6 +118,12 @@ impl Engine {
         ingress::receive(&self.context, burst, Origin::Wire);
     }
 
+    /// Calls `act` with the objects while none is taken away by a reset.
+    pub fn with_objects<T>(&self, act: impl FnOnce(&Hca) -> T) -> T {
+        let _open = self.gate.read_recursive();
+        act(&self.context.hca)
+    }
+
     /// The work of the NIC's thread.
     pub fn scheduler(&self) -> &Arc<Scheduler> {
         &self.context.hca.scheduler

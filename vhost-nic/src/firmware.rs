@@ -8,6 +8,7 @@ mod command_queue;
 mod counters;
 mod cq;
 mod domain;
+mod door;
 mod eq;
 mod init_hca;
 mod mkey;
@@ -24,12 +25,14 @@ mod vport;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlx5_prm::opcode::Opcode;
 use parking_lot::Mutex;
 
 pub use capabilities::{Capabilities, UnknownCapability};
 pub use command_queue::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
+pub use door::{CommandDoor, Fate};
 
 use crate::hca::Hca;
 use access_reg::Registers;
@@ -63,13 +66,16 @@ pub struct Firmware {
     pages: Mutex<Pages>,
     registers: Mutex<Registers>,
     unknown: Mutex<BTreeSet<u16>>,
-    /// Held while a command executes: they execute one after the other.
-    running: Mutex<()>,
+    door: Option<Arc<dyn CommandDoor>>,
+    /// Held while a command executes or a late one is answered: one after the other.
+    running: Arc<Mutex<()>>,
+    /// Counts resets: a command from before the last is not answered any more.
+    resets: Arc<AtomicU64>,
 }
 
 impl Firmware {
-    /// Creates the firmware of a function with these capabilities.
-    pub fn new(hca: Arc<Hca>, capabilities: Capabilities) -> Self {
+    /// Creates the firmware of a function with these capabilities. Commands pass `door`, if there is one.
+    pub fn new(hca: Arc<Hca>, capabilities: Capabilities, door: Option<Arc<dyn CommandDoor>>) -> Self {
         let handlers = FAMILIES
             .iter()
             .flat_map(|(_, commands)| *commands)
@@ -82,7 +88,9 @@ impl Firmware {
             pages: Mutex::default(),
             registers: Mutex::default(),
             unknown: Mutex::default(),
-            running: Mutex::default(),
+            door,
+            running: Arc::default(),
+            resets: Arc::default(),
         }
     }
 
@@ -99,6 +107,7 @@ impl Firmware {
     }
 
     fn forget(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
         self.hca.port.reset();
         self.capabilities.lock().reset();
         *self.pages.lock() = Pages::default();

@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod clock;
 pub mod cq;
 pub mod domain;
+pub mod entry_door;
 mod entry_ring;
 pub mod eq;
 pub mod event;
@@ -41,6 +42,7 @@ use blue_flame::{BlueFlame, Slot};
 use clock::Clock;
 use cq::Cq;
 use domain::Domain;
+use entry_door::EntryDoor;
 use eq::Eqs;
 use guest_error::GuestErrors;
 use limits::Limits;
@@ -106,6 +108,8 @@ pub struct HcaParts {
     pub msix: Arc<Msix>,
     /// Recorder of the guest's events.
     pub tracer: Tracer,
+    /// Door of completions and events, if there is one.
+    pub door: Option<Arc<dyn EntryDoor>>,
 }
 
 /// All objects and state of a function.
@@ -120,6 +124,9 @@ pub struct Hca {
     /// Recorder of the guest's events.
     #[serde(skip)]
     pub tracer: Tracer,
+    /// Door of completions and events, if there is one.
+    #[serde(skip)]
+    pub door: Option<Arc<dyn EntryDoor>>,
     /// Counters of guest errors.
     #[serde(skip)]
     pub guest_errors: Arc<GuestErrors>,
@@ -188,12 +195,18 @@ pub struct Hca {
 impl Hca {
     /// Creates the state of a function after reset; `uars` are the page numbers of its UARs.
     pub fn new(parts: HcaParts, mac: Mac, uars: Range<u32>, limits: Limits) -> Self {
-        let HcaParts { dma, msix, tracer } = parts;
+        let HcaParts {
+            dma,
+            msix,
+            tracer,
+            door,
+        } = parts;
         let eqs = Arc::<Eqs>::default();
         Self {
             dma,
             msix,
             tracer,
+            door,
             guest_errors: Arc::default(),
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
@@ -331,6 +344,7 @@ mod tests {
             dma: Arc::default(),
             msix: Arc::new(Msix::new(1)),
             tracer: Tracer::default(),
+            door: None,
         }
     }
 

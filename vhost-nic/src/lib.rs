@@ -10,6 +10,7 @@
 
 pub mod dma;
 pub mod engine;
+pub mod fault;
 pub mod firmware;
 pub mod frame;
 pub mod hca;

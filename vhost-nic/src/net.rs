@@ -1,6 +1,7 @@
 //! Ethernet between NICs: frames, ports and the switch.
 
 mod burst;
+mod cable;
 pub mod capture;
 mod mac_table;
 mod payload;
@@ -11,6 +12,7 @@ mod switch;
 mod wire_frame;
 
 pub use burst::Burst;
+pub use cable::{Cable, Direction, End, OwnedEnd};
 pub use payload::{Cursor, Payload};
 pub use port::Port;
 pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};

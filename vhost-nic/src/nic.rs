@@ -18,12 +18,13 @@ pub use snapshot::{CompletionSnapshot, NicSnapshot, PortSnapshot};
 
 use crate::engine::Engine;
 use crate::engine::worker::Worker;
-use crate::firmware::{Capabilities, Firmware, UnknownCapability};
+use crate::firmware::{Capabilities, CommandDoor, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
+use crate::hca::entry_door::EntryDoor;
 use crate::hca::guest_error::GuestError;
 use crate::hca::limits::Limits;
 use crate::hca::{Hca, HcaParts};
-use crate::net::{Burst, Frame, Port, Switch};
+use crate::net::{Burst, Cable, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
 use bar::{Region, Strays};
 use init_segment::{Action, Registers};
@@ -46,6 +47,19 @@ pub struct NicConfig {
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
     pub limits: Limits,
+    /// What is between the NIC and its surroundings.
+    pub doors: NicDoors,
+}
+
+/// Doors of a NIC besides those of its function. Without one, what would pass it passes unchanged.
+#[derive(Debug, Clone, Default)]
+pub struct NicDoors {
+    /// Door of commands.
+    pub commands: Option<Arc<dyn CommandDoor>>,
+    /// Door of completions and events.
+    pub entries: Option<Arc<dyn EntryDoor>>,
+    /// Cable between the NIC and the switch.
+    pub cable: Option<Arc<dyn Cable>>,
 }
 
 /// Reason why a NIC could not be created.
@@ -65,6 +79,7 @@ pub struct Nic {
     name: String,
     hca: Arc<Hca>,
     firmware: Firmware,
+    cable: Option<Arc<dyn Cable>>,
     engine: Arc<Engine>,
     _worker: Worker,
     registers: Mutex<Registers>,
@@ -82,6 +97,7 @@ impl Nic {
             dma: parts.dma.clone(),
             msix: parts.msix.clone(),
             tracer: Tracer::new(config.vhca_id),
+            door: config.doors.entries.clone(),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
@@ -95,7 +111,8 @@ impl Nic {
         let strays = Arc::new(Strays::new(&config.name, hca.guest_errors.clone()));
         Ok(Arc::new(Self {
             name: config.name.clone(),
-            firmware: Firmware::new(hca.clone(), capabilities),
+            firmware: Firmware::new(hca.clone(), capabilities, config.doors.commands.clone()),
+            cable: config.doors.cable.clone(),
             uars: Uars::new(hca.clone(), strays.clone()),
             hca,
             engine,
@@ -108,12 +125,19 @@ impl Nic {
     /// Connects the NIC to a switch.
     pub fn connect(self: &Arc<Self>, switch: &Arc<Switch>) {
         let port: Weak<dyn Port> = Arc::downgrade(&(self.clone() as Arc<dyn Port>));
-        self.engine.connect(switch.attach(&self.name, port));
+        self.engine
+            .connect(switch.attach_by(self.cable.clone(), &self.name, port));
     }
 
     /// Plugs in or pulls the cable.
     pub fn set_cable(&self, plugged: bool) {
         self.hca.port.set_cable(plugged);
+    }
+
+    /// Calls `act` with the objects while nothing takes them away, on the calling thread. For actions that come from
+    /// neither the guest nor the wire.
+    pub fn with_objects<T>(&self, act: impl FnOnce(&Hca) -> T) -> T {
+        self.engine.with_objects(act)
     }
 
     /// Returns the number of guest errors of a kind.

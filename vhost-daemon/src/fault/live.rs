@@ -83,13 +83,17 @@ impl<F: Kind> GuestFaults<F> {
         self.faults.doors.load(Ordering::Relaxed) & 1 << door != 0
     }
 
-    /// Asks the rules for which `select` returns something, in order, and returns that of the first that strikes.
-    pub fn strike<T>(&self, object: u32, mut select: impl FnMut(&F) -> Option<T>) -> Option<T> {
+    /// Asks the rules for which `select` returns something, in order, and returns that of the first that strikes, with a
+    /// random number.
+    pub fn strike<T>(&self, object: u32, mut select: impl FnMut(&F) -> Option<T>) -> Option<(T, u64)> {
         let rules = self.faults.rules.read().clone();
         rules
             .iter()
             .filter(|rule| rule.concerns(&self.guest, object))
-            .find_map(|rule| select(&rule.rule.fault).filter(|_| rule.strikes()))
+            .find_map(|rule| {
+                let selected = select(&rule.rule.fault)?;
+                rule.strikes().then(|| (selected, rule.random()))
+            })
     }
 
     /// Asks all rules for which `select` returns something, and calls `act` for each that strikes, with its position

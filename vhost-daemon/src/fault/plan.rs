@@ -1,5 +1,8 @@
 //! Plans: lists of rules.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize, de};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -12,6 +15,14 @@ const MAX_RULES: usize = 256;
 /// Reason why a plan is refused.
 #[derive(Debug, Error)]
 pub enum PlanError {
+    /// The file cannot be read.
+    #[error("cannot read the fault plan {}", path.display())]
+    Read {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
     /// The text is not a plan in TOML.
     #[error("invalid fault plan: {0}")]
     Toml(#[from] toml::de::Error),
@@ -111,6 +122,15 @@ impl<F: Kind> Plan<F> {
     /// Parses a plan in TOML.
     pub fn from_toml(text: &str) -> Result<Self, PlanError> {
         Ok(toml::from_str(text)?)
+    }
+
+    /// Reads a plan from a file in TOML.
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
+        let text = fs::read_to_string(path).map_err(|source| PlanError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_toml(&text)
     }
 
     /// Checks the rules for a daemon with these guests.

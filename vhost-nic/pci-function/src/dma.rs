@@ -6,12 +6,14 @@
 //! longer reaches the memory.
 
 mod access;
+mod door;
 mod error;
 mod held;
 mod region;
 mod stats;
 
 pub use access::{Dma, GuestMap};
+pub use door::MemoryDoor;
 pub use error::{DmaError, Result};
 pub use held::Held;
 pub use region::Backing;

@@ -15,6 +15,6 @@ pub use bus_master::BusMaster;
 pub use config_layout::CONFIG_SPACE_SIZE;
 pub use device::Device;
 pub use function::{FunctionParts, PciFunction};
-pub use msix::{Delivery, InterruptLines, MAX_VECTORS, Masking, Msix, MsixMessage, MsixStats};
+pub use msix::{Delivery, InterruptDoor, InterruptLines, MAX_VECTORS, Masking, Msix, MsixMessage, MsixStats};
 pub use spec::{BarLayout, FunctionSpec, VendorCapability};
 pub use stats::FunctionSnapshot;

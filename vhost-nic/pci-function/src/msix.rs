@@ -1,7 +1,7 @@
 //! MSI-X: vectors, table and pending bit array (PCI Express Base Specification 6.1.4 and 7.7.2).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -33,6 +33,12 @@ pub trait InterruptLines: Send + Sync {
     fn deliver(&self, vector: u16, message: MsixMessage) -> Delivery;
 }
 
+/// A door that interrupts pass on their way to the lines.
+pub trait InterruptDoor: Send + Sync {
+    /// Puts itself before lines that have just been connected.
+    fn before(&self, lines: Arc<dyn InterruptLines>) -> Arc<dyn InterruptLines>;
+}
+
 /// Owner of the mask bits in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Masking {
@@ -46,6 +52,7 @@ pub enum Masking {
 pub struct Msix {
     /// One lock per vector: threads that raise different vectors do not contend.
     vectors: Box<[Mutex<Vector>]>,
+    door: OnceLock<Arc<dyn InterruptDoor>>,
 }
 
 /// Snapshot of a function's interrupts.
@@ -130,7 +137,13 @@ impl Msix {
             vectors: (0..vectors.clamp(1, MAX_VECTORS))
                 .map(|_| Mutex::new(Vector::new()))
                 .collect(),
+            door: OnceLock::new(),
         }
+    }
+
+    /// Puts a door before the lines that are connected from now on. Further calls are ignored.
+    pub fn set_door(&self, door: Arc<dyn InterruptDoor>) {
+        let _ = self.door.set(door);
     }
 
     /// Number of vectors.
@@ -169,6 +182,10 @@ impl Msix {
 
     /// Replaces the lines. After it returns, the previous ones are unused.
     pub(super) fn connect(&self, lines: Option<(Arc<dyn InterruptLines>, Masking)>) {
+        let lines = lines.map(|(lines, masking)| match self.door.get() {
+            Some(door) => (door.before(lines), masking),
+            None => (lines, masking),
+        });
         for (index, vector) in self.numbered() {
             let mut vector = vector.lock();
             vector.lines.clone_from(&lines);

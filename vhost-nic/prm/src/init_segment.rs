@@ -1,6 +1,6 @@
 //! The initialization segment at the start of BAR 0 (`struct mlx5_init_seg`, `struct health_buffer`, `device.h`).
 
-use zerocopy::byteorder::big_endian::U32;
+use zerocopy::byteorder::big_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The initialization segment.
@@ -22,7 +22,7 @@ pub struct InitSegment {
     /// Bit 31: the firmware is initializing.
     pub initializing: U32,
     /// Health buffer.
-    pub health: [u8; 64],
+    pub health: HealthBuffer,
     reserved_240: [u8; 0xdb8],
     /// Command timeout.
     pub cmd_exec_to: U32,
@@ -47,6 +47,41 @@ const _: () = assert!(std::mem::offset_of!(InitSegment, initializing) == 0x1fc);
 const _: () = assert!(std::mem::offset_of!(InitSegment, cmd_exec_to) == 0x1000 - 8);
 const _: () = assert!(std::mem::offset_of!(InitSegment, health_counter) == 0x1010);
 const _: () = assert!(std::mem::offset_of!(InitSegment, real_time_h) == 0x1040);
+
+/// Health buffer: the error that the firmware reports.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct HealthBuffer {
+    /// Variables of the failed assertion.
+    pub assert_var: [U32; 6],
+    reserved_18: [u8; 8],
+    /// Exit pointer of the failed assertion.
+    pub assert_exit_ptr: U32,
+    /// Caller of the failed assertion.
+    pub assert_callra: U32,
+    reserved_28: [u8; 4],
+    /// Time of the error in seconds.
+    pub time: U32,
+    /// Firmware version.
+    pub fw_ver: U32,
+    /// Hardware id.
+    pub hw_id: U32,
+    /// Bit 7: the firmware requests a reset; bits 2:0: severity.
+    pub rfr_severity: u8,
+    reserved_39: [u8; 3],
+    /// Index of the core.
+    pub irisc_index: u8,
+    /// Syndrome (`enum mlx5_health_syndr`, health.c); 0 for none.
+    pub synd: u8,
+    /// Extended syndrome.
+    pub ext_synd: U16,
+}
+const _: () = assert!(size_of::<HealthBuffer>() == 64 && std::mem::offset_of!(HealthBuffer, synd) == 61);
+
+impl HealthBuffer {
+    /// Bit of `rfr_severity`: the firmware requests a reset.
+    pub const REQUEST_FOR_RESET: u8 = 1 << 7;
+}
 
 impl Default for InitSegment {
     fn default() -> Self {

@@ -7,12 +7,15 @@ use std::time::Duration;
 use anyhow::Result;
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
+use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::trace::Tracer;
+use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::hca::blue_flame;
 use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
-use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
+use vhost_nic::pci::{Device, FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
 
 use crate::args::{Args, Attach, GuestPlan};
 
@@ -21,6 +24,7 @@ pub struct Guest {
     name: String,
     nic: Arc<Nic>,
     function: Arc<PciFunction>,
+    doors: Option<Doors>,
     server: Option<Server>,
 }
 
@@ -31,9 +35,21 @@ enum Server {
 }
 
 impl Guest {
-    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`].
-    pub fn new(name: &str, plan: &GuestPlan, vhca_id: u16, args: &Args, switch: &Arc<Switch>) -> Result<Self> {
+    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`]. With
+    /// `faults`, the NIC has doors at which they strike.
+    pub fn new(
+        name: &str,
+        plan: &GuestPlan,
+        vhca_id: u16,
+        args: &Args,
+        switch: &Arc<Switch>,
+        faults: Option<&Arc<Faults<NicFault>>>,
+    ) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
+        let doors = faults.map(|faults| Doors::new(GuestFaults::new(faults, name), Tracer::new(vhca_id)));
+        if let Some(doors) = &doors {
+            doors.install(&parts);
+        }
         let config = NicConfig {
             name: name.to_owned(),
             mac: plan.mac,
@@ -42,6 +58,7 @@ impl Guest {
             busy_poll: Duration::from_micros(args.hot_period),
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
+            doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
         };
         let nic = Nic::new(&config, &parts)?;
         nic.connect(switch);
@@ -49,10 +66,19 @@ impl Guest {
             identity: plan.identity,
             mac: plan.mac,
         };
+        let device: Arc<dyn Device> = match &doors {
+            Some(doors) => doors.bar(nic.clone()),
+            None => nic.clone(),
+        };
+        let function = Arc::new(PciFunction::new(config, parts, device));
+        if let Some(doors) = &doors {
+            doors.connect(&nic, &function);
+        }
         Ok(Self {
             name: name.to_owned(),
-            function: Arc::new(PciFunction::new(config, parts, nic.clone())),
+            function,
             nic,
+            doors,
             server: None,
         })
     }
@@ -65,6 +91,13 @@ impl Guest {
             Attach::VhostUser => Server::VhostUser(vhost_user_pci::Server::start(name, listener, function)?),
         });
         Ok(())
+    }
+
+    /// Takes the actions of the faults whose occasion is now; see [`Doors::now`].
+    pub fn act_now(&self) {
+        if let Some(doors) = &self.doors {
+            doors.now();
+        }
     }
 
     /// Name of the guest.

@@ -24,6 +24,13 @@ pub(super) enum AccessError {
     Split,
 }
 
+impl AccessError {
+    /// Whether the sender's memory is at fault: the packet never came to be, and the receiver must not suffer.
+    pub fn is_of_source(&self) -> bool {
+        matches!(self, Self::Dma(DmaError::Source(_)))
+    }
+}
+
 /// A range of a memory key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyRange {

@@ -156,6 +156,15 @@ pub(super) fn refusal_bytes(opcode: Opcode, refusal: Refusal) -> Vec<u8> {
     bytes
 }
 
+/// Returns the output of a command that is answered with a status and a syndrome without being executed.
+pub(super) fn unexecuted_bytes(status: u8, syndrome: u32) -> Vec<u8> {
+    let mut header = OutputHeader::new(Status::Ok, syndrome);
+    header.status = status;
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}
+
 /// Function that executes a command.
 pub(super) type Handler = fn(&Firmware, Input<'_>) -> Result;
 

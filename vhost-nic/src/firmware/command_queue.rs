@@ -1,16 +1,23 @@
 //! Command queue: reads commands from guest memory and writes their outputs back.
 
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
+use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::EventType;
+use smallvec::SmallVec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Firmware;
-use super::command::{Input, Refusal, refusal_bytes};
+use super::command::{Input, Refusal, refusal_bytes, unexecuted_bytes};
+use super::door::Fate;
 use crate::dma::{Dma, DmaError, Purpose};
-use crate::hca::guest_error::GuestError;
+use crate::hca::eq::Eq;
+use crate::hca::guest_error::{GuestError, GuestErrors};
 use crate::hca::nic_event::NicEvent;
 
 /// Log2 of the number of entries.
@@ -75,10 +82,14 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         );
         return;
     }
+    let fate = firmware.fate(&entry);
+    if fate == (Fate::Lost { executed: false }) {
+        return;
+    }
     // The command that creates the EQ for command events is not reported there: the driver does not expect it yet.
     let listeners = hca.eqs.listeners(EventType::Command);
     let begun = hca.tracer.is_on().then(Instant::now);
-    let delivery = match deliver(firmware, dma, &mut entry) {
+    let delivery = match deliver(firmware, dma, &mut entry, fate) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, reason)) => {
             hca.guest_errors.report(
@@ -93,27 +104,78 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
             .record(NicEvent::Command, 0, || traced(&entry, delivery, begun.elapsed()));
     }
     entry.status_own = (delivery as u8) << 1;
-    // Writes the entry from the output on, its last four bytes last: they pass the ownership.
-    let output = std::mem::offset_of!(CommandEntry, output);
-    let bytes = entry.as_bytes();
-    let written = bytes.split_last_chunk::<4>().map(|(body, last)| {
-        let end = address.wrapping_add(body.len() as u64);
-        dma.write(
-            Purpose::CommandReply,
-            address.wrapping_add(output as u64),
-            &body[output..],
-        )
-        .and_then(|()| dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
-    });
-    if let Some(Err(error)) = written {
-        hca.guest_errors.report(
-            GuestError::CommandUnreadable,
-            format_args!("the output of a command cannot be written: {error}"),
-        );
-        return;
+    let answer = Answer {
+        dma: hca.dma.clone(),
+        guest_errors: hca.guest_errors.clone(),
+        listeners,
+        address,
+        bit,
+        entry,
+    };
+    match fate {
+        Fate::Lost { .. } => {}
+        Fate::Late(delay) => answer_later(firmware, delay, answer),
+        _ => answer.give(),
     }
-    for eq in listeners {
-        eq.post(EventType::Command, 0, &bit.to_be_bytes());
+}
+
+/// The answer of an executed command.
+struct Answer {
+    dma: Arc<Dma>,
+    guest_errors: Arc<GuestErrors>,
+    listeners: SmallVec<[Arc<Eq>; 4]>,
+    address: u64,
+    bit: u32,
+    entry: CommandEntry,
+}
+
+impl Answer {
+    /// Writes the entry from the output on, its last four bytes last, as they pass the ownership; then posts the event.
+    fn give(&self) {
+        let output = offset_of!(CommandEntry, output);
+        let bytes = self.entry.as_bytes();
+        let written = bytes.split_last_chunk::<4>().map(|(body, last)| {
+            let end = self.address.wrapping_add(body.len() as u64);
+            let output_address = self.address.wrapping_add(output as u64);
+            self.dma
+                .write(Purpose::CommandReply, output_address, &body[output..])
+                .and_then(|()| self.dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
+        });
+        if let Some(Err(error)) = written {
+            self.guest_errors.report(
+                GuestError::CommandUnreadable,
+                format_args!("the output of a command cannot be written: {error}"),
+            );
+            return;
+        }
+        for eq in &self.listeners {
+            eq.post(EventType::Command, 0, &self.bit.to_be_bytes());
+        }
+    }
+}
+
+/// Answers after a delay, unless the function is reset meanwhile.
+fn answer_later(firmware: &Firmware, delay: Duration, answer: Answer) {
+    let Some(door) = &firmware.door else { return };
+    let (running, resets) = (firmware.running.clone(), firmware.resets.clone());
+    let then = resets.load(Ordering::Relaxed);
+    door.later(
+        delay,
+        Box::new(move || {
+            let _one_at_a_time = running.lock();
+            if resets.load(Ordering::Relaxed) == then {
+                answer.give();
+            }
+        }),
+    );
+}
+
+impl Firmware {
+    /// Asks the door what becomes of a command.
+    fn fate(&self, entry: &CommandEntry) -> Fate {
+        let [high, low, ..] = entry.input;
+        let opcode = Opcode(u16::from_be_bytes([high, low]));
+        self.door.as_ref().map_or(Fate::Answered, |door| door.command(opcode))
     }
 }
 
@@ -130,7 +192,7 @@ fn traced(entry: &CommandEntry, delivery: Delivery, duration: Duration) -> [u32;
 }
 
 /// Reads the input, executes the command, and writes the output except for the part in the entry itself.
-fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(), Undelivered> {
+fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry, fate: Fate) -> Result<(), Undelivered> {
     if entry.kind != CommandEntry::PCI {
         return Err(Undelivered(
             Delivery::CommandDescriptor,
@@ -150,30 +212,36 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry) -> Result<(
             format!("input of {input_length} bytes is too short"),
         ));
     };
-    let output = match execute(firmware, input, output_length) {
-        Ok(bytes) => bytes,
-        Err(refusal) => {
-            firmware.hca.guest_errors.report(
-                if refusal.status == Status::BadOperation {
-                    GuestError::UnknownCommand
-                } else {
-                    GuestError::CommandRefused
-                },
-                format_args!(
-                    "{} is refused: {} ({:?})",
-                    input.opcode(),
-                    refusal.reason,
-                    refusal.status
-                ),
-            );
-            refusal_bytes(input.opcode(), refusal)
-        }
+    let mut output = match fate {
+        Fate::Refused { status, syndrome } => unexecuted_bytes(status, syndrome),
+        _ => execute(firmware, input, output_length).unwrap_or_else(|refusal| refused(firmware, input, refusal)),
     };
+    if let (Fate::Reserved(bits), Some(reserved)) = (fate, output.get_mut(1..4)) {
+        reserved.copy_from_slice(&bits);
+    }
     let output = &output[..output.len().min(output_length)];
     let (first, rest) = output.split_at(output.len().min(CommandEntry::INLINE));
     entry.output = [0; CommandEntry::INLINE];
     entry.output[..first.len()].copy_from_slice(first);
     write_output(dma, entry, rest)
+}
+
+/// Reports a refusal, and returns its output.
+fn refused(firmware: &Firmware, input: Input<'_>, refusal: Refusal) -> Vec<u8> {
+    firmware.hca.guest_errors.report(
+        if refusal.status == Status::BadOperation {
+            GuestError::UnknownCommand
+        } else {
+            GuestError::CommandRefused
+        },
+        format_args!(
+            "{} is refused: {} ({:?})",
+            input.opcode(),
+            refusal.reason,
+            refusal.status
+        ),
+    );
+    refusal_bytes(input.opcode(), refusal)
 }
 
 fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Vec<u8>, Refusal> {

@@ -61,6 +61,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         counters: hca.completion_counters.clone(),
         clock: hca.clock,
         tracer: hca.tracer,
+        door: hca.door.clone(),
     };
     let make = |number| Cq::new(number, context.clone(), buffer, eq, resources, uar.references.acquire());
     let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;

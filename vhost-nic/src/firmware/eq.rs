@@ -50,6 +50,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         msix: hca.msix.clone(),
         guest_errors: hca.guest_errors.clone(),
         tracer: hca.tracer,
+        door: hca.door.clone(),
     };
     let make = |number| Eq::new(number, new, resources);
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;

@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::buffer::Buffer;
 use super::clock::Clock;
+use super::entry_door::EntryDoor;
 use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
@@ -55,6 +56,8 @@ pub struct Cq {
     clock: Clock,
     #[serde(skip)]
     tracer: Tracer,
+    #[serde(skip)]
+    door: Option<Arc<dyn EntryDoor>>,
     /// Lock order: before the table of EQs and the EQs, to which an overrun is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
@@ -139,6 +142,7 @@ pub(crate) struct CqResources {
     pub(crate) counters: Arc<CompletionCounters>,
     pub(crate) clock: Clock,
     pub(crate) tracer: Tracer,
+    pub(crate) door: Option<Arc<dyn EntryDoor>>,
 }
 
 impl Cq {
@@ -158,6 +162,7 @@ impl Cq {
             counters,
             clock,
             tracer,
+            door,
         } = resources;
         let state = State {
             ring: EntryRing::new(context.log_cq_size()),
@@ -181,6 +186,7 @@ impl Cq {
             counters,
             clock,
             tracer,
+            door,
             state: Mutex::new(state),
         }
     }
@@ -207,7 +213,18 @@ impl Cq {
         }
     }
 
-    fn post_entry(&self, lower: &[u8], cqe: Cqe) {
+    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) {
+        if self
+            .door
+            .as_ref()
+            .is_none_or(|door| door.cqe(self.number, lower, &mut cqe))
+        {
+            self.post_past_door(lower, cqe);
+        }
+    }
+
+    /// Appends a completion that has passed the door; see [`EntryDoor::cqe`].
+    pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) {
         let mut state = self.state.lock();
         if self.append(&mut state, lower, cqe)
             && state.due(state.ring.producer.wrapping_sub(1))
@@ -228,15 +245,11 @@ impl Cq {
             let consumer = self.consumer_index(&state.context);
             state.ring.set_consumer(consumer);
             if state.ring.is_full() {
-                state.overrun = true;
                 self.guest_errors.report(
                     GuestError::CqOverrun,
                     format_args!("completion queue {} is full", self.number),
                 );
-                let mut data = [0; 12];
-                data[..4].copy_from_slice(&self.number.to_be_bytes());
-                data[11] = SYNDROME_OVERRUN;
-                self.eqs.announce(EventType::CqError, 0, &data);
+                self.overrun_now(state);
                 return false;
             }
         }
@@ -275,6 +288,23 @@ impl Cq {
             state.solicited = state.ring.producer;
         }
         true
+    }
+
+    /// Takes no more completions, and reports it.
+    fn overrun_now(&self, state: &mut State) {
+        state.overrun = true;
+        let mut data = [0; 12];
+        data[..4].copy_from_slice(&self.number.to_be_bytes());
+        data[11] = SYNDROME_OVERRUN;
+        self.eqs.announce(EventType::CqError, 0, &data);
+    }
+
+    /// Lets the CQ overrun although it has room.
+    pub fn force_overrun(&self) {
+        let mut state = self.state.lock();
+        if !state.overrun {
+            self.overrun_now(&mut state);
+        }
     }
 
     /// Arms the CQ for the next completion, or the next solicited one, from consumer index `consumer` on.

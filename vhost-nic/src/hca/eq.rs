@@ -11,6 +11,7 @@ use vhost_daemon::trace::Tracer;
 use zerocopy::IntoBytes;
 
 use super::buffer::Buffer;
+use super::entry_door::{EntryDoor, EventEntry, Posting};
 use super::entry_ring::EntryRing;
 use super::event;
 use super::guest_error::{GuestError, GuestErrors};
@@ -50,6 +51,8 @@ pub struct Eq {
     guest_errors: Arc<GuestErrors>,
     #[serde(skip)]
     tracer: Tracer,
+    #[serde(skip)]
+    door: Option<Arc<dyn EntryDoor>>,
 }
 
 impl Numbered for Eq {
@@ -74,6 +77,7 @@ pub(crate) struct EqResources {
     pub(crate) msix: Arc<Msix>,
     pub(crate) guest_errors: Arc<GuestErrors>,
     pub(crate) tracer: Tracer,
+    pub(crate) door: Option<Arc<dyn EntryDoor>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
@@ -101,6 +105,7 @@ impl Eq {
             msix,
             guest_errors,
             tracer,
+            door,
         } = resources;
         let state = Mutex::new(State {
             ring: EntryRing::new(context.log_eq_size()),
@@ -118,6 +123,7 @@ impl Eq {
             msix,
             guest_errors,
             tracer,
+            door,
         }
     }
 
@@ -127,6 +133,30 @@ impl Eq {
             event::is_raised(event_type),
             "{event_type:?} is not in the table of events"
         );
+        let event = EventEntry {
+            event_type,
+            sub_type,
+            data,
+        };
+        let posting = match &self.door {
+            Some(door) => door.eqe(self.number, &event),
+            None => Posting::Once,
+        };
+        if posting != Posting::Never {
+            self.post_past_door(&event);
+        }
+        if posting == Posting::Twice {
+            self.post_past_door(&event);
+        }
+    }
+
+    /// Appends an event that has passed the door; see [`EntryDoor::eqe`].
+    pub fn post_past_door(&self, event: &EventEntry<'_>) {
+        let EventEntry {
+            event_type,
+            sub_type,
+            data,
+        } = *event;
         let mut eqe = Eqe::new(event_type, sub_type);
         let length = data.len().min(eqe.data.len());
         eqe.data[..length].copy_from_slice(&data[..length]);
@@ -257,6 +287,7 @@ mod tests {
                 msix,
                 guest_errors: errors.clone(),
                 tracer: Tracer::default(),
+                door: None,
             };
             let make = |number| Eq::new(number, made, resources);
             eqs.table.insert_with(make).unwrap();

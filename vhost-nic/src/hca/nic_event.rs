@@ -35,6 +35,8 @@ vhost_daemon::trace_events! {
         Eqe = "eqe" of "eq" [event_type, sub_type, source],
         /// An MSI-X vector was raised.
         Interrupt = "interrupt" of "vector" [eq],
+        /// A fault of the plan struck; `door` is its place (docs/faults.md).
+        Fault = "fault" of "object" [door],
         /// A command was executed. Duration in nanoseconds; delivery status in bits 15:8 of `status`, status in 7:0.
         Command = "command" of "command_queue" [opcode, status, syndrome, duration],
     }

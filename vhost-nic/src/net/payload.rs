@@ -98,17 +98,20 @@ impl<'a> Payload<'a> {
 
     /// Returns the sender's memory; an error at `address` for a payload without any.
     fn memory(&self, address: u64, length: usize) -> dma::Result<&'a Dma> {
-        self.memory.ok_or(DmaError::Unmapped {
-            address,
-            length: length as u64,
-        })
+        let error = || {
+            DmaError::Source(Box::new(DmaError::Unmapped {
+                address,
+                length: length as u64,
+            }))
+        };
+        self.memory.ok_or_else(error)
     }
 
     fn inline(&self, start: usize, length: usize) -> &[u8] {
         &self.inline[start..start + length]
     }
 
-    /// Appends the bytes of the payload to `out`.
+    /// Appends the bytes of the payload to `out`. Errors are [`DmaError::Source`].
     pub fn append_to(&self, out: &mut Vec<u8>) -> dma::Result<()> {
         for segment in &self.segments {
             match segment {
@@ -118,7 +121,8 @@ impl<'a> Payload<'a> {
                     let start = out.len();
                     out.resize(start + length, 0);
                     self.memory(*address, *length)?
-                        .read(Purpose::Gather, *address, &mut out[start..])?;
+                        .read(Purpose::Gather, *address, &mut out[start..])
+                        .map_err(|error| DmaError::Source(Box::new(error)))?;
                 }
             }
         }

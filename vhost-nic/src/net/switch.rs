@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::burst::Burst;
+use super::cable::{Cable, Direction, End};
 use super::mac_table::{Knowledge, PortId, Station, Table};
 use super::port::Port;
 use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
@@ -106,10 +107,11 @@ impl State {
 }
 
 /// State of an attached port.
-struct Member {
+pub(super) struct Member {
     id: PortId,
     name: String,
     port: Weak<dyn Port>,
+    cable: Option<Arc<dyn Cable>>,
     enabled: AtomicBool,
     plugged: AtomicBool,
     sent: Traffic,
@@ -130,7 +132,16 @@ impl Member {
         self.enabled.load(Ordering::Acquire) && self.plugged.load(Ordering::Acquire)
     }
 
-    fn deliver(&self, burst: &Burst<'_>) {
+    /// Delivers a burst over the cable.
+    fn deliver(self: &Arc<Self>, burst: &Burst<'_>) {
+        match &self.cable {
+            None => self.arrive(burst),
+            Some(cable) => cable.carry(Direction::In, burst, End::port(self)),
+        }
+    }
+
+    /// Delivers a burst at the end of the cable.
+    pub(super) fn arrive(&self, burst: &Burst<'_>) {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
                 self.received.count(burst);
@@ -179,6 +190,11 @@ impl Switch {
     ///
     /// The switch does not keep `port` alive, so the port can own its handle (`Arc::new_cyclic`).
     pub fn attach(self: &Arc<Self>, name: &str, port: Weak<dyn Port>) -> SwitchPort {
+        self.attach_by(None, name, port)
+    }
+
+    /// Attaches a port as [`attach`](Self::attach) does, by a cable that is more than a wire.
+    pub fn attach_by(self: &Arc<Self>, cable: Option<Arc<dyn Cable>>, name: &str, port: Weak<dyn Port>) -> SwitchPort {
         let mut state = self.state.write();
         let id = state.next_id;
         state.next_id += 1;
@@ -186,6 +202,7 @@ impl Switch {
             id,
             name: name.to_owned(),
             port,
+            cable,
             enabled: AtomicBool::new(true),
             plugged: AtomicBool::new(true),
             sent: Traffic::default(),
@@ -235,6 +252,17 @@ impl Switch {
                 .map(|member| member.stats(state.table.stations(member.id)))
                 .collect(),
         }
+    }
+
+    /// Forwards a burst that has entered the switch.
+    pub(super) fn enter(&self, sender: &Member, burst: &Burst<'_>) {
+        let depth = NESTING.get();
+        if depth >= MAX_NESTING {
+            return sender.dropped.nested.add(burst.count());
+        }
+        NESTING.set(depth + 1);
+        self.forward(sender, burst);
+        NESTING.set(depth);
     }
 
     fn forward(&self, sender: &Member, burst: &Burst<'_>) {
@@ -338,15 +366,12 @@ impl SwitchPort {
         self.send_burst(&Burst::new(&[frame]));
     }
 
-    /// Sends a burst. It is delivered when this returns.
+    /// Sends a burst. It is delivered when this returns, unless the cable delays it.
     pub fn send_burst(&self, burst: &Burst<'_>) {
-        let depth = NESTING.get();
-        if depth >= MAX_NESTING {
-            return self.member.dropped.nested.add(burst.count());
+        match &self.member.cable {
+            None => self.switch.enter(&self.member, burst),
+            Some(cable) => cable.carry(Direction::Out, burst, End::switch(&self.switch, &self.member)),
         }
-        NESTING.set(depth + 1);
-        self.switch.forward(&self.member, burst);
-        NESTING.set(depth);
     }
 
     /// Enables or disables the port's side of the link.

@@ -45,6 +45,7 @@ pub fn of(event: &Event) -> Cow<'static, str> {
         }
         .into(),
         NicEvent::Interrupt => "interrupt".into(),
+        NicEvent::Fault => "fault".into(),
         NicEvent::Command if second == 0 => CommandOpcode(first as u16).to_string().into(),
         NicEvent::Command => format!(
             "{} fails: status {second:#x}, syndrome {third:#x}",

@@ -8,7 +8,10 @@ use mlx5_test_driver::device::Device;
 use mlx5_test_driver::interrupts::Interrupts;
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::memory::{BASE, Memory, SIZE};
+use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::trace::Tracer;
 use vhost_nic::dma::Backing;
+use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
@@ -25,7 +28,9 @@ pub struct NicFunction {
     /// The NIC, for its snapshot and cable.
     pub nic: Arc<Nic>,
     /// The function.
-    pub function: PciFunction,
+    pub function: Arc<PciFunction>,
+    /// Doors of the NIC, if faults can strike.
+    pub doors: Option<Doors>,
 }
 
 struct Lines(Arc<Interrupts>);
@@ -87,8 +92,26 @@ pub fn machine(switch: &Arc<Switch>, number: u8) -> Machine {
 
 /// A machine as [`machine`] makes it, with changes to the NIC's configuration.
 pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mut NicConfig)) -> Machine {
+    build(switch, number, None, configure)
+}
+
+/// A machine as [`machine`] makes it, at whose doors the faults of guest `nic<number>` strike.
+pub fn faulty_machine(switch: &Arc<Switch>, number: u8, faults: &Arc<Faults<NicFault>>) -> Machine {
+    let guest = GuestFaults::new(faults, &format!("nic{number}"));
+    build(
+        switch,
+        number,
+        Some(Doors::new(guest, Tracer::new(number.into()))),
+        |_| {},
+    )
+}
+
+fn build(switch: &Arc<Switch>, number: u8, doors: Option<Doors>, configure: impl FnOnce(&mut NicConfig)) -> Machine {
     let mac = Mac([0x52, 0x54, 0, 0, 0xc5, number]);
     let parts = FunctionParts::new(VECTORS);
+    if let Some(doors) = &doors {
+        doors.install(&parts);
+    }
     let mut config = NicConfig {
         name: format!("nic{number}"),
         mac,
@@ -97,11 +120,19 @@ pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mu
         busy_poll: Duration::ZERO,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
+        doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
     };
     configure(&mut config);
     let nic = Nic::new(&config, &parts).unwrap();
     nic.connect(switch);
     let identity = Identity::default();
-    let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
-    Machine::new(Arc::new(NicFunction { nic, function }), mac.0)
+    let device = match &doors {
+        Some(doors) => doors.bar(nic.clone()),
+        None => nic.clone(),
+    };
+    let function = Arc::new(PciFunction::new(FunctionConfig { identity, mac }, parts, device));
+    if let Some(doors) = &doors {
+        doors.connect(&nic, &function);
+    }
+    Machine::new(Arc::new(NicFunction { nic, function, doors }), mac.0)
 }

@@ -9,6 +9,7 @@ mod boot;
 mod commands;
 mod crowd;
 mod delivery;
+mod faults;
 mod frames;
 mod fuzzing;
 mod lan;

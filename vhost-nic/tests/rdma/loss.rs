@@ -16,7 +16,7 @@ const DEPTH: u8 = 3;
 const LENGTH: usize = 5000;
 
 /// Posts one message of each kind with one doorbell, and checks memory and completions on both sides.
-fn everything_once(pair: &mut Pair, seed: u64) {
+pub fn everything_once(pair: &mut Pair, seed: u64) {
     let (sent, written, read) = (
         pattern(seed, LENGTH),
         pattern(seed + 1, LENGTH),

@@ -9,6 +9,7 @@ mod nic;
 mod blue_flame;
 mod counters;
 mod errors;
+mod faults;
 mod fuzzing;
 mod hot;
 mod inline;

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect};
 use mlx5_test_driver::region::Region;
+use vhost_daemon::fault::Faults;
+use vhost_nic::fault::NicFault;
 use vhost_nic::net::Switch;
 
-use crate::nic::machine;
+use crate::nic::{faulty_machine, machine};
 use crate::wire::Wire;
 
 /// Bytes of each region.
@@ -35,8 +38,8 @@ pub struct Pair {
 }
 
 impl End {
-    fn new(switch: &Arc<Switch>, number: u8, shape: Shape) -> Self {
-        let node = Node::open(machine(switch, number), number);
+    fn new(machine: Machine, number: u8, shape: Shape) -> Self {
+        let node = Node::open(machine, number);
         let qp = QueuePair::create(&node, shape).unwrap();
         let memory = node.region(SIZE);
         Self { node, qp, memory }
@@ -67,11 +70,27 @@ impl Pair {
         pair
     }
 
+    /// Two guests with a connected queue pair each, `nic1` and `nic2` in plans of faults, at one switch or at two that a
+    /// wire connects.
+    pub fn faulty(switches: [Arc<Switch>; 2], shape: Shape, how: &Connection) -> (Self, Arc<Faults<NicFault>>) {
+        let faults = Faults::new(vec!["nic1".to_owned(), "nic2".to_owned()]).unwrap();
+        // Neighbours at one switch need no wire, which would be a loop.
+        let wire = match Arc::ptr_eq(&switches[0], &switches[1]) {
+            true => Wire::new(&Switch::new(), &Switch::new()),
+            false => Wire::new(&switches[0], &switches[1]),
+        };
+        let a = End::new(faulty_machine(&switches[0], 1, &faults), 1, shape);
+        let b = End::new(faulty_machine(&switches[1], 2, &faults), 2, shape);
+        connect((&a.node, &a.qp), (&b.node, &b.qp), how);
+        (Self { a, b, wire }, faults)
+    }
+
     /// Two guests with a queue pair each, in reset.
     pub fn unconnected(first: Shape, second: Shape) -> Self {
         let switches = [Switch::new(), Switch::new()];
         let wire = Wire::new(&switches[0], &switches[1]);
-        let (a, b) = (End::new(&switches[0], 1, first), End::new(&switches[1], 2, second));
+        let a = End::new(machine(&switches[0], 1), 1, first);
+        let b = End::new(machine(&switches[1], 2), 2, second);
         Self { a, b, wire }
     }
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
+use super::door::MemoryDoor;
 use super::error::{DmaError, Result};
-use super::held::Held;
+use super::held::{Held, HeldDoor};
 use super::region::{Backing, Region, Regions};
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
 
@@ -29,6 +31,7 @@ pub trait GuestMap: Send + Sync {
 pub struct Dma<P> {
     regions: RwLock<Regions>,
     counters: Counters<P>,
+    door: OnceLock<Arc<dyn MemoryDoor>>,
 }
 
 impl<P: Purpose> GuestMap for Dma<P> {
@@ -50,6 +53,11 @@ impl<P: Purpose> Dma<P> {
     /// Creates the memory of a guest, without mappings.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Puts a door before all accesses. Further calls are ignored.
+    pub fn set_door(&self, door: Arc<dyn MemoryDoor>) {
+        let _ = self.door.set(door);
     }
 
     /// Reads `data.len()` bytes.
@@ -95,7 +103,15 @@ impl<P: Purpose> Dma<P> {
     pub fn hold(&self, purpose: P) -> Held<'_> {
         // Recursive: two threads that copy between the same two guests in opposite directions, and a change of
         // mappings, must not wait for each other.
-        Held::new(self.regions.read_recursive(), Tally::new(self.counters.of(purpose)))
+        let door = self.door.get().map(|door| HeldDoor {
+            door: &**door,
+            purpose: P::NAMES[purpose.index()],
+        });
+        Held::new(
+            self.regions.read_recursive(),
+            Tally::new(self.counters.of(purpose)),
+            door,
+        )
     }
 
     /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns
@@ -130,7 +146,13 @@ impl<P: Purpose> Dma<P> {
         write: bool,
         act: impl FnMut(VolatileSlice<'_>),
     ) -> Result<()> {
-        let result = self.regions.read().visit(address, length, write, act);
+        let result = match self.door.get() {
+            Some(door) if !door.access(P::NAMES[purpose.index()], write) => Err(DmaError::Unmapped {
+                address,
+                length: length as u64,
+            }),
+            _ => self.regions.read().visit(address, length, write, act),
+        };
         self.counters.of(purpose).count(length, result.is_ok());
         result
     }
@@ -160,6 +182,7 @@ impl<P: Purpose> Default for Dma<P> {
         Self {
             regions: RwLock::default(),
             counters: Counters::default(),
+            door: OnceLock::new(),
         }
     }
 }

@@ -13,6 +13,9 @@ pub enum DmaError {
         /// Length of the access in bytes.
         length: u64,
     },
+    /// The source of a copy, in the memory of another guest or of the same, cannot be read.
+    #[error("the source of a copy cannot be read")]
+    Source(#[source] Box<DmaError>),
     /// Memory without a file, such as a ROM or the registers of another device.
     #[error("guest memory at {address:#x} is not shared with the device")]
     Unreachable {

@@ -1,34 +1,69 @@
 //! Guest memory whose mappings stay in place during a sequence of accesses.
 
+use std::fmt;
+
 use parking_lot::RwLockReadGuard;
 use smallvec::SmallVec;
 
-use super::error::Result;
+use super::door::MemoryDoor;
+use super::error::{DmaError, Result};
 use super::region::Regions;
 use super::stats::Tally;
 
 /// Read guard on the mappings of guest memory, for accesses of one purpose ([`Dma::hold`](crate::dma::Dma::hold)).
-#[derive(Debug)]
 pub struct Held<'a> {
     regions: RwLockReadGuard<'a, Regions>,
     tally: Tally<'a>,
     /// Index of the region accessed last: the next access is most often in the same one.
     near: usize,
+    door: Option<HeldDoor<'a>>,
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("regions", &self.regions)
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The door of the memory, and the purpose of the accesses.
+pub(super) struct HeldDoor<'a> {
+    pub(super) door: &'a dyn MemoryDoor,
+    pub(super) purpose: &'static str,
 }
 
 impl<'a> Held<'a> {
     #[inline]
-    pub(super) fn new(regions: RwLockReadGuard<'a, Regions>, tally: Tally<'a>) -> Self {
+    pub(super) fn new(regions: RwLockReadGuard<'a, Regions>, tally: Tally<'a>, door: Option<HeldDoor<'a>>) -> Self {
         Self {
             regions,
             tally,
             near: 0,
+            door,
+        }
+    }
+
+    /// Passes the door; counts an access that it fails.
+    #[inline]
+    fn enter(&mut self, address: u64, length: usize, write: bool) -> Result<()> {
+        match &self.door {
+            Some(HeldDoor { door, purpose }) if !door.access(purpose, write) => {
+                self.tally.count(length, false);
+                Err(DmaError::Unmapped {
+                    address,
+                    length: length as u64,
+                })
+            }
+            _ => Ok(()),
         }
     }
 
     /// Writes all of `data`.
     #[inline]
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<()> {
+        self.enter(address, data.len(), true)?;
         let mut rest = data;
         let result = self.regions.visit(address, data.len(), true, |slice| {
             let (now, later) = rest.split_at(slice.len());
@@ -40,9 +75,11 @@ impl<'a> Held<'a> {
     }
 
     /// Copies `length` bytes from `source_address` of another guest's memory, or of the same, to `address`: the payload
-    /// of a message between guests is copied once.
+    /// of a message between guests is copied once. An error of the source is a [`DmaError::Source`].
     #[inline]
     pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
+        self.enter(address, length, true)?;
+        source.enter(source_address, length, false).map_err(of_source)?;
         let to = self.regions.whole(&mut self.near, address, length, true);
         let from = source.regions.whole(&mut source.near, source_address, length, false);
         if let (Some(to), Some(from)) = (to, from) {
@@ -76,6 +113,10 @@ impl<'a> Held<'a> {
             }
         });
         source.tally.count(length, result.is_ok());
-        result
+        result.map_err(of_source)
     }
+}
+
+fn of_source(error: DmaError) -> DmaError {
+    DmaError::Source(Box::new(error))
 }

@@ -170,7 +170,10 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     let stored = endpoint
         .scatter(&receive, 0, &grh)
         .and_then(|()| endpoint.scatter(&receive, grh.len(), payload));
-    if stored.is_err() {
+    if let Err(error) = stored {
+        if error.is_of_source() {
+            return responder.put_back(receive);
+        }
         let user_index = parameters.user_index;
         let to = ReceiveCq { cq, user_index };
         completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);

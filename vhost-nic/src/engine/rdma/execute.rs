@@ -29,6 +29,11 @@ const INVALID: Refused = Refused {
     nak: Nak::InvalidRequest,
     event: Some(EventType::WqInvalidRequestError),
 };
+/// The guest's memory behind a valid key cannot be accessed (IBTA 9.7.5.2.4).
+const OPERATIONAL: Refused = Refused {
+    nak: Nak::RemoteOperational,
+    event: None,
+};
 const NO_ACCESS: Refused = Refused {
     nak: Nak::RemoteAccess,
     event: Some(EventType::WqAccessError),
@@ -41,6 +46,8 @@ pub(super) enum Step {
     /// Not all packets of the super-packet can be executed: each must be tried individually. Nothing has changed
     /// except memory that will be written again.
     Split,
+    /// The sender cannot read the payload: as if the packet had not arrived. Nothing has changed.
+    Lost,
     /// No receive WQE is posted.
     NoReceive,
     /// Refused.
@@ -104,6 +111,9 @@ impl<'a> Executor<'a> {
             }
             return Step::Split;
         }
+        if matches!(step, Step::Lost) && position.begins() {
+            responder.abandon_message();
+        }
         if length_fits && in_order {
             match operation {
                 Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
@@ -153,17 +163,17 @@ impl<'a> Executor<'a> {
         } else {
             endpoint.scatter(receive, *received as usize, payload)
         };
-        if stored.is_err() {
+        if let Err(error) = stored {
             if several {
                 return Step::Split;
+            }
+            if error.is_of_source() {
+                return Step::Lost;
             }
             self.fail_receive(responder, packet, CqeSyndrome::LocalProtection);
             // For every service: the fault is on this side.
             endpoint.fail(None);
-            return Step::Refused(Refused {
-                nak: Nak::RemoteOperational,
-                event: None,
-            });
+            return Step::Refused(OPERATIONAL);
         }
         if !position.ends() {
             responder.accept(payload.len() as u32);
@@ -243,8 +253,14 @@ impl<'a> Executor<'a> {
             return Step::Refused(INVALID);
         }
         let at = address.wrapping_add(u64::from(received));
-        if !payload.is_empty() && self.access.write(endpoint.accessor(), rkey, at, payload).is_err() {
-            return Step::Refused(NO_ACCESS);
+        if !payload.is_empty()
+            && let Err(error) = self.access.write(endpoint.accessor(), rkey, at, payload)
+        {
+            return match error {
+                error if error.is_of_source() => Step::Lost,
+                AccessError::Dma(_) => Step::Refused(OPERATIONAL),
+                _ => Step::Refused(NO_ACCESS),
+            };
         }
         if packet.headers.immediate.is_some() {
             self.access.unlock();

@@ -98,6 +98,7 @@ fn reliable(
     responder.close_gap();
     match executor.execute(responder, super_packet) {
         Step::Split => each(executor, responder),
+        Step::Lost => ControlFlow::Continue(()),
         Step::Done(response) => {
             responder.advance(match head.opcode.operation() {
                 Operation::ReadRequest => read_packets(head, parameters),
@@ -191,6 +192,6 @@ fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, super_pack
             executor.endpoint.count(QueueCounter::OutOfBuffer);
             responder.skip_message();
         }
-        Step::Refused(_) => responder.skip_message(),
+        Step::Refused(_) | Step::Lost => responder.skip_message(),
     }
 }

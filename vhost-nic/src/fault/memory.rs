@@ -1,0 +1,36 @@
+//! Faults of guest memory.
+
+use std::thread;
+
+use super::kind::{Access, Accesses, Door};
+use super::{Doors, NicFault};
+use crate::dma::MemoryDoor;
+
+impl Accesses {
+    fn contain(&self, purpose: &str, access: Access) -> bool {
+        self.purpose.as_ref().is_none_or(|wanted| wanted == purpose)
+            && self.access.is_none_or(|wanted| wanted == access)
+    }
+}
+
+impl MemoryDoor for Doors {
+    fn access(&self, purpose: &'static str, write: bool) -> bool {
+        if !self.armed(Door::Memory) {
+            return true;
+        }
+        let access = if write { Access::Write } else { Access::Read };
+        let select = |fault: &NicFault| match fault {
+            NicFault::DmaFailed { accesses } if accesses.contain(purpose, access) => Some(None),
+            NicFault::DmaSlow { accesses, delay } if accesses.contain(purpose, access) => Some(Some(delay.0)),
+            _ => None,
+        };
+        match self.strike(Door::Memory, 0, select) {
+            None => true,
+            Some((None, _)) => false,
+            Some((Some(delay), _)) => {
+                thread::sleep(delay);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Faults of a plan, as the core of a driver sees them: commands, events, interrupts, and BAR 0.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlx5_prm::command::Status;
+use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::queue_entry::EventType;
+use mlx5_test_driver::command::CommandError;
+use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
+use mlx5_test_driver::hca::{ASYNC_VECTOR, Hca};
+use mlx5_test_driver::machine::Machine;
+use mlx5_test_driver::wait::eventually;
+use vhost_daemon::fault::{Faults, Plan};
+use vhost_nic::fault::NicFault;
+use vhost_nic::net::Switch;
+use zerocopy::IntoBytes;
+
+use crate::nic::{NicFunction, faulty_machine};
+
+/// Offsets in the initialization segment.
+const HEALTH_SYNDROME: u64 = 0x23c;
+const HEALTH_SEVERITY: u64 = 0x238;
+const HEALTH_COUNTER: u64 = 0x1010;
+
+struct Faulty {
+    machine: Arc<Machine>,
+    faults: Arc<Faults<NicFault>>,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        let faults = Faults::new(vec!["nic1".to_owned()]).unwrap();
+        let machine = Arc::new(faulty_machine(&Switch::new(), 1, &faults));
+        Self { machine, faults }
+    }
+
+    fn apply(&self, plan: &str) {
+        self.faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
+        self.machine.device_as::<NicFunction>().doors.as_ref().unwrap().now();
+    }
+
+    fn strikes(&self) -> u64 {
+        self.faults.report().iter().map(|rule| rule.strikes).sum()
+    }
+}
+
+#[test]
+fn the_chosen_command_is_refused_with_any_status_and_syndrome() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply(
+        "[[fault]]\nkind = \"command_refused\"\nopcode = \"ALLOC_PD\"\nskip = 1\ncount = 1\nstatus = 0xf\nsyndrome = 0x123456",
+    );
+    let objects = hca.machine.device().objects();
+    let first = alloc_pd(&hca).unwrap();
+    assert_eq!(
+        alloc_pd(&hca),
+        Err(CommandError::Refused(Status::NoResources as u8, 0x12_3456))
+    );
+    assert_eq!(
+        hca.machine.device().objects()["pd"],
+        objects.get("pd").unwrap_or(&0) + 1
+    );
+    let third = alloc_pd(&hca).unwrap();
+    for pd in [first, third] {
+        dealloc_pd(&hca, pd).unwrap();
+    }
+    hca.shutdown();
+}
+
+#[test]
+fn a_late_command_is_answered_behind_a_later_one() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply("[[fault]]\nkind = \"command_late\"\nopcode = \"ALLOC_PD\"\ncount = 1\ndelay = \"100ms\"");
+    let input = AllocPdIn::default();
+    let mut bytes = input.as_bytes().to_vec();
+    bytes[..2].copy_from_slice(&Opcode::ALLOC_PD.0.to_be_bytes());
+    let late = hca.commands.prepare(&bytes, size_of::<AllocPdOut>());
+    hca.commands.post(7, &late);
+    hca.commands.ring(1 << 7);
+    assert_eq!(hca.commands.entry(7).status_own & 1, 1, "the device owns the entry");
+    let other = alloc_pd(&hca).unwrap();
+    let output = hca.commands.finish(7, &late).unwrap();
+    let pd = u32::from_be_bytes(*output[8..].first_chunk().unwrap());
+    assert_ne!(pd, other);
+    for pd in [pd, other] {
+        dealloc_pd(&hca, pd).unwrap();
+    }
+    hca.shutdown();
+}
+
+#[test]
+fn a_command_that_is_late_is_not_answered_after_a_reset() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply("[[fault]]\nkind = \"command_late\"\nopcode = \"ALLOC_PD\"\ndelay = \"50ms\"");
+    let mut bytes = AllocPdIn::default().as_bytes().to_vec();
+    bytes[..2].copy_from_slice(&Opcode::ALLOC_PD.0.to_be_bytes());
+    let late = hca.commands.prepare(&bytes, size_of::<AllocPdOut>());
+    hca.commands.post(7, &late);
+    hca.commands.ring(1 << 7);
+    faulty.machine.device().reset();
+    // Work is done in the order of its times: this is behind the answer.
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(hca.commands.entry(7).status_own & 1, 1, "answered after the reset");
+}
+
+#[test]
+fn a_lost_command_is_executed_or_not_and_never_answered() {
+    for (executed, pds) in [(false, 0), (true, 1)] {
+        let faulty = Faulty::new();
+        let hca = Hca::boot(&faulty.machine);
+        faulty.apply(&format!(
+            "[[fault]]\nkind = \"command_lost\"\nopcode = \"ALLOC_PD\"\ncount = 1\nexecuted = {executed}"
+        ));
+        let mut bytes = AllocPdIn::default().as_bytes().to_vec();
+        bytes[..2].copy_from_slice(&Opcode::ALLOC_PD.0.to_be_bytes());
+        let lost = hca.commands.prepare(&bytes, size_of::<AllocPdOut>());
+        hca.commands.post(7, &lost);
+        hca.commands.ring(1 << 7);
+        let pd = alloc_pd(&hca).unwrap();
+        assert_eq!(hca.commands.entry(7).status_own & 1, 1);
+        dealloc_pd(&hca, pd).unwrap();
+        assert_eq!(hca.machine.device().objects().get("pd").copied().unwrap_or(0), pds);
+    }
+}
+
+#[test]
+fn reserved_bits_of_an_output_are_random_and_the_rest_is_right() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply("seed = 3\n[[fault]]\nkind = \"reserved_bits\"");
+    let mut bytes = AllocPdIn::default().as_bytes().to_vec();
+    bytes[..2].copy_from_slice(&Opcode::ALLOC_PD.0.to_be_bytes());
+    let outputs = [0, 1].map(|_| hca.commands.execute(&bytes, size_of::<AllocPdOut>()).unwrap());
+    assert_ne!(outputs[0][1..4], [0; 3]);
+    assert_ne!(outputs[0][1..4], outputs[1][1..4]);
+    for output in outputs {
+        assert_eq!((output[0], &output[4..8]), (0, &[0; 4][..]));
+        dealloc_pd(&hca, u32::from_be_bytes(*output[8..].first_chunk().unwrap())).unwrap();
+    }
+    hca.shutdown();
+}
+
+#[test]
+fn the_driver_boots_with_random_reserved_bits() {
+    let faulty = Faulty::new();
+    faulty.apply("[[fault]]\nkind = \"reserved_bits\"");
+    Hca::boot(&faulty.machine).shutdown();
+    assert!(faulty.strikes() > 20);
+}
+
+#[test]
+fn asynchronous_events_without_a_cause() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    for (event, event_type) in [
+        ("path_migrated", EventType::PathMigrated),
+        ("wq_catastrophic_error", EventType::WqCatastrophicError),
+        ("srq_catastrophic_error", EventType::SrqCatastrophicError),
+    ] {
+        faulty.apply(&format!(
+            "[[fault]]\nkind = \"async_event\"\non = \"now\"\nevent = \"{event}\"\nnumber = 0x1234"
+        ));
+        let eqe = hca.wait_event(event_type);
+        assert_eq!((eqe.sub_type, &eqe.data[24..]), (0, &0x1234_u32.to_be_bytes()[..]));
+    }
+    faulty.apply("[[fault]]\nkind = \"async_event\"\non = \"now\"\nevent = \"lid_change\"");
+    let eqe = hca.wait_event(EventType::PortChange);
+    assert_eq!((eqe.sub_type, eqe.data[8]), (6, 1 << 4));
+    hca.shutdown();
+}
+
+#[test]
+fn events_are_lost_late_and_repeated() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    let flap = "[[fault]]\nkind = \"link_flap\"\non = \"now\"\ndown = \"1ms\"\n";
+    let port_change = EventType::PortChange as u8;
+    let sub_types = |number| -> Vec<u8> {
+        (0..number)
+            .map(|_| hca.wait_event(EventType::PortChange).sub_type)
+            .collect()
+    };
+
+    let fault = format!("[[fault]]\nkind = \"eqe_lost\"\nevent_type = {port_change}\ncount = 1");
+    faulty.apply(&format!("{flap}{fault}"));
+    assert_eq!(sub_types(1), [4], "the first was lost");
+
+    let fault = format!("[[fault]]\nkind = \"eqe_duplicate\"\nevent_type = {port_change}\ncount = 1");
+    faulty.apply(&format!("{flap}{fault}"));
+    assert_eq!(sub_types(3), [1, 1, 4]);
+
+    let fault = format!("[[fault]]\nkind = \"eqe_late\"\nevent_type = {port_change}\ncount = 1\ndelay = \"50ms\"");
+    faulty.apply(&format!("{flap}{fault}"));
+    assert_eq!(sub_types(2), [4, 1]);
+    hca.shutdown();
+}
+
+#[test]
+fn interrupts_are_lost_late_and_spurious() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    let interrupts = &faulty.machine.interrupts;
+    let event = "[[fault]]\nkind = \"async_event\"\non = \"now\"\nevent = \"path_migrated\"\n";
+    let seen = || interrupts.count(ASYNC_VECTOR);
+
+    let before = seen();
+    faulty.apply(&format!("{event}[[fault]]\nkind = \"interrupt_lost\"\ncount = 1"));
+    hca.wait_event(EventType::PathMigrated);
+    assert_eq!(seen(), before);
+
+    faulty.apply(&format!(
+        "{event}[[fault]]\nkind = \"interrupt_late\"\ncount = 1\ndelay = \"20ms\""
+    ));
+    hca.wait_event(EventType::PathMigrated);
+    assert!(interrupts.wait(ASYNC_VECTOR, before, Duration::from_secs(10)));
+
+    let before = seen();
+    faulty.apply(&format!("{event}[[fault]]\nkind = \"interrupt_spurious\"\ncount = 1"));
+    hca.wait_event(EventType::PathMigrated);
+    eventually("the second interrupt", || seen() == before + 2);
+    hca.shutdown();
+}
+
+#[test]
+fn a_dead_bar_reads_all_ones_and_takes_no_writes() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply("[[fault]]\nkind = \"bar_dead\"");
+    assert_eq!(faulty.machine.read(0), u32::MAX);
+    assert_eq!(faulty.machine.read(HEALTH_COUNTER), u32::MAX);
+    let command = hca.commands.prepare(&[0; 16], 16);
+    hca.commands.post(7, &command);
+    hca.commands.ring(1 << 7);
+    assert_eq!(hca.commands.entry(7).status_own & 1, 1, "the doorbell was lost");
+    faulty.apply("");
+    assert_ne!(faulty.machine.read(0), u32::MAX);
+    hca.shutdown();
+}
+
+#[test]
+fn the_health_buffer_reports_any_syndrome() {
+    let faulty = Faulty::new();
+    assert_eq!(faulty.machine.read(HEALTH_SYNDROME), 0);
+    faulty.apply("[[fault]]\nkind = \"health\"\nsyndrome = 0x8\nfatal = true");
+    // irisc_index, synd, ext_synd.
+    assert_eq!(faulty.machine.read(HEALTH_SYNDROME), 0x0008_0000);
+    assert_eq!(faulty.machine.read(HEALTH_SEVERITY), 1 << 31);
+    faulty.apply("[[fault]]\nkind = \"health_stuck\"");
+    let counters = [0, 1].map(|_| {
+        std::thread::sleep(Duration::from_millis(150));
+        faulty.machine.read(HEALTH_COUNTER)
+    });
+    assert_eq!(counters[0], counters[1]);
+    faulty.apply("");
+    eventually("the counter advances", || {
+        faulty.machine.read(HEALTH_COUNTER) != counters[0]
+    });
+}
+
+#[test]
+fn the_function_is_reset_with_the_driver_unaware() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    alloc_pd(&hca).unwrap();
+    faulty.apply("[[fault]]\nkind = \"function_reset\"\non = \"register\"\ncount = 1");
+    faulty.machine.read(0);
+    eventually("all objects are gone", || hca.machine.device().objects().is_empty());
+    // Memory decoding is off, as after power-on.
+    eventually("the BAR is not decoded", || faulty.machine.read(0) == u32::MAX);
+}
+
+#[test]
+fn firmware_requests_pages_again_and_again() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    faulty.apply("[[fault]]\nkind = \"page_request_storm\"\non = \"now\"\npages = 3\nrequests = 5");
+    for _ in 0..5 {
+        let eqe = hca.wait_page_event();
+        assert_eq!(eqe.data[..8], [0, 0, 0, 0, 0, 0, 0, 3]);
+    }
+    hca.shutdown();
+}
