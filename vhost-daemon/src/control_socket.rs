@@ -1,174 +1,141 @@
 //! The control socket: requests to a running daemon, a JSON object per line, and their answers.
 //!
-//! `{"version": 1, "command": "trace", "seconds": 5, "recent": false}` is answered by a trace (see
-//! [`trace`](crate::trace)): a line that describes it, then for each thread a line and its records in binary, and a
-//! last line `{"end": true}`. A request that is refused is answered by `{"error": "..."}`. A connection may make any
-//! number of requests, one after the other.
+//! `{"version": 1, "command": "counters"}` is answered by `{"version": 1, "result": ...}`, or by
+//! `{"version": 1, "error": "..."}` if it is refused. A command may continue its answer behind that line: a trace does
+//! (see [`trace`](crate::trace)). A connection may make any number of requests, one after the other.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::thread;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use event_manager::{EventOps, Events, MutEventSubscriber};
-use log::{debug, warn};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use vmm_sys_util::epoll::EventSet;
+use log::info;
+use serde_json::{Map, Value};
 
-use crate::panic::isolate;
-use crate::stats_socket::Program;
-use crate::trace::{EventInfo, Header, write_stream};
+use crate::control_command::{Command, CommonCommand, answer_line};
+use crate::controlled::{Answer, Controlled};
+use crate::socket_server::{MAX_CONNECTIONS, Serve};
+use crate::trace::{Header, Session, flight_recorder_is_on, set_flight_recorder, write_stream};
 
-/// Version of the requests.
-pub const VERSION: u32 = 1;
-/// Maximum number of connections; each has a thread.
-const MAX_CONNECTIONS: usize = 8;
-/// Longest request in bytes.
-const MAX_REQUEST: u64 = 4096;
+/// Longest request in bytes, with its newline.
+const MAX_REQUEST: usize = 1 << 16;
 /// Longest trace.
 const MAX_SECONDS: f64 = 86_400.0;
-/// Time a client may take to make room for more of an answer.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a connection that cannot be accepted, for lack of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The daemon under control.
-#[derive(Debug)]
-pub struct Control {
-    /// Identification of the daemon.
-    pub program: Program,
-    /// Names of the guests, in the order of their numbers.
-    pub guests: Vec<String>,
-    /// The events of the daemon's traces.
-    pub events: &'static [EventInfo],
-    /// Whether the flight recorder is on.
-    pub flight_recorder: bool,
+/// Answers the requests of every connection.
+pub struct ControlService<D>(Weak<D>);
+
+impl<D: Controlled> ControlService<D> {
+    /// Creates the service of a daemon, for as long as that exists.
+    pub fn new(daemon: &Arc<D>) -> Self {
+        Self(Arc::downgrade(daemon))
+    }
 }
 
-/// A request.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Request {
-    /// [`VERSION`].
-    pub version: u32,
-    /// The command and its parameters.
-    #[serde(flatten)]
-    pub command: Command,
-}
-
-/// Commands.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case")]
-pub enum Command {
-    /// Records a trace.
-    Trace {
-        /// Duration.
-        seconds: f64,
-        /// Whether it begins with what the flight recorder has.
-        #[serde(default)]
-        recent: bool,
-    },
-}
-
-impl Control {
-    /// Answers the requests of a connection until it ends.
+impl<D: Controlled> Serve for ControlService<D> {
     fn serve(&self, stream: &UnixStream) -> io::Result<()> {
-        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         let mut input = BufReader::new(stream);
         let mut out = BufWriter::new(stream);
-        loop {
-            let mut line = Vec::new();
-            (&mut input).take(MAX_REQUEST).read_until(b'\n', &mut line)?;
-            if line.last() != Some(&b'\n') {
-                return Ok(());
+        while let Some(line) = read_request(&mut input)? {
+            // Not kept from one request to the next: a daemon ends while clients are connected.
+            let Some(daemon) = self.0.upgrade() else { break };
+            let answer = line.and_then(|line| execute(&*daemon, &line));
+            drop(daemon);
+            let (line, body) = match answer {
+                Ok(Answer::Value(value)) => (Ok(value), None),
+                Ok(Answer::Stream(value, body)) => (Ok(value), Some(body)),
+                Err(reason) => (Err(reason), None),
+            };
+            out.write_all(&answer_line(&line)?)?;
+            if let Some(body) = body {
+                body(&mut out)?;
             }
-            match self.command(&line) {
-                Ok(Command::Trace { seconds, recent }) => {
-                    let header = Header::new(self.program, &self.guests, self.events);
-                    write_stream(&mut out, &header, Duration::from_secs_f64(seconds), recent)?;
-                }
-                Err(refusal) => {
-                    serde_json::to_writer(&mut out, &json!({ "error": refusal }))?;
-                    out.write_all(b"\n")?;
-                    out.flush()?;
-                }
-            }
+            out.flush()?;
         }
-    }
-
-    /// Parses and checks a request.
-    fn command(&self, line: &[u8]) -> Result<Command, String> {
-        let request: Request = serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))?;
-        if request.version != VERSION {
-            return Err(format!("requests of version {} are not supported", request.version));
-        }
-        match request.command {
-            Command::Trace { seconds, .. } if !(0.0..=MAX_SECONDS).contains(&seconds) => {
-                Err(format!("a trace takes from 0 to {MAX_SECONDS} seconds"))
-            }
-            Command::Trace { recent: true, .. } if !self.flight_recorder => {
-                Err("the daemon runs without --flight-recorder".to_owned())
-            }
-            command => Ok(command),
-        }
-    }
-}
-
-/// Accepts connections and serves each on a thread of its own.
-pub struct ControlServer {
-    listener: UnixListener,
-    /// A reference by each connection.
-    control: Arc<Control>,
-}
-
-impl ControlServer {
-    /// Creates a server on this socket.
-    pub fn new(listener: UnixListener, control: Control) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener,
-            control: Arc::new(control),
-        })
-    }
-
-    fn accept(&self, stream: UnixStream) -> io::Result<()> {
-        if Arc::strong_count(&self.control) > MAX_CONNECTIONS {
-            return Err(io::Error::other("too many connections"));
-        }
-        let control = self.control.clone();
-        let serve = move || {
-            isolate("the control socket", || {
-                if let Err(error) = control.serve(&stream) {
-                    debug!("a client of the control socket ended early: {error}");
-                }
-            });
-        };
-        thread::Builder::new().name("control".to_owned()).spawn(serve)?;
         Ok(())
     }
-}
 
-impl MutEventSubscriber for ControlServer {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        match self.listener.accept() {
-            Ok((stream, _)) => {
-                if let Err(error) = self.accept(stream) {
-                    debug!("a client of the control socket is not served: {error}");
-                }
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => {
-                debug!("cannot accept a client of the control socket, will retry: {error}");
-                // The connection remains pending, and so does the event.
-                thread::sleep(ACCEPT_PAUSE);
-            }
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new(&self.listener, EventSet::IN)) {
-            warn!("the control socket is not served: {error}");
-        }
+    fn refuse(&self, mut stream: &UnixStream) -> io::Result<()> {
+        let reason = format!("{MAX_CONNECTIONS} connections are open already");
+        stream.write_all(&answer_line(&Err(reason))?)
     }
 }
+
+/// Reads the line of the next request; `None` at the end. A line that is too long is an error, and skipped.
+fn read_request(input: &mut impl BufRead) -> io::Result<Option<Result<Vec<u8>, String>>> {
+    let mut line = Vec::new();
+    input.take(MAX_REQUEST as u64).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        return Ok(Some(Ok(line)));
+    }
+    if line.len() < MAX_REQUEST {
+        return Ok(None);
+    }
+    input.skip_until(b'\n')?;
+    Ok(Some(Err(format!("the request is longer than {MAX_REQUEST} bytes"))))
+}
+
+/// Executes a request. An error is the reason of the refusal.
+fn execute<D: Controlled>(daemon: &D, line: &[u8]) -> Result<Answer, String> {
+    match Command::<D::Command>::parse(line).map_err(|error| error.to_string())? {
+        Command::Common(command) => execute_common(daemon, command),
+        Command::Own(command) => daemon.execute(command),
+    }
+}
+
+fn execute_common<D: Controlled>(daemon: &D, command: CommonCommand) -> Result<Answer, String> {
+    match command {
+        CommonCommand::Counters {} => {
+            let document = daemon.program().document(daemon.state());
+            let value = serde_json::to_value(&document).map_err(|error| error.to_string())?;
+            Ok(Answer::Value(value))
+        }
+        CommonCommand::Objects { guest, kind } => objects(daemon, guest.as_deref(), kind.as_deref()).map(Answer::Value),
+        CommonCommand::Faults { plan } => daemon.faults(plan).map(Answer::Value),
+        CommonCommand::FlightRecorder { on } => {
+            set_flight_recorder(on);
+            info!("the flight recorder is {}", if on { "on" } else { "off" });
+            Ok(Answer::done())
+        }
+        CommonCommand::Trace { seconds, .. } if !(0.0..=MAX_SECONDS).contains(&seconds) => {
+            Err(format!("a trace takes from 0 to {MAX_SECONDS} seconds"))
+        }
+        CommonCommand::Trace { recent: true, .. } if !flight_recorder_is_on() => {
+            Err("the flight recorder is off".to_owned())
+        }
+        CommonCommand::Trace { seconds, recent } => {
+            let session = Session::start(recent);
+            let header = Header::new(daemon.program(), &daemon.guests(), daemon.events());
+            let value = serde_json::to_value(header).map_err(|error| error.to_string())?;
+            let body = move |mut out: &mut dyn Write| write_stream(&mut out, session, Duration::from_secs_f64(seconds));
+            Ok(Answer::Stream(value, Box::new(body)))
+        }
+    }
+}
+
+/// Returns the live objects of all guests or of one, of all kinds or of one.
+fn objects<D: Controlled>(daemon: &D, guest: Option<&str>, kind: Option<&str>) -> Result<Value, String> {
+    let mut guests = daemon.guests();
+    if let Some(name) = guest {
+        guests.retain(|guest| guest == name);
+        if guests.is_empty() {
+            return Err(format!("there is no guest {name:?}"));
+        }
+    }
+    let mut trees = Map::new();
+    for guest in guests {
+        let mut kinds = daemon.objects(&guest);
+        if let Some(kind) = kind {
+            if !kinds.contains_key(kind) {
+                let known: Vec<&str> = kinds.keys().map(String::as_str).collect();
+                return Err(format!("there are no objects {kind:?}, only {}", known.join(", ")));
+            }
+            kinds.retain(|name, _| name == kind);
+        }
+        trees.insert(guest, Value::Object(kinds));
+    }
+    Ok(Value::Object(trees))
+}
+
+#[cfg(test)]
+mod tests;

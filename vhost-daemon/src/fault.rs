@@ -15,7 +15,7 @@ mod rule;
 pub use delay::Delay;
 pub use later::Later;
 pub use live::{Faults, GuestFaults};
-pub use plan::{Plan, PlanError, Rule, When};
+pub use plan::{Plan, PlanError, Rule, When, read_file};
 pub use rule::RuleReport;
 
 use std::fmt::Debug;

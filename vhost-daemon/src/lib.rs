@@ -8,15 +8,22 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod completion;
+mod control_client;
+mod control_command;
 mod control_socket;
+mod controlled;
 mod counter;
+mod display;
 mod fail_on;
 pub mod fault;
 pub mod guest_error;
 mod main_loop;
 mod panic;
+mod program;
 mod server;
 mod size;
+mod socket_server;
 mod sockets;
 mod stats_socket;
 #[cfg(feature = "testing")]
@@ -33,15 +40,18 @@ use env_logger::{Builder, Env};
 use serde_json::Value;
 
 pub use args::CommonArgs;
-pub use control_socket::Control;
+pub use completion::{Shell, print_completion};
+pub use control_client::{Client, ClientError, CtlArgs};
+pub use control_command::{Command, CommonCommand, switch};
+pub use controlled::{Answer, Body, Controlled};
 pub use counter::Counter;
 pub use fail_on::{FailOn, FailOnError};
 pub use main_loop::{MainLoop, MainLoopError};
 pub use panic::isolate;
+pub use program::{Document, Program};
 pub use server::{Current, Server, Service};
 pub use size::{InvalidSize, parse_size};
 pub use sockets::{GuestSocket, OwnSockets, SocketError, inherited};
-pub use stats_socket::Program;
 pub use trace_command::{TraceArgs, TraceError};
 
 /// For [`counters!`].

@@ -1,19 +1,21 @@
-//! The event loop of the main thread: signals, the stats socket, and the control socket.
+//! The event loop of the main thread: signals, and the sockets for the operator.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use log::{info, warn};
-use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
 
-use crate::control_socket::{Control, ControlServer};
-use crate::stats_socket::{Program, StatsServer};
+use crate::control_socket::ControlService;
+use crate::controlled::Controlled;
+use crate::socket_server::{Serve, SocketServer};
+use crate::stats_socket::StatsService;
 
 type Subscriber = Rc<RefCell<dyn MutEventSubscriber>>;
 
@@ -26,12 +28,14 @@ pub enum MainLoopError {
     /// The signal handlers could not be installed.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
-    /// The stats socket could not be served.
-    #[error("cannot serve the stats socket")]
-    Stats(#[source] io::Error),
-    /// The control socket could not be served.
-    #[error("cannot serve the control socket")]
-    Control(#[source] io::Error),
+    /// A socket could not be served.
+    #[error("cannot serve the {name} socket")]
+    Socket {
+        /// Name of the socket.
+        name: &'static str,
+        /// Cause.
+        source: io::Error,
+    },
 }
 
 /// The event loop of the main thread.
@@ -50,23 +54,23 @@ impl MainLoop {
         Ok(Self { manager, stop })
     }
 
-    /// Answers every connection to `listener` with a JSON document: the envelope of `program` around the fields of
-    /// `snapshot`'s result.
-    pub fn serve_stats<S: Serialize + 'static>(
-        &mut self,
-        listener: UnixListener,
-        program: Program,
-        snapshot: impl Fn() -> S + 'static,
-    ) -> Result<(), MainLoopError> {
-        let document = move || program.document(&snapshot());
-        let server = StatsServer::new(listener, document).map_err(MainLoopError::Stats)?;
-        self.manager.add_subscriber(Rc::new(RefCell::new(server)));
-        Ok(())
+    /// Answers every connection to `listener` with the daemon's state as a JSON document.
+    pub fn serve_stats<D: Controlled>(&mut self, listener: UnixListener, daemon: &Arc<D>) -> Result<(), MainLoopError> {
+        self.serve("stats", listener, StatsService::new(daemon))
     }
 
-    /// Serves the control socket; see [`Control`].
-    pub fn serve_control(&mut self, listener: UnixListener, control: Control) -> Result<(), MainLoopError> {
-        let server = ControlServer::new(listener, control).map_err(MainLoopError::Control)?;
+    /// Serves requests to the daemon.
+    pub fn serve_control<D: Controlled>(
+        &mut self,
+        listener: UnixListener,
+        daemon: &Arc<D>,
+    ) -> Result<(), MainLoopError> {
+        self.serve("control", listener, ControlService::new(daemon))
+    }
+
+    fn serve(&mut self, name: &'static str, listener: UnixListener, service: impl Serve) -> Result<(), MainLoopError> {
+        let server = SocketServer::new(name, listener, service);
+        let server = server.map_err(|source| MainLoopError::Socket { name, source })?;
         self.manager.add_subscriber(Rc::new(RefCell::new(server)));
         Ok(())
     }

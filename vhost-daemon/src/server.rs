@@ -45,6 +45,8 @@ pub struct Current(Mutex<State>);
 #[derive(Default)]
 struct State {
     stopped: bool,
+    /// Whether `end` ends a connection, and not the wait for one.
+    connected: bool,
     end: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -52,11 +54,16 @@ impl Current {
     /// Registers the means to end the connection, in place of any earlier one. Calls it at once if the server is
     /// stopping.
     pub fn set(&self, end: impl FnOnce() + Send + 'static) {
+        self.register(true, end);
+    }
+
+    fn register(&self, connected: bool, end: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();
         if state.stopped {
             drop(state);
             end();
         } else {
+            state.connected = connected;
             state.end = Some(Box::new(end));
         }
     }
@@ -74,6 +81,18 @@ impl Current {
         if let Some(end) = end {
             end();
         }
+    }
+
+    fn disconnect(&self) -> bool {
+        let end = {
+            let mut state = self.0.lock();
+            state.connected.then(|| state.end.take()).flatten()
+        };
+        let found = end.is_some();
+        if let Some(end) = end {
+            end();
+        }
+        found
     }
 
     fn is_stopped(&self) -> bool {
@@ -126,6 +145,11 @@ impl Server {
         }
     }
 
+    /// Ends the connection in service, and accepts the next. Returns false if there is none. Does not wait for the end.
+    pub fn disconnect(&self) -> bool {
+        self.shared.current.disconnect()
+    }
+
     /// Ends the connection in service without waiting for the thread, which then ends with the process at the latest.
     pub fn detach(mut self) {
         self.request_stop();
@@ -154,7 +178,7 @@ impl Shared {
             // Another process that shares an inherited socket may take the connection first: accept() then blocks, and
             // only a shutdown of the socket ends it.
             let blocking = listener.clone();
-            self.current.set(move || {
+            self.current.register(false, move || {
                 let _ = shutdown(&*blocking, Shutdown::Both);
             });
             let result = isolate(format_args!("{name}: the service of a connection"), || {

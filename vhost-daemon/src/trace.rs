@@ -15,6 +15,6 @@ mod times;
 
 pub use event::{EventInfo, Events};
 pub use file::{Timeline, write_json, write_perfetto};
-pub use recorder::{Session, Tracer, start_flight_recorder};
+pub use recorder::{Session, Tracer, flight_recorder_is_on, set_flight_recorder, start_flight_recorder};
 pub use stream::{Event, Header, StreamError, Trace, write as write_stream};
 pub use times::Times;

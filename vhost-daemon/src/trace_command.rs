@@ -1,14 +1,14 @@
 //! The `trace` command of the daemons' programs: records a trace of a running daemon, and writes it to a file.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
-use crate::control_socket::{Command, Request, VERSION};
+use crate::control_client::{Client, ClientError};
+use crate::control_command::CommonCommand;
 use crate::trace::{EventInfo, StreamError, Timeline, Trace, write_json, write_perfetto};
 
 /// Options of the `trace` command.
@@ -47,11 +47,11 @@ pub enum Format {
 /// A trace that could not be recorded or written.
 #[derive(Debug, Error)]
 pub enum TraceError {
-    /// The control socket does not answer.
-    #[error("cannot connect to {}", .0.display())]
-    Connect(PathBuf, #[source] io::Error),
-    /// The trace could not be read.
+    /// The daemon does not record one.
     #[error("cannot record a trace")]
+    Request(#[from] ClientError),
+    /// The trace could not be read.
+    #[error("cannot read the trace")]
     Record(#[from] StreamError),
     /// The file could not be written.
     #[error("cannot write {}", .0.display())]
@@ -61,20 +61,14 @@ pub enum TraceError {
 impl TraceArgs {
     /// Records a trace of a daemon whose events are `events`. Shows progress on a terminal.
     pub fn record(&self, events: &[EventInfo]) -> Result<Trace, TraceError> {
-        let stream = UnixStream::connect(&self.control_socket)
-            .map_err(|error| TraceError::Connect(self.control_socket.clone(), error))?;
-        let request = Request {
-            version: VERSION,
-            command: Command::Trace {
-                seconds: self.seconds,
-                recent: self.recent,
-            },
-        };
-        let mut line = serde_json::to_vec(&request).map_err(StreamError::from)?;
-        line.push(b'\n');
-        (&stream).write_all(&line).map_err(StreamError::from)?;
+        let mut client = Client::connect(&self.control_socket)?;
+        let header = client.request(&CommonCommand::Trace {
+            seconds: self.seconds,
+            recent: self.recent,
+        })?;
+        let header = serde_json::from_value(header).map_err(StreamError::from)?;
         let terminal = io::stderr().is_terminal();
-        let trace = Trace::read(&mut BufReader::new(stream), events, |count| {
+        let trace = Trace::read(client.input(), header, events, |count| {
             if terminal {
                 eprint!("\r{count} events");
             }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::{CommonArgs, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, Shell, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
 use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
 use vhost_ism::guest::DOORBELL_TAIL;
+
+use crate::control_command::IsmCommand;
 
 /// Fabric ids that Linux reserves for virtio-ism (net/smc/smc_ism.h).
 const CHIDS: RangeInclusive<u16> = 0xFF00..=0xFFFE;
@@ -72,11 +74,20 @@ pub struct Args {
     pub trust_unsealed_memory: bool,
 }
 
-/// Clients of a running daemon.
+/// Clients of a running daemon, and completions.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Record what the guests' devices do, for Perfetto or as JSON, and print the times that requests take.
     Trace(TraceArgs),
+
+    /// Execute a command of the control socket.
+    Ctl(CtlArgs<IsmCommand>),
+
+    /// Print the completions of this program's command line for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 fn sockets() -> ArgGroup {
@@ -137,14 +148,14 @@ mod tests {
 
     use super::*;
 
-    /// The manual page is the parser's own description and the sections in `man/vhost-ism.1.in`. Regenerate it with
+    /// The manual pages are the parser's own description and the sections in `man/vhost-ism.1.in`. Regenerate it with
     /// `UPDATE_MAN=1 cargo test -p vhost-ism man_page`.
     #[test]
-    fn the_man_page_is_up_to_date() {
+    fn the_man_pages_are_up_to_date() {
         vhost_daemon::testing::assert_up_to_date(
             <Args as clap::CommandFactory>::command(),
             include_bytes!("../man/vhost-ism.1.in"),
-            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-ism.1")),
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man")),
         );
     }
 

@@ -1,12 +1,13 @@
 //! Control requests: decoding, execution on fabric and session, encoding of the answer.
 
-use std::io;
 use std::time::Instant;
+use std::{io, thread};
 
 use log::debug;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::abi::*;
+use crate::door::RequestFate;
 use crate::fabric::{Placement, Refusal};
 use crate::guest::Session;
 use crate::ism_event::{IsmEvent, nanoseconds};
@@ -62,9 +63,16 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
     let stats = session.stats();
     stats.counters.requests.increment();
     let begun = stats.tracer.is_on().then(Instant::now);
-    let result = match request {
-        Some(request) => execute(session, request, room),
-        None => Err(Status::Err),
+    let result = match (request, fate(session, request)) {
+        (None, _) => Err(Status::Err),
+        (Some(_), RequestFate::Refused(status)) => Err(status),
+        (Some(request), fate) => {
+            let result = execute(session, request, room);
+            if let RequestFate::Late(delay) = fate {
+                thread::sleep(delay);
+            }
+            result
+        }
     };
     let (status, reply) = match result {
         Ok(reply) => (Status::Ok, reply),
@@ -87,6 +95,14 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
     let mut bytes = vec![status as u8];
     bytes.extend_from_slice(reply.as_bytes());
     bytes
+}
+
+/// Asks the door what becomes of a request.
+fn fate(session: &Session, request: Option<&[u8]>) -> RequestFate {
+    match (session.stats().door(), request) {
+        (Some(door), Some(&[class, command, ..])) => door.request((class, command)),
+        _ => RequestFate::Answered,
+    }
 }
 
 fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Status> {

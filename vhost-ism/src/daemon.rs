@@ -5,15 +5,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost_daemon::trace::{Events, Tracer, start_flight_recorder};
-use vhost_daemon::{Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program, Server};
+use serde_json::{Map, Value};
+use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::trace::{EventInfo, Events, Tracer, start_flight_recorder};
+use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
+use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_event::IsmEvent;
-use vhost_ism::stats::{GuestError, GuestStats};
+use vhost_ism::stats::GuestError;
 
 use crate::args::Args;
+use crate::control_command::IsmCommand;
 
 /// Identification in the documents of the stats socket.
 const PROGRAM: Program = Program {
@@ -33,38 +37,55 @@ pub fn run(args: &Args) -> Result<()> {
         .zip(0..)
         .map(|(socket, number)| Arc::new(Guest::new(socket.name.clone(), Tracer::new(number), fabric.clone())))
         .collect();
-    if let Some(path) = &args.common.stats_socket {
-        let (fabric, guests) = (fabric.clone(), guests.clone());
-        main_loop.serve_stats(own.listen(path)?, PROGRAM, move || State::new(&fabric, &guests))?;
-    }
-    if let Some(path) = &args.common.control_socket {
-        let control = Control {
-            program: PROGRAM,
-            guests: sockets.iter().map(|socket| socket.name.clone()).collect(),
-            events: IsmEvent::EVENTS,
-            flight_recorder: args.common.flight_recorder,
-        };
-        main_loop.serve_control(own.listen(path)?, control)?;
-    }
+    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let faults = Faults::of_daemon(&args.common, names)?;
+    let doors = faults.iter().flat_map(|faults| doors(&guests, faults)).collect();
+    let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
+    let stats = stats.transpose()?;
+    let control = args.common.control_socket.as_deref().map(|path| own.listen(path));
+    let control = control.transpose()?;
     if args.common.flight_recorder {
         start_flight_recorder();
     }
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
-    let stats: Vec<Arc<GuestStats>> = guests.iter().map(|guest| guest.stats().clone()).collect();
-    let servers = guests.into_iter().zip(sockets).map(|(guest, socket)| {
-        backend::start(guest, socket.listener, args.unsealed_memory())
+    let servers = guests.iter().zip(sockets).map(|(guest, socket)| {
+        backend::start(guest.clone(), socket.listener, args.unsealed_memory())
             .with_context(|| format!("cannot serve guest {}", socket.name))
     });
-    let servers: Vec<Server> = servers.collect::<Result<_>>()?;
+    let servers = servers.collect::<Result<_>>()?;
+    let daemon = Arc::new(Daemon {
+        fabric,
+        guests,
+        servers,
+        faults,
+        doors,
+    });
+    if let Some(listener) = stats {
+        main_loop.serve_stats(listener, &daemon)?;
+    }
+    if let Some(listener) = control {
+        main_loop.serve_control(listener, &daemon)?;
+    }
 
     main_loop.run()?;
+    for guest in &daemon.guests {
+        fail_on.add(guest.stats().guest(), |kind| guest.stats().error_count(kind));
+    }
     // Not joined: a worker may be waiting for a VMM that never answers.
-    servers.into_iter().for_each(Server::detach);
-    for guest in stats {
-        fail_on.add(guest.guest(), |kind| guest.error_count(kind));
+    if let Some(daemon) = Arc::into_inner(daemon) {
+        daemon.servers.into_iter().for_each(Server::detach);
     }
     Ok(fail_on.verdict()?)
+}
+
+/// Puts a door before every guest, at which the faults strike.
+fn doors(guests: &[Arc<Guest>], faults: &Arc<Faults<IsmFault>>) -> Vec<Arc<FaultDoor>> {
+    let door = |(guest, number): (&Arc<Guest>, u16)| {
+        let faults = GuestFaults::new(faults, guest.stats().guest());
+        FaultDoor::new(faults, Tracer::new(number)).install(guest)
+    };
+    guests.iter().zip(0..).map(door).collect()
 }
 
 fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {
@@ -82,6 +103,94 @@ fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {
     Ok(sockets)
 }
 
+/// The guests of a daemon and their fabric.
+struct Daemon {
+    fabric: Arc<Fabric>,
+    guests: Vec<Arc<Guest>>,
+    /// By number of the guest.
+    servers: Vec<Server>,
+    faults: Option<Arc<Faults<IsmFault>>>,
+    doors: Vec<Arc<FaultDoor>>,
+}
+
+impl Daemon {
+    /// Returns the number of a guest by its name.
+    fn number(&self, name: &str) -> Result<usize, String> {
+        let number = self.guests.iter().position(|guest| guest.stats().guest() == name);
+        number.ok_or_else(|| format!("there is no guest {name:?}"))
+    }
+}
+
+impl Controlled for Daemon {
+    type Command = IsmCommand;
+    type State = State;
+
+    fn program(&self) -> Program {
+        PROGRAM
+    }
+
+    fn guests(&self) -> Vec<String> {
+        self.guests
+            .iter()
+            .map(|guest| guest.stats().guest().to_owned())
+            .collect()
+    }
+
+    fn events(&self) -> &'static [EventInfo] {
+        IsmEvent::EVENTS
+    }
+
+    fn state(&self) -> State {
+        State {
+            chid: self.fabric.chid(),
+            fabric: self.fabric.stats(),
+            guests: self.guests.clone(),
+            objects: self.fabric.clone(),
+        }
+    }
+
+    fn objects(&self, guest: &str) -> Map<String, Value> {
+        let Ok(number) = self.number(guest) else {
+            return Map::new();
+        };
+        let gid = self.guests[number].config().dmb_gid.to_string();
+        let Ok(Value::Object(mut kinds)) = serde_json::to_value(&*self.fabric) else {
+            return Map::new();
+        };
+        for objects in kinds.values_mut().filter_map(Value::as_array_mut) {
+            objects.retain(|object| mentions(object, &gid));
+        }
+        kinds
+    }
+
+    fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
+        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
+        faults.control(plan, || self.doors.iter().for_each(|door| door.now()))
+    }
+
+    fn execute(&self, command: IsmCommand) -> Result<Answer, String> {
+        match command {
+            IsmCommand::Disconnect { guest } => {
+                if !self.servers[self.number(&guest)?].disconnect() {
+                    return Err(format!("no VMM is connected to guest {guest:?}"));
+                }
+                info!("{guest}: disconnected by the operator");
+                Ok(Answer::done())
+            }
+        }
+    }
+}
+
+/// Whether a text is a value, or a part of it.
+fn mentions(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(value) => value == text,
+        Value::Array(values) => values.iter().any(|value| mentions(value, text)),
+        Value::Object(fields) => fields.values().any(|value| mentions(value, text)),
+        _ => false,
+    }
+}
+
 /// State in the document of the stats socket.
 #[derive(Serialize)]
 struct State {
@@ -89,15 +198,4 @@ struct State {
     fabric: FabricStats,
     guests: Vec<Arc<Guest>>,
     objects: Arc<Fabric>,
-}
-
-impl State {
-    fn new(fabric: &Arc<Fabric>, guests: &[Arc<Guest>]) -> Self {
-        Self {
-            chid: fabric.chid(),
-            fabric: fabric.stats(),
-            guests: guests.to_vec(),
-            objects: fabric.clone(),
-        }
-    }
 }

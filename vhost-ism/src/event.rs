@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, Gid, MessageEvent, PeerGoneEvent};
+use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
 use crate::stats::{GuestError, GuestStats};
 
@@ -113,7 +114,30 @@ impl EventSink {
     }
 
     /// Delivers the doorbells of DMBs, each named by its first chunk in the window of this guest, their owner.
-    pub fn ring(&self, chunks: &[u32]) {
+    pub fn ring(self: &Arc<Self>, chunks: &[u32]) {
+        let Some(door) = self.stats.door() else {
+            return self.ring_past_door(chunks);
+        };
+        let mut now = Vec::with_capacity(chunks.len());
+        for &chunk in chunks {
+            let fate = door.bell(chunk);
+            if matches!(fate, BellFate::Delivered | BellFate::Repeated(_)) {
+                now.push(chunk);
+            }
+            if let BellFate::Late(delay) | BellFate::Repeated(delay) = fate {
+                let sink = Arc::downgrade(self);
+                let ring = move || {
+                    if let Some(sink) = sink.upgrade() {
+                        sink.ring_past_door(&[chunk]);
+                    }
+                };
+                door.later(delay, Box::new(ring));
+            }
+        }
+        self.ring_past_door(&now);
+    }
+
+    fn ring_past_door(&self, chunks: &[u32]) {
         self.stats.counters.rings.add(chunks.len() as u64);
         let mut pending = self.pending.lock();
         pending.chunks.extend(chunks);
@@ -122,6 +146,9 @@ impl EventSink {
 
     /// Delivers the departure of a peer.
     pub fn peer_gone(&self, gid: Gid) {
+        if !self.passes(EventKind::PeerGone) {
+            return;
+        }
         let mut pending = self.pending.lock();
         if pending.departed.len() < MAX_DEPARTURES {
             pending.departed.push_back(gid);
@@ -133,6 +160,9 @@ impl EventSink {
 
     /// Delivers a peer's message.
     pub fn message(&self, message: MessageEvent) -> Result<(), Full> {
+        if !self.passes(EventKind::Message) {
+            return Ok(());
+        }
         let mut pending = self.pending.lock();
         self.deliver(&mut pending);
         if pending.messages.len() >= MAX_MESSAGES {
@@ -141,6 +171,10 @@ impl EventSink {
         pending.messages.push_back(message);
         self.deliver(&mut pending);
         Ok(())
+    }
+
+    fn passes(&self, kind: EventKind) -> bool {
+        self.stats.door().is_none_or(|door| door.event(kind))
     }
 
     fn deliver(&self, pending: &mut Pending) {

@@ -214,7 +214,7 @@ impl Guest {
             area,
             doorbells: Mutex::default(),
             window: Mutex::default(),
-            mapper: Traced::new(mapper, self.stats.tracer),
+            mapper: Traced::new(mapper, self.stats.tracer, self.stats.door().cloned()),
             alive: AtomicBool::new(true),
             paused: AtomicBool::new(false),
             used: AtomicBool::new(false),

@@ -22,6 +22,8 @@ vhost_daemon::trace_events! {
         Unmap = "unmap" of "window" [page, pages, duration],
         /// The doorbell of a DMB was collected; the object is its first chunk in the window of the guest that rang.
         Bell = "bell" of "dmb" [],
+        /// A fault of the plan struck; `door` is its place (docs/faults.md).
+        Fault = "fault" of "object" [door],
         /// Events were put on the event queue, and the driver interrupted or not.
         Deliver = "deliver" of "event_queue" [count, interrupt],
     }
@@ -60,7 +62,7 @@ impl IsmTimeline {
         let mut cause = |index, event: &Event| match IsmEvent::at(event.event)? {
             IsmEvent::Bell | IsmEvent::Request => latest.insert(event.thread, index).and(None),
             IsmEvent::Deliver => latest.get(&event.thread).copied(),
-            IsmEvent::Map | IsmEvent::Unmap => None,
+            IsmEvent::Map | IsmEvent::Unmap | IsmEvent::Fault => None,
         };
         Self {
             causes: trace
@@ -82,6 +84,7 @@ impl Timeline for IsmTimeline {
             Some(IsmEvent::Map) => format!("map {second} pages").into(),
             Some(IsmEvent::Unmap) => format!("unmap {second} pages").into(),
             Some(IsmEvent::Bell) => "bell".into(),
+            Some(IsmEvent::Fault) => "fault".into(),
             Some(IsmEvent::Deliver) if second == 0 => format!("{first} events, no interrupt").into(),
             Some(IsmEvent::Deliver) => format!("{first} events and an interrupt").into(),
             None => "unknown".into(),
@@ -120,7 +123,7 @@ pub fn times(trace: &Trace, timeline: &IsmTimeline) -> Times {
                     times.add("bell to delivery", event.time.saturating_sub(bell.time));
                 }
             }
-            Some(IsmEvent::Bell) | None => {}
+            Some(IsmEvent::Bell | IsmEvent::Fault) | None => {}
         }
     }
     times

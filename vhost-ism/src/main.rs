@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod control_command;
 mod daemon;
 mod trace_command;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use vhost_daemon::Capabilities;
+use vhost_daemon::{Capabilities, print_completion};
 
 use args::{Args, Command};
 
@@ -18,6 +19,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace(trace)) => trace_command::run(trace),
+        Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
+        Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),
         None => daemon::run(&args),
     })
 }

@@ -1,8 +1,12 @@
 //! Counters of a guest's activity and errors, readable while the daemon runs.
 
+use std::sync::{Arc, OnceLock};
+
 use serde::Serialize;
 use vhost_daemon::guest_error::{GuestErrors, Kind};
 use vhost_daemon::trace::Tracer;
+
+use crate::door::Door;
 
 vhost_daemon::counters! {
     /// Counters of one guest, over all its sessions.
@@ -81,6 +85,8 @@ pub struct GuestStats {
     /// Recorder of the guest's events.
     #[serde(skip)]
     pub tracer: Tracer,
+    #[serde(skip)]
+    door: OnceLock<Arc<dyn Door>>,
     /// Counters of the guest's activity.
     #[serde(flatten)]
     pub counters: GuestCounters,
@@ -95,6 +101,16 @@ impl GuestStats {
             tracer,
             ..Self::default()
         }
+    }
+
+    /// Puts a door before everything that happens to the guest. Further calls are ignored.
+    pub fn set_door(&self, door: Arc<dyn Door>) {
+        let _ = self.door.set(door);
+    }
+
+    /// The door of the guest, if there is one.
+    pub fn door(&self) -> Option<&Arc<dyn Door>> {
+        self.door.get()
     }
 
     /// Returns the guest's name in logs.

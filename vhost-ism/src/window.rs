@@ -13,6 +13,7 @@ use std::time::Instant;
 use serde::{Serialize, Serializer};
 use vhost_daemon::trace::Tracer;
 
+use crate::door::Door;
 use crate::fabric::Mapping;
 use crate::ism_event::{IsmEvent, nanoseconds};
 use crate::slab::SlabId;
@@ -25,16 +26,17 @@ pub trait RegionMapper: Send + Sync {
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
 }
 
-/// A mapper whose calls are recorded in the execution trace.
+/// A mapper behind the door of its guest, whose calls are recorded in the execution trace.
 pub struct Traced {
     mapper: Arc<dyn RegionMapper>,
     tracer: Tracer,
+    door: Option<Arc<dyn Door>>,
 }
 
 impl Traced {
-    /// Records the calls of `mapper`.
-    pub fn new(mapper: Arc<dyn RegionMapper>, tracer: Tracer) -> Self {
-        Self { mapper, tracer }
+    /// Records the calls of `mapper` that pass `door`.
+    pub fn new(mapper: Arc<dyn RegionMapper>, tracer: Tracer, door: Option<Arc<dyn Door>>) -> Self {
+        Self { mapper, tracer, door }
     }
 
     fn record(
@@ -56,6 +58,9 @@ impl Traced {
 
 impl RegionMapper for Traced {
     fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+        if self.door.as_ref().is_some_and(|door| !door.map()) {
+            return Err(io::Error::other("refused by a fault"));
+        }
         let map = || self.mapper.map(memfd, offset, len);
         self.record(IsmEvent::Map, (offset, len), map)
     }

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::{CommonArgs, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, Shell, TraceArgs, parse_size};
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::pci::Identity;
+
+use crate::control_command::NicCommand;
 
 pub use guest::{Attach, GuestArg, Socket};
 
@@ -70,7 +72,7 @@ pub struct Args {
     pub zero_capability: Vec<String>,
 }
 
-/// Clients of a running daemon.
+/// Clients of a running daemon, and completions.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Record what the guests' NICs do, for Perfetto or as JSON, and print the time that each stage takes.
@@ -81,6 +83,15 @@ pub enum Command {
         /// Print the stages of this queue's WQEs only.
         #[arg(long, value_name = "NUMBER", value_parser = queue_number)]
         queue: Option<u32>,
+    },
+
+    /// Execute a command of the control socket.
+    Ctl(CtlArgs<NicCommand>),
+
+    /// Print the completions of this program's command line for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
     },
 }
 
@@ -158,14 +169,14 @@ mod tests {
 
     use super::*;
 
-    /// The manual page is the parser's own description and the sections in `man/vhost-nic.1.in`. Regenerate it with
+    /// The manual pages are the parser's own description and the sections in `man/vhost-nic.1.in`. Regenerate it with
     /// `UPDATE_MAN=1 cargo test -p vhost-nic man_page`.
     #[test]
-    fn the_man_page_is_up_to_date() {
+    fn the_man_pages_are_up_to_date() {
         vhost_daemon::testing::assert_up_to_date(
             <Args as clap::CommandFactory>::command(),
             include_bytes!("../man/vhost-nic.1.in"),
-            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man/vhost-nic.1")),
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/man")),
         );
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use vhost_daemon::fault::{Faults, Plan};
-use vhost_daemon::trace::{Events, start_flight_recorder};
-use vhost_daemon::{CommonArgs, Control, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
+use serde_json::{Map, Value};
+use vhost_daemon::fault::Faults;
+use vhost_daemon::trace::{EventInfo, Events, start_flight_recorder};
+use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
 use vhost_nic::fault::NicFault;
 use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::nic_event::NicEvent;
@@ -17,6 +18,7 @@ use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 
 use crate::args::{Args, GuestPlan, Socket};
+use crate::control_command::NicCommand;
 use guest::{Guest, GuestSnapshot};
 
 /// Identification in the documents of the stats socket.
@@ -43,8 +45,8 @@ pub fn run(args: &Args) -> Result<()> {
         start_flight_recorder();
     }
 
-    let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
-    let faults = faults(args, &names)?;
+    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let faults = Faults::of_daemon(&args.common, names)?;
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
@@ -58,27 +60,21 @@ pub fn run(args: &Args) -> Result<()> {
         info!("{}: {} with MAC address {}", socket.name, plan.identity, plan.mac);
         guest.serve(plan.attach, socket.listener)?;
     }
-    let guests = Arc::new(guests);
+    let daemon = Arc::new(Daemon {
+        guests,
+        switch,
+        capture,
+        faults,
+    });
     if let Some(listener) = stats {
-        let guests = guests.clone();
-        main_loop.serve_stats(listener, PROGRAM, move || State {
-            guests: guests.iter().map(Guest::snapshot).collect(),
-            switch: switch.stats(),
-            capture: capture.as_ref().map(|capture| capture.stats()),
-        })?;
+        main_loop.serve_stats(listener, &daemon)?;
     }
     if let Some(listener) = control {
-        let control = Control {
-            program: PROGRAM,
-            guests: names,
-            events: NicEvent::EVENTS,
-            flight_recorder: args.common.flight_recorder,
-        };
-        main_loop.serve_control(listener, control)?;
+        main_loop.serve_control(listener, &daemon)?;
     }
-    info!("serving {} guest(s)", guests.len());
+    info!("serving {} guest(s)", daemon.guests.len());
     main_loop.run()?;
-    for guest in guests.iter() {
+    for guest in &daemon.guests {
         fail_on.add(guest.name(), |kind| guest.error_count(kind));
     }
     Ok(fail_on.verdict()?)
@@ -91,26 +87,71 @@ fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
     })
 }
 
-/// Creates the set of faults, with the rules of `--faults`, for a daemon that can have any.
-fn faults(args: &Args, guests: &[String]) -> Result<Option<Arc<Faults<NicFault>>>> {
-    let CommonArgs {
-        faults, control_socket, ..
-    } = &args.common;
-    if faults.is_none() && control_socket.is_none() {
-        return Ok(None);
-    }
-    let set = Faults::new(guests.to_vec()).context("cannot start the thread of faults")?;
-    if let Some(path) = faults {
-        set.apply(Plan::read(path)?)?;
-    }
-    Ok(Some(set))
-}
-
 fn capture(args: &Args) -> Result<Option<Arc<Capture>>> {
     let Some(path) = &args.capture else { return Ok(None) };
     let capture = Capture::create(path, args.capture_limit)
         .with_context(|| format!("cannot create the capture file {}", path.display()))?;
     Ok(Some(Arc::new(capture)))
+}
+
+/// The guests of a daemon and the switch between them.
+struct Daemon {
+    guests: Vec<Guest>,
+    switch: Arc<Switch>,
+    capture: Option<Arc<Capture>>,
+    faults: Option<Arc<Faults<NicFault>>>,
+}
+
+impl Daemon {
+    /// Returns the guest of a name.
+    fn guest(&self, name: &str) -> Result<&Guest, String> {
+        let guest = self.guests.iter().find(|guest| guest.name() == name);
+        guest.ok_or_else(|| format!("there is no guest {name:?}"))
+    }
+}
+
+impl Controlled for Daemon {
+    type Command = NicCommand;
+    type State = State;
+
+    fn program(&self) -> Program {
+        PROGRAM
+    }
+
+    fn guests(&self) -> Vec<String> {
+        self.guests.iter().map(|guest| guest.name().to_owned()).collect()
+    }
+
+    fn events(&self) -> &'static [EventInfo] {
+        NicEvent::EVENTS
+    }
+
+    fn state(&self) -> State {
+        State {
+            guests: self.guests.iter().map(Guest::snapshot).collect(),
+            switch: self.switch.stats(),
+            capture: self.capture.as_ref().map(|capture| capture.stats()),
+        }
+    }
+
+    fn objects(&self, guest: &str) -> Map<String, Value> {
+        self.guest(guest).map(Guest::objects).unwrap_or_default()
+    }
+
+    fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
+        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
+        faults.control(plan, || self.guests.iter().for_each(Guest::act_now))
+    }
+
+    fn execute(&self, command: NicCommand) -> Result<Answer, String> {
+        match command {
+            NicCommand::Cable { guest, plugged } => {
+                self.switch.set_cable(self.guest(&guest)?.name(), plugged);
+                info!("{guest}: the cable is {}", if plugged { "in" } else { "out" });
+                Ok(Answer::done())
+            }
+        }
+    }
 }
 
 /// State in the document of the stats socket.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod control_command;
 mod daemon;
 mod trace_command;
 
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
-use vhost_daemon::Capabilities;
+use vhost_daemon::{Capabilities, print_completion};
 use vhost_nic::firmware;
 
 use args::{Args, Command};
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace { common, queue }) => trace_command::run(common, *queue),
+        Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
+        Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),
         None => daemon::run(&args),
     })
 }

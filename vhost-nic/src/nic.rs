@@ -145,9 +145,15 @@ impl Nic {
         self.hca.guest_errors.count(kind)
     }
 
+    /// Returns the live objects: each kind a map from numbers to objects.
+    pub fn objects(&self) -> serde_json::Value {
+        // In memory first, so that a slow reader of the statistics keeps no object locked.
+        serde_json::to_value(&*self.hca).unwrap_or_default()
+    }
+
     /// Takes a snapshot of the NIC's state and counters.
     pub fn snapshot(&self) -> NicSnapshot {
-        NicSnapshot::take(&self.name, &self.hca, &self.firmware, &self.engine)
+        NicSnapshot::take(&self.name, &self.hca, &self.firmware, &self.engine, self.objects())
     }
 
     /// Takes a write to the initialization segment, word by word.

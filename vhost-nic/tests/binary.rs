@@ -1,7 +1,6 @@
 //! The daemon's binary: arguments, sockets, exit.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -50,64 +49,6 @@ fn help_and_version() {
             "{flag}"
         );
     }
-}
-
-#[test]
-fn a_trace_of_a_daemon() {
-    let dir = tempfile::tempdir().unwrap();
-    let [guest, control, output] = ["a.sock", "control.sock", "t.json"].map(|name| dir.path().join(name));
-    let args = [
-        "--socket-path",
-        guest.to_str().unwrap(),
-        "--control-socket",
-        control.to_str().unwrap(),
-    ];
-    let daemon = Daemon::start(PROGRAM.command().args(args));
-    await_socket(&control);
-    let trace = |more: &[&str]| {
-        let args = [
-            "trace",
-            "--seconds",
-            "0.1",
-            "--control-socket",
-            control.to_str().unwrap(),
-        ];
-        PROGRAM.command().args(args).args(more).output().unwrap()
-    };
-    let recorded = trace(&["--output", output.to_str().unwrap(), "--format", "json"]);
-    let text = String::from_utf8(recorded.stdout).unwrap();
-    assert!(
-        recorded.status.success() && text.starts_with("0 events, 0 lost\n"),
-        "{text}"
-    );
-    assert_eq!(fs::read(&output).unwrap(), b"");
-    // There is no past to begin with.
-    let refused = trace(&["--recent"]);
-    let text = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(
-        text,
-        "error: cannot record a trace: the daemon refused: the daemon runs without --flight-recorder\n"
-    );
-    // Requests that are none are answered, one after the other.
-    let mut client = UnixStream::connect(&control).unwrap();
-    let mut answers = BufReader::new(client.try_clone().unwrap()).lines();
-    for (request, answer) in [
-        ("{}", "invalid request"),
-        (r#"{"version": 2, "command": "trace", "seconds": 0}"#, "version 2"),
-        (r#"{"version": 1, "command": "trace", "seconds": -1}"#, "from 0 to"),
-        (r#"{"version": 1, "command": "fly"}"#, "invalid request"),
-    ] {
-        client.write_all(format!("{request}\n").as_bytes()).unwrap();
-        let line = answers.next().unwrap().unwrap();
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert!(
-            json["error"].as_str().is_some_and(|error| error.contains(answer)),
-            "{request}: {line}"
-        );
-    }
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(!control.exists());
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod capabilities;
 mod doorbells;
 mod ethernet;
 mod ethtool;
+mod fault_sweep;
+mod faults;
 mod fixture;
 mod frames;
 mod golden;

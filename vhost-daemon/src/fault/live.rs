@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use anyhow::Context;
 use log::info;
 use parking_lot::RwLock;
+use serde_json::Value;
 
 use super::plan::{Plan, PlanError};
 use super::rule::{ActiveRule, RuleReport};
 use super::{Kind, Later};
+use crate::args::CommonArgs;
 
 /// The rules in force at a daemon.
 #[derive(Debug)]
@@ -31,6 +34,18 @@ impl<F: Kind> Faults<F> {
         }))
     }
 
+    /// Creates the set of a daemon that can have faults, with the rules of its plan; `None` for any other daemon.
+    pub fn of_daemon(args: &CommonArgs, guests: Vec<String>) -> anyhow::Result<Option<Arc<Self>>> {
+        if args.faults.is_none() && args.control_socket.is_none() {
+            return Ok(None);
+        }
+        let set = Self::new(guests).context("cannot start the thread of faults")?;
+        if let Some(path) = &args.faults {
+            set.apply(Plan::read(path)?)?;
+        }
+        Ok(Some(set))
+    }
+
     /// Replaces all rules by those of a plan.
     pub fn apply(&self, plan: Plan<F>) -> Result<(), PlanError> {
         plan.check(&self.guests)?;
@@ -44,6 +59,17 @@ impl<F: Kind> Faults<F> {
         *self.rules.write() = rules.into();
         self.doors.store(doors, Ordering::Release);
         Ok(())
+    }
+
+    /// Executes the command of the control socket: puts a plan in force, if one is given, calls `then`, and returns the
+    /// rules in force.
+    pub fn control(&self, plan: Option<Value>, then: impl FnOnce()) -> Result<Value, String> {
+        if let Some(plan) = plan {
+            let applied = Plan::from_json(plan).and_then(|plan| self.apply(plan));
+            applied.map_err(|error| error.to_string())?;
+            then();
+        }
+        serde_json::to_value(self.report()).map_err(|error| error.to_string())
     }
 
     /// Returns the rules in force.

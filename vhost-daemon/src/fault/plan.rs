@@ -26,6 +26,9 @@ pub enum PlanError {
     /// The text is not a plan in TOML.
     #[error("invalid fault plan: {0}")]
     Toml(#[from] toml::de::Error),
+    /// The value is not a plan in JSON.
+    #[error("invalid fault plan: {0}")]
+    Json(#[from] serde_json::Error),
     /// A probability is not one.
     #[error("fault {0}: a probability is from 0 to 1")]
     Probability(usize),
@@ -118,6 +121,18 @@ impl<F: Kind> TryFrom<Map<String, Value>> for Rule<F> {
     }
 }
 
+/// Reads a plan of any daemon from a file in TOML, as a value for [`Plan::from_json`]. Rules are not checked.
+pub fn read_file(path: &Path) -> Result<Value, PlanError> {
+    Ok(toml::from_str(&read(path)?)?)
+}
+
+fn read(path: &Path) -> Result<String, PlanError> {
+    fs::read_to_string(path).map_err(|source| PlanError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 impl<F: Kind> Plan<F> {
     /// Parses a plan in TOML.
     pub fn from_toml(text: &str) -> Result<Self, PlanError> {
@@ -126,11 +141,12 @@ impl<F: Kind> Plan<F> {
 
     /// Reads a plan from a file in TOML.
     pub fn read(path: &Path) -> Result<Self, PlanError> {
-        let text = fs::read_to_string(path).map_err(|source| PlanError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_toml(&text)
+        Self::from_toml(&read(path)?)
+    }
+
+    /// Converts a plan from JSON.
+    pub fn from_json(value: Value) -> Result<Self, PlanError> {
+        Ok(serde_json::from_value(value)?)
     }
 
     /// Checks the rules for a daemon with these guests.

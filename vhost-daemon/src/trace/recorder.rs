@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Instant, SystemTime};
@@ -17,6 +17,7 @@ const MAX_ENDED: usize = 8;
 
 /// Number of open sessions, and one for the flight recorder.
 static RECORDING: AtomicU32 = AtomicU32::new(0);
+static FLIGHT_RECORDER: AtomicBool = AtomicBool::new(false);
 static RINGS: Mutex<Rings> = Mutex::new(Rings {
     by_number: Vec::new(),
     next: 0,
@@ -112,7 +113,21 @@ fn new_ring() -> Arc<Ring> {
 
 /// Records from now on, so that a session can begin with what was before it.
 pub fn start_flight_recorder() {
-    RECORDING.fetch_add(1, Ordering::Relaxed);
+    set_flight_recorder(true);
+}
+
+/// Starts or stops the flight recorder.
+pub fn set_flight_recorder(on: bool) {
+    match (FLIGHT_RECORDER.swap(on, Ordering::Relaxed), on) {
+        (false, true) => RECORDING.fetch_add(1, Ordering::Relaxed),
+        (true, false) => RECORDING.fetch_sub(1, Ordering::Relaxed),
+        _ => return,
+    };
+}
+
+/// Whether the flight recorder is on.
+pub fn flight_recorder_is_on() -> bool {
+    FLIGHT_RECORDER.load(Ordering::Relaxed)
 }
 
 /// A reader of all events while it exists.

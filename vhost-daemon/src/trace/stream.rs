@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::event::{ARGUMENTS, EventInfo, Record};
 use super::recorder::{self, Session};
 use super::ring::Ring;
-use crate::stats_socket::Program;
+use crate::program::Program;
 
 /// Version of the stream's format.
 const SCHEMA_VERSION: u32 = 1;
@@ -87,10 +87,8 @@ enum Line {
     },
 }
 
-/// Streams the events of `duration` to a client. With `recent`, the trace begins with what the flight recorder has.
-pub fn write(out: &mut impl Write, header: &Header, duration: Duration, recent: bool) -> io::Result<()> {
-    let mut session = Session::start(recent);
-    write_line(out, header)?;
+/// Streams the events of a session to a client for `duration`, behind the line with the [`Header`].
+pub fn write(out: &mut impl Write, mut session: Session, duration: Duration) -> io::Result<()> {
     let end = Instant::now() + duration;
     loop {
         let now = Instant::now();
@@ -131,9 +129,6 @@ pub enum StreamError {
     /// A line is not of the format.
     #[error("the daemon sent an invalid line")]
     Line(#[from] serde_json::Error),
-    /// The daemon refused the request.
-    #[error("the daemon refused: {0}")]
-    Refused(String),
     /// The daemon is of another version than the reader.
     #[error("the trace of {daemon} {version} has another format or other events than this program's")]
     Version {
@@ -175,14 +170,14 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads a trace to its end; its events must be `events`. Calls `progress` with the number of events from time to
-    /// time.
+    /// Reads the trace behind a header to its end; its events must be `events`. Calls `progress` with the number of
+    /// events from time to time.
     pub fn read(
         input: &mut impl BufRead,
+        header: Header,
         events: &[EventInfo],
         mut progress: impl FnMut(usize),
     ) -> Result<Self, StreamError> {
-        let header = read_header(input)?;
         let expected: Vec<Declaration> = events.iter().map(Into::into).collect();
         if header.schema_version != SCHEMA_VERSION || header.events != expected {
             return Err(StreamError::Version {
@@ -229,18 +224,6 @@ impl Trace {
         // Stable: the events of a thread stay in order.
         trace.events.sort_by_key(|event| event.time);
         Ok(trace)
-    }
-}
-
-fn read_header(input: &mut impl BufRead) -> Result<Header, StreamError> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
-    let line = read_line(input)?;
-    match serde_json::from_str::<Refusal>(&line) {
-        Ok(refusal) => Err(StreamError::Refused(refusal.error)),
-        Err(_) => Ok(serde_json::from_str(&line)?),
     }
 }
 

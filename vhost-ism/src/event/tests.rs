@@ -36,10 +36,13 @@ impl EventRing for Fake {
     }
 }
 
-fn sink(posted: &[usize]) -> (EventSink, Fake) {
+fn sink(posted: &[usize]) -> (Arc<EventSink>, Fake) {
     let fake = Fake::default();
     fake.0.lock().posted.extend(posted);
-    let sink = EventSink::new(Arc::new(GuestStats::new("test".into(), Tracer::default())));
+    let sink = Arc::new(EventSink::new(Arc::new(GuestStats::new(
+        "test".into(),
+        Tracer::default(),
+    ))));
     sink.open(Box::new(fake.clone()));
     (sink, fake)
 }

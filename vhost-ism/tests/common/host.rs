@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
+use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
+use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::stats::{GuestError, GuestSnapshot};
 
@@ -109,6 +111,12 @@ impl Seat {
         guest.seat = Some(self.clone());
         guest.start();
         guest
+    }
+
+    /// Puts a door before the guest, at which faults strike.
+    pub fn install(&self, faults: &Arc<Faults<IsmFault>>) -> Arc<FaultDoor> {
+        let stats = self.guest.stats();
+        FaultDoor::new(GuestFaults::new(faults, stats.guest()), stats.tracer).install(&self.guest)
     }
 
     /// Returns the path of the socket.

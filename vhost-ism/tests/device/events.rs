@@ -228,7 +228,7 @@ fn a_delivery_of_short_buffers_ends() {
     }
 
     let stats = Arc::new(GuestStats::new("hostile".to_owned(), Tracer::default()));
-    let sink = EventSink::new(stats.clone());
+    let sink = Arc::new(EventSink::new(stats.clone()));
     sink.open(Box::new(Endless::default()));
     sink.ring(&[1]);
     assert!(stats.error_count(GuestError::ShortEventBuffer) > 0);

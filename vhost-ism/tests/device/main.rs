@@ -9,6 +9,7 @@ mod config;
 mod dmbs;
 mod doorbells;
 mod events;
+mod faults;
 mod grants;
 mod isolation;
 mod life;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use vhost_daemon::Program;
-use vhost_daemon::trace::{Event as Recorded, Events, Header, Timeline, Trace, start_flight_recorder, write_stream};
+use vhost_daemon::trace::{
+    Event as Recorded, Events, Header, Session, Timeline, Trace, start_flight_recorder, write_stream,
+};
 use vhost_ism::abi::CHUNK_SIZE;
 use vhost_ism::ism_event::{IsmEvent, IsmTimeline, times};
 
@@ -16,8 +18,8 @@ fn recorded() -> Trace {
     };
     let header = Header::new(program, &["a", "b"].map(str::to_owned), IsmEvent::EVENTS);
     let mut stream = Vec::new();
-    write_stream(&mut stream, &header, Duration::ZERO, true).unwrap();
-    Trace::read(&mut stream.as_slice(), IsmEvent::EVENTS, |_| {}).unwrap()
+    write_stream(&mut stream, Session::start(true), Duration::ZERO).unwrap();
+    Trace::read(&mut stream.as_slice(), header, IsmEvent::EVENTS, |_| {}).unwrap()
 }
 
 fn is(event: &Recorded, kind: IsmEvent, guest: u16) -> bool {

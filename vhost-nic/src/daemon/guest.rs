@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
 use vhost_nic::fault::{Doors, NicFault};
@@ -108,6 +109,14 @@ impl Guest {
     /// Returns the number of guest errors of a kind.
     pub fn error_count(&self, kind: GuestError) -> u64 {
         self.nic.error_count(kind)
+    }
+
+    /// Returns the live objects: each kind a map from numbers to objects.
+    pub fn objects(&self) -> Map<String, Value> {
+        match self.nic.objects() {
+            Value::Object(kinds) => kinds,
+            _ => Map::new(),
+        }
     }
 
     /// Takes a snapshot of state and counters.

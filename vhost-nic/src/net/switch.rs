@@ -7,6 +7,8 @@
 //! Frames are delivered on the thread of their sender. No lock is held meanwhile: a port can send, attach and detach
 //! from within [`Port::receive`].
 
+mod cable;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,8 +16,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
 
+pub use cable::{Cable, Direction, End, OwnedEnd};
+
 use super::burst::Burst;
-use super::cable::{Cable, Direction, End};
 use super::mac_table::{Knowledge, PortId, Station, Table};
 use super::port::Port;
 use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
@@ -107,7 +110,7 @@ impl State {
 }
 
 /// State of an attached port.
-pub(super) struct Member {
+struct Member {
     id: PortId,
     name: String,
     port: Weak<dyn Port>,
@@ -141,7 +144,7 @@ impl Member {
     }
 
     /// Delivers a burst at the end of the cable.
-    pub(super) fn arrive(&self, burst: &Burst<'_>) {
+    fn arrive(&self, burst: &Burst<'_>) {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
                 self.received.count(burst);
@@ -255,7 +258,7 @@ impl Switch {
     }
 
     /// Forwards a burst that has entered the switch.
-    pub(super) fn enter(&self, sender: &Member, burst: &Burst<'_>) {
+    fn enter(&self, sender: &Member, burst: &Burst<'_>) {
         let depth = NESTING.get();
         if depth >= MAX_NESTING {
             return sender.dropped.nested.add(burst.count());

@@ -44,14 +44,19 @@ pub struct NicSnapshot {
 }
 
 impl NicSnapshot {
-    pub(super) fn take(name: &str, hca: &Hca, firmware: &Firmware, engine: &Engine) -> Self {
+    pub(super) fn take(
+        name: &str,
+        hca: &Hca,
+        firmware: &Firmware,
+        engine: &Engine,
+        objects: serde_json::Value,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             mac: hca.vport.read().permanent.to_string(),
             started: hca.port.initialized(),
             link_up: hca.port.link_up(),
-            // In memory first, so that a slow reader of the statistics keeps no object locked.
-            hca: serde_json::to_value(hca).unwrap_or_default(),
+            hca: objects,
             objects: hca.object_counts(),
             pages: firmware.pages_held(),
             dma: hca.dma.stats(),

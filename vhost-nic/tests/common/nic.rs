@@ -8,10 +8,8 @@ use mlx5_test_driver::device::Device;
 use mlx5_test_driver::interrupts::Interrupts;
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::memory::{BASE, Memory, SIZE};
-use vhost_daemon::fault::{Faults, GuestFaults};
-use vhost_daemon::trace::Tracer;
 use vhost_nic::dma::Backing;
-use vhost_nic::fault::{Doors, NicFault};
+use vhost_nic::fault::Doors;
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
@@ -29,8 +27,6 @@ pub struct NicFunction {
     pub nic: Arc<Nic>,
     /// The function.
     pub function: Arc<PciFunction>,
-    /// Doors of the NIC, if faults can strike.
-    pub doors: Option<Doors>,
 }
 
 struct Lines(Arc<Interrupts>);
@@ -95,18 +91,13 @@ pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mu
     build(switch, number, None, configure)
 }
 
-/// A machine as [`machine`] makes it, at whose doors the faults of guest `nic<number>` strike.
-pub fn faulty_machine(switch: &Arc<Switch>, number: u8, faults: &Arc<Faults<NicFault>>) -> Machine {
-    let guest = GuestFaults::new(faults, &format!("nic{number}"));
-    build(
-        switch,
-        number,
-        Some(Doors::new(guest, Tracer::new(number.into()))),
-        |_| {},
-    )
-}
-
-fn build(switch: &Arc<Switch>, number: u8, doors: Option<Doors>, configure: impl FnOnce(&mut NicConfig)) -> Machine {
+/// A machine as [`machine_with`] makes it, with doors.
+pub fn build(
+    switch: &Arc<Switch>,
+    number: u8,
+    doors: Option<Doors>,
+    configure: impl FnOnce(&mut NicConfig),
+) -> Machine {
     let mac = Mac([0x52, 0x54, 0, 0, 0xc5, number]);
     let parts = FunctionParts::new(VECTORS);
     if let Some(doors) = &doors {
@@ -134,5 +125,5 @@ fn build(switch: &Arc<Switch>, number: u8, doors: Option<Doors>, configure: impl
     if let Some(doors) = &doors {
         doors.connect(&nic, &function);
     }
-    Machine::new(Arc::new(NicFunction { nic, function, doors }), mac.0)
+    Machine::new(Arc::new(NicFunction { nic, function }), mac.0)
 }

@@ -13,11 +13,11 @@ use mlx5_test_driver::hca::{ASYNC_VECTOR, Hca};
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::{Faults, Plan};
-use vhost_nic::fault::NicFault;
+use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::net::Switch;
 use zerocopy::IntoBytes;
 
-use crate::nic::{NicFunction, faulty_machine};
+use crate::faulty::faulty_machine;
 
 /// Offsets in the initialization segment.
 const HEALTH_SYNDROME: u64 = 0x23c;
@@ -26,19 +26,24 @@ const HEALTH_COUNTER: u64 = 0x1010;
 
 struct Faulty {
     machine: Arc<Machine>,
+    doors: Doors,
     faults: Arc<Faults<NicFault>>,
 }
 
 impl Faulty {
     fn new() -> Self {
         let faults = Faults::new(vec!["nic1".to_owned()]).unwrap();
-        let machine = Arc::new(faulty_machine(&Switch::new(), 1, &faults));
-        Self { machine, faults }
+        let (machine, doors) = faulty_machine(&Switch::new(), 1, &faults);
+        Self {
+            machine: Arc::new(machine),
+            doors,
+            faults,
+        }
     }
 
     fn apply(&self, plan: &str) {
         self.faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
-        self.machine.device_as::<NicFunction>().doors.as_ref().unwrap().now();
+        self.doors.now();
     }
 
     fn strikes(&self) -> u64 {

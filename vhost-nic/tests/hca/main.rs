@@ -1,5 +1,7 @@
 //! The device as a guest's driver sees it, in memory. See `mlx5_test_driver`.
 
+#[path = "../common/faulty.rs"]
+mod faulty;
 #[path = "../common/inspect.rs"]
 mod inspect;
 #[path = "../common/nic.rs"]

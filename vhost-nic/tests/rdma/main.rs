@@ -1,6 +1,8 @@
 //! RDMA between two guests as their drivers see it, in memory and over a wire that can lose packets. See
 //! `mlx5_test_driver`.
 
+#[path = "../common/faulty.rs"]
+mod faulty;
 #[path = "../common/inspect.rs"]
 mod inspect;
 #[path = "../common/nic.rs"]

@@ -11,7 +11,8 @@ use vhost_daemon::fault::Faults;
 use vhost_nic::fault::NicFault;
 use vhost_nic::net::Switch;
 
-use crate::nic::{faulty_machine, machine};
+use crate::faulty::faulty_machine;
+use crate::nic::machine;
 use crate::wire::Wire;
 
 /// Bytes of each region.
@@ -79,8 +80,8 @@ impl Pair {
             true => Wire::new(&Switch::new(), &Switch::new()),
             false => Wire::new(&switches[0], &switches[1]),
         };
-        let a = End::new(faulty_machine(&switches[0], 1, &faults), 1, shape);
-        let b = End::new(faulty_machine(&switches[1], 2, &faults), 2, shape);
+        let a = End::new(faulty_machine(&switches[0], 1, &faults).0, 1, shape);
+        let b = End::new(faulty_machine(&switches[1], 2, &faults).0, 2, shape);
         connect((&a.node, &a.qp), (&b.node, &b.qp), how);
         (Self { a, b, wire }, faults)
     }

@@ -6,7 +6,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::qp::{Connection, Shape, service};
 use vhost_daemon::Program;
 use vhost_daemon::trace::{
-    Event, Events, Header, Timeline, Trace, start_flight_recorder, write_json, write_perfetto, write_stream,
+    Event, Events, Header, Session, Timeline, Trace, start_flight_recorder, write_json, write_perfetto, write_stream,
 };
 use vhost_nic::hca::nic_event::NicEvent;
 use vhost_nic::timeline::{NicTimeline, stages};
@@ -22,8 +22,8 @@ pub fn recorded() -> Trace {
     let names = ["none", "a", "b"].map(str::to_owned);
     let header = Header::new(program, &names, NicEvent::EVENTS);
     let mut stream = Vec::new();
-    write_stream(&mut stream, &header, Duration::ZERO, true).unwrap();
-    Trace::read(&mut stream.as_slice(), NicEvent::EVENTS, |_| {}).unwrap()
+    write_stream(&mut stream, Session::start(true), Duration::ZERO).unwrap();
+    Trace::read(&mut stream.as_slice(), header, NicEvent::EVENTS, |_| {}).unwrap()
 }
 
 pub fn name(event: &Event) -> &'static str {

@@ -98,11 +98,16 @@ fn acknowledge(endpoint: &Endpoint<'_>, requester: &mut Requester, psn: Psn) -> 
     match requester.acknowledge_up_to(psn) {
         Ok(()) => true,
         Err(lost) => {
-            if retransmit(endpoint, requester, lost) {
-                endpoint.count(QueueCounter::ImpliedNakSeqErr);
-            }
+            implied_nak(endpoint, requester, lost);
             false
         }
+    }
+}
+
+/// Retransmits from `psn` on, whose response is missing (IBTA 9.7.5.1.1, implied NAK).
+fn implied_nak(endpoint: &Endpoint<'_>, requester: &mut Requester, psn: Psn) {
+    if requester.note_gap(psn) && retransmit(endpoint, requester, psn) {
+        endpoint.count(QueueCounter::ImpliedNakSeqErr);
     }
 }
 
@@ -158,10 +163,7 @@ fn read_response(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packe
     if index > message.responses() {
         // A part is missing: it is requested again, with all that follows.
         let missing = message.next_response();
-        if retransmit(endpoint, requester, missing) {
-            endpoint.count(QueueCounter::ImpliedNakSeqErr);
-        }
-        return;
+        return implied_nak(endpoint, requester, missing);
     }
     let offset = index as usize * parameters.mtu;
     let length = message.length() as usize;

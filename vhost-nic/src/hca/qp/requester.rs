@@ -41,6 +41,8 @@ pub struct Requester {
     unacknowledged: Psn,
     retries: u8,
     rnr_retries: u8,
+    /// First missing response that was requested again, until there is progress or the timeout expires.
+    gap: Option<Psn>,
     /// End of the acknowledgement timeout.
     #[serde(skip)]
     deadline: Option<Instant>,
@@ -67,6 +69,7 @@ impl Requester {
             unacknowledged: Psn::default(),
             retries: 0,
             rnr_retries: 0,
+            gap: None,
             deadline: None,
             alarm: None,
             not_before: None,
@@ -311,6 +314,7 @@ impl Requester {
         self.unacknowledged = psn;
         self.retries = 0;
         self.rnr_retries = 0;
+        self.gap = None;
         self.deadline = None;
     }
 
@@ -330,8 +334,15 @@ impl Requester {
         }
     }
 
+    /// Notes that the response with this PSN is missing. Returns false if that is known: responses that were on their
+    /// way already say so again, and must not use up the retries.
+    pub fn note_gap(&mut self, psn: Psn) -> bool {
+        self.gap.replace(psn) != Some(psn)
+    }
+
     /// Goes back to the oldest PSN that is not acknowledged.
     pub fn go_back_to_unacknowledged(&mut self) {
+        self.gap = None;
         self.go_back(self.unacknowledged);
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::burst::Burst;
-use super::switch::{Member, Switch};
+use super::{Burst, Member, Switch};
 
 /// Direction of a frame, as the port sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
