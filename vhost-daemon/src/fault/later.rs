@@ -11,8 +11,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::panic::isolate;
 
-/// Maximum number of pieces of work that wait.
-const MAX_WAITING: usize = 65_536;
+/// Maximum number of pieces of work that wait; each may be a frame of 10 KB.
+const MAX_WAITING: usize = 8192;
 
 type Work = Box<dyn FnOnce() + Send>;
 

@@ -154,8 +154,8 @@ impl Requester {
             .count()
     }
 
-    /// Moves the PSN to the beginning of the current message if it is before. Skips the message, and returns false, if
-    /// it was acknowledged while it waited for retransmission.
+    /// Moves the PSN to the first one of the current message that has no response, if it is before. Skips the message,
+    /// and returns false, if it was acknowledged while it waited for retransmission.
     pub fn begin_message(&mut self) -> bool {
         let message = &self.messages[self.current];
         let has_packets = message.packets > 0;
@@ -166,8 +166,9 @@ impl Requester {
             self.current += 1;
             return false;
         }
-        if has_packets && self.send_psn.is_before(message.first) {
-            self.send_psn = message.first;
+        // Responses that were on their way when the queue pair went back count as well.
+        if has_packets && self.send_psn.is_before(message.next_response()) {
+            self.send_psn = message.next_response();
         }
         true
     }
