@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fixture::{Fixture, Setup, step};
 
 /// Verifies every byte that it receives.
-const PINGPONG: &str = "timeout 20 ibv_rc_pingpong -d mlx5_0 -g 1 -c";
+const PINGPONG: &str = "ibv_rc_pingpong -d mlx5_0 -g 1 -c";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Guests whose daemon takes plans of faults.
@@ -82,7 +82,7 @@ const ENDURED: &[(&str, &str)] = &[
     ("corruption", "kind = \"frame_corrupt\"\nprobability = 0.01"),
     (
         "jitter",
-        "kind = \"frame_delay\"\nprobability = 0.2\ndelay = \"50us\"\njitter = \"300us\"",
+        "kind = \"frame_delay\"\nprobability = 0.02\ndelay = \"50us\"\njitter = \"300us\"",
     ),
     (
         "a slow wire",
@@ -97,8 +97,8 @@ const ENDURED: &[(&str, &str)] = &[
         "a slow DMA",
         "kind = \"dma_slow\"\npurpose = \"gather\"\ndelay = \"100us\"\nprobability = 0.5",
     ),
-    ("duplicate events", "kind = \"eqe_duplicate\"\nprobability = 0.2"),
-    ("late events", "kind = \"eqe_late\"\nprobability = 0.2\ndelay = \"1ms\""),
+    ("duplicate events", "kind = \"eqe_duplicate\"\nevent_type = 0\nprobability = 0.2"),
+    ("late events", "kind = \"eqe_late\"\nevent_type = 0\nprobability = 0.2\ndelay = \"1ms\""),
     (
         "spurious interrupts",
         "kind = \"interrupt_spurious\"\ndelay = \"1ms\"\nprobability = 0.2",
@@ -117,18 +117,13 @@ const FATAL: &[(&str, &str, &str)] = &[
         "Couldn't create QP",
     ),
     (
-        "a refused key",
-        "kind = \"command_refused\"\nopcode = \"CREATE_MKEY\"\nstatus = 0x8\nsyndrome = 0x59c8a4",
-        "Couldn't register MR",
-    ),
-    (
         "an error CQE",
         "kind = \"cqe_error\"\nsyndrome = 0x22\nvendor_syndrome = 0x68\ncount = 1\nskip = 100",
         "Failed status",
     ),
     (
         "a partition",
-        "kind = \"frame_loss\"\nopcode = 4",
+        "kind = \"frame_loss\"\ndirection = \"out\"\nopcode = 0",
         "transport retry counter exceeded",
     ),
 ];
@@ -144,8 +139,8 @@ fn a_stock_driver_meets_faults() -> Result<()> {
             faulty.ping_pong().unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(faulty.strikes() > 0, "{name} never struck");
             fixture.flow(1, 0).ping(5, 56).map(drop).or_else(|error| match *name {
-                // Nobody sends an echo request again.
-                "loss" | "corruption" => Ok(()),
+                // Nobody sends an echo request again, or drops the second of two.
+                "loss" | "corruption" | "duplication" => Ok(()),
                 _ => Err(error),
             })
         })?;
@@ -175,8 +170,7 @@ fn a_stock_driver_meets_faults() -> Result<()> {
     faulty.apply("");
     for guest in 0..2 {
         // The driver logs what it was refused.
-        let allowed = ["CREATE_QP(0x500)", "CREATE_MKEY(0x200)"];
-        fixture.guest(guest).nic_check_log(&allowed)?;
+        fixture.guest(guest).nic_check_log(&["CREATE_QP(0x500)", "Create QP type 2 failed"])?;
         fixture.guest(guest).run("dmesg -C")?.check()?;
     }
     faulty.fixture.finish()
