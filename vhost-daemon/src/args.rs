@@ -21,8 +21,12 @@ pub struct CommonArgs {
     #[arg(long, value_name = "PATH")]
     pub stats_socket: Option<PathBuf>,
 
-    /// Take requests on this socket: execution traces (see the `trace` command). Whoever may connect sees what the
-    /// guests do.
+    /// Report metrics as OpenMetrics text over HTTP on this socket.
+    #[arg(long, value_name = "PATH")]
+    pub metrics_socket: Option<PathBuf>,
+
+    /// Take requests on this socket (see the `ctl` and `trace` commands). Whoever may connect sees what the guests do,
+    /// and controls their devices.
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{FromArgMatches, Subcommand};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::fault;
@@ -163,9 +163,25 @@ pub fn request_line(command: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// Returns the line of an answer.
 pub fn answer_line(answer: &Result<Value, String>) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&match answer {
-        Ok(result) => json!({ "version": VERSION, "result": result }),
-        Err(error) => json!({ "version": VERSION, "error": error }),
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Outcome<'a> {
+        Result(&'a Value),
+        Error(&'a str),
+    }
+    #[derive(Serialize)]
+    struct Line<'a> {
+        version: u32,
+        #[serde(flatten)]
+        answer: Outcome<'a>,
+    }
+    let answer = match answer {
+        Ok(result) => Outcome::Result(result),
+        Err(reason) => Outcome::Error(reason),
+    };
+    let mut line = serde_json::to_vec(&Line {
+        version: VERSION,
+        answer,
     })?;
     line.push(b'\n');
     Ok(line)
@@ -195,6 +211,7 @@ pub fn parse_answer(line: &[u8]) -> serde_json::Result<Result<Value, String>> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 
@@ -288,8 +305,8 @@ mod tests {
     #[test]
     fn an_answer_is_a_result_or_a_reason() {
         let answers = [
-            (Ok(json!([1])), r#"{"result":[1],"version":1}"#),
-            (Err("no".to_owned()), r#"{"error":"no","version":1}"#),
+            (Ok(json!([1])), r#"{"version":1,"result":[1]}"#),
+            (Err("no".to_owned()), r#"{"version":1,"error":"no"}"#),
         ];
         for (answer, line) in answers {
             assert_eq!(answer_line(&answer).unwrap(), format!("{line}\n").into_bytes());

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::metrics::Metrics;
 use crate::program::Program;
 use crate::trace::EventInfo;
 
@@ -49,6 +50,9 @@ pub trait Controlled: Send + Sync + 'static {
 
     /// Takes a snapshot of state and counters.
     fn state(&self) -> Self::State;
+
+    /// Adds the metrics of the moment, in a time that does not depend on the number of live objects.
+    fn metrics(&self, metrics: &mut Metrics);
 
     /// Returns the live objects of a guest: a map from their kinds, of bounded size; empty if there is no such guest.
     fn objects(&self, guest: &str) -> Map<String, Value>;

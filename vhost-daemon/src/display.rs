@@ -1,42 +1,44 @@
 //! JSON for people: tables and trees.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Returns the text of a value, empty or with a newline at its end: a table for an array of flat objects, a tree for
 /// everything else.
 pub fn text(value: &Value) -> String {
     match value {
-        Value::Array(items) if !items.is_empty() => match rows(items) {
-            Some(rows) => format!("{}\n", table(&rows)),
+        Value::Array(items) => match rows(items) {
+            Some((header, rows)) => format!("{}\n", table(&header, rows)),
             None => tree(value),
         },
-        Value::Object(_) | Value::Array(_) => tree(value),
+        Value::Object(_) => tree(value),
         scalar => format!("{}\n", plain(scalar)),
     }
 }
 
-/// Returns the objects of a list that has nothing but objects without further structure.
-fn rows(items: &[Value]) -> Option<Vec<&Map<String, Value>>> {
-    let flat = |row: &&Map<String, Value>| !row.values().any(|cell| cell.is_object() || cell.is_array());
-    items.iter().map(|item| item.as_object().filter(flat)).collect()
+/// Returns the names and the values of the fields of a list that has nothing but objects without further structure.
+fn rows(items: &[Value]) -> Option<(Vec<&str>, Vec<Vec<String>>)> {
+    let header: Vec<&str> = items.first()?.as_object()?.keys().map(String::as_str).collect();
+    let row = |item: &Value| {
+        let cells = header.iter().map(|name| &item[name]);
+        let is_flat = item.is_object() && !cells.clone().any(|cell| cell.is_object() || cell.is_array());
+        is_flat.then(|| cells.map(plain).collect())
+    };
+    let rows = items.iter().map(row).collect::<Option<_>>()?;
+    Some((header, rows))
 }
 
-/// Returns a table of objects, with a column per field of the first. Numbers are aligned to the right.
-pub fn table(rows: &[&Map<String, Value>]) -> String {
-    let Some(first) = rows.first() else {
-        return String::new();
-    };
+/// Returns a table without a newline at its end. Numbers are aligned to the right.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(first.keys());
+    table.load_style(presets::NOTHING).set_header(header);
     for row in rows {
-        table.add_row(first.keys().map(|key| {
-            let cell = row.get(key).unwrap_or(&Value::Null);
-            let alignment = match cell {
-                Value::Number(_) => CellAlignment::Right,
-                _ => CellAlignment::Left,
+        table.add_row(row.into_iter().map(|cell| {
+            let alignment = match cell.parse::<f64>() {
+                Ok(_) => CellAlignment::Right,
+                Err(_) => CellAlignment::Left,
             };
-            Cell::new(plain(cell)).set_alignment(alignment)
+            Cell::new(cell).set_alignment(alignment)
         }));
     }
     table.trim_fmt()

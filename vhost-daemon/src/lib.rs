@@ -19,6 +19,8 @@ mod fail_on;
 pub mod fault;
 pub mod guest_error;
 mod main_loop;
+mod metrics;
+mod metrics_socket;
 mod panic;
 mod program;
 mod server;
@@ -28,6 +30,7 @@ mod sockets;
 mod stats_socket;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod top_command;
 pub mod trace;
 mod trace_command;
 pub mod vhost_user;
@@ -45,13 +48,16 @@ pub use control_client::{Client, ClientError, CtlArgs};
 pub use control_command::{Command, CommonCommand, switch};
 pub use controlled::{Answer, Body, Controlled};
 pub use counter::Counter;
+pub use display::table;
 pub use fail_on::{FailOn, FailOnError};
 pub use main_loop::{MainLoop, MainLoopError};
+pub use metrics::{Labels, Metrics};
 pub use panic::isolate;
 pub use program::{Document, Program};
 pub use server::{Current, Server, Service};
 pub use size::{InvalidSize, parse_size};
 pub use sockets::{GuestSocket, OwnSockets, SocketError, inherited};
+pub use top_command::{Interval, TopArgs};
 pub use trace_command::{TraceArgs, TraceError};
 
 /// For [`counters!`].

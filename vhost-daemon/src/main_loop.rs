@@ -14,6 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::control_socket::ControlService;
 use crate::controlled::Controlled;
+use crate::metrics_socket::MetricsService;
 use crate::socket_server::{Serve, SocketServer};
 use crate::stats_socket::StatsService;
 
@@ -66,6 +67,15 @@ impl MainLoop {
         daemon: &Arc<D>,
     ) -> Result<(), MainLoopError> {
         self.serve("control", listener, ControlService::new(daemon))
+    }
+
+    /// Answers every connection to `listener` with the daemon's metrics.
+    pub fn serve_metrics<D: Controlled>(
+        &mut self,
+        listener: UnixListener,
+        daemon: &Arc<D>,
+    ) -> Result<(), MainLoopError> {
+        self.serve("metrics", listener, MetricsService::new(daemon))
     }
 
     fn serve(&mut self, name: &'static str, listener: UnixListener, service: impl Serve) -> Result<(), MainLoopError> {

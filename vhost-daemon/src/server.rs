@@ -282,6 +282,26 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_ended_and_the_next_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let reader = Arc::new(Reader::default());
+        let server = Server::start("a", UnixListener::bind(&path).unwrap(), reader.clone()).unwrap();
+        assert!(!server.disconnect(), "nobody is connected");
+        for round in 1..=2 {
+            let mut client = UnixStream::connect(&path).unwrap();
+            while !server.disconnect() {
+                thread::yield_now();
+            }
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            while reader.resets.load(Ordering::SeqCst) < round {
+                thread::yield_now();
+            }
+        }
+        assert!(!server.disconnect());
+    }
+
+    #[test]
     fn a_server_stops_with_and_without_a_connection() {
         let dir = tempfile::tempdir().unwrap();
         for connected in [false, true] {

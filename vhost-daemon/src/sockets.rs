@@ -1,13 +1,17 @@
 //! The sockets a daemon listens on, and their removal.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use thiserror::Error;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// A socket that the daemon cannot listen on.
 #[derive(Debug, Error)]
@@ -48,6 +52,26 @@ pub struct OwnSockets(Vec<PathBuf>);
 impl OwnSockets {
     /// Listens on a new socket. Replaces the socket of a dead process, and no other file.
     pub fn listen(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
+        self.bind(path, |path| UnixListener::bind(path))
+    }
+
+    /// Does the same as [`OwnSockets::listen`], for a socket that only this user can connect to.
+    pub fn listen_privately(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
+        self.bind(path, |path| {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            bind(&socket, &SocketAddrUnix::new(path)?)?;
+            // Nobody can connect before it listens.
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            listen(&socket, BACKLOG)?;
+            Ok(UnixListener::from(socket))
+        })
+    }
+
+    fn bind(
+        &mut self,
+        path: &Path,
+        bind: impl FnOnce(&Path) -> io::Result<UnixListener>,
+    ) -> Result<UnixListener, SocketError> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
                 return Err(SocketError::NotASocket(path.to_owned()));
@@ -57,7 +81,7 @@ impl OwnSockets {
             }
             fs::remove_file(path).map_err(|error| SocketError::Stale(path.to_owned(), error))?;
         }
-        let listener = UnixListener::bind(path).map_err(|error| SocketError::Create(path.to_owned(), error))?;
+        let listener = bind(path).map_err(|error| SocketError::Create(path.to_owned(), error))?;
         self.0.push(path.to_owned());
         Ok(listener)
     }
@@ -112,6 +136,19 @@ mod tests {
         let listener = own.listen(&path).unwrap();
         assert!(OwnSockets::default().listen(&path).is_err());
         drop(listener);
+        drop(own);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_private_socket_is_the_users_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut own = OwnSockets::default();
+        let listener = own.listen_privately(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
         drop(own);
         assert!(!path.exists());
     }

@@ -1,14 +1,18 @@
 //! Harness for tests of the daemons' binaries, and assertions that several of them use.
 
+mod control_page;
 mod daemon;
 pub mod json;
 mod manual;
+mod open_metrics;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;
+pub use open_metrics::{http, read_metrics};
 
 use crate::trace::EventInfo;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::{CommonArgs, CtlArgs, Shell, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
 use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
@@ -82,6 +82,9 @@ pub enum Command {
 
     /// Execute a command of the control socket.
     Ctl(CtlArgs<IsmCommand>),
+
+    /// Show a refreshing table of guests and rates; q quits.
+    Top(TopArgs),
 
     /// Print the completions of this program's command line for a shell.
     Completion {

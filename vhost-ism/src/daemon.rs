@@ -1,5 +1,7 @@
 //! The daemon: a fabric, a server thread per guest, and a main thread for signals and the stats socket.
 
+mod metrics;
+
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -8,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::{EventInfo, Events, Tracer, start_flight_recorder};
-use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, OwnSockets, Program, Server};
+use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, Server};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::fault::{FaultDoor, IsmFault};
@@ -42,7 +44,13 @@ pub fn run(args: &Args) -> Result<()> {
     let doors = faults.iter().flat_map(|faults| doors(&guests, faults)).collect();
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
     let stats = stats.transpose()?;
-    let control = args.common.control_socket.as_deref().map(|path| own.listen(path));
+    let metrics = args.common.metrics_socket.as_deref().map(|path| own.listen(path));
+    let metrics = metrics.transpose()?;
+    let control = args
+        .common
+        .control_socket
+        .as_deref()
+        .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
     if args.common.flight_recorder {
         start_flight_recorder();
@@ -63,6 +71,9 @@ pub fn run(args: &Args) -> Result<()> {
     });
     if let Some(listener) = stats {
         main_loop.serve_stats(listener, &daemon)?;
+    }
+    if let Some(listener) = metrics {
+        main_loop.serve_metrics(listener, &daemon)?;
     }
     if let Some(listener) = control {
         main_loop.serve_control(listener, &daemon)?;
@@ -147,6 +158,10 @@ impl Controlled for Daemon {
             guests: self.guests.clone(),
             objects: self.fabric.clone(),
         }
+    }
+
+    fn metrics(&self, metrics: &mut Metrics) {
+        metrics::collect(metrics, &self.fabric.stats(), &self.guests);
     }
 
     fn objects(&self, guest: &str) -> Map<String, Value> {

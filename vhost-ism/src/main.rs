@@ -5,6 +5,7 @@
 mod args;
 mod control_command;
 mod daemon;
+mod top_command;
 mod trace_command;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace(trace)) => trace_command::run(trace),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
+        Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),
         Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),
         None => daemon::run(&args),
     })

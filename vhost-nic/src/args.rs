@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::{CommonArgs, CtlArgs, Shell, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::pci::Identity;
 
@@ -87,6 +87,9 @@ pub enum Command {
 
     /// Execute a command of the control socket.
     Ctl(CtlArgs<NicCommand>),
+
+    /// Show a refreshing table of guests and rates; q quits.
+    Top(TopArgs),
 
     /// Print the completions of this program's command line for a shell.
     Completion {

@@ -17,4 +17,27 @@ pub enum NicCommand {
         #[arg(value_name = "STATE", value_parser = switch("in", "out"), action = ArgAction::Set)]
         plugged: bool,
     },
+
+    /// Set the speed that the other end of a guest's cable has. The link has the fastest speed that both ends have.
+    Speed {
+        /// Name of the guest.
+        guest: String,
+
+        /// Speed in Gb/s; without it, the other end has all speeds of the NIC.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gbps: Option<u32>,
+    },
+
+    /// List the stations that the switch has learned, with their ports, VLANs and ages.
+    MacTable {},
+
+    /// Reset a guest's PCI function as a function-level reset (FLR) does, without the guest.
+    ///
+    /// The registers read as all ones until the function is set up again, as on hardware: the driver's health poll
+    /// reports a fatal error within seconds, and its devices stop. It starts again when the guest removes the function
+    /// and rescans the bus, or resets it itself.
+    Flr {
+        /// Name of the guest.
+        guest: String,
+    },
 }

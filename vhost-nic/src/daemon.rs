@@ -1,6 +1,7 @@
 //! The daemon: guests, the switch between them, and the document of the stats socket.
 
 mod guest;
+mod metrics;
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::trace::{EventInfo, Events, start_flight_recorder};
-use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, OwnSockets, Program};
+use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program};
 use vhost_nic::fault::NicFault;
 use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::hca::port::SPEEDS;
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
 
@@ -39,7 +41,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
     let stats = stats.transpose()?;
-    let control = args.common.control_socket.as_deref().map(|path| own.listen(path));
+    let metrics = args.common.metrics_socket.as_deref().map(|path| own.listen(path));
+    let metrics = metrics.transpose()?;
+    let control = args
+        .common
+        .control_socket
+        .as_deref()
+        .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
     if args.common.flight_recorder {
         start_flight_recorder();
@@ -68,6 +76,9 @@ pub fn run(args: &Args) -> Result<()> {
     });
     if let Some(listener) = stats {
         main_loop.serve_stats(listener, &daemon)?;
+    }
+    if let Some(listener) = metrics {
+        main_loop.serve_metrics(listener, &daemon)?;
     }
     if let Some(listener) = control {
         main_loop.serve_control(listener, &daemon)?;
@@ -134,6 +145,11 @@ impl Controlled for Daemon {
         }
     }
 
+    fn metrics(&self, metrics: &mut Metrics) {
+        let guests: Vec<GuestSnapshot> = self.guests.iter().map(Guest::summary).collect();
+        metrics::collect(metrics, &guests, &self.switch.stats());
+    }
+
     fn objects(&self, guest: &str) -> Map<String, Value> {
         self.guest(guest).map(Guest::objects).unwrap_or_default()
     }
@@ -148,6 +164,26 @@ impl Controlled for Daemon {
             NicCommand::Cable { guest, plugged } => {
                 self.switch.set_cable(self.guest(&guest)?.name(), plugged);
                 info!("{guest}: the cable is {}", if plugged { "in" } else { "out" });
+                Ok(Answer::done())
+            }
+            NicCommand::Speed { guest, gbps } => {
+                if !self.guest(&guest)?.set_partner_speed(gbps) {
+                    let speeds = SPEEDS.map(|(gbps, _)| gbps.to_string()).join(", ");
+                    return Err(format!("the speeds of the NIC are {speeds} Gb/s"));
+                }
+                match gbps {
+                    Some(gbps) => info!("{guest}: the other end of the cable has {gbps} Gb/s"),
+                    None => info!("{guest}: the other end of the cable has all speeds"),
+                }
+                Ok(Answer::done())
+            }
+            NicCommand::MacTable {} => {
+                let table = serde_json::to_value(self.switch.mac_table()).map_err(|error| error.to_string())?;
+                Ok(Answer::Value(table))
+            }
+            NicCommand::Flr { guest } => {
+                self.guest(&guest)?.reset();
+                info!("{guest}: reset by the operator");
                 Ok(Answer::done())
             }
         }

@@ -38,6 +38,7 @@ use crate::hca::Hca;
 use access_reg::Registers;
 use command::{Commands, Handler};
 use init_hca::Pages;
+use vhost_daemon::Counter;
 
 const FAMILIES: &[(&str, Commands)] = &[
     ("Start, stop, pages", init_hca::COMMANDS),
@@ -69,6 +70,8 @@ pub struct Firmware {
     door: Option<Arc<dyn CommandDoor>>,
     /// Held while a command executes or a late one is answered: one after the other.
     running: Arc<Mutex<()>>,
+    /// Commands fetched.
+    commands: Counter,
     /// Counts resets: a command from before the last is not answered any more.
     resets: Arc<AtomicU64>,
 }
@@ -88,6 +91,7 @@ impl Firmware {
             pages: Mutex::default(),
             registers: Mutex::default(),
             unknown: Mutex::default(),
+            commands: Counter::default(),
             door,
             running: Arc::default(),
             resets: Arc::default(),
@@ -112,6 +116,11 @@ impl Firmware {
         self.capabilities.lock().reset();
         *self.pages.lock() = Pages::default();
         *self.registers.lock() = Registers::default();
+    }
+
+    /// Number of commands fetched.
+    pub fn commands(&self) -> u64 {
+        self.commands.get()
     }
 
     /// Number of pages of guest memory that the firmware holds.

@@ -13,7 +13,7 @@ mod wire_frame;
 pub use burst::Burst;
 pub use payload::{Cursor, Payload};
 pub use port::Port;
-pub use stats::{DropStats, PortStats, SwitchStats, TrafficStats};
+pub use stats::{DropStats, PortStats, StationInfo, SwitchStats, TrafficStats};
 pub use super_packet::SuperPacket;
 pub use switch::{Cable, Direction, End, Limits, MAX_FRAME, MIN_FRAME, OwnedEnd, Switch, SwitchPort, Tap};
 pub use wire_frame::{EthernetAddresses, Frame};

@@ -134,6 +134,12 @@ impl Nic {
         self.hca.port.set_cable(plugged);
     }
 
+    /// Sets the speed in Gb/s that the other end of the cable has, `None` for all. Returns whether the port has it.
+    #[must_use]
+    pub fn set_partner_speed(&self, gbps: Option<u32>) -> bool {
+        self.hca.port.set_partner_speed(gbps)
+    }
+
     /// Calls `act` with the objects while nothing takes them away, on the calling thread. For actions that come from
     /// neither the guest nor the wire.
     pub fn with_objects<T>(&self, act: impl FnOnce(&Hca) -> T) -> T {
@@ -153,7 +159,12 @@ impl Nic {
 
     /// Takes a snapshot of the NIC's state and counters.
     pub fn snapshot(&self) -> NicSnapshot {
-        NicSnapshot::take(&self.name, &self.hca, &self.firmware, &self.engine, self.objects())
+        NicSnapshot::take(self, self.objects())
+    }
+
+    /// Takes a snapshot without the live objects, in a time that does not depend on their number.
+    pub fn summary(&self) -> NicSnapshot {
+        NicSnapshot::take(self, serde_json::Value::Null)
     }
 
     /// Takes a write to the initialization segment, word by word.

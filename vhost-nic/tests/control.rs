@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use vhost_daemon::testing::{Daemon, Program, await_socket, read_stats};
+use vhost_daemon::testing::{
+    Daemon, Program, assert_control_page, await_socket, eventually, http, read_metrics, read_stats,
+};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
 
@@ -26,6 +28,7 @@ impl Host {
             ("--socket-path", "a.sock"),
             ("--socket-path", "b.sock"),
             ("--stats-socket", "stats.sock"),
+            ("--metrics-socket", "metrics.sock"),
             ("--control-socket", "control.sock"),
         ];
         for (option, name) in sockets {
@@ -116,7 +119,10 @@ fn requests_are_lines_of_json() {
         ),
         (
             r#"{"version": 1, "command": "fly"}"#,
-            json!({ "error": "invalid request: unknown variant `fly`, expected `cable`", "version": 1 }),
+            json!({
+                "error": "invalid request: unknown variant `fly`, expected one of `cable`, `speed`, `mac_table`, `flr`",
+                "version": 1,
+            }),
         ),
         (
             r#"{"version": 1, "command": "cable", "guest": "a", "plugged": false}"#,
@@ -161,11 +167,14 @@ fn counters_are_those_of_the_stats_socket() {
 fn objects_are_a_tree() {
     let host = Host::start(&[]);
     let objects = host.json(&["objects", "b", "--kind", "port"]);
-    let port = json!({ "initialized": false, "state": { "admin_up": true, "cable": true, "pmtu": 1522 } });
+    let port = json!({ "initialized": false, "state": {
+        "admin_modes": 0x9040_0092_u32, "admin_up": true, "cable": true, "partner_modes": 0x9040_0092_u32, "pmtu": 1522,
+    } });
     assert_eq!(objects, json!({ "b": { "port": port } }));
     assert_eq!(
         host.ctl(&["objects", "b", "--kind", "port"]),
-        "b\n  port\n    initialized: false\n    state\n      admin_up: true\n      cable: true\n      pmtu: 1522\n"
+        "b\n  port\n    initialized: false\n    state\n      admin_modes: 2420113554\n      admin_up: true\n      \
+         cable: true\n      partner_modes: 2420113554\n      pmtu: 1522\n"
     );
     let kinds = host.json(&["objects"]);
     assert_eq!(kinds["a"], kinds["b"]);
@@ -175,6 +184,65 @@ fn objects_are_a_tree() {
         refused.starts_with("error: the daemon refused: there are no objects \"qps\", only cqs, "),
         "{refused}"
     );
+}
+
+#[test]
+fn the_other_end_of_the_cable_has_a_speed() {
+    let host = Host::start(&[]);
+    let speed = |guest: usize| read_stats(&host.path("stats.sock"))["guests"][guest]["speed_gbps"].clone();
+    for gbps in ["1", "10", "25", "40", "50", "100"] {
+        assert_eq!(host.ctl(&["speed", "a", gbps]), "");
+        assert_eq!(
+            (speed(0).to_string(), speed(1).to_string()),
+            (gbps.to_owned(), "100".to_owned())
+        );
+    }
+    assert_eq!(host.ctl(&["speed", "a", "25"]), "");
+    assert_eq!(
+        host.refusal("ctl", &["speed", "a", "400"]),
+        "error: the daemon refused: the speeds of the NIC are 1, 10, 25, 40, 50, 100 Gb/s\n"
+    );
+    assert_eq!(speed(0), 25);
+    assert_eq!(host.ctl(&["cable", "a", "out"]), "");
+    assert_eq!(speed(0), 0);
+    assert_eq!(host.ctl(&["cable", "a", "in"]), "");
+    assert_eq!(host.ctl(&["speed", "a"]), "");
+    assert_eq!(speed(0), 100);
+}
+
+#[test]
+fn the_mac_table_is_empty_before_a_frame() {
+    let host = Host::start(&[]);
+    assert_eq!(host.json(&["mac-table"]), json!([]));
+    assert_eq!(host.ctl(&["mac-table"]), "");
+}
+
+/// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
+const CONFIG_REGION: u32 = 7;
+
+#[test]
+fn a_function_that_is_reset_decodes_nothing() {
+    let host = Host::start(&[]);
+    let mut client = vfio_user::Client::new(&host.path("a.sock")).unwrap();
+    // Memory decoding and bus mastering.
+    client.region_write(CONFIG_REGION, 4, &[0b110, 0]).unwrap();
+    let mut firmware = || {
+        let mut revision = [0; 4];
+        client.region_read(0, 0, &mut revision).unwrap();
+        revision
+    };
+    // Major and minor version of the firmware.
+    assert_eq!(firmware(), [0, 35, 0, 16]);
+    assert_eq!(host.ctl(&["flr", "b"]), "");
+    assert_eq!(firmware(), [0, 35, 0, 16]);
+    assert_eq!(host.ctl(&["flr", "a"]), "");
+    assert_eq!(firmware(), [0xff; 4]);
+    let mut command = [0xff; 2];
+    client.region_read(CONFIG_REGION, 4, &mut command).unwrap();
+    assert_eq!(command, [0, 0]);
+    let stats = read_stats(&host.path("stats.sock"));
+    assert_eq!(stats["guests"][1]["function"]["resets"], 1);
+    client.shutdown().unwrap();
 }
 
 #[test]
@@ -198,4 +266,95 @@ fn completions_know_the_commands() {
             assert!(script.contains(word), "{shell} does not know {word}");
         }
     }
+}
+
+#[test]
+fn every_command_is_documented() {
+    let host = Host::start(&[]);
+    let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/control.md"));
+    let headings = ["Commands of both daemons", "Commands of vhost-nic"];
+    assert_control_page(page, &headings, &host.path("control.sock"));
+}
+
+#[test]
+fn metrics_are_those_of_the_stats_socket() {
+    let host = Host::start(&[]);
+    let mut client = vfio_user::Client::new(&host.path("a.sock")).unwrap();
+    client.region_write(CONFIG_REGION, 4, &[0b110, 0]).unwrap();
+    // Two doorbells in a UAR that is not allocated.
+    for _ in 0..2 {
+        client.region_write(0, 0x1_0800, &[0; 8]).unwrap();
+    }
+    client.shutdown().unwrap();
+    eventually("the function is reset", || {
+        read_stats(&host.path("stats.sock"))["guests"][0]["function"]["resets"] == 1
+    });
+    host.ctl(&["cable", "b", "out"]);
+    host.ctl(&["speed", "a", "25"]);
+    let stats = read_stats(&host.path("stats.sock"));
+    let metrics = read_metrics(&host.path("metrics.sock"));
+    for (name, value, of_stats) in [
+        ("port_link_up{guest=\"a\"}", 1, ""),
+        ("port_link_up{guest=\"b\"}", 0, ""),
+        ("port_speed_bits_per_second{guest=\"a\"}", 25_000_000_000, ""),
+        ("doorbells_total{guest=\"a\"}", 2, "/guests/0/doorbells"),
+        ("doorbells_total{guest=\"b\"}", 0, "/guests/1/doorbells"),
+        ("function_resets_total{guest=\"a\"}", 1, "/guests/0/function/resets"),
+        (
+            "guest_errors_total{guest=\"a\",kind=\"stray_doorbell\"}",
+            2,
+            "/guests/0/guest_errors/stray_doorbell",
+        ),
+        (
+            "port_frames_total{guest=\"a\",direction=\"in\"}",
+            0,
+            "/guests/0/port/received",
+        ),
+        ("switch_stations{port=\"a\"}", 0, "/switch/ports/0/stations"),
+        (
+            "switch_drops_total{port=\"b\",reason=\"link_down\"}",
+            0,
+            "/switch/ports/1/dropped/link_down",
+        ),
+    ] {
+        assert_eq!(metrics[&format!("vhost_nic_{name}")], value, "{name}");
+        assert!(
+            of_stats.is_empty() || stats.pointer(of_stats) == Some(&json!(value)),
+            "{of_stats}"
+        );
+    }
+}
+
+#[test]
+fn requests_for_anything_but_metrics_are_refused() {
+    let host = Host::start(&[]);
+    for (request, status) in [
+        ("GET /favicon.ico HTTP/1.1\r\n\r\n", "404 Not Found"),
+        ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        ("hello\r\n\r\n", "400 Bad Request"),
+    ] {
+        let answer = http(&host.path("metrics.sock"), request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+    }
+    // A client that never finishes its request does not stop others.
+    let _slow = UnixStream::connect(host.path("metrics.sock")).unwrap();
+    assert!(!read_metrics(&host.path("metrics.sock")).is_empty());
+}
+
+#[test]
+fn top_shows_each_guest_once() {
+    let host = Host::start(&[]);
+    host.ctl(&["cable", "b", "out"]);
+    let output = host.run("top", &["--once", "--interval", "0.1"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0][..3], ["guest", "Gb/s", "rx"]);
+    assert_eq!(lines[1], ["a", "100", "0", "0", "0", "0", "0", "0", "0", "0", "0", "0"]);
+    assert_eq!(
+        lines[2],
+        ["b", "down", "0", "0", "0", "0", "0", "0", "0", "0", "0", "0"]
+    );
+    assert_eq!(host.run("top", &["--interval", "0"]).status.code(), Some(2));
 }

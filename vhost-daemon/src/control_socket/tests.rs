@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control_client::{Client, ClientError};
+use crate::metrics::Metrics;
 use crate::program::Program;
 use crate::socket_server::SocketServer;
 use crate::stats_socket::StatsService;
@@ -57,6 +58,14 @@ impl Controlled for Daemon {
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
         Ok(json!({ "plan": plan }))
+    }
+
+    fn metrics(&self, metrics: &mut Metrics) {
+        metrics.counter(
+            "asked",
+            "Requests for the state",
+            [(Vec::new(), self.asked.load(Ordering::Relaxed))],
+        );
     }
 
     fn objects(&self, guest: &str) -> Map<String, Value> {
@@ -195,24 +204,24 @@ fn a_connection_survives_its_bad_requests() {
     let cases: [(&[u8], &str); 6] = [
         (
             b"\n",
-            r#"{"error":"invalid request: EOF while parsing a value at line 2 column 0","version":1}"#,
+            r#"{"version":1,"error":"invalid request: EOF while parsing a value at line 2 column 0"}"#,
         ),
         (
             b"\xff\n",
-            r#"{"error":"invalid request: expected value at line 1 column 1","version":1}"#,
+            r#"{"version":1,"error":"invalid request: expected value at line 1 column 1"}"#,
         ),
         (
             b"{\"version\":3,\"command\":\"add\"}\n",
-            r#"{"error":"requests of version 3 are not supported","version":1}"#,
+            r#"{"version":1,"error":"requests of version 3 are not supported"}"#,
         ),
         (
             &long,
-            r#"{"error":"the request is longer than 65536 bytes","version":1}"#,
+            r#"{"version":1,"error":"the request is longer than 65536 bytes"}"#,
         ),
-        (fitting.as_bytes(), r#"{"result":3,"version":1}"#),
+        (fitting.as_bytes(), r#"{"version":1,"result":3}"#),
         (
             b"{\"version\":1,\"command\":\"trace\",\"seconds\":-1}\n",
-            r#"{"error":"a trace takes from 0 to 86400 seconds","version":1}"#,
+            r#"{"version":1,"error":"a trace takes from 0 to 86400 seconds"}"#,
         ),
     ];
     for (request, answer) in cases {

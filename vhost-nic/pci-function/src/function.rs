@@ -176,6 +176,8 @@ impl PciFunction {
     /// memory and the connection of the interrupts stay: they belong to the attachment.
     pub fn reset(&self) {
         FunctionStats::add(&self.stats.resets);
+        // A reset from outside of the guest: the guest must not set up the device behind it.
+        self.memory.store(false, Ordering::Release);
         self.device.reset();
         let mut config = self.config.lock();
         config.reset();

@@ -119,8 +119,28 @@ impl Guest {
         }
     }
 
-    /// Takes a snapshot of state and counters.
+    /// Sets the speed in Gb/s that the other end of the cable has, `None` for all. Returns whether the port has it.
+    #[must_use]
+    pub fn set_partner_speed(&self, gbps: Option<u32>) -> bool {
+        self.nic.set_partner_speed(gbps)
+    }
+
+    /// Resets the function as a function-level reset does, without the guest.
+    pub fn reset(&self) {
+        self.function.reset();
+    }
+
+    /// Takes a snapshot of state, counters and live objects.
     pub fn snapshot(&self) -> GuestSnapshot {
+        self.with_nic(self.nic.snapshot())
+    }
+
+    /// Takes a snapshot of state and counters.
+    pub fn summary(&self) -> GuestSnapshot {
+        self.with_nic(self.nic.summary())
+    }
+
+    fn with_nic(&self, nic: NicSnapshot) -> GuestSnapshot {
         GuestSnapshot {
             guest: self.name.clone(),
             attachment: self.server.as_ref().map(|server| match server {
@@ -128,7 +148,7 @@ impl Guest {
                 Server::VhostUser(server) => AttachmentSnapshot::VhostUser(server.stats().clone()),
             }),
             function: self.function.stats(),
-            nic: self.nic.snapshot(),
+            nic,
         }
     }
 }
@@ -136,11 +156,14 @@ impl Guest {
 /// Snapshot of a [`Guest`].
 #[derive(Serialize)]
 pub struct GuestSnapshot {
-    guest: String,
+    /// Name of the guest.
+    pub guest: String,
     attachment: Option<AttachmentSnapshot>,
-    function: FunctionSnapshot,
+    /// Counters of the function.
+    pub function: FunctionSnapshot,
+    /// State and counters of the NIC.
     #[serde(flatten)]
-    nic: NicSnapshot,
+    pub nic: NicSnapshot,
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
 use crate::frame::mac::CastType;
 use crate::hca::Hca;
-use crate::hca::port::MAX_PMTU;
+use crate::hca::port::{LINK_MODES, MAX_PMTU};
 use crate::hca::port_counters::Direction;
 
 pub(super) const COMMANDS: Commands = &[(Opcode::ACCESS_REG, access)];
@@ -40,7 +40,7 @@ macro_rules! registers {
 
 registers! {
     PMTU = 0x5003, "port MTU", "sets the port MTU", pmtu;
-    PTYS = 0x5004, "100GBASE-KR4, and whether the link is up", "accepted for the one speed; no effect", ptys;
+    PTYS = 0x5004, "link modes of port, guest, other end and link", "sets the guest's link modes", ptys;
     PAOS = 0x5006, "administrative and operational status", "sets the administrative status", paos;
     PFCC = 0x5007, "flow control as written", "stored; no effect",
         |firmware, data, write| Ok(pfcc(firmware, data, write));
@@ -60,8 +60,6 @@ const READ: u16 = 1;
 const PORT: u8 = 1;
 /// In PTYS: Ethernet.
 const PROTO_ETHERNET: u8 = 1 << 2;
-/// In PTYS: 100GBASE-KR4 (`MLX5E_100GBASE_KR4`, port.h).
-const SPEED: u32 = 1 << 23;
 /// In PAOS (`enum mlx5_port_status`).
 const PORT_UP: u8 = 1;
 const PORT_DOWN: u8 = 2;
@@ -117,16 +115,20 @@ fn stored(memory: &mut [u8], data: &[u8], write: bool) -> Vec<u8> {
 
 fn ptys(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     let requested: PtysReg = register(data);
-    if write && requested.eth_proto_admin() & !SPEED != 0 {
+    let port = &firmware.hca.port;
+    // Without a mode, only settings of the negotiation are written, which this port has none of.
+    if write && requested.eth_proto_admin() != 0 && !port.set_admin_modes(requested.eth_proto_admin()) {
         return Err(bad_parameter("the port does not support that speed"));
     }
+    let state = port.state();
     let mut reply = PtysReg::default();
     reply.set_local_port(PORT);
     reply.set_proto_mask(PROTO_ETHERNET);
     reply.set_an_disable_cap(true);
-    reply.set_eth_proto_capability(SPEED);
-    reply.set_eth_proto_admin(SPEED);
-    reply.set_eth_proto_oper(if firmware.hca.port.link_up() { SPEED } else { 0 });
+    reply.set_eth_proto_capability(LINK_MODES);
+    reply.set_eth_proto_admin(state.admin_modes);
+    reply.set_eth_proto_oper(state.oper_mode());
+    reply.set_eth_proto_lp_advertise(state.partner_modes);
     Ok(reply.as_bytes().to_vec())
 }
 

@@ -82,6 +82,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         );
         return;
     }
+    firmware.commands.increment();
     let fate = firmware.fate(&entry);
     if fate == (Fate::Lost { executed: false }) {
         return;

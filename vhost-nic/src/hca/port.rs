@@ -24,6 +24,20 @@ const DEFAULT_PMTU: u16 = 1500 + HARD_MTU;
 const SUBTYPE_DOWN: u8 = 1;
 const SUBTYPE_ACTIVE: u8 = 4;
 
+/// Speeds of the port in Gb/s and the link mode of each (`enum mlx5e_link_mode`, port.h), slowest first: 1000BASE-KX,
+/// 10GBASE-KR, 25GBASE-KR, 40GBASE-KR4, 50GBASE-KR2, 100GBASE-KR4.
+pub const SPEEDS: [(u32, u8); 6] = [(1, 1), (10, 4), (25, 28), (40, 7), (50, 31), (100, 22)];
+
+/// Link modes of the port, a bit each, as in the PTYS register.
+pub const LINK_MODES: u32 = {
+    let (mut modes, mut index) = (0, 0);
+    while index < SPEEDS.len() {
+        modes |= 1 << SPEEDS[index].1;
+        index += 1;
+    }
+    modes
+};
+
 /// The port's settings and state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PortState {
@@ -33,6 +47,10 @@ pub struct PortState {
     pub admin_up: bool,
     /// Whether the cable is plugged in.
     pub cable: bool,
+    /// Link modes that the guest allows, a bit each (PTYS).
+    pub admin_modes: u32,
+    /// Link modes that the other end of the cable has, a bit each.
+    pub partner_modes: u32,
 }
 
 impl Default for PortState {
@@ -41,14 +59,34 @@ impl Default for PortState {
             pmtu: DEFAULT_PMTU,
             admin_up: true,
             cable: true,
+            admin_modes: LINK_MODES,
+            partner_modes: LINK_MODES,
         }
     }
 }
 
 impl PortState {
-    /// Whether the link is up: the port is administratively up, and the cable is plugged in.
+    /// Whether the link is up: the port is administratively up, the cable is plugged in, and its ends have a link mode
+    /// in common.
     pub fn link_up(&self) -> bool {
-        self.admin_up && self.cable
+        self.admin_up && self.cable && self.admin_modes & self.partner_modes != 0
+    }
+
+    /// Link mode in operation, as a bit: the fastest that both ends have; 0 without a link.
+    pub fn oper_mode(&self) -> u32 {
+        let common = match self.link_up() {
+            true => self.admin_modes & self.partner_modes,
+            false => 0,
+        };
+        let modes = SPEEDS.iter().rev().map(|(_, mode)| 1 << mode);
+        modes.into_iter().find(|mode| common & mode != 0).unwrap_or(0)
+    }
+
+    /// Speed of the link in Gb/s; 0 without a link.
+    pub fn speed(&self) -> u32 {
+        let mode = self.oper_mode();
+        let speed = SPEEDS.iter().find(|(_, bit)| mode == 1 << bit);
+        speed.map_or(0, |(gbps, _)| *gbps)
     }
 
     /// MTU in bytes, without the Ethernet header.
@@ -106,6 +144,34 @@ impl PhysicalPort {
         self.change(|state| state.admin_up = up);
     }
 
+    /// Sets the link modes that the guest allows and reports a change of the link to the guest. Returns whether the port
+    /// supports them all.
+    #[must_use]
+    pub fn set_admin_modes(&self, modes: u32) -> bool {
+        let supported = modes & !LINK_MODES == 0;
+        if supported {
+            self.change(|state| state.admin_modes = modes);
+        }
+        supported
+    }
+
+    /// Sets the speed in Gb/s that the other end of the cable has, `None` for all, and reports a change of the link to
+    /// the guest. Returns whether there is such a speed.
+    #[must_use]
+    pub fn set_partner_speed(&self, gbps: Option<u32>) -> bool {
+        let modes = match gbps {
+            Some(gbps) => SPEEDS
+                .iter()
+                .find(|(speed, _)| *speed == gbps)
+                .map(|(_, mode)| 1 << mode),
+            None => Some(LINK_MODES),
+        };
+        if let Some(modes) = modes {
+            self.change(|state| state.partner_modes = modes);
+        }
+        modes.is_some()
+    }
+
     /// Sets the PMTU register and returns whether the port supports that value.
     #[must_use]
     pub fn set_pmtu(&self, pmtu: u16) -> bool {
@@ -116,25 +182,35 @@ impl PhysicalPort {
         supported
     }
 
-    /// Returns the port to its state after reset, without an event.
+    /// Returns the port to its state after reset, without an event. The cable and its other end stay as they are.
     pub fn reset(&self) {
         self.set_initialized(false);
-        *self.state.lock() = PortState::default();
+        let mut state = self.state.lock();
+        *state = PortState {
+            cable: state.cable,
+            partner_modes: state.partner_modes,
+            ..PortState::default()
+        };
     }
 
     fn change(&self, change: impl FnOnce(&mut PortState)) {
         let (before, after) = {
             let mut state = self.state.lock();
-            let before = state.link_up();
+            let before = state.oper_mode();
             change(&mut state);
-            (before, state.link_up())
+            (before, state.oper_mode())
         };
-        if before != after {
-            // The port number is in bits 7:4 of data[8] (core/events.c).
-            let mut data = [0; 28];
-            data[8] = 1 << 4;
-            let sub_type = if after { SUBTYPE_ACTIVE } else { SUBTYPE_DOWN };
-            self.eqs.announce(EventType::PortChange, sub_type, &data);
+        if before == after {
+            return;
+        }
+        // A link that changes its speed goes down and comes up.
+        for (mode, sub_type) in [(before, SUBTYPE_DOWN), (after, SUBTYPE_ACTIVE)] {
+            if mode != 0 {
+                // The port number is in bits 7:4 of data[8] (core/events.c).
+                let mut data = [0; 28];
+                data[8] = 1 << 4;
+                self.eqs.announce(EventType::PortChange, sub_type, &data);
+            }
         }
     }
 }
@@ -154,6 +230,35 @@ mod tests {
         assert!(!port.link_up());
         port.set_admin_up(true);
         assert!(port.link_up());
+    }
+
+    #[test]
+    fn the_fastest_mode_of_both_ends_is_in_operation() {
+        let port = PhysicalPort::new(Arc::default());
+        let oper = || (port.state().speed(), port.state().oper_mode());
+        assert_eq!(oper(), (100, 1 << 22));
+        for (gbps, mode) in SPEEDS {
+            assert!(port.set_partner_speed(Some(gbps)));
+            assert_eq!(oper(), (gbps, 1 << mode));
+        }
+        assert!(!port.set_partner_speed(Some(200)) && !port.set_partner_speed(Some(0)));
+        assert_eq!(port.state().speed(), 100);
+        assert!(port.set_partner_speed(None) && port.set_admin_modes(1 << 28 | 1 << 4));
+        assert_eq!(oper(), (25, 1 << 28));
+        assert!(!port.set_admin_modes(1 << 23));
+        assert!(port.set_partner_speed(Some(40)));
+        assert_eq!((oper(), port.link_up()), ((0, 0), false));
+    }
+
+    #[test]
+    fn a_reset_leaves_the_cable_alone() {
+        let port = PhysicalPort::new(Arc::default());
+        port.set_cable(false);
+        assert!(port.set_partner_speed(Some(10)) && port.set_admin_modes(1 << 22));
+        port.reset();
+        assert!(!port.link_up());
+        port.set_cable(true);
+        assert_eq!(port.state().speed(), 10);
     }
 
     #[test]

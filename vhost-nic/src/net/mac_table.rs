@@ -13,7 +13,7 @@ use crate::frame::mac::Mac;
 pub(super) type PortId = u32;
 
 /// A VLAN ID and an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Station(u64);
 
 impl Station {
@@ -21,6 +21,15 @@ impl Station {
         let Mac([a, b, c, d, e, f]) = address;
         let [v, w] = vlan.to_be_bytes();
         Self(u64::from_be_bytes([v, w, a, b, c, d, e, f]))
+    }
+
+    pub fn vlan(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    pub fn address(self) -> Mac {
+        let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
+        Mac([a, b, c, d, e, f])
     }
 }
 
@@ -112,6 +121,18 @@ impl Table {
     /// Number of stations behind a port.
     pub fn stations(&self, port: PortId) -> usize {
         self.stations.get(&port).copied().unwrap_or(0)
+    }
+
+    /// Returns the stations that are not too old: VLAN ID and address, port, and seconds since the last frame.
+    pub fn list(&self, now: u32) -> Vec<(Station, PortId, u32)> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| !self.is_old(entry, now))
+            .map(|(station, entry)| {
+                let age = now.wrapping_sub(entry.seen.load(Ordering::Relaxed));
+                (*station, entry.port, age)
+            })
+            .collect()
     }
 
     fn forget(&mut self, station: Station) {

@@ -73,6 +73,19 @@ pub struct SwitchStats {
     pub ports: Vec<PortStats>,
 }
 
+/// A station that the switch has learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StationInfo {
+    /// Name of the port that it is behind.
+    pub port: String,
+    /// VLAN ID; 0 for untagged frames.
+    pub vlan: u16,
+    /// MAC address.
+    pub mac: String,
+    /// Seconds since its last frame.
+    pub age_seconds: u32,
+}
+
 /// A monotonic counter, shared by threads.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);

@@ -21,7 +21,7 @@ pub use cable::{Cable, Direction, End, OwnedEnd};
 use super::burst::Burst;
 use super::mac_table::{Knowledge, PortId, Station, Table};
 use super::port::Port;
-use super::stats::{Counter, Drops, PortStats, SwitchStats, Traffic};
+use super::stats::{Counter, Drops, PortStats, StationInfo, SwitchStats, Traffic};
 use super::wire_frame::{EthernetAddresses, Frame};
 use crate::frame::mac::{CastType, Mac};
 
@@ -243,6 +243,26 @@ impl Switch {
             }
         }
         found
+    }
+
+    /// Returns the learned stations in the order of ports, VLANs and addresses.
+    pub fn mac_table(&self) -> Vec<StationInfo> {
+        let now = seconds();
+        let (mut stations, ports) = {
+            let state = self.state.read();
+            (state.table.list(now), Arc::clone(&state.ports))
+        };
+        stations.sort_unstable_by_key(|&(station, port, _)| (port, station));
+        let info = |(station, id, age_seconds): (Station, PortId, u32)| {
+            let member = ports.iter().find(|member| member.id == id)?;
+            Some(StationInfo {
+                port: member.name.clone(),
+                vlan: station.vlan(),
+                mac: station.address().to_string(),
+                age_seconds,
+            })
+        };
+        stations.into_iter().filter_map(info).collect()
     }
 
     /// Takes a snapshot of the counters.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::Nic;
 use crate::dma::PurposeStats;
-use crate::engine::Engine;
-use crate::firmware::Firmware;
-use crate::hca::Hca;
 use crate::hca::port_counters::{CompletionCounters, PortCounters};
 use crate::net::{PortStats, SwitchPort};
+use crate::pci::MsixStats;
 
 /// Snapshot of a NIC's state and counters.
 #[derive(Debug, Clone, Serialize)]
@@ -23,8 +23,11 @@ pub struct NicSnapshot {
     pub started: bool,
     /// Whether the link is up.
     pub link_up: bool,
-    /// Live objects: each kind a map from numbers to objects.
-    pub hca: serde_json::Value,
+    /// Speed of the link in Gb/s; 0 without a link.
+    pub speed_gbps: u32,
+    /// Live objects: each kind a map from numbers to objects; null, and left out, in a summary.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub hca: Value,
     /// Number of objects by kind; kinds without any are left out.
     pub objects: BTreeMap<&'static str, usize>,
     /// Pages of memory that the guest's driver gave to the firmware.
@@ -35,6 +38,12 @@ pub struct NicSnapshot {
     pub guest_errors: BTreeMap<&'static str, u64>,
     /// WQEs executed from the copy in a doorbell register.
     pub blue_flame_wqes: u64,
+    /// Writes to doorbell registers.
+    pub doorbells: u64,
+    /// Commands fetched by the firmware.
+    pub commands: u64,
+    /// Interrupts.
+    pub interrupts: MsixStats,
     /// Traffic of the physical port.
     pub port: PortSnapshot,
     /// Completions of all queues.
@@ -44,27 +53,28 @@ pub struct NicSnapshot {
 }
 
 impl NicSnapshot {
-    pub(super) fn take(
-        name: &str,
-        hca: &Hca,
-        firmware: &Firmware,
-        engine: &Engine,
-        objects: serde_json::Value,
-    ) -> Self {
+    /// Takes a snapshot with these live objects.
+    pub(super) fn take(nic: &Nic, objects: Value) -> Self {
+        let hca = &*nic.hca;
+        let port = hca.port.state();
         Self {
-            name: name.to_owned(),
+            name: nic.name.clone(),
             mac: hca.vport.read().permanent.to_string(),
             started: hca.port.initialized(),
-            link_up: hca.port.link_up(),
+            link_up: port.link_up(),
+            speed_gbps: port.speed(),
             hca: objects,
             objects: hca.object_counts(),
-            pages: firmware.pages_held(),
+            pages: nic.firmware.pages_held(),
             dma: hca.dma.stats(),
             guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
             blue_flame_wqes: hca.blue_flame.executed(),
+            doorbells: nic.uars.doorbells(),
+            commands: nic.firmware.commands(),
+            interrupts: hca.msix.stats(),
             port: PortSnapshot::from(&hca.port_counters),
             completions: CompletionSnapshot::from(&*hca.completion_counters),
-            wire: engine.wire().map(SwitchPort::stats),
+            wire: nic.engine.wire().map(SwitchPort::stats),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bar::{Strays, uar_offset};
+use vhost_daemon::Counter;
+
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::nic_event::NicEvent;
 use crate::hca::scheduler::Task;
@@ -23,15 +25,26 @@ const SOLICITED_ONLY: u32 = 1 << 24;
 pub(super) struct Uars {
     hca: Arc<Hca>,
     strays: Arc<Strays>,
+    doorbells: Counter,
 }
 
 impl Uars {
     pub(super) fn new(hca: Arc<Hca>, strays: Arc<Strays>) -> Self {
-        Self { hca, strays }
+        Self {
+            hca,
+            strays,
+            doorbells: Counter::default(),
+        }
+    }
+
+    /// Number of writes to doorbell registers.
+    pub(super) fn doorbells(&self) -> u64 {
+        self.doorbells.get()
     }
 
     /// Takes a write of `data` at `offset` of a page.
     pub(super) fn write(&self, page: u32, offset: u64, data: &[u8]) {
+        self.doorbells.increment();
         if self.hca.uars.get(page).is_none() {
             return self.strays.doorbell(format_args!("UAR {page} is not allocated"));
         }

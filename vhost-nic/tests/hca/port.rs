@@ -1,5 +1,6 @@
 //! The port: link, counters, loopback.
 
+use mlx5_prm::access_reg::PtysReg;
 use mlx5_prm::queue_entry::EventType;
 use mlx5_test_driver::cq::error_of;
 use mlx5_test_driver::netdev::Options;
@@ -64,6 +65,47 @@ fn a_port_that_is_off_takes_no_frames() {
     b.set_port(true).unwrap();
     a.send(&frame);
     assert_eq!(b.receive().frame, frame);
+    lan.end();
+}
+
+/// Register for ACCESS_REG: link modes (`MLX5_REG_PTYS`).
+const PTYS: u16 = 0x5004;
+
+#[test]
+fn the_driver_sees_the_speed_of_the_link() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, _b) = lan.pair();
+    let mut request = PtysReg::default();
+    request.set_local_port(1);
+    request.set_proto_mask(1 << 2);
+    let ptys = || a.hca.read_register(PTYS, &request).unwrap();
+    let all = 1 << 1 | 1 << 4 | 1 << 7 | 1 << 22 | 1 << 28 | 1 << 31;
+    assert_eq!((ptys().eth_proto_capability(), ptys().eth_proto_admin()), (all, all));
+    assert_eq!(
+        (ptys().eth_proto_oper(), ptys().eth_proto_lp_advertise()),
+        (1 << 22, all)
+    );
+    while a.hca.events.lock().poll().is_some() {}
+    // A link that changes its speed goes down and comes up.
+    assert!(a.hca.machine.nic().set_partner_speed(Some(25)));
+    for sub_type in [DOWN, ACTIVE] {
+        let event = a.hca.wait_event(EventType::PortChange);
+        assert_eq!((event.sub_type, event.data[8]), (sub_type, 1 << 4));
+    }
+    assert_eq!(
+        (ptys().eth_proto_oper(), ptys().eth_proto_lp_advertise()),
+        (1 << 28, 1 << 28)
+    );
+    assert!(a.link_up());
+    // The guest allows another speed only: no link.
+    request.set_eth_proto_admin(1 << 7);
+    a.hca.write_register(PTYS, &request).unwrap();
+    assert_eq!(a.hca.wait_event(EventType::PortChange).sub_type, DOWN);
+    assert!(!a.link_up());
+    assert_eq!(a.hca.read_register(PTYS, &request).unwrap().eth_proto_oper(), 0);
+    assert!(a.hca.machine.nic().set_partner_speed(None));
+    assert_eq!(a.hca.wait_event(EventType::PortChange).sub_type, ACTIVE);
+    assert_eq!(a.hca.read_register(PTYS, &request).unwrap().eth_proto_oper(), 1 << 7);
     lan.end();
 }
 

@@ -118,3 +118,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_list_has_ages_and_no_old_stations() {
+    let mut table = Table::new(8, 300);
+    let (old, new) = (Station::new(0, Mac([2; 6])), Station::new(7, Mac([4; 6])));
+    assert!(table.learn(old, 1, 100) && table.learn(new, 2, 350));
+    assert_eq!(table.list(401), [(new, 2, 51)]);
+    assert_eq!((new.vlan(), new.address()), (7, Mac([4; 6])));
+    table.refresh(old, 1, 401);
+    assert_eq!(table.list(401).len(), 2);
+}

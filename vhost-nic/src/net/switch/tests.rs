@@ -131,6 +131,26 @@ fn vlans_learn_apart() {
 }
 
 #[test]
+fn the_mac_table_lists_stations_by_port_vlan_and_address() {
+    let (switch, a, b, _c) = three();
+    b.send(&frame(BROADCAST, mac(2)));
+    a.send(&tagged(BROADCAST, mac(1), 5));
+    a.send(&frame(BROADCAST, mac(9)));
+    a.send(&frame(BROADCAST, mac(1)));
+    let seen: Vec<(String, u16, String)> = switch
+        .mac_table()
+        .into_iter()
+        .map(|station| (station.port, station.vlan, station.mac))
+        .collect();
+    let expected = [("a", 0, 1), ("a", 0, 9), ("a", 5, 1), ("b", 0, 2)]
+        .map(|(port, vlan, number)| (port.to_owned(), vlan, Mac(mac(number)).to_string()));
+    assert_eq!(seen, expected);
+    // A port whose cable is pulled has no stations.
+    assert!(switch.set_cable("a", false));
+    assert_eq!(switch.mac_table().len(), 1);
+}
+
+#[test]
 fn what_is_no_frame_is_dropped_and_counted() {
     let (_switch, a, b, _c) = three();
     a.send(&[]);

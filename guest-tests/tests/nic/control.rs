@@ -1,0 +1,50 @@
+//! The operator's commands, as the stock driver sees them.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use guest_harness::{Guest, NIC, NicOptions, Result};
+
+use crate::fixture::{Setup, step};
+
+/// Runs a command of the control socket.
+#[track_caller]
+fn ctl(control: &Path, arguments: &[&str]) {
+    let mut command = Command::new(NicOptions::program().expect("the daemon is built"));
+    command.arg("ctl").arg("--control-socket").arg(control).args(arguments);
+    let output = command.output().expect("the command runs");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+/// Waits until a shell condition holds in a guest, for 20 seconds.
+fn eventually(guest: &Guest, condition: &str) -> Result<()> {
+    let script = format!("for i in $(seq 200); do {condition} && exit 0; sleep 0.1; done; exit 1");
+    guest.run(&script)?.check().map(drop)
+}
+
+#[test]
+fn the_driver_sees_the_cable_and_the_speed_that_the_operator_sets() -> Result<()> {
+    let control = env::temp_dir().join(format!("nic-control-{}", std::process::id()));
+    let options = NicOptions::default().args(["--control-socket".to_owned(), control.display().to_string()]);
+    let fixture = Setup::new("nic-control", 2).options(options).start()?;
+    let guest = fixture.guest(0);
+    step("cable", || {
+        for (state, carrier) in [("out", 0), ("in", 1)] {
+            ctl(&control, &["cable", "nic-0", state]);
+            eventually(guest, &format!("[ $(cat /sys/class/net/{NIC}/carrier) = {carrier} ]"))?;
+        }
+        fixture.flow(0, 1).ping(3, 56).map(drop)
+    })?;
+    step("speed", || {
+        for gbps in ["10", "25", "40", "50", "100"] {
+            ctl(&control, &["speed", "nic-0", gbps]);
+            eventually(guest, &format!("ethtool {NIC} | grep -q 'Speed: {gbps}000Mb/s'"))?;
+            // The rate that ibstat shows.
+            let rate = "/sys/class/infiniband/mlx5_0/ports/1/rate";
+            eventually(guest, &format!("grep -q '^{gbps} Gb/sec' {rate}"))?;
+        }
+        fixture.flow(0, 1).ping(3, 56).map(drop)
+    })?;
+    fixture.finish()
+}
