@@ -49,6 +49,11 @@ impl Default for IsmOptions {
 }
 
 impl IsmOptions {
+    /// Returns the path of the daemon's binary.
+    pub fn program() -> Result<PathBuf> {
+        binary("vhost-ism", Some("VHOST_ISM"))
+    }
+
     /// Adds arguments for the daemon.
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -68,7 +73,7 @@ impl Device for IsmOptions {
     fn start(&self, place: &Place) -> Result<Option<Daemon>> {
         let sockets: Vec<PathBuf> = (0..place.guests()).map(|guest| socket(guest, place)).collect();
         let stats = place.sockets().join("ism-stats");
-        let mut command = Command::new(binary("vhost-ism", Some("VHOST_ISM"))?);
+        let mut command = Command::new(Self::program()?);
         for path in &sockets {
             command.arg("--socket-path").arg(path);
         }

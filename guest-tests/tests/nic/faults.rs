@@ -97,8 +97,14 @@ const ENDURED: &[(&str, &str)] = &[
         "a slow DMA",
         "kind = \"dma_slow\"\npurpose = \"gather\"\ndelay = \"100us\"\nprobability = 0.5",
     ),
-    ("duplicate events", "kind = \"eqe_duplicate\"\nevent_type = 0\nprobability = 0.2"),
-    ("late events", "kind = \"eqe_late\"\nevent_type = 0\nprobability = 0.2\ndelay = \"1ms\""),
+    (
+        "duplicate events",
+        "kind = \"eqe_duplicate\"\nevent_type = 0\nprobability = 0.2",
+    ),
+    (
+        "late events",
+        "kind = \"eqe_late\"\nevent_type = 0\nprobability = 0.2\ndelay = \"1ms\"",
+    ),
     (
         "spurious interrupts",
         "kind = \"interrupt_spurious\"\ndelay = \"1ms\"\nprobability = 0.2",
@@ -170,7 +176,9 @@ fn a_stock_driver_meets_faults() -> Result<()> {
     faulty.apply("");
     for guest in 0..2 {
         // The driver logs what it was refused.
-        fixture.guest(guest).nic_check_log(&["CREATE_QP(0x500)", "Create QP type 2 failed"])?;
+        fixture
+            .guest(guest)
+            .nic_check_log(&["CREATE_QP(0x500)", "Create QP type 2 failed"])?;
         fixture.guest(guest).run("dmesg -C")?.check()?;
     }
     faulty.fixture.finish()

@@ -4,6 +4,7 @@
 //! sockets have, between which devices, and how many connections fell back ([`fixture`], [`ledger`]).
 
 mod disruption;
+mod faults;
 mod fixture;
 mod hostile;
 mod isolation;

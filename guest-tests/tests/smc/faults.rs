@@ -1,0 +1,82 @@
+//! What stock SMC and the guest driver do when a fault of the ISM device strikes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use guest_harness::{IsmOptions, Result};
+use serde_json::Value;
+
+use crate::fixture::{Fixture, PORT, Setup};
+
+/// The control socket of the daemon.
+struct Control(PathBuf);
+
+impl Control {
+    fn ctl(&self, words: &[&str]) -> Value {
+        let mut command = Command::new(IsmOptions::program().expect("the daemon is built"));
+        command.arg("ctl").arg("--control-socket").arg(&self.0).arg("--json");
+        let output = command.args(words).output().expect("ctl runs");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).expect("ctl prints JSON")
+    }
+
+    /// Puts a plan in force.
+    fn apply(&self, logs: &Path, plan: &str) {
+        let path = logs.join("plan.toml");
+        fs::write(&path, plan).expect("write the plan");
+        self.ctl(&["faults", "--plan", &path.display().to_string()]);
+    }
+
+    fn strikes(&self) -> u64 {
+        let rules = self.ctl(&["faults"]);
+        rules[0]["strikes"].as_u64().expect("a count")
+    }
+}
+
+#[test]
+fn smc_meets_faults_of_its_device() -> Result<()> {
+    let path = env::temp_dir().join(format!("ism-faults-{}", std::process::id()));
+    let socket = path.display().to_string();
+    let fixture = Setup::new("ism-faults", 2)
+        .daemon_args(["--control-socket", &socket])
+        .start()?;
+    let (control, logs) = (Control(path), fixture.testbed().logs().to_owned());
+    fixture.call(0, 1, "rtt --count 50")?;
+    fixture.ledger().settle(fixture.testbed())?;
+
+    // Late and repeated bells, and late requests, change nothing but the time.
+    for fault in [
+        "kind = \"bell_late\"\ndelay = \"2ms\"",
+        "kind = \"bell_spurious\"\ndelay = \"1ms\"",
+        "kind = \"request_late\"\ndelay = \"20ms\"",
+    ] {
+        control.apply(&logs, &format!("[[fault]]\n{fault}"));
+        fixture.call(0, 1, "bulk --bytes 2M --direction both --check hash")?;
+        assert!(control.strikes() > 0, "{fault} never struck");
+    }
+
+    // Without a DMB, SMC falls back to TCP.
+    control.apply(
+        &logs,
+        "[[fault]]\nguest = \"ism-1\"\nkind = \"request_refused\"\nrequest = \"alloc_for_peer\"\nstatus = \"no_spc\"",
+    );
+    fixture.ledger().settle(fixture.testbed())?;
+    falls_back(&fixture)?;
+    assert!(control.strikes() > 0);
+    control.apply(&logs, "");
+    fixture.call(0, 1, "rtt --count 50")?;
+    fixture.call(1, 0, "rtt --count 50")?;
+    fixture.finish()
+}
+
+/// A connection works, over TCP.
+fn falls_back(fixture: &Fixture) -> Result<()> {
+    let address = fixture.guest(1).addr(0);
+    let rtt = format!("/host/smc-tool rtt --count 50 --to {address}:{PORT} --expect-mode tcp");
+    fixture.guest(0).run(&rtt)?.check()?;
+    for guest in fixture.testbed().guests() {
+        fixture.ledger().open(guest)?;
+    }
+    Ok(())
+}
