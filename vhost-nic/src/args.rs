@@ -23,6 +23,8 @@ const FIRST_MAC: Mac = Mac([0x52, 0x54, 0x00, 0x00, 0xc5, 0x01]);
 const DEFAULT_VECTORS: u16 = 8;
 /// Limited by the last byte of the default MAC addresses.
 const MAX_GUESTS: usize = 255;
+/// Longest `--pcie-latency`, in nanoseconds: locks are held meanwhile.
+const MAX_PCIE_LATENCY: u64 = 100_000;
 
 /// A ConnectX-like NIC for the stock mlx5 drivers.
 ///
@@ -66,6 +68,17 @@ pub struct Args {
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
     #[arg(long, value_name = "US", default_value_t = 0)]
     pub hot_period: u64,
+
+    /// Time of a PCIe round trip in nanoseconds, 0 to 100000: a read by the NIC takes that long, a write half of it. For
+    /// comparing ways to post messages; hardware takes some hundred nanoseconds. Occupies a processor for that time; 0
+    /// disables it.
+    #[arg(
+        long,
+        value_name = "NANOSECONDS",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=MAX_PCIE_LATENCY)
+    )]
+    pub pcie_latency: u64,
 
     /// Report this capability as 0 (see --print-capabilities); repeatable. For tests of drivers.
     #[arg(long, value_name = "NAME")]
@@ -198,6 +211,14 @@ mod tests {
         assert!(parse(&["--socket-path", "a"]).is_ok());
         assert!(parse(&["--guest", "path=a"]).is_ok());
         assert!(parse(&["--print-capabilities"]).is_ok());
+    }
+
+    #[test]
+    fn the_time_of_a_round_trip_is_limited() {
+        let latency = |text| parse(&["--socket-path", "a", "--pcie-latency", text]).map(|args| args.pcie_latency);
+        assert_eq!(latency("100000").unwrap(), 100_000);
+        assert!(latency("100001").is_err());
+        assert_eq!(parse(&["--socket-path", "a"]).unwrap().pcie_latency, 0);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub mod limits;
 pub mod mkey;
 pub mod nic_event;
 pub mod object_table;
+pub mod pcie_account;
+pub mod pcie_latency;
 pub mod port;
 pub mod port_counters;
 pub mod qp;
@@ -48,6 +50,8 @@ use guest_error::GuestErrors;
 use limits::Limits;
 use mkey::Mkey;
 use object_table::Table;
+use pcie_account::PcieAccount;
+use pcie_latency::PcieLatency;
 use port::PhysicalPort;
 use port_counters::{CompletionCounters, PortCounters};
 use qp::Qp;
@@ -86,6 +90,15 @@ impl Queue {
         }
     }
 
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        match self {
+            Self::Receive(rq) => rq.account(),
+            Self::Send(sq) => sq.account(),
+            Self::Pair(qp) => qp.account(),
+        }
+    }
+
     /// Queue number (24 bits).
     pub fn number(&self) -> u32 {
         match self {
@@ -110,6 +123,8 @@ pub struct HcaParts {
     pub tracer: Tracer,
     /// Door of completions and events, if there is one.
     pub door: Option<Arc<dyn EntryDoor>>,
+    /// Time of PCIe transactions.
+    pub pcie_latency: Arc<PcieLatency>,
 }
 
 /// All objects and state of a function.
@@ -127,6 +142,12 @@ pub struct Hca {
     /// Door of completions and events, if there is one.
     #[serde(skip)]
     pub door: Option<Arc<dyn EntryDoor>>,
+    /// Time of PCIe transactions.
+    #[serde(skip)]
+    pub pcie_latency: Arc<PcieLatency>,
+    /// Transactions of destroyed objects. Lock order: before the tables of queues, CQs and EQs and their objects.
+    #[serde(skip)]
+    destroyed: Mutex<PcieAccount>,
     /// Counters of guest errors.
     #[serde(skip)]
     pub guest_errors: Arc<GuestErrors>,
@@ -200,6 +221,7 @@ impl Hca {
             msix,
             tracer,
             door,
+            pcie_latency,
         } = parts;
         let eqs = Arc::<Eqs>::default();
         Self {
@@ -207,6 +229,8 @@ impl Hca {
             msix,
             tracer,
             door,
+            pcie_latency,
+            destroyed: Mutex::default(),
             guest_errors: Arc::default(),
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
@@ -252,7 +276,36 @@ impl Hca {
     /// Removes a queue pair.
     pub fn remove_queue_pair(&self, number: u32) {
         self.gsi.write().remove(&number);
-        self.queues.remove(number);
+        self.remove_queue(number);
+    }
+
+    /// Removes a queue or queue pair.
+    pub fn remove_queue(&self, number: u32) {
+        let account = || self.queues.get(number).map(|queue| queue.account());
+        self.account_destroyed(|| account().unwrap_or_default(), || self.queues.remove(number));
+    }
+
+    /// Keeps the account of an object that `remove` takes out of its table.
+    pub(crate) fn account_destroyed<T>(&self, account: impl FnOnce() -> PcieAccount, remove: impl FnOnce() -> T) {
+        let mut destroyed = self.destroyed.lock();
+        *destroyed += account();
+        remove();
+    }
+
+    /// Returns the PCIe transactions of all objects, destroyed ones included.
+    pub fn account(&self) -> PcieAccount {
+        let destroyed = self.destroyed.lock();
+        let mut account = self.live_account();
+        account += *destroyed;
+        account
+    }
+
+    fn live_account(&self) -> PcieAccount {
+        let mut account = PcieAccount::default();
+        self.queues.all().iter().for_each(|queue| account += queue.account());
+        self.cqs.all().iter().for_each(|cq| account += cq.account());
+        self.eqs.table.all().iter().for_each(|eq| account += eq.account());
+        account
     }
 
     /// Returns the queue pair of a number.
@@ -279,12 +332,15 @@ impl Hca {
         self.rqts.clear();
         self.tises.clear();
         self.gsi.write().clear();
-        self.queues.clear();
+        let remove_all = || {
+            self.queues.clear();
+            self.cqs.clear();
+            self.eqs.table.clear();
+        };
+        self.account_destroyed(|| self.live_account(), remove_all);
         self.rmps.clear();
         self.xrc_srqs.clear();
         self.mkeys.clear();
-        self.cqs.clear();
-        self.eqs.table.clear();
         self.queue_counters.clear();
         for domains in [&self.uars, &self.pds, &self.transport_domains, &self.xrcds, &self.uctxs] {
             domains.clear();
@@ -345,6 +401,7 @@ mod tests {
             msix: Arc::new(Msix::new(1)),
             tracer: Tracer::default(),
             door: None,
+            pcie_latency: Arc::default(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::frame::mac::Mac;
 use crate::hca::entry_door::EntryDoor;
 use crate::hca::guest_error::GuestError;
 use crate::hca::limits::Limits;
+use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Cable, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
@@ -43,6 +44,8 @@ pub struct NicConfig {
     pub blue_flame: Option<Duration>,
     /// Time for which a drained send queue is polled before the NIC's thread sleeps.
     pub busy_poll: Duration,
+    /// Time of a PCIe round trip; zero for none.
+    pub pcie_latency: Duration,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
@@ -98,6 +101,7 @@ impl Nic {
             msix: parts.msix.clone(),
             tracer: Tracer::new(config.vhca_id),
             door: config.doors.entries.clone(),
+            pcie_latency: Arc::new(PcieLatency::new(config.pcie_latency)),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));

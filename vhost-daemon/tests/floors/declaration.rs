@@ -41,6 +41,7 @@ pub const PLANS: &[Plan] = &[
         "vhost-nic",
         "hca",
         &[
+            &["pcie_account", "pcie_latency"],
             &[
                 "blue_flame",
                 "buffer",

@@ -57,6 +57,7 @@ impl Guest {
             vhca_id,
             blue_flame: plan.blue_flame.then_some(blue_flame::COPY_TIMEOUT),
             busy_poll: Duration::from_micros(args.hot_period),
+            pcie_latency: Duration::from_nanos(args.pcie_latency),
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
             doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),

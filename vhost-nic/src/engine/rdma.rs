@@ -18,6 +18,7 @@ mod inbound_response;
 mod key_update;
 mod outbound_request;
 mod outbound_response;
+mod pcie_wait;
 mod receive_queue;
 mod send_queue;
 mod send_wqe;

@@ -81,7 +81,9 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(in_use("other queues complete to the completion queue"));
     }
     cq.retire();
-    firmware.hca.cqs.remove(number);
+    firmware
+        .hca
+        .account_destroyed(|| cq.account(), || firmware.hca.cqs.remove(number));
     Reply::ok::<DestroyCqOut>()
 }
 

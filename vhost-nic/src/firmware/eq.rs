@@ -51,6 +51,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         guest_errors: hca.guest_errors.clone(),
         tracer: hca.tracer,
         door: hca.door.clone(),
+        pcie_latency: hca.pcie_latency.clone(),
     };
     let make = |number| Eq::new(number, new, resources);
     let eq = hca.eqs.table.insert_with(make).ok_or(TABLE_FULL)?;
@@ -71,7 +72,9 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(in_use("completion queues report to the event queue"));
     }
     eq.retire();
-    firmware.hca.eqs.table.remove(number);
+    firmware
+        .hca
+        .account_destroyed(|| eq.account(), || firmware.hca.eqs.table.remove(number));
     Reply::ok::<DestroyEqOut>()
 }
 

@@ -108,7 +108,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     // Waits for a receive in progress; no guest memory is touched after this.
     rq.retire();
-    firmware.hca.queues.remove(number);
+    firmware.hca.remove_queue(number);
     Reply::ok::<DestroyRqOut>()
 }
 

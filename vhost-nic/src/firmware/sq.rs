@@ -95,7 +95,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroySqIn>()?.sqn();
     // Waits for a send in progress; no guest memory is touched after this.
     find(&firmware.hca, number)?.retire();
-    firmware.hca.queues.remove(number);
+    firmware.hca.remove_queue(number);
     Reply::ok::<DestroySqOut>()
 }
 

@@ -4,6 +4,8 @@
 //! The copy arrives as stores of eight bytes, or of wider ones where the processor or the attachment combines them.
 //! The first eight bytes alone are a doorbell: only the next store distinguishes it from the beginning of a copy.
 
+mod slot;
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +14,14 @@ use std::time::{Duration, Instant};
 use mlx5_prm::wqe::{ControlSegment, SEND_WQE_BB, SEND_WQE_DS};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
+
+pub use slot::{Arrived, Slot};
 
 /// Bytes of half a register (`log_bf_reg_size` counts both). Drivers alternate between the halves.
 pub const BUFFER: usize = 0x100;
 /// Bytes of a doorbell: the beginning of a control segment.
 const DOORBELL: usize = 8;
-/// Half of the index space: an index farther ahead lies behind.
-const HALF_RING: u16 = u16::MAX / 2;
 /// Default time for the rest of a WQE to arrive: each store of it traps.
 pub const COPY_TIMEOUT: Duration = Duration::from_micros(500);
 
@@ -48,69 +50,6 @@ impl BlueFlameWqe {
     }
 }
 
-/// Doorbells and the last WQE that arrived for a queue. The doorbell record is ahead of them: a WQE whose copy is in
-/// flight is posted already.
-#[derive(Debug, Default)]
-pub struct Slot(Mutex<Arrived>);
-
-/// Contents of a [`Slot`].
-#[derive(Debug, Clone, Default)]
-pub struct Arrived {
-    /// The last WQE, until it is taken. A late one is worthless, as it is in the ring as well.
-    pub wqe: Option<BlueFlameWqe>,
-    /// End of the WQEs that doorbells and copies have covered; `None` before the first.
-    end: Option<u16>,
-}
-
-impl Slot {
-    /// Records a WQE, the last one posted.
-    pub fn put(&self, wqe: BlueFlameWqe) {
-        let blocks = wqe.bytes.len().div_ceil(SEND_WQE_BB) as u16;
-        let mut slot = self.0.lock();
-        slot.advance(wqe.index.wrapping_add(blocks));
-        slot.wqe = Some(wqe);
-    }
-
-    /// Records a doorbell: WQEs up to `end` must be executed from the ring. Later ones have doorbells of their own.
-    pub fn ring(&self, end: u16) {
-        self.0.lock().advance(end);
-    }
-
-    /// Clears the slot for a queue in reset.
-    pub fn clear(&self) {
-        *self.0.lock() = Arrived::default();
-    }
-
-    /// Returns the contents, the WQE only once.
-    pub fn take(&self) -> Arrived {
-        let mut slot = self.0.lock();
-        Arrived {
-            wqe: slot.wqe.take(),
-            end: slot.end,
-        }
-    }
-}
-
-impl Arrived {
-    /// Advances the end, unless it is farther ahead already: doorbells arrive in order, but whether a copied WQE is
-    /// complete may turn out only after a later doorbell.
-    fn advance(&mut self, end: u16) {
-        if self.end.is_none_or(|before| end.wrapping_sub(before) <= HALF_RING) {
-            self.end = Some(end);
-        }
-    }
-
-    /// Returns the end of the WQEs from `consumer` to `producer` that may be executed.
-    pub fn limit(&self, consumer: u16, producer: u16) -> u16 {
-        let Some(end) = self.end else { return producer };
-        let (posted, arrived) = (producer.wrapping_sub(consumer), end.wrapping_sub(consumer));
-        match arrived {
-            ..=HALF_RING => consumer.wrapping_add(arrived.min(posted)),
-            _ => consumer,
-        }
-    }
-}
-
 /// A doorbell: the beginning of the control segment that was posted last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doorbell {
@@ -127,6 +66,14 @@ impl From<&ControlSegment> for Doorbell {
             number: control.qpn_ds.get() >> 8,
             end: control.index().wrapping_add(blocks),
         }
+    }
+}
+
+impl From<[u8; DOORBELL]> for Doorbell {
+    fn from(bytes: [u8; DOORBELL]) -> Self {
+        let mut control = ControlSegment::default();
+        control.as_mut_bytes()[..DOORBELL].copy_from_slice(&bytes);
+        Self::from(&control)
     }
 }
 
@@ -361,32 +308,6 @@ mod tests {
         let (cut_off, next) = registers.write(half, 0, &wqe(10, 4));
         assert_eq!(cut_off, Some(Doorbell { number: 0x77, end: 10 }));
         assert_eq!(next, complete(&wqe(10, 4), 10));
-    }
-
-    #[test]
-    fn nothing_is_carried_out_before_its_copy() {
-        let slot = Slot::default();
-        assert_eq!(slot.take().limit(3, 9), 9);
-        slot.put(BlueFlameWqe {
-            index: 0xffff,
-            bytes: SmallVec::from_slice(&[0; 80]),
-        });
-        let arrived = slot.take();
-        assert!(arrived.wqe.is_some() && slot.take().wqe.is_none());
-        for (consumer, producer, limit) in [
-            (0xfffe, 9, 1),
-            (0xfffe, 0, 0),
-            (1, 9, 1),
-            (5, 9, 5),
-            (0xfffe, 0xfffe, 0xfffe),
-        ] {
-            assert_eq!(arrived.limit(consumer, producer), limit);
-        }
-        slot.ring(3);
-        assert_eq!(slot.take().limit(1, 9), 3);
-        // The doorbell of an earlier WQE.
-        slot.ring(2);
-        assert_eq!(slot.take().limit(1, 9), 3);
     }
 
     #[test]

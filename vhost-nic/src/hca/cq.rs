@@ -19,6 +19,7 @@ use super::eq::{Eq, Eqs};
 use super::guest_error::{GuestError, GuestErrors};
 use super::inspect::{self, Numbered};
 use super::nic_event::NicEvent;
+use super::pcie_account::{PcieAccount, Transactions};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
@@ -30,6 +31,10 @@ pub const MAX_LOG_CQ_SIZE: u8 = 22;
 const SHORTEST_PERIOD: Duration = Duration::from_micros(50);
 /// Maximum bytes of data in the first half of a CQE (`MLX5_INLINE_SCATTER_32`).
 const SHORT_DATA: usize = 32;
+/// `cqe_sz`: CQEs without 64 bytes of data are padded to 128 bytes (`MLX5_CQE_SIZE_128_PAD`, device.h).
+const PADDED: u8 = 2;
+/// Bytes of the doorbell that arms a CQ.
+const DOORBELL: u64 = 8;
 /// Syndrome of an overrun in a CQ error event (`struct mlx5_eqe_cq_err`; `mlx5_ib_cq_event`).
 const SYNDROME_OVERRUN: u8 = 1;
 
@@ -109,6 +114,10 @@ struct State {
     #[serde(skip)]
     deadline: Option<Instant>,
     overrun: bool,
+    /// MMIO writes that arm the CQ.
+    doorbells: Transactions,
+    /// DMA writes of CQEs.
+    cqe_writes: Transactions,
 }
 
 impl State {
@@ -173,6 +182,8 @@ impl Cq {
             pending: 0,
             deadline: None,
             overrun: false,
+            doorbells: Transactions::default(),
+            cqe_writes: Transactions::default(),
         };
         Self {
             number,
@@ -276,6 +287,10 @@ impl Cq {
             return false;
         }
         state.ring.advance();
+        let whole = !lower.is_empty() || state.context.cqe_sz() == PADDED;
+        state
+            .cqe_writes
+            .add(1, if whole { size } else { size_of::<Cqe>() as u64 });
         self.tracer
             .record(NicEvent::Cqe, self.number, || traced(&cqe, opcode, error));
         let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
@@ -310,6 +325,7 @@ impl Cq {
     /// Arms the CQ for the next completion, or the next solicited one, from consumer index `consumer` on.
     pub fn arm(&self, consumer: u32, solicited_only: bool) {
         let mut state = self.state.lock();
+        state.doorbells.add(1, DOORBELL);
         state.ring.set_consumer(consumer);
         state.arm = if solicited_only { Arm::Solicited } else { Arm::Any };
         state.pending = 0;
@@ -411,6 +427,16 @@ impl Cq {
             context.set_status(0x9);
         }
         context
+    }
+
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        let state = self.state.lock();
+        PcieAccount {
+            cq_doorbells: state.doorbells,
+            cqe_writes: state.cqe_writes,
+            ..PcieAccount::default()
+        }
     }
 
     /// Whether the CQ has overrun, after which it takes no more completions.

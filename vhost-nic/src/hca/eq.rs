@@ -19,12 +19,17 @@ use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
 use super::nic_event::NicEvent;
 use super::object_table::Table;
+use super::pcie_account::{PcieAccount, Transactions};
+use super::pcie_latency::{PcieLatency, Transaction};
 use super::refcount::{RefCount, Reference};
 use crate::dma::{Dma, Purpose};
 use crate::pci::Msix;
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_EQ_SIZE: u8 = 22;
+/// Bytes of a doorbell, and of an MSI-X message.
+const DOORBELL: u64 = 4;
+const MESSAGE: u64 = 4;
 
 /// An event queue.
 #[derive(Debug, Serialize)]
@@ -53,6 +58,8 @@ pub struct Eq {
     tracer: Tracer,
     #[serde(skip)]
     door: Option<Arc<dyn EntryDoor>>,
+    #[serde(skip)]
+    pcie_latency: Arc<PcieLatency>,
 }
 
 impl Numbered for Eq {
@@ -78,6 +85,7 @@ pub(crate) struct EqResources {
     pub(crate) guest_errors: Arc<GuestErrors>,
     pub(crate) tracer: Tracer,
     pub(crate) door: Option<Arc<dyn EntryDoor>>,
+    pub(crate) pcie_latency: Arc<PcieLatency>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
@@ -85,6 +93,11 @@ struct State {
     #[serde(flatten)]
     ring: EntryRing,
     armed: bool,
+    /// MMIO writes that arm or update the EQ.
+    doorbells: Transactions,
+    /// DMA writes of EQEs.
+    eqe_writes: Transactions,
+    interrupts: Transactions,
 }
 
 impl Eq {
@@ -106,10 +119,11 @@ impl Eq {
             guest_errors,
             tracer,
             door,
+            pcie_latency,
         } = resources;
         let state = Mutex::new(State {
             ring: EntryRing::new(context.log_eq_size()),
-            armed: false,
+            ..State::default()
         });
         Self {
             number,
@@ -124,6 +138,7 @@ impl Eq {
             guest_errors,
             tracer,
             door,
+            pcie_latency,
         }
     }
 
@@ -161,6 +176,7 @@ impl Eq {
         let length = data.len().min(eqe.data.len());
         eqe.data[..length].copy_from_slice(&data[..length]);
 
+        self.pcie_latency.spend(Transaction::EqeWrite);
         let mut state = self.state.lock();
         if state.ring.is_full() {
             self.guest_errors.report(
@@ -179,7 +195,11 @@ impl Eq {
             return;
         }
         state.ring.advance();
+        state.eqe_writes.add(1, size_of::<Eqe>() as u64);
         let armed = std::mem::take(&mut state.armed);
+        if armed {
+            state.interrupts.add(1, MESSAGE);
+        }
         drop(state);
         self.tracer
             .record(NicEvent::Eqe, self.number, || traced(event_type, sub_type, data));
@@ -190,6 +210,7 @@ impl Eq {
 
     fn raise(&self) {
         let vector = self.context.intr();
+        self.pcie_latency.spend(Transaction::Interrupt);
         self.tracer
             .record(NicEvent::Interrupt, vector.into(), || [self.number, 0, 0, 0]);
         self.msix.raise(vector);
@@ -198,12 +219,27 @@ impl Eq {
     /// Takes the guest's consumer index, and with `arm` arms the EQ; raises the interrupt at once if events are unread.
     pub fn update(&self, consumer: u32, arm: bool) {
         let mut state = self.state.lock();
+        state.doorbells.add(1, DOORBELL);
         state.ring.set_consumer(consumer);
         let unread = state.ring.unread() > 0;
         state.armed = arm && !unread;
+        if arm && unread {
+            state.interrupts.add(1, MESSAGE);
+        }
         drop(state);
         if arm && unread {
             self.raise();
+        }
+    }
+
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        let state = *self.state.lock();
+        PcieAccount {
+            eq_doorbells: state.doorbells,
+            eqe_writes: state.eqe_writes,
+            interrupts: state.interrupts,
+            ..PcieAccount::default()
         }
     }
 
@@ -288,6 +324,7 @@ mod tests {
                 guest_errors: errors.clone(),
                 tracer: Tracer::default(),
                 door: None,
+                pcie_latency: Arc::default(),
             };
             let make = |number| Eq::new(number, made, resources);
             eqs.table.insert_with(make).unwrap();

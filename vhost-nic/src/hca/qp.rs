@@ -24,6 +24,7 @@ use super::blue_flame::Slot;
 use super::cq::Cq;
 use super::inspect;
 use super::object_table::Table;
+use super::pcie_account::PcieAccount;
 use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
 use super::srq::Rmp;
@@ -60,8 +61,8 @@ pub struct Qp {
     pub send_queue: Option<WorkQueue>,
     /// Source of receive WQEs.
     pub receives: ReceiveSource,
-    /// Doorbells and the latest WQE from doorbell registers.
-    #[serde(skip)]
+    /// Doorbells and the latest WQE from doorbell registers, with the account of both.
+    #[serde(rename = "pcie")]
     pub blue_flame: Slot,
     /// Memberships in multicast groups.
     pub references: RefCount,
@@ -129,6 +130,17 @@ impl Qp {
         self.held.lock().clear();
     }
 
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        let mut account = PcieAccount::default();
+        account.add_sends(self.blue_flame.account());
+        account.add_payload(self.requester.lock().payload());
+        let responder = self.responder.lock();
+        account.add_payload(responder.payload());
+        account.receive_wqe_reads += responder.wqe_reads();
+        account
+    }
+
     /// The decoded context.
     pub fn parameters(&self) -> Arc<Parameters> {
         self.parameters.read().clone()
@@ -191,8 +203,8 @@ impl Qp {
         match command {
             Opcode::QP_2RST | Opcode::RST2INIT_QP => {
                 self.blue_flame.clear();
-                *requester = Requester::new();
-                *responder = Responder::new();
+                requester.reset();
+                responder.reset();
             }
             Opcode::INIT2RTR_QP => responder.start_at(Psn::new(context.next_rcv_psn())),
             Opcode::RTR2RTS_QP => requester.start_at(Psn::new(context.next_send_psn())),

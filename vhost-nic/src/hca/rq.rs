@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::cq::Cq;
 use super::inspect::{self, Numbered};
+use super::pcie_account::{PayloadAccount, PcieAccount, Transactions};
 use super::queue_counter::QueueCounters;
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
@@ -87,6 +88,10 @@ pub struct RqState {
     /// Scatter list of the current WQE; a field so that its allocation is reused.
     #[serde(skip)]
     pub segments: Vec<DataSegment>,
+    /// DMA reads of WQEs.
+    pub wqe_reads: Transactions,
+    /// PCIe transactions of the frames.
+    pub payload: PayloadAccount,
 }
 
 impl Rq {
@@ -112,6 +117,8 @@ impl Rq {
                 state: QueueState::Reset,
                 consumer: 0,
                 segments: Vec::new(),
+                wqe_reads: Transactions::default(),
+                payload: PayloadAccount::default(),
             }),
         }
     }
@@ -119,6 +126,17 @@ impl Rq {
     /// Locks the mutable state; the lock serializes receives.
     pub fn lock(&self) -> MutexGuard<'_, RqState> {
         self.state.lock()
+    }
+
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        let state = self.lock();
+        let mut account = PcieAccount {
+            receive_wqe_reads: state.wqe_reads,
+            ..PcieAccount::default()
+        };
+        account.add_payload(state.payload);
+        account
     }
 
     /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_RQ. Waits for a receive in progress.

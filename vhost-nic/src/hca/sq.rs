@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::blue_flame::Slot;
 use super::cq::Cq;
 use super::inspect;
+use super::pcie_account::{PayloadAccount, PcieAccount};
 use super::refcount::Reference;
 use super::rq::QueueState;
 use super::wq::WorkQueue;
@@ -27,8 +28,8 @@ pub struct Sq {
     pub cq: Arc<Cq>,
     /// Transport domain of its TIS, if it has one.
     pub transport_domain: Option<u32>,
-    /// Last WQE written through BlueFlame.
-    #[serde(skip)]
+    /// Doorbells and the latest WQE from doorbell registers, with the account of both.
+    #[serde(rename = "pcie")]
     pub blue_flame: Slot,
     /// Locked while the queue's frames are delivered, into other NICs as well: receivers must not lock a send queue.
     state: Mutex<SqState>,
@@ -47,6 +48,8 @@ pub struct SqState {
     pub state: QueueState,
     /// Consumer index, in basic blocks modulo 2^16.
     pub consumer: u16,
+    /// PCIe transactions of the frames.
+    pub payload: PayloadAccount,
 }
 
 impl Sq {
@@ -71,6 +74,7 @@ impl Sq {
                 context,
                 state: QueueState::Reset,
                 consumer: 0,
+                payload: PayloadAccount::default(),
             }),
             held: Mutex::new(held),
         }
@@ -79,6 +83,14 @@ impl Sq {
     /// Locks the mutable state; the lock serializes sends.
     pub fn lock(&self) -> MutexGuard<'_, SqState> {
         self.state.lock()
+    }
+
+    /// Returns the transactions so far.
+    pub fn account(&self) -> PcieAccount {
+        let mut account = PcieAccount::default();
+        account.add_sends(self.blue_flame.account());
+        account.add_payload(self.lock().payload);
+        account
     }
 
     /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_SQ. Waits for a send in progress.

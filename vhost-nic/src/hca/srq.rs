@@ -128,6 +128,11 @@ impl ReceiveList {
         }))
     }
 
+    /// Bytes of a WQE.
+    pub fn stride(&self) -> usize {
+        self.ring.stride()
+    }
+
     /// Arms the limit event, for when fewer than `limit` WQEs are left. Returns whether that is the case
     /// already; the event then stays disarmed.
     pub fn set_limit(&self, dma: &Dma, limit: u16) -> bool {

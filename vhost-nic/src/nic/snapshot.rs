@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Nic;
 use crate::dma::PurposeStats;
+use crate::hca::pcie_account::PcieAccount;
 use crate::hca::port_counters::{CompletionCounters, PortCounters};
 use crate::net::{PortStats, SwitchPort};
 use crate::pci::MsixStats;
@@ -36,6 +37,10 @@ pub struct NicSnapshot {
     pub dma: Vec<PurposeStats>,
     /// Errors of the guest.
     pub guest_errors: BTreeMap<&'static str, u64>,
+    /// PCIe transactions.
+    pub pcie: PcieAccount,
+    /// Model time spent for PCIe transactions, in nanoseconds.
+    pub pcie_latency_ns: u64,
     /// WQEs executed from the copy in a doorbell register.
     pub blue_flame_wqes: u64,
     /// Writes to doorbell registers.
@@ -68,6 +73,8 @@ impl NicSnapshot {
             pages: nic.firmware.pages_held(),
             dma: hca.dma.stats(),
             guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
+            pcie: hca.account(),
+            pcie_latency_ns: hca.pcie_latency.spent_ns(),
             blue_flame_wqes: hca.blue_flame.executed(),
             doorbells: nic.uars.doorbells(),
             commands: nic.firmware.commands(),

@@ -90,8 +90,9 @@ impl Uars {
         let offset = offset % blue_flame::BUFFER;
         if !self.hca.blue_flame.enabled() {
             // Writes at other offsets belong to a WQE that is in memory as well.
-            if let (0, Some([_, _, _, _, a, b, c, _])) = (offset, data.first_chunk::<8>()) {
-                self.doorbell(u32::from_be_bytes([0, *a, *b, *c]), |_| {});
+            if let (0, Some(bytes)) = (offset, data.first_chunk()) {
+                let Doorbell { number, end } = Doorbell::from(*bytes);
+                self.doorbell(number, |slot| slot.announce(end));
             }
             return;
         }

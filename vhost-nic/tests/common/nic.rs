@@ -109,6 +109,7 @@ pub fn build(
         vhca_id: number.into(),
         blue_flame: None,
         busy_poll: Duration::ZERO,
+        pcie_latency: Duration::ZERO,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
         doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),

@@ -12,6 +12,7 @@ mod commands;
 mod crowd;
 mod delivery;
 mod faults;
+mod frame_account;
 mod frames;
 mod fuzzing;
 mod lan;

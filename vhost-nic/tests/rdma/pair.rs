@@ -10,9 +10,10 @@ use mlx5_test_driver::region::Region;
 use vhost_daemon::fault::Faults;
 use vhost_nic::fault::NicFault;
 use vhost_nic::net::Switch;
+use vhost_nic::nic::NicConfig;
 
 use crate::faulty::faulty_machine;
-use crate::nic::machine;
+use crate::nic::machine_with;
 use crate::wire::Wire;
 
 /// Bytes of each region.
@@ -66,7 +67,12 @@ impl End {
 impl Pair {
     /// Two guests with a connected queue pair each.
     pub fn new(shape: Shape, how: &Connection) -> Self {
-        let pair = Self::unconnected(shape, shape);
+        Self::configured(shape, how, |_| {})
+    }
+
+    /// Two guests with a connected queue pair each, and changes to the configuration of their NICs.
+    pub fn configured(shape: Shape, how: &Connection, configure: impl Fn(&mut NicConfig)) -> Self {
+        let pair = Self::assemble(shape, shape, configure);
         connect((&pair.a.node, &pair.a.qp), (&pair.b.node, &pair.b.qp), how);
         pair
     }
@@ -88,10 +94,14 @@ impl Pair {
 
     /// Two guests with a queue pair each, in reset.
     pub fn unconnected(first: Shape, second: Shape) -> Self {
+        Self::assemble(first, second, |_| {})
+    }
+
+    fn assemble(first: Shape, second: Shape, configure: impl Fn(&mut NicConfig)) -> Self {
         let switches = [Switch::new(), Switch::new()];
         let wire = Wire::new(&switches[0], &switches[1]);
-        let a = End::new(machine(&switches[0], 1), 1, first);
-        let b = End::new(machine(&switches[1], 2), 2, second);
+        let a = End::new(machine_with(&switches[0], 1, &configure), 1, first);
+        let b = End::new(machine_with(&switches[1], 2, &configure), 2, second);
         Self { a, b, wire }
     }
 

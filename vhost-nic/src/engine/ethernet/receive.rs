@@ -12,6 +12,7 @@ use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::NicEvent;
+use crate::hca::pcie_latency::Transaction;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 
@@ -59,6 +60,10 @@ impl Reception<'_> {
         }
         let index = state.consumer;
         state.consumer = index.wrapping_add(1);
+        state.wqe_reads.add(1, rq.wq.stride() as u64);
+        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
+            hca.pcie_latency.spend(transaction);
+        }
         let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
         let tag = view.vlan[0].filter(|tag| tag.tpid == ethertype::CVLAN && !state.context.vsd());
         let bytes = match tag {
@@ -122,7 +127,11 @@ impl Reception<'_> {
         };
         memory
             .scatter(state.segments.iter().copied(), 0..length, &mut frame)
-            .map_err(|error| protection(error.to_string()))
+            .map_err(|error| protection(error.to_string()))?;
+        let segments = state.segments.iter();
+        let segments = segments.map(|segment| (segment.byte_count.get() as usize, true));
+        state.payload.writes.add_packets(segments, 0..length, length);
+        Ok(())
     }
 }
 

@@ -17,6 +17,8 @@ use crate::hca::blue_flame::BlueFlameWqe;
 use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{Access, Accessor};
 use crate::hca::nic_event::NicEvent;
+use crate::hca::pcie_account::Transactions;
+use crate::hca::pcie_latency::{Batch, Transaction};
 use crate::hca::qp::Data;
 use crate::hca::rq::QueueState;
 use crate::hca::send_opcodes;
@@ -73,6 +75,14 @@ struct Wqe<'a> {
     bytes: &'a [u8],
 }
 
+/// PCIe transactions of a turn of the queue.
+struct Turn<'a> {
+    /// Transactions whose model time was spent.
+    waits: Batch<'a>,
+    /// Reads of frames that are not in the account yet.
+    reads: Transactions,
+}
+
 /// Executes posted WQEs until the queue is empty, blocked, or must yield to others; a yielding queue reschedules
 /// itself.
 pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
@@ -124,6 +134,10 @@ impl Sending<'_> {
     fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
         let mut memory = [0; MAX_WQE];
         let (mut budget, mut sent) = (0..BUDGET, 0);
+        let mut turn = Turn {
+            waits: self.context.hca.pcie_latency.batch(),
+            reads: Transactions::default(),
+        };
         while state.state == QueueState::Ready && state.consumer != producer {
             let index = state.consumer;
             // A WQE that came through a doorbell register is executed from there.
@@ -133,17 +147,23 @@ impl Sending<'_> {
             }
             let blue_flame = blue_flame.take_if(|wqe| wqe.index == index);
             let posted = producer.wrapping_sub(index);
+            turn.waits.spend(Transaction::MmioWrite);
+            if blue_flame.is_none() {
+                turn.waits.spend(Transaction::WqeRead);
+            }
             let result = self.fetch(index, posted, blue_flame, &mut memory).and_then(|wqe| {
-                self.execute(&wqe)
+                self.execute(&wqe, &mut turn)
                     .map(|length| (wqe.control, length))
                     .map_err(|failure| (wqe.control, failure))
             });
+            state.payload.reads += std::mem::take(&mut turn.reads);
             match result {
                 Ok((control, length)) => {
                     sent += length;
                     let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB);
                     state.consumer = index.wrapping_add(blocks as u16);
                     if control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
+                        turn.waits.spend(Transaction::CqeWrite);
                         self.complete(state, &control, index);
                     }
                 }
@@ -204,13 +224,15 @@ impl Sending<'_> {
     }
 
     /// Executes a WQE. Returns the bytes of its frame.
-    fn execute(&self, wqe: &Wqe<'_>) -> Result<usize, Failure> {
+    fn execute(&self, wqe: &Wqe<'_>, turn: &mut Turn<'_>) -> Result<usize, Failure> {
         let hca = &self.context.hca;
         let arguments = || [wqe.control.index().into(), wqe.control.opcode().into(), 0, 0];
         hca.tracer.record(NicEvent::FrameWqe, self.sq.number, arguments);
         match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
             Some(WqeOpcode::Nop) => Ok(0),
-            Some(WqeOpcode::Send | WqeOpcode::Lso) => BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, buffers)),
+            Some(WqeOpcode::Send | WqeOpcode::Lso) => {
+                BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, turn, buffers))
+            }
             _ => Err(malformed(format!(
                 "opcode {:#x} is not one of a send queue",
                 wqe.control.opcode()
@@ -218,7 +240,12 @@ impl Sending<'_> {
         }
     }
 
-    fn send_frame(&self, wqe: &Wqe<'_>, Buffers { frame, segment }: &mut Buffers) -> Result<usize, Failure> {
+    fn send_frame(
+        &self,
+        wqe: &Wqe<'_>,
+        turn: &mut Turn<'_>,
+        Buffers { frame, segment }: &mut Buffers,
+    ) -> Result<usize, Failure> {
         let Some((ethernet, _)) = wqe
             .bytes
             .get(size_of::<ControlSegment>()..)
@@ -227,7 +254,7 @@ impl Sending<'_> {
             return Err(malformed("it has no Ethernet segment"));
         };
         frame.clear();
-        self.gather(wqe, &ethernet, frame)?;
+        self.gather(wqe, &ethernet, turn, frame)?;
         insert_vlan(&ethernet, frame);
         let length = frame.len();
         let fill = Fill::from_cs_flags(ethernet.cs_flags);
@@ -252,7 +279,13 @@ impl Sending<'_> {
     }
 
     /// Assembles the frame: the headers in the WQE, then the data of its segments.
-    fn gather(&self, wqe: &Wqe<'_>, ethernet: &EthernetSegment, frame: &mut Vec<u8>) -> Result<(), Failure> {
+    fn gather(
+        &self,
+        wqe: &Wqe<'_>,
+        ethernet: &EthernetSegment,
+        turn: &mut Turn<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         let start = size_of::<ControlSegment>() + EthernetSegment::INLINE_HEADER_START;
         let inline = ethernet.inline_header_size.get();
         let inline = if inline & EthernetSegment::INSERT_VLAN != 0 {
@@ -283,6 +316,8 @@ impl Sending<'_> {
                     return Err(malformed("its frame is too long"));
                 }
                 Data::Memory(segment) => {
+                    turn.waits.spend(Transaction::PayloadRead);
+                    turn.reads.add(1, segment.byte_count.get().into());
                     memory
                         .gather(segment.into(), Access::LocalRead, frame)
                         .map_err(protection)?;

@@ -6,6 +6,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use super::endpoint::Endpoint;
 use super::vendor_syndrome::vendor_syndrome;
 use crate::hca::cq::Cq;
+use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{Message, Qp, Receive, Requester, Work};
 use crate::roce::packet::Packet;
 
@@ -46,6 +47,10 @@ pub(super) struct ReceiveCq<'a> {
 
 /// Completes the messages at the front of the send queue that are done.
 pub(super) fn complete_sent(endpoint: &Endpoint<'_>, requester: &mut Requester) {
+    let latency = &endpoint.hca().pcie_latency;
+    if latency.is_on() && requester.completes_signaled() {
+        latency.spend(Transaction::CqeWrite);
+    }
     requester.complete(|message| sent(endpoint, message));
 }
 

@@ -6,10 +6,11 @@ use super::super::context::Context;
 use super::batch::Batch;
 use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
-use super::receive_queue;
+use super::{pcie_wait, receive_queue};
 use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
 use crate::hca::nic_event::NicEvent;
+use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Message, Qp, Work, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, SuperPacket};
@@ -152,6 +153,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     if parameters.service == service::UD && deth.qkey.get() != parameters.q_key {
         return;
     }
+    pcie_wait::before_datagram(endpoint);
     let responder = &mut *qp.responder.lock();
     if !endpoint.is_current() {
         return;
@@ -179,6 +181,9 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);
         return endpoint.fail(None);
     }
+    let mut written = Transactions::default();
+    written.add_packets(receive.lengths(), 0..length, length);
+    responder.account_written(written);
     let arrival = Arrival::of(packet, length as u32);
     let mut cqe: Cqe = completion::arrived(qp, parameters.user_index, &receive, arrival);
     if parameters.service == service::GSI {

@@ -8,6 +8,7 @@ use super::endpoint::Endpoint;
 use super::outbound_response::{Read, Response};
 use super::receive_queue;
 use crate::hca::mkey::{self, Access};
+use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Incoming, Parameters, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::SuperPacket;
@@ -155,14 +156,18 @@ impl<'a> Executor<'a> {
                 event: None,
             });
         }
-        // A short payload goes into the completion, as a whole or not at all.
-        let inline = position == Position::Only && !payload.is_empty() && payload.len() <= parameters.responder_inline;
+        let inline = is_inline(parameters, super_packet);
         let mut data = Vec::new();
         let stored = if inline {
             payload.append_to(&mut data).map_err(AccessError::from)
         } else {
             endpoint.scatter(receive, *received as usize, payload)
         };
+        let mut written = Transactions::default();
+        if !inline {
+            let range = *received as usize..length as usize;
+            written.add_packets(receive.lengths(), range, parameters.mtu);
+        }
         if let Err(error) = stored {
             if several {
                 return Step::Split;
@@ -176,6 +181,7 @@ impl<'a> Executor<'a> {
             return Step::Refused(OPERATIONAL);
         }
         if !position.ends() {
+            responder.account_written(written);
             responder.accept(payload.len() as u32);
             return Step::Done(Response::None);
         }
@@ -198,6 +204,7 @@ impl<'a> Executor<'a> {
                 to.cq.post(cqe)
             }
         });
+        responder.account_written(written);
         responder.complete_message();
         Step::Done(Response::None)
     }
@@ -262,6 +269,12 @@ impl<'a> Executor<'a> {
                 _ => Step::Refused(NO_ACCESS),
             };
         }
+        if !payload.is_empty() {
+            responder.account_written(Transactions {
+                count: super_packet.packets().into(),
+                bytes: payload.len() as u64,
+            });
+        }
         if packet.headers.immediate.is_some() {
             self.access.unlock();
             let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
@@ -311,6 +324,7 @@ impl<'a> Executor<'a> {
             packets: read_packets(packet, parameters),
             original: None,
         };
+        responder.account_read(resource.packets, length);
         responder.remember(resource, parameters.max_resources);
         responder.complete_message();
         Step::Done(Response::Read(Read {
@@ -341,6 +355,14 @@ impl<'a> Executor<'a> {
         let Ok(original) = result else {
             return Step::Refused(NO_ACCESS);
         };
+        let operand_bytes = size_of_val(&original);
+        responder.account_read(1, operand_bytes);
+        if !swap || original == compare {
+            responder.account_written(Transactions {
+                count: 1,
+                bytes: operand_bytes as u64,
+            });
+        }
         let psn = packet.headers.bth.psn();
         let resource = Resource {
             psn,
@@ -355,6 +377,12 @@ impl<'a> Executor<'a> {
             original,
         })
     }
+}
+
+/// Whether the payload of a send goes into the completion: if it is short, as a whole or not at all.
+pub(super) fn is_inline(parameters: &Parameters, super_packet: &SuperPacket<'_>) -> bool {
+    let length = super_packet.payload.len();
+    super_packet.head.opcode.position() == Position::Only && (1..=parameters.responder_inline).contains(&length)
 }
 
 /// Number of response packets for an RDMA read.

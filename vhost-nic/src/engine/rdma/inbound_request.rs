@@ -7,7 +7,7 @@ use mlx5_prm::queue_entry::EventType;
 use super::endpoint::Endpoint;
 use super::execute::{Executor, Refused, Step, read_packets};
 use super::outbound_response::{Read, Response, Responses};
-use super::receive_queue;
+use super::{pcie_wait, receive_queue};
 use crate::hca::qp::{Parameters, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::SuperPacket;
@@ -41,6 +41,7 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
 
 fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
     let mut responses = Responses::default();
+    pcie_wait::before_requests(endpoint, super_packets);
     {
         let responder = &mut *endpoint.qp.responder.lock();
         if !endpoint.is_current() {
@@ -80,7 +81,11 @@ fn reliable(
     }
     if psn.is_before(expected) {
         parameters.count(QueueCounter::DuplicateRequest);
-        responses.push(duplicate(responder, head, parameters));
+        let response = duplicate(responder, head, parameters);
+        if let Response::Read(Read { length, .. }) = response {
+            responder.account_read(parameters.packets(length), length);
+        }
+        responses.push(response);
         return ControlFlow::Continue(());
     }
     if psn.is_after(expected) {

@@ -7,6 +7,7 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
 use crate::hca::nic_event::NicEvent;
+use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, SuperPacket};
@@ -177,18 +178,24 @@ fn read_response(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packe
         return;
     }
     let message = requester.message(at);
+    let range = offset..offset + payload.len();
     let stored = if length > 0 && length <= parameters.requester_inline && message.is_signaled() {
         let mut data = Vec::new();
         payload.append_to(&mut data).map(|()| Some(data)).map_err(Into::into)
     } else {
-        let range = offset..offset + payload.len();
+        endpoint.hca().pcie_latency.spend(Transaction::PayloadWrite);
         let memory = endpoint.memory();
         memory
-            .scatter(message.data().memory(), range, &mut payload.cursor())
+            .scatter(message.data().memory(), range.clone(), &mut payload.cursor())
             .map(|()| None)
     };
     match stored {
-        Ok(inline) => requester.accept_response(at, psn, packets, inline),
+        Ok(inline) => {
+            if inline.is_none() {
+                requester.account_response(at, range, parameters.mtu);
+            }
+            requester.accept_response(at, psn, packets, inline);
+        }
         Err(_) => fail(endpoint, requester, psn, CqeSyndrome::LocalProtection),
     }
 }
@@ -210,6 +217,7 @@ fn atomic_response(endpoint: &Endpoint<'_>, requester: &mut Requester, packet: &
     let inline = if endpoint.parameters.requester_inline >= bytes.len() && message.is_signaled() {
         Some(bytes.to_vec())
     } else {
+        endpoint.hca().pcie_latency.spend(Transaction::PayloadWrite);
         let mut payload = Payload::new();
         payload.push_bytes(&bytes);
         let stored = endpoint
@@ -218,6 +226,7 @@ fn atomic_response(endpoint: &Endpoint<'_>, requester: &mut Requester, packet: &
         if stored.is_err() {
             return fail(endpoint, requester, psn, CqeSyndrome::LocalProtection);
         }
+        requester.account_response(at, 0..bytes.len(), bytes.len());
         None
     };
     requester.accept_response(at, psn, 1, inline);

@@ -9,36 +9,31 @@ use super::endpoint::Endpoint;
 use crate::hca::mkey::{self, Access, UmrControl, UmrPoster};
 use crate::hca::qp::service;
 
-/// Changes a memory key as the segments of a WQE request. Returns whether that succeeded.
-pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> bool {
-    let Some((control, context, list)) = parse(segments) else {
-        return false;
-    };
+/// Changes a memory key as the segments of a WQE request. Returns the bytes of the list that was read from memory.
+pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> Option<usize> {
+    let (control, context, list) = parse(segments)?;
     let parameters = endpoint.parameters;
     let poster = UmrPoster {
         accessor: endpoint.accessor(),
         reg_umr: parameters.service == service::REG_UMR,
         fast_register: parameters.fast_register,
     };
-    let mut translations = Vec::new();
+    let (mut translations, mut read) = (Vec::new(), 0);
     if control.flags & UmrControlSegment::INLINE != 0 {
         translations.extend_from_slice(list);
     } else if control.translation_length() > 0 {
-        let Ok((mut segment, _)) = DataSegment::read_from_prefix(list) else {
-            return false;
-        };
+        let (mut segment, _) = DataSegment::read_from_prefix(list).ok()?;
         let length = control.translation_length().min(segment.byte_count.get() as usize);
         segment.byte_count.set(length as u32);
         let memory = endpoint.memory();
-        if memory
+        memory
             .gather(segment.into(), Access::LocalRead, &mut translations)
-            .is_err()
-        {
-            return false;
-        }
+            .ok()?;
+        read = length;
     }
     let keys = &endpoint.hca().mkeys;
-    mkey::umr(keys, poster, key, &UmrControl::from(&control), &context, &translations).is_ok()
+    mkey::umr(keys, poster, key, &UmrControl::from(&control), &context, &translations).ok()?;
+    Some(read)
 }
 
 /// Splits the segments of a WQE: control, context, and the translation list or the data segment of its address.

@@ -27,9 +27,9 @@ pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &
         if taken.limit_reached {
             hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
         }
-        Some(taken.index)
+        Some((taken.index, list.stride()))
     };
-    let (wqe_counter, pd) = match &endpoint.qp.receives {
+    let ((wqe_counter, wqe_bytes), pd) = match &endpoint.qp.receives {
         ReceiveSource::Own(ring) => {
             let index = responder.consumer();
             if ring.receive_producer(dma).ok()? == index {
@@ -37,7 +37,7 @@ pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &
             }
             ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
             responder.consume();
-            (index, endpoint.parameters.pd)
+            ((index, ring.stride()), endpoint.parameters.pd)
         }
         ReceiveSource::Pool(rmp) => (from_list(&rmp.list, rmp.number, &mut segments)?, rmp.pd()),
         ReceiveSource::Xrc => {
@@ -46,6 +46,7 @@ pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &
         }
         ReceiveSource::None => return None,
     };
+    responder.account_receive_wqe(wqe_bytes);
     let room = segments.iter().map(|segment| u64::from(segment.byte_count.get())).sum();
     Some(Receive {
         wqe_counter,

@@ -8,6 +8,7 @@ use super::super::context::Context;
 use super::batch::{self, Batch};
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
+use super::pcie_wait::Progress;
 use super::send_wqe::Reader;
 use super::{datagram, key_update, outbound_request};
 use crate::hca::guest_error::GuestError;
@@ -38,6 +39,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             parameters: &parameters,
         };
         let pending;
+        let waits;
         {
             let requester = &mut *qp.requester.lock();
             requester.set_in_service(false);
@@ -53,6 +55,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
             }
             batch.reserve(reader.posted(requester.fetched()).into());
+            let progress = Progress::of(requester);
             while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
             if batch.is_empty() {
                 complete_sent(endpoint, requester);
@@ -62,7 +65,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             requester.set_in_service(true);
             // A WQE that came through a doorbell register is only in this reader.
             pending = reader.has_blue_flame(requester.fetched());
+            waits = progress.until(requester, reader);
         }
+        waits.spend(&hca.pcie_latency);
         batch.send();
         if !pending && hca.scheduler.has_other_work() {
             return endpoint.schedule();
@@ -161,7 +166,8 @@ fn send_next<'a>(
         }
         Work::Bad(_) | Work::Umr { .. } if !is_first(requester, batch) => return false,
         Work::Umr { bytes } => {
-            if key_update::execute(endpoint, message.control().immediate.get(), bytes) {
+            if let Some(read) = key_update::execute(endpoint, message.control().immediate.get(), bytes) {
+                requester.account_list(read);
                 requester.finish_local();
                 return true;
             }
@@ -175,6 +181,7 @@ fn send_next<'a>(
     };
     match made {
         Ok(packets) => {
+            requester.account_sent(packets, parameters.mtu);
             requester.advance(packets, parameters.is_reliable());
             true
         }

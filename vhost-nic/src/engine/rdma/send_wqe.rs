@@ -33,6 +33,8 @@ pub(super) struct Reader<'a> {
     producer: u16,
     /// The WQE that came through a doorbell register.
     blue_flame: Option<BlueFlameWqe>,
+    /// Whether a WQE was read from the ring.
+    ring_read: bool,
     /// The range of basic blocks in the window.
     start: u16,
     blocks: u16,
@@ -49,6 +51,7 @@ impl<'a> Reader<'a> {
             executed: send_opcodes::of_service(service),
             producer: consumer,
             blue_flame: None,
+            ring_read: false,
             start: consumer,
             blocks: 0,
             window: [0; WINDOW as usize * SEND_WQE_BB],
@@ -74,6 +77,11 @@ impl<'a> Reader<'a> {
     pub fn has_blue_flame(&self, consumer: u16) -> bool {
         let blue_flame = self.blue_flame.as_ref();
         blue_flame.is_some_and(|wqe| wqe.is_within(consumer, self.producer))
+    }
+
+    /// Whether a WQE was read from the ring since the last call.
+    pub fn take_ring_read(&mut self) -> bool {
+        std::mem::take(&mut self.ring_read)
     }
 
     /// Whether a WQE is posted at `index`.
@@ -104,6 +112,7 @@ impl<'a> Reader<'a> {
                 return (blocks, true);
             }
         }
+        self.ring_read = true;
         let Some(memory) = self.blocks(index, 1) else {
             return (1, false);
         };

@@ -5,6 +5,7 @@ use mlx5_prm::rdma_wqe::AddressVector;
 use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use smallvec::SmallVec;
 
+use crate::hca::pcie_account::Transactions;
 use crate::roce::psn::Psn;
 
 /// A data segment: payload to be sent, or memory for a response.
@@ -32,6 +33,8 @@ pub struct DataList {
     parts: SmallVec<[Part; 2]>,
     /// The bytes of all inline parts.
     inline: SmallVec<[u8; 64]>,
+    /// The segments in memory as reads of a message in one packet.
+    reads: Transactions,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +52,10 @@ impl DataList {
                 self.inline.extend_from_slice(bytes);
                 Part::Inline(bytes.len())
             }
-            Data::Memory(segment) => Part::Memory(segment),
+            Data::Memory(segment) => {
+                self.reads.add(1, segment.byte_count.get().into());
+                Part::Memory(segment)
+            }
         });
     }
 
@@ -74,9 +80,15 @@ impl DataList {
         })
     }
 
+    /// Reads of a message in one packet: one for each segment in memory.
+    pub(super) fn reads(&self) -> Transactions {
+        self.reads
+    }
+
     fn clear(&mut self) {
         self.parts.clear();
         self.inline.clear();
+        self.reads = Transactions::default();
     }
 }
 

@@ -1,11 +1,13 @@
 //! Requester state: sequence numbers, outstanding messages and timers of a send queue.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::message::Message;
+use super::message::{Data, Message};
 use super::message_ring::Messages;
+use crate::hca::pcie_account::PayloadAccount;
 use crate::roce::psn::Psn;
 
 /// Limit on outstanding messages.
@@ -56,6 +58,7 @@ pub struct Requester {
     in_service: bool,
     /// Packets since the last acknowledgement request.
     unrequested: u32,
+    payload: PayloadAccount,
 }
 
 impl Requester {
@@ -75,7 +78,16 @@ impl Requester {
             not_before: None,
             in_service: false,
             unrequested: 0,
+            payload: PayloadAccount::default(),
         }
+    }
+
+    /// Resets everything but the account.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            payload: self.payload,
+            ..Self::new()
+        };
     }
 
     /// Sets the PSN of the first message.
@@ -212,6 +224,12 @@ impl Requester {
         self.unrequested = 0;
     }
 
+    /// Whether a signaled message is among those at the front that are done.
+    pub fn completes_signaled(&self) -> bool {
+        let mut done = self.messages.iter().take_while(|message| message.done);
+        done.any(Message::is_signaled)
+    }
+
     /// Completes the messages at the front that are done; `act` is called with each.
     pub fn complete(&mut self, mut act: impl FnMut(&Message)) {
         let mut done = 0;
@@ -241,6 +259,46 @@ impl Requester {
     fn remove(&mut self, count: usize) {
         self.messages.remove(count);
         self.current = self.current.saturating_sub(count);
+    }
+}
+
+/// The PCIe account.
+impl Requester {
+    /// The transactions of data so far.
+    pub fn payload(&self) -> PayloadAccount {
+        self.payload
+    }
+
+    /// Accounts for the data of the next `packets` of the current message.
+    pub fn account_sent(&mut self, packets: u32, mtu: usize) {
+        let message = &self.messages[self.current];
+        let reads = message.data.reads();
+        if reads.count == 0 || message.work.is_request() {
+            return;
+        }
+        if packets == message.packets && packets == 1 {
+            self.payload.reads += reads;
+            return;
+        }
+        let from = self.send_psn.distance(message.first).max(0) as usize * mtu;
+        let until = from.saturating_add(packets as usize * mtu).min(message.length as usize);
+        let segments = message.data.parts();
+        let segments = segments.map(|data| (data.length(), matches!(data, Data::Memory(_))));
+        self.payload.reads.add_packets(segments, from..until, mtu);
+    }
+
+    /// Accounts for the list of a UMR WQE, of which `bytes` were read from memory.
+    pub fn account_list(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.payload.reads.add(1, bytes as u64);
+        }
+    }
+
+    /// Accounts for response data that were written to a range of a message's memory.
+    pub fn account_response(&mut self, at: usize, range: Range<usize>, mtu: usize) {
+        let segments = self.messages[at].data.memory();
+        let segments = segments.map(|segment| (segment.byte_count.get() as usize, true));
+        self.payload.writes.add_packets(segments, range, mtu);
     }
 }
 

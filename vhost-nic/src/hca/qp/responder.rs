@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use mlx5_prm::wqe::DataSegment;
 use serde::Serialize;
 
+use crate::hca::pcie_account::{PayloadAccount, Transactions};
 use crate::roce::psn::Psn;
 
 /// MSNs have 24 bits.
@@ -21,6 +22,15 @@ pub struct Receive {
     pub segments: Vec<DataSegment>,
     /// Length of the scatter list in bytes.
     pub room: u64,
+}
+
+impl Receive {
+    /// Lengths of the segments, all of which are in memory.
+    pub fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
+        self.segments
+            .iter()
+            .map(|segment| (segment.byte_count.get() as usize, true))
+    }
 }
 
 /// A message whose remaining packets are expected.
@@ -68,6 +78,9 @@ pub struct Responder {
     /// Unreliable: the receive WQE of a message that was cut off, for the next one.
     #[serde(skip)]
     spare: Option<Receive>,
+    /// DMA reads of receive WQEs.
+    wqe_reads: Transactions,
+    payload: PayloadAccount,
 }
 
 impl Responder {
@@ -82,7 +95,18 @@ impl Responder {
             last_wqe_reported: false,
             skipping: false,
             spare: None,
+            wqe_reads: Transactions::default(),
+            payload: PayloadAccount::default(),
         }
+    }
+
+    /// Resets everything but the account.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            wqe_reads: self.wqe_reads,
+            payload: self.payload,
+            ..Self::new()
+        };
     }
 
     /// Sets the PSN of the first packet.
@@ -123,6 +147,36 @@ impl Responder {
     /// Returns whether the "last WQE" event was reported before, and marks it as reported.
     pub fn report_last_wqe(&mut self) -> bool {
         std::mem::replace(&mut self.last_wqe_reported, true)
+    }
+}
+
+/// The PCIe account.
+impl Responder {
+    /// The reads of receive WQEs so far.
+    pub fn wqe_reads(&self) -> Transactions {
+        self.wqe_reads
+    }
+
+    /// The transactions of data so far.
+    pub fn payload(&self) -> PayloadAccount {
+        self.payload
+    }
+
+    /// Accounts for the read of a receive WQE.
+    pub fn account_receive_wqe(&mut self, bytes: usize) {
+        self.wqe_reads.add(1, bytes as u64);
+    }
+
+    /// Accounts for data that packets brought.
+    pub fn account_written(&mut self, written: Transactions) {
+        self.payload.writes += written;
+    }
+
+    /// Accounts for data that packets carry back.
+    pub fn account_read(&mut self, packets: u32, bytes: usize) {
+        if bytes > 0 {
+            self.payload.reads.add(packets.into(), bytes as u64);
+        }
     }
 }
 
