@@ -13,6 +13,7 @@ mod golden;
 mod lspci;
 mod mixed;
 mod operations;
+mod pcie_account;
 mod perftest;
 mod probe;
 mod rdma;
