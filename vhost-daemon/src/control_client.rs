@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::control_command::{Command, parse_answer, request_line};
-use crate::display::text;
+use crate::control_command::{Command, CommonCommand, parse_answer, request_line};
+use crate::display::{plain, text};
 
 /// A request that was not answered with a result.
 #[derive(Debug, Error)]
@@ -88,11 +88,38 @@ impl<C: Subcommand + Serialize> CtlArgs<C> {
     /// Makes the request and prints the result: lists of objects as tables, others as trees; nothing if it has no
     /// fields.
     pub fn run(&self) -> Result<(), ClientError> {
-        let result = Client::connect(&self.control_socket)?.request(&self.command)?;
-        let text = match self.json {
-            true => format!("{result}\n"),
-            false => text(&result),
-        };
-        io::stdout().write_all(text.as_bytes()).map_err(ClientError::Print)
+        let mut client = Client::connect(&self.control_socket)?;
+        let result = client.request(&self.command)?;
+        self.print(&result, text)?;
+        if let Command::Common(CommonCommand::Findings { follow: true, .. }) = self.command {
+            for line in client.input().lines() {
+                let line = line?;
+                if !line.is_empty() {
+                    self.print(&serde_json::from_str(&line)?, finding)?;
+                }
+            }
+        }
+        Ok(())
     }
+
+    fn print(&self, value: &Value, text: fn(&Value) -> String) -> Result<(), ClientError> {
+        let text = match self.json {
+            true => format!("{value}\n"),
+            false => text(value),
+        };
+        let mut out = io::stdout();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(ClientError::Print)
+    }
+}
+
+/// Returns the line of a finding, or of the number of those that were dropped.
+fn finding(value: &Value) -> String {
+    if let Some(dropped) = value.get("dropped") {
+        return format!("{dropped} findings dropped\n");
+    }
+    let fields = ["guest", "finding", "object", "number", "text", "evidence"];
+    let [guest, finding, object, number, text, evidence] = fields.map(|name| plain(&value[name]));
+    format!("{guest}: {finding} of {object} {number}: {text} [{evidence}]\n")
 }

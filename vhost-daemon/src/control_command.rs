@@ -48,6 +48,18 @@ pub enum CommonCommand {
         plan: Option<Value>,
     },
 
+    /// Show findings: the first of each kind and the latest (docs/findings.md).
+    Findings {
+        /// Only those about this guest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guest: Option<String>,
+
+        /// Continue with findings as they happen.
+        #[arg(long)]
+        #[serde(default)]
+        follow: bool,
+    },
+
     /// Records a trace; on the command line a program of its own reads it.
     #[command(skip)]
     Trace {
@@ -61,7 +73,7 @@ pub enum CommonCommand {
 
 impl CommonCommand {
     /// Names in JSON.
-    pub const NAMES: &[&str] = &["counters", "objects", "flight_recorder", "faults", "trace"];
+    pub const NAMES: &[&str] = &["counters", "objects", "flight_recorder", "faults", "findings", "trace"];
 }
 
 /// Parser of an argument that is one of two words: the first is true.
@@ -261,6 +273,10 @@ mod tests {
             (
                 &["cable", "a", "out"],
                 r#"{"version":1,"command":"cable","guest":"a","plugged":false}"#,
+            ),
+            (
+                &["findings", "a", "--follow"],
+                r#"{"version":1,"command":"findings","guest":"a","follow":true}"#,
             ),
             (&["mac-table"], r#"{"version":1,"command":"mac_table"}"#),
         ] {

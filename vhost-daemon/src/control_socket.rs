@@ -10,15 +10,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use log::info;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::control_command::{Command, CommonCommand, answer_line};
 use crate::controlled::{Answer, Controlled};
+use crate::finding::{Record, Subscription};
 use crate::socket_server::{MAX_CONNECTIONS, Serve};
 use crate::trace::{Header, Session, flight_recorder_is_on, set_flight_recorder, write_stream};
 
 /// Longest request in bytes, with its newline.
 const MAX_REQUEST: usize = 1 << 16;
+/// Time without a finding after which a client that follows them gets an empty line.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Longest trace.
 const MAX_SECONDS: f64 = 86_400.0;
 
@@ -92,6 +95,7 @@ fn execute_common<D: Controlled>(daemon: &D, command: CommonCommand) -> Result<A
         }
         CommonCommand::Objects { guest, kind } => objects(daemon, guest.as_deref(), kind.as_deref()).map(Answer::Value),
         CommonCommand::Faults { plan } => daemon.faults(plan).map(Answer::Value),
+        CommonCommand::Findings { guest, follow } => findings(daemon, guest, follow),
         CommonCommand::FlightRecorder { on } => {
             set_flight_recorder(on);
             info!("the flight recorder is {}", if on { "on" } else { "off" });
@@ -135,6 +139,45 @@ fn objects<D: Controlled>(daemon: &D, guest: Option<&str>, kind: Option<&str>) -
         trees.insert(guest, Value::Object(kinds));
     }
     Ok(Value::Object(trees))
+}
+
+/// Returns the findings of all guests or of one, and with `follow` those that happen from then on.
+fn findings<D: Controlled>(daemon: &D, guest: Option<String>, follow: bool) -> Result<Answer, String> {
+    if let Some(name) = guest.as_ref().filter(|name| !daemon.guests().contains(name)) {
+        return Err(format!("there is no guest {name:?}"));
+    }
+    let is_wanted = move |record: &Arc<Record>| guest.as_deref().is_none_or(|guest| guest == &*record.guest);
+    let (sources, subscription) = (daemon.findings(), Subscription::default());
+    if follow {
+        sources.iter().for_each(|source| source.subscribe(&subscription));
+    }
+    let mut recent: Vec<_> = sources.iter().flat_map(|source| source.recent()).collect();
+    recent.retain(&is_wanted);
+    recent.sort_by_key(|record| record.time_unix_ns);
+    let value = serde_json::to_value(&recent).map_err(|error| error.to_string())?;
+    if !follow {
+        return Ok(Answer::Value(value));
+    }
+    // What happened between subscription and snapshot is in both.
+    let is_new = move |record: &Arc<Record>| !recent.iter().any(|known| Arc::ptr_eq(known, record));
+    let body = move |out: &mut dyn Write| {
+        loop {
+            let (mut records, dropped) = subscription.take(KEEP_ALIVE);
+            records.retain(|record| is_wanted(record) && is_new(record));
+            for record in &records {
+                serde_json::to_writer(&mut *out, record)?;
+                out.write_all(b"\n")?;
+            }
+            if dropped > 0 {
+                writeln!(out, "{}", json!({ "dropped": dropped }))?;
+            } else if records.is_empty() {
+                // Fails if the client is gone.
+                out.write_all(b"\n")?;
+            }
+            out.flush()?;
+        }
+    };
+    Ok(Answer::Stream(value, Box::new(body)))
 }
 
 #[cfg(test)]

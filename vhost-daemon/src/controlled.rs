@@ -1,12 +1,14 @@
 //! A daemon as its sockets see it.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::finding::Source;
 use crate::metrics::Metrics;
 use crate::program::Program;
 use crate::trace::EventInfo;
@@ -60,6 +62,9 @@ pub trait Controlled: Send + Sync + 'static {
     /// Puts a plan of faults in force, if one is given, and returns the faults in force. An error is the reason of the
     /// refusal, in lower case.
     fn faults(&self, plan: Option<Value>) -> Result<Value, String>;
+
+    /// Returns the findings of all guests.
+    fn findings(&self) -> Vec<Arc<dyn Source>>;
 
     /// Executes a command. An error is the reason of the refusal, in lower case.
     fn execute(&self, command: Self::Command) -> Result<Answer, String>;

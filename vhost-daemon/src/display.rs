@@ -75,7 +75,7 @@ fn branch(value: &Value, depth: usize, text: &mut String) {
 }
 
 /// Returns a value without structure as text. Control characters come from guests, and do not get to a terminal.
-fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.chars().flat_map(visible).collect(),
         Value::Null => "-".to_owned(),

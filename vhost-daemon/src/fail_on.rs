@@ -1,48 +1,59 @@
-//! The verdict of `--fail-on`: guest errors that make a daemon exit with an error.
+//! The verdict of `--fail-on`: findings that make a daemon exit with an error.
 
 use std::fmt::Write;
 
 use thiserror::Error;
 
-use crate::guest_error::Kind;
+use crate::finding::{KindInfo, Severity, Source};
 
-/// Stands for every kind.
+/// Stands for every kind of guest error.
 const ANY: &str = "any";
+/// Stands for every kind.
+const ALL: &str = "all";
+/// May precede a name.
+const PREFIX: &str = "finding=";
 
 /// A failure of `--fail-on`.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum FailOnError {
     /// A kind that the device does not have.
-    #[error("--fail-on {kind}: there is no such guest error; the kinds are any, {}", .known.join(", "))]
+    #[error("--fail-on {kind}: there is no such finding; the kinds are any, all, {}", .known.join(", "))]
     Unknown {
         /// The kind as given.
         kind: String,
         /// The kinds of the device.
         known: Vec<&'static str>,
     },
-    /// Errors of the given kinds occurred.
-    #[error("guest errors: {0}")]
+    /// There are findings of the given kinds.
+    #[error("findings: {0}")]
     Found(String),
 }
 
-/// The kinds of guest errors that `--fail-on` names.
+/// The kinds of findings that `--fail-on` names.
 #[derive(Debug)]
-pub struct FailOn<K> {
-    kinds: Vec<K>,
+pub struct FailOn {
+    kinds: Vec<&'static str>,
     found: String,
 }
 
-impl<K: Kind> FailOn<K> {
-    /// Looks the kinds up by their names in the statistics.
-    pub fn new(names: &[String]) -> Result<Self, FailOnError> {
+impl FailOn {
+    /// Looks up the kinds, each of which may follow `finding=`, among those of the device.
+    pub fn new(names: &[String], known: &[&'static [KindInfo]]) -> Result<Self, FailOnError> {
+        let known = || known.iter().copied().flatten();
         let mut kinds = Vec::new();
-        for name in names {
+        for given in names {
+            let name = given.strip_prefix(PREFIX).unwrap_or(given);
             let before = kinds.len();
-            kinds.extend(K::ALL.iter().filter(|kind| name == ANY || kind.name() == name));
+            let named = known().filter(|kind| match name {
+                ALL => true,
+                ANY => kind.severity == Severity::Error,
+                name => kind.name == name,
+            });
+            kinds.extend(named.map(|kind| kind.name));
             if kinds.len() == before {
                 return Err(FailOnError::Unknown {
-                    kind: name.clone(),
-                    known: K::ALL.iter().map(|kind| kind.name()).collect(),
+                    kind: given.clone(),
+                    known: known().map(|kind| kind.name).collect(),
                 });
             }
         }
@@ -52,22 +63,18 @@ impl<K: Kind> FailOn<K> {
         })
     }
 
-    /// Adds the errors of one guest; `count` returns the number of errors of a kind.
-    pub fn add(&mut self, guest: &str, count: impl Fn(K) -> u64) {
-        for kind in K::ALL
-            .iter()
-            .filter(|kind| self.kinds.iter().any(|of| of.index() == kind.index()))
-        {
-            let count = count(*kind);
-            if count > 0 {
+    /// Adds findings of a guest.
+    pub fn add(&mut self, guest: &str, findings: &dyn Source) {
+        for (kind, count) in findings.counts() {
+            if count > 0 && self.kinds.contains(&kind.name) {
                 let separator = if self.found.is_empty() { "" } else { ", " };
                 // Writing to a string cannot fail.
-                let _ = write!(self.found, "{separator}{guest}: {} ({count})", kind.name());
+                let _ = write!(self.found, "{separator}{guest}: {} ({count})", kind.name);
             }
         }
     }
 
-    /// Fails if any error was added.
+    /// Fails if any of them was of a kind that was named.
     pub fn verdict(self) -> Result<(), FailOnError> {
         match self.found.is_empty() {
             true => Ok(()),
@@ -79,25 +86,32 @@ impl<K: Kind> FailOn<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::{Findings, Kind, Object};
 
-    crate::guest_errors! {
-        /// Two kinds.
-        enum Two {
+    crate::findings! {
+        /// Three kinds.
+        enum Three {
             /// The first.
-            First = "first",
+            First = Error "first" { rule: "", source: "", answer: "", },
             /// The second.
-            Second = "second",
+            Second = Error "second" { rule: "", source: "", answer: "", },
+            /// The third.
+            Third = Suspicion "third" { rule: "", source: "", answer: "", },
         }
     }
 
     fn verdict(names: &[&str]) -> Result<(), FailOnError> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut fail_on = FailOn::<Two>::new(&names)?;
-        fail_on.add("a", |kind| match kind {
-            Two::First => 0,
-            Two::Second => 3,
-        });
-        fail_on.add("b", |_| 1);
+        let mut fail_on = FailOn::new(&names, &[Three::INFOS])?;
+        let guest = |counts: [u64; 3]| {
+            let findings = Findings::<Three>::new("");
+            for (&kind, count) in Three::ALL.iter().zip(counts) {
+                (0..count).for_each(|_| findings.report(kind, Object::new("queue", 1), &[], format_args!("")));
+            }
+            findings
+        };
+        fail_on.add("a", &guest([0, 3, 0]));
+        fail_on.add("b", &guest([1, 1, 2]));
         fail_on.verdict()
     }
 
@@ -105,13 +119,19 @@ mod tests {
     fn only_the_kinds_that_are_named_fail() {
         let found = |text: &str| Err(FailOnError::Found(text.to_owned()));
         assert_eq!(verdict(&[]), Ok(()));
-        assert_eq!(verdict(&["first"]), found("b: first (1)"));
+        for name in ["first", "finding=first"] {
+            assert_eq!(verdict(&[name]), found("b: first (1)"));
+        }
         assert_eq!(verdict(&["second", "second"]), found("a: second (3), b: second (1)"));
         assert_eq!(verdict(&["any"]), found("a: second (3), b: first (1), b: second (1)"));
-        let text = verdict(&["third"]).unwrap_err().to_string();
+        assert_eq!(
+            verdict(&["finding=all"]),
+            found("a: second (3), b: first (1), b: second (1), b: third (2)")
+        );
+        let text = verdict(&["finding=fourth"]).unwrap_err().to_string();
         assert_eq!(
             text,
-            "--fail-on third: there is no such guest error; the kinds are any, first, second"
+            "--fail-on finding=fourth: there is no such finding; the kinds are any, all, first, second, third"
         );
     }
 }

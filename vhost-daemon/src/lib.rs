@@ -2,8 +2,8 @@
 //! "Backend program conventions"), applied to sockets of any protocol.
 //!
 //! A daemon runs in the foreground, logs to standard error, and ends on SIGTERM with its sockets removed. Its main
-//! thread runs a [`MainLoop`]; each guest's socket is served by a [`Server`]'s thread. Counters and guest errors are
-//! defined by [`counters!`] and [`guest_errors!`], so that all documents of the stats sockets have one style.
+//! thread runs a [`MainLoop`]; each guest's socket is served by a [`Server`]'s thread. Counters and findings are
+//! defined by [`counters!`] and [`findings!`], so that all documents of the stats sockets have one style.
 
 #![deny(unsafe_code)]
 
@@ -17,7 +17,7 @@ mod counter;
 mod display;
 mod fail_on;
 pub mod fault;
-pub mod guest_error;
+pub mod finding;
 mod main_loop;
 mod metrics;
 mod metrics_socket;

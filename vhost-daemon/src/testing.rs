@@ -1,5 +1,6 @@
 //! Harness for tests of the daemons' binaries, and assertions that several of them use.
 
+mod catalogue;
 mod control_page;
 mod daemon;
 pub mod json;
@@ -9,6 +10,7 @@ mod open_metrics;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use catalogue::assert_catalogue;
 pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;

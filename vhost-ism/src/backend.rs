@@ -19,6 +19,7 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
+use vhost_daemon::finding::Object;
 use vhost_daemon::vhost_user::{self, ConnectionError, ExitEvents};
 use vhost_daemon::vring::{Memory, Vring};
 use vhost_daemon::{Current, Server, Service};
@@ -34,7 +35,7 @@ use zerocopy::IntoBytes;
 use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS, Status};
 use crate::control;
 use crate::guest::{Guest, Session, Start};
-use crate::stats::GuestError;
+use crate::ism_finding::Finding;
 use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
@@ -193,7 +194,8 @@ impl IsmBackend {
             while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {
                 let answer = match &session {
                     _ if request.room == 0 => {
-                        stats.report(GuestError::BadChain);
+                        let control = Object::new("virtqueue", CONTROL_QUEUE.into());
+                        stats.report(Finding::BadChain, control, request.bytes.as_deref().unwrap_or_default());
                         Vec::new()
                     }
                     Some(session) => control::answer(session, request.bytes.as_deref(), request.room),

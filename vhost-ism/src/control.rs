@@ -4,17 +4,21 @@ use std::time::Instant;
 use std::{io, thread};
 
 use log::debug;
+use vhost_daemon::finding::Object;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::abi::*;
 use crate::door::RequestFate;
-use crate::fabric::{Placement, Refusal};
+use crate::fabric::{Detached, Placement, Refusal};
 use crate::guest::Session;
 use crate::ism_event::{IsmEvent, nanoseconds};
-use crate::stats::GuestError;
+use crate::ism_finding::Finding;
 
 /// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;
+
+/// The control queue, as the object of a finding about a request.
+const REQUESTS: Object = Object::new("virtqueue", CONTROL_QUEUE as u64);
 
 /// The reply, which follows the status.
 #[derive(Debug)]
@@ -78,8 +82,15 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
         Ok(reply) => (Status::Ok, reply),
         Err(status) => {
             stats.counters.refusals.increment();
-            if status == Status::Err {
-                stats.report(GuestError::BadRequest);
+            let finding = match status {
+                Status::Err => Some(Finding::BadRequest),
+                Status::NoEnt if names_token(request) => Some(Finding::UnknownToken),
+                Status::PermAttach | Status::PermRead | Status::PermWrite => Some(Finding::AttachDenied),
+                _ => None,
+            };
+            if let Some(kind) = finding {
+                let text = format_args!("{}: {status:?}", kind.text());
+                stats.report_with(kind, REQUESTS, request.unwrap_or_default(), text);
             }
             debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
             (status, Reply::None)
@@ -103,6 +114,17 @@ fn fate(session: &Session, request: Option<&[u8]>) -> RequestFate {
         (Some(door), Some(&[class, command, ..])) => door.request((class, command)),
         _ => RequestFate::Answered,
     }
+}
+
+/// Whether a request names a DMB by its token, as its only parameter that can be unknown.
+fn names_token(request: Option<&[u8]>) -> bool {
+    let header = request.and_then(|request| RequestHeader::read_from_prefix(request).ok());
+    header.is_some_and(|(header, _)| {
+        matches!(
+            (header.class, header.cmd),
+            CMD_ATTACH | CMD_DETACH | CMD_GRANT_DEFAULT | CMD_GRANT_DEVICE | CMD_QUERY_SLAB
+        )
+    })
 }
 
 fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Status> {
@@ -136,6 +158,10 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
         CMD_DETACH => {
             let command: Detach = decode(body)?;
             let detached = session.fabric().detach(session.gid(), command.token)?;
+            if let Detached::Owned { chunk, attached: 1.. } = detached {
+                let object = Object::new("dmb", chunk.into());
+                session.stats().report(Finding::DmbFreedAttached, object, request);
+            }
             session.disconnect_doorbell(detached);
             session.stats().counters.detaches.increment();
             // The slab may be unused now.

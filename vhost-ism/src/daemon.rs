@@ -9,6 +9,7 @@ use log::info;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::trace::{EventInfo, Events, Tracer, start_flight_recorder};
 use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, Server};
 use vhost_ism::backend;
@@ -16,7 +17,7 @@ use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_event::IsmEvent;
-use vhost_ism::stats::GuestError;
+use vhost_ism::ism_finding::Finding;
 
 use crate::args::Args;
 use crate::control_command::IsmCommand;
@@ -30,7 +31,7 @@ const PROGRAM: Program = Program {
 /// Runs until a signal.
 pub fn run(args: &Args) -> Result<()> {
     let fabric = Arc::new(Fabric::new(args.chid, args.limits()?));
-    let mut fail_on = FailOn::<GuestError>::new(&args.common.fail_on)?;
+    let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
     let mut own = OwnSockets::default();
     let sockets = sockets(args, &mut own)?;
@@ -81,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     main_loop.run()?;
     for guest in &daemon.guests {
-        fail_on.add(guest.stats().guest(), |kind| guest.stats().error_count(kind));
+        fail_on.add(guest.stats().guest(), &**guest.stats().findings());
     }
     // Not joined: a worker may be waiting for a VMM that never answers.
     if let Some(daemon) = Arc::into_inner(daemon) {
@@ -181,6 +182,11 @@ impl Controlled for Daemon {
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
         let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
         faults.control(plan, || self.doors.iter().for_each(|door| door.now()))
+    }
+
+    fn findings(&self) -> Vec<Arc<dyn Source>> {
+        let findings = |guest: &Arc<Guest>| -> Arc<dyn Source> { guest.stats().findings().clone() };
+        self.guests.iter().map(findings).collect()
     }
 
     fn execute(&self, command: IsmCommand) -> Result<Answer, String> {

@@ -10,19 +10,23 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
+use vhost_daemon::finding::Object;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, Gid, MessageEvent, PeerGoneEvent};
+use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, EVENT_QUEUE, Gid, MessageEvent, PeerGoneEvent};
 use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
-use crate::stats::{GuestError, GuestStats};
+use crate::ism_finding::Finding;
+use crate::stats::GuestStats;
 
 /// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;
 /// Maximum number of buffers too small for their event that are returned per kick. A driver could post them without
 /// end, and a peer's thread would return them.
 const MAX_SHORT: usize = 256;
+/// The event queue, as the object of a finding.
+const EVENTS: Object = Object::new("virtqueue", EVENT_QUEUE as u64);
 /// Maximum number of departures that wait for buffers; further ones are dropped.
 pub const MAX_DEPARTURES: usize = 1024;
 
@@ -153,7 +157,7 @@ impl EventSink {
         if pending.departed.len() < MAX_DEPARTURES {
             pending.departed.push_back(gid);
         } else {
-            self.stats.report(GuestError::EventOverflow);
+            self.stats.report(Finding::EventOverflow, EVENTS, &gid.0);
         }
         self.deliver(&mut pending);
     }
@@ -191,7 +195,7 @@ impl EventSink {
                 if ring.await_buffers() { continue } else { break }
             }
             if !fits {
-                self.stats.report(GuestError::ShortEventBuffer);
+                self.stats.report(Finding::ShortEventBuffer, EVENTS, &[]);
                 short += 1;
             }
             sent += 1;

@@ -24,7 +24,7 @@ use session::{Session, WINDOW_UNIT};
 use state::{SlabKind, State, pair, random_nonzero};
 
 pub use dmb::Permissions;
-pub use placement::{Attachment, Detached, Mapping, PairSlab, Placement};
+pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement};
 pub use refusal::{Limits, Refusal};
 
 /// Numbers of objects in a fabric.
@@ -136,6 +136,22 @@ impl Fabric {
             .iter()
             .filter_map(|peer| Some(state.sessions.get(peer)?.sink.clone()))
             .collect()
+    }
+
+    /// Returns the DMBs that a session holds.
+    pub fn held(&self, gid: Gid) -> Held {
+        let state = self.state();
+        let mut held = Held::default();
+        for dmb in state.dmbs.values().filter(|dmb| dmb.is_held_by(gid)) {
+            let list = match dmb.owner == gid {
+                true => &mut held.owned,
+                false => &mut held.attached,
+            };
+            list.push(state.chunk(gid, dmb));
+        }
+        held.owned.sort_unstable();
+        held.attached.sort_unstable();
+        held
     }
 
     /// Returns whether a session with this GID is up.

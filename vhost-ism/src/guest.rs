@@ -10,6 +10,7 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use rand::RngCore;
 use serde::{Serialize, Serializer};
+use vhost_daemon::finding::Object;
 use vhost_daemon::trace::Tracer;
 
 use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
@@ -17,7 +18,8 @@ use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
 use crate::fabric::{Attachment, Detached, Fabric, Mapping};
 use crate::ism_event::IsmEvent;
-use crate::stats::{GuestError, GuestStats};
+use crate::ism_finding::Finding;
+use crate::stats::GuestStats;
 use crate::window::{RegionMapper, Traced, Window};
 
 /// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
@@ -296,6 +298,7 @@ impl Guest {
         state.devid = rand::rng().next_u64();
         session.alive.store(false, Ordering::Release);
         session.sink.close();
+        self.report_left(session.gid);
         let peers = self.fabric.leave(session.gid);
         for peer in &peers {
             peer.peer_gone(session.gid);
@@ -306,6 +309,21 @@ impl Guest {
             session.gid,
             peers.len()
         );
+    }
+}
+
+impl Guest {
+    /// Reports the DMBs that a session holds at its end.
+    fn report_left(&self, gid: Gid) {
+        let held = self.fabric.held(gid);
+        for (kind, chunks) in [(Finding::DmbLeft, held.owned), (Finding::AttachmentLeft, held.attached)] {
+            if let Some(first) = chunks.first() {
+                let evidence: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_le_bytes()).collect();
+                let text = format_args!("{}: {}", kind.text(), chunks.len());
+                self.stats
+                    .report_with(kind, Object::new("dmb", (*first).into()), &evidence, text);
+            }
+        }
     }
 }
 
@@ -455,7 +473,8 @@ impl Session {
         self.area.collect(limit.unwrap_or(connected.len() as u32), rung);
         for &chunk in rung.iter() {
             let Some(doorbell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
-                self.stats.report(GuestError::StrayDoorbell);
+                let object = Object::new("chunk", chunk.into());
+                self.stats.report(Finding::StrayDoorbell, object, &[1]);
                 continue;
             };
             self.stats.counters.doorbells.increment();

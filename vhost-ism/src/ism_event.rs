@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{Event, Events, Timeline, Times, Trace};
 
 use crate::abi::{
     CMD_ALLOC, CMD_ALLOC_FOR_PEER, CMD_ATTACH, CMD_DETACH, CMD_EVENT_VECTOR, CMD_GRANT_DEFAULT, CMD_GRANT_DEVICE,
     CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE,
 };
+use crate::ism_finding::Finding;
 
 vhost_daemon::trace_events! {
     /// An event of the execution trace.
@@ -26,6 +28,9 @@ vhost_daemon::trace_events! {
         Fault = "fault" of "object" [door],
         /// Events were put on the event queue, and the driver interrupted or not.
         Deliver = "deliver" of "event_queue" [count, interrupt],
+        /// A finding; its object is the row of its kind in docs/findings.md, from 0. `number` is that of the finding's
+        /// own object, `count` that of the findings of the kind.
+        Finding = "finding" of "kind" [number, count],
     }
 }
 
@@ -62,7 +67,7 @@ impl IsmTimeline {
         let mut cause = |index, event: &Event| match IsmEvent::at(event.event)? {
             IsmEvent::Bell | IsmEvent::Request => latest.insert(event.thread, index).and(None),
             IsmEvent::Deliver => latest.get(&event.thread).copied(),
-            IsmEvent::Map | IsmEvent::Unmap | IsmEvent::Fault => None,
+            IsmEvent::Map | IsmEvent::Unmap | IsmEvent::Fault | IsmEvent::Finding => None,
         };
         Self {
             causes: trace
@@ -87,6 +92,10 @@ impl Timeline for IsmTimeline {
             Some(IsmEvent::Fault) => "fault".into(),
             Some(IsmEvent::Deliver) if second == 0 => format!("{first} events, no interrupt").into(),
             Some(IsmEvent::Deliver) => format!("{first} events and an interrupt").into(),
+            Some(IsmEvent::Finding) => match Finding::ALL.get(event.object as usize) {
+                Some(kind) => format!("{} {first:#x}", kind.name()).into(),
+                None => "unknown finding".into(),
+            },
             None => "unknown".into(),
         }
     }
@@ -123,7 +132,7 @@ pub fn times(trace: &Trace, timeline: &IsmTimeline) -> Times {
                     times.add("bell to delivery", event.time.saturating_sub(bell.time));
                 }
             }
-            Some(IsmEvent::Bell | IsmEvent::Fault) | None => {}
+            Some(IsmEvent::Bell | IsmEvent::Fault | IsmEvent::Finding) | None => {}
         }
     }
     times

@@ -25,6 +25,7 @@ pub mod fault;
 pub mod guest;
 mod inspect;
 pub mod ism_event;
+pub mod ism_finding;
 pub mod slab;
 pub mod stats;
 pub mod window;

@@ -1,12 +1,15 @@
-//! Counters of a guest's activity and errors, readable while the daemon runs.
+//! Counters of a guest's activity, and its findings, readable while the daemon runs.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
-use vhost_daemon::guest_error::{GuestErrors, Kind};
+use vhost_daemon::finding::{Findings, Kind, Object, Severity};
 use vhost_daemon::trace::Tracer;
 
 use crate::door::Door;
+use crate::ism_event::IsmEvent;
+use crate::ism_finding::Finding;
 
 vhost_daemon::counters! {
     /// Counters of one guest, over all its sessions.
@@ -42,42 +45,6 @@ vhost_daemon::counters! {
     }
 }
 
-vhost_daemon::guest_errors! {
-    /// An error of a guest: answered as the device's specification says, counted, never fatal.
-    pub enum GuestError {
-        /// A control request answered with ERR: unknown, of the wrong length, or out of limits.
-        BadRequest = "bad_request",
-        /// A control request without a writable byte, or with descriptors that point outside guest memory.
-        BadChain = "bad_chain",
-        /// A ring with impossible indices; the queue is not served until the device is reset.
-        BadRing = "bad_ring",
-        /// A doorbell byte that belongs to no attached DMB.
-        StrayDoorbell = "stray_doorbell",
-        /// An event buffer too small for its event.
-        ShortEventBuffer = "short_event_buffer",
-        /// An event dropped because the guest does not take its events.
-        EventOverflow = "event_overflow",
-        /// Guest memory that its VMM could truncate, and that is therefore not used.
-        UnsealedMemory = "unsealed_memory",
-    }
-}
-
-impl GuestError {
-    fn text(self) -> &'static str {
-        match self {
-            Self::BadRequest => "malformed control request",
-            Self::BadChain => "control request without room for the answer",
-            Self::BadRing => "ring with impossible indices",
-            Self::StrayDoorbell => "doorbell for a DMB that is not attached",
-            Self::ShortEventBuffer => "event buffer too small",
-            Self::EventOverflow => "event dropped, the guest does not take its events",
-            Self::UnsealedMemory => {
-                "memory not sealed against shrinking is not used (use memory-backend-memfd, or --trust-unsealed-memory)"
-            }
-        }
-    }
-}
-
 /// Statistics of one guest.
 #[derive(Debug, Default, Serialize)]
 pub struct GuestStats {
@@ -90,13 +57,15 @@ pub struct GuestStats {
     /// Counters of the guest's activity.
     #[serde(flatten)]
     pub counters: GuestCounters,
-    guest_errors: GuestErrors<GuestError>,
+    #[serde(flatten)]
+    findings: Arc<Findings<Finding>>,
 }
 
 impl GuestStats {
     /// Creates zero counters for a guest with this name.
     pub fn new(guest: String, tracer: Tracer) -> Self {
         Self {
+            findings: Arc::new(Findings::new(&guest)),
             guest,
             tracer,
             ..Self::default()
@@ -118,20 +87,27 @@ impl GuestStats {
         &self.guest
     }
 
-    /// Counts an error and logs it, at a limited rate.
-    pub fn report(&self, error: GuestError) {
-        self.guest_errors
-            .report(error, format_args!("{}: {}", self.guest, error.text()));
+    /// Reports a finding about an object, with the bytes that show it.
+    pub fn report(&self, kind: Finding, object: Object, evidence: &[u8]) {
+        self.report_with(kind, object, evidence, format_args!("{}", kind.text()));
     }
 
-    /// Returns the number of errors of a kind.
-    pub fn error_count(&self, error: GuestError) -> u64 {
-        self.guest_errors.count(error)
+    /// Reports a finding with a text of its own.
+    #[cold]
+    pub fn report_with(&self, kind: Finding, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
+        self.findings.report(kind, object, evidence, text);
+        let arguments = || [object.number as u32, self.findings.count(kind) as u32, 0, 0];
+        self.tracer.record(IsmEvent::Finding, kind.index() as u32, arguments);
     }
 
-    /// Returns the number of errors of all kinds.
+    /// Returns the findings of the guest.
+    pub fn findings(&self) -> &Arc<Findings<Finding>> {
+        &self.findings
+    }
+
+    /// Returns the number of guest errors of all kinds.
     pub fn total_errors(&self) -> u64 {
-        GuestError::ALL.iter().map(|&error| self.error_count(error)).sum()
+        self.findings.counts_of(Severity::Error).map(|(_, count)| count).sum()
     }
 }
 
@@ -142,8 +118,8 @@ mod tests {
     #[test]
     fn findings_are_counted_by_kind() {
         let stats = GuestStats::new("a".into(), Tracer::default());
-        stats.report(GuestError::BadRing);
-        stats.report(GuestError::BadRing);
+        stats.report(Finding::BadRing, Object::new("virtqueue", 0), &[]);
+        stats.report(Finding::BadRing, Object::new("virtqueue", 0), &[]);
         let json = serde_json::to_value(&stats).unwrap();
         assert_eq!(json["guest"], "a");
         assert_eq!(json["guest_errors"]["bad_ring"], 2);

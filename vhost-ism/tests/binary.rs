@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::*;
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
 use vhost_daemon::testing::{Daemon, Program, await_socket, is_empty, read_stats};
@@ -507,4 +507,38 @@ fn a_vmm_that_cannot_be_accepted_is_served_later() {
     let lines = daemon.log();
     let warnings = lines.iter().filter(|line| line.contains("cannot serve a connection"));
     assert_eq!(warnings.count(), 1, "{lines:#?}");
+}
+
+#[test]
+fn an_attachment_that_is_left_fails_the_daemon_if_asked_to() {
+    for (kinds, expected) in [
+        (
+            "finding=attachment_left",
+            Some("error: findings: b: attachment_left (1)"),
+        ),
+        ("all", Some("error: findings: b: attachment_left (1)")),
+        ("any", None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+        let daemon = Daemon::start(
+            PROGRAM
+                .command()
+                .args([Path::new("--socket-path"), &a, Path::new("--socket-path"), &b])
+                .arg("--stats-socket")
+                .arg(&stats)
+                .args(["--fail-on", kinds]),
+        );
+        let (_a, mut second) = meet(&a, &b);
+        // The driver is unloaded without DETACH.
+        second.stop();
+        eventually("the session ends", || read_stats(&stats)["fabric"]["sessions"] == 1);
+        kill_process(daemon.pid(), Signal::TERM).unwrap();
+        let (code, text) = daemon.fail();
+        let last = text.lines().last().unwrap();
+        match expected {
+            Some(line) => assert_eq!((code, last), (Some(1), line)),
+            None => assert_eq!(code, Some(0), "{text}"),
+        }
+    }
 }

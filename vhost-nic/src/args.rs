@@ -56,6 +56,11 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
+    /// Compare every send WQE with memory when it completes: a finding if the guest changed it meanwhile (`wqe_changed`).
+    /// Costs a copy per WQE.
+    #[arg(long)]
+    pub check_wqes: bool,
+
     /// Write every frame that the switch forwards to this file, in pcapng format.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use log::info;
+use pci_function::attachment::vhost_user_pci;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::Faults;
+use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::trace::{EventInfo, Events, start_flight_recorder};
 use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program};
 use vhost_nic::fault::NicFault;
-use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
 use vhost_nic::net::capture::{Capture, CaptureStats};
 use vhost_nic::net::{Switch, SwitchStats};
@@ -32,7 +34,7 @@ const PROGRAM: Program = Program {
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
-    let mut fail_on = FailOn::<GuestError>::new(&args.common.fail_on)?;
+    let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS, vhost_user_pci::Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
     let mut own = OwnSockets::default();
     let mut sockets = Vec::new();
@@ -86,7 +88,9 @@ pub fn run(args: &Args) -> Result<()> {
     info!("serving {} guest(s)", daemon.guests.len());
     main_loop.run()?;
     for guest in &daemon.guests {
-        fail_on.add(guest.name(), |kind| guest.error_count(kind));
+        for findings in guest.findings() {
+            fail_on.add(guest.name(), &*findings);
+        }
     }
     Ok(fail_on.verdict()?)
 }
@@ -157,6 +161,10 @@ impl Controlled for Daemon {
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
         let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
         faults.control(plan, || self.guests.iter().for_each(Guest::act_now))
+    }
+
+    fn findings(&self) -> Vec<Arc<dyn Source>> {
+        self.guests.iter().flat_map(Guest::findings).collect()
     }
 
     fn execute(&self, command: NicCommand) -> Result<Answer, String> {

@@ -6,12 +6,14 @@
 
 mod context;
 mod data_segments;
+mod denial;
 mod egress;
 mod ethernet;
 mod ingress;
 mod memory;
 mod rdma;
 pub mod worker;
+mod wqe_check;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +21,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::RwLock;
 
 use crate::hca::blue_flame::Doorbell;
-use crate::hca::guest_error::GuestError;
+use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::scheduler::{Scheduler, Task};
 use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
@@ -82,7 +84,9 @@ impl Engine {
             }
             None => {
                 let what = format_args!("doorbell of queue {number:#x}, which does not exist or does not send");
-                hca.guest_errors.report(GuestError::StrayDoorbell, what);
+                let evidence = number.to_be_bytes();
+                hca.findings
+                    .report(Finding::StrayDoorbell, queue(number), &evidence, what);
             }
         }
     }

@@ -13,6 +13,7 @@ mod eq;
 mod init_hca;
 mod mkey;
 mod qp;
+mod reserved_bits;
 mod rq;
 mod sq;
 mod srq;
@@ -35,6 +36,7 @@ pub use command_queue::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
 pub use door::{CommandDoor, Fate};
 
 use crate::hca::Hca;
+use crate::hca::nic_finding::{Finding, Object};
 use access_reg::Registers;
 use command::{Commands, Handler};
 use init_hca::Pages;
@@ -67,6 +69,8 @@ pub struct Firmware {
     pages: Mutex<Pages>,
     registers: Mutex<Registers>,
     unknown: Mutex<BTreeSet<u16>>,
+    /// Opcodes with a finding about reserved bits.
+    with_reserved_bits: Mutex<BTreeSet<u16>>,
     door: Option<Arc<dyn CommandDoor>>,
     /// Held while a command executes or a late one is answered: one after the other.
     running: Arc<Mutex<()>>,
@@ -92,6 +96,7 @@ impl Firmware {
             registers: Mutex::default(),
             unknown: Mutex::default(),
             commands: Counter::default(),
+            with_reserved_bits: Mutex::default(),
             door,
             running: Arc::default(),
             resets: Arc::default(),
@@ -112,6 +117,7 @@ impl Firmware {
 
     fn forget(&self) {
         self.resets.fetch_add(1, Ordering::Relaxed);
+        self.report_pages_left();
         self.hca.port.reset();
         self.capabilities.lock().reset();
         *self.pages.lock() = Pages::default();
@@ -130,6 +136,17 @@ impl Firmware {
 
     fn handler(&self, opcode: Opcode) -> Option<Handler> {
         self.handlers.get(&opcode.0).copied()
+    }
+
+    /// Reports the pages that the driver has not reclaimed. The evidence is the addresses of the first.
+    fn report_pages_left(&self) {
+        let pages = self.pages.lock();
+        if pages.held() > 0 {
+            let evidence: Vec<u8> = pages.addresses().take(8).flat_map(u64::to_be_bytes).collect();
+            let text = format_args!("{} pages left with the device", pages.held());
+            let object = Object::new("pages", pages.held() as u64);
+            self.hca.findings.report(Finding::PageLeft, object, &evidence, text);
+        }
     }
 
     fn first_of_unknown(&self, opcode: Opcode) -> bool {

@@ -9,11 +9,11 @@ pub mod entry_door;
 mod entry_ring;
 pub mod eq;
 pub mod event;
-pub mod guest_error;
 mod inspect;
 pub mod limits;
 pub mod mkey;
 pub mod nic_event;
+pub mod nic_finding;
 pub mod object_table;
 pub mod pcie_account;
 pub mod pcie_latency;
@@ -46,9 +46,9 @@ use cq::Cq;
 use domain::Domain;
 use entry_door::EntryDoor;
 use eq::Eqs;
-use guest_error::GuestErrors;
 use limits::Limits;
-use mkey::Mkey;
+use mkey::{Mkey, RetiredKeys};
+use nic_finding::{Finding, Findings, Object};
 use object_table::Table;
 use pcie_account::PcieAccount;
 use pcie_latency::PcieLatency;
@@ -112,7 +112,7 @@ impl Queue {
 /// Numbers of the queue pairs in a multicast group.
 type GroupMembers = Vec<(u32, refcount::Reference)>;
 
-/// Guest memory, interrupts and recorder of a function.
+/// Guest memory, interrupts, recorder and findings of a function.
 #[derive(Debug, Clone)]
 pub struct HcaParts {
     /// Guest memory.
@@ -125,6 +125,10 @@ pub struct HcaParts {
     pub door: Option<Arc<dyn EntryDoor>>,
     /// Time of PCIe transactions.
     pub pcie_latency: Arc<PcieLatency>,
+    /// Findings.
+    pub findings: Arc<Findings>,
+    /// Whether send WQEs are compared with memory at their completion.
+    pub check_wqes: bool,
 }
 
 /// All objects and state of a function.
@@ -148,9 +152,12 @@ pub struct Hca {
     /// Transactions of destroyed objects. Lock order: before the tables of queues, CQs and EQs and their objects.
     #[serde(skip)]
     destroyed: Mutex<PcieAccount>,
-    /// Counters of guest errors.
+    /// Findings.
     #[serde(skip)]
-    pub guest_errors: Arc<GuestErrors>,
+    pub findings: Arc<Findings>,
+    /// Whether send WQEs are compared with memory at their completion.
+    #[serde(skip)]
+    pub check_wqes: bool,
     /// Work for the NIC's thread.
     #[serde(skip)]
     pub scheduler: Arc<Scheduler>,
@@ -173,6 +180,9 @@ pub struct Hca {
     pub cqs: Table<Cq>,
     /// Memory keys, by index.
     pub mkeys: Table<Mkey>,
+    /// Keys that were destroyed or invalidated.
+    #[serde(skip)]
+    pub retired_keys: RetiredKeys,
     /// Transport interfaces, send.
     pub tises: Table<Tis>,
     /// Transport interfaces, receive.
@@ -222,6 +232,8 @@ impl Hca {
             tracer,
             door,
             pcie_latency,
+            findings,
+            check_wqes,
         } = parts;
         let eqs = Arc::<Eqs>::default();
         Self {
@@ -231,7 +243,8 @@ impl Hca {
             door,
             pcie_latency,
             destroyed: Mutex::default(),
-            guest_errors: Arc::default(),
+            findings,
+            check_wqes,
             scheduler: Arc::default(),
             blue_flame: BlueFlame::default(),
             uars: Table::new(uars),
@@ -242,6 +255,7 @@ impl Hca {
             eqs: eqs.clone(),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
             mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey),
+            retired_keys: RetiredKeys::default(),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS),
             tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
@@ -341,6 +355,7 @@ impl Hca {
         self.rmps.clear();
         self.xrc_srqs.clear();
         self.mkeys.clear();
+        self.retired_keys.clear();
         self.queue_counters.clear();
         for domains in [&self.uars, &self.pds, &self.transport_domains, &self.xrcds, &self.uctxs] {
             domains.clear();
@@ -359,6 +374,49 @@ impl Hca {
                 Queue::Pair(qp) => qp.retire(&vport, &self.queue_counters),
             }
         }
+    }
+
+    /// Reports the objects that a driver left at `occasion`, one finding per kind with the lowest numbers.
+    pub fn report_left(&self, occasion: &str) {
+        for (kind, numbers, count) in self.numbers() {
+            let evidence: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+            let object = Object::new(kind, numbers.first().copied().unwrap_or(0).into());
+            let text = format_args!("{count} of {kind} left at {occasion}");
+            self.findings.report(Finding::ObjectLeft, object, &evidence, text);
+        }
+    }
+
+    /// Returns kind, lowest numbers and count of the objects, for kinds of which there are any.
+    fn numbers(&self) -> Vec<(&'static str, Vec<u32>, usize)> {
+        const FEW: usize = 16;
+        let numbered = [
+            ("uar", self.uars.numbers(FEW)),
+            ("pd", self.pds.numbers(FEW)),
+            ("transport_domain", self.transport_domains.numbers(FEW)),
+            ("xrcd", self.xrcds.numbers(FEW)),
+            ("uctx", self.uctxs.numbers(FEW)),
+            ("eq", self.eqs.table.numbers(FEW)),
+            ("cq", self.cqs.numbers(FEW)),
+            ("mkey", self.mkeys.numbers(FEW)),
+            ("tis", self.tises.numbers(FEW)),
+            ("tir", self.tirs.numbers(FEW)),
+            ("rqt", self.rqts.numbers(FEW)),
+            ("queue", self.queues.numbers(FEW)),
+            ("rmp", self.rmps.numbers(FEW)),
+            ("xrc_srq", self.xrc_srqs.numbers(FEW)),
+            ("queue_counter", self.queue_counters.numbers(FEW)),
+        ];
+        let counts = self.object_counts().into_iter();
+        counts
+            .map(|(kind, count)| {
+                let numbers = numbered.iter().find(|(name, _)| *name == kind);
+                (
+                    kind,
+                    numbers.map_or_else(Vec::new, |(_, numbers)| numbers.clone()),
+                    count,
+                )
+            })
+            .collect()
     }
 
     /// Returns the number of objects by kind; kinds without any are left out.
@@ -402,6 +460,8 @@ mod tests {
             tracer: Tracer::default(),
             door: None,
             pcie_latency: Arc::default(),
+            findings: Arc::default(),
+            check_wqes: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A NIC: the device behind the BAR, with its firmware, its objects and its data path.
 
 mod bar;
+mod doorbell_check;
 mod init_segment;
 mod snapshot;
 mod uar;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use log::info;
 use parking_lot::Mutex;
 use thiserror::Error;
+use vhost_daemon::finding;
 use vhost_daemon::trace::Tracer;
 use zerocopy::IntoBytes;
 
@@ -21,8 +23,8 @@ use crate::engine::worker::Worker;
 use crate::firmware::{Capabilities, CommandDoor, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
 use crate::hca::entry_door::EntryDoor;
-use crate::hca::guest_error::GuestError;
 use crate::hca::limits::Limits;
+use crate::hca::nic_finding::{self, Finding};
 use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Cable, Frame, Port, Switch};
@@ -46,6 +48,8 @@ pub struct NicConfig {
     pub busy_poll: Duration,
     /// Time of a PCIe round trip; zero for none.
     pub pcie_latency: Duration,
+    /// Whether send WQEs are compared with memory at their completion.
+    pub check_wqes: bool,
     /// Names of capabilities to report as 0.
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
@@ -96,12 +100,15 @@ impl Nic {
         let limits = config.limits;
         let blue_flame = config.blue_flame.is_some();
         let capabilities = Capabilities::new(config.vhca_id, blue_flame, limits, &config.zeroed_capabilities)?;
+        let tracer = Tracer::new(config.vhca_id);
         let hca_parts = HcaParts {
             dma: parts.dma.clone(),
             msix: parts.msix.clone(),
-            tracer: Tracer::new(config.vhca_id),
+            tracer,
             door: config.doors.entries.clone(),
             pcie_latency: Arc::new(PcieLatency::new(config.pcie_latency)),
+            findings: Arc::new(nic_finding::Findings::new(&config.name, tracer)),
+            check_wqes: config.check_wqes,
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
@@ -112,7 +119,7 @@ impl Nic {
             config.busy_poll
         };
         let worker = Worker::start(&config.name, &engine, busy_poll)?;
-        let strays = Arc::new(Strays::new(&config.name, hca.guest_errors.clone()));
+        let strays = Arc::new(Strays::new(hca.findings.clone()));
         Ok(Arc::new(Self {
             name: config.name.clone(),
             firmware: Firmware::new(hca.clone(), capabilities, config.doors.commands.clone()),
@@ -150,9 +157,9 @@ impl Nic {
         self.engine.with_objects(act)
     }
 
-    /// Returns the number of guest errors of a kind.
-    pub fn error_count(&self, kind: GuestError) -> u64 {
-        self.hca.guest_errors.count(kind)
+    /// Returns the findings of the guest.
+    pub fn findings(&self) -> &Arc<finding::Findings<Finding>> {
+        self.hca.findings.all()
     }
 
     /// Returns the live objects: each kind a map from numbers to objects.
@@ -175,7 +182,7 @@ impl Nic {
     fn write_init_segment(&self, offset: u64, data: &[u8]) {
         let (words, rest) = data.as_chunks::<4>();
         if !offset.is_multiple_of(4) || !rest.is_empty() {
-            return self.strays.access(offset, data.len());
+            return self.strays.write(offset, data);
         }
         for (at, word) in (offset..).step_by(4).zip(words) {
             let action = self.registers.lock().write(at, u32::from_be_bytes(*word));
@@ -186,7 +193,7 @@ impl Nic {
                     info!("{}: the guest's driver disabled the interface", self.name);
                     self.stop();
                 }
-                Action::NoRegister => self.strays.access(at, 4),
+                Action::NoRegister => self.strays.write(at, word),
             }
         }
     }
@@ -195,6 +202,7 @@ impl Nic {
     fn stop(&self) {
         self.hca.port.set_initialized(false);
         self.engine.quiesce(|| {
+            self.hca.report_left("a reset");
             self.firmware.reset();
             self.hca.clear();
         });
@@ -210,12 +218,12 @@ impl Device for Nic {
                 let from = offset as usize;
                 match segment.as_bytes().get(from..from + data.len()) {
                     Some(bytes) => data.copy_from_slice(bytes),
-                    None => self.strays.access(offset, data.len()),
+                    None => self.strays.read(offset, data.len()),
                 }
             }
             // UARs are write-only.
             Region::Uar { .. } => {}
-            Region::Hole => self.strays.access(offset, data.len()),
+            Region::Hole => self.strays.read(offset, data.len()),
         }
     }
 
@@ -223,7 +231,7 @@ impl Device for Nic {
         match Region::at(offset) {
             Region::InitSegment => self.write_init_segment(offset, data),
             Region::Uar { page, offset } => self.uars.write(page, offset, data),
-            Region::Hole => self.strays.access(offset, data.len()),
+            Region::Hole => self.strays.write(offset, data),
         }
     }
 

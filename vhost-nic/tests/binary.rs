@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use vhost_daemon::guest_error::Kind;
+use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
-use vhost_nic::hca::guest_error::GuestError;
+use vhost_nic::hca::nic_finding::Finding;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
@@ -122,7 +122,7 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
 }
 
 #[test]
-fn guest_errors_fail_the_daemon_if_asked_to() {
+fn findings_fail_the_daemon_if_asked_to() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.sock");
     let run = |kinds: &str| {
@@ -139,11 +139,11 @@ fn guest_errors_fail_the_daemon_if_asked_to() {
         daemon.fail()
     };
     let last = |text: String| text.lines().last().unwrap().to_owned();
-    for kinds in ["stray_doorbell", "cq_overrun,stray_doorbell", "any"] {
+    for kinds in ["stray_doorbell", "cq_overrun,finding=stray_doorbell", "any", "all"] {
         let (code, text) = run(kinds);
         assert_eq!(
             (code, &*last(text)),
-            (Some(1), "error: guest errors: a: stray_doorbell (1)"),
+            (Some(1), "error: findings: a: stray_doorbell (1)"),
             "{kinds}"
         );
     }
@@ -152,7 +152,7 @@ fn guest_errors_fail_the_daemon_if_asked_to() {
     let (code, text) = Daemon::start(PROGRAM.command().args(args)).fail();
     assert_eq!(code, Some(1));
     assert!(
-        text.starts_with("error: --fail-on no_such: there is no such guest error"),
+        text.starts_with("error: --fail-on no_such: there is no such finding"),
         "{text}"
     );
     assert!(is_empty(dir.path()));
@@ -178,8 +178,12 @@ fn every_field_of_the_stats_socket_is_documented() {
     assert_eq!(document["schema_version"], 1);
     assert_eq!(document["daemon"], "vhost-nic");
     // Kinds of errors that have not occurred are left out.
-    for kind in GuestError::ALL {
-        document["guests"][0]["guest_errors"][kind.name()] = 1.into();
+    for kind in Finding::INFOS {
+        let field = match kind.severity {
+            Severity::Error => "guest_errors",
+            Severity::Suspicion => "suspicions",
+        };
+        document["guests"][0][field][kind.name] = 1.into();
     }
     assert_snake_case(&document);
     let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stats.md"));

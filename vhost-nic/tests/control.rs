@@ -358,3 +358,39 @@ fn top_shows_each_guest_once() {
     );
     assert_eq!(host.run("top", &["--interval", "0"]).status.code(), Some(2));
 }
+
+#[test]
+fn findings_are_shown_and_followed() {
+    let host = Host::start(&[]);
+    assert_eq!(host.json(&["findings"]), json!([]));
+    let refusal = host.refusal("ctl", &["findings", "c"]);
+    assert_eq!(refusal, "error: the daemon refused: there is no guest \"c\"\n");
+    let mut client = UnixStream::connect(host.path("control.sock")).unwrap();
+    client
+        .write_all(b"{\"version\":1,\"command\":\"findings\",\"follow\":true}\n")
+        .unwrap();
+    let mut lines = BufReader::new(client).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), r#"{"result":[],"version":1}"#);
+    let mut guest = vfio_user::Client::new(&host.path("a.sock")).unwrap();
+    // Memory decoding, then a doorbell in a UAR that is not allocated.
+    guest.region_write(CONFIG_REGION, 4, &[1 << 1, 0]).unwrap();
+    guest.region_write(0, 0x1_0800, &[0, 0, 1, 0, 0, 0, 0x40, 0]).unwrap();
+    let line = lines.find(|line| !line.is_empty()).unwrap();
+    let record: Value = serde_json::from_str(&line).unwrap();
+    let fields = ["guest", "finding", "severity", "object", "number", "evidence", "count"];
+    assert_eq!(
+        fields.map(|name| record[name].clone()),
+        [
+            json!("a"),
+            json!("stray_doorbell"),
+            json!("error"),
+            json!("uar"),
+            json!(16),
+            json!("0000010000004000"),
+            json!(1)
+        ]
+    );
+    assert_eq!(host.json(&["findings", "a"]), json!([record]));
+    assert_eq!(host.json(&["findings", "b"]), json!([]));
+    guest.shutdown().unwrap();
+}

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control_client::{Client, ClientError};
+use crate::finding::Source;
 use crate::metrics::Metrics;
 use crate::program::Program;
 use crate::socket_server::SocketServer;
@@ -54,6 +55,10 @@ impl Controlled for Daemon {
         State {
             asked: self.asked.fetch_add(1, Ordering::Relaxed) + 1,
         }
+    }
+
+    fn findings(&self) -> Vec<Arc<dyn Source>> {
+        Vec::new()
     }
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {

@@ -49,7 +49,6 @@ pub const PLANS: &[Plan] = &[
                 "entry_door",
                 "entry_ring",
                 "event",
-                "guest_error",
                 "inspect",
                 "limits",
                 "nic_event",
@@ -57,7 +56,7 @@ pub const PLANS: &[Plan] = &[
                 "refcount",
                 "vport",
             ],
-            &["domain", "port_counters", "queue_counter"],
+            &["domain", "nic_finding", "port_counters", "queue_counter"],
             &["eq", "mkey", "scheduler", "wq"],
             &["cq", "port"],
             &["rq", "srq"],
@@ -65,7 +64,11 @@ pub const PLANS: &[Plan] = &[
             &["send_opcodes", "steering"],
         ],
     ),
-    room("vhost-nic", "nic", &[&["bar", "init_segment", "snapshot"], &["uar"]]),
+    room(
+        "vhost-nic",
+        "nic",
+        &[&["bar", "doorbell_check", "init_segment", "snapshot"], &["uar"]],
+    ),
     package(
         "pci-function",
         &[
@@ -98,9 +101,9 @@ pub const PLANS: &[Plan] = &[
     package(
         "vhost-ism",
         &[
-            &["abi", "buddy", "inspect"],
-            &["door", "ism_event"],
-            &["slab", "stats"],
+            &["abi", "buddy", "inspect", "ism_finding"],
+            &["door", "ism_event", "slab"],
+            &["stats"],
             &["event"],
             &["doorbell", "fabric"],
             &["window"],
@@ -128,7 +131,7 @@ pub const PLANS: &[Plan] = &[
                 "sockets",
                 "vring",
             ],
-            &["fault", "guest_error", "server", "socket_server", "trace"],
+            &["fault", "finding", "server", "socket_server", "trace"],
             &["control_command", "fail_on", "vhost_user"],
             &["control_client", "controlled", "testing"],
             &[

@@ -5,11 +5,13 @@
 
 use std::fs::File;
 
+use vhost_daemon::finding::Object;
 use vhost_daemon::vring::Memory;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::ism_finding::Finding;
 use crate::slab::is_sealed_against_shrinking;
-use crate::stats::{GuestError, GuestStats};
+use crate::stats::GuestStats;
 
 /// Policy for memory that its VMM could truncate at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +37,11 @@ pub fn usable(described: &GuestMemoryMmap, unsealed: UnsealedRam, stats: &GuestS
         if stays {
             continue;
         }
-        stats.report(GuestError::UnsealedMemory);
+        stats.report(
+            Finding::UnsealedMemory,
+            Object::new("memory", start.raw_value()),
+            &len.to_be_bytes(),
+        );
         log::debug!(
             "{}: {len:#x} bytes at {:#x} are not used",
             stats.guest(),

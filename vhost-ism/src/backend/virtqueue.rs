@@ -9,14 +9,17 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use log::debug;
+use vhost_daemon::finding::Object;
 use vhost_daemon::vring::{Memory, Vring};
 use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
+use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE};
 use crate::control::MAX_REQUEST;
 use crate::event::EventRing;
-use crate::stats::{GuestError, GuestStats};
+use crate::ism_finding::Finding;
+use crate::stats::GuestStats;
 
 type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
@@ -33,12 +36,13 @@ pub struct Request {
 pub struct LateAnswer(Vec<u8>);
 
 /// Takes the next available chain from a queue that is ready.
-fn next_chain(state: &mut VringState<Memory>, memory: &Memory, stats: &GuestStats) -> Option<Chain> {
+fn next_chain(state: &mut VringState<Memory>, memory: &Memory, queue: u16, stats: &GuestStats) -> Option<Chain> {
     match state.get_queue_mut().iter(memory.memory()) {
         Ok(mut chains) => chains.next(),
         Err(error) => {
             debug!("{}: {error}", stats.guest());
-            stats.report(GuestError::BadRing);
+            let next = state.get_queue().next_avail().to_le_bytes();
+            stats.report(Finding::BadRing, Object::new("virtqueue", queue.into()), &next);
             // Looking for more chains would never end: the queue is not served until the device is reset.
             state.get_queue_mut().set_ready(false);
             None
@@ -95,7 +99,7 @@ pub fn next_request(
         if !state.get_queue().ready() || !current() {
             return None;
         }
-        next_chain(&mut state, memory, stats)?
+        next_chain(&mut state, memory, CONTROL_QUEUE, stats)?
     };
     let memory = memory.memory();
     let bytes = chain.clone().reader(&memory).ok().and_then(|reader| {
@@ -140,7 +144,7 @@ pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: L
     }
     let queue = state.get_queue_mut();
     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
-    if let Some(chain) = next_chain(&mut state, memory, stats) {
+    if let Some(chain) = next_chain(&mut state, memory, CONTROL_QUEUE, stats) {
         return_chain(&mut state, memory, chain, &answer.0);
         signal(&mut state, memory);
     }
@@ -168,7 +172,7 @@ impl EventRing for EventQueue {
         if !state.get_queue().ready() {
             return false;
         }
-        let Some(chain) = next_chain(&mut state, &self.memory, &self.stats) else {
+        let Some(chain) = next_chain(&mut state, &self.memory, EVENT_QUEUE, &self.stats) else {
             return false;
         };
         let head = chain.head_index();

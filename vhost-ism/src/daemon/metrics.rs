@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use vhost_daemon::guest_error::Kind;
+use vhost_daemon::finding::Severity;
 use vhost_daemon::{Labels, Metrics};
 use vhost_ism::fabric::FabricStats;
 use vhost_ism::guest::Guest;
-use vhost_ism::stats::{GuestError, GuestSnapshot};
+use vhost_ism::stats::GuestSnapshot;
 
 /// Name and help of a guest's counter, and its value.
 type Counter = (&'static str, &'static str, fn(&GuestSnapshot) -> u64);
@@ -59,9 +59,9 @@ pub fn collect(metrics: &mut Metrics, fabric: &FabricStats, guests: &[Arc<Guest>
         metrics.counter(name, help, samples);
     }
     let errors = stats().flat_map(|guest| {
-        GuestError::ALL.iter().map(move |&kind| {
-            let labels = vec![("guest", guest.guest().to_owned()), ("kind", kind.name().to_owned())];
-            (labels, guest.error_count(kind))
+        guest.findings().counts_of(Severity::Error).map(move |(kind, count)| {
+            let labels = vec![("guest", guest.guest().to_owned()), ("kind", kind.to_owned())];
+            (labels, count)
         })
     });
     metrics.counter("guest_errors", "Errors of the guest", errors);

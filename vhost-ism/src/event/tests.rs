@@ -92,7 +92,7 @@ fn a_short_buffer_loses_nothing() {
     assert!(state.sent[0].is_empty());
     let event = PeerGoneEvent::read_from_bytes(&state.sent[1]).unwrap();
     assert_eq!(event.gid, Gid([9; 16]));
-    assert_eq!(sink.stats.error_count(GuestError::ShortEventBuffer), 1);
+    assert_eq!(sink.stats.findings().count(Finding::ShortEventBuffer), 1);
 }
 
 #[test]
@@ -134,4 +134,13 @@ fn what_comes_while_the_device_is_stopped_waits() {
     let sent = fake.0.lock().sent.clone();
     assert_eq!(sent.len(), 2);
     assert_eq!(chunks(&sent[1]), [5]);
+}
+
+#[test]
+fn departures_that_nobody_takes_overflow() {
+    let sink = EventSink::new(Arc::default());
+    (0..MAX_DEPARTURES).for_each(|_| sink.peer_gone(Gid([1; 16])));
+    assert_eq!(sink.stats.findings().count(Finding::EventOverflow), 0);
+    sink.peer_gone(Gid([2; 16]));
+    assert_eq!(sink.stats.findings().count(Finding::EventOverflow), 1);
 }

@@ -50,11 +50,25 @@ pub struct PairSlab {
     pub side: u32,
 }
 
+/// The DMBs that a session holds, by their first chunks in its window, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Its own.
+    pub owned: Vec<u32>,
+    /// Those of peers.
+    pub attached: Vec<u32>,
+}
+
 /// The hold on a DMB that a guest gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detached {
     /// The guest owned the DMB.
-    Owned,
+    Owned {
+        /// First chunk of the DMB in the guest's window.
+        chunk: u32,
+        /// Number of guests that still have it attached.
+        attached: usize,
+    },
     /// The guest had attached the DMB.
     Attached {
         /// First chunk of the DMB in the guest's window, which is also its doorbell.

@@ -160,21 +160,25 @@ impl State {
         })
     }
 
+    /// Returns the first chunk of a DMB in the window of a session, from the start of the slab if it is not there.
+    pub fn chunk(&self, gid: Gid, dmb: &Dmb) -> u32 {
+        let place = self.sessions.get(&gid).and_then(|s| s.places.get(&dmb.slab));
+        let base = place.map_or(0, |place| place.base());
+        ((base + dmb.block.offset()) / CHUNK_SIZE) as u32
+    }
+
     /// Ends one guest's hold on a DMB. The last holder's detach frees it.
     pub fn detach(&mut self, gid: Gid, token: Token) -> Option<Detached> {
+        let chunk = self.chunk(gid, self.dmbs.get(&token)?);
         let dmb = self.dmbs.get_mut(&token)?;
         let detached = if dmb.owner == gid && dmb.owner_holds {
             dmb.owner_holds = false;
-            Detached::Owned
-        } else if dmb.attached.remove(&gid) {
-            let base = self
-                .sessions
-                .get(&gid)
-                .and_then(|s| Some(s.places.get(&dmb.slab)?.base()))
-                .unwrap_or(0);
-            Detached::Attached {
-                chunk: ((base + dmb.block.offset()) / CHUNK_SIZE) as u32,
+            Detached::Owned {
+                chunk,
+                attached: dmb.attached.len(),
             }
+        } else if dmb.attached.remove(&gid) {
+            Detached::Attached { chunk }
         } else {
             return None;
         };

@@ -12,7 +12,8 @@ use vhost_ism::backend::{self, UnsealedRam};
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
-use vhost_ism::stats::{GuestError, GuestSnapshot};
+use vhost_ism::ism_finding::Finding;
+use vhost_ism::stats::GuestSnapshot;
 
 use super::{Options, TestGuest, eventually};
 
@@ -125,8 +126,8 @@ impl Seat {
     }
 
     /// Returns the number of errors of a kind that the guest made.
-    pub fn found(&self, error: GuestError) -> u64 {
-        self.guest.stats().error_count(error)
+    pub fn found(&self, error: Finding) -> u64 {
+        self.guest.stats().findings().count(error)
     }
 
     /// Returns the counters of the guest.

@@ -2,7 +2,7 @@
 
 use vhost_ism::abi::*;
 use vhost_ism::fabric::Limits;
-use vhost_ism::stats::GuestError;
+use vhost_ism::ism_finding::Finding;
 
 use crate::common::*;
 
@@ -43,7 +43,7 @@ fn the_dmb_table_is_bounded() {
     for dmb in fill(&mut b, c.gid(), CHUNK_SIZE) {
         b.detach(dmb.token).unwrap();
     }
-    assert_eq!(a.seat.as_ref().unwrap().found(GuestError::BadRequest), 0);
+    assert_eq!(a.seat.as_ref().unwrap().found(Finding::BadRequest), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vhost_ism::abi::*;
-use vhost_ism::stats::GuestError;
+use vhost_ism::ism_finding::Finding;
 
 use crate::common::*;
 
@@ -186,7 +186,7 @@ fn the_awake_word_falls_back() {
 fn stray_rings_are_counted_and_wake_nobody() {
     let (mut a, mut b) = pair();
     let seat = a.guest.seat.clone().unwrap();
-    let stray = || seat.found(GuestError::StrayDoorbell);
+    let stray = || seat.found(Finding::StrayDoorbell);
 
     // A DMB of its own, and unused chunks, up to the last one.
     let last = a.guest.config.window_size.get() - CHUNK_SIZE;
@@ -220,7 +220,7 @@ fn a_ring_before_detach_is_delivered() {
         a.outbox = a.guest.attach(dmb.token).unwrap();
     }
     let seat = a.guest.seat.clone().unwrap();
-    assert_eq!(seat.found(GuestError::StrayDoorbell), 0);
+    assert_eq!(seat.found(Finding::StrayDoorbell), 0);
 }
 
 #[test]

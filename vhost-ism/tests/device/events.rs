@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::abi::*;
 use vhost_ism::event::{EventRing, EventSink};
-use vhost_ism::stats::{GuestError, GuestStats};
+use vhost_ism::ism_finding::Finding;
+use vhost_ism::stats::GuestStats;
 
 use crate::common::*;
 
@@ -115,7 +116,7 @@ fn short_buffers_come_back_empty() {
             events.push(b.last_event(PATIENCE).unwrap());
         }
         // A ring fits 20 bytes, a message never does.
-        assert!(seat.found(GuestError::ShortEventBuffer) >= 4, "{size}: {events:?}");
+        assert!(seat.found(Finding::ShortEventBuffer) >= 4, "{size}: {events:?}");
         a.ping();
         b.ping();
     }
@@ -231,5 +232,5 @@ fn a_delivery_of_short_buffers_ends() {
     let sink = Arc::new(EventSink::new(stats.clone()));
     sink.open(Box::new(Endless::default()));
     sink.ring(&[1]);
-    assert!(stats.error_count(GuestError::ShortEventBuffer) > 0);
+    assert!(stats.findings().count(Finding::ShortEventBuffer) > 0);
 }

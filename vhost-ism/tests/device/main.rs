@@ -10,6 +10,7 @@ mod dmbs;
 mod doorbells;
 mod events;
 mod faults;
+mod findings;
 mod grants;
 mod isolation;
 mod life;

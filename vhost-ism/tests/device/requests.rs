@@ -1,7 +1,7 @@
 //! Bad control requests: each gets its answer, changes nothing, and is counted.
 
 use vhost_ism::abi::*;
-use vhost_ism::stats::GuestError;
+use vhost_ism::ism_finding::Finding;
 
 use crate::common::guest::encode;
 use crate::common::*;
@@ -61,7 +61,7 @@ impl Scene {
     fn refused(&mut self, what: &str, request: &[u8], expected: Status) {
         let seat = self.a.seat.clone().unwrap();
         let (before, counted) = (self.host.stats(), seat.counters());
-        let errors = seat.found(GuestError::BadRequest);
+        let errors = seat.found(Finding::BadRequest);
         let answer = self.a.request(request, 64);
         assert_eq!(answer.status(), Some(expected), "{what}");
         assert_eq!(answer.used, 1, "{what}");
@@ -72,7 +72,7 @@ impl Scene {
             "{what}"
         );
         assert_eq!(counts.refusals, counted.refusals + 1, "{what}");
-        let errors = seat.found(GuestError::BadRequest) - errors;
+        let errors = seat.found(Finding::BadRequest) - errors;
         assert_eq!(errors, u64::from(expected == Status::Err), "{what}");
         self.a.ping();
     }
@@ -384,12 +384,12 @@ fn no_room_at_all() {
     let mut scene = Scene::new();
     let seat = scene.a.seat.clone().unwrap();
     let good = encode(CMD_ALLOC, &Alloc { size: 4096.into() });
-    let before = (scene.host.stats().dmbs, seat.found(GuestError::BadChain));
+    let before = (scene.host.stats().dmbs, seat.found(Finding::BadChain));
     assert_eq!(scene.a.submit(&[Part::Ask(&good)]).used, 0);
     assert_eq!(scene.a.submit(&[Part::Ask(&good), Part::Room(0)]).used, 0);
     assert_eq!(scene.a.submit(&[Part::Ask(&[])]).used, 0);
     assert_eq!(scene.host.stats().dmbs, before.0, "nothing was done");
-    assert_eq!(seat.found(GuestError::BadChain), before.1 + 3);
+    assert_eq!(seat.found(Finding::BadChain), before.1 + 3);
     // Room and no request.
     let answer = scene.a.submit(&[Part::Room(64)]);
     assert_eq!((answer.status(), answer.used), (Some(Status::Err), 1));
@@ -472,7 +472,7 @@ fn findings_are_counted() {
     let seat = scene.a.seat.clone().unwrap();
     for count in 1..=10 {
         scene.a.request(&[0xff, 0xff], 8);
-        assert_eq!(seat.found(GuestError::BadRequest), count);
+        assert_eq!(seat.found(Finding::BadRequest), count);
     }
-    assert_eq!(scene.b.seat.as_ref().unwrap().found(GuestError::BadRequest), 0);
+    assert_eq!(scene.b.seat.as_ref().unwrap().found(Finding::BadRequest), 0);
 }

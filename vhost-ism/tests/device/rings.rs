@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vhost_ism::abi::*;
-use vhost_ism::stats::GuestError;
+use vhost_ism::ism_finding::Finding;
 
 use crate::common::guest::{SCRATCH, encode, status};
 use crate::common::memory::{HIGH, LOW, REGION};
@@ -176,7 +176,7 @@ fn chains_that_make_no_sense() {
         a.ring(attached.offset);
         assert!(matches!(b.expect_event(), Event::Doorbells(_)), "{what}");
     }
-    assert!(a.seat.as_ref().unwrap().found(GuestError::BadChain) > 10);
+    assert!(a.seat.as_ref().unwrap().found(Finding::BadChain) > 10);
     drop(host);
 }
 
@@ -287,9 +287,9 @@ fn a_control_ring_that_jumps() {
         let seat = a.seat.clone().unwrap();
         a.control.jump(by);
         a.control.notify();
-        eventually("it is noticed", || seat.found(GuestError::BadRing) > 0);
+        eventually("it is noticed", || seat.found(Finding::BadRing) > 0);
         std::thread::sleep(Duration::from_millis(30));
-        let found = seat.found(GuestError::BadRing);
+        let found = seat.found(Finding::BadRing);
         assert!(found < 10, "the device keeps serving the queue: {found} errors");
         assert_eq!(a.control.take_used(), None);
         // Its doorbells work, others work, and so does its next session.
@@ -310,7 +310,7 @@ fn a_vmm_that_dies_with_a_control_ring_that_jumped() {
     let seat = a.seat.clone().unwrap();
     a.control.jump(1000);
     a.control.notify();
-    eventually("it is noticed", || seat.found(GuestError::BadRing) > 0);
+    eventually("it is noticed", || seat.found(Finding::BadRing) > 0);
     a.kill();
     let mut a = seat.boot();
     a.ping();
@@ -334,7 +334,7 @@ fn an_event_ring_that_jumps() {
     let _ = a.send_message(b.gid(), 1, 1);
     a.ping();
     let seat = b.seat.clone().unwrap();
-    let found = seat.found(GuestError::BadRing);
+    let found = seat.found(Finding::BadRing);
     assert!((1..200).contains(&found), "{found} times");
     b.ping();
     let old = b.gid();

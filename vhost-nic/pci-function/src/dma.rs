@@ -11,6 +11,7 @@ mod error;
 mod held;
 mod region;
 mod stats;
+mod unmapped;
 
 pub use access::{Dma, GuestMap};
 pub use door::MemoryDoor;

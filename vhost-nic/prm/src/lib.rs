@@ -10,6 +10,7 @@
 pub mod access_reg;
 pub mod capability;
 pub mod command;
+mod complete;
 pub mod cq;
 pub mod domain;
 pub mod eq;
@@ -27,6 +28,7 @@ pub mod vport;
 pub mod wq;
 pub mod wqe;
 
+pub use complete::COMPLETE;
 use layout::Declaration;
 
 /// Returns every layout declared by the bit.

@@ -1,11 +1,11 @@
 //! Compares every declared layout with a kernel's own `mlx5_ifc.h`: the one named by `MLX5_IFC_H`, or that of a built
 //! guest image; without either, nothing is compared.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use mlx5_prm::layout::Declaration;
-use mlx5_prm::layouts;
+use mlx5_prm::{COMPLETE, layouts};
 
 /// Declarations of the header by name of the structure.
 #[derive(Default)]
@@ -17,6 +17,18 @@ struct Header {
 type Fields = Vec<(String, usize, usize)>;
 
 impl Header {
+    /// Parses the header of the kernel, if there is one.
+    fn of_kernel() -> Option<Self> {
+        let Some(path) = header() else {
+            eprintln!("There is no kernel source here; nothing was compared.");
+            return None;
+        };
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        // A part of the capabilities' union is declared there.
+        text += &std::fs::read_to_string(path.with_file_name("mlx5_ifc_fpga.h")).unwrap_or_default();
+        Some(Self::parse(&text))
+    }
+
     fn parse(text: &str) -> Self {
         let mut header = Self::default();
         let mut lines = text
@@ -134,17 +146,39 @@ fn header() -> Option<PathBuf> {
 
 #[test]
 fn every_layout_is_the_kernels() {
-    let Some(path) = header() else {
-        eprintln!("There is no kernel source here; nothing was compared.");
-        return;
-    };
-    let mut text = std::fs::read_to_string(&path).unwrap();
-    // A part of the capabilities' union is declared there.
-    text += &std::fs::read_to_string(path.with_file_name("mlx5_ifc_fpga.h")).unwrap_or_default();
-    let header = Header::parse(&text);
+    let Some(header) = Header::of_kernel() else { return };
     let wrong: Vec<String> = layouts().flat_map(|layout| differences(&header, layout)).collect();
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
     assert!(layouts().map(|layout| layout.fields.len()).sum::<usize>() > 1500);
+}
+
+#[test]
+fn the_complete_inputs_have_every_field_of_the_kernels() {
+    let Some(header) = Header::of_kernel() else { return };
+    let inputs = layouts().filter(|layout| layout.ifc.ends_with("_in"));
+    let complete: BTreeSet<&str> = inputs
+        .filter(|layout| undeclared(&header, layout).is_empty())
+        .map(|layout| layout.ifc)
+        .collect();
+    assert_eq!(complete, COMPLETE.iter().copied().collect());
+}
+
+/// Returns the fields of the header, reserved ones excepted, that a layout does not declare.
+fn undeclared(header: &Header, layout: &Declaration) -> Vec<String> {
+    let (fields, _) = header.fields(layout.ifc).unwrap_or_default();
+    let is_declared = |(_, offset, width): &(String, usize, usize)| {
+        layout
+            .fields
+            .iter()
+            .any(|field| field.offset <= *offset && offset + width <= field.offset + field.width)
+    };
+    let named = fields
+        .into_iter()
+        .filter(|(name, _, width)| *width > 0 && !name.starts_with("reserved"));
+    named
+        .filter(|field| !is_declared(field))
+        .map(|(name, ..)| name)
+        .collect()
 }
 
 fn differences(header: &Header, layout: &Declaration) -> Vec<String> {

@@ -9,10 +9,10 @@ use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::finding::Source;
 use vhost_daemon::trace::Tracer;
 use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::hca::blue_flame;
-use vhost_nic::hca::guest_error::GuestError;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
@@ -58,6 +58,7 @@ impl Guest {
             blue_flame: plan.blue_flame.then_some(blue_flame::COPY_TIMEOUT),
             busy_poll: Duration::from_micros(args.hot_period),
             pcie_latency: Duration::from_nanos(args.pcie_latency),
+            check_wqes: args.check_wqes,
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
             doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
@@ -107,9 +108,13 @@ impl Guest {
         &self.name
     }
 
-    /// Returns the number of guest errors of a kind.
-    pub fn error_count(&self, kind: GuestError) -> u64 {
-        self.nic.error_count(kind)
+    /// Returns the findings of NIC and attachment.
+    pub fn findings(&self) -> Vec<Arc<dyn Source>> {
+        let mut sources: Vec<Arc<dyn Source>> = vec![self.nic.findings().clone()];
+        if let Some(Server::VhostUser(server)) = &self.server {
+            sources.push(server.stats().findings().clone());
+        }
+        sources
     }
 
     /// Returns the live objects: each kind a map from numbers to objects.

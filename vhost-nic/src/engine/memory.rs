@@ -14,8 +14,8 @@ use crate::net::{Cursor, Payload};
 /// Reason why memory could not be accessed.
 #[derive(Debug, Error)]
 pub(super) enum AccessError {
-    #[error(transparent)]
-    Mkey(#[from] MkeyError),
+    #[error("{0}")]
+    Mkey(MkeyError, KeyRange),
     #[error(transparent)]
     Dma(#[from] DmaError),
     #[error("the data exceeds its segments")]
@@ -189,7 +189,8 @@ impl Memory<'_> {
         act: impl FnMut(Segment) -> Result<(), DmaError>,
     ) -> Result<(), AccessError> {
         let KeyRange { key, address, length } = range;
-        mkey::translate(&self.hca.mkeys, key, self.accessor, address, length as u64, access, act)??;
+        mkey::translate(&self.hca.mkeys, key, self.accessor, address, length as u64, access, act)
+            .map_err(|error| AccessError::Mkey(error, range))??;
         Ok(())
     }
 
@@ -312,6 +313,14 @@ impl<'a> AccessContext<'a> {
         let (mut cursor, length) = (payload.cursor(), payload.len() as u64);
         keys.translate(key, accessor, address, length, Access::RemoteWrite, |segment| {
             write_segment(&mut cursor, memory, segment)
+        })
+        .map_err(|error| {
+            let range = KeyRange {
+                key,
+                address,
+                length: payload.len(),
+            };
+            AccessError::Mkey(error, range)
         })??;
         Ok(())
     }

@@ -12,6 +12,7 @@ mod completion;
 mod datagram;
 mod endpoint;
 mod execute;
+mod failure;
 mod flush;
 mod inbound_request;
 mod inbound_response;

@@ -1,7 +1,9 @@
 //! Input, reply and refusal of a command.
 
+use std::cell::Cell;
+
 use mlx5_prm::command::{InputHeader, OutputHeader, Status};
-use mlx5_prm::layout::Layout;
+use mlx5_prm::layout::{Declaration, Layout};
 use mlx5_prm::opcode::Opcode;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -85,16 +87,25 @@ pub const TABLE_FULL: Refusal =
 
 /// Input of a command.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a>(&'a [u8]);
+pub struct Input<'a> {
+    bytes: &'a [u8],
+    layout: &'a Cell<Option<Declaration>>,
+}
 
 impl<'a> Input<'a> {
-    /// Wraps the bytes of an input; `None` if they are shorter than a header.
-    pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        (bytes.len() >= size_of::<InputHeader>()).then_some(Self(bytes))
+    /// Wraps the bytes of an input; `None` if they are shorter than a header. `layout` receives that of the fixed part
+    /// when a handler reads it.
+    pub fn new(bytes: &'a [u8], layout: &'a Cell<Option<Declaration>>) -> Option<Self> {
+        (bytes.len() >= size_of::<InputHeader>()).then_some(Self { bytes, layout })
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     fn header(&self) -> InputHeader {
-        InputHeader::read_from_prefix(self.0).map_or_else(|_| InputHeader::default(), |(header, _)| header)
+        InputHeader::read_from_prefix(self.bytes).map_or_else(|_| InputHeader::default(), |(header, _)| header)
     }
 
     /// Opcode of the command.
@@ -114,7 +125,8 @@ impl<'a> Input<'a> {
 
     /// Returns the fixed part and the bytes behind it.
     pub fn with_tail<T: Layout>(&self) -> Result<(&'a T, &'a [u8])> {
-        T::ref_from_prefix(self.0).map_err(|_| Refusal::new(Status::BadInputLength, "the input is too short"))
+        self.layout.set(Some(Declaration::of::<T>()));
+        T::ref_from_prefix(self.bytes).map_err(|_| Refusal::new(Status::BadInputLength, "the input is too short"))
     }
 }
 

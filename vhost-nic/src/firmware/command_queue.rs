@@ -1,5 +1,6 @@
 //! Command queue: reads commands from guest memory and writes their outputs back.
 
+use std::cell::Cell;
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
+use mlx5_prm::layout::Declaration;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
@@ -15,10 +17,11 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Firmware;
 use super::command::{Input, Refusal, refusal_bytes, unexecuted_bytes};
 use super::door::Fate;
+use super::reserved_bits;
 use crate::dma::{Dma, DmaError, Purpose};
 use crate::hca::eq::Eq;
-use crate::hca::guest_error::{GuestError, GuestErrors};
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::{Finding, Findings, Object};
 
 /// Log2 of the number of entries.
 pub const LOG_CMDQ_SIZE: u8 = 5;
@@ -67,19 +70,19 @@ pub(super) fn run(firmware: &Firmware, queue: u64, mask: u32) {
 fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     let hca = &firmware.hca;
     let dma = &*hca.dma;
+    let slot = slot(bit);
     let mut entry = CommandEntry::default();
     if let Err(error) = dma.read(Purpose::CommandFetch, address, entry.as_mut_bytes()) {
-        hca.guest_errors.report(
-            GuestError::CommandUnreadable,
-            format_args!("a command entry cannot be read: {error}"),
-        );
+        let text = format_args!("a command entry cannot be read: {error}");
+        hca.findings
+            .report(Finding::CommandUnreadable, slot, &address.to_be_bytes(), text);
+        hca.findings.report_dma(slot, &error);
         return;
     }
     if entry.status_own & OWNED_BY_HARDWARE == 0 {
-        hca.guest_errors.report(
-            GuestError::CommandUnreadable,
-            format_args!("command slot {} is not owned by the device", bit.trailing_zeros()),
-        );
+        let text = format_args!("command slot {} is not owned by the device", slot.number);
+        hca.findings
+            .report(Finding::CommandUnreadable, slot, entry.as_bytes(), text);
         return;
     }
     firmware.commands.increment();
@@ -90,13 +93,12 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     // The command that creates the EQ for command events is not reported there: the driver does not expect it yet.
     let listeners = hca.eqs.listeners(EventType::Command);
     let begun = hca.tracer.is_on().then(Instant::now);
-    let delivery = match deliver(firmware, dma, &mut entry, fate) {
+    let delivery = match deliver(firmware, dma, slot, &mut entry, fate) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, reason)) => {
-            hca.guest_errors.report(
-                GuestError::CommandUnreadable,
-                format_args!("a command cannot be delivered: {reason}"),
-            );
+            let text = format_args!("a command cannot be delivered: {reason}");
+            hca.findings
+                .report(Finding::CommandUnreadable, slot, entry.as_bytes(), text);
             delivery
         }
     };
@@ -107,7 +109,7 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     entry.status_own = (delivery as u8) << 1;
     let answer = Answer {
         dma: hca.dma.clone(),
-        guest_errors: hca.guest_errors.clone(),
+        findings: hca.findings.clone(),
         listeners,
         address,
         bit,
@@ -120,10 +122,15 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     }
 }
 
+/// The slot of a bit of the doorbell, as an object.
+fn slot(bit: u32) -> Object {
+    Object::new("command_slot", bit.trailing_zeros().into())
+}
+
 /// The answer of an executed command.
 struct Answer {
     dma: Arc<Dma>,
-    guest_errors: Arc<GuestErrors>,
+    findings: Arc<Findings>,
     listeners: SmallVec<[Arc<Eq>; 4]>,
     address: u64,
     bit: u32,
@@ -143,10 +150,11 @@ impl Answer {
                 .and_then(|()| self.dma.store(Purpose::CommandReply, end, u32::from_ne_bytes(*last)))
         });
         if let Some(Err(error)) = written {
-            self.guest_errors.report(
-                GuestError::CommandUnreadable,
-                format_args!("the output of a command cannot be written: {error}"),
-            );
+            let slot = slot(self.bit);
+            let text = format_args!("the output of a command cannot be written: {error}");
+            self.findings
+                .report(Finding::CommandUnreadable, slot, &self.address.to_be_bytes(), text);
+            self.findings.report_dma(slot, &error);
             return;
         }
         for eq in &self.listeners {
@@ -193,7 +201,13 @@ fn traced(entry: &CommandEntry, delivery: Delivery, duration: Duration) -> [u32;
 }
 
 /// Reads the input, executes the command, and writes the output except for the part in the entry itself.
-fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry, fate: Fate) -> Result<(), Undelivered> {
+fn deliver(
+    firmware: &Firmware,
+    dma: &Dma,
+    slot: Object,
+    entry: &mut CommandEntry,
+    fate: Fate,
+) -> Result<(), Undelivered> {
     if entry.kind != CommandEntry::PCI {
         return Err(Undelivered(
             Delivery::CommandDescriptor,
@@ -207,7 +221,8 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry, fate: Fate)
         return Err(Undelivered(Delivery::InputLength, reason));
     }
     let input = read_input(dma, entry, input_length)?;
-    let Some(input) = Input::new(&input) else {
+    let layout = Cell::default();
+    let Some(input) = Input::new(&input, &layout) else {
         return Err(Undelivered(
             Delivery::InputLength,
             format!("input of {input_length} bytes is too short"),
@@ -215,8 +230,11 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry, fate: Fate)
     };
     let mut output = match fate {
         Fate::Refused { status, syndrome } => unexecuted_bytes(status, syndrome),
-        _ => execute(firmware, input, output_length).unwrap_or_else(|refusal| refused(firmware, input, refusal)),
+        _ => execute(firmware, input, output_length).unwrap_or_else(|refusal| refused(firmware, slot, input, refusal)),
     };
+    if let Some(layout) = layout.get() {
+        check_reserved(firmware, slot, input, &layout);
+    }
     if let (Fate::Reserved(bits), Some(reserved)) = (fate, output.get_mut(1..4)) {
         reserved.copy_from_slice(&bits);
     }
@@ -228,21 +246,28 @@ fn deliver(firmware: &Firmware, dma: &Dma, entry: &mut CommandEntry, fate: Fate)
 }
 
 /// Reports a refusal, and returns its output.
-fn refused(firmware: &Firmware, input: Input<'_>, refusal: Refusal) -> Vec<u8> {
-    firmware.hca.guest_errors.report(
-        if refusal.status == Status::BadOperation {
-            GuestError::UnknownCommand
-        } else {
-            GuestError::CommandRefused
-        },
-        format_args!(
-            "{} is refused: {} ({:?})",
-            input.opcode(),
-            refusal.reason,
-            refusal.status
-        ),
-    );
+fn refused(firmware: &Firmware, slot: Object, input: Input<'_>, refusal: Refusal) -> Vec<u8> {
+    let kind = match refusal.status {
+        Status::BadOperation => Finding::UnknownCommand,
+        _ => Finding::CommandRefused,
+    };
+    let (opcode, Refusal { reason, status, .. }) = (input.opcode(), refusal);
+    let text = format_args!("{opcode} is refused: {reason} ({status:?})");
+    firmware.hca.findings.report(kind, slot, input.bytes(), text);
     refusal_bytes(input.opcode(), refusal)
+}
+
+/// Reports reserved bits that are set, once per opcode.
+fn check_reserved(firmware: &Firmware, slot: Object, input: Input<'_>, layout: &Declaration) {
+    let Some(bit) = reserved_bits::first_set(input.bytes(), layout) else {
+        return;
+    };
+    let opcode = input.opcode();
+    if firmware.with_reserved_bits.lock().insert(opcode.0) {
+        let text = format_args!("{opcode}: reserved bit {bit:#x} is set");
+        let findings = &firmware.hca.findings;
+        findings.report(Finding::ReservedBits, slot, input.bytes(), text);
+    }
 }
 
 fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Vec<u8>, Refusal> {

@@ -57,7 +57,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         dma: hca.dma.clone(),
         eqs: hca.eqs.clone(),
         scheduler: hca.scheduler.clone(),
-        guest_errors: hca.guest_errors.clone(),
+        findings: hca.findings.clone(),
         counters: hca.completion_counters.clone(),
         clock: hca.clock,
         tracer: hca.tracer,

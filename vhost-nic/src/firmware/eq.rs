@@ -48,7 +48,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     let resources = EqResources {
         dma: hca.dma.clone(),
         msix: hca.msix.clone(),
-        guest_errors: hca.guest_errors.clone(),
+        findings: hca.findings.clone(),
         tracer: hca.tracer,
         door: hca.door.clone(),
         pcie_latency: hca.pcie_latency.clone(),

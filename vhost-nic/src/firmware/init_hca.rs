@@ -53,6 +53,10 @@ impl Pages {
     pub(super) fn held(&self) -> usize {
         self.0.len()
     }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
+    }
 }
 
 fn enable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
@@ -61,9 +65,8 @@ fn enable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
 }
 
 fn disable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
-    let left = firmware.hca.object_counts();
-    if !left.is_empty() {
-        info!("the guest's driver disabled the HCA with objects left: {left:?}");
+    if !firmware.hca.object_counts().is_empty() {
+        firmware.hca.report_left("DISABLE_HCA");
         firmware.hca.clear();
     }
     firmware.forget();

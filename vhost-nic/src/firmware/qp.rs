@@ -6,12 +6,15 @@ use mlx5_prm::command::Status;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::qp::*;
+use mlx5_prm::wqe::ControlSegment;
+use zerocopy::IntoBytes;
 
 use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::{Firmware, syndrome};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::Cq;
-use crate::hca::qp::{Qp, QpParts, ReceiveSource, service};
+use crate::hca::nic_finding::{Finding, queue};
+use crate::hca::qp::{Qp, QpParts, QpState, ReceiveSource, service};
 use crate::hca::refcount::Reference;
 use crate::hca::wq::WorkQueue;
 use crate::hca::{Hca, Queue};
@@ -154,11 +157,41 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     if qp.references.count() > 0 {
         return Err(in_use("the queue pair is in a multicast group"));
     }
+    report_in_flight(&firmware.hca, &qp);
     // Waits for a packet in progress; no guest memory is touched after this.
     let vport = firmware.hca.vport.read().clone();
     qp.retire(&vport, &firmware.hca.queue_counters);
     firmware.hca.remove_queue_pair(number);
     Reply::ok::<DestroyQpOut>()
+}
+
+/// Reports the oldest WQE of a send queue that is executing, or was posted. WQEs of a queue pair in error are flushed
+/// without the driver's doing.
+fn report_in_flight(hca: &Hca, qp: &Qp) {
+    let Some(ring) = qp
+        .send_queue
+        .as_ref()
+        .filter(|_| qp.parameters().state == QpState::ReadyToSend)
+    else {
+        return;
+    };
+    let requester = qp.requester.lock();
+    let mut control = ControlSegment::default();
+    let index = requester.consumer();
+    if let Some(message) = requester.oldest() {
+        control = *message.control();
+    } else if !ring.send_producer(&hca.dma).is_ok_and(|producer| producer != index)
+        || ring.send_bytes(&hca.dma, index, control.as_mut_bytes()).is_err()
+    {
+        return;
+    }
+    drop(requester);
+    let text = format_args!(
+        "queue pair {:#x} is destroyed before WQE {index:#x} completes",
+        qp.number
+    );
+    hca.findings
+        .report(Finding::QpInFlight, queue(qp.number), control.as_bytes(), text);
 }
 
 fn query(firmware: &Firmware, input: Input<'_>) -> Result {

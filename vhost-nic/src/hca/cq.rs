@@ -16,9 +16,9 @@ use super::clock::Clock;
 use super::entry_door::EntryDoor;
 use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
-use super::guest_error::{GuestError, GuestErrors};
 use super::inspect::{self, Numbered};
 use super::nic_event::NicEvent;
+use super::nic_finding::{Finding, Findings, Object};
 use super::pcie_account::{PcieAccount, Transactions};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
@@ -54,7 +54,7 @@ pub struct Cq {
     #[serde(skip)]
     dma: Arc<Dma>,
     #[serde(skip)]
-    guest_errors: Arc<GuestErrors>,
+    findings: Arc<Findings>,
     #[serde(skip)]
     counters: Arc<CompletionCounters>,
     #[serde(skip)]
@@ -108,6 +108,9 @@ struct State {
     /// Index behind the last solicited completion.
     solicited: u32,
     arm: Arm,
+    /// The CQ has been armed: its consumer waits for events.
+    #[serde(skip)]
+    used_events: bool,
     /// Completions held back by moderation since the CQ was armed.
     pending: u16,
     /// Latest time of the event for them.
@@ -147,7 +150,7 @@ pub(crate) struct CqResources {
     pub(crate) dma: Arc<Dma>,
     pub(crate) eqs: Arc<Eqs>,
     pub(crate) scheduler: Arc<Scheduler>,
-    pub(crate) guest_errors: Arc<GuestErrors>,
+    pub(crate) findings: Arc<Findings>,
     pub(crate) counters: Arc<CompletionCounters>,
     pub(crate) clock: Clock,
     pub(crate) tracer: Tracer,
@@ -167,7 +170,7 @@ impl Cq {
             dma,
             eqs,
             scheduler,
-            guest_errors,
+            findings,
             counters,
             clock,
             tracer,
@@ -179,6 +182,7 @@ impl Cq {
             buffer,
             solicited: 0,
             arm: Arm::Nothing,
+            used_events: false,
             pending: 0,
             deadline: None,
             overrun: false,
@@ -193,7 +197,7 @@ impl Cq {
             eqs,
             scheduler,
             dma,
-            guest_errors,
+            findings,
             counters,
             clock,
             tracer,
@@ -202,9 +206,33 @@ impl Cq {
         }
     }
 
+    fn object(&self) -> Object {
+        Object::new("cq", self.number.into())
+    }
+
     /// Drops the references to the EQ and the UAR, even if an `Arc` outlives DESTROY_CQ.
     pub fn retire(&self) {
+        self.check_unread();
         self.held.lock().clear();
+    }
+
+    /// Reports completions that nobody was going to read: the consumer waits for events, and none was to come.
+    fn check_unread(&self) {
+        let state = self.state.lock();
+        if !state.used_events || state.arm != Arm::Nothing {
+            return;
+        }
+        let (producer, consumer) = (state.ring.producer, self.consumer_index(&state.context));
+        let unread = producer.wrapping_sub(consumer) & INDEX_MASK;
+        if (1..=state.ring.size()).contains(&unread) {
+            let evidence = [producer.to_be_bytes(), consumer.to_be_bytes()].concat();
+            let text = format_args!(
+                "completion queue {} is destroyed with {unread} unread completions",
+                self.number
+            );
+            self.findings
+                .report(Finding::CqNotRearmed, self.object(), &evidence, text);
+        }
     }
 
     /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it.
@@ -256,10 +284,9 @@ impl Cq {
             let consumer = self.consumer_index(&state.context);
             state.ring.set_consumer(consumer);
             if state.ring.is_full() {
-                self.guest_errors.report(
-                    GuestError::CqOverrun,
-                    format_args!("completion queue {} is full", self.number),
-                );
+                let text = format_args!("completion queue {} is full", self.number);
+                self.findings
+                    .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
                 self.overrun_now(state);
                 return false;
             }
@@ -280,10 +307,10 @@ impl Cq {
             .write(&self.dma, Purpose::Cqe, entry, lower)
             .and_then(|()| state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()));
         if let Err(error) = written {
-            self.guest_errors.report(
-                GuestError::LostCqe,
-                format_args!("completion queue {}: {error}", self.number),
-            );
+            let text = format_args!("completion queue {}: {error}", self.number);
+            self.findings
+                .report(Finding::LostCqe, self.object(), cqe.as_bytes(), text);
+            self.findings.report_dma(self.object(), &error);
             return false;
         }
         state.ring.advance();
@@ -328,6 +355,7 @@ impl Cq {
         state.doorbells.add(1, DOORBELL);
         state.ring.set_consumer(consumer);
         state.arm = if solicited_only { Arm::Solicited } else { Arm::Any };
+        state.used_events = true;
         state.pending = 0;
         state.deadline = None;
         if state.due(state.ring.consumer()) {
@@ -379,8 +407,7 @@ impl Cq {
         match self.dma.load::<u32>(Purpose::DoorbellRecord, context.dbr_addr()) {
             Ok(record) => u32::from_be(record) & INDEX_MASK,
             Err(error) => {
-                let what = format_args!("completion queue {}: {error}", self.number);
-                self.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+                self.findings.report_doorbell_record(self.object(), &error);
                 0
             }
         }

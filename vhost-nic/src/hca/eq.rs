@@ -14,10 +14,10 @@ use super::buffer::Buffer;
 use super::entry_door::{EntryDoor, EventEntry, Posting};
 use super::entry_ring::EntryRing;
 use super::event;
-use super::guest_error::{GuestError, GuestErrors};
 use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
 use super::nic_event::NicEvent;
+use super::nic_finding::{Finding, Findings, Object};
 use super::object_table::Table;
 use super::pcie_account::{PcieAccount, Transactions};
 use super::pcie_latency::{PcieLatency, Transaction};
@@ -53,7 +53,7 @@ pub struct Eq {
     #[serde(skip)]
     msix: Arc<Msix>,
     #[serde(skip)]
-    guest_errors: Arc<GuestErrors>,
+    findings: Arc<Findings>,
     #[serde(skip)]
     tracer: Tracer,
     #[serde(skip)]
@@ -82,7 +82,7 @@ pub(crate) struct NewEq {
 pub(crate) struct EqResources {
     pub(crate) dma: Arc<Dma>,
     pub(crate) msix: Arc<Msix>,
-    pub(crate) guest_errors: Arc<GuestErrors>,
+    pub(crate) findings: Arc<Findings>,
     pub(crate) tracer: Tracer,
     pub(crate) door: Option<Arc<dyn EntryDoor>>,
     pub(crate) pcie_latency: Arc<PcieLatency>,
@@ -101,8 +101,23 @@ struct State {
 }
 
 impl Eq {
+    fn object(&self) -> Object {
+        Object::new("eq", self.number.into())
+    }
+
     /// Drops the reference to the UAR, even if an `Arc` outlives DESTROY_EQ.
     pub fn retire(&self) {
+        let State { ring, armed, .. } = *self.state.lock();
+        if ring.unread() > 0 && !armed {
+            let evidence = [ring.producer.to_be_bytes(), ring.consumer().to_be_bytes()].concat();
+            let text = format_args!(
+                "event queue {} is destroyed with {} unread events",
+                self.number,
+                ring.unread()
+            );
+            self.findings
+                .report(Finding::EqNotRearmed, self.object(), &evidence, text);
+        }
         *self.uar.lock() = None;
     }
 
@@ -116,7 +131,7 @@ impl Eq {
         let EqResources {
             dma,
             msix,
-            guest_errors,
+            findings,
             tracer,
             door,
             pcie_latency,
@@ -135,7 +150,7 @@ impl Eq {
             state,
             dma,
             msix,
-            guest_errors,
+            findings,
             tracer,
             door,
             pcie_latency,
@@ -179,19 +194,18 @@ impl Eq {
         self.pcie_latency.spend(Transaction::EqeWrite);
         let mut state = self.state.lock();
         if state.ring.is_full() {
-            self.guest_errors.report(
-                GuestError::EqOverrun,
-                format_args!("event queue {} is full", self.number),
-            );
+            let text = format_args!("event queue {} is full", self.number);
+            self.findings
+                .report(Finding::EqOverrun, self.object(), eqe.as_bytes(), text);
             return;
         }
         eqe.owner = state.ring.owner();
         let offset = u64::from(state.ring.slot()) * size_of::<Eqe>() as u64;
         if let Err(error) = self.buffer.publish(&self.dma, Purpose::Eqe, offset, eqe.as_bytes()) {
-            self.guest_errors.report(
-                GuestError::LostEqe,
-                format_args!("event queue {}: {error}", self.number),
-            );
+            let text = format_args!("event queue {}: {error}", self.number);
+            self.findings
+                .report(Finding::LostEqe, self.object(), eqe.as_bytes(), text);
+            self.findings.report_dma(self.object(), &error);
             return;
         }
         state.ring.advance();
@@ -300,11 +314,7 @@ mod tests {
 
     #[test]
     fn an_event_goes_to_the_queues_whose_mask_has_its_type() {
-        let (dma, errors, uars) = (
-            Arc::<Dma>::default(),
-            Arc::<GuestErrors>::default(),
-            RefCount::default(),
-        );
+        let (dma, errors, uars) = (Arc::<Dma>::default(), Arc::<Findings>::default(), RefCount::default());
         let eqs = Eqs::default();
         for types in [
             &[EventType::Command][..],
@@ -321,7 +331,7 @@ mod tests {
             let resources = EqResources {
                 dma: dma.clone(),
                 msix,
-                guest_errors: errors.clone(),
+                findings: errors.clone(),
                 tracer: Tracer::default(),
                 door: None,
                 pcie_latency: Arc::default(),

@@ -2,6 +2,7 @@
 
 mod context;
 mod error;
+mod retired;
 mod translation;
 mod umr;
 mod walk;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use super::inspect;
 pub use context::{AccessMode, access_mode};
 pub use error::{InvalidMkey, MkeyError};
+pub use retired::RetiredKeys;
 use translation::Translations;
 pub use umr::{UmrControl, UmrError, UmrPoster, invalidate, umr};
 pub use walk::{MAX_INDIRECTION, Recent, translate};
@@ -115,6 +117,12 @@ impl Mkey {
     pub fn key(&self) -> u32 {
         let variant = self.state.read().context.mkey_7_0();
         self.index << VARIANT_BITS | u32::from(variant)
+    }
+
+    /// Whether the key is free, or has another variant than this one.
+    pub fn is_invalid(&self, key: u32) -> bool {
+        let context = &self.state.read().context;
+        context.free() || context.mkey_7_0() != key as u8
     }
 
     /// Returns the current context.

@@ -78,6 +78,11 @@ impl<T> Table<T> {
             .collect()
     }
 
+    /// Returns the lowest `limit` numbers of objects.
+    pub fn numbers(&self, limit: usize) -> Vec<u32> {
+        self.inner.read().objects.keys().take(limit).copied().collect()
+    }
+
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.inner.read().objects.len()

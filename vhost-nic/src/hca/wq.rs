@@ -7,6 +7,7 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use super::buffer::{Buffer, BufferError};
+use super::nic_finding::{Finding, Findings, queue};
 use crate::dma::{self, Dma, Purpose};
 
 /// Largest log2 of the number of WQEs.
@@ -155,6 +156,16 @@ impl WorkQueue {
     fn record(&self, dma: &Dma, offset: u64) -> dma::Result<u16> {
         let word: u32 = dma.load(Purpose::DoorbellRecord, self.dbr_addr.wrapping_add(offset))?;
         Ok(u32::from_be(word) as u16)
+    }
+
+    /// Reports a producer index that is farther ahead of the consumer index than the ring has WQEs.
+    #[inline]
+    pub fn check_overrun(&self, findings: &Findings, number: u32, producer: u16, consumer: u16) {
+        if u32::from(producer.wrapping_sub(consumer)) > self.size() {
+            let evidence = [producer.to_be_bytes(), consumer.to_be_bytes()].concat();
+            let text = format_args!("queue {number:#x}: producer {producer:#x}, consumer {consumer:#x}");
+            findings.report(Finding::QueueOverrun, queue(number), &evidence, text);
+        }
     }
 
     /// Reads the scatter list of receive WQE `index` into `segments`, and returns the index of the next one.

@@ -7,13 +7,13 @@
 //! 0x0010000  UARs, a page each, up to the end
 //! ```
 
-use std::fmt::Arguments;
+use std::fmt::{Arguments, Display};
 use std::ops::Range;
 use std::sync::Arc;
 
 use mlx5_prm::init_segment::InitSegment;
 
-use crate::hca::guest_error::{GuestError, GuestErrors};
+use crate::hca::nic_finding::{Finding, Findings, Object};
 use crate::pci::{BAR_SIZE, MAX_VECTORS, MSIX_PBA, MSIX_TABLE};
 
 /// Log2 of the size of a UAR in bytes.
@@ -65,34 +65,36 @@ pub(super) fn uar_offset(page: u32, offset: u64) -> u64 {
     (u64::from(page) << UAR_SHIFT) + offset
 }
 
-/// Counts and logs stray accesses and doorbells.
+/// Reports stray accesses and doorbells.
 #[derive(Debug)]
 pub(super) struct Strays {
-    name: String,
-    guest_errors: Arc<GuestErrors>,
+    findings: Arc<Findings>,
 }
 
 impl Strays {
-    pub(super) fn new(name: &str, guest_errors: Arc<GuestErrors>) -> Self {
-        Self {
-            name: name.to_owned(),
-            guest_errors,
-        }
+    pub(super) fn new(findings: Arc<Findings>) -> Self {
+        Self { findings }
     }
 
-    /// Reports an access at `offset` of the BAR that hits no register, or has the wrong width for it.
-    pub(super) fn access(&self, offset: u64, length: usize) {
-        let what = format_args!(
-            "{}: access of {length} bytes at BAR offset {offset:#x} hits no register",
-            self.name
-        );
-        self.guest_errors.report(GuestError::StrayAccess, what);
+    /// Reports a read at `offset` of the BAR that hits no register, or has the wrong width for it.
+    pub(super) fn read(&self, offset: u64, length: usize) {
+        self.access(offset, format_args!("read of {length} bytes"), &[]);
+    }
+
+    /// Reports a write of `data` at `offset` of the BAR that hits no register, or has the wrong width for it.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) {
+        self.access(offset, format_args!("write of {} bytes", data.len()), data);
+    }
+
+    fn access(&self, offset: u64, access: impl Display, data: &[u8]) {
+        let text = format_args!("{access} at BAR offset {offset:#x} hits no register");
+        self.findings
+            .report(Finding::StrayAccess, Object::new("bar_offset", offset), data, text);
     }
 
     /// Reports a doorbell for an object that does not exist.
-    pub(super) fn doorbell(&self, what: Arguments<'_>) {
-        self.guest_errors
-            .report(GuestError::StrayDoorbell, format_args!("{}: {what}", self.name));
+    pub(super) fn doorbell(&self, object: Object, data: &[u8], text: Arguments<'_>) {
+        self.findings.report(Finding::StrayDoorbell, object, data, text);
     }
 }
 

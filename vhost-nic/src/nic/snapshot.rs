@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 use serde_json::Value;
+use vhost_daemon::finding::Severity;
 
 use super::Nic;
 use crate::dma::PurposeStats;
@@ -37,6 +38,8 @@ pub struct NicSnapshot {
     pub dma: Vec<PurposeStats>,
     /// Errors of the guest.
     pub guest_errors: BTreeMap<&'static str, u64>,
+    /// Number of suspicions by kind; kinds without any are left out.
+    pub suspicions: BTreeMap<&'static str, u64>,
     /// PCIe transactions.
     pub pcie: PcieAccount,
     /// Model time spent for PCIe transactions, in nanoseconds.
@@ -62,6 +65,10 @@ impl NicSnapshot {
     pub(super) fn take(nic: &Nic, objects: Value) -> Self {
         let hca = &*nic.hca;
         let port = hca.port.state();
+        let found = |severity| {
+            let counts = hca.findings.all().counts_of(severity);
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
         Self {
             name: nic.name.clone(),
             mac: hca.vport.read().permanent.to_string(),
@@ -72,7 +79,8 @@ impl NicSnapshot {
             objects: hca.object_counts(),
             pages: nic.firmware.pages_held(),
             dma: hca.dma.stats(),
-            guest_errors: hca.guest_errors.snapshot().into_iter().collect(),
+            guest_errors: found(Severity::Error),
+            suspicions: found(Severity::Suspicion),
             pcie: hca.account(),
             pcie_latency_ns: hca.pcie_latency.spent_ns(),
             blue_flame_wqes: hca.blue_flame.executed(),

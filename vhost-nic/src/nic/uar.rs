@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bar::{Strays, uar_offset};
+use super::doorbell_check;
 use vhost_daemon::Counter;
 
 use crate::hca::blue_flame::{self, Doorbell, Half, Slot, Written};
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::{Object, queue};
 use crate::hca::scheduler::Task;
 use crate::hca::{Hca, Queue};
 
@@ -46,7 +48,8 @@ impl Uars {
     pub(super) fn write(&self, page: u32, offset: u64, data: &[u8]) {
         self.doorbells.increment();
         if self.hca.uars.get(page).is_none() {
-            return self.strays.doorbell(format_args!("UAR {page} is not allocated"));
+            let text = format_args!("doorbell in UAR {page}, which is not allocated");
+            return self.strays.doorbell(Object::new("uar", page.into()), data, text);
         }
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
         match (offset, data.len()) {
@@ -59,7 +62,11 @@ impl Uars {
                             .record(NicEvent::ArmCq, number, || [arm & 0xff_ffff, 0, 0, 0]);
                         cq.arm(arm, arm & SOLICITED_ONLY != 0);
                     }
-                    None => self.strays.doorbell(format_args!("no CQ {number:#x} to arm")),
+                    None => {
+                        let object = Object::new("cq", number.into());
+                        self.strays
+                            .doorbell(object, data, format_args!("no CQ {number:#x} to arm"));
+                    }
                 }
             }
             (EQ_ARM | EQ_UPDATE, 4) => {
@@ -71,13 +78,17 @@ impl Uars {
                         self.hca.tracer.record(NicEvent::UpdateEq, value >> 24, arguments);
                         eq.update(value, arm);
                     }
-                    None => self.strays.doorbell(format_args!("no EQ {} to arm", value >> 24)),
+                    None => {
+                        let object = Object::new("eq", (value >> 24).into());
+                        self.strays
+                            .doorbell(object, data, format_args!("no EQ {} to arm", value >> 24));
+                    }
                 }
             }
             (register, length) if BLUE_FLAME.contains(&register) && length > 0 && length.is_multiple_of(8) => {
                 self.write_blue_flame(page, (register - BLUE_FLAME.start) as usize, data);
             }
-            _ => self.strays.access(uar_offset(page, offset), data.len()),
+            _ => self.strays.write(uar_offset(page, offset), data),
         }
     }
 
@@ -90,43 +101,49 @@ impl Uars {
         let offset = offset % blue_flame::BUFFER;
         if !self.hca.blue_flame.enabled() {
             // Writes at other offsets belong to a WQE that is in memory as well.
-            if let (0, Some(bytes)) = (offset, data.first_chunk()) {
-                let Doorbell { number, end } = Doorbell::from(*bytes);
-                self.doorbell(number, |slot| slot.announce(end));
+            if let (0, Some(head)) = (offset, data.first_chunk::<8>()) {
+                let Doorbell { number, end } = Doorbell::from(*head);
+                self.doorbell(number, |queue, slot| {
+                    slot.announce(end);
+                    doorbell_check::check(&self.hca, queue, *head);
+                });
             }
             return;
         }
         let (cut_off, written) = self.hca.blue_flame.write(half, offset, data);
         if let Some(Doorbell { number, end }) = cut_off {
-            self.doorbell(number, |slot| slot.ring(end));
+            self.doorbell(number, |_, slot| slot.ring(end));
         }
         match written {
             Written::Part => {}
             Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
-            Written::Doorbell(Doorbell { number, end }) => self.doorbell(number, |slot| slot.ring(end)),
+            Written::Doorbell(Doorbell { number, end }) => self.doorbell(number, |_, slot| slot.ring(end)),
             Written::Complete { number, wqe } => {
                 let arguments = || [wqe.index.into(), wqe.bytes.len() as u32, 0, 0];
                 self.hca.tracer.record(NicEvent::BlueFlame, number, arguments);
-                self.ring(number, |slot| slot.put(wqe));
+                self.ring(number, |_, slot| slot.put(wqe));
             }
         }
     }
 
     /// Takes a plain doorbell.
-    fn doorbell(&self, number: u32, update: impl FnOnce(&Slot)) {
+    fn doorbell(&self, number: u32, update: impl FnOnce(&Queue, &Slot)) {
         self.hca.tracer.record(NicEvent::Doorbell, number, Default::default);
         self.ring(number, update);
     }
 
     /// Records a doorbell with `update`, then schedules the queue.
-    fn ring(&self, number: u32, update: impl FnOnce(&Slot)) {
-        let queue = self.hca.queues.get(number);
-        match queue.as_deref().and_then(Queue::blue_flame) {
-            Some(slot) => {
-                update(slot);
+    fn ring(&self, number: u32, update: impl FnOnce(&Queue, &Slot)) {
+        let found = self.hca.queues.get(number);
+        match found.as_deref().and_then(|queue| Some((queue, queue.blue_flame()?))) {
+            Some((queue, slot)) => {
+                update(queue, slot);
                 self.hca.scheduler.schedule(number);
             }
-            None => self.strays.doorbell(format_args!("no queue {number:#x} to send from")),
+            None => {
+                let text = format_args!("no queue {number:#x} to send from");
+                self.strays.doorbell(queue(number), &number.to_be_bytes(), text);
+            }
         }
     }
 }

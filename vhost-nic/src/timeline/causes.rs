@@ -110,7 +110,7 @@ impl Latest {
             }
             NicEvent::Interrupt => self.eqes.get(&(event.guest, first)).copied(),
             NicEvent::Command => self.commands.insert(event.guest, index).and(None),
-            NicEvent::ArmCq | NicEvent::UpdateEq | NicEvent::Fault => None,
+            NicEvent::ArmCq | NicEvent::UpdateEq | NicEvent::Fault | NicEvent::Finding => None,
         }
     }
 

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use mlx5_prm::opcode::Opcode as CommandOpcode;
 use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
+use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{Event, Events};
 use zerocopy::TryFromBytes;
 
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::Finding;
 use crate::roce::opcode::Opcode;
 
 /// Returns a text for an event.
@@ -42,6 +44,11 @@ pub fn of(event: &Event) -> Cow<'static, str> {
         NicEvent::Eqe => match EventType::try_read_from_bytes(&[first as u8]) {
             Ok(event_type) => format!("EQE {event_type:?}"),
             Err(_) => format!("EQE of type {first:#x}"),
+        }
+        .into(),
+        NicEvent::Finding => match Finding::ALL.get(event.object as usize) {
+            Some(kind) => format!("{} {first:#x}", kind.name()),
+            None => format!("finding {}", event.object),
         }
         .into(),
         NicEvent::Interrupt => "interrupt".into(),

@@ -153,6 +153,8 @@ pub struct QueuePair {
     buffer: Buffer,
     record: Block,
     sent: u16,
+    /// The beginning of the WQE that was put last: the value of its doorbell.
+    head: [u8; 8],
     posted: u16,
     uar: u32,
 }
@@ -218,6 +220,7 @@ impl QueuePair {
             buffer,
             record,
             sent: 0,
+            head: [0; 8],
             posted: 0,
             uar: hca.uar,
         })
@@ -346,6 +349,9 @@ impl QueuePair {
     /// Writes the bytes of a WQE to the ring, without the doorbell. Returns its WQE counter.
     pub fn put_bytes(&mut self, wqe: &[u8]) -> u16 {
         let counter = self.sent;
+        if let Some(head) = wqe.first_chunk() {
+            self.head = *head;
+        }
         for block in wqe.chunks(SEND_WQE_BB) {
             let index = u64::from(self.sent) & ((1 << self.shape.log_sq) - 1);
             self.buffer.write(self.send_start() + index * SEND_WQE_BB as u64, block);
@@ -367,9 +373,14 @@ impl QueuePair {
     /// Rings the doorbell for everything in the ring.
     pub fn ring(&self) {
         self.publish();
-        let mut value = [0; 8];
-        value[..4].copy_from_slice(&(u32::from(self.sent.wrapping_sub(1)) << 8).to_be_bytes());
-        value[4..].copy_from_slice(&(self.number << 8).to_be_bytes());
+        let mut value = self.head;
+        // A WQE that makes no sense may name another queue.
+        value[4..7].copy_from_slice(&self.number.to_be_bytes()[1..]);
+        self.ring_value(value);
+    }
+
+    /// Writes a value to the doorbell register, whatever is posted.
+    pub fn ring_value(&self, value: [u8; 8]) {
         self.machine.write_pair(u64::from(self.uar) * 4096 + DOORBELL, value);
     }
 

@@ -110,6 +110,7 @@ pub fn build(
         blue_flame: None,
         busy_poll: Duration::ZERO,
         pcie_latency: Duration::ZERO,
+        check_wqes: false,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
         doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),

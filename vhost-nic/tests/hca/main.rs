@@ -2,6 +2,8 @@
 
 #[path = "../common/faulty.rs"]
 mod faulty;
+#[path = "../common/found.rs"]
+mod found;
 #[path = "../common/inspect.rs"]
 mod inspect;
 #[path = "../common/nic.rs"]
@@ -12,6 +14,7 @@ mod commands;
 mod crowd;
 mod delivery;
 mod faults;
+mod findings;
 mod frame_account;
 mod frames;
 mod fuzzing;

@@ -3,6 +3,8 @@
 
 #[path = "../common/faulty.rs"]
 mod faulty;
+#[path = "../common/found.rs"]
+mod found;
 #[path = "../common/inspect.rs"]
 mod inspect;
 #[path = "../common/nic.rs"]
@@ -12,6 +14,7 @@ mod blue_flame;
 mod counters;
 mod errors;
 mod faults;
+mod findings;
 mod fuzzing;
 mod hot;
 mod inline;

@@ -272,7 +272,7 @@ impl Model {
                 let expected = self.detach(gid, dmb);
                 let got = self.fabric.detach(gid, self.dmbs[dmb].token);
                 match got {
-                    Ok(Detached::Owned) => assert!(expected && owned),
+                    Ok(Detached::Owned { .. }) => assert!(expected && owned),
                     Ok(Detached::Attached { .. }) => assert!(expected && !owned),
                     Err(refusal) => assert!(!expected && refusal == Refusal::NoSuchDmb),
                 }

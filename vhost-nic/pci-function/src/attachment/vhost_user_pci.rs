@@ -12,4 +12,4 @@ mod server;
 mod stats;
 
 pub use server::Server;
-pub use stats::{GuestError, VhostUserPciStats};
+pub use stats::{Finding, VhostUserPciStats};

@@ -16,6 +16,14 @@ pub enum DmaError {
     /// The source of a copy, in the memory of another guest or of the same, cannot be read.
     #[error("the source of a copy cannot be read")]
     Source(#[source] Box<DmaError>),
+    /// Part of the range, or all of it, was mapped until recently.
+    #[error("guest memory at {address:#x}, {length} bytes, was unmapped")]
+    AfterUnmap {
+        /// Guest address of the access.
+        address: u64,
+        /// Length of the access in bytes.
+        length: u64,
+    },
     /// Memory without a file, such as a ROM or the registers of another device.
     #[error("guest memory at {address:#x} is not shared with the device")]
     Unreachable {
@@ -50,6 +58,22 @@ pub enum DmaError {
         /// Error of the operating system.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl DmaError {
+    /// Guest address of the access or mapping.
+    pub fn address(&self) -> u64 {
+        match *self {
+            Self::Unmapped { address, .. }
+            | Self::AfterUnmap { address, .. }
+            | Self::Unreachable { address }
+            | Self::ReadOnly { address }
+            | Self::Misaligned { address }
+            | Self::Overlap { address, .. }
+            | Self::Map { address, .. } => address,
+            Self::Source(ref cause) => cause.address(),
+        }
+    }
 }
 
 /// Result of an access to guest memory.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::error::{DmaError, Result};
+use super::unmapped::Unmapped;
 
 /// File behind a range of guest addresses.
 #[derive(Debug)]
@@ -118,13 +119,19 @@ impl Memory {
 
 /// Regions by address, without overlap. A handful: searching is cheap, and changes are rare.
 #[derive(Debug, Default)]
-pub(super) struct Regions(Vec<Region>);
+pub(super) struct Regions {
+    regions: Vec<Region>,
+    unmapped: Unmapped,
+}
 
 impl Regions {
     pub(super) fn insert(&mut self, region: Region) -> Result<()> {
         let hit = self.overlapping(region.address, region.end());
-        match self.0.get_mut(hit.clone()) {
-            Some([]) => self.0.insert(hit.start, region),
+        match self.regions.get_mut(hit.clone()) {
+            Some([]) => {
+                self.unmapped.forget(region.address..region.end());
+                self.regions.insert(hit.start, region);
+            }
             Some([same]) if (same.address, same.length) == (region.address, region.length) => *same = region,
             _ => {
                 return Err(DmaError::Overlap {
@@ -142,20 +149,23 @@ impl Regions {
             .ok_or(DmaError::Unmapped { address, length })?;
         let hit = self.overlapping(address, end);
         let mut rests = Vec::new();
-        for old in self.0.get(hit.clone()).unwrap_or_default() {
+        for old in self.regions.get(hit.clone()).unwrap_or_default() {
             if old.address < address {
                 rests.push(old.part(old.address, address));
             }
             if end < old.end() {
                 rests.push(old.part(end, old.end()));
             }
+            self.unmapped.add(old.address.max(address)..old.end().min(end));
         }
-        self.0.splice(hit, rests);
+        self.regions.splice(hit, rests);
         Ok(())
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        for region in self.regions.drain(..) {
+            self.unmapped.add(region.address..region.end());
+        }
     }
 
     /// Returns the range if it is within one reachable region. `near` is the index of the region to try first, and
@@ -170,10 +180,10 @@ impl Regions {
     ) -> Option<VolatileSlice<'_>> {
         let end = address.checked_add(length as u64)?;
         let contains = |region: &Region| region.address <= address && end <= region.end();
-        if !self.0.get(*near).is_some_and(contains) {
+        if !self.regions.get(*near).is_some_and(contains) {
             *near = self.index(address);
         }
-        let region = self.0.get(*near).filter(|region| contains(region))?;
+        let region = self.regions.get(*near).filter(|region| contains(region))?;
         region.slice(address, length, write).ok()
     }
 
@@ -199,15 +209,15 @@ impl Regions {
 
     /// Returns the parts of a range that crosses regions, in order.
     fn slices(&self, address: u64, length: usize, write: bool) -> Result<Vec<VolatileSlice<'_>>> {
-        let unmapped = || DmaError::Unmapped {
-            address,
-            length: length as u64,
-        };
+        let unmapped = || self.missing(address, length as u64);
         let end = address.checked_add(length as u64).ok_or_else(unmapped)?;
         let mut slices = Vec::new();
         let mut from = address;
         while from < end {
-            let region = self.0.get(self.index(from)).filter(|region| region.address <= from);
+            let region = self
+                .regions
+                .get(self.index(from))
+                .filter(|region| region.address <= from);
             let region = region.ok_or_else(unmapped)?;
             let to = region.end().min(end);
             slices.push(region.slice(from, (to - from) as usize, write)?);
@@ -216,15 +226,25 @@ impl Regions {
         Ok(slices)
     }
 
+    /// Returns the error of an access to a range that is not mapped as a whole.
+    #[cold]
+    fn missing(&self, address: u64, length: u64) -> DmaError {
+        let range = address..address.saturating_add(length);
+        match self.unmapped.touches(&range) {
+            true => DmaError::AfterUnmap { address, length },
+            false => DmaError::Unmapped { address, length },
+        }
+    }
+
     /// Index of the first region that ends behind `address`.
     #[inline]
     fn index(&self, address: u64) -> usize {
-        self.0.partition_point(|region| region.end() <= address)
+        self.regions.partition_point(|region| region.end() <= address)
     }
 
     fn overlapping(&self, address: u64, end: u64) -> Range<usize> {
         let first = self.index(address);
-        let count = self.0[first..].partition_point(|region| region.address < end);
+        let count = self.regions[first..].partition_point(|region| region.address < end);
         first..first + count
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use pci_function::attachment::vhost_user_pci::GuestError;
+use pci_function::attachment::vhost_user_pci::Finding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -58,7 +58,10 @@ fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
     for chain in bad {
         assert_eq!(send(&mut driver, chain), 0, "{chain:?}");
     }
-    assert_eq!(host.server.stats().error_count(GuestError::BadChain), bad.len() as u64);
+    assert_eq!(
+        host.server.stats().findings().count(Finding::BadChain),
+        bad.len() as u64
+    );
     assert_works(&mut driver);
 }
 
@@ -89,7 +92,7 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     assert!(driver.command(&cut, &[], 0).is_empty(), "no data");
     assert_eq!(host.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
     assert_eq!(
-        host.server.stats().error_count(GuestError::BadCommand),
+        host.server.stats().findings().count(Finding::BadCommand),
         1 + 5 + 4 + 1 + 1 + 2
     );
     assert_works(&mut driver);
@@ -102,14 +105,14 @@ fn a_buffer_too_small_gets_what_fits() {
     driver.write(0x8000, b"as usual");
     assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 3), *b"as ");
     assert!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0).is_empty());
-    assert_eq!(host.server.stats().error_count(GuestError::ShortBuffer), 2);
+    assert_eq!(host.server.stats().findings().count(Finding::ShortBuffer), 2);
 
     driver.give_buffers(0, 1, 19);
     host.function.msix().raise(1);
     assert_eq!(driver.reap(INTERRUPT), (0, 0));
     driver.give_buffers(1, 1, 20);
     assert_eq!(driver.interrupt(), message(1));
-    assert_eq!(host.server.stats().error_count(GuestError::ShortBuffer), 3);
+    assert_eq!(host.server.stats().findings().count(Finding::ShortBuffer), 3);
 }
 
 #[test]
@@ -119,10 +122,10 @@ fn a_ring_with_impossible_indices_rests_until_the_next_connection() {
     driver.put(available_ring(COMMAND) + 2, &0x8000_u16.to_le_bytes());
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(host.server.stats().error_count(GuestError::BadRing), 1);
+    assert_eq!(host.server.stats().findings().count(Finding::BadRing), 1);
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(host.server.stats().error_count(GuestError::BadRing), 1);
+    assert_eq!(host.server.stats().findings().count(Finding::BadRing), 1);
     drop(driver);
     host.wait_for_reset(2);
     assert_works(&mut host.driver());

@@ -3,18 +3,21 @@
 use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
+use zerocopy::IntoBytes;
 
 use super::super::context::Context;
-use super::super::memory::{Memory, Parts};
+use super::super::denial;
+use super::super::memory::{AccessError, Memory, Parts};
 use crate::frame::checksum::Verified;
 use crate::frame::rss::HashResult;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
-use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
+use crate::hca::wq::WqType;
 
 /// Bytes of the Ethernet addresses, which a VLAN tag follows.
 const ADDRESSES: usize = 12;
@@ -32,6 +35,7 @@ pub(in crate::engine) struct Reception<'a> {
 struct Failure {
     syndrome: Syndrome,
     why: String,
+    denied: Option<AccessError>,
 }
 
 impl Reception<'_> {
@@ -47,8 +51,7 @@ impl Reception<'_> {
         let producer = match rq.wq.receive_producer(&hca.dma) {
             Ok(producer) => producer,
             Err(error) => {
-                let what = format_args!("receive queue {:#x}: {error}", rq.number);
-                return hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+                return hca.findings.report_doorbell_record(queue(rq.number), &error);
             }
         };
         if producer == state.consumer {
@@ -59,6 +62,9 @@ impl Reception<'_> {
             return;
         }
         let index = state.consumer;
+        if rq.wq.wq_type == WqType::Cyclic {
+            rq.wq.check_overrun(&hca.findings, rq.number, producer, index);
+        }
         state.consumer = index.wrapping_add(1);
         state.wqe_reads.add(1, rq.wq.stride() as u64);
         for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
@@ -75,9 +81,14 @@ impl Reception<'_> {
             None => Parts(view.bytes(), &[]),
         };
         let length = bytes.len();
-        if let Err(Failure { syndrome, why }) = self.store(rq, state, index, bytes) {
+        if let Err(Failure { syndrome, why, denied }) = self.store(rq, state, index, bytes) {
             let what = format_args!("receive queue {:#x}, WQE {index:#x}: {why}", rq.number);
-            hca.guest_errors.report(GuestError::BadReceiveWqe, what);
+            let evidence = state.segments.as_bytes();
+            hca.findings
+                .report(Finding::BadReceiveWqe, queue(rq.number), evidence, what);
+            if let Some(error) = denied {
+                denial::report(hca, rq.number, &error);
+            }
             return fail(rq, state, index, syndrome);
         }
         cqe.byte_count.set(length as u32);
@@ -98,13 +109,14 @@ impl Reception<'_> {
     /// Scatters a frame into the memory of a WQE.
     fn store(&self, rq: &Rq, state: &mut RqState, index: u16, mut frame: Parts<'_>) -> Result<(), Failure> {
         let hca = &self.context.hca;
-        let protection = |why: String| Failure {
+        let protection = |error: AccessError| Failure {
             syndrome: Syndrome::LocalProtection,
-            why,
+            why: error.to_string(),
+            denied: Some(error),
         };
         rq.wq
             .receive_wqe(&hca.dma, index.into(), &mut state.segments)
-            .map_err(|error| protection(error.to_string()))?;
+            .map_err(|error| protection(error.into()))?;
         let length = frame.len();
         let room: u64 = state
             .segments
@@ -115,6 +127,7 @@ impl Reception<'_> {
             return Err(Failure {
                 syndrome: Syndrome::LocalLength,
                 why: format!("{length} bytes do not fit in {room}"),
+                denied: None,
             });
         }
         let memory = Memory {
@@ -127,7 +140,7 @@ impl Reception<'_> {
         };
         memory
             .scatter(state.segments.iter().copied(), 0..length, &mut frame)
-            .map_err(|error| protection(error.to_string()))?;
+            .map_err(protection)?;
         let segments = state.segments.iter();
         let segments = segments.map(|segment| (segment.byte_count.get() as usize, true));
         state.payload.writes.add_packets(segments, 0..length, length);

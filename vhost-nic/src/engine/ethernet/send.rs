@@ -9,14 +9,16 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::context::Context;
 use super::super::data_segments::DataSegments;
+use super::super::denial;
 use super::super::egress::transmit;
-use super::super::memory::Memory;
+use super::super::memory::{AccessError, Memory};
+use super::super::wqe_check;
 use crate::frame::checksum::{self, Fill};
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
-use crate::hca::guest_error::GuestError;
 use crate::hca::mkey::{Access, Accessor};
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::pcie_account::Transactions;
 use crate::hca::pcie_latency::{Batch, Transaction};
 use crate::hca::qp::Data;
@@ -53,19 +55,23 @@ struct Buffers {
 struct Failure {
     syndrome: Syndrome,
     why: String,
+    denied: Option<AccessError>,
 }
 
 fn malformed(why: impl Into<String>) -> Failure {
     Failure {
         syndrome: Syndrome::LocalQpOperation,
         why: why.into(),
+        denied: None,
     }
 }
 
-fn protection(error: impl ToString) -> Failure {
+fn protection(error: impl Into<AccessError>) -> Failure {
+    let error = error.into();
     Failure {
         syndrome: Syndrome::LocalProtection,
         why: error.to_string(),
+        denied: Some(error),
     }
 }
 
@@ -95,8 +101,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
             Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
             Ok(producer) => producer,
             Err(error) => {
-                let what = format_args!("send queue {number:#x}: {error}");
-                hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+                hca.findings.report_doorbell_record(queue(number), &error);
                 return;
             }
         };
@@ -105,6 +110,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
         }
         match state.state {
             QueueState::Ready => {
+                sq.wq.check_overrun(&hca.findings, number, producer, state.consumer);
                 sending.send(&mut state, producer, arrived.wqe);
                 if hca.scheduler.has_other_work() {
                     return hca.scheduler.schedule(number);
@@ -152,7 +158,12 @@ impl Sending<'_> {
                 turn.waits.spend(Transaction::WqeRead);
             }
             let result = self.fetch(index, posted, blue_flame, &mut memory).and_then(|wqe| {
-                self.execute(&wqe, &mut turn)
+                let executed = self.execute(&wqe, &mut turn);
+                if self.context.hca.check_wqes {
+                    let (hca, ring) = (&self.context.hca, &self.sq.wq);
+                    wqe_check::compare(hca, self.sq.number, ring, index, wqe.bytes);
+                }
+                executed
                     .map(|length| (wqe.control, length))
                     .map_err(|failure| (wqe.control, failure))
             });
@@ -170,7 +181,12 @@ impl Sending<'_> {
                 Err((control, failure)) => {
                     let hca = &self.context.hca;
                     let what = format_args!("send queue {:#x}, WQE {index:#x}: {}", self.sq.number, failure.why);
-                    hca.guest_errors.report(GuestError::BadSendWqe, what);
+                    let object = queue(self.sq.number);
+                    hca.findings
+                        .report(Finding::BadSendWqe, object, control.as_bytes(), what);
+                    if let Some(error) = &failure.denied {
+                        denial::report(hca, self.sq.number, error);
+                    }
                     hca.port_counters.send_errors.fetch_add(1, Ordering::Relaxed);
                     self.fail(state, &control, index, failure.syndrome);
                     state.become_state(QueueState::Error);
@@ -179,6 +195,17 @@ impl Sending<'_> {
                     state.consumer = index.wrapping_add(blocks(&control, posted).unwrap_or(1));
                 }
             }
+        }
+    }
+
+    /// Reports a WQE that is not the one that was posted here.
+    #[inline]
+    fn check_index(&self, control: &ControlSegment, index: u16) {
+        if control.index() != index || control.ds() == 0 {
+            let number = self.sq.number;
+            let text = format_args!("send queue {number:#x}, WQE {index:#x} is not there: {control:?}");
+            let findings = &self.context.hca.findings;
+            findings.report(Finding::StaleWqe, queue(number), control.as_bytes(), text);
         }
     }
 
@@ -207,6 +234,7 @@ impl Sending<'_> {
         let Ok((control, _)) = ControlSegment::read_from_prefix(memory) else {
             return Err((ControlSegment::default(), malformed("it has no control segment")));
         };
+        self.check_index(&control, index);
         let length = control.ds() * SEND_WQE_DS;
         if blocks(&control, posted).is_none() {
             let why = format!("its size of {} units exceeds what is posted", control.ds());

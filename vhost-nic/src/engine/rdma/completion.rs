@@ -3,6 +3,7 @@
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 
+use super::super::wqe_check;
 use super::endpoint::Endpoint;
 use super::vendor_syndrome::vendor_syndrome;
 use crate::hca::cq::Cq;
@@ -61,6 +62,9 @@ pub(super) fn fail_oldest(endpoint: &Endpoint<'_>, requester: &mut Requester, sy
 }
 
 fn sent(endpoint: &Endpoint<'_>, message: &Message) {
+    if let (Some(wqe), Some(ring)) = (message.wqe(), &endpoint.qp.send_queue) {
+        wqe_check::compare(endpoint.hca(), endpoint.qp.number, ring, message.index(), wqe);
+    }
     let Some(cq) = &endpoint.qp.send_cq else { return };
     if !message.is_signaled() {
         return;

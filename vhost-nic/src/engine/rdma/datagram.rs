@@ -3,9 +3,11 @@
 use mlx5_prm::queue_entry::{Cqe, Syndrome};
 
 use super::super::context::Context;
+use super::super::denial;
 use super::batch::Batch;
 use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
+use super::failure::Failure;
 use super::{pcie_wait, receive_queue};
 use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
@@ -41,9 +43,9 @@ pub(super) fn push_packet(
     message: &Message,
     psn: Psn,
     batch: &mut Batch<'_>,
-) -> Result<(), Syndrome> {
+) -> Result<(), Failure> {
     let Work::Datagram { to, immediate } = message.work() else {
-        return Err(Syndrome::LocalQpOperation);
+        return Err(Syndrome::LocalQpOperation.into());
     };
     let (qp, parameters) = (endpoint.qp, endpoint.parameters);
     let source = endpoint
@@ -54,7 +56,7 @@ pub(super) fn push_packet(
         .ok_or(Syndrome::LocalQpOperation)?;
     let length = message.length() as usize;
     if length > parameters.mtu {
-        return Err(Syndrome::LocalLength);
+        return Err(Syndrome::LocalLength.into());
     }
     let path = Path {
         source_mac: source.mac,
@@ -97,7 +99,7 @@ pub(super) fn push_packet(
         .push(head, length, |payload| {
             endpoint.memory().gather_list(message.data(), 0..length, payload)
         })
-        .map_err(|_| Syndrome::LocalProtection)
+        .map_err(Failure::access)
 }
 
 /// Receives a datagram; a multicast is delivered to every member of its group.
@@ -176,6 +178,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         if error.is_of_source() {
             return responder.put_back(receive);
         }
+        denial::report(&context.hca, qp.number, &error);
         let user_index = parameters.user_index;
         let to = ReceiveCq { cq, user_index };
         completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);

@@ -2,6 +2,7 @@
 
 use mlx5_prm::queue_entry::{EventType, Syndrome as CqeSyndrome};
 
+use super::super::denial;
 use super::super::memory::{AccessContext, AccessError, KeyRange};
 use super::completion::{self, Arrival};
 use super::endpoint::Endpoint;
@@ -24,21 +25,34 @@ pub(super) struct Refused {
     pub nak: Nak,
     /// The event that the guest gets when the queue pair moves to the error state.
     pub event: Option<EventType>,
+    /// The access that was denied, if that is the reason.
+    pub denied: Option<Box<AccessError>>,
 }
 
 const INVALID: Refused = Refused {
     nak: Nak::InvalidRequest,
     event: Some(EventType::WqInvalidRequestError),
+    denied: None,
 };
+
 /// The guest's memory behind a valid key cannot be accessed (IBTA 9.7.5.2.4).
-const OPERATIONAL: Refused = Refused {
-    nak: Nak::RemoteOperational,
-    event: None,
-};
-const NO_ACCESS: Refused = Refused {
-    nak: Nak::RemoteAccess,
-    event: Some(EventType::WqAccessError),
-};
+#[cold]
+fn operational(error: AccessError) -> Step {
+    Step::Refused(Refused {
+        nak: Nak::RemoteOperational,
+        event: None,
+        denied: Some(Box::new(error)),
+    })
+}
+
+#[cold]
+fn no_access(error: AccessError) -> Step {
+    Step::Refused(Refused {
+        nak: Nak::RemoteAccess,
+        event: Some(EventType::WqAccessError),
+        denied: Some(Box::new(error)),
+    })
+}
 
 /// Outcome of a request.
 pub(super) enum Step {
@@ -115,6 +129,12 @@ impl<'a> Executor<'a> {
         if matches!(step, Step::Lost) && position.begins() {
             responder.abandon_message();
         }
+        if let Step::Refused(Refused {
+            denied: Some(error), ..
+        }) = &step
+        {
+            denial::report(self.endpoint.hca(), self.endpoint.qp.number, error);
+        }
         if length_fits && in_order {
             match operation {
                 Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
@@ -154,6 +174,7 @@ impl<'a> Executor<'a> {
             return Step::Refused(Refused {
                 nak: Nak::InvalidRequest,
                 event: None,
+                denied: None,
             });
         }
         let inline = is_inline(parameters, super_packet);
@@ -178,7 +199,7 @@ impl<'a> Executor<'a> {
             self.fail_receive(responder, packet, CqeSyndrome::LocalProtection);
             // For every service: the fault is on this side.
             endpoint.fail(None);
-            return Step::Refused(OPERATIONAL);
+            return operational(error);
         }
         if !position.ends() {
             responder.account_written(written);
@@ -187,10 +208,16 @@ impl<'a> Executor<'a> {
         }
         let invalidated = packet.headers.invalidate.map(|header| header.rkey.get());
         if let Some(key) = invalidated {
-            let keys = &endpoint.hca().mkeys;
-            if mkey::invalidate(keys, key, endpoint.accessor(), true).is_err() {
-                return Step::Refused(NO_ACCESS);
+            let hca = endpoint.hca();
+            if let Err(error) = mkey::invalidate(&hca.mkeys, key, endpoint.accessor(), true) {
+                let range = KeyRange {
+                    key,
+                    address: 0,
+                    length: 0,
+                };
+                return no_access(AccessError::Mkey(error, range));
             }
+            hca.retired_keys.add(key);
         }
         let arrival = Arrival {
             invalidated,
@@ -240,8 +267,8 @@ impl<'a> Executor<'a> {
                 address,
                 length: length as usize,
             };
-            if !whole && endpoint.memory().check(range, Access::RemoteWrite).is_err() {
-                return Step::Refused(NO_ACCESS);
+            if !whole && let Err(error) = endpoint.memory().check(range, Access::RemoteWrite) {
+                return no_access(error);
             }
             responder.begin_write(address, rkey, length);
         }
@@ -265,8 +292,8 @@ impl<'a> Executor<'a> {
         {
             return match error {
                 error if error.is_of_source() => Step::Lost,
-                AccessError::Dma(_) => Step::Refused(OPERATIONAL),
-                _ => Step::Refused(NO_ACCESS),
+                error @ AccessError::Dma(_) => operational(error),
+                error => no_access(error),
             };
         }
         if !payload.is_empty() {
@@ -315,8 +342,10 @@ impl<'a> Executor<'a> {
             address,
             length,
         };
-        if length > 0 && self.endpoint.memory().check(range, Access::RemoteRead).is_err() {
-            return Step::Refused(NO_ACCESS);
+        if length > 0
+            && let Err(error) = self.endpoint.memory().check(range, Access::RemoteRead)
+        {
+            return no_access(error);
         }
         let psn = packet.headers.bth.psn();
         let resource = Resource {
@@ -352,8 +381,9 @@ impl<'a> Executor<'a> {
             true => (value == compare).then_some(operand),
             false => Some(value.wrapping_add(operand)),
         });
-        let Ok(original) = result else {
-            return Step::Refused(NO_ACCESS);
+        let original = match result {
+            Ok(original) => original,
+            Err(error) => return no_access(error),
         };
         let operand_bytes = size_of_val(&original);
         responder.account_read(1, operand_bytes);

@@ -130,7 +130,7 @@ fn reliable(
             });
             ControlFlow::Continue(())
         }
-        Step::Refused(Refused { nak, event }) => {
+        Step::Refused(Refused { nak, event, .. }) => {
             match event {
                 Some(EventType::WqInvalidRequestError) => parameters.count(QueueCounter::RespRemoteInvalidRequest),
                 Some(EventType::WqAccessError) => parameters.count(QueueCounter::RespRemoteAccessErrors),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
+use super::super::denial;
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
 use crate::hca::nic_event::NicEvent;
@@ -196,7 +197,10 @@ fn read_response(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packe
             }
             requester.accept_response(at, psn, packets, inline);
         }
-        Err(_) => fail(endpoint, requester, psn, CqeSyndrome::LocalProtection),
+        Err(error) => {
+            denial::report(endpoint.hca(), endpoint.qp.number, &error);
+            fail(endpoint, requester, psn, CqeSyndrome::LocalProtection);
+        }
     }
 }
 
@@ -223,7 +227,8 @@ fn atomic_response(endpoint: &Endpoint<'_>, requester: &mut Requester, packet: &
         let stored = endpoint
             .memory()
             .scatter(message.data().memory(), 0..bytes.len(), &mut payload.cursor());
-        if stored.is_err() {
+        if let Err(error) = stored {
+            denial::report(endpoint.hca(), endpoint.qp.number, &error);
             return fail(endpoint, requester, psn, CqeSyndrome::LocalProtection);
         }
         requester.account_response(at, 0..bytes.len(), bytes.len());

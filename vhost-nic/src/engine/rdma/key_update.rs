@@ -31,8 +31,13 @@ pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> Opt
             .ok()?;
         read = length;
     }
-    let keys = &endpoint.hca().mkeys;
-    mkey::umr(keys, poster, key, &UmrControl::from(&control), &context, &translations).ok()?;
+    let hca = endpoint.hca();
+    let control = UmrControl::from(&control);
+    mkey::umr(&hca.mkeys, poster, key, &control, &context, &translations).ok()?;
+    let index = key >> mkey::VARIANT_BITS;
+    if hca.mkeys.get(index).is_some_and(|mkey| mkey.is_invalid(key)) {
+        hca.retired_keys.add(key);
+    }
     Some(read)
 }
 

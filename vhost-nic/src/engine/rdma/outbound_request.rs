@@ -1,9 +1,12 @@
 //! Requester: packets of requests on connections.
 
+use std::convert::Infallible;
+
 use mlx5_prm::queue_entry::Syndrome;
 
 use super::batch::Batch;
 use super::endpoint::Endpoint;
+use super::failure::Failure;
 use crate::hca::qp::{Message, Work};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use crate::roce::opcode::{Opcode, Operation, Position, Suffix};
@@ -11,17 +14,17 @@ use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 
 /// Adds packets of a message from `psn` on to the batch, with `limit` bytes of payload at most. Returns the number of
-/// PSNs they take, or the syndrome if the payload cannot be accessed.
+/// PSNs they take, or the failure if the payload cannot be accessed.
 pub(super) fn push(
     endpoint: &Endpoint<'_>,
     message: &Message,
     psn: Psn,
     limit: usize,
     batch: &mut Batch<'_>,
-) -> Result<u32, Syndrome> {
+) -> Result<u32, Failure> {
     let parameters = endpoint.parameters;
-    let unsendable = Syndrome::LocalProtection;
-    let path = parameters.path.ok_or(unsendable)?;
+    let unsendable = || Failure::from(Syndrome::LocalProtection);
+    let path = parameters.path.ok_or_else(unsendable)?;
     let index = psn.distance(message.first()).max(0) as u32;
     let packets = match message.packets().saturating_sub(index) {
         1 => 1,
@@ -38,16 +41,16 @@ pub(super) fn push(
         Work::Read { .. } => (Operation::ReadRequest, Position::Only, Suffix::None),
         Work::CompareSwap { .. } => (Operation::CompareSwap, Position::Only, Suffix::None),
         Work::FetchAdd { .. } => (Operation::FetchAdd, Position::Only, Suffix::None),
-        Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => return Err(unsendable),
+        Work::Nop | Work::Datagram { .. } | Work::Umr { .. } | Work::Bad(_) => return Err(unsendable()),
     };
-    let opcode = Opcode::new(parameters.transport(), operation, position, suffix).ok_or(unsendable)?;
+    let opcode = Opcode::new(parameters.transport(), operation, position, suffix).ok_or_else(unsendable)?;
     let solicited = position.ends() && message.is_solicited() && !message.work().is_request();
     let mut headers = Headers::new(Bth::new(opcode, parameters.remote_qpn, psn).with_solicited(solicited));
     headers.xrc = message.xrc_srqn().map(XrcEth::new);
     extend(&mut headers, message, position, offset);
     if message.work().is_request() {
         let head = Packet::new(path, opcode, headers, 0);
-        batch.push(head, 0, |_| Ok(()))?;
+        let Ok(()) = batch.push(head, 0, |_| Ok::<_, Infallible>(()));
         // The response takes the PSNs that follow.
         return Ok(message.packets() - message.responses());
     }
@@ -57,7 +60,7 @@ pub(super) fn push(
             let memory = endpoint.memory();
             memory.gather_list(message.data(), offset..offset + length, payload)
         })
-        .map_err(|_| unsendable)?;
+        .map_err(Failure::access)?;
     Ok(packets)
 }
 

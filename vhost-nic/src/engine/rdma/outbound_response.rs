@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use mlx5_prm::queue_entry::EventType;
 use smallvec::SmallVec;
 
+use super::super::denial;
 use super::super::memory::KeyRange;
 use super::batch::{self, Batch};
 use super::endpoint::Endpoint;
@@ -128,7 +129,8 @@ impl Packets<'_> {
                     self.send_if_full();
                 }
                 Err(_) if packets > 1 => limit = 1,
-                Err(_) => {
+                Err(error) => {
+                    denial::report(endpoint.hca(), endpoint.qp.number, &error);
                     // The key was revoked after the request had been accepted.
                     self.acknowledge(psn, Syndrome::Nak(Nak::RemoteAccess), read.msn);
                     endpoint.count(QueueCounter::RespRemoteAccessErrors);

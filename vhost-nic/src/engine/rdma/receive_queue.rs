@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::super::context::Context;
 use super::completion::ReceiveCq;
 use super::endpoint::Endpoint;
+use crate::dma::DmaError;
+use crate::hca::nic_finding::queue;
 use crate::hca::qp::{Receive, ReceiveSource, Responder};
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, XrcSrq, event_data};
 use crate::roce::packet::Packet;
@@ -22,8 +24,10 @@ pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &
     let hca = endpoint.hca();
     let dma = &hca.dma;
     let mut segments = Vec::new();
+    let number = endpoint.qp.number;
+    let report = |error: DmaError| hca.findings.report_dma(queue(number), &error);
     let from_list = |list: &ReceiveList, number: u32, segments: &mut Vec<_>| {
-        let taken = list.take(dma, segments).ok()??;
+        let taken = list.take(dma, segments).map_err(report).ok()??;
         if taken.limit_reached {
             hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
         }
@@ -32,10 +36,15 @@ pub(super) fn take(endpoint: &Endpoint<'_>, responder: &mut Responder, packet: &
     let ((wqe_counter, wqe_bytes), pd) = match &endpoint.qp.receives {
         ReceiveSource::Own(ring) => {
             let index = responder.consumer();
-            if ring.receive_producer(dma).ok()? == index {
+            let record = |error| hca.findings.report_doorbell_record(queue(number), &error);
+            let producer = ring.receive_producer(dma).map_err(record).ok()?;
+            if producer == index {
                 return None;
             }
-            ring.receive_wqe(dma, index.into(), &mut segments).ok()?;
+            ring.check_overrun(&hca.findings, number, producer, index);
+            ring.receive_wqe(dma, index.into(), &mut segments)
+                .map_err(report)
+                .ok()?;
             responder.consume();
             ((index, ring.stride()), endpoint.parameters.pd)
         }

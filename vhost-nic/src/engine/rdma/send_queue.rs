@@ -3,18 +3,22 @@
 use std::time::{Duration, Instant};
 
 use mlx5_prm::queue_entry::Syndrome;
+use mlx5_prm::wqe::SEND_WQE_DS;
+use zerocopy::IntoBytes;
 
 use super::super::context::Context;
+use super::super::denial;
 use super::batch::{self, Batch};
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
 use super::pcie_wait::Progress;
-use super::send_wqe::Reader;
+use super::send_wqe::{Reader, WqeOrigin};
 use super::{datagram, key_update, outbound_request};
-use crate::hca::guest_error::GuestError;
 use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::qp::{MAX_PACKETS, Qp, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
+use crate::hca::wq::WorkQueue;
 use crate::net::SuperPacket;
 
 /// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
@@ -51,9 +55,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             let reader =
                 reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));
             if let Err(error) = reader.look(&qp.blue_flame, requester.fetched()) {
-                let what = format_args!("queue pair {:#x}: {error}", qp.number);
-                hca.guest_errors.report(GuestError::UnreadableDoorbellRecord, what);
+                hca.findings.report_doorbell_record(queue(qp.number), &error);
             }
+            check_overrun(endpoint, requester, reader, ring);
             batch.reserve(reader.posted(requester.fetched()).into());
             let progress = Progress::of(requester);
             while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
@@ -72,6 +76,16 @@ pub(super) fn run(context: &Context, qp: &Qp) {
         if !pending && hca.scheduler.has_other_work() {
             return endpoint.schedule();
         }
+    }
+}
+
+/// Reports WQEs that were posted in the place of some that are not completed.
+#[inline]
+fn check_overrun(endpoint: &Endpoint<'_>, requester: &Requester, reader: &Reader<'_>, ring: &WorkQueue) {
+    let (fetched, consumer) = (requester.fetched(), requester.consumer());
+    if reader.is_posted(fetched) {
+        let producer = consumer.wrapping_add(reader.posted(consumer));
+        ring.check_overrun(&endpoint.hca().findings, endpoint.qp.number, producer, consumer);
     }
 }
 
@@ -171,9 +185,9 @@ fn send_next<'a>(
                 requester.finish_local();
                 return true;
             }
-            Err(Syndrome::MwBind)
+            Err(Syndrome::MwBind.into())
         }
-        Work::Bad(syndrome) => Err(*syndrome),
+        Work::Bad(syndrome) => Err((*syndrome).into()),
         Work::Datagram { .. } => datagram::push_packet(endpoint, message, psn, batch).map(|()| 1),
         _ => outbound_request::push(endpoint, message, psn, batch::LENGTH, batch)
             // If the payload cannot be accessed as a whole, the packets before the first that cannot are sent.
@@ -187,9 +201,12 @@ fn send_next<'a>(
         }
         // Earlier messages are completed first.
         Err(_) if !is_first(requester, batch) => false,
-        Err(syndrome) => {
+        Err(failure) => {
+            if let Some(error) = &failure.denied {
+                denial::report(endpoint.hca(), endpoint.qp.number, error);
+            }
             complete_sent(endpoint, requester);
-            fail_oldest(endpoint, requester, syndrome);
+            fail_oldest(endpoint, requester, failure.syndrome);
             false
         }
     }
@@ -202,9 +219,24 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
         return false;
     }
     let message = requester.append();
-    let (blocks, blue_flame) = reader.read(message);
-    if blue_flame {
+    let (blocks, origin) = reader.read(message);
+    if origin == WqeOrigin::Register {
         hca.blue_flame.count();
+    }
+    let control = message.control();
+    // In a blank block, size and opcode are 0 as well.
+    if origin == WqeOrigin::Ring && (control.index() != message.index() || control.ds() == 0) {
+        let text = format_args!(
+            "queue pair {:#x}, WQE {:#x} is not there: {control:?}",
+            endpoint.qp.number,
+            message.index()
+        );
+        let object = queue(endpoint.qp.number);
+        hca.findings.report(Finding::StaleWqe, object, control.as_bytes(), text);
+    }
+    if hca.check_wqes && origin == WqeOrigin::Ring {
+        let length = control.ds() * SEND_WQE_DS;
+        message.keep_wqe(reader.last(message.index(), blocks).get(..length).unwrap_or_default());
     }
     let mut packets = match message.work() {
         Work::Nop | Work::Umr { .. } | Work::Bad(_) => 0,
@@ -222,7 +254,9 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
             message.index(),
             message.control()
         );
-        hca.guest_errors.report(GuestError::BadSendWqe, what);
+        let object = queue(endpoint.qp.number);
+        hca.findings
+            .report(Finding::BadSendWqe, object, message.control().as_bytes(), what);
     }
     let opcode = message.control().opcode();
     let index = message.index();

@@ -22,6 +22,17 @@ const MAX_MESSAGE: u64 = 1 << 31;
 const WINDOW: u16 = 32;
 const _: () = assert!(WINDOW as usize * SEND_WQE_BB >= MAX_WQE);
 
+/// Place that a WQE was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WqeOrigin {
+    /// The ring.
+    Ring,
+    /// A doorbell register.
+    Register,
+    /// None: it could not be read.
+    Nowhere,
+}
+
 /// Reads posted WQEs from a ring, many at a time.
 pub(super) struct Reader<'a> {
     dma: &'a Dma,
@@ -94,9 +105,8 @@ impl<'a> Reader<'a> {
         self.producer.wrapping_sub(index)
     }
 
-    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, and whether it came
-    /// through a doorbell register.
-    pub fn read(&mut self, message: &mut Message) -> (u16, bool) {
+    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, and its origin.
+    pub fn read(&mut self, message: &mut Message) -> (u16, WqeOrigin) {
         let index = message.index();
         let posted = self.posted(index);
         let (service, executed) = (self.service, self.executed);
@@ -109,12 +119,12 @@ impl<'a> Reader<'a> {
                 if let Some(work) = parse(&wqe.bytes, service, executed, message) {
                     message.set_work(work);
                 }
-                return (blocks, true);
+                return (blocks, WqeOrigin::Register);
             }
         }
         self.ring_read = true;
         let Some(memory) = self.blocks(index, 1) else {
-            return (1, false);
+            return (1, WqeOrigin::Nowhere);
         };
         if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
             message.set_control(control);
@@ -122,7 +132,7 @@ impl<'a> Reader<'a> {
         let length = message.control().ds() * SEND_WQE_DS;
         let blocks = length.div_ceil(SEND_WQE_BB) as u16;
         if blocks == 0 || blocks > posted {
-            return (1, false);
+            return (1, WqeOrigin::Ring);
         }
         let work = self
             .blocks(index, blocks)
@@ -130,7 +140,12 @@ impl<'a> Reader<'a> {
         if let Some(work) = work {
             message.set_work(work);
         }
-        (blocks, false)
+        (blocks, WqeOrigin::Ring)
+    }
+
+    /// Returns the bytes of the WQE that was read last, from the ring.
+    pub fn last(&mut self, index: u16, blocks: u16) -> &[u8] {
+        self.blocks(index, blocks).unwrap_or_default()
     }
 
     /// Returns `count` posted basic blocks from `index` on, unless they cannot be read.

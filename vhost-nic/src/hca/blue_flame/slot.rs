@@ -20,6 +20,8 @@ struct SlotState {
     arrived: Arrived,
     /// End of the WQEs that were announced, in basic blocks.
     announced: u16,
+    /// Index in the last plain doorbell.
+    named: Option<u16>,
     account: SendAccount,
 }
 
@@ -57,7 +59,12 @@ impl Slot {
     /// Clears the slot for a queue in reset; the account stays.
     pub fn clear(&self) {
         let slot = &mut *self.0.lock();
-        (slot.arrived, slot.announced) = (Arrived::default(), 0);
+        (slot.arrived, slot.announced, slot.named) = (Arrived::default(), 0, None);
+    }
+
+    /// Records the index in a plain doorbell; returns whether the one before named the same.
+    pub fn names_again(&self, index: u16) -> bool {
+        self.0.lock().named.replace(index) == Some(index)
     }
 
     /// The transactions so far.

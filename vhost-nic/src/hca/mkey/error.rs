@@ -28,6 +28,21 @@ pub enum MkeyError {
     Indirection(u32),
 }
 
+impl MkeyError {
+    /// The key.
+    pub fn key(self) -> u32 {
+        match self {
+            Self::Unknown(key)
+            | Self::Domain(key)
+            | Self::Queue(key)
+            | Self::Access(key)
+            | Self::Range(key, ..)
+            | Self::Translation(key)
+            | Self::Indirection(key) => key,
+        }
+    }
+}
+
 /// Reason why a key cannot be created.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidMkey {

@@ -166,6 +166,7 @@ pub struct Message {
     pub(super) responses: u32,
     pub(super) done: bool,
     pub(super) inline_response: Option<Vec<u8>>,
+    pub(super) wqe: Option<Box<[u8]>>,
 }
 
 impl Message {
@@ -182,11 +183,22 @@ impl Message {
         self.responses = 0;
         self.done = false;
         self.inline_response = None;
+        self.wqe = None;
     }
 
     /// Sets the control segment.
     pub fn set_control(&mut self, control: ControlSegment) {
         self.control = control;
+    }
+
+    /// Keeps the bytes of the WQE, to be compared at its completion.
+    pub fn keep_wqe(&mut self, wqe: &[u8]) {
+        self.wqe = Some(wqe.into());
+    }
+
+    /// The bytes of the WQE, if they were kept.
+    pub fn wqe(&self) -> Option<&[u8]> {
+        self.wqe.as_deref()
     }
 
     /// Sets the operation.

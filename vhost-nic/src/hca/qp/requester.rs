@@ -102,6 +102,17 @@ impl Requester {
         self.fetched
     }
 
+    /// Index of the oldest WQE that is not completed, in basic blocks.
+    #[inline]
+    pub fn consumer(&self) -> u16 {
+        self.messages.first().map_or(self.fetched, Message::index)
+    }
+
+    /// The oldest message that is not completed.
+    pub fn oldest(&self) -> Option<&Message> {
+        self.messages.first()
+    }
+
     /// PSN of the next message to be read.
     pub fn next_psn(&self) -> Psn {
         self.next_psn

@@ -5,9 +5,10 @@ use zerocopy::FromBytes;
 
 use crate::function::PciFunction;
 
-use super::message::{Header, Operation};
+use super::message::{COMMAND_QUEUE, Header, Operation};
 use super::queue::{Chain, next_chain, return_chain};
-use super::stats::{GuestError, VhostUserPciStats};
+use super::stats::{Finding, VhostUserPciStats};
+use vhost_daemon::finding::MAX_EVIDENCE;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Longest access in bytes: far more than any driver copies at a time, and short enough to be served promptly.
@@ -22,13 +23,15 @@ pub fn serve(
     go_on: impl Fn() -> bool,
 ) {
     while go_on()
-        && let Some(chain) = next_chain(vring, memory, stats)
+        && let Some(chain) = next_chain(vring, memory, COMMAND_QUEUE, stats)
     {
         let written = if chain.is_sound() {
             execute(function, &chain, stats)
         } else {
             stats.report(
-                GuestError::BadChain,
+                Finding::BadChain,
+                COMMAND_QUEUE,
+                &chain.head().to_be_bytes(),
                 "a command whose descriptors loop, break off or point nowhere",
             );
             0
@@ -41,7 +44,7 @@ pub fn serve(
 fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> usize {
     let bytes = chain.read(size_of::<Header>() + MAX_ACCESS);
     let Ok((header, data)) = Header::read_from_prefix(&bytes) else {
-        stats.report(GuestError::BadCommand, "a command without a header");
+        stats.report(Finding::BadCommand, COMMAND_QUEUE, &bytes, "a command without a header");
         return 0;
     };
     trace!("{}: descriptor {}: {header:x?} {data:x?}", stats.guest(), chain.head());
@@ -96,14 +99,15 @@ fn execute(function: &PciFunction, chain: &Chain, stats: &VhostUserPciStats) -> 
 fn answer(chain: &Chain, data: &[u8], stats: &VhostUserPciStats) -> usize {
     let written = chain.write(data);
     if written < data.len() {
-        stats.report(GuestError::ShortBuffer, "a buffer too small for what is read into it");
+        let what = "a buffer too small for what is read into it";
+        stats.report(Finding::ShortBuffer, COMMAND_QUEUE, &chain.read(MAX_EVIDENCE), what);
     }
     written
 }
 
 /// Counts an invalid command. A read gets all ones, like an access that no device answers.
 fn refuse(chain: &Chain, size: usize, stats: &VhostUserPciStats, what: &str) -> usize {
-    stats.report(GuestError::BadCommand, what);
+    stats.report(Finding::BadCommand, COMMAND_QUEUE, &chain.read(MAX_EVIDENCE), what);
     chain.write(&vec![0xff; size.min(MAX_ACCESS)])
 }
 

@@ -7,9 +7,9 @@ use zerocopy::IntoBytes;
 
 use crate::msix::{Delivery, InterruptLines, MsixMessage};
 
-use super::message::{Header, MsiMessage, OP_MSI};
+use super::message::{Header, INTERRUPT_QUEUE, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
-use super::stats::{GuestError, VhostUserPciStats};
+use super::stats::{Finding, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
@@ -28,15 +28,18 @@ impl InterruptQueue {
 
     /// Writes a message into the next buffer that can hold it. Returns false if there is none.
     fn send(&self, message: &MsiMessage) -> bool {
-        while let Some(chain) = next_chain(&self.vring, &self.memory, &self.stats) {
+        let stats = &self.stats;
+        while let Some(chain) = next_chain(&self.vring, &self.memory, INTERRUPT_QUEUE, &self.stats) {
             if !chain.is_sound() {
-                self.stats.report(
-                    GuestError::BadChain,
+                stats.report(
+                    Finding::BadChain,
+                    INTERRUPT_QUEUE,
+                    &chain.head().to_be_bytes(),
                     "an interrupt buffer whose descriptors loop, break off or point nowhere",
                 );
             } else if chain.writable() < size_of::<MsiMessage>() {
-                self.stats
-                    .report(GuestError::ShortBuffer, "an interrupt buffer that is too small");
+                let what = "an interrupt buffer that is too small";
+                stats.report(Finding::ShortBuffer, INTERRUPT_QUEUE, &chain.head().to_be_bytes(), what);
             } else {
                 let written = chain.write(message.as_bytes());
                 return_chain(&self.vring, chain, written);

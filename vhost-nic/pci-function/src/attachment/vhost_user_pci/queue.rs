@@ -7,7 +7,7 @@ use vhost_user_backend::VringT;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT, Reader};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use super::stats::{GuestError, VhostUserPciStats};
+use super::stats::{Finding, VhostUserPciStats};
 use vhost_daemon::vring::{Memory, Vring};
 
 /// A chain of buffers that the driver made available.
@@ -17,7 +17,7 @@ pub struct Chain {
 }
 
 /// Takes the next available chain of a queue that is enabled and ready.
-pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> Option<Chain> {
+pub fn next_chain(vring: &Vring, memory: &Memory, number: u16, stats: &VhostUserPciStats) -> Option<Chain> {
     let mut state = vring.get_mut();
     if !state.is_enabled() || !state.get_queue().ready() {
         return None;
@@ -27,7 +27,8 @@ pub fn next_chain(vring: &Vring, memory: &Memory, stats: &VhostUserPciStats) -> 
         Ok(mut chains) => chains.next().map(|chain| Chain { chain, memory }),
         Err(error) => {
             debug!("{}: {error}", stats.guest());
-            stats.report(GuestError::BadRing, "a ring with impossible indices");
+            let next = state.get_queue().next_avail().to_be_bytes();
+            stats.report(Finding::BadRing, number, &next, "a ring with impossible indices");
             state.get_queue_mut().set_ready(false);
             None
         }

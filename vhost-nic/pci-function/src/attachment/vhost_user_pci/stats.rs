@@ -1,7 +1,9 @@
 //! Counters of an attachment, and its guest's errors.
 
+use std::sync::Arc;
+
 use serde::Serialize;
-use vhost_daemon::guest_error::GuestErrors;
+use vhost_daemon::finding::{Findings, Object};
 
 vhost_daemon::counters! {
     /// Counters of one attachment, over all its connections.
@@ -21,52 +23,68 @@ vhost_daemon::counters! {
     }
 }
 
-vhost_daemon::guest_errors! {
-    /// An error of a guest in its use of the virtqueues.
-    pub enum GuestError {
+vhost_daemon::findings! {
+    /// A mistake of a guest in its use of the virtqueues.
+    pub enum Finding {
         /// A ring with impossible indices; the queue is not served until the next connection.
-        BadRing = "bad_ring",
+        BadRing = Error "bad_ring" {
+            rule: "The available index is ahead of what was used by at most the size of the ring.",
+            source: "virtio 1.2, 2.7.6 and 2.7.13",
+            answer: "the queue is not served until the next connection",
+        },
         /// A descriptor chain that loops, breaks off, or points outside the guest's memory.
-        BadChain = "bad_chain",
+        BadChain = Error "bad_chain" {
+            rule: "A descriptor chain ends, and points to guest memory.",
+            source: "virtio 1.2, 2.7.5",
+            answer: "the chain is returned unused",
+        },
         /// A command that is unknown, truncated, or of an impossible length.
-        BadCommand = "bad_command",
+        BadCommand = Error "bad_command" {
+            rule: "A command is one of `enum virtio_pcidev_ops`, with the bytes of its length.",
+            source: "include/uapi/linux/virtio_pcidev.h",
+            answer: "the command has no effect",
+        },
         /// A buffer too small for the data to be written into it.
-        ShortBuffer = "short_buffer",
+        ShortBuffer = Error "short_buffer" {
+            rule: "A buffer has room for the data that is read or the interrupt.",
+            source: "include/uapi/linux/virtio_pcidev.h",
+            answer: "the buffer is returned unused",
+        },
     }
 }
 
 /// Statistics of one attachment.
 #[derive(Debug, Default, Serialize)]
 pub struct VhostUserPciStats {
-    #[serde(skip)]
-    guest: String,
     /// Counters of the attachment's traffic.
     #[serde(flatten)]
     pub counters: VhostUserPciCounters,
-    guest_errors: GuestErrors<GuestError>,
+    #[serde(flatten)]
+    findings: Arc<Findings<Finding>>,
 }
 
 impl VhostUserPciStats {
     /// Creates counters at 0 for a guest with this name.
-    pub fn new(guest: impl Into<String>) -> Self {
+    pub fn new(guest: &str) -> Self {
         Self {
-            guest: guest.into(),
+            findings: Arc::new(Findings::new(guest)),
             ..Self::default()
         }
     }
 
     /// Returns the guest's name in logs.
     pub fn guest(&self) -> &str {
-        &self.guest
+        self.findings.guest()
     }
 
-    /// Counts an error of the guest and logs it, at a limited rate.
-    pub(super) fn report(&self, error: GuestError, what: &str) {
-        self.guest_errors.report(error, format_args!("{}: {what}", self.guest));
+    /// Reports a mistake in the use of a virtqueue.
+    pub(super) fn report(&self, kind: Finding, queue: u16, evidence: &[u8], text: &str) {
+        let object = Object::new("virtqueue", queue.into());
+        self.findings.report(kind, object, evidence, format_args!("{text}"));
     }
 
-    /// Returns the number of errors of a kind.
-    pub fn error_count(&self, error: GuestError) -> u64 {
-        self.guest_errors.count(error)
+    /// Returns the findings of the guest.
+    pub fn findings(&self) -> &Arc<Findings<Finding>> {
+        &self.findings
     }
 }

@@ -1,0 +1,164 @@
+//! Mistakes of guests, and the findings about them.
+
+use vhost_daemon::finding::{Kind, Object, Source};
+use vhost_ism::abi::*;
+use vhost_ism::ism_finding::Finding;
+use zerocopy::IntoBytes;
+
+use crate::common::*;
+
+/// A finding: kind, object and evidence.
+type Found = (&'static str, Object, Vec<u8>);
+
+/// Returns all findings about a guest, in order.
+fn found(seat: &Seat) -> Vec<Found> {
+    let records = seat.guest.stats().findings().recent();
+    records
+        .iter()
+        .map(|record| (record.kind.name, record.object, record.evidence.clone()))
+        .collect()
+}
+
+fn about(kind: Finding, object: &'static str, number: u64, evidence: &[u8]) -> Found {
+    (kind.name(), Object::new(object, number), evidence.to_vec())
+}
+
+/// First chunk of a DMB in the window of a guest.
+fn chunk(dmb: &Dmb) -> u32 {
+    (dmb.offset / CHUNK_SIZE) as u32
+}
+
+fn detach(token: Token) -> Vec<u8> {
+    [&[CMD_DETACH.0, CMD_DETACH.1][..], token.as_bytes()].concat()
+}
+
+fn attach(token: Token, rw_perm: u32) -> Vec<u8> {
+    let header = [CMD_ATTACH.0, CMD_ATTACH.1];
+    [&header[..], token.as_bytes(), &rw_perm.to_le_bytes()].concat()
+}
+
+#[test]
+fn what_a_session_holds_at_its_end_is_left() {
+    let host = Host::default();
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    let (seat_a, seat_b) = (a.seat.clone().unwrap(), b.seat.clone().unwrap());
+    let first = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    let second = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    let attached = b.attach(first.token).unwrap();
+    // Used and given back.
+    b.attach(second.token).unwrap();
+    b.detach(second.token).unwrap();
+    assert_eq!((found(&seat_a), found(&seat_b)), (Vec::new(), Vec::new()));
+    b.stop();
+    eventually("the session of b is over", || host.stats().sessions == 1);
+    let evidence = chunk(&attached).to_le_bytes();
+    let number = u64::from(chunk(&attached));
+    assert_eq!(
+        found(&seat_b),
+        [about(Finding::AttachmentLeft, "dmb", number, &evidence)]
+    );
+    a.stop();
+    eventually("the session of a is over", || host.stats().sessions == 0);
+    let mut chunks = [chunk(&first), chunk(&second)];
+    chunks.sort_unstable();
+    let evidence = chunks.map(u32::to_le_bytes).concat();
+    let number = u64::from(chunks[0]);
+    assert_eq!(found(&seat_a), [about(Finding::DmbLeft, "dmb", number, &evidence)]);
+}
+
+#[test]
+fn sessions_that_give_everything_back_have_no_findings() {
+    let host = Host::default();
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    let seats = [&a, &b].map(|guest| guest.seat.clone().unwrap());
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    b.attach(dmb.token).unwrap();
+    b.detach(dmb.token).unwrap();
+    a.detach(dmb.token).unwrap();
+    a.stop();
+    b.stop();
+    host.expect_empty();
+    for seat in seats {
+        assert_eq!(found(&seat), []);
+    }
+}
+
+#[test]
+fn a_dmb_freed_under_its_peer_is_suspicious() {
+    let host = Host::default();
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    let seat = a.seat.clone().unwrap();
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    b.attach(dmb.token).unwrap();
+    a.detach(dmb.token).unwrap();
+    let expected = about(Finding::DmbFreedAttached, "dmb", chunk(&dmb).into(), &detach(dmb.token));
+    assert_eq!(found(&seat), [expected]);
+    b.detach(dmb.token).unwrap();
+}
+
+#[test]
+fn requests_with_other_tokens_are_found_with_their_bytes() {
+    let host = Host::default();
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    let seat = b.seat.clone().unwrap();
+    let dmb = a.alloc(1 << 16).unwrap();
+    assert_eq!(b.attach_as(dmb.token, PERM_READ), Err(Status::PermAttach));
+    assert_eq!(b.detach(dmb.token), Err(Status::NoEnt));
+    a.detach(dmb.token).unwrap();
+    assert_eq!(b.attach_as(dmb.token, 3), Err(Status::NoEnt));
+    // Not about a token.
+    assert_eq!(b.query_gid(Gid([7; 16])), Err(Status::NoEnt));
+    let expected = [
+        about(Finding::AttachDenied, "virtqueue", 0, &attach(dmb.token, PERM_READ)),
+        about(Finding::UnknownToken, "virtqueue", 0, &detach(dmb.token)),
+        about(Finding::UnknownToken, "virtqueue", 0, &attach(dmb.token, 3)),
+    ];
+    assert_eq!(found(&seat), expected);
+    assert_eq!(seat.guest.stats().total_errors(), 0);
+}
+
+#[test]
+fn a_doorbell_beside_all_dmbs_is_found_with_its_chunk() {
+    let host = Host::default();
+    let a = host.boot("a");
+    let seat = a.seat.clone().unwrap();
+    a.ring(20 << 20);
+    eventually("a finding", || !found(&seat).is_empty());
+    let number = (20 << 20) / CHUNK_SIZE;
+    assert_eq!(found(&seat), [about(Finding::StrayDoorbell, "chunk", number, &[1])]);
+}
+
+#[test]
+fn memory_that_can_shrink_is_found_with_its_length() {
+    let host = Host::default();
+    let seat = host.seat("a");
+    let options = Options {
+        unsealed: true,
+        ..Options::default()
+    };
+    let mut guest = TestGuest::connect(seat.path(), options);
+    assert!(guest.try_launch([0; NUM_QUEUES]).is_err());
+    eventually("a finding", || !found(&seat).is_empty());
+    let (kind, object, length) = found(&seat).swap_remove(0);
+    assert_eq!(
+        (kind, object.kind, length.len()),
+        (Finding::UnsealedMemory.name(), "memory", 8)
+    );
+}
+
+#[test]
+fn every_kind_is_provoked_by_a_test() {
+    let sources = [
+        include_str!("findings.rs"),
+        include_str!("requests.rs"),
+        include_str!("rings.rs"),
+        include_str!("events.rs"),
+        include_str!("../../src/event/tests.rs"),
+    ];
+    let provoked = |kind: &&Finding| {
+        let variant = format!("Finding::{kind:?}");
+        sources.iter().any(|source| source.contains(&variant))
+    };
+    let missing: Vec<&Finding> = Finding::ALL.iter().filter(|kind| !provoked(kind)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
