@@ -370,7 +370,7 @@ fn findings_are_shown_and_followed() {
         .write_all(b"{\"version\":1,\"command\":\"findings\",\"follow\":true}\n")
         .unwrap();
     let mut lines = BufReader::new(client).lines().map(Result::unwrap);
-    assert_eq!(lines.next().unwrap(), r#"{"result":[],"version":1}"#);
+    assert_eq!(lines.next().unwrap(), r#"{"version":1,"result":[]}"#);
     let mut guest = vfio_user::Client::new(&host.path("a.sock")).unwrap();
     // Memory decoding, then a doorbell in a UAR that is not allocated.
     guest.region_write(CONFIG_REGION, 4, &[1 << 1, 0]).unwrap();
