@@ -71,6 +71,16 @@ prepare_perfetto() {
   VHOST_TEST_PERFETTO=$(prepare_cache)/tools/perfetto-$PERFETTO_VERSION/bin/python
 }
 
+# Wireshark's dissectors, with which a test reads captures.
+prepare_tshark() {
+  if ! have tshark; then
+    run_job tshark "$(prepare_cache)/logs/tshark.log" "" env DEBIAN_FRONTEND=noninteractive bash -c \
+      "apt-get -q update && apt-get -qy install --no-install-recommends tshark"
+  fi
+  export VHOST_TEST_TSHARK
+  VHOST_TEST_TSHARK=$(command -v tshark)
+}
+
 # Everything needed to run guests with the normal kernel.
 prepare_all() {
   cd "$REPO" || exit 1

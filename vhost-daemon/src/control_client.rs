@@ -1,6 +1,7 @@
 //! A client of the control socket, and the `ctl` command of the daemons' programs.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,11 @@ impl Client {
             return Err(ClientError::End);
         }
         parse_answer(&line)?.map_err(ClientError::Refused)
+    }
+
+    /// Makes no more requests: the daemon ends the connection with the answer to the last.
+    pub fn end_requests(&self) -> Result<(), ClientError> {
+        Ok(self.input.get_ref().shutdown(Shutdown::Write)?)
     }
 
     /// The rest of the answer, behind its line.

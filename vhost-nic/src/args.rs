@@ -61,13 +61,21 @@ pub struct Args {
     #[arg(long)]
     pub check_wqes: bool,
 
-    /// Write every frame that the switch forwards to this file, in pcapng format.
+    /// Write every frame that enters the switch to this file or FIFO, or to standard output (-), in pcapng format.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
 
-    /// Maximum size of the capture file; later frames are only counted.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "capture")]
-    pub capture_limit: u64,
+    /// Maximum size of the capture; later frames are only counted. By default 1G for a file, none for a pipe.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "capture")]
+    pub capture_limit: Option<u64>,
+
+    /// Capture only the frames that this guest sends or receives, and its commands.
+    #[arg(long, value_name = "GUEST", requires = "capture")]
+    pub capture_port: Option<String>,
+
+    /// Capture the commands of the guests' drivers as well, with input and output.
+    #[arg(long, requires = "capture")]
+    pub capture_commands: bool,
 
     /// Keep polling a drained send queue for this many microseconds: WQEs posted meanwhile are sent before their
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
@@ -103,6 +111,9 @@ pub enum Command {
         queue: Option<u32>,
     },
 
+    /// Capture frames and commands, in pcapng format, for Wireshark.
+    Capture(CaptureArgs),
+
     /// Execute a command of the control socket.
     Ctl(CtlArgs<NicCommand>),
 
@@ -114,6 +125,30 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+/// Options of the `capture` command.
+#[derive(clap::Args, Clone, Debug)]
+pub struct CaptureArgs {
+    /// Control socket of the daemon.
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: PathBuf,
+
+    /// Capture only the frames that this guest sends or receives, and its commands.
+    #[arg(long, value_name = "GUEST")]
+    pub port: Option<String>,
+
+    /// Capture the commands of the guests' drivers as well, with input and output.
+    #[arg(long)]
+    pub commands: bool,
+
+    /// Duration. By default, the capture ends with this program, or with the reader of its output.
+    #[arg(long)]
+    pub seconds: Option<f64>,
+
+    /// File or FIFO to write, or - for standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
 }
 
 /// Parses a number, decimal or hexadecimal with `0x`.

@@ -40,4 +40,18 @@ pub enum NicCommand {
         /// Name of the guest.
         guest: String,
     },
+
+    /// Captures frames and commands; on the command line a program of its own writes them.
+    #[command(skip)]
+    Capture {
+        /// Guest whose frames and commands are captured; by default, those of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+        /// Whether commands are captured.
+        #[serde(default)]
+        commands: bool,
+        /// Duration; by default, until the connection ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+    },
 }

@@ -3,13 +3,15 @@
 mod guest;
 mod metrics;
 
+use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use log::info;
 use pci_function::attachment::vhost_user_pci;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::trace::{EventInfo, Events, start_flight_recorder};
@@ -18,7 +20,7 @@ use vhost_nic::fault::NicFault;
 use vhost_nic::hca::nic_event::NicEvent;
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
-use vhost_nic::net::capture::{Capture, CaptureStats};
+use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, Output, capture_for};
 use vhost_nic::net::{Switch, SwitchStats};
 
 use crate::args::{Args, GuestPlan, Socket};
@@ -30,6 +32,9 @@ const PROGRAM: Program = Program {
     name: env!("CARGO_BIN_NAME"),
     version: env!("CARGO_PKG_VERSION"),
 };
+
+/// Maximum size of a capture in a file.
+const FILE_LIMIT: u64 = 1 << 30;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
@@ -55,17 +60,14 @@ pub fn run(args: &Args) -> Result<()> {
         start_flight_recorder();
     }
 
-    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
-    let faults = Faults::of_daemon(&args.common, names)?;
+    let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let faults = Faults::of_daemon(&args.common, names.clone())?;
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
         guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch, faults.as_ref())?);
     }
-    let capture = capture(args)?;
-    if let Some(capture) = &capture {
-        switch.set_tap(Some(capture.clone()));
-    }
+    let capture = capture(args, &names, &switch)?.map(Arc::new);
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
         info!("{}: {} with MAC address {}", socket.name, plan.identity, plan.mac);
         guest.serve(plan.attach, socket.listener)?;
@@ -102,11 +104,23 @@ fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
     })
 }
 
-fn capture(args: &Args) -> Result<Option<Arc<Capture>>> {
+/// Starts the capture of --capture.
+fn capture(args: &Args, guests: &[String], switch: &Arc<Switch>) -> Result<Option<Capture>> {
     let Some(path) = &args.capture else { return Ok(None) };
-    let capture = Capture::create(path, args.capture_limit)
-        .with_context(|| format!("cannot create the capture file {}", path.display()))?;
-    Ok(Some(Arc::new(capture)))
+    if let Some(port) = &args.capture_port
+        && !guests.contains(port)
+    {
+        bail!("--capture-port: there is no guest {port}");
+    }
+    let output = Output::open(path).with_context(|| format!("cannot write the capture to {}", path.display()))?;
+    let options = CaptureOptions {
+        port: args.capture_port.clone(),
+        commands: args.capture_commands,
+        limit: args.capture_limit.or(output.is_regular.then_some(FILE_LIMIT)),
+        ..CaptureOptions::default()
+    };
+    let capture = Capture::start(switch, output.file, &options).context("cannot start the capture")?;
+    Ok(Some(capture))
 }
 
 /// The guests of a daemon and the switch between them.
@@ -193,6 +207,28 @@ impl Controlled for Daemon {
                 self.guest(&guest)?.reset();
                 info!("{guest}: reset by the operator");
                 Ok(Answer::done())
+            }
+            NicCommand::Capture {
+                port,
+                commands,
+                seconds,
+            } => {
+                if let Some(port) = &port {
+                    self.guest(port)?;
+                }
+                let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+                let duration = duration.map_err(|error| format!("a capture cannot take this time: {error}"))?;
+                let options = CaptureOptions {
+                    port,
+                    commands,
+                    ..CaptureOptions::default()
+                };
+                let switch = self.switch.clone();
+                let body = move |out: &mut dyn Write| {
+                    capture_for(&switch, out, &options, duration);
+                    Ok(())
+                };
+                Ok(Answer::Stream(json!({ "format": "pcapng" }), Box::new(body)))
             }
         }
     }

@@ -25,8 +25,8 @@ mod tis_tir_rqt;
 mod vport;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mlx5_prm::opcode::Opcode;
 use parking_lot::Mutex;
@@ -37,6 +37,7 @@ pub use door::{CommandDoor, Fate};
 
 use crate::hca::Hca;
 use crate::hca::nic_finding::{Finding, Object};
+use crate::net::PortTap;
 use access_reg::Registers;
 use command::{Commands, Handler};
 use init_hca::Pages;
@@ -72,6 +73,7 @@ pub struct Firmware {
     /// Opcodes with a finding about reserved bits.
     with_reserved_bits: Mutex<BTreeSet<u16>>,
     door: Option<Arc<dyn CommandDoor>>,
+    tap: OnceLock<PortTap>,
     /// Held while a command executes or a late one is answered: one after the other.
     running: Arc<Mutex<()>>,
     /// Commands fetched.
@@ -98,9 +100,15 @@ impl Firmware {
             commands: Counter::default(),
             with_reserved_bits: Mutex::default(),
             door,
+            tap: OnceLock::new(),
             running: Arc::default(),
             resets: Arc::default(),
         }
+    }
+
+    /// Shows the commands to the taps of a switch. Further calls are ignored.
+    pub fn connect(&self, tap: PortTap) {
+        let _ = self.tap.set(tap);
     }
 
     /// Executes the commands in the slots of `mask` of the queue at guest address `queue`.
@@ -132,6 +140,10 @@ impl Firmware {
     /// Number of pages of guest memory that the firmware holds.
     pub fn pages_held(&self) -> usize {
         self.pages.lock().held()
+    }
+
+    fn tap(&self) -> Option<&PortTap> {
+        self.tap.get().filter(|tap| tap.is_on())
     }
 
     fn handler(&self, opcode: Opcode) -> Option<Handler> {

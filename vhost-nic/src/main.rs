@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod capture_command;
 mod control_command;
 mod daemon;
 mod top_command;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace { common, queue }) => trace_command::run(common, *queue),
+        Some(Command::Capture(args)) => capture_command::run(args),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
         Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),
         Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),

@@ -8,12 +8,16 @@ mod port;
 mod stats;
 mod super_packet;
 mod switch;
+mod tap;
 mod wire_frame;
+mod work;
 
 pub use burst::Burst;
 pub use payload::{Cursor, Payload};
 pub use port::Port;
 pub use stats::{DropStats, PortStats, StationInfo, SwitchStats, TrafficStats};
 pub use super_packet::SuperPacket;
-pub use switch::{Cable, Direction, End, Limits, MAX_FRAME, MIN_FRAME, OwnedEnd, Switch, SwitchPort, Tap};
+pub use switch::{Cable, Direction, End, Limits, MAX_FRAME, MIN_FRAME, OwnedEnd, Switch, SwitchPort};
+pub use tap::{CommandRecord, Destination, PortTap, Tap};
 pub use wire_frame::{EthernetAddresses, Frame};
+pub use work::{CqePlace, Effect, FrameNumber, QueueKind, Sender, WqeId};

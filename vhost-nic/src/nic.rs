@@ -136,8 +136,9 @@ impl Nic {
     /// Connects the NIC to a switch.
     pub fn connect(self: &Arc<Self>, switch: &Arc<Switch>) {
         let port: Weak<dyn Port> = Arc::downgrade(&(self.clone() as Arc<dyn Port>));
-        self.engine
-            .connect(switch.attach_by(self.cable.clone(), &self.name, port));
+        let port = switch.attach_by(self.cable.clone(), &self.name, port);
+        self.firmware.connect(port.tap().clone());
+        self.engine.connect(port);
     }
 
     /// Plugs in or pulls the cable.

@@ -1,12 +1,16 @@
 //! The daemon's binary: arguments, sockets, exit.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
@@ -196,6 +200,72 @@ fn every_field_of_the_stats_socket_is_documented() {
 }
 
 #[test]
+fn a_capture_goes_to_standard_output_as_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let mut daemon = PROGRAM
+        .command()
+        .arg("--socket-path")
+        .arg(&path)
+        .args(["--capture", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = daemon.stdout.take().unwrap();
+    // A section header block.
+    let mut header = [0; 28];
+    output.read_exact(&mut header).unwrap();
+    assert_eq!(header[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert_eq!(header[24..], 28_u32.to_ne_bytes());
+    await_socket(&path);
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_capture_of_a_running_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let [guest, control, file] = ["a.sock", "control.sock", "a.pcapng"].map(|name| dir.path().join(name));
+    let control = control.to_str().unwrap();
+    let args = ["--socket-path", guest.to_str().unwrap(), "--control-socket", control];
+    let daemon = Daemon::start(PROGRAM.command().args(args));
+    await_socket(Path::new(control));
+    let capture = |more: &[&str]| {
+        let args = ["capture", "--control-socket", control, "--seconds", "0.1"];
+        PROGRAM.command().args(args).args(more).output().unwrap()
+    };
+    let header = [&[0x0a, 0x0d, 0x0d, 0x0a][..], &28_u32.to_ne_bytes()].concat();
+    // Nothing is sent: there is a section header only.
+    let path = file.to_str().unwrap();
+    let captured = capture(&["--port", "a", "--commands", "--output", path]);
+    assert_eq!((captured.status.code(), &captured.stderr[..]), (Some(0), &b""[..]));
+    let bytes = fs::read(&file).unwrap();
+    assert_eq!((bytes.len(), &bytes[..8]), (28, &header[..]));
+    assert_eq!(capture(&[]).stdout, bytes);
+    fs::remove_file(&file).unwrap();
+    for (more, reason) in [
+        (
+            &["--port", "b", "--output", path][..],
+            "cannot capture: the daemon refused: there is no guest \"b\"",
+        ),
+        (
+            &["--output", control],
+            &format!("cannot write the capture to {control}: it is a FIFO that no process reads from, or a socket"),
+        ),
+    ] {
+        let refused = capture(more);
+        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(String::from_utf8(refused.stderr).unwrap(), format!("error: {reason}\n"));
+    }
+    assert!(!file.exists());
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
 fn an_inherited_socket_is_left_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, own) = (dir.path().join("inherited.sock"), dir.path().join("own.sock"));
@@ -241,6 +311,8 @@ fn bad_command_lines() {
         &["--guest", "path=a,id=e1000"],
         &["--guest", "path=a,vectors=0"],
         &["--socket-path", "x", "--print-capabilities"],
+        &["--socket-path", "x", "--capture-port", "x"],
+        &["--socket-path", "x", "--capture-commands"],
         &["--fd", "three"],
         &["--fd", "-1"],
         &["x.sock"],
@@ -259,6 +331,10 @@ fn bad_command_lines() {
     let free = free.to_str().unwrap();
     let capture = dir.path().join("frames.pcapng");
     let capture = capture.to_str().unwrap();
+    let [link, fifo] = ["link", "fifo"].map(|name| dir.path().join(name));
+    symlink(file, &link).unwrap();
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let [link, fifo] = [&link, &fifo].map(|path| path.to_str().unwrap());
     let guest = format!("path={free}");
     for args in [
         &["--socket-path", "/no/such/directory/a.sock"][..],
@@ -271,6 +347,10 @@ fn bad_command_lines() {
         &["--socket-path", free, "--fd", "77"],
         &["--socket-path", free, "--zero-capability", "no_such_capability"],
         &["--socket-path", free, "--capture", "/no/such/directory/frames.pcapng"],
+        &["--socket-path", free, "--capture", link],
+        &["--socket-path", free, "--capture", fifo],
+        &["--socket-path", free, "--capture", "/dev/null"],
+        &["--socket-path", free, "--capture", capture, "--capture-port", "other"],
         &[
             "--socket-path",
             free,

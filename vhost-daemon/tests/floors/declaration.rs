@@ -33,7 +33,7 @@ pub const PLANS: &[Plan] = &[
             &["fault"],
             &["control_command"],
             &["args"],
-            &["daemon", "top_command", "trace_command"],
+            &["capture_command", "daemon", "top_command", "trace_command"],
             &["main"],
         ],
     ),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::hca::Hca;
-use crate::net::{Burst, SwitchPort};
+use crate::net::{Burst, Effect, FrameNumber, PortTap, SwitchPort};
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
 const FRAME_OVERHEAD: usize = 14 + 8;
@@ -51,6 +51,21 @@ impl Context {
         Link {
             up: port.link_up(),
             longest_frame: usize::from(port.mtu()) + FRAME_OVERHEAD,
+        }
+    }
+
+    /// The port as the taps of the switch see it, if there are any.
+    pub fn tap(&self) -> Option<&PortTap> {
+        self.wire.get().map(SwitchPort::tap).filter(|tap| tap.is_on())
+    }
+
+    /// Notes an effect of `count` frames from `first` on, if they are observed.
+    #[inline]
+    pub fn note(&self, first: FrameNumber, count: u32, effect: impl FnOnce() -> Effect) {
+        if first.is_observed()
+            && let Some(tap) = self.tap()
+        {
+            tap.effect(first, count, effect());
         }
     }
 

@@ -19,7 +19,7 @@ use crate::frame::rss::HashResult;
 use crate::frame::view::FrameView;
 use crate::hca::steering::{Delivery, Outcome, table_type};
 use crate::hca::tis_tir_rqt::{Dispatch, Tir};
-use crate::net::Burst;
+use crate::net::{Burst, Frame, FrameNumber};
 use crate::roce::packet::is_roce;
 
 /// Loopback frames a TIR accepts, in `self_lb_block`. The names in mlx5_ifc.h (`MLX5_TIRC_SELF_LB_BLOCK_*`) say the
@@ -74,16 +74,20 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
         let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
             return;
         };
-        if is_roce(&view) && rdma::receive(context, &view, loopback) {
+        let number = match frame {
+            Frame::SuperPacket(packet) => packet.number.get(),
+            Frame::Bytes(_) => burst.number(),
+        };
+        if is_roce(&view) && rdma::receive(context, &view, number, loopback) {
             count_rdma(&Burst::new(&[frame]));
         } else {
-            classify(context, &view, origin);
+            classify(context, &view, number, origin);
         }
     });
 }
 
 /// Delivers a frame to the TIRs that the flow tables name.
-fn classify(context: &Context, view: &FrameView<'_>, origin: Origin) {
+fn classify(context: &Context, view: &FrameView<'_>, number: FrameNumber, origin: Origin) {
     let hca = &context.hca;
     let mut deliveries = DELIVERIES.with_borrow_mut(Vec::pop).unwrap_or_default();
     let outcome = hca.steering.classify(table_type::NIC_RX, view, &mut deliveries);
@@ -91,6 +95,7 @@ fn classify(context: &Context, view: &FrameView<'_>, origin: Origin) {
         let reception = Reception {
             context,
             view,
+            number,
             verified: verify(view, Coverage::Packet),
         };
         for Delivery { target: tir, flow_tag } in deliveries.drain(..) {

@@ -32,7 +32,7 @@ use super::context::Context;
 use crate::frame::view::FrameView;
 use crate::hca::nic_event::{self, NicEvent};
 use crate::hca::qp::{Qp, QpState, service};
-use crate::net::{Frame, Payload, SuperPacket};
+use crate::net::{Frame, FrameNumber, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
 use endpoint::Endpoint;
@@ -61,8 +61,8 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     qp.is_still(QpState::ReadyToSend) && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
-/// Receives a RoCE packet given as bytes. Returns whether it was one for this function's transport.
-pub(super) fn receive(context: &Context, view: &FrameView<'_>, loopback: bool) -> bool {
+/// Receives a RoCE packet given as bytes, and its number for the taps. Returns whether it was one for this function's transport.
+pub(super) fn receive(context: &Context, view: &FrameView<'_>, number: FrameNumber, loopback: bool) -> bool {
     let head = match Packet::new_checked(view) {
         Ok(head) => head,
         Err(error) => {
@@ -77,6 +77,7 @@ pub(super) fn receive(context: &Context, view: &FrameView<'_>, loopback: bool) -
         let mut payload = Payload::new();
         payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
         let packet = SuperPacket::single(head, payload);
+        packet.number.set(number);
         match head.opcode.transport() {
             Transport::Ud => datagram::receive(context, &packet, view, loopback),
             _ => connected(context, &[&packet]),

@@ -22,6 +22,7 @@ use crate::dma::{Dma, DmaError, Purpose};
 use crate::hca::eq::Eq;
 use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, Findings, Object};
+use crate::net::CommandRecord;
 
 /// Log2 of the number of entries.
 pub const LOG_CMDQ_SIZE: u8 = 5;
@@ -44,6 +45,13 @@ enum Delivery {
     InputPointer = 0x5,
     InputLength = 0x7,
     CommandDescriptor = 0x10,
+}
+
+/// Input and output of a command, as far as there are any.
+#[derive(Debug, Default)]
+struct Exchange {
+    input: Vec<u8>,
+    output: Vec<u8>,
 }
 
 /// A command that could not be delivered: its delivery status, and the reason for the log.
@@ -92,8 +100,10 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
     }
     // The command that creates the EQ for command events is not reported there: the driver does not expect it yet.
     let listeners = hca.eqs.listeners(EventType::Command);
-    let begun = hca.tracer.is_on().then(Instant::now);
-    let delivery = match deliver(firmware, dma, slot, &mut entry, fate) {
+    let tap = firmware.tap();
+    let begun = (hca.tracer.is_on() || tap.is_some()).then(Instant::now);
+    let mut exchange = Exchange::default();
+    let delivery = match deliver(firmware, dma, slot, &mut entry, fate, &mut exchange) {
         Ok(()) => Delivery::Ok,
         Err(Undelivered(delivery, reason)) => {
             let text = format_args!("a command cannot be delivered: {reason}");
@@ -103,8 +113,17 @@ fn run_slot(firmware: &Firmware, address: u64, bit: u32) {
         }
     };
     if let Some(begun) = begun {
+        let duration = begun.elapsed();
         hca.tracer
-            .record(NicEvent::Command, 0, || traced(&entry, delivery, begun.elapsed()));
+            .record(NicEvent::Command, 0, || traced(&entry, delivery, duration));
+        if let Some(tap) = tap {
+            tap.command(&CommandRecord {
+                delivery: delivery as u8,
+                input: &exchange.input,
+                output: &exchange.output,
+                duration,
+            });
+        }
     }
     entry.status_own = (delivery as u8) << 1;
     let answer = Answer {
@@ -207,6 +226,7 @@ fn deliver(
     slot: Object,
     entry: &mut CommandEntry,
     fate: Fate,
+    exchange: &mut Exchange,
 ) -> Result<(), Undelivered> {
     if entry.kind != CommandEntry::PCI {
         return Err(Undelivered(
@@ -220,9 +240,9 @@ fn deliver(
         let reason = format!("input of {input_length} or output of {output_length} bytes is too long");
         return Err(Undelivered(Delivery::InputLength, reason));
     }
-    let input = read_input(dma, entry, input_length)?;
+    exchange.input = read_input(dma, entry, input_length)?;
     let layout = Cell::default();
-    let Some(input) = Input::new(&input, &layout) else {
+    let Some(input) = Input::new(&exchange.input, &layout) else {
         return Err(Undelivered(
             Delivery::InputLength,
             format!("input of {input_length} bytes is too short"),
@@ -238,7 +258,9 @@ fn deliver(
     if let (Fate::Reserved(bits), Some(reserved)) = (fate, output.get_mut(1..4)) {
         reserved.copy_from_slice(&bits);
     }
-    let output = &output[..output.len().min(output_length)];
+    output.truncate(output_length);
+    exchange.output = output;
+    let output = &exchange.output;
     let (first, rest) = output.split_at(output.len().min(CommandEntry::INLINE));
     entry.output = [0; CommandEntry::INLINE];
     entry.output[..first.len()].copy_from_slice(first);

@@ -24,6 +24,7 @@ use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
 use crate::dma::{Dma, Purpose};
+use crate::net::CqePlace;
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
@@ -71,13 +72,12 @@ pub struct Cq {
 }
 
 /// Arguments of [`NicEvent::Cqe`].
-fn traced(cqe: &Cqe, opcode: u8, error: bool) -> [u32; 4] {
-    let syndrome = ErrorCqe::ref_from_bytes(cqe.as_bytes()).map_or(0, |cqe| cqe.syndrome);
+fn traced(cqe: &Cqe, opcode: u8, syndrome: Option<u8>) -> [u32; 4] {
     [
         cqe.sop_drop_qpn.get() & 0xff_ffff,
         cqe.wqe_counter.get().into(),
         opcode.into(),
-        if error { syndrome.into() } else { 0 },
+        syndrome.unwrap_or(0).into(),
     ]
 }
 
@@ -236,48 +236,47 @@ impl Cq {
     }
 
     /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it.
-    pub fn post(&self, cqe: Cqe) {
-        self.post_entry(&[], cqe);
+    /// Returns its place, unless it could not be written.
+    pub fn post(&self, cqe: Cqe) -> Option<CqePlace> {
+        self.post_entry(&[], cqe)
     }
 
     /// Appends a completion with inline data: 64 bytes at most, and more than 32 only in a 128-byte CQE.
-    pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) {
+    /// Returns as [`post`](Self::post).
+    pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) -> Option<CqePlace> {
         if data.len() <= SHORT_DATA {
             cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
             cqe.op_own |= Cqe::INLINE_32;
-            self.post_entry(&[], cqe);
+            self.post_entry(&[], cqe)
         } else {
             cqe.op_own |= Cqe::INLINE_64;
-            self.post_entry(data, cqe);
+            self.post_entry(data, cqe)
         }
     }
 
-    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) {
-        if self
-            .door
-            .as_ref()
-            .is_none_or(|door| door.cqe(self.number, lower, &mut cqe))
-        {
-            self.post_past_door(lower, cqe);
+    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) -> Option<CqePlace> {
+        let passes = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, lower, &mut cqe);
+        if !self.door.as_ref().is_none_or(passes) {
+            return None;
         }
+        self.post_past_door(lower, cqe)
     }
 
-    /// Appends a completion that has passed the door; see [`EntryDoor::cqe`].
-    pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) {
+    /// Appends a completion that has passed the door; see [`EntryDoor::cqe`]. Returns as [`post`](Self::post).
+    pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) -> Option<CqePlace> {
         let mut state = self.state.lock();
-        if self.append(&mut state, lower, cqe)
-            && state.due(state.ring.producer.wrapping_sub(1))
-            && !self.hold_back(&mut state)
-        {
+        let place = self.append(&mut state, lower, cqe)?;
+        if state.due(state.ring.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
             self.fire(state);
         }
+        Some(place)
     }
 
-    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns whether
-    /// it was written.
-    fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> bool {
+    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns its place
+    /// if it was written.
+    fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> Option<CqePlace> {
         if state.overrun {
-            return false;
+            return None;
         }
         if state.ring.is_full() && !state.context.oi() {
             // The consumer advances the doorbell record without a doorbell.
@@ -288,7 +287,7 @@ impl Cq {
                 self.findings
                     .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
                 self.overrun_now(state);
-                return false;
+                return None;
             }
         }
         // An error CQE has its syndrome in place of the timestamp.
@@ -299,7 +298,8 @@ impl Cq {
         }
         cqe.op_own = cqe.op_own & !Cqe::OWNER | state.ring.owner();
         let size = entry_size(&state.context).unwrap_or(64);
-        let entry = u64::from(state.ring.slot()) * size;
+        let index = state.ring.slot();
+        let entry = u64::from(index) * size;
         // The completion is the upper half of a 128-byte CQE.
         let offset = entry + (size - size_of::<Cqe>() as u64);
         let written = state
@@ -311,15 +311,16 @@ impl Cq {
             self.findings
                 .report(Finding::LostCqe, self.object(), cqe.as_bytes(), text);
             self.findings.report_dma(self.object(), &error);
-            return false;
+            return None;
         }
         state.ring.advance();
         let whole = !lower.is_empty() || state.context.cqe_sz() == PADDED;
         state
             .cqe_writes
             .add(1, if whole { size } else { size_of::<Cqe>() as u64 });
+        let syndrome = error.then(|| ErrorCqe::ref_from_bytes(cqe.as_bytes()).map_or(0, |cqe| cqe.syndrome));
         self.tracer
-            .record(NicEvent::Cqe, self.number, || traced(&cqe, opcode, error));
+            .record(NicEvent::Cqe, self.number, || traced(&cqe, opcode, syndrome));
         let counter = match cqe.op_own & (Cqe::INLINE_32 | Cqe::INLINE_64) {
             Cqe::INLINE_32 => &self.counters.inline_32,
             Cqe::INLINE_64 => &self.counters.inline_64,
@@ -329,7 +330,11 @@ impl Cq {
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
             state.solicited = state.ring.producer;
         }
-        true
+        Some(CqePlace {
+            cq: self.number,
+            index,
+            syndrome,
+        })
     }
 
     /// Takes no more completions, and reports it.

@@ -1,8 +1,11 @@
 //! Frames that are forwarded together.
 
+use std::cell::Cell;
+
 use smallvec::SmallVec;
 
 use super::wire_frame::{EthernetAddresses, Frame};
+use super::work::{FrameNumber, Sender};
 use crate::frame::mac::CastType;
 
 /// Consecutive frames with the same addresses. Their number and lengths are computed once, for everything that counts
@@ -16,6 +19,8 @@ pub struct Burst<'a> {
     longest: usize,
     /// Lengths of the frames on the wire, in order, each with the number of consecutive frames of that length.
     lengths: SmallVec<[(usize, u64); 4]>,
+    sender: Option<Sender>,
+    number: Cell<FrameNumber>,
 }
 
 impl<'a> Burst<'a> {
@@ -47,7 +52,45 @@ impl<'a> Burst<'a> {
             bytes: lengths.iter().map(|(length, equal)| *length as u64 * equal).sum(),
             longest: lengths.iter().map(|(length, _)| *length).max().unwrap_or(0),
             lengths,
+            sender: None,
+            number: Cell::default(),
         }
+    }
+
+    /// Returns the burst with the queue and WQE that its frames in bytes come from; super-packets have their own.
+    pub fn of(self, sender: Sender) -> Self {
+        Self {
+            sender: Some(sender),
+            ..self
+        }
+    }
+
+    /// Queue and WQE that a frame of the burst comes from.
+    pub fn sender_of(&self, frame: &Frame<'_>) -> Option<Sender> {
+        match frame {
+            Frame::SuperPacket(super_packet) => super_packet.sender,
+            Frame::Bytes(_) => self.sender,
+        }
+    }
+
+    /// Numbers the frames from `first` on.
+    pub(super) fn set_number(&self, first: FrameNumber) {
+        self.number.set(first);
+        let mut next = first;
+        for frame in self.frames {
+            next = next.plus(match frame {
+                Frame::SuperPacket(super_packet) => {
+                    super_packet.number.set(next);
+                    super_packet.packets()
+                }
+                Frame::Bytes(_) => 1,
+            });
+        }
+    }
+
+    /// Number of the first frame.
+    pub fn number(&self) -> FrameNumber {
+        self.number.get()
     }
 
     /// Frames and super-packets, in order.

@@ -1,6 +1,9 @@
 //! Super-packets: several RoCE packets of one message carried as one, serialized only where they leave the daemon.
 
+use std::cell::Cell;
+
 use super::payload::Payload;
+use super::work::{FrameNumber, Sender};
 use crate::roce::ICRC_LENGTH;
 use crate::roce::packet::{MAX_HEAD, Packet, emit_headers};
 
@@ -18,6 +21,10 @@ pub struct SuperPacket<'a> {
     pub payload: Payload<'a>,
     /// Payload of each packet but the last, in bytes.
     pub mtu: usize,
+    /// Queue and WQE that sent it, if it comes from one of this daemon.
+    pub sender: Option<Sender>,
+    /// Number of the first packet.
+    pub number: Cell<FrameNumber>,
 }
 
 impl<'a> SuperPacket<'a> {
@@ -27,6 +34,8 @@ impl<'a> SuperPacket<'a> {
             mtu: head.payload_length,
             head,
             payload,
+            sender: None,
+            number: Cell::default(),
         }
     }
 
@@ -44,8 +53,17 @@ impl<'a> SuperPacket<'a> {
         (0..self.packets()).map(|index| {
             let head = self.head_of(index);
             let payload = self.payload.part(index as usize * self.mtu, head.payload_length);
-            Self::single(head, payload)
+            Self {
+                sender: self.sender,
+                number: Cell::new(self.number.get().plus(index)),
+                ..Self::single(head, payload)
+            }
         })
+    }
+
+    /// Number of the last packet.
+    pub fn last_number(&self) -> FrameNumber {
+        self.number.get().plus(self.packets() - 1)
     }
 
     /// Length in bytes of the frame, if this is one packet.

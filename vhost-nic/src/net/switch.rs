@@ -22,6 +22,7 @@ use super::burst::Burst;
 use super::mac_table::{Knowledge, PortId, Station, Table};
 use super::port::Port;
 use super::stats::{Counter, Drops, PortStats, StationInfo, SwitchStats, Traffic};
+use super::tap::{Destination, PortTap, Tap, Taps};
 use super::wire_frame::{EthernetAddresses, Frame};
 use crate::frame::mac::{CastType, Mac};
 
@@ -58,19 +59,11 @@ impl Default for Limits {
     }
 }
 
-/// Observer of all frames that enter a switch.
-pub trait Tap: Send + Sync {
-    /// Observes a single frame from a port, before it is delivered, on the sender's thread.
-    fn frame(&self, port: PortId, name: &str, frame: Frame<'_>);
-}
-
 /// A switch.
 #[derive(Default)]
 pub struct Switch {
     state: RwLock<State>,
-    /// Whether there is a tap, without the lock.
-    tapped: AtomicBool,
-    tap: RwLock<Option<Arc<dyn Tap>>>,
+    taps: Arc<Taps>,
 }
 
 impl std::fmt::Debug for Switch {
@@ -112,7 +105,7 @@ impl State {
 /// State of an attached port.
 struct Member {
     id: PortId,
-    name: String,
+    tap: PortTap,
     port: Weak<dyn Port>,
     cable: Option<Arc<dyn Cable>>,
     enabled: AtomicBool,
@@ -126,7 +119,7 @@ struct Member {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(self.tap.name())
     }
 }
 
@@ -156,7 +149,7 @@ impl Member {
 
     fn stats(&self, stations: usize) -> PortStats {
         PortStats {
-            name: self.name.clone(),
+            name: self.tap.name().to_string(),
             link_up: self.link_up(),
             stations,
             sent: self.sent.snapshot(),
@@ -203,7 +196,7 @@ impl Switch {
         state.next_id += 1;
         let member = Arc::new(Member {
             id,
-            name: name.to_owned(),
+            tap: PortTap::new(id, name, &self.taps),
             port,
             cable,
             enabled: AtomicBool::new(true),
@@ -221,17 +214,21 @@ impl Switch {
         }
     }
 
-    /// Sets or removes the tap.
-    pub fn set_tap(&self, tap: Option<Arc<dyn Tap>>) {
-        self.tapped.store(tap.is_some(), Ordering::Release);
-        *self.tap.write() = tap;
+    /// Adds a tap.
+    pub fn add_tap(&self, tap: Arc<dyn Tap>) {
+        self.taps.add(tap);
+    }
+
+    /// Removes a tap. Threads that have begun to call it may still do so.
+    pub fn remove_tap(&self, tap: &Arc<dyn Tap>) {
+        self.taps.remove(tap);
     }
 
     /// Plugs in or pulls the cable of the ports named `name`, and notifies them. Returns false if there are none.
     pub fn set_cable(&self, name: &str, plugged: bool) -> bool {
         let ports = Arc::clone(&self.state.read().ports);
         let mut found = false;
-        for member in ports.iter().filter(|member| member.name == name) {
+        for member in ports.iter().filter(|member| **member.tap.name() == *name) {
             found = true;
             if member.plugged.swap(plugged, Ordering::AcqRel) != plugged {
                 if !plugged {
@@ -307,23 +304,31 @@ impl Switch {
         if !source.is_station() {
             return sender.dropped.bad_source.add(count);
         }
-        if self.tapped.load(Ordering::Acquire)
-            && let Some(tap) = self.tap.read().clone()
-        {
-            burst.each(|frame| tap.frame(sender.id, &sender.name, frame));
-        }
+        let observe = |to: Destination<'_>| {
+            if sender.tap.is_on() {
+                sender.tap.frames(to, burst);
+            }
+        };
         if destination == PAUSE_ADDRESS {
+            observe(Destination::Nowhere);
             return sender.dropped.mac_control.add(count);
         }
         let from = Station::new(vlan, source);
         let to = (burst.cast() == CastType::Unicast).then(|| Station::new(vlan, destination));
         match self.route(sender, from, to) {
-            Route::SamePort => sender.dropped.same_port.add(count),
+            Route::SamePort => {
+                observe(Destination::Nowhere);
+                sender.dropped.same_port.add(count);
+            }
             Route::One(member) => {
+                observe(Destination::Port(member.tap.name()));
                 sender.sent.count(burst);
                 member.deliver(burst);
             }
-            Route::All(members) => flood(sender, &members, burst),
+            Route::All(members) => {
+                observe(Destination::All);
+                flood(sender, &members, burst);
+            }
         }
     }
 
@@ -395,6 +400,11 @@ impl SwitchPort {
             None => self.switch.enter(&self.member, burst),
             Some(cable) => cable.carry(Direction::Out, burst, End::switch(&self.switch, &self.member)),
         }
+    }
+
+    /// The port as the taps of the switch see it.
+    pub fn tap(&self) -> &PortTap {
+        &self.member.tap
     }
 
     /// Enables or disables the port's side of the link.

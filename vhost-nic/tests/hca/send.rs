@@ -6,7 +6,7 @@ use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
 use mlx5_test_driver::netdev::Options;
 use mlx5_test_driver::sq::Request;
 use parking_lot::Mutex;
-use vhost_nic::net::{Frame, Switch, Tap};
+use vhost_nic::net::{Burst, Destination, FrameNumber, PortTap, Switch, Tap};
 
 use crate::frames::plain;
 use crate::lan::{Lan, guest, shut};
@@ -140,11 +140,11 @@ struct Order {
 }
 
 impl Tap for Order {
-    fn frame(&self, _: u32, _: &str, frame: Frame<'_>) {
+    fn frames(&self, _: &PortTap, _: Destination<'_>, _: FrameNumber, burst: &Burst<'_>) {
         if let Some(wait) = self.wait.lock().take() {
             wait.recv().unwrap();
         }
-        self.seen.lock().extend(frame.to_bytes().unwrap().last());
+        burst.each(|frame| self.seen.lock().extend(frame.to_bytes().unwrap().last()));
     }
 }
 
@@ -165,7 +165,8 @@ fn queues_have_turns() {
         wait: Mutex::new(Some(wait)),
         seen: Mutex::default(),
     });
-    switch.set_tap(Some(order.clone()));
+    let tap: Arc<dyn Tap> = order.clone();
+    switch.add_tap(tap.clone());
     let places = [MUCH, LITTLE].map(|mark| {
         let mut frame = plain(guest.hca.machine.mac, [2, 0, 0, 0, 0, 9], 100);
         *frame.last_mut().unwrap() = mark;
@@ -190,7 +191,7 @@ fn queues_have_turns() {
         channel.send_cq.wait();
         channel.send_cq.release();
     }
-    switch.set_tap(None);
+    switch.remove_tap(&tap);
     let seen = order.seen.lock().clone();
     assert_eq!(seen.len(), MANY + 1);
     let at = seen.iter().position(|mark| *mark == LITTLE).unwrap();

@@ -18,6 +18,7 @@ use crate::hca::pcie_latency::Transaction;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::wq::WqType;
+use crate::net::{CqePlace, Effect, FrameNumber, QueueKind, WqeId};
 
 /// Bytes of the Ethernet addresses, which a VLAN tag follows.
 const ADDRESSES: usize = 12;
@@ -28,6 +29,8 @@ const TAG: usize = 4;
 pub(in crate::engine) struct Reception<'a> {
     pub context: &'a Context,
     pub view: &'a FrameView<'a>,
+    /// Number of the frame, for the taps.
+    pub number: FrameNumber,
     pub verified: Verified,
 }
 
@@ -89,7 +92,8 @@ impl Reception<'_> {
             if let Some(error) = denied {
                 denial::report(hca, rq.number, &error);
             }
-            return fail(rq, state, index, syndrome);
+            let cqe = fail(rq, state, index, syndrome);
+            return self.note(rq, index, cqe);
         }
         cqe.byte_count.set(length as u32);
         cqe.check_sum.set(self.verified.check_sum);
@@ -103,7 +107,21 @@ impl Reception<'_> {
         cqe.wqe_counter.set(index);
         let arguments = || [index.into(), length as u32, 0, 0];
         hca.tracer.record(NicEvent::FrameIn, rq.number, arguments);
-        rq.cq.post(cqe);
+        let cqe = rq.cq.post(cqe);
+        self.note(rq, index, cqe);
+    }
+
+    /// Notes that the frame ended a WQE.
+    fn note(&self, rq: &Rq, index: u16, cqe: Option<CqePlace>) {
+        self.context.note(self.number, 1, || {
+            let wqe = WqeId {
+                kind: QueueKind::Rq,
+                queue: rq.number,
+                index,
+                receive: true,
+            };
+            Effect::Ends(wqe, cqe)
+        });
     }
 
     /// Scatters a frame into the memory of a WQE.
@@ -165,12 +183,12 @@ fn header_types(view: &FrameView<'_>) -> u8 {
     l4 << 4 | l3 << 2
 }
 
-/// Completes a WQE in error and moves the queue to the error state.
-fn fail(rq: &Rq, state: &mut RqState, index: u16, syndrome: Syndrome) {
+/// Completes a WQE in error and moves the queue to the error state. Returns the place of the CQE.
+fn fail(rq: &Rq, state: &mut RqState, index: u16, syndrome: Syndrome) -> Option<CqePlace> {
     let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
     error.srqn_uidx.set(state.context.user_index());
     error.s_wqe_opcode_qpn.set(rq.number);
     error.wqe_counter.set(index);
     state.become_state(QueueState::Error);
-    rq.cq.post(error.into());
+    rq.cq.post(error.into())
 }

@@ -1,6 +1,6 @@
 //! Send queues: WQEs into frames.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
@@ -25,7 +25,7 @@ use crate::hca::qp::Data;
 use crate::hca::rq::QueueState;
 use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
-use crate::net::{Burst, Frame};
+use crate::net::{Burst, CqePlace, Effect, Frame, FrameNumber, QueueKind, Sender, WqeId};
 
 /// Maximum bytes of a send WQE: 63 units of 16 bytes fit in its field, 16 basic blocks in the capability.
 const MAX_WQE: usize = 1024;
@@ -93,7 +93,11 @@ struct Turn<'a> {
 /// itself.
 pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
     let (hca, number) = (&context.hca, sq.number);
-    let sending = Sending { context, sq };
+    let sending = Sending {
+        context,
+        sq,
+        last: Cell::default(),
+    };
     let mut state = sq.lock();
     loop {
         let arrived = sq.blue_flame.take();
@@ -133,6 +137,8 @@ pub(in crate::engine) fn has_posted(context: &Context, sq: &Sq) -> bool {
 struct Sending<'a> {
     context: &'a Context,
     sq: &'a Sq,
+    /// Number of the last frame of the current WQE, for the taps.
+    last: Cell<FrameNumber>,
 }
 
 impl Sending<'_> {
@@ -173,10 +179,12 @@ impl Sending<'_> {
                     sent += length;
                     let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB);
                     state.consumer = index.wrapping_add(blocks as u16);
-                    if control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
+                    let signaled = control.fm_ce_se & ControlSegment::CQ_UPDATE != 0;
+                    if signaled {
                         turn.waits.spend(Transaction::CqeWrite);
-                        self.complete(state, &control, index);
                     }
+                    let cqe = signaled.then(|| self.complete(state, &control, index)).flatten();
+                    self.note(index, cqe);
                 }
                 Err((control, failure)) => {
                     let hca = &self.context.hca;
@@ -287,21 +295,29 @@ impl Sending<'_> {
         let length = frame.len();
         let fill = Fill::from_cs_flags(ethernet.cs_flags);
         let mss = ethernet.mss.get() & 0x3fff;
-        let domain = self.sq.transport_domain;
+        let sender = Sender {
+            kind: QueueKind::Sq,
+            queue: self.sq.number,
+            wqe: Some(wqe.control.index()),
+        };
+        let send = |frame: &[u8]| {
+            let frames = [Frame::new(frame)];
+            let burst = Burst::new(&frames).of(sender);
+            transmit(self.context, &burst, self.sq.transport_domain);
+            self.last.set(burst.number());
+        };
         if mss != 0 {
             let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
             if segments.count() > MAX_SEGMENTS {
                 return Err(malformed("it has too many segments"));
             }
-            segments.emit(segment, |segment| {
-                transmit(self.context, &Burst::new(&[Frame::new(segment)]), domain)
-            });
+            segments.emit(segment, &send);
         } else {
             checksum::fill(frame, fill);
             if frame.len() < MIN_FRAME {
                 frame.resize(MIN_FRAME, 0);
             }
-            transmit(self.context, &Burst::new(&[Frame::new(frame)]), domain);
+            send(frame);
         }
         Ok(length)
     }
@@ -358,12 +374,25 @@ impl Sending<'_> {
         Ok(())
     }
 
-    fn complete(&self, state: &SqState, control: &ControlSegment, index: u16) {
+    /// Notes that the last frame of a WQE ended it.
+    fn note(&self, index: u16, cqe: Option<CqePlace>) {
+        self.context.note(self.last.take(), 1, || {
+            let wqe = WqeId {
+                kind: QueueKind::Sq,
+                queue: self.sq.number,
+                index,
+                receive: false,
+            };
+            Effect::Ends(wqe, cqe)
+        });
+    }
+
+    fn complete(&self, state: &SqState, control: &ControlSegment, index: u16) -> Option<CqePlace> {
         let mut cqe = Cqe::new(CqeOpcode::Request);
         cqe.srqn_uidx.set(state.context.user_index());
         cqe.sop_drop_qpn.set(u32::from(control.opcode()) << 24 | self.sq.number);
         cqe.wqe_counter.set(index);
-        self.sq.cq.post(cqe);
+        self.sq.cq.post(cqe)
     }
 
     fn fail(&self, state: &SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {

@@ -1,11 +1,13 @@
 //! Batches: packets that are made before the first of them is sent.
 
+use std::cell::Cell;
+
 use smallvec::SmallVec;
 
 use super::super::context::Context;
 use super::super::egress;
 use crate::hca::nic_event::{self, NicEvent};
-use crate::net::{Burst, Frame, Payload, SuperPacket};
+use crate::net::{Burst, Frame, FrameNumber, Payload, QueueKind, Sender, SuperPacket};
 use crate::roce::packet::Packet;
 
 /// Maximum number of super-packets in a batch. With 32, the work per batch was still an eighth of all work for messages
@@ -24,6 +26,8 @@ pub(super) struct Batch<'a> {
     /// large.
     places: Vec<SuperPacket<'a>>,
     count: usize,
+    /// Number of super-packets in the batch that was sent last.
+    sent: usize,
     /// Bytes of payload.
     length: usize,
 }
@@ -35,6 +39,7 @@ impl<'a> Batch<'a> {
             number,
             places: Vec::new(),
             count: 0,
+            sent: 0,
             length: 0,
         }
     }
@@ -57,20 +62,32 @@ impl<'a> Batch<'a> {
         &mut self.places[..self.count]
     }
 
-    /// Adds a super-packet. `fill` adds its payload, which may refer to the memory of the engine's guest; if `fill`
+    /// Adds a super-packet, of the send WQE at `wqe` unless it is a response. `fill` adds its payload, which may refer to the memory of the engine's guest; if `fill`
     /// fails, nothing is added.
     pub fn push<E>(
         &mut self,
         head: Packet,
         mtu: usize,
+        wqe: Option<u16>,
         fill: impl FnOnce(&mut Payload<'a>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let sender = Some(Sender {
+            kind: QueueKind::Qp,
+            queue: self.number,
+            wqe,
+        });
         if self.count == self.places.len() {
-            let payload = Payload::of_memory(&self.context.hca.dma);
-            self.places.push(SuperPacket { head, payload, mtu });
+            self.places.push(SuperPacket {
+                head,
+                payload: Payload::of_memory(&self.context.hca.dma),
+                mtu,
+                sender,
+                number: Cell::default(),
+            });
         } else {
             let super_packet = &mut self.places[self.count];
-            (super_packet.head, super_packet.mtu) = (head, mtu);
+            (super_packet.head, super_packet.mtu, super_packet.sender) = (head, mtu, sender);
+            super_packet.number = Cell::default();
             super_packet.payload.clear();
         }
         let payload = &mut self.places[self.count].payload;
@@ -104,6 +121,14 @@ impl<'a> Batch<'a> {
             let frames: SmallVec<[Frame<'_>; SUPER_PACKETS]> = burst.iter().map(Frame::SuperPacket).collect();
             egress::transmit(self.context, &Burst::new(&frames), None);
         }
-        (self.count, self.length) = (0, 0);
+        (self.sent, self.count, self.length) = (self.count, 0, 0);
+    }
+
+    /// Number of the last packet of a WQE in the batch that was sent last.
+    pub fn last_packet_of(&self, wqe: u16) -> FrameNumber {
+        let is_of_wqe =
+            |super_packet: &&SuperPacket<'_>| super_packet.sender.and_then(|sender| sender.wqe) == Some(wqe);
+        let last = self.places[..self.sent].iter().rfind(is_of_wqe);
+        last.map_or(FrameNumber::default(), SuperPacket::last_number)
     }
 }

@@ -9,6 +9,7 @@ use super::vendor_syndrome::vendor_syndrome;
 use crate::hca::cq::Cq;
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{Message, Qp, Receive, Requester, Work};
+use crate::net::{CqePlace, Effect};
 use crate::roce::packet::Packet;
 
 /// A received message, as its completion describes it.
@@ -65,10 +66,20 @@ fn sent(endpoint: &Endpoint<'_>, message: &Message) {
     if let (Some(wqe), Some(ring)) = (message.wqe(), &endpoint.qp.send_queue) {
         wqe_check::compare(endpoint.hca(), endpoint.qp.number, ring, message.index(), wqe);
     }
-    let Some(cq) = &endpoint.qp.send_cq else { return };
-    if !message.is_signaled() {
-        return;
-    }
+    let place = match &endpoint.qp.send_cq {
+        Some(cq) if message.is_signaled() => post_sent(endpoint, message, cq),
+        _ => None,
+    };
+    note_sent(endpoint, message, place);
+}
+
+/// Notes that a frame ended a send WQE.
+fn note_sent(endpoint: &Endpoint<'_>, message: &Message, place: Option<CqePlace>) {
+    let effect = || Effect::Ends(endpoint.wqe(message.index(), false), place);
+    endpoint.context.note(message.ended_by(), 1, effect);
+}
+
+fn post_sent(endpoint: &Endpoint<'_>, message: &Message, cq: &Cq) -> Option<CqePlace> {
     let mut cqe = Cqe::new(CqeOpcode::Request);
     cqe.srqn_uidx.set(endpoint.parameters.user_index);
     cqe.sop_drop_qpn
@@ -98,7 +109,7 @@ pub(super) fn send_failed(endpoint: &Endpoint<'_>, message: &Message, syndrome: 
     error.srqn_uidx.set(endpoint.parameters.user_index);
     error.s_wqe_opcode_qpn.set(u32::from(opcode) << 24 | endpoint.qp.number);
     error.wqe_counter.set(message.index());
-    cq.post(error.into());
+    note_sent(endpoint, message, cq.post(error.into()));
 }
 
 /// Builds the completion of a received message.
@@ -124,8 +135,8 @@ pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arri
     cqe
 }
 
-/// Completes a receive WQE in error.
-pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndrome: Syndrome) {
+/// Completes a receive WQE in error. Returns the place of the CQE.
+pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndrome: Syndrome) -> Option<CqePlace> {
     if let Some(counters) = &qp.parameters().counters {
         counters.count_receive_error(syndrome);
     }
@@ -134,5 +145,5 @@ pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndr
     error.srqn_uidx.set(to.user_index);
     error.s_wqe_opcode_qpn.set(qp.number);
     error.wqe_counter.set(wqe_counter);
-    to.cq.post(error.into());
+    to.cq.post(error.into())
 }

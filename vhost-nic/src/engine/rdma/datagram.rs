@@ -96,7 +96,7 @@ pub(super) fn push_packet(
     });
     let head = Packet::new(path, opcode, headers, length);
     batch
-        .push(head, length, |payload| {
+        .push(head, length, Some(message.index()), |payload| {
             endpoint.memory().gather_list(message.data(), 0..length, payload)
         })
         .map_err(Failure::access)
@@ -140,6 +140,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         .hca
         .tracer
         .record(NicEvent::PacketIn, qp.number, || super::arrival(packet));
+    let number = packet.last_number();
     let (packet, payload) = (&packet.head, &packet.payload);
     let parameters = &*qp.parameters();
     let endpoint = &Endpoint {
@@ -181,7 +182,8 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         denial::report(&context.hca, qp.number, &error);
         let user_index = parameters.user_index;
         let to = ReceiveCq { cq, user_index };
-        completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);
+        let place = completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);
+        endpoint.note_received(number, receive.wqe_counter, place);
         return endpoint.fail(None);
     }
     let mut written = Transactions::default();
@@ -202,5 +204,6 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         cqe.l4_l3_hdr_type |= 1;
         cqe.vlan_info.set(u16::from(vlan.priority) << 13 | vlan.id);
     }
-    cq.post(cqe);
+    let place = cq.post(cqe);
+    endpoint.note_received(number, receive.wqe_counter, place);
 }

@@ -13,7 +13,7 @@ use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
-use crate::net::Payload;
+use crate::net::{CqePlace, Effect, FrameNumber, Payload, QueueKind, WqeId};
 
 /// A queue pair with a snapshot of its parameters, and the function it belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,22 @@ impl<'a> Endpoint<'a> {
     #[inline]
     pub fn trace(&self, event: NicEvent, arguments: impl FnOnce() -> [u32; 4]) {
         self.hca().tracer.record(event, self.qp.number, arguments);
+    }
+
+    /// Notes that a frame ended a receive WQE.
+    pub fn note_received(&self, frame: FrameNumber, wqe_counter: u16, cqe: Option<CqePlace>) {
+        self.context
+            .note(frame, 1, || Effect::Ends(self.wqe(wqe_counter, true), cqe));
+    }
+
+    /// A WQE of the queue pair.
+    pub fn wqe(&self, index: u16, receive: bool) -> WqeId {
+        WqeId {
+            kind: QueueKind::Qp,
+            queue: self.qp.number,
+            index,
+            receive,
+        }
     }
 
     /// The identity that memory keys are checked against.

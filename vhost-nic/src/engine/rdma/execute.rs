@@ -170,7 +170,7 @@ impl<'a> Executor<'a> {
                 // Silently dropped; the receive WQE stays posted (IBTA 9.9.3).
                 return Step::Refused(INVALID);
             }
-            self.fail_receive(responder, packet, CqeSyndrome::LocalLength);
+            self.fail_receive(responder, super_packet, CqeSyndrome::LocalLength);
             return Step::Refused(Refused {
                 nak: Nak::InvalidRequest,
                 event: None,
@@ -196,7 +196,7 @@ impl<'a> Executor<'a> {
             if error.is_of_source() {
                 return Step::Lost;
             }
-            self.fail_receive(responder, packet, CqeSyndrome::LocalProtection);
+            self.fail_receive(responder, super_packet, CqeSyndrome::LocalProtection);
             // For every service: the fault is on this side.
             endpoint.fail(None);
             return operational(error);
@@ -225,11 +225,12 @@ impl<'a> Executor<'a> {
         };
         receive_queue::with_cq(endpoint, packet, |to| {
             let cqe = completion::arrived(endpoint.qp, to.user_index, receive, arrival);
-            if inline {
+            let place = if inline {
                 to.cq.post_with_data(cqe, &data)
             } else {
                 to.cq.post(cqe)
-            }
+            };
+            endpoint.note_received(super_packet.last_number(), receive.wqe_counter, place);
         });
         responder.account_written(written);
         responder.complete_message();
@@ -237,11 +238,12 @@ impl<'a> Executor<'a> {
     }
 
     /// Completes the receive WQE of the message in progress in error, and drops the message.
-    fn fail_receive(&self, responder: &mut Responder, packet: &Packet, syndrome: CqeSyndrome) {
+    fn fail_receive(&self, responder: &mut Responder, packet: &SuperPacket<'_>, syndrome: CqeSyndrome) {
         let endpoint = self.endpoint;
         if let Some(Incoming::Send { receive, .. }) = responder.incoming() {
-            receive_queue::with_cq(endpoint, packet, |to| {
-                completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
+            receive_queue::with_cq(endpoint, &packet.head, |to| {
+                let place = completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
+                endpoint.note_received(packet.last_number(), receive.wqe_counter, place);
             });
         }
         responder.drop_message();
@@ -315,8 +317,9 @@ impl<'a> Executor<'a> {
                 ..Arrival::of(packet, length)
             };
             receive_queue::with_cq(endpoint, packet, |to| {
-                to.cq
-                    .post(completion::arrived(endpoint.qp, to.user_index, &receive, arrival));
+                let cqe = completion::arrived(endpoint.qp, to.user_index, &receive, arrival);
+                let place = to.cq.post(cqe);
+                endpoint.note_received(super_packet.last_number(), receive.wqe_counter, place);
             });
         }
         if position.ends() {

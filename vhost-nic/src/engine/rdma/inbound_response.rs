@@ -11,7 +11,7 @@ use crate::hca::nic_event::NicEvent;
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::net::{Payload, SuperPacket};
+use crate::net::{Effect, FrameNumber, Payload, SuperPacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
@@ -30,6 +30,7 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
         }
         accept(endpoint, requester, super_packet);
     }
+    requester.set_response(FrameNumber::default());
     complete_sent(endpoint, requester);
     // The NIC's thread sends what waited for this, and retransmits. If it is in service, it will check again.
     if !requester.is_in_service() {
@@ -51,6 +52,7 @@ fn accept(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packet: &Sup
     if requester.is_stale(psn) {
         return;
     }
+    requester.set_response(super_packet.number.get());
     match packet.opcode.operation() {
         Operation::ReadResponse => read_response(endpoint, requester, super_packet),
         Operation::AtomicAcknowledge => atomic_response(endpoint, requester, packet),
@@ -195,7 +197,11 @@ fn read_response(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packe
             if inline.is_none() {
                 requester.account_response(at, range, parameters.mtu);
             }
+            let (number, index) = (super_packet.number.get(), requester.message(at).index());
+            let count = packets - u32::from(psn + (packets - 1) == requester.message(at).last());
             requester.accept_response(at, psn, packets, inline);
+            let effect = || Effect::Answers(endpoint.wqe(index, false));
+            endpoint.context.note(number, count, effect);
         }
         Err(error) => {
             denial::report(endpoint.hca(), endpoint.qp.number, &error);

@@ -50,13 +50,13 @@ pub(super) fn push(
     extend(&mut headers, message, position, offset);
     if message.work().is_request() {
         let head = Packet::new(path, opcode, headers, 0);
-        let Ok(()) = batch.push(head, 0, |_| Ok::<_, Infallible>(()));
+        let Ok(()) = batch.push(head, 0, Some(message.index()), |_| Ok::<_, Infallible>(()));
         // The response takes the PSNs that follow.
         return Ok(message.packets() - message.responses());
     }
     let head = Packet::new(path, opcode, headers, length);
     batch
-        .push(head, parameters.mtu, |payload| {
+        .push(head, parameters.mtu, Some(message.index()), |payload| {
             let memory = endpoint.memory();
             memory.gather_list(message.data(), offset..offset + length, payload)
         })

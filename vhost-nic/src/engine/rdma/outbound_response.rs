@@ -120,7 +120,7 @@ impl Packets<'_> {
             headers.aeth = (position != Position::Middle).then(|| Aeth::new(Syndrome::ACK.byte(), read.msn));
             let Some(path) = endpoint.parameters.path else { return };
             let head = Packet::new(path, opcode, headers, range.length);
-            let pushed = self.batch.push(head, mtu, |payload| {
+            let pushed = self.batch.push(head, mtu, None, |payload| {
                 endpoint.memory().gather(range, Access::RemoteRead, payload)
             });
             match pushed {
@@ -155,7 +155,7 @@ impl Packets<'_> {
         };
         extend(&mut headers);
         let head = Packet::new(path, opcode, headers, 0);
-        let Ok(()) = self.batch.push(head, parameters.mtu, |_| Ok::<_, Infallible>(()));
+        let Ok(()) = self.batch.push(head, parameters.mtu, None, |_| Ok::<_, Infallible>(()));
         self.send_if_full();
     }
 

@@ -51,6 +51,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 return;
             }
             // Work on unreliable services completes here: its payload has been read, the buffer is the guest's again.
+            if !parameters.is_reliable() && context.tap().is_some() {
+                requester.set_last_packets(|wqe| batch.last_packet_of(wqe));
+            }
             complete_sent(endpoint, requester);
             let reader =
                 reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));

@@ -6,6 +6,7 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use smallvec::SmallVec;
 
 use crate::hca::pcie_account::Transactions;
+use crate::net::FrameNumber;
 use crate::roce::psn::Psn;
 
 /// A data segment: payload to be sent, or memory for a response.
@@ -167,6 +168,7 @@ pub struct Message {
     pub(super) done: bool,
     pub(super) inline_response: Option<Vec<u8>>,
     pub(super) wqe: Option<Box<[u8]>>,
+    pub(super) ended_by: FrameNumber,
 }
 
 impl Message {
@@ -184,6 +186,7 @@ impl Message {
         self.done = false;
         self.inline_response = None;
         self.wqe = None;
+        self.ended_by = FrameNumber::default();
     }
 
     /// Sets the control segment.
@@ -284,6 +287,11 @@ impl Message {
     /// Data of the response that goes into the completion instead of memory.
     pub fn inline_response(&self) -> Option<&[u8]> {
         self.inline_response.as_deref()
+    }
+
+    /// Number of the frame that ended the message: the response, or on an unreliable service its last packet.
+    pub fn ended_by(&self) -> FrameNumber {
+        self.ended_by
     }
 
     /// Whether the guest requests a completion.

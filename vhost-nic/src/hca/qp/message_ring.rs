@@ -53,6 +53,11 @@ impl Messages {
     }
 
     /// The oldest message.
+    pub fn first_mut(&mut self) -> Option<&mut Message> {
+        self.iter_mut().next()
+    }
+
+    /// The oldest message.
     pub fn first(&self) -> Option<&Message> {
         self.iter().next()
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::message::{Data, Message};
 use super::message_ring::Messages;
 use crate::hca::pcie_account::PayloadAccount;
+use crate::net::FrameNumber;
 use crate::roce::psn::Psn;
 
 /// Limit on outstanding messages.
@@ -59,6 +60,9 @@ pub struct Requester {
     /// Packets since the last acknowledgement request.
     unrequested: u32,
     payload: PayloadAccount,
+    /// Number of the response that is being received.
+    #[serde(skip)]
+    response: FrameNumber,
 }
 
 impl Requester {
@@ -79,6 +83,7 @@ impl Requester {
             in_service: false,
             unrequested: 0,
             payload: PayloadAccount::default(),
+            response: FrameNumber::default(),
         }
     }
 
@@ -241,6 +246,13 @@ impl Requester {
         done.any(Message::is_signaled)
     }
 
+    /// Sets which packet ended the messages that got no response.
+    pub fn set_last_packets(&mut self, last_packet_of: impl Fn(u16) -> FrameNumber) {
+        for message in self.messages.iter_mut().take_while(|message| message.done) {
+            message.ended_by = last_packet_of(message.index);
+        }
+    }
+
     /// Completes the messages at the front that are done; `act` is called with each.
     pub fn complete(&mut self, mut act: impl FnMut(&Message)) {
         let mut done = 0;
@@ -253,7 +265,9 @@ impl Requester {
 
     /// Removes the oldest message, which failed; `act` is called with it.
     pub fn fail_oldest(&mut self, act: impl FnOnce(&Message)) {
-        if let Some(message) = self.messages.first() {
+        let response = self.response;
+        if let Some(message) = self.messages.first_mut() {
+            message.ended_by = response;
             act(message);
             self.remove(1);
         }
@@ -315,6 +329,11 @@ impl Requester {
 
 /// Responses.
 impl Requester {
+    /// Sets the number of the response that is being received: of its first packet, or none if there is no response.
+    pub fn set_response(&mut self, number: FrameNumber) {
+        self.response = number;
+    }
+
     /// Whether the packet with this PSN is acknowledged.
     pub fn is_acknowledged(&self, psn: Psn) -> bool {
         psn.is_before(self.unacknowledged)
@@ -342,6 +361,7 @@ impl Requester {
                 break;
             }
             message.done = true;
+            message.ended_by = self.response;
         }
         let reached = lost.unwrap_or(psn);
         if reached.is_after(self.unacknowledged) {
@@ -377,6 +397,7 @@ impl Requester {
         }
         message.responses += packets;
         message.done = psn + (packets - 1) == message.last();
+        message.ended_by = self.response.plus(packets - 1);
         self.progress_to(psn + packets);
     }
 

@@ -48,9 +48,8 @@ fn write(transport: Transport, length: usize, position: Position) -> SuperPacket
         payload.push_bytes(segment);
     }
     SuperPacket {
-        head: Packet::new(path(), opcode, headers, length),
-        payload,
         mtu: MTU,
+        ..SuperPacket::single(Packet::new(path(), opcode, headers, length), payload)
     }
 }
 
@@ -105,9 +104,8 @@ fn answers_of_reads_have_their_syndrome_first_and_last() {
     let mut payload = Payload::new();
     payload.push_zeros(3 * MTU);
     let super_packet = SuperPacket {
-        head: Packet::new(path(), opcode, headers, 3 * MTU),
-        payload,
         mtu: MTU,
+        ..SuperPacket::single(Packet::new(path(), opcode, headers, 3 * MTU), payload)
     };
     let with: Vec<bool> = super_packet
         .split()
