@@ -3,6 +3,7 @@
 #[path = "../common/nic.rs"]
 mod nic;
 
+mod commands;
 mod comments;
 mod dissected;
 mod exchange;
