@@ -1,7 +1,7 @@
 //! Capture of the frames that enter a switch, and of the commands of its NICs, in pcapng format (Wireshark).
 //!
-//! The threads that move the frames only append them to a [queue], and the effects of frames to the frames there. The
-//! [writer]'s thread takes what is old enough to have had its effects, and writes it, each with a [comment].
+//! The threads that move the frames only append them to a `queue`, and the effects of frames to the frames there. The
+//! `writer`'s thread takes what is old enough to have had its effects, and writes it, each with a `comment`.
 
 mod command_block;
 mod comment;
