@@ -253,7 +253,7 @@ impl Switch {
         let info = |(station, id, age_seconds): (Station, PortId, u32)| {
             let member = ports.iter().find(|member| member.id == id)?;
             Some(StationInfo {
-                port: member.name.clone(),
+                port: member.tap.name().to_string(),
                 vlan: station.vlan(),
                 mac: station.address().to_string(),
                 age_seconds,
