@@ -35,7 +35,8 @@ pub struct CommonArgs {
     pub flight_recorder: bool,
 
     /// Exit with code 1 at the end, and say why in one line, if there are findings of these kinds, by their names in
-    /// docs/findings.md; `finding=` may precede a name. `any` stands for all guest errors, `all` for suspicions as well.
+    /// docs/findings.md; `finding=` may precede a name. `any` stands for all guest errors, `all` for suspicions as
+    /// well.
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     pub fail_on: Vec<String>,
 

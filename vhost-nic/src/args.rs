@@ -56,8 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
-    /// Compare every send WQE with memory when it completes: a finding if the guest changed it meanwhile (`wqe_changed`).
-    /// Costs a copy per WQE.
+    /// Compare every send WQE with memory when it completes: a finding if the guest changed it meanwhile
+    /// (`wqe_changed`). Costs a copy per WQE.
     #[arg(long)]
     pub check_wqes: bool,
 
@@ -82,9 +82,9 @@ pub struct Args {
     #[arg(long, value_name = "US", default_value_t = 0)]
     pub hot_period: u64,
 
-    /// Time of a PCIe round trip in nanoseconds, 0 to 100000: a read by the NIC takes that long, a write half of it. For
-    /// comparing ways to post messages; hardware takes some hundred nanoseconds. Occupies a processor for that time; 0
-    /// disables it.
+    /// Time of a PCIe round trip in nanoseconds, 0 to 100000: a read by the NIC takes that long, a write half of it.
+    /// For comparing ways to post messages; hardware takes some hundred nanoseconds. Occupies a processor for that
+    /// time; 0 disables it.
     #[arg(
         long,
         value_name = "NANOSECONDS",

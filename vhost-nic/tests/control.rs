@@ -120,8 +120,8 @@ fn requests_are_lines_of_json() {
         (
             r#"{"version": 1, "command": "fly"}"#,
             json!({
-                "error": "invalid request: unknown variant `fly`, expected one of `cable`, `speed`, `mac_table`, `flr`, \
-                          `capture`",
+                "error": "invalid request: unknown variant `fly`, expected one of `cable`, `speed`, `mac_table`, \
+                          `flr`, `capture`",
                 "version": 1,
             }),
         ),

@@ -109,8 +109,8 @@ impl<F: Kind> GuestFaults<F> {
         self.faults.doors.load(Ordering::Relaxed) & 1 << door != 0
     }
 
-    /// Asks the rules for which `select` returns something, in order, and returns that of the first that strikes, with a
-    /// random number.
+    /// Asks the rules for which `select` returns something, in order, and returns that of the first that strikes, with
+    /// a random number.
     pub fn strike<T>(&self, object: u32, mut select: impl FnMut(&F) -> Option<T>) -> Option<(T, u64)> {
         let rules = self.faults.rules.read().clone();
         rules

@@ -45,7 +45,8 @@ fn the_chosen_request_is_refused_with_any_status() {
     let mut faulty = Faulty::new();
     let (mut a, b) = (faulty.boot("a"), faulty.boot("b"));
     faulty.apply(
-        "[[fault]]\nkind = \"request_refused\"\nguest = \"a\"\nrequest = \"alloc_for_peer\"\nstatus = \"no_spc\"\nskip = 1\ncount = 1",
+        "[[fault]]\nkind = \"request_refused\"\nguest = \"a\"\nrequest = \"alloc_for_peer\"\n\
+         status = \"no_spc\"\nskip = 1\ncount = 1",
     );
     let first = a.alloc_for_peer(b.gid(), 5000).unwrap();
     assert_eq!(a.alloc_for_peer(b.gid(), 5000).unwrap_err(), Status::NoSpc);

@@ -61,7 +61,8 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     qp.is_still(QpState::ReadyToSend) && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
-/// Receives a RoCE packet given as bytes, and its number for the taps. Returns whether it was one for this function's transport.
+/// Receives a RoCE packet given as bytes, and its number for the taps. Returns whether it was one for this function's
+/// transport.
 pub(super) fn receive(context: &Context, view: &FrameView<'_>, number: FrameNumber, loopback: bool) -> bool {
     let head = match Packet::new_checked(view) {
         Ok(head) => head,

@@ -144,8 +144,8 @@ impl PhysicalPort {
         self.change(|state| state.admin_up = up);
     }
 
-    /// Sets the link modes that the guest allows and reports a change of the link to the guest. Returns whether the port
-    /// supports them all.
+    /// Sets the link modes that the guest allows and reports a change of the link to the guest. Returns whether the
+    /// port supports them all.
     #[must_use]
     pub fn set_admin_modes(&self, modes: u32) -> bool {
         let supported = modes & !LINK_MODES == 0;

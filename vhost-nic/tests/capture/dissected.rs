@@ -1,7 +1,7 @@
 //! Captures as Wireshark's dissectors see them.
 //!
-//! `VHOST_TEST_TSHARK` is the path of tshark (4.0 or newer), which `scripts/test` installs; without it, these tests pass
-//! unseen. The dissector shows the ICRC without a verdict, so it is compared with one computed here.
+//! `VHOST_TEST_TSHARK` is the path of tshark (4.0 or newer), which `scripts/test` installs; without it, these tests
+//! pass unseen. The dissector shows the ICRC without a verdict, so it is compared with one computed here.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Invariant CRC, computed bit by bit from the whole frame, as IBTA annex A17 describes it: independently of the device.
+//! Invariant CRC, computed bit by bit from the whole frame, as IBTA annex A17 describes it: independently of the
+//! device.
 
 /// Bytes of the Ethernet header.
 const ETHERNET: usize = 14;

@@ -56,7 +56,8 @@ fn the_chosen_command_is_refused_with_any_status_and_syndrome() {
     let faulty = Faulty::new();
     let hca = Hca::boot(&faulty.machine);
     faulty.apply(
-        "[[fault]]\nkind = \"command_refused\"\nopcode = \"ALLOC_PD\"\nskip = 1\ncount = 1\nstatus = 0xf\nsyndrome = 0x123456",
+        "[[fault]]\nkind = \"command_refused\"\nopcode = \"ALLOC_PD\"\nskip = 1\n\
+         count = 1\nstatus = 0xf\nsyndrome = 0x123456",
     );
     let objects = hca.machine.device().objects();
     let first = alloc_pd(&hca).unwrap();

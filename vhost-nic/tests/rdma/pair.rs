@@ -77,8 +77,8 @@ impl Pair {
         pair
     }
 
-    /// Two guests with a connected queue pair each, `nic1` and `nic2` in plans of faults, at one switch or at two that a
-    /// wire connects.
+    /// Two guests with a connected queue pair each, `nic1` and `nic2` in plans of faults, at one switch or at two that
+    /// a wire connects.
     pub fn faulty(switches: [Arc<Switch>; 2], shape: Shape, how: &Connection) -> (Self, Arc<Faults<NicFault>>) {
         let faults = Faults::new(vec!["nic1".to_owned(), "nic2".to_owned()]).unwrap();
         // Neighbours at one switch need no wire, which would be a loop.

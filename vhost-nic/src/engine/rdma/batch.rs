@@ -62,8 +62,8 @@ impl<'a> Batch<'a> {
         &mut self.places[..self.count]
     }
 
-    /// Adds a super-packet, of the send WQE at `wqe` unless it is a response. `fill` adds its payload, which may refer to the memory of the engine's guest; if `fill`
-    /// fails, nothing is added.
+    /// Adds a super-packet, of the send WQE at `wqe` unless it is a response. `fill` adds its payload, which may refer
+    /// to the memory of the engine's guest; if `fill` fails, nothing is added.
     pub fn push<E>(
         &mut self,
         head: Packet,
