@@ -148,7 +148,7 @@ impl Link {
 
     /// Reposts `count` requests of `blocks` basic blocks that are in the ring, and waits for `completions`.
     fn again(&mut self, count: u16, blocks: u16, completions: u16) {
-        self.qps[0].put_again(count * blocks);
+        self.qps[0].repost(count, blocks);
         self.qps[0].ring();
         for _ in 0..completions {
             self.complete();

@@ -365,6 +365,19 @@ impl QueuePair {
         self.sent = self.sent.wrapping_add(blocks);
     }
 
+    /// Posts `count` requests of `blocks` basic blocks again that are in the ring, with their new WQE counters.
+    pub fn repost(&mut self, count: u16, blocks: u16) {
+        for _ in 0..count {
+            let counter = self.sent.to_be_bytes();
+            let index = u64::from(self.sent) & ((1 << self.shape.log_sq) - 1);
+            // Bits 23:8 of the first word of the control segment.
+            self.buffer
+                .write(self.send_start() + index * SEND_WQE_BB as u64 + 1, &counter);
+            self.head[1..3].copy_from_slice(&counter);
+            self.sent = self.sent.wrapping_add(blocks);
+        }
+    }
+
     /// Producer index of the send queue, in basic blocks.
     pub fn posted_sends(&self) -> u16 {
         self.sent
