@@ -44,7 +44,7 @@ pub struct KindInfo {
 
 /// A kind of finding; [`findings!`](crate::findings) defines such types.
 pub trait Kind: Copy + Send + Sync + 'static {
-    /// All kinds, in order of their indices.
+    /// Kinds by index.
     const ALL: &'static [Self];
     /// Descriptions, in the same order.
     const INFOS: &'static [KindInfo];

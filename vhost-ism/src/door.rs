@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::abi::Status;
 
-/// What becomes of a request.
+/// Fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestFate {
     /// Executed and answered, as without a door.
@@ -16,7 +16,7 @@ pub enum RequestFate {
     Late(Duration),
 }
 
-/// What becomes of a bell.
+/// Fate of a bell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BellFate {
     /// Delivered, as without a door.

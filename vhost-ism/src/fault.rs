@@ -129,13 +129,13 @@ impl From<RefusalStatus> for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Occasion {
-    /// When the plan is applied.
+    /// Application of the plan.
     Now,
-    /// With each request.
+    /// Every request.
     Request,
-    /// With each bell of a DMB that the guest owns.
+    /// Every bell of a DMB that the guest owns.
     Bell,
-    /// With each mapping.
+    /// Every mapping.
     Map,
 }
 

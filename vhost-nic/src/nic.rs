@@ -54,7 +54,7 @@ pub struct NicConfig {
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
     pub limits: Limits,
-    /// What is between the NIC and its surroundings.
+    /// Doors between the NIC and its surroundings.
     pub doors: NicDoors,
 }
 

@@ -34,7 +34,7 @@ const PING_PONG: Workload = Workload {
     undo: "true",
 };
 
-/// What the driver did with a failed command.
+/// Outcome of a step of the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// The workload succeeded.

@@ -1,4 +1,4 @@
-//! What the stock drivers and programs do when a fault strikes.
+//! Behaviour of stock drivers and programs under faults of the NIC.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What stock SMC and the guest driver do when a fault of the ISM device strikes.
+//! Behaviour of stock SMC and the guest driver under faults of the ISM device.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

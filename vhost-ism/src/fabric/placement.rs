@@ -53,9 +53,9 @@ pub struct PairSlab {
 /// The DMBs that a session holds, by their first chunks in its window, in order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Its own.
+    /// DMBs that the session owns.
     pub owned: Vec<u32>,
-    /// Those of peers.
+    /// DMBs of peers that it has attached.
     pub attached: Vec<u32>,
 }
 

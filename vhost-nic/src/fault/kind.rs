@@ -304,15 +304,15 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Occasion {
-    /// When the plan is applied.
+    /// Application of the plan.
     Now,
-    /// With each command.
+    /// Every command.
     Command,
-    /// With each CQE.
+    /// Every CQE.
     Cqe,
-    /// With each frame, in either direction.
+    /// Every frame, in either direction.
     Frame,
-    /// With each access to BAR 0.
+    /// Every access to BAR 0.
     Register,
 }
 

@@ -46,7 +46,7 @@ impl std::fmt::Debug for Held {
     }
 }
 
-/// What becomes of one frame.
+/// Fate of one frame.
 #[derive(Debug, Default)]
 struct Outcome {
     lost: Option<u64>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlx5_prm::opcode::Opcode;
 
-/// What becomes of a command.
+/// Fate of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fate {
     /// Executed and answered, as without a door.

@@ -208,6 +208,20 @@ fn a_payload_that_the_sender_cannot_read_does_not_hurt_the_receiver() {
 }
 
 #[test]
+fn a_response_that_the_responder_cannot_read_does_not_hurt_the_requester() {
+    let (mut pair, apply, strikes) = faulty_neighbours();
+    apply("[[fault]]\nkind = \"dma_failed\"\nguest = \"nic2\"\npurpose = \"gather\"\ncount = 1");
+    let data = pattern(1, LENGTH);
+    pair.b.memory.write(0, &data);
+    let request = pair.request(WqeOpcode::RdmaRead, pair.a.data(0, LENGTH), 0);
+    let counter = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaRead, counter);
+    assert!(pair.a.memory.read(0, LENGTH) == data);
+    assert_eq!(strikes(), [1]);
+    pair.end();
+}
+
+#[test]
 fn memory_that_the_receiver_cannot_write_is_an_operational_error() {
     for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::Send] {
         let (mut pair, apply, _) = faulty_neighbours();

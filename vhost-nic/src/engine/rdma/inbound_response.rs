@@ -203,6 +203,8 @@ fn read_response(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packe
             let effect = || Effect::Answers(endpoint.wqe(index, false));
             endpoint.context.note(number, count, effect);
         }
+        // The responder cannot read its memory: as if the response had not arrived.
+        Err(error) if error.is_of_source() => {}
         Err(error) => {
             denial::report(endpoint.hca(), endpoint.qp.number, &error);
             fail(endpoint, requester, psn, CqeSyndrome::LocalProtection);
