@@ -2,6 +2,7 @@
 
 mod burst;
 pub mod capture;
+mod inline_bytes;
 mod mac_table;
 mod payload;
 mod port;
@@ -13,6 +14,7 @@ mod wire_frame;
 mod work;
 
 pub use burst::Burst;
+pub use inline_bytes::InlineBytes;
 pub use payload::{Cursor, Payload};
 pub use port::Port;
 pub use stats::{DropStats, PortStats, StationInfo, SwitchStats, TrafficStats};

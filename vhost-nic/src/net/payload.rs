@@ -2,10 +2,8 @@
 
 use smallvec::SmallVec;
 
+use super::inline_bytes::InlineBytes;
 use crate::dma::{self, Dma, DmaError, Held, Purpose};
-
-/// Inline bytes without an allocation: short inline data, the result of an atomic.
-const SHORT: usize = 64;
 
 /// A segment of a payload.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +29,7 @@ impl Segment {
 pub struct Payload<'a> {
     memory: Option<&'a Dma>,
     segments: SmallVec<[Segment; 2]>,
-    inline: SmallVec<[u8; SHORT]>,
+    inline: InlineBytes,
     length: usize,
 }
 
@@ -41,7 +39,7 @@ impl<'a> Payload<'a> {
         Self {
             memory: None,
             segments: SmallVec::new(),
-            inline: SmallVec::new(),
+            inline: InlineBytes::new(),
             length: 0,
         }
     }
@@ -74,7 +72,7 @@ impl<'a> Payload<'a> {
     /// Appends inline bytes.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let start = self.inline.len();
-        self.inline.extend_from_slice(bytes);
+        self.inline.push(bytes);
         self.push(Segment::Inline {
             start,
             length: bytes.len(),
@@ -108,7 +106,7 @@ impl<'a> Payload<'a> {
     }
 
     fn inline(&self, start: usize, length: usize) -> &[u8] {
-        &self.inline[start..start + length]
+        &self.inline.as_slice()[start..start + length]
     }
 
     /// Appends the bytes of the payload to `out`. Errors are [`DmaError::Source`].

@@ -6,7 +6,7 @@ use mlx5_prm::wqe::{ControlSegment, DataSegment};
 use smallvec::SmallVec;
 
 use crate::hca::pcie_account::Transactions;
-use crate::net::FrameNumber;
+use crate::net::{FrameNumber, InlineBytes};
 use crate::roce::psn::Psn;
 
 /// A data segment: payload to be sent, or memory for a response.
@@ -33,7 +33,7 @@ impl Data<'_> {
 pub struct DataList {
     parts: SmallVec<[Part; 2]>,
     /// The bytes of all inline parts.
-    inline: SmallVec<[u8; 64]>,
+    inline: InlineBytes,
     /// The segments in memory as reads of a message in one packet.
     reads: Transactions,
 }
@@ -47,10 +47,11 @@ enum Part {
 
 impl DataList {
     /// Appends a segment.
+    #[inline]
     pub fn push(&mut self, data: Data<'_>) {
         self.parts.push(match data {
             Data::Inline(bytes) => {
-                self.inline.extend_from_slice(bytes);
+                self.inline.push(bytes);
                 Part::Inline(bytes.len())
             }
             Data::Memory(segment) => {
@@ -62,7 +63,7 @@ impl DataList {
 
     /// Iterates over the segments, in order.
     pub fn parts(&self) -> impl Iterator<Item = Data<'_>> {
-        let mut inline = &self.inline[..];
+        let mut inline = self.inline.as_slice();
         self.parts.iter().map(move |part| match part {
             Part::Inline(length) => {
                 let (bytes, rest) = inline.split_at(*length);

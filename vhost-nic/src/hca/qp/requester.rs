@@ -158,6 +158,7 @@ impl Requester {
     }
 
     /// Appends a blank message for the next WQE.
+    #[inline]
     pub fn append(&mut self) -> &mut Message {
         self.messages.add(self.fetched)
     }
@@ -295,6 +296,7 @@ impl Requester {
     }
 
     /// Accounts for the data of the next `packets` of the current message.
+    #[inline]
     pub fn account_sent(&mut self, packets: u32, mtu: usize) {
         let message = &self.messages[self.current];
         let reads = message.data.reads();
@@ -303,8 +305,13 @@ impl Requester {
         }
         if packets == message.packets && packets == 1 {
             self.payload.reads += reads;
-            return;
+        } else {
+            self.account_packets(packets, mtu);
         }
+    }
+
+    fn account_packets(&mut self, packets: u32, mtu: usize) {
+        let message = &self.messages[self.current];
         let from = self.send_psn.distance(message.first).max(0) as usize * mtu;
         let until = from.saturating_add(packets as usize * mtu).min(message.length as usize);
         let segments = message.data.parts();
