@@ -238,7 +238,7 @@ impl Device for Nic {
 
     fn reset(&self) {
         self.stop();
-        *self.registers.lock() = Registers::default();
+        *self.registers.lock() = Registers::after_reset();
     }
 }
 

@@ -67,7 +67,6 @@ fn modify_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let mut context = rmp.context.lock();
     let new = input.ctx();
     if input.bitmask().lwm() {
-        context.wq_mut().set_lwm(new.wq().lwm());
         set_limit(&firmware.hca, &rmp.list, rmp.number, new.wq().lwm());
     }
     match new.state() {
@@ -100,7 +99,9 @@ fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(number)
         .ok_or(no_object("there is no such memory pool"))?;
     let mut output = QueryRmpOut::default();
-    *output.rmp_context_mut() = rmp.context.lock().clone();
+    let context = output.rmp_context_mut();
+    *context = rmp.context.lock().clone();
+    context.wq_mut().set_lwm(rmp.list.limit());
     Reply::new(output)
 }
 
@@ -168,7 +169,9 @@ fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(number)
         .ok_or(no_object("there is no such shared receive queue"))?;
     let mut output = QueryXrcSrqOut::default();
-    *output.xrc_srq_context_entry_mut() = srq.context.lock().clone();
+    let context = output.xrc_srq_context_entry_mut();
+    *context = srq.context.lock().clone();
+    context.set_lwm(srq.list.limit());
     Reply::new(output)
 }
 
@@ -179,7 +182,6 @@ fn arm_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .xrc_srqs
         .get(input.xrc_srqn())
         .ok_or(no_object("there is no such shared receive queue"))?;
-    srq.context.lock().set_lwm(input.lwm());
     set_limit(&firmware.hca, &srq.list, srq.number, input.lwm());
     Reply::ok::<ArmXrcSrqOut>()
 }

@@ -235,8 +235,8 @@ impl Cq {
         }
     }
 
-    /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it.
-    /// Returns its place, unless it could not be written.
+    /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it. A
+    /// timestamp other than 0 stays. Returns the place of the completion, unless it could not be written.
     pub fn post(&self, cqe: Cqe) -> Option<CqePlace> {
         self.post_entry(&[], cqe)
     }
@@ -293,7 +293,7 @@ impl Cq {
         // An error CQE has its syndrome in place of the timestamp.
         let opcode = cqe.op_own >> 4;
         let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
-        if !error {
+        if !error && cqe.timestamp.get() == 0 {
             cqe.timestamp.set(self.clock.now());
         }
         cqe.op_own = cqe.op_own & !Cqe::OWNER | state.ring.owner();

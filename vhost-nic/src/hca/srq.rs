@@ -133,6 +133,11 @@ impl ReceiveList {
         self.ring.stride()
     }
 
+    /// Limit of posted WQEs below which the event is raised; 0 once it was.
+    pub fn limit(&self) -> u16 {
+        self.state.lock().limit
+    }
+
     /// Arms the limit event, for when fewer than `limit` WQEs are left. Returns whether that is the case
     /// already; the event then stays disarmed.
     pub fn set_limit(&self, dma: &Dma, limit: u16) -> bool {

@@ -38,11 +38,21 @@ pub(super) enum Action {
     Execute { queue: u64, slots: u32 },
     /// Stop at once.
     Disable,
-    /// The word cannot be written.
+    /// The word cannot be written, or not now.
     NoRegister,
 }
 
 impl Registers {
+    /// Registers after a function-level reset: the interface is disabled until the driver sets it up. The driver's
+    /// health check takes that for a fatal error and begins a recovery (`mlx5_health_check_fatal_sensors`,
+    /// core/health.c); without it, a driver whose function was reset behind its back waits for ever.
+    pub(super) fn after_reset() -> Self {
+        Self {
+            nic_interface: INTERFACE_DISABLED,
+            ..Self::default()
+        }
+    }
+
     /// Returns the segment at a time of the device's clock.
     pub(super) fn segment(&self, nanoseconds: u64) -> InitSegment {
         let mut segment = InitSegment::default();
@@ -72,6 +82,7 @@ impl Registers {
                     return Action::Disable;
                 }
             }
+            CMD_DBELL if self.nic_interface == INTERFACE_DISABLED => return Action::NoRegister,
             CMD_DBELL => {
                 let queue = u64::from(self.cmdq_addr_h) << 32 | u64::from(self.cmdq_addr_l);
                 return Action::Execute { queue, slots: value };
@@ -97,5 +108,10 @@ mod tests {
         assert_eq!(registers.write(CMDQ_ADDR_L_SZ, 0x3456_7100), Action::Disable);
         let word = registers.segment(0).cmdq_addr_l_sz.get();
         assert_eq!(word, 0x3456_7100 | u32::from(LOG_CMDQ_SIZE << 4 | LOG_CMDQ_STRIDE));
+        assert_eq!(
+            registers.write(CMD_DBELL, slots),
+            Action::NoRegister,
+            "no interface, no queue"
+        );
     }
 }

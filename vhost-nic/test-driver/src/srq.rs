@@ -144,6 +144,24 @@ impl Srq {
         }
     }
 
+    /// Returns the limit at which the event is raised, 0 if it is not armed.
+    pub fn limit(&self, hca: &Hca) -> Result<u16> {
+        match self.kind {
+            Kind::Rmp => {
+                let mut input = QueryRmpIn::default();
+                input.set_rmpn(self.number);
+                let output: QueryRmpOut = hca.commands.call(Opcode::QUERY_RMP, &input)?;
+                Ok(output.rmp_context().wq().lwm())
+            }
+            Kind::Xrc => {
+                let mut input = QueryXrcSrqIn::default();
+                input.set_xrc_srqn(self.number);
+                let output: QueryXrcSrqOut = hca.commands.call(Opcode::QUERY_XRC_SRQ, &input)?;
+                Ok(output.xrc_srq_context_entry().lwm())
+            }
+        }
+    }
+
     /// Destroys the queue in the device.
     pub fn destroy(&self, hca: &Hca) -> Result<()> {
         match self.kind {

@@ -18,6 +18,8 @@ const FAST: u16 = 2;
 /// `cmdq_addr_l_sz` of the initialization segment with the NIC interface state, and the state "disabled".
 const INTERFACE: u64 = 0x14;
 const DISABLED: u32 = 1 << 8;
+/// `cmd_dbell` of the initialization segment.
+const COMMAND_DOORBELL: u64 = 0x18;
 
 /// Stops the other threads of a test when dropped, also on panic.
 struct Ending<'a>(&'a AtomicBool);
@@ -77,6 +79,25 @@ fn an_interface_that_is_switched_off_stops() {
     a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 60));
     b.expect_silence();
     assert!(b.hca.machine.nic().snapshot().objects.is_empty());
+}
+
+#[test]
+fn a_function_reset_disables_the_interface_until_a_driver_sets_it_up() {
+    let lan = Lan::new(1, &Options::default());
+    let machine = Arc::clone(&lan.guests[0].hca.machine);
+    let state = || machine.read(INTERFACE) & 7 << 8;
+    assert_eq!(state(), 0);
+    machine.device().reset();
+    machine.enable();
+    assert_eq!(state(), DISABLED, "the driver's health check sees it");
+    // Commands of a driver that does not know are not looked for.
+    machine.write(COMMAND_DOORBELL, 1);
+    assert_eq!(state(), DISABLED);
+    assert_eq!(machine.nic().snapshot().guest_errors.get("stray_access"), Some(&1));
+    drop(lan);
+    let guest = Netdev::open(&Arc::new(Hca::boot(&machine)), &Options::default());
+    assert_eq!(state(), 0);
+    shut(guest);
 }
 
 #[test]

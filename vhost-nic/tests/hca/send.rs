@@ -30,6 +30,23 @@ fn headers_in_the_entry_come_before_the_data() {
     lan.end();
 }
 
+/// The mean path delay of IEEE 1588, 11.3, which does not depend on the difference of the clocks.
+#[test]
+fn a_frame_leaves_before_it_arrives() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let [there, back] = [(&a, &b), (&b, &a)].map(|(from, to)| plain(from.hca.machine.mac, to.hca.machine.mac, 300));
+    for _ in 0..20 {
+        let left = a.send_with(&there, Request::default()).timestamp.get() as i64;
+        let arrived = b.receive().cqe.timestamp.get() as i64;
+        let left_again = b.send_with(&back, Request::default()).timestamp.get() as i64;
+        let returned = a.receive().cqe.timestamp.get() as i64;
+        let delay = (arrived - left) + (returned - left_again);
+        assert!(delay > 0, "{left} {arrived} {left_again} {returned}");
+    }
+    lan.end();
+}
+
 #[test]
 fn a_frame_may_be_in_many_places() {
     let mut lan = Lan::new(2, &Options::default());

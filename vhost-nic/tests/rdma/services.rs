@@ -174,6 +174,7 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
                 pool.post(&[b.part(slot * 100, 50), b.part(slot * 100 + 50, 50)]);
             }
             pool.arm(&b.node.hca, 2).unwrap();
+            assert_eq!(pool.limit(&b.node.hca), Ok(2));
             armed = true;
         }
         let length = 1 + (round as usize * 7) % 100;
@@ -196,6 +197,7 @@ fn two_queue_pairs_take_receives_from_one_pool_and_its_limit_is_told() {
                 // One receive is left.
                 let event = b.node.hca.wait_event(EventType::SrqRqLimit);
                 assert_eq!(event.data[24..], pool.number.to_be_bytes());
+                assert_eq!(pool.limit(&b.node.hca), Ok(0), "the event disarms itself");
             }
             3 => armed = false,
             _ => assert!(b.node.hca.events.lock().poll().is_none(), "no event yet"),

@@ -97,6 +97,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
         context,
         sq,
         last: Cell::default(),
+        left_at: Cell::default(),
     };
     let mut state = sq.lock();
     loop {
@@ -139,6 +140,9 @@ struct Sending<'a> {
     sq: &'a Sq,
     /// Number of the last frame of the current WQE, for the taps.
     last: Cell<FrameNumber>,
+    /// Time at which the frame of the current WQE left, if the WQE is signaled; else 0. It arrives later, but before its
+    /// completion is written.
+    left_at: Cell<u64>,
 }
 
 impl Sending<'_> {
@@ -262,6 +266,7 @@ impl Sending<'_> {
     /// Executes a WQE. Returns the bytes of its frame.
     fn execute(&self, wqe: &Wqe<'_>, turn: &mut Turn<'_>) -> Result<usize, Failure> {
         let hca = &self.context.hca;
+        self.left_at.set(0);
         let arguments = || [wqe.control.index().into(), wqe.control.opcode().into(), 0, 0];
         hca.tracer.record(NicEvent::FrameWqe, self.sq.number, arguments);
         match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
@@ -300,6 +305,9 @@ impl Sending<'_> {
             queue: self.sq.number,
             wqe: Some(wqe.control.index()),
         };
+        if wqe.control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
+            self.left_at.set(self.context.hca.clock.now());
+        }
         let send = |frame: &[u8]| {
             let frames = [Frame::new(frame)];
             let burst = Burst::new(&frames).of(sender);
@@ -392,6 +400,7 @@ impl Sending<'_> {
         cqe.srqn_uidx.set(state.context.user_index());
         cqe.sop_drop_qpn.set(u32::from(control.opcode()) << 24 | self.sq.number);
         cqe.wqe_counter.set(index);
+        cqe.timestamp.set(self.left_at.take());
         self.sq.cq.post(cqe)
     }
 
