@@ -3,10 +3,16 @@
 # after a trial boot, whose result is cached.
 
 accel_file() {
-  local machine
+  local machine kernel
+  if kernel_done normal; then kernel=$(kernel_key normal); else kernel=$(stock_key 7.x); fi
   # The cache may be shared between machines.
   machine=$(uname -r; grep -m 1 '^model name' /proc/cpuinfo)
-  echo "$CACHE/accel/$(printf '%s %s %s %s' "$(kernel_key normal)" "$(qemu_key)" "$(rootfs_key)" "$machine" | key_of)"
+  echo "$CACHE/accel/$(printf '%s %s %s %s' "$kernel" "$(qemu_key)" "$(rootfs_key)" "$machine" | key_of)"
+}
+
+# The directory of the kernel that is tried: ours, or Debian's where ours is not built.
+accel_kernel() {
+  if kernel_done normal; then echo "$(kernel_dir normal)/out"; else stock_dir 7.x; fi
 }
 
 accel_detect() {
@@ -29,12 +35,14 @@ accel_detect() {
 
 # accel_try ACCEL SECONDS: succeeds if a guest's /init reports on the console in time.
 accel_try() {
-  local log=$LOGS/accel-$1.log pid end=$((SECONDS + $2)) rc=1
+  local log=$LOGS/accel-$1.log pid end=$((SECONDS + $2)) rc=1 kernel initrd=()
+  kernel=$(accel_kernel)
+  [[ ! -e $kernel/initrd ]] || initrd=(-initrd "$kernel/initrd")
   mkdir -p "$LOGS"
   : >"$log"
   (exec setpriv --pdeathsig TERM -- "$(qemu_dir)/bin/qemu-system-x86_64" \
     -nodefaults -no-user-config -no-reboot -display none -M q35 -accel "$1" -cpu max -smp 2 -m 512 \
-    -kernel "$(kernel_dir normal)/out/bzImage" \
+    -kernel "$kernel/bzImage" "${initrd[@]}" \
     -append "root=/dev/vda ro init=/init console=ttyS0 panic=-1 quiet" \
     -drive "if=none,id=root,format=raw,readonly=on,file=$(rootfs_dir)/rootfs.ext4" \
     -device virtio-blk-pci,drive=root -serial "file:$log") </dev/null >"$log.qemu" 2>&1 &

@@ -2,13 +2,16 @@
 # Requirements of the build on the host.
 
 HOST_PACKAGES=(
+  kmod cpio zstd xz-utils
+  e2fsprogs # mke2fs -d
+  ca-certificates debian-archive-keyring
+)
+# Not for `images/build nic`, which builds no kernel.
+[[ -n ${GUEST_NIC_ONLY:-} ]] || HOST_PACKAGES+=(
   gcc libc6-dev make bc # the kernel's own build
   flex bison m4         # kconfig
   libelf-dev zlib1g-dev # objtool, always on for x86-64
-  perl python3 kmod cpio zstd xz-utils
-  e2fsprogs # mke2fs -d
-  patch
-  ca-certificates debian-archive-keyring
+  perl python3 patch
 )
 
 KEYRING_DIR=/usr/share/keyrings

@@ -4,7 +4,15 @@
 
 ROOTFS_RECIPE=1
 
-rootfs_packages() { sed 's/#.*//' "$IMAGES_DIR/rootfs/packages" | xargs -n 1; }
+# The packages of the list, and those of --packages.
+rootfs_packages() {
+  sed 's/#.*//' "$IMAGES_DIR/rootfs/packages" | xargs -n 1
+  [[ -z ${GUEST_PACKAGES:-} ]] || package_names "$GUEST_PACKAGES"
+}
+# package_names NAME,...: prints the names, sorted.
+package_names() { tr , '\n' <<<"$1" | sed '/^$/d' | sort -u; }
+# rootfs_link NAME,...: the link to the root file system with these packages, by which scripts/in-guest finds it.
+rootfs_link() { echo "$CACHE/rootfs+$(package_names "$1" | paste -sd +)"; }
 rootfs_key() {
   { rootfs_packages; cat "$IMAGES_DIR/rootfs/init"; echo "recipe $ROOTFS_RECIPE"; } | key_of
 }

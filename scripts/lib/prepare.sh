@@ -51,6 +51,74 @@ prepare_programs() {
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }
 
+# Guests with the NIC only, and the newest of Debian's kernels: no kernel is built.
+prepare_nic_image() {
+  "$REPO/images/build" nic || exit 1
+}
+
+# prepare_nic_demo: image and programs for demonstrations of the NIC, at once.
+prepare_nic_demo() {
+  prepare_toolchain
+  job_start image "$(prepare_cache)/logs/image-nic.log" image_words "$REPO/images/build" nic
+  start_programs -p vhost-nic -p guest-agent -p guest-bench
+  jobs_wait
+}
+
+# Progress of images/build, from its log.
+image_words() { tail -n 1 "$1" 2>/dev/null | sed 's/^[ =>]*//' | cut -c 1-60; }
+
+# start_programs CARGO-OPTION...: builds some of the programs as a job. The log is next to what it is about, as the
+# cache may be another user's.
+start_programs() {
+  mkdir -p "$REPO/target"
+  job_start programs "$REPO/target/programs.log" cargo_words \
+    cargo build --release --locked --manifest-path "$REPO/Cargo.toml" "$@"
+}
+
+# packages_link NAME,...: prints the path of the root file system with more packages, as in images/lib/rootfs.sh.
+packages_link() { echo "$(prepare_cache)/rootfs+$(tr , '\n' <<<"$1" | sed '/^$/d' | sort -u | paste -sd +)"; }
+
+# prepare_in_guest KERNEL PACKAGES MODULE: image and programs for scripts/in-guest, at once. Only root can make an
+# image; for others the program says what is missing.
+prepare_in_guest() {
+  local kernel=$1 packages=$2 module=$3 logs
+  logs=$(prepare_cache)/logs
+  if ((EUID == 0)) && mkdir -p "$logs" 2>/dev/null && [[ -w $logs ]]; then
+    case $kernel in
+      own) prepare_image ;;
+      debug) prepare_debug_image ;;
+      6.*) prepare_stock ;;
+      *) job_start image "$logs/image-nic.log" image_words "$REPO/images/build" nic ;;
+    esac
+  fi
+  prepare_in_guest_programs
+  if [[ -n $packages && ! -e $(packages_link "$packages") ]]; then
+    ((EUID == 0)) || die "there is no root file system with $packages" "build it as root with images/build --packages"
+    run_job packages "$logs/packages.log" image_words "$REPO/images/build" --packages "$packages"
+  fi
+  if [[ -n $module && $kernel == 7.x && ! -e $(prepare_cache)/kbuild ]]; then
+    ((EUID == 0)) || die "there are no kernel headers for modules" "fetch them as root with images/build kbuild"
+    run_job kbuild "$logs/kbuild.log" image_words "$REPO/images/build" kbuild
+  fi
+  ((EUID == 0)) || return 0
+  case $kernel in
+    own) prepare_driver "$(prepare_cache)/image.json" ;;
+    debug) prepare_driver "$(prepare_cache)/image-debug.json" ;;
+  esac
+}
+
+# Builds the programs of scripts/in-guest where that is possible; waits for all jobs.
+prepare_in_guest_programs() {
+  local program=$REPO/target/release/in-guest
+  if [[ -w $REPO && ( ! -e $REPO/target || -w $REPO/target ) ]]; then
+    prepare_toolchain
+    start_programs -p in-guest -p vhost-nic -p vhost-ism -p guest-agent -p smc-tool -p smc-preload
+  elif [[ ! -x $program ]]; then
+    die "the programs are not built, and $REPO cannot be written" "run scripts/in-guest --help as its owner first"
+  fi
+  jobs_wait
+}
+
 # python_package NAME VERSION: installs a Python package into an environment of its own in the cache.
 python_package() {
   local name=$1 version=$2 venv

@@ -31,16 +31,22 @@ pub(crate) struct Artefacts {
 }
 
 impl Artefacts {
-    pub(crate) fn create(name: &str) -> Result<Self> {
+    /// Creates the directories. Logs in `results`, if given, are kept.
+    pub(crate) fn create(name: &str, results: Option<&Path>) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let unique = match COUNT.fetch_add(1, Ordering::Relaxed) {
             0 => process::id().to_string(),
             number => format!("{}.{number}", process::id()),
         };
-        let base = target_dir().join("guest-tests");
-        let directory = base.join(format!("{name}-{unique}"));
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).doing(|| format!("create {}", directory.display()))?;
+        let directory = match results {
+            Some(results) => results.to_owned(),
+            None => {
+                let directory = target_dir().join("guest-tests").join(format!("{name}-{unique}"));
+                let _ = fs::remove_dir_all(&directory);
+                fs::create_dir_all(&directory).doing(|| format!("create {}", directory.display()))?;
+                directory
+            }
+        };
 
         let scratch = scratch_base();
         remove_left_overs(&scratch);
@@ -62,7 +68,7 @@ impl Artefacts {
             _in_use: in_use,
             commands,
             succeeded: AtomicBool::new(false),
-            kept: AtomicBool::new(false),
+            kept: AtomicBool::new(results.is_some()),
         })
     }
 

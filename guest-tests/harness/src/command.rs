@@ -209,6 +209,24 @@ impl Job {
             .map_err(|error| self.diagnostics.explain(error))
     }
 
+    /// Takes the output of both streams since the last call, waiting for some; later, [`Job::peek`] and [`Job::wait`]
+    /// have the rest only. For commands with more output than is kept.
+    pub fn stream(&self, timeout: Duration) -> Result<Streamed> {
+        let taken = self.channel.wait(Deadline::after(timeout), |state| {
+            let [stdout, stderr] = [&mut state.stdout, &mut state.stderr].map(std::mem::take);
+            state.lines_at = 0;
+            match (stdout.is_empty() && stderr.is_empty(), &state.end) {
+                (false, _) => Some(Ok(Streamed::Output { stdout, stderr })),
+                (true, Some(End::Exit(exit))) => Some(Ok(Streamed::Ended(*exit))),
+                (true, Some(end)) => Some(Err(self.failure(end.clone()))),
+                (true, None) => None,
+            }
+        });
+        taken
+            .unwrap_or(Ok(Streamed::Nothing))
+            .map_err(|error| self.diagnostics.explain(error))
+    }
+
     /// Reads lines until one contains `text`, and returns it.
     pub fn wait_line(&self, text: &str, timeout: Duration) -> Result<String> {
         let deadline = Deadline::after(timeout);
@@ -318,6 +336,22 @@ impl Drop for Job {
         let (stdout, stderr) = self.peek();
         self.log("no longer awaited", &stdout, &stderr);
     }
+}
+
+/// Result of one [`Job::stream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Streamed {
+    /// Output, at least one byte.
+    Output {
+        /// Standard output.
+        stdout: Vec<u8>,
+        /// Standard error.
+        stderr: Vec<u8>,
+    },
+    /// The command has ended, and all its output was taken.
+    Ended(Exit),
+    /// Neither output nor an end within the time.
+    Nothing,
 }
 
 fn clip(text: &str) -> &str {

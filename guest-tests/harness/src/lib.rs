@@ -52,7 +52,7 @@ mod uml;
 mod vm;
 
 pub use budget::Budget;
-pub use command::{Cmd, Job, Output};
+pub use command::{Cmd, Job, Output, Streamed};
 pub use console::Console;
 pub use control::Control;
 pub use daemon::Daemon;
@@ -63,7 +63,7 @@ pub use guest_agent::{Exit, Hello};
 pub use image::{Accel, Image};
 pub use ism::IsmOptions;
 pub use link::Link;
-pub use locate::{cache_dir, target_dir, workspace_dir};
+pub use locate::{cache_dir, program, target_dir, workspace_dir};
 pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
 pub use noise::noise;
 pub use process::Process;

@@ -65,6 +65,11 @@ pub(crate) fn binary(name: &str, variable: Option<&str>) -> Result<PathBuf> {
     }
 }
 
+/// Finds a program of this workspace: of the running executable's profile, else of another profile.
+pub fn program(name: &str) -> Result<PathBuf> {
+    binary(name, None)
+}
+
 /// Finds the guest driver built for a kernel release.
 pub(crate) fn driver(kernel_release: &str) -> Result<PathBuf> {
     let path = env::var_os("VIRTIO_ISM_KO").map_or_else(

@@ -36,6 +36,8 @@ pub struct Builder {
     memory_mib: Option<u32>,
     debug_kernel: bool,
     stock_kernel: Option<String>,
+    image: Option<Image>,
+    results: Option<PathBuf>,
     mtu: Option<u32>,
     devices: Vec<Arc<dyn Device>>,
     shared: Vec<PathBuf>,
@@ -82,6 +84,19 @@ impl Builder {
     /// takes longer.
     pub fn stock_kernel(mut self, series: impl Into<String>) -> Self {
         self.stock_kernel = Some(series.into());
+        self
+    }
+
+    /// Boots this image instead of one of `images/build`. Memory and boot time are those of a stock kernel.
+    pub fn image(mut self, image: Image) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// Leaves the logs in `directory`, which exists, whatever the outcome. The testbed does not wait for the processors
+    /// that others use, as the files they would agree by are in a source tree that may be read-only.
+    pub fn results(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.results = Some(directory.into());
         self
     }
 
@@ -144,18 +159,24 @@ impl Builder {
 
     /// Starts daemons and guests; returns when all guests are up.
     pub fn start(self) -> Result<Testbed> {
-        let image = match &self.stock_kernel {
+        let image = match (&self.image, &self.stock_kernel) {
             _ if self.guests == 0 => None,
-            Some(series) => Some(Image::load_stock(series)?),
-            None if self.debug_kernel => Some(Image::load_debug()?),
-            None => Some(Image::load()?),
+            (Some(image), _) => Some(image.clone()),
+            (None, Some(series)) => Some(Image::load_stock(series)?),
+            (None, None) if self.debug_kernel => Some(Image::load_debug()?),
+            (None, None) => Some(Image::load()?),
         };
         let uml_image = (self.uml_guests > 0).then(UmlImage::load).transpose()?;
         let count = self.guests + self.uml_guests;
-        let processors = thread::available_parallelism().map_or(1, |count| count.get());
-        let tokens = target_dir().join("guest-tests").join("tokens");
-        let budget = Budget::acquire(&tokens, processors, count, BUDGET_TIMEOUT)?;
-        let artefacts = Artefacts::create(&self.name)?;
+        let budget = match &self.results {
+            Some(_) => None,
+            None => {
+                let processors = thread::available_parallelism().map_or(1, |count| count.get());
+                let tokens = target_dir().join("guest-tests").join("tokens");
+                Some(Budget::acquire(&tokens, processors, count, BUDGET_TIMEOUT)?)
+            }
+        };
+        let artefacts = Artefacts::create(&self.name, self.results.as_deref())?;
 
         let place = Place {
             guests: count,
@@ -217,10 +238,10 @@ impl Builder {
 
     fn make_guests(&self, image: &Arc<Image>, place: &Place, testbed: &Testbed) -> Vec<Guest> {
         let links = self.mtu.map(|mtu| Link::mesh(self.guests, mtu)).unwrap_or_default();
-        let (memory_mib, boot_timeout) = match &self.stock_kernel {
-            Some(_) => (1024, Duration::from_secs(240)),
-            None if self.debug_kernel => (2048, Duration::from_secs(300)),
-            None => (512, Duration::from_secs(90)),
+        let (memory_mib, boot_timeout) = match (&self.image, &self.stock_kernel) {
+            (None, None) if self.debug_kernel => (2048, Duration::from_secs(300)),
+            (None, None) => (512, Duration::from_secs(90)),
+            _ => (1024, Duration::from_secs(240)),
         };
         (0..self.guests)
             .map(|index| {
@@ -305,7 +326,7 @@ pub struct Testbed {
     share: PathBuf,
     artefacts: Artefacts,
     allowed_splats: Arc<Mutex<Vec<String>>>,
-    _budget: Budget,
+    _budget: Option<Budget>,
 }
 
 impl Testbed {
@@ -319,6 +340,8 @@ impl Testbed {
             memory_mib: None,
             debug_kernel: false,
             stock_kernel: None,
+            image: None,
+            results: None,
             mtu: None,
             devices: Vec::new(),
             shared: Vec::new(),
@@ -418,12 +441,22 @@ impl Testbed {
         for guest in &self.guests {
             guest.check()?;
         }
-        // As init does on shutdown, and in all guests before the first is gone, so that nothing waits for a peer.
-        self.each(Guest::kill_all)?;
-        self.each(Guest::power_off)?;
+        self.power_off()?;
         for guest in &self.guests {
             guest.check()?;
         }
+        self.stop_daemons()
+    }
+
+    /// Powers off all guests, whatever their consoles show.
+    pub fn power_off(&self) -> Result<()> {
+        // As init does on shutdown, and in all guests before the first is gone, so that nothing waits for a peer.
+        self.each(Guest::kill_all)?;
+        self.each(Guest::power_off)
+    }
+
+    /// Stops all daemons; fails if one had ended or panicked.
+    pub fn stop_daemons(&self) -> Result<()> {
         for (_, daemon) in &self.daemons {
             daemon.check()?;
             daemon.stop()?;

@@ -184,6 +184,16 @@ pub const PLANS: &[Plan] = &[
         ],
     ),
     package(
+        "in-guest",
+        &[
+            &["args", "report", "results", "share"],
+            &["devices", "environment", "junit", "kernel", "module", "program"],
+            &["evidence"],
+            &["session"],
+            &["main"],
+        ],
+    ),
+    package(
         "smc-tool",
         &[
             &[
