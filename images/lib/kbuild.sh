@@ -5,9 +5,11 @@
 # Layout: $CACHE/kbuild links to $CACHE/kbuild-KEY, with root/ and release; images/build-module uses it.
 
 KBUILD_RECIPE=1
+# make, and the programs that kbuild's recipes run.
+KBUILD_PACKAGES=(make binutils dash bash coreutils sed grep mawk findutils diffutils kmod)
 
 kbuild_release() { sed -n 's/^linux-image-\([^ ]*\) .*/\1/p' "$STOCK_DIR/7.x.resolved"; }
-kbuild_dir() { echo "$CACHE/kbuild-$({ cat "$STOCK_DIR/7.x.resolved"; echo "recipe $KBUILD_RECIPE"; } | key_of)"; }
+kbuild_dir() { echo "$CACHE/kbuild-$({ cat "$STOCK_DIR/7.x.resolved"; echo "${KBUILD_PACKAGES[*]} $KBUILD_RECIPE"; } | key_of)"; }
 kbuild_done() { [[ -s $STOCK_DIR/7.x.resolved && -e $(kbuild_dir)/release ]]; }
 
 kbuild_stage() {
@@ -15,10 +17,12 @@ kbuild_stage() {
   apt_ready
   partial_begin "$(kbuild_dir)"
   root=$PARTIAL/root
-  apt_closure "$root" -t trixie-backports "linux-headers-$(kbuild_release)" make
+  apt_closure "$root" -t trixie-backports "linux-headers-$(kbuild_release)" "${KBUILD_PACKAGES[@]}"
   for d in bin sbin lib lib64; do
     [[ -e $root/$d || -L $root/$d ]] || ln -s "usr/$d" "$root/$d"
   done
+  [[ -e $root/usr/bin/sh ]] || ln -s dash "$root/usr/bin/sh"
+  ln -sf mawk "$root/usr/bin/awk"
   # Where the module, the devices and temporary files of the host appear.
   mkdir -p "$root"/{module,dev,proc,tmp}
   rm -rf "$root"/usr/share/{doc,man,locale,info,lintian}

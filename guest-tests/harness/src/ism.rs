@@ -82,7 +82,7 @@ impl Device for IsmOptions {
             command.env("RUST_LOG", "info");
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        let log = place.logs().join("daemon.log");
+        let log = place.logs().join("vhost-ism.log");
         Daemon::start("vhost-ism", command, &log, &sockets, Some(stats)).map(Some)
     }
 

@@ -1,0 +1,64 @@
+//! Kernels and modules of the caller.
+
+use std::fs;
+
+use guest_harness::{Image, Result};
+
+use crate::fixture::{Folder, write_module};
+
+const LOAD: &str = "insmod /host/hello.ko; status=$?; dmesg | grep 'hello from'; exit $status";
+
+/// With our own kernel, whose build tree is there; scripts/in-guest fetches the headers of Debian's.
+#[test]
+fn a_module_is_built_and_loaded() {
+    let folder = Folder::new();
+    write_module(&folder.share(), 0);
+    let run = folder.run(&["--kernel", "own", "--module", ".", "--", LOAD], "");
+    assert_eq!(run.status, Some(0));
+    assert!(run.stdout.ends_with("hello from a module\n"), "{}", run.stdout);
+}
+
+#[test]
+fn a_module_that_does_not_build_is_no_run() {
+    let folder = Folder::new();
+    folder.write("hello.c", "#error no such thing\n");
+    folder.write("Kbuild", "obj-m := hello.o\n");
+    let run = folder.run(&["--kernel", "own", "--module", ".", "--", "true"], "");
+    assert_eq!(run.status, Some(125));
+    assert!(run.stderr.contains("#error no such thing"), "{}", run.stderr);
+}
+
+/// A kernel as a caller has it: a bzImage and what `make modules_install` leaves. It is our own, whose modules are the
+/// content of a disk.
+#[test]
+fn a_kernel_with_its_modules_boots() -> Result<()> {
+    let folder = Folder::new();
+    let image = Image::load()?;
+    let modules = folder.share().join("lib/modules").join(&image.kernel_release);
+    fs::create_dir_all(&modules).unwrap();
+    let build = image.kernel_build.expect("a build tree");
+    let status = std::process::Command::new("make")
+        .arg("-s")
+        .arg("-C")
+        .arg(&build)
+        .arg(format!("INSTALL_MOD_PATH={}", folder.share().display()))
+        .args(["ARCH=x86_64", "INSTALL_MOD_STRIP=1", "modules_install"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let kernel = image.kernel.display().to_string();
+    let run = folder.run(
+        &[
+            "--kernel",
+            &kernel,
+            "--modules",
+            ".",
+            "--",
+            "uname -r; ls /sys/class/infiniband",
+        ],
+        "",
+    );
+    assert_eq!(run.status, Some(0));
+    assert_eq!(run.stdout, format!("{}\nmlx5_0\n", image.kernel_release));
+    Ok(())
+}

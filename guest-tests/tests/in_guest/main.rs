@@ -1,0 +1,7 @@
+//! `in-guest`: the caller's command in guests.
+
+mod commands;
+mod devices;
+mod failures;
+mod fixture;
+mod kernels;
