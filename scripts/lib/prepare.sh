@@ -91,7 +91,7 @@ prepare_in_guest() {
       *) job_start image "$logs/image-nic.log" image_words "$REPO/images/build" nic ;;
     esac
   fi
-  prepare_in_guest_programs
+  prepare_in_guest_programs "$kernel"
   if [[ -n $packages && ! -e $(packages_link "$packages") ]]; then
     ((EUID == 0)) || die "there is no root file system with $packages" "build it as root with images/build --packages"
     run_job packages "$logs/packages.log" image_words "$REPO/images/build" --packages "$packages"
@@ -107,12 +107,14 @@ prepare_in_guest() {
   esac
 }
 
-# Builds the programs of scripts/in-guest where that is possible; waits for all jobs.
+# prepare_in_guest_programs KERNEL: builds the programs of scripts/in-guest where that is possible; waits for all jobs.
+# Those for SMC only with a kernel that has it, as a first run should not wait for them.
 prepare_in_guest_programs() {
-  local program=$REPO/target/release/in-guest
+  local program=$REPO/target/release/in-guest programs=(in-guest vhost-nic guest-agent)
+  case $1 in own | debug) programs+=(vhost-ism smc-tool smc-preload) ;; esac
   if [[ -w $REPO && ( ! -e $REPO/target || -w $REPO/target ) ]]; then
     prepare_toolchain
-    start_programs -p in-guest -p vhost-nic -p vhost-ism -p guest-agent -p smc-tool -p smc-preload
+    start_programs "${programs[@]/#/--package=}"
   elif [[ ! -x $program ]]; then
     die "the programs are not built, and $REPO cannot be written" "run scripts/in-guest --help as its owner first"
   fi
