@@ -51,17 +51,15 @@ prepare_programs() {
     cargo build --release --locked --workspace --manifest-path "$REPO/Cargo.toml"
 }
 
-# Guests with the NIC only, and the newest of Debian's kernels: no kernel is built.
-prepare_nic_image() {
-  "$REPO/images/build" nic || exit 1
-}
-
-# prepare_nic_demo: image and programs for demonstrations of the NIC, at once.
-prepare_nic_demo() {
+# prepare_demo IMAGE...: image and programs for demonstrations, at once. "nic" needs no kernel of ours, "smc" ours, and
+# "uml" also the one for User Mode Linux.
+prepare_demo() {
   prepare_toolchain
-  job_start image "$(prepare_cache)/logs/image-nic.log" image_words "$REPO/images/build" nic
-  start_programs -p vhost-nic -p guest-agent -p guest-bench
+  job_start image "$(prepare_cache)/logs/image.log" image_words \
+    bash -c 'build=$1; shift; for image; do "$build" "$image" || exit; done' - "$REPO/images/build" "$@"
+  start_programs --package={guest-bench,guest-agent,vhost-nic,vhost-ism,smc-tool,smc-preload}
   jobs_wait
+  [[ " $* " != *" smc "* ]] || prepare_driver "$(prepare_cache)/image.json"
 }
 
 # Progress of images/build, from its log.

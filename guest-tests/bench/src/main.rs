@@ -49,6 +49,9 @@ enum Command {
     },
     /// Compare the NIC with virtio-net and software RoCE and show what the drivers report
     NicDemo {
+        /// Also compare SMC-R with TCP, between two User Mode Linux guests
+        #[arg(long)]
+        uml: bool,
         /// Keep the guests up afterwards, with a shell in each
         #[arg(long)]
         shell: bool,
@@ -71,11 +74,11 @@ fn main() -> ExitCode {
             smc_bench::run(&Pair::start(&testbed)?, rounds)?;
             Ok(testbed.finish()?)
         }),
-        Command::NicDemo { shell } => nic::boot("nic-demo", 2).and_then(|testbed| {
+        Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
         }),
-        Command::NicBench { rounds } => nic::boot("nic-bench", 0).and_then(|testbed| {
+        Command::NicBench { rounds } => nic::boot_bench().and_then(|testbed| {
             nic::bench(&testbed, rounds)?;
             Ok(testbed.finish()?)
         }),
