@@ -55,6 +55,7 @@ prepare_programs() {
 # "uml" also the one for User Mode Linux.
 prepare_demo() {
   prepare_toolchain
+  # shellcheck disable=SC2016 # the inner shell's arguments
   job_start image "$(prepare_cache)/logs/image.log" image_words \
     bash -c 'build=$1; shift; for image; do "$build" "$image" || exit; done' - "$REPO/images/build" "$@"
   start_programs --package={guest-bench,guest-agent,vhost-nic,vhost-ism,smc-tool,smc-preload}
