@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 
 use crate::hca::blue_flame::Doorbell;
 use crate::hca::nic_finding::{Finding, queue};
-use crate::hca::scheduler::{Scheduler, Task};
+use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
 use context::{Context, Origin};
@@ -71,6 +71,13 @@ impl Engine {
                     cq.period_over();
                 }
             }
+        }
+    }
+
+    /// Services the next task that is due, if any.
+    pub fn step(&self) {
+        if let Next::Due(Due { task, .. }) = self.scheduler().poll() {
+            self.service(task);
         }
     }
 

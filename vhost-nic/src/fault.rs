@@ -67,6 +67,7 @@ impl Doors {
             commands: Some(Arc::new(self.clone())),
             entries: Some(Arc::new(self.clone())),
             cable: Some(Arc::new(self.clone())),
+            tape: None,
         }
     }
 

@@ -28,6 +28,7 @@ pub mod send_opcodes;
 pub mod sq;
 pub mod srq;
 pub mod steering;
+pub mod tape;
 pub mod tis_tir_rqt;
 pub mod vport;
 pub mod wq;
@@ -61,6 +62,7 @@ use scheduler::Scheduler;
 use sq::Sq;
 use srq::{Rmp, XrcSrq};
 use steering::Steering;
+use tape::Tape;
 use tis_tir_rqt::{Rqt, Tir, Tis};
 use vport::Vport;
 
@@ -129,6 +131,8 @@ pub struct HcaParts {
     pub findings: Arc<Findings>,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
+    /// Tape that the function is recorded on or replayed from, if there is one.
+    pub tape: Option<Arc<dyn Tape>>,
 }
 
 /// All objects and state of a function.
@@ -234,7 +238,9 @@ impl Hca {
             pcie_latency,
             findings,
             check_wqes,
+            tape,
         } = parts;
+        let clock = Clock::start(tape);
         let eqs = Arc::<Eqs>::default();
         Self {
             dma,
@@ -245,8 +251,8 @@ impl Hca {
             destroyed: Mutex::default(),
             findings,
             check_wqes,
-            scheduler: Arc::default(),
-            blue_flame: BlueFlame::default(),
+            scheduler: Arc::new(Scheduler::new(clock.clone())),
+            blue_flame: BlueFlame::new(clock.clone()),
             uars: Table::new(uars),
             pds: Table::new(1..1 << limits::LOG_MAX_PD),
             transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
@@ -272,7 +278,7 @@ impl Hca {
             port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
-            clock: Clock::start(),
+            clock,
             completion_counters: Arc::default(),
         }
     }

@@ -6,6 +6,7 @@ mod init_segment;
 mod snapshot;
 mod uar;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::hca::entry_door::EntryDoor;
 use crate::hca::limits::Limits;
 use crate::hca::nic_finding::{self, Finding};
 use crate::hca::pcie_latency::PcieLatency;
+use crate::hca::tape::{Entry, Tape};
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Cable, Frame, Port, Switch};
 use crate::pci::{Device, FunctionParts};
@@ -67,6 +69,8 @@ pub struct NicDoors {
     pub entries: Option<Arc<dyn EntryDoor>>,
     /// Cable between the NIC and the switch.
     pub cable: Option<Arc<dyn Cable>>,
+    /// Tape that the NIC is recorded on or replayed from.
+    pub tape: Option<Arc<dyn Tape>>,
 }
 
 /// Reason why a NIC could not be created.
@@ -87,8 +91,9 @@ pub struct Nic {
     hca: Arc<Hca>,
     firmware: Firmware,
     cable: Option<Arc<dyn Cable>>,
+    tape: Option<Arc<dyn Tape>>,
     engine: Arc<Engine>,
-    _worker: Worker,
+    _worker: Option<Worker>,
     registers: Mutex<Registers>,
     uars: Uars,
     strays: Arc<Strays>,
@@ -97,6 +102,15 @@ pub struct Nic {
 impl Nic {
     /// Creates a NIC on the memory and the interrupts of a function, and starts its thread.
     pub fn new(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
+        Self::build(config, parts, true)
+    }
+
+    /// Creates a NIC without a thread: [`step`](Self::step) does what its thread would do.
+    pub fn without_thread(config: &NicConfig, parts: &FunctionParts) -> Result<Arc<Self>, NicError> {
+        Self::build(config, parts, false)
+    }
+
+    fn build(config: &NicConfig, parts: &FunctionParts, has_thread: bool) -> Result<Arc<Self>, NicError> {
         let limits = config.limits;
         let blue_flame = config.blue_flame.is_some();
         let capabilities = Capabilities::new(config.vhca_id, blue_flame, limits, &config.zeroed_capabilities)?;
@@ -107,8 +121,13 @@ impl Nic {
             tracer,
             door: config.doors.entries.clone(),
             pcie_latency: Arc::new(PcieLatency::new(config.pcie_latency)),
-            findings: Arc::new(nic_finding::Findings::new(&config.name, tracer)),
+            findings: Arc::new(nic_finding::Findings::new(
+                &config.name,
+                tracer,
+                config.doors.tape.clone(),
+            )),
             check_wqes: config.check_wqes,
+            tape: config.doors.tape.clone(),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));
@@ -118,12 +137,14 @@ impl Nic {
         } else {
             config.busy_poll
         };
-        let worker = Worker::start(&config.name, &engine, busy_poll)?;
+        let start = || Worker::start(&config.name, &engine, busy_poll, config.doors.tape.clone());
+        let worker = has_thread.then(start).transpose()?;
         let strays = Arc::new(Strays::new(hca.findings.clone()));
         Ok(Arc::new(Self {
             name: config.name.clone(),
             firmware: Firmware::new(hca.clone(), capabilities, config.doors.commands.clone()),
             cable: config.doors.cable.clone(),
+            tape: config.doors.tape.clone(),
             uars: Uars::new(hca.clone(), strays.clone()),
             hca,
             engine,
@@ -141,15 +162,31 @@ impl Nic {
         self.engine.connect(port);
     }
 
+    /// Services the next task that is due, if any, in place of the NIC's thread.
+    pub fn step(&self) {
+        self.engine.step();
+    }
+
+    fn enter(&self, entry: Entry<'_>, mut act: impl FnMut()) {
+        match &self.tape {
+            None => act(),
+            Some(tape) => tape.enter(entry, &mut act),
+        }
+    }
+
     /// Plugs in or pulls the cable.
     pub fn set_cable(&self, plugged: bool) {
-        self.hca.port.set_cable(plugged);
+        self.enter(Entry::Cable(plugged), || self.hca.port.set_cable(plugged));
     }
 
     /// Sets the speed in Gb/s that the other end of the cable has, `None` for all. Returns whether the port has it.
     #[must_use]
     pub fn set_partner_speed(&self, gbps: Option<u32>) -> bool {
-        self.hca.port.set_partner_speed(gbps)
+        let mut set = false;
+        self.enter(Entry::PartnerSpeed(gbps), || {
+            set = self.hca.port.set_partner_speed(gbps)
+        });
+        set
     }
 
     /// Calls `act` with the objects while nothing takes them away, on the calling thread. For actions that come from
@@ -199,6 +236,17 @@ impl Nic {
         }
     }
 
+    /// Receives the bytes of frames as one entry; of a payload by reference, bytes are all that a tape can have.
+    #[cold]
+    fn receive_by_turns(&self, burst: &Burst<'_>) {
+        let mut frames: Vec<Cow<'_, [u8]>> = Vec::new();
+        burst.each(|frame| frames.extend(frame.to_bytes().map(|bytes| Cow::Owned(bytes.into_owned()))));
+        self.enter(Entry::Receive(&frames), || {
+            let frames: Vec<Frame<'_>> = frames.iter().map(|bytes| Frame::new(bytes)).collect();
+            self.engine.receive(&Burst::new(&frames));
+        });
+    }
+
     /// Waits for work in progress, then drops everything that the guest has set up.
     fn stop(&self) {
         self.hca.port.set_initialized(false);
@@ -244,10 +292,13 @@ impl Device for Nic {
 
 impl Port for Nic {
     fn receive(&self, frame: Frame<'_>) {
-        self.engine.receive(&Burst::new(&[frame]));
+        self.receive_burst(&Burst::new(&[frame]));
     }
 
     fn receive_burst(&self, burst: &Burst<'_>) {
+        if self.tape.is_some() {
+            return self.receive_by_turns(burst);
+        }
         self.engine.receive(burst);
     }
 

@@ -7,8 +7,8 @@ mod vsc;
 pub use connectx::{BAR_SIZE, FunctionConfig, MAX_VECTORS, MSIX_PBA, MSIX_TABLE};
 pub use identity::{Identity, UnknownIdentity};
 pub use pci_function::{
-    BusMaster, CONFIG_SPACE_SIZE, Delivery, Device, FunctionSnapshot, InterruptDoor, InterruptLines, Masking, Msix,
-    MsixMessage, MsixStats, PciFunction,
+    BusMaster, CONFIG_SPACE_SIZE, Change, Delivery, Device, FunctionDoor, FunctionSnapshot, InterruptDoor,
+    InterruptLines, Masking, Msix, MsixMessage, MsixStats, PciFunction, Space,
 };
 
 /// Parts shared by the function and the NIC behind it.

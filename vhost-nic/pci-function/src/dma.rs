@@ -14,7 +14,7 @@ mod stats;
 mod unmapped;
 
 pub use access::{Dma, GuestMap};
-pub use door::MemoryDoor;
+pub use door::{MemoryDoor, MemoryTape};
 pub use error::{DmaError, Result};
 pub use held::Held;
 pub use region::Backing;

@@ -1,7 +1,7 @@
 //! The function that an attachment drives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,7 @@ use crate::dma::{Dma, GuestMap, Purpose};
 use crate::msix::{InterruptLines, Masking, Msix};
 use crate::spec::{BarLayout, FunctionSpec};
 use crate::stats::{FunctionSnapshot, FunctionStats};
+use crate::turn::{Change, FunctionDoor, Space};
 
 /// Parts shared by a function and the device behind it. They exist first: the device is created from them, and the
 /// function from both.
@@ -58,6 +59,7 @@ pub struct PciFunction {
     bus_master: Arc<BusMaster>,
     device: Arc<dyn Device>,
     stats: FunctionStats,
+    door: OnceLock<Arc<dyn FunctionDoor>>,
 }
 
 impl PciFunction {
@@ -88,7 +90,13 @@ impl PciFunction {
             bus_master: parts.bus_master,
             device,
             stats: FunctionStats::default(),
+            door: OnceLock::new(),
         }
+    }
+
+    /// Puts a door before the function. Further calls are ignored.
+    pub fn set_door(&self, door: Arc<dyn FunctionDoor>) {
+        let _ = self.door.set(door);
     }
 
     /// Guest memory, for an attachment to map.
@@ -113,6 +121,13 @@ impl PciFunction {
 
     /// Reads configuration space; all ones outside of it.
     pub fn config_read(&self, offset: u64, data: &mut [u8]) {
+        match self.door.get() {
+            None => self.read_config(offset, data),
+            Some(door) => door.read(Space::Config, offset, data, &mut |data| self.read_config(offset, data)),
+        }
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some(offset) = self.within(offset, data.len(), CONFIG_SPACE_SIZE as u64) {
             self.config.lock().read(offset as usize, data);
@@ -121,19 +136,35 @@ impl PciFunction {
 
     /// Writes configuration space; ignored outside of it.
     pub fn config_write(&self, offset: u64, data: &[u8]) {
+        match self.door.get() {
+            None => self.write_config(offset, data),
+            Some(door) => door.write(Space::Config, offset, data, &mut || self.write_config(offset, data)),
+        }
+    }
+
+    fn write_config(&self, offset: u64, data: &[u8]) {
         if let Some(offset) = self.within(offset, data.len(), CONFIG_SPACE_SIZE as u64) {
             let mut config = self.config.lock();
             let reset = config.write(offset as usize, data);
             self.apply(&config);
             drop(config);
             if reset {
-                self.reset();
+                self.reset_all();
             }
         }
     }
 
     /// Reads a BAR; all ones if the function does not decode the access.
     pub fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        match self.door.get() {
+            None => self.read_bar(bar, offset, data),
+            Some(door) => door.read(Space::Bar(bar), offset, data, &mut |data| {
+                self.read_bar(bar, offset, data);
+            }),
+        }
+    }
+
+    fn read_bar(&self, bar: u8, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some(offset) = self.decode(bar, offset, data.len()) {
             for (target, from, range) in self.split(offset, data.len()) {
@@ -149,6 +180,13 @@ impl PciFunction {
 
     /// Writes a BAR; ignored if the function does not decode the access.
     pub fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        match self.door.get() {
+            None => self.write_bar(bar, offset, data),
+            Some(door) => door.write(Space::Bar(bar), offset, data, &mut || self.write_bar(bar, offset, data)),
+        }
+    }
+
+    fn write_bar(&self, bar: u8, offset: u64, data: &[u8]) {
         if let Some(offset) = self.decode(bar, offset, data.len()) {
             for (target, from, range) in self.split(offset, data.len()) {
                 let data = &data[range];
@@ -164,17 +202,33 @@ impl PciFunction {
 
     /// Connects the interrupts to `lines`, and sends those that are pending.
     pub fn connect(&self, lines: Arc<dyn InterruptLines>, masking: Masking) {
-        self.msix.connect(Some((lines, masking)));
+        self.change(Change::Connect(masking), || {
+            self.msix.connect(Some((lines.clone(), masking)))
+        });
     }
 
     /// Disconnects the interrupts, which stay pending. After it returns, the lines are unused.
     pub fn disconnect(&self) {
-        self.msix.connect(None);
+        self.change(Change::Disconnect, || self.msix.connect(None));
+    }
+
+    /// Raises a vector on behalf of the attachment.
+    pub fn raise_interrupt(&self, vector: u16) {
+        self.change(Change::Raise(vector), || self.msix.raise(vector));
+    }
+
+    /// Sends the pending ones of `count` vectors from `first` on, when the attachment can send again.
+    pub fn retry_interrupts(&self, first: u16, count: u16) {
+        self.change(Change::Retry { first, count }, || self.msix.retry(first, count));
     }
 
     /// Resets function and device (PCI Express Base Specification 6.6) to the state after power-on. Mappings of guest
     /// memory and the connection of the interrupts stay: they belong to the attachment.
     pub fn reset(&self) {
+        self.change(Change::Reset, || self.reset_all());
+    }
+
+    fn reset_all(&self) {
         FunctionStats::add(&self.stats.resets);
         // A reset from outside of the guest: the guest must not set up the device behind it.
         self.memory.store(false, Ordering::Release);
@@ -183,6 +237,13 @@ impl PciFunction {
         config.reset();
         self.msix.reset();
         self.apply(&config);
+    }
+
+    fn change(&self, change: Change, mut act: impl FnMut()) {
+        match self.door.get() {
+            None => act(),
+            Some(door) => door.change(change, &mut act),
+        }
     }
 
     /// Applies the enable bits of configuration space to the rest of the function.

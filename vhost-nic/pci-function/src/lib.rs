@@ -10,6 +10,7 @@ mod function;
 mod msix;
 mod spec;
 mod stats;
+mod turn;
 
 pub use bus_master::BusMaster;
 pub use config_layout::CONFIG_SPACE_SIZE;
@@ -18,3 +19,4 @@ pub use function::{FunctionParts, PciFunction};
 pub use msix::{Delivery, InterruptDoor, InterruptLines, MAX_VECTORS, Masking, Msix, MsixMessage, MsixStats};
 pub use spec::{BarLayout, FunctionSpec, VendorCapability};
 pub use stats::FunctionSnapshot;
+pub use turn::{Change, FunctionDoor, Space};

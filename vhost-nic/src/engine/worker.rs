@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
+use crate::hca::tape::{Entry, Tape};
 
 /// Maximum number of queues polled at a time.
 const MAX_POLLED: usize = 16;
@@ -18,13 +19,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread of this name. It keeps polling a drained send queue for `busy_poll` before it sleeps.
-    pub fn start(name: &str, engine: &Arc<Engine>, busy_poll: Duration) -> std::io::Result<Self> {
+    /// Starts a thread of this name. It keeps polling a drained send queue for `busy_poll` before it sleeps. With a
+    /// tape, each task is an entry, and nothing is polled.
+    pub fn start(
+        name: &str,
+        engine: &Arc<Engine>,
+        busy_poll: Duration,
+        tape: Option<Arc<dyn Tape>>,
+    ) -> std::io::Result<Self> {
         let scheduler = engine.scheduler().clone();
         let (engine, source) = (Arc::downgrade(engine), scheduler.clone());
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || work(&engine, &source, busy_poll))?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || match tape {
+            None => work(&engine, &source, busy_poll),
+            Some(tape) => work_by_turns(&engine, &source, &*tape),
+        })?;
         Ok(Self {
             scheduler,
             thread: Some(thread),
@@ -78,6 +86,16 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
         {
             busy.add(number);
         }
+    }
+}
+
+/// Enters the engine for each task that is due, until the scheduler stops or the engine is gone. The task is chosen in
+/// the turn: what others enter before it may change the choice.
+fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape) {
+    while scheduler.wait_for_due()
+        && let Some(engine) = engine.upgrade()
+    {
+        tape.enter(Entry::Step, &mut || engine.step());
     }
 }
 

@@ -59,7 +59,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         scheduler: hca.scheduler.clone(),
         findings: hca.findings.clone(),
         counters: hca.completion_counters.clone(),
-        clock: hca.clock,
+        clock: hca.clock.clone(),
         tracer: hca.tracer,
         door: hca.door.clone(),
     };

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::clock::Clock;
+
 pub use slot::{Arrived, Slot};
 
 /// Bytes of half a register (`log_bf_reg_size` counts both). Drivers alternate between the halves.
@@ -102,6 +104,7 @@ pub enum Written {
 /// The doorbell registers of a function.
 #[derive(Debug, Default)]
 pub struct BlueFlame {
+    clock: Clock,
     /// Time for the rest of a WQE to arrive; unset while BlueFlame is off.
     timeout: OnceLock<Duration>,
     registers: Mutex<HashMap<Half, Register>>,
@@ -131,6 +134,14 @@ impl Default for Register {
 }
 
 impl BlueFlame {
+    /// Creates registers in which nothing was written, with BlueFlame off.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            ..Self::default()
+        }
+    }
+
     /// Enables BlueFlame permanently: WQEs are taken from registers if their rest arrives within `timeout` of their
     /// beginning.
     pub fn enable(&self, timeout: Duration) {
@@ -150,7 +161,7 @@ impl BlueFlame {
         let register = registers.entry(half).or_default();
         let cut_off = register.waits.take_if(|_| offset == 0).map(|(doorbell, _)| doorbell);
         let timeout = self.timeout.get().copied().unwrap_or(COPY_TIMEOUT);
-        (cut_off, register.write(offset, data, timeout))
+        (cut_off, register.write(offset, data, || self.clock.instant() + timeout))
     }
 
     /// Takes the doorbell of a WQE whose rest has missed its deadline; the WQE is in the ring as well.
@@ -158,7 +169,7 @@ impl BlueFlame {
         let mut registers = self.registers.lock();
         let waits = &mut registers.get_mut(&half)?.waits;
         waits
-            .take_if(|(_, until)| *until <= Instant::now())
+            .take_if(|(_, until)| *until <= self.clock.instant())
             .map(|(doorbell, _)| doorbell)
     }
 
@@ -179,7 +190,7 @@ impl BlueFlame {
 }
 
 impl Register {
-    fn write(&mut self, offset: usize, data: &[u8], timeout: Duration) -> Written {
+    fn write(&mut self, offset: usize, data: &[u8], deadline: impl FnOnce() -> Instant) -> Written {
         let end = offset.saturating_add(data.len());
         let Some(place) = self.bytes.get_mut(offset..end) else {
             self.filled = 0;
@@ -217,7 +228,7 @@ impl Register {
         if !self.copies || copied > BUFFER {
             return Written::Doorbell(doorbell);
         }
-        let until = Instant::now() + timeout;
+        let until = deadline();
         self.waits = Some((doorbell, until));
         Written::Begun { until }
     }
@@ -227,6 +238,10 @@ impl Register {
 mod tests {
     use super::*;
     use zerocopy::IntoBytes;
+
+    fn deadline() -> Instant {
+        Instant::now() + COPY_TIMEOUT
+    }
 
     fn wqe(index: u16, units: u32) -> Vec<u8> {
         let mut control = ControlSegment::default();
@@ -254,7 +269,7 @@ mod tests {
         copied
             .chunks(8)
             .enumerate()
-            .map(|(at, chunk)| register.write(at * 8, chunk, COPY_TIMEOUT))
+            .map(|(at, chunk)| register.write(at * 8, chunk, deadline))
             .collect()
     }
 
@@ -314,7 +329,7 @@ mod tests {
     fn wide_stores_are_as_good() {
         let mut register = Register::default();
         let bytes = wqe(9, 4);
-        assert_eq!(register.write(0, &bytes, COPY_TIMEOUT), complete(&bytes, 9));
+        assert_eq!(register.write(0, &bytes, deadline), complete(&bytes, 9));
     }
 
     #[test]
@@ -323,18 +338,18 @@ mod tests {
         let bytes = wqe(5, 8);
         for _ in 0..3 {
             assert_eq!(
-                register.write(0, &bytes[..8], COPY_TIMEOUT),
+                register.write(0, &bytes[..8], deadline),
                 Written::Doorbell(Doorbell { number: 0x77, end: 7 })
             );
         }
         // One store is missing.
-        register.write(8, &bytes[8..16], COPY_TIMEOUT);
+        register.write(8, &bytes[8..16], deadline);
         for at in (24..128).step_by(8) {
-            assert_eq!(register.write(at, &bytes[at..at + 8], COPY_TIMEOUT), Written::Part);
+            assert_eq!(register.write(at, &bytes[at..at + 8], deadline), Written::Part);
         }
         // Beyond the end, and without a beginning.
-        assert_eq!(register.write(0xf8, &[0; 16], COPY_TIMEOUT), Written::Part);
-        assert_eq!(register.write(0x40, &bytes[..64], COPY_TIMEOUT), Written::Part);
+        assert_eq!(register.write(0xf8, &[0; 16], deadline), Written::Part);
+        assert_eq!(register.write(0x40, &bytes[..64], deadline), Written::Part);
         // None of it spoils the next.
         assert_eq!(copy(&mut register, &bytes).pop(), Some(complete(&bytes, 5)));
     }
@@ -348,14 +363,14 @@ mod tests {
             };
             let mut bytes = wqe(5, units.max(1));
             bytes[7] = units as u8;
-            match register.write(0, &bytes[..8], COPY_TIMEOUT) {
+            match register.write(0, &bytes[..8], deadline) {
                 Written::Doorbell(Doorbell { number: 0x77, .. }) => assert_ne!(units, 0),
                 Written::Begun { .. } => assert_eq!(units, 0),
                 other => panic!("{units}: {other:?}"),
             }
             bytes.resize(BUFFER, 0);
             for at in (8..BUFFER).step_by(8) {
-                assert_eq!(register.write(at, &bytes[at..at + 8], COPY_TIMEOUT), Written::Part);
+                assert_eq!(register.write(at, &bytes[at..at + 8], deadline), Written::Part);
             }
         }
     }

@@ -379,7 +379,7 @@ impl Cq {
             return false;
         }
         if state.deadline.is_none() {
-            let deadline = Instant::now() + period;
+            let deadline = self.clock.instant() + period;
             state.deadline = Some(deadline);
             self.scheduler.schedule_at(deadline, Task::Cq(self.number));
         }
@@ -389,7 +389,7 @@ impl Cq {
     /// Posts the event that moderation delayed, if its deadline has passed.
     pub fn period_over(&self) {
         let state = self.state.lock();
-        if state.arm != Arm::Nothing && state.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if state.arm != Arm::Nothing && state.deadline.is_some_and(|deadline| deadline <= self.clock.instant()) {
             self.fire(state);
         }
     }

@@ -9,6 +9,7 @@ use vhost_daemon::trace::Tracer;
 pub use vhost_daemon::finding::Object;
 
 use super::nic_event::NicEvent;
+use super::tape::Tape;
 use crate::dma::DmaError;
 
 /// The findings of a NIC.
@@ -16,20 +17,25 @@ use crate::dma::DmaError;
 pub struct Findings {
     all: Arc<finding::Findings<Finding>>,
     tracer: Tracer,
+    tape: Option<Arc<dyn Tape>>,
 }
 
 impl Findings {
     /// Creates the findings of the guest of this name, none so far.
-    pub fn new(guest: &str, tracer: Tracer) -> Self {
+    pub fn new(guest: &str, tracer: Tracer, tape: Option<Arc<dyn Tape>>) -> Self {
         Self {
             all: Arc::new(finding::Findings::new(guest)),
             tracer,
+            tape,
         }
     }
 
     /// Counts, logs, keeps and traces a finding.
     #[cold]
     pub fn report(&self, kind: Finding, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
+        if let Some(tape) = &self.tape {
+            tape.finding(kind.name(), object, evidence);
+        }
         self.all.report(kind, object, evidence, text);
         let arguments = || [object.number as u32, self.all.count(kind) as u32, 0, 0];
         self.tracer.record(NicEvent::Finding, kind.index() as u32, arguments);

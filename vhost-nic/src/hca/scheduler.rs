@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex};
 
 use super::blue_flame::Half;
+use super::clock::Clock;
 
 /// Work for the NIC's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,7 @@ pub enum Task {
 /// Work due now or at a deadline.
 #[derive(Debug, Default)]
 pub struct Scheduler {
+    clock: Clock,
     waiting: Mutex<Waiting>,
     rung: Condvar,
 }
@@ -63,6 +65,14 @@ impl FifoSet {
 }
 
 impl Scheduler {
+    /// Creates a scheduler without work.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            ..Self::default()
+        }
+    }
+
     /// Schedules a queue behind the waiting ones, unless it waits already.
     pub fn schedule(&self, queue: u32) {
         let mut waiting = self.waiting.lock();
@@ -98,7 +108,7 @@ impl Scheduler {
     pub fn wait(&self) -> Option<Due> {
         let mut waiting = self.waiting.lock();
         loop {
-            match waiting.next() {
+            match waiting.next(&self.clock) {
                 Next::Due(due) => return Some(due),
                 Next::Stop => return None,
                 Next::Later(Some(time)) => drop(self.rung.wait_until(&mut waiting, time)),
@@ -110,12 +120,31 @@ impl Scheduler {
     /// Whether anything is due besides the task in progress, which should yield then.
     pub fn has_other_work(&self) -> bool {
         let waiting = self.waiting.lock();
-        waiting.stop || !waiting.queues.order.is_empty() || waiting.due().is_some()
+        waiting.stop || !waiting.queues.order.is_empty() || waiting.due(&self.clock).is_some()
     }
 
     /// Takes the next task that is due, without waiting.
     pub fn poll(&self) -> Next {
-        self.waiting.lock().next()
+        self.waiting.lock().next(&self.clock)
+    }
+
+    /// Waits until a task is due, and leaves it to [`poll`](Self::poll); false after [`stop`](Self::stop). Does not read
+    /// the clock.
+    pub fn wait_for_due(&self) -> bool {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.stop {
+                return false;
+            }
+            let deadline = waiting.deadlines.first().map(|(time, _)| *time);
+            if !waiting.queues.order.is_empty() || deadline.is_some_and(|time| time <= Instant::now()) {
+                return true;
+            }
+            match deadline {
+                Some(time) => drop(self.rung.wait_until(&mut waiting, time)),
+                None => self.rung.wait(&mut waiting),
+            }
+        }
     }
 }
 
@@ -140,12 +169,12 @@ pub enum Next {
 }
 
 impl Waiting {
-    fn next(&mut self) -> Next {
+    fn next(&mut self, clock: &Clock) -> Next {
         if self.stop {
             return Next::Stop;
         }
         // Deadlines before doorbells, which may come without end.
-        if let Some(deadline) = self.due() {
+        if let Some(deadline) = self.due(clock) {
             self.deadlines.remove(&deadline);
             let (_, task) = deadline;
             return Next::Due(Due { task, doorbell: false });
@@ -160,9 +189,9 @@ impl Waiting {
     }
 
     /// Returns the earliest deadline, if it has passed.
-    fn due(&self) -> Option<(Instant, Task)> {
+    fn due(&self, clock: &Clock) -> Option<(Instant, Task)> {
         let first = self.deadlines.first().copied();
-        first.filter(|(time, _)| *time <= Instant::now())
+        first.filter(|(time, _)| *time <= clock.instant())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
-use super::door::MemoryDoor;
+use super::door::{MemoryDoor, MemoryTape};
 use super::error::{DmaError, Result};
 use super::held::{Held, HeldDoor};
 use super::region::{Backing, Region, Regions};
@@ -63,6 +63,14 @@ impl<P: Purpose> Dma<P> {
     /// Reads `data.len()` bytes.
     #[inline]
     pub fn read(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
+        match self.tape() {
+            None => self.read_memory(purpose, address, data),
+            Some(tape) => tape.read(address, data, &mut |data| self.read_memory(purpose, address, data)),
+        }
+    }
+
+    #[inline]
+    fn read_memory(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
         let mut rest = data;
         let length = rest.len();
         self.access(purpose, address, length, false, |slice| {
@@ -75,6 +83,14 @@ impl<P: Purpose> Dma<P> {
     /// Writes all of `data`.
     #[inline]
     pub fn write(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
+        match self.tape() {
+            None => self.write_memory(purpose, address, data),
+            Some(tape) => tape.write(address, data, &mut || self.write_memory(purpose, address, data)),
+        }
+    }
+
+    #[inline]
+    fn write_memory(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
         let mut rest = data;
         self.access(purpose, address, data.len(), true, |slice| {
             let (now, later) = rest.split_at(slice.len());
@@ -87,14 +103,25 @@ impl<P: Purpose> Dma<P> {
     /// what the guest wrote before the value.
     #[inline]
     pub fn load<T: AtomicAccess>(&self, purpose: P, address: u64) -> Result<T> {
-        self.atomic::<T, T>(purpose, address, false, |slice| slice.load(0, Ordering::Acquire))
+        let live = || self.atomic::<T, T>(purpose, address, false, |slice| slice.load(0, Ordering::Acquire));
+        let Some(tape) = self.tape() else { return live() };
+        let mut value = T::zeroed();
+        tape.read(address, value.as_mut_slice(), &mut |data| {
+            data.copy_from_slice(live()?.as_slice());
+            Ok(())
+        })?;
+        Ok(value)
     }
 
     /// Stores a naturally aligned integer in one access. Release ordering: a guest that sees the value sees everything
     /// written before it.
     #[inline]
     pub fn store<T: AtomicAccess>(&self, purpose: P, address: u64, value: T) -> Result<()> {
-        self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release))
+        let live = || self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release));
+        match self.tape() {
+            None => live(),
+            Some(tape) => tape.write(address, value.as_slice(), &mut || live()),
+        }
     }
 
     /// Keeps the mappings in place until the guard is dropped, so that many small accesses lock and count once.
@@ -117,13 +144,24 @@ impl<P: Purpose> Dma<P> {
     /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns
     /// the previous value.
     pub fn update(&self, purpose: P, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
-        self.atomic::<u64, u64>(purpose, address, true, |slice| {
-            let value = slice.get_atomic_ref::<AtomicU64>(0)?;
-            let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-                change(u64::from_le(old)).map(u64::to_le)
-            });
-            Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
-        })
+        let live = || {
+            self.atomic::<u64, u64>(purpose, address, true, |slice| {
+                let value = slice.get_atomic_ref::<AtomicU64>(0)?;
+                let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                    change(u64::from_le(old)).map(u64::to_le)
+                });
+                Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
+            })
+        };
+        match self.tape() {
+            None => live(),
+            Some(tape) => tape.update(address, &change, &mut || live()),
+        }
+    }
+
+    #[inline]
+    fn tape(&self) -> Option<&dyn MemoryTape> {
+        self.door.get().and_then(|door| door.tape())
     }
 
     /// Returns the counters of one purpose.

@@ -5,7 +5,7 @@ use std::fmt;
 use parking_lot::RwLockReadGuard;
 use smallvec::SmallVec;
 
-use super::door::MemoryDoor;
+use super::door::{MemoryDoor, MemoryTape};
 use super::error::{DmaError, Result};
 use super::region::Regions;
 use super::stats::Tally;
@@ -60,9 +60,22 @@ impl<'a> Held<'a> {
         }
     }
 
+    #[inline]
+    fn tape(&self) -> Option<&'a dyn MemoryTape> {
+        self.door.as_ref().and_then(|HeldDoor { door, .. }| door.tape())
+    }
+
     /// Writes all of `data`.
     #[inline]
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<()> {
+        match self.tape() {
+            None => self.write_memory(address, data),
+            Some(tape) => tape.write(address, data, &mut || self.write_memory(address, data)),
+        }
+    }
+
+    #[inline]
+    fn write_memory(&mut self, address: u64, data: &[u8]) -> Result<()> {
         self.enter(address, data.len(), true)?;
         let mut rest = data;
         let result = self.regions.visit(address, data.len(), true, |slice| {
@@ -74,10 +87,33 @@ impl<'a> Held<'a> {
         result
     }
 
+    fn read(&mut self, address: u64, data: &mut [u8]) -> Result<()> {
+        match self.tape() {
+            None => self.read_memory(address, data),
+            Some(tape) => tape.read(address, data, &mut |data| self.read_memory(address, data)),
+        }
+    }
+
+    fn read_memory(&mut self, address: u64, data: &mut [u8]) -> Result<()> {
+        let length = data.len();
+        self.enter(address, length, false)?;
+        let mut rest = data;
+        let result = self.regions.visit(address, length, false, |slice| {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(slice.len());
+            slice.copy_to(now);
+            rest = later;
+        });
+        self.tally.count(length, result.is_ok());
+        result
+    }
+
     /// Copies `length` bytes from `source_address` of another guest's memory, or of the same, to `address`: the payload
     /// of a message between guests is copied once. An error of the source is a [`DmaError::Source`].
     #[inline]
     pub fn copy_from(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
+        if self.tape().is_some() || source.tape().is_some() {
+            return self.copy_by_tape(address, source, source_address, length);
+        }
         self.enter(address, length, true)?;
         source.enter(source_address, length, false).map_err(of_source)?;
         let to = self.regions.whole(&mut self.near, address, length, true);
@@ -114,6 +150,14 @@ impl<'a> Held<'a> {
         });
         source.tally.count(length, result.is_ok());
         result.map_err(of_source)
+    }
+
+    /// Copies through a buffer, so that the bytes are seen.
+    #[cold]
+    fn copy_by_tape(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
+        let mut bytes = vec![0; length];
+        source.read(source_address, &mut bytes).map_err(of_source)?;
+        self.write(address, &bytes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Queue pairs in the error state: posted WQEs are completed as flushed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn run(endpoint: &Endpoint<'_>) {
     flush_sends(endpoint);
     flush_receives(endpoint);
-    endpoint.schedule_at(Instant::now() + INTERVAL);
+    endpoint.schedule_at(endpoint.hca().clock.instant() + INTERVAL);
 }
 
 fn flush_sends(endpoint: &Endpoint<'_>) {

@@ -1,7 +1,5 @@
 //! Requester: acknowledgements, NAKs, and the responses to reads and atomics.
 
-use std::time::Instant;
-
 use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
 use super::super::denial;
@@ -79,7 +77,7 @@ fn acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, psn: Psn,
             endpoint.trace(NicEvent::RnrNak, || {
                 [psn.value(), timer.delay().as_micros() as u32, 0, 0]
             });
-            requester.delay(psn, Instant::now() + timer.delay());
+            requester.delay(psn, endpoint.hca().clock.instant() + timer.delay());
             return;
         }
         Syndrome::Nak(Nak::PsnSequence) => {

@@ -115,7 +115,7 @@ fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, s
 /// Checks the timers, prepares a retransmission after an acknowledgement timeout, and returns whether packets may be
 /// sent.
 fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
-    match requester.poll_timers(Instant::now()) {
+    match requester.poll_timers(endpoint.hca().clock.instant()) {
         Timers::Send => true,
         Timers::RnrDelay(end) => {
             set_alarm(endpoint, requester, end);
@@ -138,7 +138,7 @@ fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
 fn arm_timer(endpoint: &Endpoint<'_>, requester: &mut Requester) {
     let exponent = endpoint.parameters.ack_timeout;
     let timeout = (exponent > 0).then(|| ACK_TIMEOUT_UNIT.saturating_mul(1 << exponent).max(MIN_TIMEOUT));
-    if let Some(deadline) = requester.arm_timer(timeout) {
+    if let Some(deadline) = requester.arm_timer(timeout, || endpoint.hca().clock.instant()) {
         set_alarm(endpoint, requester, deadline);
     }
 }

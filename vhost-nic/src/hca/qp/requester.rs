@@ -489,7 +489,7 @@ impl Requester {
 
     /// Starts the acknowledgement timer unless it runs, and returns its deadline; stops it if nothing is outstanding or
     /// there is no timeout.
-    pub fn arm_timer(&mut self, timeout: Option<Duration>) -> Option<Instant> {
+    pub fn arm_timer(&mut self, timeout: Option<Duration>, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let waits = self
             .messages
             .iter()
@@ -499,7 +499,7 @@ impl Requester {
             self.deadline = None;
             return None;
         };
-        Some(*self.deadline.get_or_insert_with(|| Instant::now() + timeout))
+        Some(*self.deadline.get_or_insert_with(|| now() + timeout))
     }
 
     /// Sets an alarm, and returns whether the NIC's thread must be scheduled for it: no earlier alarm is set.

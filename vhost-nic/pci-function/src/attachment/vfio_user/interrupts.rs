@@ -11,7 +11,8 @@ use super::wire::{
     IRQ_MSIX, NUM_IRQS, SET_IRQS_BOOL, SET_IRQS_EVENTFD, SET_IRQS_MASK, SET_IRQS_NONE, SET_IRQS_TRIGGER,
     SET_IRQS_UNMASK, SetIrqs,
 };
-use crate::msix::{Delivery, InterruptLines, Msix, MsixMessage};
+use crate::function::PciFunction;
+use crate::msix::{Delivery, InterruptLines, MsixMessage};
 
 /// Eventfds of one client. A vector without one stays pending in the function: to enable one vector more, a client may
 /// remove all eventfds and set all of them again.
@@ -30,7 +31,13 @@ impl EventFds {
     }
 
     /// Executes SET_IRQS; `data` are the bytes that follow it.
-    pub fn set(&self, msix: &Msix, request: &SetIrqs, data: &[u8], fds: &mut Vec<OwnedFd>) -> Result<(), Errno> {
+    pub fn set(
+        &self,
+        function: &PciFunction,
+        request: &SetIrqs,
+        data: &[u8],
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<(), Errno> {
         if request.index.get() >= NUM_IRQS {
             return Err(Errno::INVAL);
         }
@@ -59,7 +66,7 @@ impl EventFds {
                     fcntl_setfl(&eventfd, fcntl_getfl(&eventfd)? | OFlags::NONBLOCK)?;
                     line.lock().eventfd = Some(eventfd);
                 }
-                msix.retry(first, number);
+                function.retry_interrupts(first, number);
             }
             (SET_IRQS_EVENTFD, SET_IRQS_TRIGGER) if fds.is_empty() => {
                 for line in lines {
@@ -74,11 +81,11 @@ impl EventFds {
                 for (at, line) in lines.iter().enumerate().filter(|(at, _)| chosen(*at)) {
                     let vector = first + at as u16;
                     match action {
-                        SET_IRQS_TRIGGER => msix.raise(vector),
+                        SET_IRQS_TRIGGER => function.raise_interrupt(vector),
                         SET_IRQS_MASK => line.lock().masked = true,
                         SET_IRQS_UNMASK => {
                             line.lock().masked = false;
-                            msix.retry(vector, 1);
+                            function.retry_interrupts(vector, 1);
                         }
                         _ => return Err(Errno::INVAL),
                     }

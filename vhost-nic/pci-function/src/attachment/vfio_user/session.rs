@@ -78,8 +78,7 @@ impl<'a> Session<'a> {
             command::DEVICE_GET_IRQ_INFO => self.irq_info(parse(payload)?.0, reply),
             command::DEVICE_SET_IRQS => {
                 let (request, data) = parse(payload)?;
-                self.eventfds
-                    .set(self.function.msix(), request, data, &mut received.fds)
+                self.eventfds.set(self.function, request, data, &mut received.fds)
             }
             command::REGION_READ => self.region_read(parse(payload)?.0, reply),
             command::REGION_WRITE => {

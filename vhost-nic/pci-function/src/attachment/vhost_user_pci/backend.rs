@@ -133,8 +133,7 @@ impl VhostUserBackend for VhostUserPciBackend {
                     let queue = InterruptQueue::new(vring.clone(), self.memory.clone(), self.stats.clone());
                     self.function.connect(Arc::new(queue), Masking::Function);
                 }
-                let msix = self.function.msix();
-                msix.retry(0, msix.vectors());
+                self.function.retry_interrupts(0, self.function.msix().vectors());
             }
             _ => {}
         }
