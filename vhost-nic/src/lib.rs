@@ -17,5 +17,7 @@ pub mod hca;
 pub mod net;
 pub mod nic;
 pub mod pci;
+pub mod record;
+pub mod replay;
 pub mod roce;
 pub mod timeline;

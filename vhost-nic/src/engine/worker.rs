@@ -16,6 +16,7 @@ const MAX_POLLED: usize = 16;
 pub struct Worker {
     scheduler: Arc<Scheduler>,
     thread: Option<JoinHandle<()>>,
+    tape: Option<Arc<dyn Tape>>,
 }
 
 impl Worker {
@@ -28,20 +29,27 @@ impl Worker {
         tape: Option<Arc<dyn Tape>>,
     ) -> std::io::Result<Self> {
         let scheduler = engine.scheduler().clone();
+        let of_thread = tape.clone();
         let (engine, source) = (Arc::downgrade(engine), scheduler.clone());
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || match tape {
-            None => work(&engine, &source, busy_poll),
-            Some(tape) => work_by_turns(&engine, &source, &*tape),
-        })?;
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || match of_thread {
+                None => work(&engine, &source, busy_poll),
+                Some(tape) => work_by_turns(&engine, &source, &*tape),
+            })?;
         Ok(Self {
             scheduler,
             thread: Some(thread),
+            tape,
         })
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if let Some(tape) = &self.tape {
+            tape.end();
+        }
         self.scheduler.stop();
         // The thread itself may drop the last reference to the NIC.
         if let Some(thread) = self

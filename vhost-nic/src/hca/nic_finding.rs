@@ -34,7 +34,7 @@ impl Findings {
     #[cold]
     pub fn report(&self, kind: Finding, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
         if let Some(tape) = &self.tape {
-            tape.finding(kind.name(), object, evidence);
+            tape.finding(kind.name(), object, evidence, text);
         }
         self.all.report(kind, object, evidence, text);
         let arguments = || [object.number as u32, self.all.count(kind) as u32, 0, 0];

@@ -1,7 +1,7 @@
 //! The tape of a NIC: what a record of it or a replay sees, besides the doors of its function and its cable.
 
 use std::borrow::Cow;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use vhost_daemon::finding::Object;
 
@@ -27,5 +27,8 @@ pub trait Tape: Debug + Send + Sync {
     fn time(&self, nanoseconds: u64) -> u64;
 
     /// Takes a finding.
-    fn finding(&self, kind: &'static str, object: Object, evidence: &[u8]);
+    fn finding(&self, kind: &'static str, object: Object, evidence: &[u8], text: fmt::Arguments<'_>);
+
+    /// Ends the tape, before the NIC's thread ends.
+    fn end(&self);
 }

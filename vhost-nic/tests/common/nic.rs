@@ -13,13 +13,13 @@ use vhost_nic::fault::Doors;
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
-use vhost_nic::nic::{Nic, NicConfig};
+use vhost_nic::nic::{Nic, NicConfig, NicDoors};
 use vhost_nic::pci::{
     Delivery, FunctionConfig, FunctionParts, Identity, InterruptLines, Masking, MsixMessage, PciFunction,
 };
 
-/// MSI-X vectors of the function.
-const VECTORS: u16 = 16;
+/// Number of MSI-X vectors of the function.
+pub const VECTORS: u16 = 16;
 
 /// A NIC and the function that it is behind.
 pub struct NicFunction {
@@ -91,21 +91,11 @@ pub fn machine_with(switch: &Arc<Switch>, number: u8, configure: impl FnOnce(&mu
     build(switch, number, None, configure)
 }
 
-/// A machine as [`machine_with`] makes it, with doors.
-pub fn build(
-    switch: &Arc<Switch>,
-    number: u8,
-    doors: Option<Doors>,
-    configure: impl FnOnce(&mut NicConfig),
-) -> Machine {
-    let mac = Mac([0x52, 0x54, 0, 0, 0xc5, number]);
-    let parts = FunctionParts::new(VECTORS);
-    if let Some(doors) = &doors {
-        doors.install(&parts);
-    }
-    let mut config = NicConfig {
+/// Configuration of the NIC with this number.
+pub fn config(number: u8) -> NicConfig {
+    NicConfig {
         name: format!("nic{number}"),
-        mac,
+        mac: Mac([0x52, 0x54, 0, 0, 0xc5, number]),
         vhca_id: number.into(),
         blue_flame: None,
         busy_poll: Duration::ZERO,
@@ -113,12 +103,29 @@ pub fn build(
         check_wqes: false,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
+        doors: NicDoors::default(),
+    }
+}
+
+/// A machine as [`machine_with`] makes it, with doors.
+pub fn build(
+    switch: &Arc<Switch>,
+    number: u8,
+    doors: Option<Doors>,
+    configure: impl FnOnce(&mut NicConfig),
+) -> Machine {
+    let parts = FunctionParts::new(VECTORS);
+    if let Some(doors) = &doors {
+        doors.install(&parts);
+    }
+    let mut config = NicConfig {
         doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
+        ..config(number)
     };
     configure(&mut config);
     let nic = Nic::new(&config, &parts).unwrap();
     nic.connect(switch);
-    let identity = Identity::default();
+    let (identity, mac) = (Identity::default(), config.mac);
     let device = match &doors {
         Some(doors) => doors.bar(nic.clone()),
         None => nic.clone(),

@@ -9,6 +9,8 @@ mod found;
 mod inspect;
 #[path = "../common/nic.rs"]
 mod nic;
+#[path = "../common/recorded.rs"]
+mod recorded;
 
 mod blue_flame;
 mod counters;
@@ -29,6 +31,7 @@ mod pcie_latency;
 mod pcie_plot;
 mod programs;
 mod raw_peer;
+mod replay;
 mod services;
 mod super_packets;
 mod timestamps;

@@ -14,6 +14,7 @@ use vhost_nic::nic::NicConfig;
 
 use crate::faulty::faulty_machine;
 use crate::nic::machine_with;
+use crate::recorded::{Recording, recorded_machine};
 use crate::wire::Wire;
 
 /// Bytes of each region.
@@ -90,6 +91,17 @@ impl Pair {
         let b = End::new(faulty_machine(&switches[1], 2, &faults).0, 2, shape);
         connect((&a.node, &a.qp), (&b.node, &b.qp), how);
         (Self { a, b, wire }, faults)
+    }
+
+    /// Two guests with a connected queue pair each, at one switch, that are recorded.
+    pub fn recorded(shape: Shape, how: &Connection) -> (Self, [Recording; 2]) {
+        let (switch, turns) = (Switch::new(), Arc::default());
+        let [(first, of_first), (second, of_second)] =
+            [1, 2].map(|number| recorded_machine(&switch, number, &turns, |_| {}));
+        let (a, b) = (End::new(first, 1, shape), End::new(second, 2, shape));
+        connect((&a.node, &a.qp), (&b.node, &b.qp), how);
+        let wire = Wire::new(&Switch::new(), &Switch::new());
+        (Self { a, b, wire }, [of_first, of_second])
     }
 
     /// Two guests with a queue pair each, in reset.

@@ -1,0 +1,55 @@
+//! Writes a record.
+
+use std::io::{self, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::event::Event;
+use super::header::Setup;
+use super::reader::MAX_EVENT;
+
+/// Writer of a record, in bounded memory: events are compressed as they come.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    events: GzEncoder<W>,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the configuration.
+    pub fn new(mut output: W, setup: &Setup, compression: Compression) -> io::Result<Self> {
+        setup.write_to(&mut output)?;
+        Ok(Self {
+            events: GzEncoder::new(output, compression),
+            buffer: Vec::new(),
+            written: 0,
+        })
+    }
+
+    /// Writes an event.
+    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer = postcard::to_extend(event, buffer).map_err(io::Error::other)?;
+        let length = u32::try_from(buffer.len()).ok().filter(|length| *length <= MAX_EVENT);
+        let length = length.ok_or_else(|| io::Error::other("an event is too long"))?;
+        self.events.write_all(&length.to_le_bytes())?;
+        self.events.write_all(&buffer)?;
+        self.written += u64::from(length);
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Number of bytes of the events so far, before compression.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes the end of the record, and returns the output.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.write(&Event::End)?;
+        self.events.finish()
+    }
+}

@@ -1,0 +1,135 @@
+//! Replay of a record: the NIC again, without its guest, from the entries of the record and the answers to its
+//! accesses, on one thread. Everything that the NIC does is compared with the record.
+
+mod player;
+mod prefix;
+mod report;
+mod script;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::mac::Mac;
+use crate::hca::limits::Limits;
+use crate::net::{Burst, Frame, Switch};
+use crate::nic::{Nic, NicConfig, NicDoors};
+use crate::pci::{FunctionConfig, FunctionParts, Identity, MAX_VECTORS, Masking, PciFunction};
+use crate::record::{Entry, Reader, RecordError, Setup, Space};
+use player::Player;
+
+pub use prefix::{Prefix, copy_prefix, shortest_prefix};
+pub use report::{Difference, Found, Report};
+
+/// Longest register access of an attachment, in bytes.
+const MAX_ACCESS: u32 = 1 << 16;
+
+/// Replays a record, or its first `limit` entries from outside.
+///
+/// Fails if the record cannot be read to the end, or to the limit. A difference between record and NIC is no failure:
+/// the replay ends there.
+pub fn replay(input: impl Read + Send + 'static, limit: Option<u64>) -> Result<Report, RecordError> {
+    let input: Box<dyn Read + Send> = Box::new(input);
+    let reader = Reader::new(input)?;
+    let setup = reader.setup().clone();
+    let machine = Machine::new(&setup, Player::new(reader))?;
+    machine.run(limit.unwrap_or(u64::MAX))
+}
+
+/// A NIC and its function, driven by a record.
+struct Machine {
+    nic: Arc<Nic>,
+    function: PciFunction,
+    player: Player,
+}
+
+impl Machine {
+    fn new(setup: &Setup, player: Player) -> Result<Self, RecordError> {
+        let invalid = |error: Box<dyn std::error::Error + Send + Sync>| RecordError::Setup(error);
+        let identity: Identity = setup.identity.parse().map_err(|error| invalid(Box::new(error)))?;
+        let mac: Mac = setup.mac.parse().map_err(|error| invalid(Box::new(error)))?;
+        if !(1..=MAX_VECTORS).contains(&setup.vectors) {
+            return Err(invalid(format!("{} vectors", setup.vectors).into()));
+        }
+        let parts = FunctionParts::new(setup.vectors);
+        player.install(&parts);
+        let config = NicConfig {
+            name: setup.name.clone(),
+            mac,
+            vhca_id: setup.vhca_id,
+            blue_flame: setup.blue_flame_ns.map(Duration::from_nanos),
+            busy_poll: Duration::ZERO,
+            pcie_latency: Duration::ZERO,
+            check_wqes: setup.check_wqes,
+            zeroed_capabilities: setup.zeroed_capabilities.clone(),
+            limits: Limits::default(),
+            doors: NicDoors {
+                cable: Some(Arc::new(player.clone())),
+                tape: Some(Arc::new(player.clone())),
+                ..NicDoors::default()
+            },
+        };
+        let nic = Nic::without_thread(&config, &parts).map_err(|error| invalid(Box::new(error)))?;
+        nic.connect(&Switch::new());
+        player.connect(&nic);
+        let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
+        Ok(Self { nic, function, player })
+    }
+
+    fn run(&self, limit: u64) -> Result<Report, RecordError> {
+        while self.player.entries() < limit
+            && let Some(entry) = self.player.next_entry()
+        {
+            let read = self.enter(&entry);
+            self.player.leave(&read);
+        }
+        self.player.report(self.nic.summary().commands)
+    }
+
+    /// Makes an entry from outside. Returns what it reads.
+    fn enter(&self, entry: &Entry) -> Vec<u8> {
+        let mut read = Vec::new();
+        let function = &self.function;
+        match entry {
+            Entry::Read { length, .. } if *length > MAX_ACCESS => self.player.refuse("an access is too long"),
+            Entry::Read { space, offset, length } => {
+                read.resize(*length as usize, 0);
+                match space {
+                    Space::Config => function.config_read(*offset, &mut read),
+                    Space::Bar(bar) => function.bar_read(*bar, *offset, &mut read),
+                }
+            }
+            Entry::Write { space, offset, data } => match space {
+                Space::Config => function.config_write(*offset, data),
+                Space::Bar(bar) => function.bar_write(*bar, *offset, data),
+            },
+            Entry::Reset => function.reset(),
+            Entry::Connect { masked_by_attachment } => {
+                let masking = match masked_by_attachment {
+                    true => Masking::Attachment,
+                    false => Masking::Function,
+                };
+                function.connect(Arc::new(self.player.clone()), masking);
+            }
+            Entry::Disconnect => function.disconnect(),
+            Entry::Raise(vector) => function.raise_interrupt(*vector),
+            Entry::Retry(first, count) => function.retry_interrupts(*first, *count),
+            Entry::Step => self.nic.step(),
+            Entry::Receive(frames) => receive(&self.nic, frames, &self.player),
+            Entry::Cable(plugged) => self.nic.set_cable(*plugged),
+            Entry::PartnerSpeed(gbps) => {
+                let _ = self.nic.set_partner_speed(*gbps);
+            }
+        }
+        read
+    }
+}
+
+/// Delivers recorded frames.
+fn receive(nic: &Nic, frames: &[serde_bytes::ByteBuf], player: &Player) {
+    let frames: Vec<Frame<'_>> = frames.iter().map(|bytes| Frame::new(bytes)).collect();
+    if frames.windows(2).any(|pair| pair[0].addresses() != pair[1].addresses()) {
+        return player.refuse("the frames of a delivery have several addresses");
+    }
+    crate::net::Port::receive_burst(nic, &Burst::new(&frames));
+}

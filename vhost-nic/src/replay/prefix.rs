@@ -1,0 +1,67 @@
+//! Prefixes of a record that still show a finding.
+
+use std::io::{self, Read, Write};
+
+use flate2::Compression;
+
+use super::replay;
+use super::report::{Found, Report};
+use crate::record::{Event, Reader, RecordError, Writer};
+
+/// The shortest prefix of a record that shows a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// Number of its entries from outside.
+    pub entries: u64,
+    /// Its replay.
+    pub report: Report,
+}
+
+/// Finds the shortest prefix of a record that shows a finding; `None` if all of it shows none. `open` opens the record,
+/// once per replay.
+///
+/// A replay repeats itself, and a longer prefix shows what a shorter one does: bisection finds the shortest.
+pub fn shortest_prefix<R: Read + Send + 'static>(
+    open: impl Fn() -> io::Result<R>,
+    shows: impl Fn(&Found) -> bool,
+) -> Result<Option<Prefix>, RecordError> {
+    let run = |limit| replay(open().map_err(RecordError::Io)?, limit);
+    let is_shown = |report: &Report| report.findings.iter().any(&shows);
+    let whole = run(None)?;
+    if !is_shown(&whole) {
+        return Ok(None);
+    }
+    // The entry of a difference is not counted, but it is made.
+    let entries = whole.entries + u64::from(whole.difference.is_some());
+    let (mut without, mut with) = (0, Prefix { entries, report: whole });
+    while with.entries - without > 1 {
+        let entries = without + (with.entries - without) / 2;
+        let report = run(Some(entries))?;
+        if is_shown(&report) {
+            with = Prefix { entries, report };
+        } else {
+            without = entries;
+        }
+    }
+    Ok(Some(with))
+}
+
+/// Copies the first `limit` entries from outside to a record of their own.
+pub fn copy_prefix(input: impl Read, output: impl Write, limit: u64) -> Result<(), RecordError> {
+    let mut reader = Reader::new(input)?;
+    let mut writer = Writer::new(output, reader.setup(), Compression::best()).map_err(RecordError::Io)?;
+    let (mut entries, mut depth) = (0, 0_u64);
+    while entries < limit {
+        let event = reader.next_event()?;
+        match event {
+            Event::End => break,
+            Event::Enter(_) => depth += 1,
+            Event::Leave(_) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        entries += u64::from(depth == 0);
+        writer.write(&event).map_err(RecordError::Io)?;
+    }
+    writer.finish().map_err(RecordError::Io)?;
+    Ok(())
+}

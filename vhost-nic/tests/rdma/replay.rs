@@ -1,0 +1,295 @@
+//! Records of RDMA sessions, and their replay.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use mlx5_prm::queue_entry::CqeOpcode;
+use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, service};
+use vhost_nic::hca::nic_finding::Finding;
+use vhost_nic::net::Switch;
+use vhost_nic::record::{Event, RecordError, Turns};
+use vhost_nic::replay::{Report, copy_prefix, replay, shortest_prefix};
+use zerocopy::IntoBytes;
+
+use crate::inspect::Inspect;
+use crate::loss::everything_once;
+use crate::pair::Pair;
+use crate::recorded::{Recording, equal, events, recorded_machine, replayed, with_events};
+
+/// Two guests at one switch, both recorded, with a connected queue pair each.
+fn pair() -> (Pair, [Recording; 2]) {
+    let how = Connection {
+        log_depth: 3,
+        ..Connection::default()
+    };
+    Pair::recorded(Shape::new(service::RC), &how)
+}
+
+/// The records of two guests that exchanged everything once.
+fn session() -> [Vec<u8>; 2] {
+    let (mut pair, recordings) = pair();
+    everything_once(&mut pair, 7);
+    pair.end();
+    recordings.map(Recording::finish)
+}
+
+#[test]
+fn a_session_is_replayed_byte_for_byte() {
+    let (mut pair, recordings) = pair();
+    for seed in 0..3 {
+        everything_once(&mut pair, seed);
+    }
+    // In the other direction, and one that waits for its receive.
+    for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
+        let request = Request::remote(opcode, pair.b.data(0, 9000), pair.a.memory.at(0), pair.a.memory.key);
+        let index = pair.b.qp.post(&request);
+        pair.b.qp.sent(opcode, index);
+    }
+    let index = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 100)));
+    let into = pair.b.part(0, 100);
+    let receive = pair.b.qp.receive(&[into]);
+    pair.a.qp.sent(WqeOpcode::Send, index);
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, 100);
+    let machines = [&pair.a, &pair.b].map(|end| end.node.hca.machine.clone());
+    pair.end();
+    let commands = machines.map(|machine| machine.nic().summary().commands);
+    let reports = recordings.map(|recording| equal(&recording.finish()));
+    assert_eq!([reports[0].commands, reports[1].commands], commands);
+    assert_eq!(reports[0].frames_out, reports[1].frames_in);
+    assert_eq!(reports[1].frames_out, reports[0].frames_in);
+    // Each direction had more than the 18 packets of three rounds of three messages of two packets.
+    assert!(reports.iter().all(|report| report.frames_out > 18), "{reports:?}");
+    assert!(reports.iter().all(|report| report.findings.is_empty()));
+}
+
+#[test]
+fn a_loopback_is_replayed() {
+    let (machine, recording) = recorded_machine(&Switch::new(), 1, &Arc::default(), |_| {});
+    let node = Node::open(machine, 1);
+    let mut qp = QueuePair::create(&node, Shape::new(service::RC)).unwrap();
+    let how = Connection {
+        psn: (5, 5),
+        ..Connection::default()
+    };
+    qp.connect(&node, &node, qp.number, &how).unwrap();
+    let memory = node.region(16 << 10);
+    memory.write(0, &[0x5a; 5000]);
+    let data = vec![Data::Memory((memory.start, 5000, memory.key))];
+    let index = qp.post(&Request::remote(
+        WqeOpcode::RdmaWrite,
+        data,
+        memory.at(8000),
+        memory.key,
+    ));
+    qp.sent(WqeOpcode::RdmaWrite, index);
+    assert_eq!(memory.read(8000, 5000), [0x5a; 5000]);
+    qp.destroy(&node).unwrap();
+    memory.destroy(&node.hca).unwrap();
+    node.close();
+    let report = equal(&recording.finish());
+    assert_eq!((report.frames_in, report.frames_out), (0, 0));
+}
+
+/// Changes an output of the NIC. Returns whether the event is one.
+fn alter(event: &mut Event) -> bool {
+    match event {
+        Event::Leave(data) if !data.is_empty() => data[0] ^= 1,
+        Event::MemoryWrite { data, .. } => *data.last_mut().unwrap() ^= 1,
+        Event::Interrupt { vector, .. } => *vector ^= 1,
+        Event::Send(frames) => frames[0][14] ^= 1,
+        Event::Time(_) => *event = Event::Sent,
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn the_first_difference_is_reported_with_its_place() {
+    let [record, _] = session();
+    let all = events(&record);
+    let mut kinds = 0;
+    for kind in [
+        |event: &Event| matches!(event, Event::Leave(data) if !data.is_empty()),
+        |event: &Event| matches!(event, Event::MemoryWrite { .. }),
+        |event: &Event| matches!(event, Event::Interrupt { .. }),
+        |event: &Event| matches!(event, Event::Send(_)),
+        |event: &Event| matches!(event, Event::Time(_)),
+    ] {
+        // One from the middle.
+        let places: Vec<usize> = (0..all.len()).filter(|&index| kind(&all[index])).collect();
+        let place = places[places.len() / 2];
+        let mut changed = all.clone();
+        assert!(alter(&mut changed[place]));
+        let difference = replayed(&with_events(&record, &changed)).difference.unwrap();
+        assert_eq!(
+            (difference.event, &difference.recorded),
+            (place as u64, &changed[place])
+        );
+        kinds += 1;
+    }
+    assert_eq!(kinds, 5);
+}
+
+#[test]
+fn an_output_that_is_missing_or_superfluous_is_a_difference() {
+    let [record, _] = session();
+    let mut all = events(&record);
+    let place = all
+        .iter()
+        .position(|event| matches!(event, Event::MemoryWrite { .. }))
+        .unwrap();
+    let write = all.remove(place);
+    let missing = replayed(&with_events(&record, &all)).difference.unwrap();
+    assert_eq!((missing.event, &missing.recorded), (place as u64, &all[place]));
+    all.insert(place, write.clone());
+    all.insert(place, write);
+    let superfluous = replayed(&with_events(&record, &all)).difference.unwrap();
+    assert_eq!(superfluous.event, place as u64 + 1);
+}
+
+#[test]
+fn a_record_that_is_cut_off_or_damaged_is_an_error() {
+    let [record, _] = session();
+    for length in [0, 7, 8, 15, 16, 40, record.len() / 2, record.len() - 1] {
+        let error = replay(Cursor::new(record[..length].to_vec()), None).unwrap_err();
+        let expected = match length {
+            0..16 => matches!(error, RecordError::NoRecord),
+            _ => matches!(error, RecordError::Truncated),
+        };
+        assert!(expected, "{length}: {error:?}");
+    }
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..40 {
+        let mut damaged = record.clone();
+        let at = random.usize(..damaged.len());
+        damaged[at] ^= 1 << random.u8(..8);
+        // The name and the version of the program, and the optional part of the header of gzip, are not checked.
+        match replay(Cursor::new(damaged), None) {
+            Ok(report) => assert!(report.difference.is_some() || at < 300, "{at} of {}", record.len()),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+#[test]
+fn a_prefix_is_a_record() {
+    let [record, _] = session();
+    let whole = equal(&record);
+    for limit in [0, 1, whole.entries / 2, whole.entries] {
+        let part = replay(Cursor::new(record.clone()), Some(limit)).unwrap();
+        assert_eq!((part.entries, &part.difference), (limit, &None));
+        let mut copy = Vec::new();
+        copy_prefix(&record[..], &mut copy, limit).unwrap();
+        assert_eq!(equal(&copy), part);
+    }
+}
+
+/// Asserts that the replay of a record shows a finding, and that the shortest prefix that does ends with its entry.
+#[track_caller]
+fn repeats(record: &[u8], kind: Finding, number: u64) -> Report {
+    use vhost_daemon::finding::Kind;
+    let report = equal(record);
+    let found = report.findings.iter().find(|found| found.kind == kind.name()).unwrap();
+    assert_eq!(found.number, number);
+    let open = || Ok(Cursor::new(record.to_vec()));
+    let prefix = shortest_prefix(open, |found| found.kind == kind.name())
+        .unwrap()
+        .unwrap();
+    assert_eq!(prefix.entries, found.entry + 1);
+    assert!(prefix.entries < report.entries);
+    let shorter = replay(open().unwrap(), Some(prefix.entries - 1)).unwrap();
+    assert!(shorter.findings.iter().all(|found| found.kind != kind.name()));
+    assert_eq!(shortest_prefix(open, |found| found.kind == "cq_overrun").unwrap(), None);
+    prefix.report
+}
+
+#[test]
+fn a_doorbell_before_its_wqe_is_found_again() {
+    let (mut pair, recordings) = pair();
+    let mut control = ControlSegment::default();
+    control.opmod_idx_opcode.set(WqeOpcode::RdmaWrite as u32);
+    control.qpn_ds.set(pair.a.qp.number << 8 | 1);
+    pair.a.qp.ring_value(*control.as_bytes().first_chunk().unwrap());
+    let number = pair.a.qp.number.into();
+    let index = pair
+        .a
+        .qp
+        .post(&pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0));
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, index);
+    pair.end();
+    let [record, other] = recordings.map(Recording::finish);
+    let report = repeats(&record, Finding::DoorbellBeforeWqe, number);
+    // The prefix ends with the doorbell.
+    let (_, last) = report.last.last().unwrap();
+    assert_eq!(*last, Event::Leave(Default::default()));
+    assert!(
+        report
+            .last
+            .iter()
+            .any(|(_, event)| event.to_string().contains("doorbell_before_wqe"))
+    );
+    assert_eq!(equal(&other).findings, []);
+}
+
+#[test]
+fn a_key_destroyed_under_a_posted_read_is_found_again() {
+    let (mut pair, recordings) = pair();
+    let region = pair.a.node.region(4096);
+    let (address, key) = (region.at(8), region.key);
+    let request = pair.request(WqeOpcode::RdmaRead, vec![Data::Memory((address, 100, key))], 0);
+    let read = pair.a.qp.put(&request);
+    region.destroy(&pair.a.node.hca).unwrap();
+    pair.a.qp.ring();
+    assert_eq!(pair.a.qp.send_error(read), 4, "local protection error");
+    pair.end();
+    let [record, _] = recordings.map(Recording::finish);
+    repeats(&record, Finding::StaleKey, key.into());
+}
+
+#[test]
+fn random_work_is_replayed() {
+    for seed in 0..20 {
+        let (switch, turns) = (Switch::new(), Arc::<Turns>::default());
+        let mut random = fastrand::Rng::with_seed(seed);
+        let input: Vec<u8> = (0..2000).map(|_| random.u8(..)).collect();
+        let mut recordings = Vec::new();
+        let nodes = [1, 2].map(|number| {
+            let (machine, recording) = recorded_machine(&switch, number, &turns, |config| {
+                config.check_wqes = seed % 2 == 0;
+            });
+            recordings.push(recording);
+            Node::open(machine, number)
+        });
+        mlx5_test_driver::fuzz::wqes::run(nodes, &input);
+        for recording in recordings {
+            equal(&recording.finish());
+        }
+    }
+}
+
+#[test]
+fn two_recorded_guests_send_at_once() {
+    let (mut pair, recordings) = pair();
+    let posted: Vec<_> = (0..20)
+        .map(|_| {
+            let back = Request::remote(
+                WqeOpcode::RdmaWrite,
+                pair.b.data(0, 5000),
+                pair.a.memory.at(20_000),
+                pair.a.memory.key,
+            );
+            let forth = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 5000), 20_000);
+            (pair.a.qp.post(&forth), pair.b.qp.post(&back))
+        })
+        .collect();
+    for (forth, back) in posted {
+        pair.a.qp.sent(WqeOpcode::RdmaWrite, forth);
+        pair.b.qp.sent(WqeOpcode::RdmaWrite, back);
+    }
+    pair.end();
+    for recording in recordings {
+        equal(&recording.finish());
+    }
+}
