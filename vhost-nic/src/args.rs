@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
+use vhost_daemon::finding::Kind;
 use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_nic::frame::mac::Mac;
+use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::pci::Identity;
 
 use crate::control_command::NicCommand;
@@ -52,7 +54,7 @@ pub struct Args {
     /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7,
     /// or vf: the model that the NIC identifies as. vectors=N: the number of MSI-X vectors, 8 by default. blue-flame=on
     /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
-    /// eight stores that trap.
+    /// eight stores that trap. record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
@@ -76,6 +78,12 @@ pub struct Args {
     /// Capture the commands of the guests' drivers as well, with input and output.
     #[arg(long, requires = "capture")]
     pub capture_commands: bool,
+
+    /// Record the guest of a daemon with one guest: all accesses to its NIC, what the NIC reads of its memory, and all
+    /// that the NIC does, to this file (docs/replay.md). record=FILE in --guest is the same for one guest of several.
+    /// The NICs take turns meanwhile, which slows them down.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 
     /// Keep polling a drained send queue for this many microseconds: WQEs posted meanwhile are sent before their
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
@@ -114,6 +122,9 @@ pub enum Command {
     /// Capture frames and commands, in pcapng format, for Wireshark.
     Capture(CaptureArgs),
 
+    /// Replay a record without its guest, and compare all that the NIC does.
+    Replay(ReplayArgs),
+
     /// Execute a command of the control socket.
     Ctl(CtlArgs<NicCommand>),
 
@@ -151,6 +162,40 @@ pub struct CaptureArgs {
     pub output: PathBuf,
 }
 
+/// Options of the `replay` command.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// The record.
+    pub file: PathBuf,
+
+    /// Replay only the first N entries into the NIC.
+    #[arg(long, value_name = "N", conflicts_with = "find")]
+    pub until: Option<u64>,
+
+    /// Find the shortest prefix of the record that shows a finding of this kind (docs/findings.md), and print its last
+    /// events.
+    #[arg(long, value_name = "finding=KIND", value_parser = finding)]
+    pub find: Option<String>,
+
+    /// Write the execution trace of the replay to this file, for Perfetto (docs/trace.md); its times are those of the
+    /// replay.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
+    /// Write the part that was replayed to this file, as a record of its own.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Parses the name of a kind of findings.
+fn finding(text: &str) -> Result<String, String> {
+    let kind = text.strip_prefix("finding=").ok_or("expected finding=KIND")?;
+    let known = Finding::INFOS.iter().any(|info| info.name == kind);
+    known
+        .then(|| kind.to_owned())
+        .ok_or_else(|| format!("{kind:?} is no kind of findings"))
+}
+
 /// Parses a number, decimal or hexadecimal with `0x`.
 fn queue_number(text: &str) -> Result<u32, std::num::ParseIntError> {
     match text.strip_prefix("0x") {
@@ -174,6 +219,8 @@ pub struct GuestPlan {
     pub vectors: u16,
     /// Whether the NIC accepts WQEs through doorbell registers.
     pub blue_flame: bool,
+    /// File that the guest is recorded to.
+    pub record: Option<PathBuf>,
 }
 
 fn sockets() -> ArgGroup {
@@ -193,8 +240,17 @@ impl Args {
         if all.len() > MAX_GUESTS {
             bail!("{} guests are too many, a daemon serves up to {MAX_GUESTS}", all.len());
         }
-        let plans: Vec<GuestPlan> = all.into_iter().zip(0..).map(|(guest, n)| plan(guest, n)).collect();
-        let (mut sockets, mut macs) = (HashSet::new(), HashSet::new());
+        let mut plans: Vec<GuestPlan> = all.into_iter().zip(0..).map(|(guest, n)| plan(guest, n)).collect();
+        if let Some(file) = &self.record {
+            match &mut plans[..] {
+                [only] if only.record.is_none() => only.record = Some(file.clone()),
+                _ => bail!("--record is for a daemon with one guest; record=FILE in --guest names the guest"),
+            }
+        }
+        if plans.iter().any(|plan| plan.record.is_some()) {
+            self.check_record()?;
+        }
+        let (mut sockets, mut macs, mut records) = (HashSet::new(), HashSet::new(), HashSet::new());
         for plan in &plans {
             if !sockets.insert(&plan.socket) {
                 bail!("two guests cannot share the socket {}", plan.socket);
@@ -202,8 +258,24 @@ impl Args {
             if !macs.insert(plan.mac) {
                 bail!("two guests cannot share the MAC address {}", plan.mac);
             }
+            if let Some(file) = &plan.record
+                && !records.insert(file)
+            {
+                bail!("two guests cannot share the record {}", file.display());
+            }
         }
         Ok(plans)
+    }
+
+    /// Refuses options whose effects are not in a record.
+    fn check_record(&self) -> Result<()> {
+        if self.common.faults.is_some() {
+            bail!("a guest cannot be recorded with --faults");
+        }
+        if self.hot_period > 0 {
+            bail!("a guest cannot be recorded with --hot-period");
+        }
+        Ok(())
     }
 }
 
@@ -216,6 +288,7 @@ fn plan(guest: GuestArg, index: u8) -> GuestPlan {
         identity: guest.identity,
         vectors: guest.vectors.unwrap_or(DEFAULT_VECTORS),
         blue_flame: guest.blue_flame,
+        record: guest.record,
     }
 }
 

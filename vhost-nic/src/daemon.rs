@@ -22,13 +22,14 @@ use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
 use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, Output, capture_for};
 use vhost_nic::net::{Switch, SwitchStats};
+use vhost_nic::record::Turns;
 
 use crate::args::{Args, GuestPlan, Socket};
 use crate::control_command::NicCommand;
-use guest::{Guest, GuestSnapshot};
+use guest::{Guest, GuestDoors, GuestSnapshot};
 
 /// Identification in the documents of the stats socket.
-const PROGRAM: Program = Program {
+pub const PROGRAM: Program = Program {
     name: env!("CARGO_BIN_NAME"),
     version: env!("CARGO_PKG_VERSION"),
 };
@@ -61,11 +62,23 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
-    let faults = Faults::of_daemon(&args.common, names.clone())?;
+    // What faults do is not in a record.
+    let turns = plans
+        .iter()
+        .any(|plan| plan.record.is_some())
+        .then(Arc::<Turns>::default);
+    let faults = match turns {
+        None => Faults::of_daemon(&args.common, names.clone())?,
+        Some(_) => None,
+    };
     let switch = Switch::new();
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
-        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch, faults.as_ref())?);
+        let doors = match &turns {
+            None => faults.as_ref().map(GuestDoors::Faults),
+            Some(turns) => Some(GuestDoors::Record(turns)),
+        };
+        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch, doors)?);
     }
     let capture = capture(args, &names, &switch)?.map(Arc::new);
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
@@ -88,7 +101,9 @@ pub fn run(args: &Args) -> Result<()> {
         main_loop.serve_control(listener, &daemon)?;
     }
     info!("serving {} guest(s)", daemon.guests.len());
-    main_loop.run()?;
+    let ended = main_loop.run();
+    daemon.guests.iter().for_each(Guest::end_record);
+    ended?;
     for guest in &daemon.guests {
         for findings in guest.findings() {
             fail_on.add(guest.name(), &*findings);
@@ -173,7 +188,10 @@ impl Controlled for Daemon {
     }
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
-        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
+        let faults = self
+            .faults
+            .as_ref()
+            .ok_or("the daemon runs without faults, or records a guest")?;
         faults.control(plan, || self.guests.iter().for_each(Guest::act_now))
     }
 

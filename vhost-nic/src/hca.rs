@@ -468,6 +468,7 @@ mod tests {
             pcie_latency: Arc::default(),
             findings: Arc::default(),
             check_wqes: false,
+            tape: None,
         }
     }
 

@@ -6,6 +6,7 @@ mod args;
 mod capture_command;
 mod control_command;
 mod daemon;
+mod replay_command;
 mod top_command;
 mod trace_command;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace { common, queue }) => trace_command::run(common, *queue),
         Some(Command::Capture(args)) => capture_command::run(args),
+        Some(Command::Replay(args)) => replay_command::run(args),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
         Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),
         Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),

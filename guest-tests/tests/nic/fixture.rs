@@ -1,5 +1,6 @@
 //! Guests with a NIC each, on one switch.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use guest_harness::{Daemon, Flow, Guest, NicOptions, NicSetup, Result, Testbed};
@@ -151,6 +152,17 @@ impl Fixture {
 
     /// Unloads all drivers and shuts down; asserts that the drivers logged no warnings and the daemon holds nothing.
     pub fn finish(self) -> Result<()> {
+        self.unload()?;
+        self.testbed.finish()
+    }
+
+    /// Does the same as [`Fixture::finish`], but keeps the logs; returns their directory.
+    pub fn finish_with_logs(self) -> Result<PathBuf> {
+        self.unload()?;
+        self.testbed.finish_with_logs()
+    }
+
+    fn unload(&self) -> Result<()> {
         for guest in self.testbed.guests() {
             let stats = self.stats(guest.index())?;
             assert_ne!(
@@ -166,7 +178,7 @@ impl Fixture {
         for guest in self.testbed.guests() {
             self.assert_nothing_left(guest.index())?;
         }
-        self.testbed.finish()
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ mod pcie_account;
 mod perftest;
 mod probe;
 mod rdma;
+mod replay;
 mod scatter_to_cqe;
 mod stock;
 mod suite;

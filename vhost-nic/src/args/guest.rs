@@ -51,6 +51,8 @@ pub struct GuestArg {
     pub vectors: Option<u16>,
     /// Whether the NIC accepts WQEs through doorbell registers.
     pub blue_flame: bool,
+    /// File that the guest is recorded to, if given.
+    pub record: Option<PathBuf>,
 }
 
 impl GuestArg {
@@ -63,6 +65,7 @@ impl GuestArg {
             identity: Identity::default(),
             vectors: None,
             blue_flame: false,
+            record: None,
         }
     }
 }
@@ -71,8 +74,8 @@ impl FromStr for GuestArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut socket, mut attach, mut mac, mut identity, mut vectors, mut blue_flame) =
-            (None, None, None, None, None, None);
+        let (mut socket, mut attach, mut mac, mut identity, mut vectors, mut blue_flame, mut record) =
+            (None, None, None, None, None, None, None);
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
@@ -90,8 +93,9 @@ impl FromStr for GuestArg {
                 ),
                 "vectors" => set(&mut vectors, parse_vectors(value)?, key),
                 "blue-flame" => set(&mut blue_flame, parse_switch(value)?, key),
+                "record" => set(&mut record, value.into(), key),
                 _ => Err(format!(
-                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame"
+                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame, record"
                 )),
             }?;
         }
@@ -102,6 +106,7 @@ impl FromStr for GuestArg {
             identity: identity.unwrap_or_default(),
             vectors,
             blue_flame: blue_flame.unwrap_or_default(),
+            record,
         })
     }
 }
@@ -160,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on";
+        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on,record=a.record";
         let guest: GuestArg = text.parse().unwrap();
         let expected = GuestArg {
             socket: Socket::Path("/run/a.sock".into()),
@@ -169,6 +174,7 @@ mod tests {
             identity: Identity::ConnectX7,
             vectors: Some(33),
             blue_flame: true,
+            record: Some(PathBuf::from("a.record")),
         };
         assert_eq!(guest, expected);
         assert_eq!("fd=3".parse(), Ok(GuestArg::new(Socket::Fd(3))));

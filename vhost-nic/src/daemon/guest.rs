@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,8 +15,10 @@ use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::hca::blue_flame;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
+use vhost_nic::net::capture::Output;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
 use vhost_nic::pci::{Device, FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
+use vhost_nic::record::{Recorder, Setup, Turns};
 
 use crate::args::{Args, Attach, GuestPlan};
 
@@ -26,7 +28,17 @@ pub struct Guest {
     nic: Arc<Nic>,
     function: Arc<PciFunction>,
     doors: Option<Doors>,
+    recorder: Option<Recorder>,
     server: Option<Server>,
+}
+
+/// Users of the doors of a guest's NIC.
+#[derive(Clone, Copy)]
+pub enum GuestDoors<'a> {
+    /// Faults that strike there.
+    Faults(&'a Arc<Faults<NicFault>>),
+    /// The record of this guest or of another: the NICs take turns.
+    Record(&'a Arc<Turns>),
 }
 
 /// The thread that serves the guest's socket.
@@ -36,22 +48,24 @@ enum Server {
 }
 
 impl Guest {
-    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`]. With
-    /// `faults`, the NIC has doors at which they strike.
+    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`].
     pub fn new(
         name: &str,
         plan: &GuestPlan,
         vhca_id: u16,
         args: &Args,
         switch: &Arc<Switch>,
-        faults: Option<&Arc<Faults<NicFault>>>,
+        at_doors: Option<GuestDoors<'_>>,
     ) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
-        let doors = faults.map(|faults| Doors::new(GuestFaults::new(faults, name), Tracer::new(vhca_id)));
+        let doors = match at_doors {
+            Some(GuestDoors::Faults(faults)) => Some(Doors::new(GuestFaults::new(faults, name), Tracer::new(vhca_id))),
+            _ => None,
+        };
         if let Some(doors) = &doors {
             doors.install(&parts);
         }
-        let config = NicConfig {
+        let mut config = NicConfig {
             name: name.to_owned(),
             mac: plan.mac,
             vhca_id,
@@ -63,6 +77,14 @@ impl Guest {
             limits: Limits::default(),
             doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
         };
+        let recorder = match at_doors {
+            Some(GuestDoors::Record(turns)) => Some(recorder(turns, plan, &config)?),
+            _ => None,
+        };
+        if let Some(recorder) = &recorder {
+            recorder.install(&parts);
+            config.doors = recorder.of_nic();
+        }
         let nic = Nic::new(&config, &parts)?;
         nic.connect(switch);
         let config = FunctionConfig {
@@ -77,11 +99,15 @@ impl Guest {
         if let Some(doors) = &doors {
             doors.connect(&nic, &function);
         }
+        if let Some(recorder) = &recorder {
+            recorder.guard(&function);
+        }
         Ok(Self {
             name: name.to_owned(),
             function,
             nic,
             doors,
+            recorder,
             server: None,
         })
     }
@@ -100,6 +126,13 @@ impl Guest {
     pub fn act_now(&self) {
         if let Some(doors) = &self.doors {
             doors.now();
+        }
+    }
+
+    /// Ends the record of the guest, if there is one.
+    pub fn end_record(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.finish();
         }
     }
 
@@ -157,6 +190,20 @@ impl Guest {
             nic,
         }
     }
+}
+
+/// Opens the record of a guest; a guest that is not recorded only takes part in the turns.
+fn recorder(turns: &Arc<Turns>, plan: &GuestPlan, config: &NicConfig) -> Result<Recorder> {
+    let Some(path) = &plan.record else {
+        return Ok(Recorder::turns_only(turns.clone(), &config.name));
+    };
+    let open = || {
+        let output = Output::open(path)?;
+        ensure!(output.is_regular, "it is not a regular file");
+        let setup = Setup::new(config, plan.identity, plan.vectors);
+        Ok(Recorder::to_file(turns.clone(), output.file, &setup)?)
+    };
+    open().with_context(|| format!("cannot write the record to {}", path.display()))
 }
 
 /// Snapshot of a [`Guest`].

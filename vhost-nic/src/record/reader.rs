@@ -9,7 +9,7 @@ use super::event::Event;
 use super::header::Setup;
 
 /// Maximum size of a serialized event in bytes.
-pub(super) const MAX_EVENT: u32 = 1 << 26;
+pub(super) const MAX_EVENT: u32 = 1 << 23;
 
 /// Reason why a record cannot be read.
 #[derive(Debug, Error)]

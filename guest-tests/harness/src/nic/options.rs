@@ -27,6 +27,8 @@ pub struct NicOptions {
     pub guest_settings: Vec<String>,
     /// Whether the NIC is behind a root port instead of integrated in the root complex.
     pub root_port: bool,
+    /// Whether every guest is recorded, to the file of [`NicOptions::record`] in the directory of the logs.
+    pub recorded: bool,
     /// Whether QEMU waits for the daemon after each register write. For debugging only, as it hides races.
     pub no_posted_writes: bool,
 }
@@ -48,6 +50,17 @@ impl NicOptions {
     pub fn root_port(mut self) -> Self {
         self.root_port = true;
         self
+    }
+
+    /// Records every guest.
+    pub fn recorded(mut self) -> Self {
+        self.recorded = true;
+        self
+    }
+
+    /// Returns the name of the record of a guest.
+    pub fn record(guest: usize) -> String {
+        format!("nic-{guest}.record")
     }
 
     /// Returns the path of the daemon's binary.
@@ -92,6 +105,9 @@ impl Device for NicOptions {
             let mut settings = vec![format!("path={}", path.display()), format!("mac={}", Self::mac(guest))];
             if place.is_uml(guest) {
                 settings.push("attach=vhost-user".to_owned());
+            }
+            if self.recorded {
+                settings.push(format!("record={}", place.logs().join(Self::record(guest)).display()));
             }
             settings.extend(self.guest_settings.iter().cloned());
             command.arg("--guest").arg(settings.join(","));
