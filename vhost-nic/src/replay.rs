@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::frame::mac::Mac;
 use crate::hca::limits::Limits;
-use crate::net::{Burst, Frame, Switch};
+use crate::net::Switch;
 use crate::nic::{Nic, NicConfig, NicDoors};
 use crate::pci::{FunctionConfig, FunctionParts, Identity, MAX_VECTORS, Masking, PciFunction};
 use crate::record::{Entry, Reader, RecordError, Setup, Space};
@@ -115,7 +115,7 @@ impl Machine {
             Entry::Raise(vector) => function.raise_interrupt(*vector),
             Entry::Retry(first, count) => function.retry_interrupts(*first, *count),
             Entry::Step => self.nic.step(),
-            Entry::Receive(frames) => receive(&self.nic, frames, &self.player),
+            Entry::Receive(frames) => self.player.receive(&self.nic, frames),
             Entry::Cable(plugged) => self.nic.set_cable(*plugged),
             Entry::PartnerSpeed(gbps) => {
                 let _ = self.nic.set_partner_speed(*gbps);
@@ -123,13 +123,4 @@ impl Machine {
         }
         read
     }
-}
-
-/// Delivers recorded frames.
-fn receive(nic: &Nic, frames: &[serde_bytes::ByteBuf], player: &Player) {
-    let frames: Vec<Frame<'_>> = frames.iter().map(|bytes| Frame::new(bytes)).collect();
-    if frames.windows(2).any(|pair| pair[0].addresses() != pair[1].addresses()) {
-        return player.refuse("the frames of a delivery have several addresses");
-    }
-    crate::net::Port::receive_burst(nic, &Burst::new(&frames));
 }

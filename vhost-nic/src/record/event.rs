@@ -8,6 +8,9 @@ use serde_bytes::ByteBuf;
 use crate::dma::DmaError;
 use crate::pci;
 
+/// Maximum size of a serialized event in bytes.
+pub(super) const MAX_EVENT: u32 = 1 << 23;
+
 /// Something that entered a NIC. All until the [`Event::Leave`] of its level is caused by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::reader::RecordError;
+use super::error::RecordError;
 use crate::nic::NicConfig;
 use crate::pci::Identity;
 

@@ -3,36 +3,10 @@
 use std::io::{self, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
-use thiserror::Error;
 
-use super::event::Event;
+use super::error::RecordError;
+use super::event::{Event, MAX_EVENT};
 use super::header::Setup;
-
-/// Maximum size of a serialized event in bytes.
-pub(super) const MAX_EVENT: u32 = 1 << 23;
-
-/// Reason why a record cannot be read.
-#[derive(Debug, Error)]
-pub enum RecordError {
-    /// The file is no record.
-    #[error("it is not a record of a NIC")]
-    NoRecord,
-    /// The record has another format.
-    #[error("it has version {0} of the format, this program reads version 1")]
-    Version(u32),
-    /// The configuration of the NIC is invalid.
-    #[error("its configuration is invalid")]
-    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The record ends before its end event.
-    #[error("it is truncated")]
-    Truncated,
-    /// The record is corrupt.
-    #[error("it is corrupt: {0}")]
-    Corrupt(&'static str),
-    /// The file cannot be read, or its compression or checksum is wrong.
-    #[error("it cannot be read")]
-    Io(#[source] io::Error),
-}
 
 /// Reader of a record, in bounded memory.
 pub struct Reader<R: Read> {

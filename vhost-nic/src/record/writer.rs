@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::event::Event;
+use super::event::{Event, MAX_EVENT};
 use super::header::Setup;
-use super::reader::MAX_EVENT;
 
 /// Writer of a record, in bounded memory: events are compressed as they come.
 #[derive(Debug)]

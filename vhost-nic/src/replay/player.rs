@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::finding::Object;
 
-use super::receive;
 use super::report::{Found, Report};
 use super::script::Script;
 use crate::dma::{self, DmaError, MemoryDoor, MemoryTape};
 use crate::hca::tape::{self, Tape};
-use crate::net::{Burst, Cable, Direction, End};
+use crate::net::{Burst, Cable, Direction, End, Frame, Port};
 use crate::nic::Nic;
 use crate::pci::{Delivery, FunctionParts, InterruptLines, MsixMessage};
 use crate::record::{Entry, Event, Reader, RecordError};
@@ -93,6 +92,15 @@ impl Player {
         self.0.script.lock().take(select, || replayed().to_string())
     }
 
+    /// Delivers recorded frames.
+    pub fn receive(&self, nic: &Nic, frames: &[ByteBuf]) {
+        let frames: Vec<Frame<'_>> = frames.iter().map(|bytes| Frame::new(bytes)).collect();
+        if frames.windows(2).any(|pair| pair[0].addresses() != pair[1].addresses()) {
+            return self.refuse("the frames of a delivery have several addresses");
+        }
+        nic.receive_burst(&Burst::new(&frames));
+    }
+
     /// Makes the entries that are answers to frames, until their delivery ends.
     fn answer(&self) {
         loop {
@@ -100,7 +108,7 @@ impl Player {
             match entry {
                 Some(Entry::Receive(frames)) => {
                     if let Some(nic) = self.0.nic.get().and_then(Weak::upgrade) {
-                        receive(&nic, &frames, self);
+                        self.receive(&nic, &frames);
                     }
                     leave(&mut self.0.script.lock(), &[]);
                 }

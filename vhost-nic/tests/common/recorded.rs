@@ -8,7 +8,7 @@ use mlx5_test_driver::machine::Machine;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, Identity, PciFunction};
-use vhost_nic::record::{Event, Reader, Recorder, Setup, Turns, Writer};
+use vhost_nic::record::{Recorder, Setup, Turns};
 use vhost_nic::replay::{Report, replay};
 
 use crate::nic::{NicFunction, VECTORS, config};
@@ -58,32 +58,10 @@ pub fn recorded_machine(
     )
 }
 
-/// Replays a record whole. Panics if it cannot be read.
-#[track_caller]
-pub fn replayed(record: &[u8]) -> Report {
-    replay(Cursor::new(record.to_vec()), None).unwrap()
-}
-
 /// Replays a record whole. Panics unless all outputs are equal.
 #[track_caller]
 pub fn equal(record: &[u8]) -> Report {
-    let report = replayed(record);
+    let report = replay(Cursor::new(record.to_vec()), None).unwrap();
     assert_eq!(report.difference, None, "{report}");
     report
-}
-
-/// All events of a record, without the end.
-pub fn events(record: &[u8]) -> Vec<Event> {
-    let mut reader = Reader::new(record).unwrap();
-    std::iter::from_fn(|| Some(reader.next_event().unwrap()).filter(|event| *event != Event::End)).collect()
-}
-
-/// A record like another, with other events.
-pub fn with_events(record: &[u8], events: &[Event]) -> Vec<u8> {
-    let reader = Reader::new(record).unwrap();
-    let mut writer = Writer::new(Vec::new(), reader.setup(), Default::default()).unwrap();
-    for event in events {
-        writer.write(event).unwrap();
-    }
-    writer.finish().unwrap()
 }

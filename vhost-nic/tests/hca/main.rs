@@ -8,6 +8,8 @@ mod found;
 mod inspect;
 #[path = "../common/nic.rs"]
 mod nic;
+#[path = "../common/recorded.rs"]
+mod recorded;
 
 mod boot;
 mod commands;
@@ -26,5 +28,6 @@ mod port;
 mod queues;
 mod receive;
 mod registers;
+mod replay;
 mod send;
 mod syndromes;

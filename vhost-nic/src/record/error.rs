@@ -1,0 +1,28 @@
+//! Errors of records.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Reason why a record cannot be read.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The file is no record.
+    #[error("it is not a record of a NIC")]
+    NoRecord,
+    /// The record has another format.
+    #[error("it has version {0} of the format, this program reads version 1")]
+    Version(u32),
+    /// The configuration of the NIC is invalid.
+    #[error("its configuration is invalid")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The record ends before its end event.
+    #[error("it is truncated")]
+    Truncated,
+    /// The record is corrupt.
+    #[error("it is corrupt: {0}")]
+    Corrupt(&'static str),
+    /// The file cannot be read, or its compression or checksum is wrong.
+    #[error("it cannot be read")]
+    Io(#[source] io::Error),
+}
