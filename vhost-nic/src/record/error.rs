@@ -17,8 +17,11 @@ pub enum RecordError {
     #[error("its configuration is invalid")]
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The record ends before its end event.
-    #[error("it is truncated")]
-    Truncated,
+    #[error("it is truncated after {entries} entries")]
+    Truncated {
+        /// Number of complete entries from outside.
+        entries: u64,
+    },
     /// The record is corrupt.
     #[error("it is corrupt: {0}")]
     Corrupt(&'static str),

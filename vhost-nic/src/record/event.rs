@@ -264,7 +264,7 @@ struct Hex<'a>(&'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 64;
+        const SHOWN: usize = 32;
         for byte in self.0.iter().take(SHOWN) {
             write!(f, "{byte:02x}")?;
         }

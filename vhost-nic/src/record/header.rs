@@ -92,7 +92,9 @@ impl Setup {
             return Err(RecordError::Setup("it is too long".into()));
         }
         let mut setup = vec![0; length as usize];
-        input.read_exact(&mut setup).map_err(|_| RecordError::Truncated)?;
+        input
+            .read_exact(&mut setup)
+            .map_err(|_| RecordError::Truncated { entries: 0 })?;
         serde_json::from_slice(&setup).map_err(|error| RecordError::Setup(error.into()))
     }
 }

@@ -27,6 +27,9 @@ use crate::pci::{
 /// Maximum number of bytes of a record before compression.
 const LIMIT: u64 = 16 << 30;
 
+/// Number of entries after which all events are passed to the file: at most so many are lost with a killed daemon.
+const FLUSHED: u64 = 64;
+
 /// Recorder of one guest, at all doors of its NIC. A guest that only takes part in the turns has one without a file.
 #[derive(Clone)]
 pub struct Recorder(Arc<Shared>);
@@ -43,6 +46,20 @@ struct Open {
     writer: Writer<File>,
     /// Number of entries in progress.
     depth: u32,
+    /// Number of entries from outside.
+    entries: u64,
+}
+
+impl Open {
+    /// Counts the end of an entry.
+    fn leave(&mut self) -> io::Result<()> {
+        self.depth -= 1;
+        self.entries += u64::from(self.depth == 0);
+        match self.depth == 0 && self.entries.is_multiple_of(FLUSHED) {
+            true => self.writer.flush(),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Recorder {
@@ -52,7 +69,11 @@ impl Recorder {
         Ok(Self(Arc::new(Shared {
             name: setup.name.clone(),
             turns,
-            tape: Some(Mutex::new(Some(Open { writer, depth: 0 }))),
+            tape: Some(Mutex::new(Some(Open {
+                writer,
+                depth: 0,
+                entries: 0,
+            }))),
         })))
     }
 
@@ -104,22 +125,19 @@ impl Recorder {
 
     /// Writes an event of this turn; what other threads do meanwhile is not the guest's doing (statistics).
     fn log(&self, event: impl FnOnce() -> Event) {
-        self.log_and(event, |_| {});
+        self.log_and(event, |_| Ok(()));
     }
 
-    fn log_and(&self, event: impl FnOnce() -> Event, then: impl FnOnce(&mut Open)) {
+    fn log_and(&self, event: impl FnOnce() -> Event, then: impl FnOnce(&mut Open) -> io::Result<()>) {
         let Some(tape) = &self.0.tape else { return };
         if !self.0.turns.is_own() {
             return;
         }
         let mut open = tape.lock();
         let Some(record) = &mut *open else { return };
-        match record.writer.write(&event()) {
-            Ok(()) => then(record),
-            Err(error) => {
-                warn!("{}: cannot write the record, which ends here: {error}", self.0.name);
-                *open = None;
-            }
+        if let Err(error) = record.writer.write(&event()).and_then(|()| then(record)) {
+            warn!("{}: cannot write the record, which ends here: {error}", self.0.name);
+            *open = None;
         }
     }
 
@@ -127,9 +145,13 @@ impl Recorder {
     fn turn(&self, entry: impl FnOnce() -> Entry, act: impl FnOnce() -> ByteBuf) {
         let _turn = self.0.turns.take();
         self.end_at_limit();
-        self.log_and(|| Event::Enter(entry()), |open| open.depth += 1);
+        let begin = |open: &mut Open| {
+            open.depth += 1;
+            Ok(())
+        };
+        self.log_and(|| Event::Enter(entry()), begin);
         let read = act();
-        self.log_and(|| Event::Leave(read), |open| open.depth -= 1);
+        self.log_and(|| Event::Leave(read), Open::leave);
     }
 
     /// Ends a record that has reached its limit, between two entries.
@@ -266,7 +288,7 @@ impl MemoryTape for Recorder {
         self.log(|| Event::MemoryWrite {
             address,
             data: bytes(data),
-            answer: result.as_ref().map(|()| ()).map_err(Failure::from),
+            answer: result.as_ref().copied().map_err(Failure::from),
         });
         result
     }
@@ -280,7 +302,7 @@ impl MemoryTape for Recorder {
         let result = live();
         self.log(|| Event::MemoryUpdate {
             address,
-            answer: result.as_ref().map(|old| *old).map_err(Failure::from),
+            answer: result.as_ref().copied().map_err(Failure::from),
             new: result.as_ref().ok().and_then(|old| change(*old)),
         });
         result

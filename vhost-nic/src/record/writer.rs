@@ -41,6 +41,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Passes all events so far to the output.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.events.flush()
+    }
+
     /// Number of bytes of the events so far, before compression.
     pub fn written(&self) -> u64 {
         self.written

@@ -50,17 +50,11 @@ pub fn shortest_prefix<R: Read + Send + 'static>(
 pub fn copy_prefix(input: impl Read, output: impl Write, limit: u64) -> Result<(), RecordError> {
     let mut reader = Reader::new(input)?;
     let mut writer = Writer::new(output, reader.setup(), Compression::best()).map_err(RecordError::Io)?;
-    let (mut entries, mut depth) = (0, 0_u64);
-    while entries < limit {
-        let event = reader.next_event()?;
-        match event {
+    while reader.entries() < limit {
+        match reader.next_event()? {
             Event::End => break,
-            Event::Enter(_) => depth += 1,
-            Event::Leave(_) => depth = depth.saturating_sub(1),
-            _ => {}
+            event => writer.write(&event).map_err(RecordError::Io)?,
         }
-        entries += u64::from(depth == 0);
-        writer.write(&event).map_err(RecordError::Io)?;
     }
     writer.finish().map_err(RecordError::Io)?;
     Ok(())
