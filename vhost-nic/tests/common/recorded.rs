@@ -39,23 +39,24 @@ pub fn recorded_machine(
 ) -> (Machine, Recording) {
     let mut config = config(number);
     configure(&mut config);
-    let identity = Identity::default();
     let file = tempfile::tempfile().unwrap();
-    let setup = Setup::new(&config, identity, VECTORS);
+    let setup = Setup::new(&config, Identity::default(), VECTORS);
     let recorder = Recorder::to_file(turns.clone(), file.try_clone().unwrap(), &setup).unwrap();
+    (behind(&recorder, switch, config), Recording { recorder, file })
+}
+
+/// A machine with a NIC behind a recorder.
+pub fn behind(recorder: &Recorder, switch: &Arc<Switch>, mut config: NicConfig) -> Machine {
+    let (identity, mac) = (Identity::default(), config.mac);
     let parts = FunctionParts::new(VECTORS);
     recorder.install(&parts);
     config.doors = recorder.of_nic();
     let nic = Nic::new(&config, &parts).unwrap();
     nic.connect(switch);
-    let mac = config.mac;
     let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
     recorder.guard(&function);
     let function = Arc::new(function);
-    (
-        Machine::new(Arc::new(NicFunction { nic, function }), mac.0),
-        Recording { recorder, file },
-    )
+    Machine::new(Arc::new(NicFunction { nic, function }), mac.0)
 }
 
 /// Replays a record whole. Panics unless all outputs are equal.

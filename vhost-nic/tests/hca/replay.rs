@@ -9,21 +9,23 @@ use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
 use vhost_nic::net::Switch;
-use vhost_nic::record::Turns;
+use vhost_nic::record::{Recorder, Turns};
 
 use crate::frames::Packet;
 use crate::lan::shut;
+use crate::nic::config;
 use crate::receive::packet;
-use crate::recorded::{Recording, equal, recorded_machine};
+use crate::recorded::{behind, equal, recorded_machine};
 
 #[test]
 fn frames_with_offloads_are_replayed() {
     let (switch, turns) = (Switch::new(), Arc::<Turns>::default());
-    let [(mut a, of_a), (mut b, of_b)] = [1, 2].map(|number| {
-        let (machine, recording) = recorded_machine(&switch, number, &turns, |_| {});
-        let hca = Arc::new(Hca::boot(&Arc::new(machine)));
-        (Netdev::open(&hca, &Options::default()), recording)
-    });
+    let open = |machine| Netdev::open(&Arc::new(Hca::boot(&Arc::new(machine))), &Options::default());
+    let (sender, of_sender) = recorded_machine(&switch, 1, &turns, |_| {});
+    let (receiver, of_receiver) = recorded_machine(&switch, 2, &turns, |_| {});
+    let (mut a, mut b) = (open(sender), open(receiver));
+    // A third guest, that is not recorded, sends and receives as well.
+    let mut other = open(behind(&Recorder::turns_only(turns.clone(), "nic3"), &switch, config(3)));
     const FRAMES: u64 = 20;
     for length in 0..FRAMES {
         let kind = Packet {
@@ -40,12 +42,18 @@ fn frames_with_offloads_are_replayed() {
             },
         );
         assert_eq!(b.receive().frame[..sent.len()], sent);
+        let sent = packet(&other, &b).build();
+        other.send(&sent);
+        assert_eq!(b.receive().frame[..sent.len()], sent);
+        let sent = packet(&b, &other).build();
+        b.send(&sent);
+        assert_eq!(other.receive().frame[..sent.len()], sent);
     }
-    shut(a);
-    shut(b);
-    let [a, b] = [of_a, of_b].map(|recording| equal(&recording.finish()));
-    assert_eq!((a.frames_out, b.frames_in), (FRAMES, FRAMES));
-    assert_eq!((a.frames_in, b.frames_out), (0, 0));
+    [a, b, other].into_iter().for_each(shut);
+    let [a, b] = [of_sender, of_receiver].map(|recording| equal(&recording.finish()));
+    assert_eq!((b.frames_in, b.frames_out), (2 * FRAMES, FRAMES));
+    // The first frame between the other two is flooded.
+    assert_eq!((a.frames_in, a.frames_out), (1, FRAMES));
 }
 
 #[test]
@@ -57,7 +65,7 @@ fn random_commands_are_replayed() {
             config.blue_flame = (seed % 2 == 0).then_some(Duration::from_millis(1));
         });
         let tally = commands::run(machine, &input);
-        let report = equal(&Recording::finish(recording));
+        let report = equal(&recording.finish());
         assert!(report.commands >= tally.made as u64, "{report}");
     }
 }
