@@ -339,7 +339,7 @@ impl InterruptLines for Lines {
 
 impl Cable for Recorder {
     fn carry(&self, direction: Direction, burst: &Burst<'_>, end: End<'_>) {
-        // What arrives is recorded by the NIC itself, if the link is up.
+        // The NIC itself records the frames that it gets: none without a link.
         if direction == Direction::In {
             return end.pass(burst);
         }

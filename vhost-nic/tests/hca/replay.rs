@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlx5_prm::wqe::EthernetSegment;
-use mlx5_test_driver::fuzz::commands;
+use mlx5_test_driver::fuzz::{commands, iterations};
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
@@ -58,7 +58,7 @@ fn frames_with_offloads_are_replayed() {
 
 #[test]
 fn random_commands_are_replayed() {
-    for seed in 0..20 {
+    for seed in 0..iterations(200) {
         let mut random = fastrand::Rng::with_seed(seed);
         let input: Vec<u8> = (0..4000).map(|_| random.u8(..)).collect();
         let (machine, recording) = recorded_machine(&Switch::new(), 1, &Arc::default(), |config| {

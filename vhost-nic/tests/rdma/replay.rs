@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
+use mlx5_test_driver::fuzz::{iterations, wqes};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::wait::eventually;
@@ -254,7 +255,7 @@ fn a_record_that_no_recorder_makes_is_replayed_to_its_fault() {
     let all = events(&record);
     let mut random = fastrand::Rng::with_seed(5);
     let mut outcomes = [0; 3];
-    for _ in 0..300 {
+    for _ in 0..iterations(3000) {
         let mut events = all.clone();
         (0..random.usize(1..4)).for_each(|_| mutate(&mut events, &mut random));
         let outcome = match replay(Cursor::new(with_events(&record, &events)), None) {
@@ -360,7 +361,7 @@ fn a_key_destroyed_under_a_posted_read_is_found_again() {
 
 #[test]
 fn random_work_is_replayed() {
-    for seed in 0..20 {
+    for seed in 0..iterations(200) {
         let (switch, turns) = (Switch::new(), Arc::<Turns>::default());
         let mut random = fastrand::Rng::with_seed(seed);
         let input: Vec<u8> = (0..2000).map(|_| random.u8(..)).collect();
@@ -372,7 +373,7 @@ fn random_work_is_replayed() {
             recordings.push(recording);
             Node::open(machine, number)
         });
-        mlx5_test_driver::fuzz::wqes::run(nodes, &input);
+        wqes::run(nodes, &input);
         for recording in recordings {
             equal(&recording.finish());
         }
