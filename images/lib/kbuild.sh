@@ -9,7 +9,9 @@ KBUILD_RECIPE=1
 KBUILD_PACKAGES=(make binutils dash bash coreutils sed grep mawk findutils diffutils kmod)
 
 kbuild_release() { sed -n 's/^linux-image-\([^ ]*\) .*/\1/p' "$STOCK_DIR/7.x.resolved"; }
-kbuild_dir() { echo "$CACHE/kbuild-$({ cat "$STOCK_DIR/7.x.resolved"; echo "${KBUILD_PACKAGES[*]} $KBUILD_RECIPE"; } | key_of)"; }
+kbuild_dir() {
+  echo "$CACHE/kbuild-$({ cat "$STOCK_DIR/7.x.resolved"; echo "${KBUILD_PACKAGES[*]} $KBUILD_RECIPE"; } | key_of)"
+}
 kbuild_done() { [[ -s $STOCK_DIR/7.x.resolved && -e $(kbuild_dir)/release ]]; }
 
 kbuild_stage() {

@@ -59,7 +59,10 @@ impl Image {
     /// the series.
     pub fn load_stock(series: &str) -> Result<Self> {
         let path = cache_dir().join(format!("image-stock-{series}.json"));
-        Self::described(&path, "build it with `images/build stock`, or `images/build nic` for the newest")
+        Self::described(
+            &path,
+            "build it with `images/build stock`, or `images/build nic` for the newest",
+        )
     }
 
     /// Loads an image description; its paths are relative to its directory.

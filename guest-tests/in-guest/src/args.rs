@@ -183,4 +183,41 @@ mod tests {
         let settings = vec!["id=connectx-7".to_owned(), "blue-flame=on".to_owned()];
         assert_eq!(arguments.nic_settings(), (settings, true));
     }
+
+    /// Returns the command lines of a page or a pipeline, without what the script takes for itself.
+    fn command_lines(text: &str) -> Vec<Vec<String>> {
+        let joined = text.replace("\\\n", " ");
+        let lines = joined.lines().filter_map(|line| line.split_once("scripts/in-guest "));
+        let commands = lines.filter(|(before, line)| line.contains("-- ") && !before.contains('`'));
+        commands
+            .map(|(_, line)| {
+                let mut words = shlex::split(line).expect("balanced quotes");
+                if let Some(at) = words.iter().position(|word| word == "--packages") {
+                    words.drain(at..at + 2);
+                }
+                words
+            })
+            .collect()
+    }
+
+    #[test]
+    fn command_lines_of_the_documentation_are_valid() {
+        let root = guest_harness::workspace_dir();
+        for (page, count) in [
+            ("README.md", 3),
+            ("docs/in-guest.md", 3),
+            ("docs/recipes/module.md", 1),
+            ("docs/recipes/rdma-core.md", 1),
+            ("docs/recipes/github-actions.yml", 1),
+            ("docs/recipes/gitlab-ci.yml", 1),
+        ] {
+            let text = std::fs::read_to_string(root.join(page)).unwrap();
+            let lines = command_lines(&text);
+            assert_eq!(lines.len(), count, "{page}: {lines:?}");
+            for words in lines {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                parse(&words).unwrap_or_else(|error| panic!("{page}: {words:?}: {error}"));
+            }
+        }
+    }
 }

@@ -5,3 +5,4 @@ mod devices;
 mod failures;
 mod fixture;
 mod kernels;
+mod recipes;
