@@ -10,8 +10,8 @@ use crate::interleaved::Extreme;
 use crate::verbs::Verbs;
 use crate::{ethernet, uml, verbs};
 
-/// Boots the guests of the demonstration with Debian's newest kernel, as the NIC needs no other, and with `uml` two User
-/// Mode Linux guests on the same switch.
+/// Boots the guests of the demonstration with Debian's newest kernel, as the NIC needs no other, and with `uml` two
+/// User Mode Linux guests on the same switch.
 pub fn boot_demo(uml: bool) -> Result<Testbed> {
     // Under emulation on a busy host a processor stands still for longer than the kernel thinks possible.
     let builder = Testbed::builder("nic-demo")
@@ -25,8 +25,8 @@ pub fn boot_bench() -> Result<Testbed> {
     boot(Testbed::builder("nic-bench"))
 }
 
-/// Boots two QEMU guests with a NIC each and a virtio-net link between them. Each has one processor because the host may
-/// have only two. The MTU is 1500 on both networks.
+/// Boots two QEMU guests with a NIC each and a virtio-net link between them. Each has one processor because the host
+/// may have only two. The MTU is 1500 on both networks.
 fn boot(builder: Builder) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting guests");
