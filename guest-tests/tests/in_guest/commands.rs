@@ -38,6 +38,17 @@ fn status_streams_and_folder_are_those_of_the_command() {
     assert!(!folder.has_result("junit.xml"));
 }
 
+/// The source tree and the images are root's here.
+#[test]
+fn another_user_runs_it_and_owns_what_the_guest_writes() {
+    const NOBODY: u32 = 65534;
+    let folder = Folder::of_user(NOBODY);
+    let run = folder.run(&["--", "id -un; echo guest > from-guest"], "");
+    assert_eq!((run.status, run.stdout.as_str()), (Some(0), "root\n"));
+    let written = fs::metadata(folder.share().join("from-guest")).unwrap();
+    assert_eq!((written.uid(), written.len()), (NOBODY, 6));
+}
+
 #[test]
 fn two_guests_run_perftest_between_them() {
     let folder = Folder::new();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,8 @@ use tempfile::TempDir;
 /// A folder to share, with the results of a run next to it.
 pub struct Folder {
     folder: TempDir,
+    /// User of the runs, if it is another one.
+    user: Option<u32>,
 }
 
 /// Output of the program.
@@ -25,7 +28,17 @@ impl Folder {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("share")).expect("a folder to share");
-        Self { folder }
+        Self { folder, user: None }
+    }
+
+    /// Creates a folder of another user, who runs the program; needs root.
+    pub fn of_user(user: u32) -> Self {
+        let mut folder = Self::new();
+        for path in [folder.folder.path().to_owned(), folder.share()] {
+            chown(path, Some(user), Some(user)).expect("root changes owners");
+        }
+        folder.user = Some(user);
+        folder
     }
 
     /// The caller's folder.
@@ -62,7 +75,17 @@ impl Folder {
 
     /// Runs the program in the folder with `input`; `words` are options, `--` and the command.
     pub fn run(&self, words: &[&str], input: &str) -> Run {
-        let mut child = Command::new(program("in-guest").expect("in-guest is built"))
+        let program = program("in-guest").expect("in-guest is built");
+        let mut command = match self.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+                command.arg(program);
+                command
+            }
+        };
+        let mut child = command
             .arg("--results")
             .arg(self.results())
             .args(words)

@@ -62,3 +62,22 @@ fn a_kernel_with_its_modules_boots() -> Result<()> {
     assert_eq!(run.stdout, format!("{}\nmlx5_0\n", image.kernel_release));
     Ok(())
 }
+
+/// The build folder of our own kernel stands for a caller's tree.
+#[test]
+fn a_built_tree_boots_and_modules_are_built_for_it() -> Result<()> {
+    let folder = Folder::new();
+    write_module(&folder.share(), 0);
+    let image = Image::load()?;
+    let tree = image.kernel_build.expect("a build tree").display().to_string();
+    let script = format!("uname -r; {LOAD}");
+    let run = folder.run(&["--tree", &tree, "--module", ".", "--", &script], "");
+    assert_eq!(run.status, Some(0));
+    assert!(
+        run.stdout.starts_with(&format!("{}\n", image.kernel_release)),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.ends_with("hello from a module\n"), "{}", run.stdout);
+    Ok(())
+}
