@@ -101,10 +101,13 @@ impl Daemon {
         }
     }
 
-    /// Sends SIGTERM and waits for the daemon to end.
+    /// Sends SIGTERM and waits for the daemon to end; fails if it ends with an error.
     pub(crate) fn stop(&self) -> Result<()> {
         self.process.signal(Signal::TERM)?;
-        self.process.wait(STOP_TIMEOUT).map(drop)
+        match self.process.wait(STOP_TIMEOUT)? {
+            status if status.success() => Ok(()),
+            _ => self.process.check(),
+        }
     }
 }
 

@@ -23,6 +23,9 @@ const SIGKILL: i32 = 9;
 /// Limit on the output that is searched for reports of tests.
 const KEPT: usize = 64 << 20;
 
+/// Limit on a line that is held back until it is whole.
+const LINE_LIMIT: usize = 64 << 10;
+
 /// End of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -182,7 +185,7 @@ fn whole_lines(prefix: &str, line: &mut Vec<u8>, bytes: &[u8], last: bool) -> Ve
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |index| index + 1);
-    if last && end < line.len() {
+    if end < line.len() && (last || line.len() - end > LINE_LIMIT) {
         line.push(b'\n');
         end = line.len();
     }
@@ -214,5 +217,8 @@ mod tests {
         assert_eq!(whole_lines("b| ", &mut line, b"o\nthree", false), b"b| two\n");
         assert_eq!(whole_lines("b| ", &mut line, b"", true), b"b| three\n");
         assert_eq!(whole_lines("b| ", &mut line, b"", true), b"");
+        let long = vec![b'x'; LINE_LIMIT + 1];
+        assert_eq!(whole_lines("b| ", &mut line, &long, false).len(), long.len() + 4);
+        assert!(line.is_empty());
     }
 }

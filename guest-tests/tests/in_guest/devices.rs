@@ -14,6 +14,38 @@ fn a_plan_of_faults_makes_the_command_fail() {
     assert_eq!(folder.json("faults-vhost-nic.json")[0]["strikes"], 1);
 }
 
+/// A write of one byte, where there is no register.
+#[test]
+fn a_finding_of_a_kind_that_fails_the_run_does() {
+    let folder = Folder::new();
+    folder.write(
+        "stray.py",
+        "import mmap, os\n\
+         f = os.open('/sys/class/net/nic0/device/resource0', os.O_RDWR | os.O_SYNC)\n\
+         mmap.mmap(f, 4096)[0x801] = 1\nprint('written')\n",
+    );
+    let words = [
+        "--kernel-arg",
+        "iomem=relaxed",
+        "--fail-on",
+        "stray_access",
+        "--",
+        "python3 stray.py",
+    ];
+    let run = folder.run(&words, "");
+    assert_eq!((run.status, run.stdout.as_str()), (Some(1), "written\n"));
+    assert!(
+        run.stderr.contains("error: vhost-nic has ended with exit status: 1"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("vhost-nic: finding stray_access, 1 recorded"),
+        "{}",
+        run.stderr
+    );
+}
+
 #[test]
 fn smc_d_runs_between_two_guests() {
     let folder = Folder::new();
