@@ -14,6 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::control_socket::ControlService;
 use crate::controlled::Controlled;
+use crate::foreign_eventfd::check_signals;
 use crate::metrics_socket::MetricsService;
 use crate::socket_server::{Serve, SocketServer};
 use crate::stats_socket::StatsService;
@@ -29,6 +30,9 @@ pub enum MainLoopError {
     /// The signal handlers could not be installed.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    /// Guests cannot be interrupted.
+    #[error("cannot signal eventfds: the kernel needs asynchronous I/O, and room for it (fs.aio-max-nr)")]
+    EventFds(#[source] io::Error),
     /// A socket could not be served.
     #[error("cannot serve the {name} socket")]
     Socket {
@@ -48,6 +52,7 @@ pub struct MainLoop {
 impl MainLoop {
     /// Creates the loop. From now on SIGTERM and SIGINT end the loop instead of the process.
     pub fn new() -> Result<Self, MainLoopError> {
+        check_signals().map_err(MainLoopError::EventFds)?;
         let mut manager = EventManager::<Subscriber>::new()?;
         let stop = Rc::default();
         let signals = Signals::new(&stop).map_err(MainLoopError::Signals)?;

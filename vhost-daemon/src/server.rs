@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use log::{error, warn};
 use parking_lot::Mutex;
@@ -18,6 +20,9 @@ const RETRY_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 200_000_000,
 };
+
+/// Time in which a stopped server ends.
+pub const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Service of a guest's VMM, one connection after the other.
 pub trait Service: Send + Sync + 'static {
@@ -105,6 +110,8 @@ pub struct Server {
     name: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    ended: Mutex<Receiver<()>>,
 }
 
 struct Shared {
@@ -122,25 +129,33 @@ impl Server {
             current: Current::default(),
             stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
+        let (end, ended) = mpsc::channel();
         let thread = thread::Builder::new().name(name.clone()).spawn({
             let (name, shared) = (name.clone(), shared.clone());
-            move || shared.run(&name, listener, &service)
+            move || {
+                let _end = end;
+                shared.run(&name, listener, &service);
+            }
         })?;
         Ok(Self {
             name,
             shared,
             thread: Some(thread),
+            ended: Mutex::new(ended),
         })
     }
 
-    /// Ends the connection in service, if any, and accepts no more; returns after the device's last reset.
+    /// Ends the connection in service, if any, and accepts no more; returns after the device's last reset, or
+    /// [`STOP_TIME`] later at the latest: a client can hold up what must end for its connection to end.
     pub fn stop(&mut self) {
-        if self.thread.is_some() {
-            self.request_stop();
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        self.request_stop();
+        if self.ended.get_mut().recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
+            error!(
+                "{}: the connection does not end, and is left to the process's end",
+                self.name
+            );
+        } else if thread.join().is_err() {
             error!("{}: the thread that serves the socket panicked", self.name);
         }
     }
@@ -313,5 +328,32 @@ mod tests {
             drop(client);
             assert!(reader.resets.load(Ordering::SeqCst) <= connected.into());
         }
+    }
+
+    /// Never returns.
+    struct Stuck;
+
+    impl Service for Stuck {
+        type Error = io::Error;
+
+        fn serve(&self, _listener: &UnixListener, _current: &Current) -> io::Result<()> {
+            loop {
+                thread::park();
+            }
+        }
+
+        fn reset(&self) {}
+    }
+
+    #[test]
+    fn a_connection_that_does_not_end_does_not_keep_the_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut server = Server::start("a", UnixListener::bind(&path).unwrap(), Stuck).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        while server.shared.current.0.lock().end.is_none() {
+            thread::yield_now();
+        }
+        server.stop();
     }
 }

@@ -3,6 +3,9 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -25,7 +28,13 @@ pub enum ConnectionError {
     Start(Error),
 }
 
-/// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone.
+/// Time in which the workers of a connection that has ended usually end.
+const JOIN_TIME: Duration = Duration::from_secs(1);
+/// Connections of a guest whose workers may be left while the next one is served.
+const MAX_LEFTOVERS: usize = 8;
+
+/// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone, or left with
+/// `leftovers`.
 ///
 /// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still process
 /// queues must find them closed, since a VMM that died may have left requests in them.
@@ -33,12 +42,14 @@ pub enum ConnectionError {
 /// # Errors
 ///
 /// Fails when descriptors or threads have run out.
+#[expect(clippy::too_many_arguments, reason = "each is a part of a connection")]
 pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
     name: &str,
     backend: Arc<B>,
     memory: Memory,
     listener: &UnixListener,
     current: &Current,
+    leftovers: &Leftovers,
     connected: impl FnOnce(),
     disconnected: impl FnOnce(),
 ) -> Result<(), ConnectionError> {
@@ -58,9 +69,43 @@ pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
         }
         Err(error) => debug!("{name}: the connection ended: {error}"),
     }
-    // Joins the workers.
-    drop(daemon);
+    leftovers.join(name, daemon);
     Ok(())
+}
+
+/// Connections whose workers have not ended. A worker may wait for an answer of its VMM, over a channel that another
+/// process keeps open: it must not keep the guest's socket from the next VMM. One of each guest, so that it harms
+/// nobody else if there are as many as there may be.
+#[derive(Debug, Default)]
+pub struct Leftovers(Arc<Mutex<usize>>);
+
+impl Leftovers {
+    /// Ends the workers of a connection. Waits for them for a while, or without a limit if too many are left already.
+    fn join<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
+        &self,
+        name: &str,
+        daemon: VhostUserDaemon<Arc<B>>,
+    ) {
+        let (ended, until_ended) = mpsc::channel::<()>();
+        let count = self.0.clone();
+        *count.lock() += 1;
+        let join = move || {
+            drop(daemon);
+            *count.lock() -= 1;
+            drop(ended);
+        };
+        // Without a thread, the closure and the daemon in it are dropped here.
+        if thread::Builder::new().name("join".to_owned()).spawn(join).is_err() {
+            *self.0.lock() -= 1;
+            return;
+        }
+        if until_ended.recv_timeout(JOIN_TIME) == Err(RecvTimeoutError::Timeout) {
+            warn!("{name}: a worker still waits for the VMM that is gone");
+            if *self.0.lock() > MAX_LEFTOVERS {
+                let _ = until_ended.recv();
+            }
+        }
+    }
 }
 
 /// Exit events of a connection's workers. vhost-user-backend 0.24 takes the descriptors that

@@ -2,28 +2,68 @@
 //!
 //! vhost-user-backend 0.24 reads kicks and writes calls as if they never blocked, but the front-end chooses the
 //! descriptors and shares them. A kick can be gone before it is read, as when the device is stopped and restarted in
-//! between; a worker would end on that error. User Mode Linux passes pipes as call descriptors, which fill up while the
-//! guest is stopped.
+//! between; a worker would end on that error, or wait. User Mode Linux passes pipes as call descriptors, which fill up
+//! while the guest is stopped.
 
 use std::fs::File;
-use std::io;
-use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use parking_lot::Mutex;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use vhost_user_backend::{VringRwLock, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::foreign_eventfd::ForeignEventFd;
+
 /// Guest memory as the front-end currently describes it.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// [`VringRwLock`] with non-blocking descriptors.
+/// [`VringRwLock`] whose descriptors nobody waits for. A kick descriptor is an eventfd, a call descriptor an eventfd or a
+/// pipe; others are ignored.
 #[derive(Clone)]
-pub struct Vring(VringRwLock);
+pub struct Vring {
+    inner: VringRwLock,
+    descriptors: Arc<Mutex<Descriptors>>,
+}
 
-fn nonblocking(file: File) -> Option<File> {
-    let set = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::NONBLOCK));
-    set.is_ok().then_some(file)
+/// Lock order: after the vring's own lock, and a leaf.
+#[derive(Default)]
+struct Descriptors {
+    kick: Option<ForeignEventFd>,
+    call: Option<Call>,
+}
+
+/// Descriptor by which the guest is notified.
+enum Call {
+    EventFd(ForeignEventFd),
+    Pipe(Arc<OwnedFd>),
+}
+
+impl Call {
+    fn new(file: File) -> Option<Self> {
+        let is_pipe = fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        if is_pipe {
+            // Not to be relied on: the front-end can clear the flag.
+            fcntl_setfl(&file, fcntl_getfl(&file).ok()? | OFlags::NONBLOCK).ok()?;
+            return Some(Self::Pipe(Arc::new(file.into())));
+        }
+        ForeignEventFd::new(file.into()).ok().map(Self::EventFd)
+    }
+}
+
+impl Vring {
+    /// Returns the call descriptor if it is a pipe. A write to a pipe can block, and only a
+    /// [`Messenger`](crate::Messenger) should write to it.
+    pub fn call_pipe(&self) -> Option<Arc<OwnedFd>> {
+        match &self.descriptors.lock().call {
+            Some(Call::Pipe(pipe)) => Some(pipe.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> VringStateGuard<'a, Memory> for Vring {
@@ -35,97 +75,112 @@ impl<'a> VringStateMutGuard<'a, Memory> for Vring {
 }
 
 impl VringT<Memory> for Vring {
+    fn new(mem: Memory, max_queue_size: u16) -> Result<Self, Error> {
+        Ok(Self {
+            inner: VringRwLock::new(mem, max_queue_size)?,
+            descriptors: Arc::default(),
+        })
+    }
+
     fn set_kick(&self, file: Option<File>) {
-        self.0.set_kick(file.and_then(nonblocking));
+        let own = file.as_ref().and_then(|file| file.try_clone().ok());
+        let kick = own.and_then(|file| ForeignEventFd::new(file.into()).ok());
+        // Its worker waits for this one by epoll, and does not read it.
+        self.inner.set_kick(file.filter(|_| kick.is_some()));
+        self.descriptors.lock().kick = kick;
     }
 
     fn set_call(&self, file: Option<File>) {
-        self.0.set_call(file.and_then(nonblocking));
+        self.descriptors.lock().call = file.and_then(Call::new);
     }
 
     fn read_kick(&self) -> io::Result<bool> {
-        match self.0.read_kick() {
-            // Another reader has taken the kick; an error would end the worker.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.get_ref().is_enabled()),
-            result => result,
+        if let Some(kick) = &self.descriptors.lock().kick {
+            let mut count = [0; 8];
+            // Unlike O_NONBLOCK, the flag is not the front-end's to clear. Another reader may have taken the kick; an
+            // error would end the worker.
+            let _ = preadv2(
+                kick,
+                &mut [IoSliceMut::new(&mut count)],
+                u64::MAX,
+                ReadWriteFlags::NOWAIT,
+            );
+        }
+        Ok(self.inner.get_ref().is_enabled())
+    }
+
+    /// Notifies the guest, whose call descriptor must not be a pipe. Takes no lock of the vring, and does not wait.
+    fn signal_used_queue(&self) -> io::Result<()> {
+        match &self.descriptors.lock().call {
+            Some(Call::EventFd(call)) => call.signal(),
+            Some(Call::Pipe(_)) => Err(Errno::OPNOTSUPP.into()),
+            None => Ok(()),
         }
     }
 
-    fn signal_used_queue(&self) -> io::Result<()> {
-        match self.0.signal_used_queue() {
-            // Earlier calls are still pending, so the guest will look at the ring.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            result => result,
-        }
+    fn set_err(&self, _file: Option<File>) {
+        // No error is reported by it.
     }
 
     // The rest is delegated unchanged.
 
-    fn new(mem: Memory, max_queue_size: u16) -> Result<Self, Error> {
-        VringRwLock::new(mem, max_queue_size).map(Self)
-    }
-
     fn get_ref(&self) -> <Self as VringStateGuard<'_, Memory>>::G {
-        self.0.get_ref()
+        self.inner.get_ref()
     }
 
     fn get_mut(&self) -> <Self as VringStateMutGuard<'_, Memory>>::G {
-        self.0.get_mut()
+        self.inner.get_mut()
     }
 
     fn add_used(&self, desc_index: u16, len: u32) -> Result<(), Error> {
-        self.0.add_used(desc_index, len)
+        self.inner.add_used(desc_index, len)
     }
 
     fn enable_notification(&self) -> Result<bool, Error> {
-        self.0.enable_notification()
+        self.inner.enable_notification()
     }
 
     fn disable_notification(&self) -> Result<(), Error> {
-        self.0.disable_notification()
+        self.inner.disable_notification()
     }
 
     fn needs_notification(&self) -> Result<bool, Error> {
-        self.0.needs_notification()
+        self.inner.needs_notification()
     }
 
     fn set_enabled(&self, enabled: bool) {
-        self.0.set_enabled(enabled);
+        self.inner.set_enabled(enabled);
     }
 
     fn set_queue_info(&self, desc_table: u64, avail_ring: u64, used_ring: u64) -> Result<(), Error> {
-        self.0.set_queue_info(desc_table, avail_ring, used_ring)
+        self.inner.set_queue_info(desc_table, avail_ring, used_ring)
     }
 
     fn queue_next_avail(&self) -> u16 {
-        self.0.queue_next_avail()
+        self.inner.queue_next_avail()
     }
 
     fn set_queue_next_avail(&self, base: u16) {
-        self.0.set_queue_next_avail(base);
+        self.inner.set_queue_next_avail(base);
     }
 
     fn set_queue_next_used(&self, idx: u16) {
-        self.0.set_queue_next_used(idx);
+        self.inner.set_queue_next_used(idx);
     }
 
     fn queue_used_idx(&self) -> Result<u16, Error> {
-        self.0.queue_used_idx()
+        self.inner.queue_used_idx()
     }
 
     fn set_queue_size(&self, num: u16) {
-        self.0.set_queue_size(num);
+        self.inner.set_queue_size(num);
     }
 
     fn set_queue_event_idx(&self, enabled: bool) {
-        self.0.set_queue_event_idx(enabled);
+        self.inner.set_queue_event_idx(enabled);
     }
 
     fn set_queue_ready(&self, ready: bool) {
-        self.0.set_queue_ready(ready);
-    }
-
-    fn set_err(&self, file: Option<File>) {
-        self.0.set_err(file);
+        self.inner.set_queue_ready(ready);
     }
 }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
 use vhost_daemon::finding::Object;
-use vhost_daemon::vhost_user::{self, ConnectionError, ExitEvents};
+use vhost_daemon::vhost_user::{self, ConnectionError, ExitEvents, Leftovers};
 use vhost_daemon::vring::{Memory, Vring};
 use vhost_daemon::{Current, Server, Service};
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -341,6 +341,7 @@ impl VhostUserBackend for IsmBackend {
 struct IsmService {
     guest: Arc<Guest>,
     unsealed: UnsealedRam,
+    leftovers: Leftovers,
 }
 
 impl Service for IsmService {
@@ -354,7 +355,17 @@ impl Service for IsmService {
             self.guest.stop();
         };
         let name = self.guest.stats().guest();
-        vhost_user::serve(name, backend.clone(), described, listener, current, || (), disconnected)
+        let connected = || ();
+        vhost_user::serve(
+            name,
+            backend.clone(),
+            described,
+            listener,
+            current,
+            &self.leftovers,
+            connected,
+            disconnected,
+        )
     }
 
     fn reset(&self) {
@@ -365,5 +376,14 @@ impl Service for IsmService {
 /// Serves the VMM of a guest on this socket, one connection after the other, on a thread of its own.
 pub fn start(guest: Arc<Guest>, listener: UnixListener, unsealed: UnsealedRam) -> io::Result<Server> {
     let name = guest.stats().guest().to_owned();
-    Server::start(name, listener, IsmService { guest, unsealed })
+    let leftovers = Leftovers::default();
+    Server::start(
+        name,
+        listener,
+        IsmService {
+            guest,
+            unsealed,
+            leftovers,
+        },
+    )
 }

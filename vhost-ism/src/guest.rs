@@ -78,6 +78,9 @@ pub struct Session {
     alive: AtomicBool,
     /// The device is stopped; changed under the guest's lock.
     paused: AtomicBool,
+    /// A thread watches for the reset of the stopped device; changed under the guest's lock.
+    #[serde(skip)]
+    watched: AtomicBool,
     /// The driver has made a request, so peers may know its GID.
     used: AtomicBool,
 }
@@ -219,6 +222,7 @@ impl Guest {
             mapper: Traced::new(mapper, self.stats.tracer, self.stats.door().cloned()),
             alive: AtomicBool::new(true),
             paused: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             used: AtomicBool::new(false),
         });
         state.session = Some(session.clone());
@@ -238,36 +242,19 @@ impl Guest {
         }
     }
 
-    /// Starts a thread that watches for a reset as long as the device is stopped. Must be called when this process
-    /// holds none of the guest's memory any more.
+    /// Starts a thread that watches for a reset as long as the device is stopped, unless one does. Must be called when
+    /// this process holds none of the guest's memory any more.
     ///
     /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when no
     /// process maps its doorbell area.
     pub fn watch_pause(self: &Arc<Self>) {
-        let session = self.state.lock().session.clone();
-        let Some(session) = session.filter(|session| session.used.load(Ordering::Relaxed)) else {
-            return;
-        };
+        let session =
+            self.state.lock().session.clone().filter(|session| {
+                session.used.load(Ordering::Relaxed) && !session.watched.swap(true, Ordering::Relaxed)
+            });
+        let Some(session) = session else { return };
         let guest = self.clone();
-        let watch = move || {
-            let start = Instant::now();
-            while session.is_alive() && session.is_paused() {
-                if session.area.is_abandoned() {
-                    let mut state = guest.state.lock();
-                    if state
-                        .session
-                        .as_ref()
-                        .is_some_and(|current| Arc::ptr_eq(current, &session))
-                    {
-                        guest.end(&mut state);
-                    }
-                } else if start.elapsed() < RESET_TIME {
-                    thread::sleep(RESET_POLL);
-                } else {
-                    thread::sleep(PAUSE_POLL);
-                }
-            }
-        };
+        let watch = move || guest.watch(&session);
         if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
             // A VMM that only pauses its machine loses the session.
             warn!(
@@ -275,6 +262,29 @@ impl Guest {
                 self.stats.guest()
             );
             self.stop();
+        }
+    }
+
+    /// Ends a paused session when its device is reset; returns when that is known, or the session resumed.
+    fn watch(&self, session: &Arc<Session>) {
+        let start = Instant::now();
+        loop {
+            {
+                let mut state = self.state.lock();
+                if session.is_alive() && session.is_paused() && session.area.is_abandoned() {
+                    // An alive session is the guest's current one.
+                    self.end(&mut state);
+                }
+                if !session.is_alive() || !session.is_paused() {
+                    session.watched.store(false, Ordering::Relaxed);
+                    return;
+                }
+            }
+            thread::sleep(if start.elapsed() < RESET_TIME {
+                RESET_POLL
+            } else {
+                PAUSE_POLL
+            });
         }
     }
 

@@ -70,9 +70,9 @@ fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, b
 }
 
 /// Interrupts the guest unless it has suppressed the interrupt. Returns whether it was interrupted.
-fn signal(state: &mut VringState<Memory>, memory: &Memory) -> bool {
+fn signal(vring: &Vring, state: &mut VringState<Memory>, memory: &Memory) -> bool {
     let needed = state.get_queue_mut().needs_notification(memory.memory().deref());
-    needed.unwrap_or(true) && state.signal_used_queue().is_ok()
+    needed.unwrap_or(true) && vring.signal_used_queue().is_ok()
 }
 
 /// Enables the kick for the next chain. Returns whether one has become available meanwhile; false if the queue is not
@@ -131,7 +131,7 @@ pub fn answer_request(
         return Some(LateAnswer(answer));
     }
     return_chain(&mut state, memory, request.chain, &answer);
-    signal(&mut state, memory);
+    signal(vring, &mut state, memory);
     None
 }
 
@@ -146,7 +146,7 @@ pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: L
     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
     if let Some(chain) = next_chain(&mut state, memory, CONTROL_QUEUE, stats) {
         return_chain(&mut state, memory, chain, &answer.0);
-        signal(&mut state, memory);
+        signal(vring, &mut state, memory);
     }
     None
 }
@@ -193,7 +193,7 @@ impl EventRing for EventQueue {
 
     fn signal(&mut self) -> bool {
         let mut state = self.vring.get_mut();
-        state.get_queue().ready() && signal(&mut state, &self.memory)
+        state.get_queue().ready() && signal(&self.vring, &mut state, &self.memory)
     }
 
     fn await_buffers(&mut self) -> bool {

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attack;
 mod capacity;
 mod chaos;
 mod config;

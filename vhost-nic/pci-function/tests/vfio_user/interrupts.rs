@@ -176,7 +176,7 @@ fn an_eventfd_that_is_full_holds_nobody_up() {
     rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
     client.set_irqs(MSIX, EVENTFD | TRIGGER, 0, 1, &[&fd]).unwrap();
     host.parts.msix.raise(0);
-    assert_eq!(events(&fd), u64::MAX - 1);
+    assert_eq!(events(&fd), u64::MAX);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attack;
 mod client;
 mod connections;
 mod fuzz_driver;

@@ -1,7 +1,7 @@
 //! A driver like that of a User Mode Linux kernel: a vhost-user front-end with a split ring for commands and one for
 //! interrupts.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatu
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::tempfile::TempFile;
 
 /// Start of guest memory: not 0, and the same offset in its file, as in User Mode Linux.
@@ -34,7 +34,8 @@ pub const MSI: u8 = 7;
 const VERSION_1: u64 = 1 << 32;
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
-const SOON: Duration = Duration::from_secs(5);
+/// Time after which something counts as never happening.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// Descriptor of the table.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +98,8 @@ impl Driver {
     }
 
     fn start(&mut self, queue: usize) {
-        let (kick, call) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+        let eventfd = || EventFd::new(EFD_NONBLOCK).unwrap();
+        let (kick, call) = (eventfd(), eventfd());
         self.frontend.set_vring_call(queue, &call).unwrap();
         self.frontend.set_vring_num(queue, QUEUE_SIZE).unwrap();
         self.frontend.set_vring_base(queue, 0).unwrap();
@@ -115,6 +117,14 @@ impl Driver {
         self.frontend.set_vring_enable(queue, true).unwrap();
         self.kicks.push(kick);
         self.calls.push(call);
+    }
+
+    /// Replaces the call descriptor of a queue.
+    pub fn call_by(&mut self, queue: usize, descriptor: &OwnedFd) {
+        // SAFETY: the message passes a duplicate on, and the eventfd does not close the descriptor that it borrows.
+        let call = unsafe { EventFd::from_raw_fd(descriptor.as_raw_fd()) };
+        self.frontend.set_vring_call(queue, &call).unwrap();
+        let _ = call.into_raw_fd();
     }
 
     pub fn put(&self, address: u64, bytes: &[u8]) {

@@ -1,16 +1,18 @@
 //! Guests that break the rules.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pci_function::attachment::vhost_user_pci::Finding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::driver::{
     CFG_READ, CFG_WRITE, COMMAND, DATA, Descriptor, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_READ, MMIO_WRITE, MSI,
-    NEXT, QUEUE_SIZE, WRITE, available_ring, header,
+    NEXT, QUEUE_SIZE, SOON, WRITE, available_ring, header,
 };
 use super::{Host, message};
 
@@ -137,7 +139,6 @@ fn a_kick_that_is_taken_back_costs_nothing() {
     let mut driver = host.driver();
     for _ in 0..1000 {
         driver.kick(COMMAND);
-        // The descriptor is one and the same on both sides, and the device has made it one that does not block.
         let _ = driver.kicks[COMMAND].read();
     }
     assert_works(&mut driver);
@@ -177,5 +178,32 @@ fn whatever_a_guest_sends_the_device_goes_on() {
     outcome.unwrap();
     drop(driver);
     host.wait_for_reset(2);
+    assert_works(&mut host.driver());
+}
+
+#[test]
+fn a_call_pipe_that_blocks_its_writer_holds_up_neither_peers_nor_the_next_guest() {
+    let host = Host::new();
+    let mut driver = host.driver();
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    driver.call_by(INTERRUPT, &writer);
+    driver.give_buffers(0, 3, 20);
+    host.function.msix().raise(1);
+    assert_eq!(driver.interrupt(), message(1));
+    let begin = Instant::now();
+    let mut call = [0; 8];
+    while rustix::io::read(&reader, &mut call).is_err() {
+        assert!(begin.elapsed() < SOON, "the guest is notified");
+    }
+    assert_eq!(call, 1_u64.to_ne_bytes());
+
+    while rustix::io::write(&writer, &[0; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let function = host.function.clone();
+    let peer = std::thread::spawn(move || (2..4).for_each(|vector| function.msix().raise(vector)));
+    assert_eq!(driver.interrupt(), message(2));
+    assert_eq!(driver.interrupt(), message(3));
+    peer.join().unwrap();
+    drop(driver);
     assert_works(&mut host.driver());
 }

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use vhost_daemon::ForeignEventFd;
 
 use super::wire::{
     IRQ_MSIX, NUM_IRQS, SET_IRQS_BOOL, SET_IRQS_EVENTFD, SET_IRQS_MASK, SET_IRQS_NONE, SET_IRQS_TRIGGER,
@@ -20,7 +20,7 @@ pub struct EventFds(Box<[Mutex<Line>]>);
 
 #[derive(Default)]
 struct Line {
-    eventfd: Option<OwnedFd>,
+    eventfd: Option<ForeignEventFd>,
     masked: bool,
 }
 
@@ -61,9 +61,8 @@ impl EventFds {
                 }
             }
             (SET_IRQS_EVENTFD, SET_IRQS_TRIGGER) if fds.len() == count => {
-                for (line, eventfd) in lines.iter().zip(fds.drain(..)) {
-                    // A thread that raises the interrupt must not wait for the client.
-                    fcntl_setfl(&eventfd, fcntl_getfl(&eventfd)? | OFlags::NONBLOCK)?;
+                let eventfds: Result<Vec<_>, _> = fds.drain(..).map(ForeignEventFd::new).collect();
+                for (line, eventfd) in lines.iter().zip(eventfds.map_err(|_| Errno::INVAL)?) {
                     line.lock().eventfd = Some(eventfd);
                 }
                 function.retry_interrupts(first, number);
@@ -104,11 +103,7 @@ impl InterruptLines for EventFds {
         };
         let line = line.lock();
         match &line.eventfd {
-            Some(eventfd) if !line.masked => match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
-                // The counter is full: the client has yet to read it.
-                Ok(_) | Err(Errno::AGAIN) => Delivery::Done,
-                Err(_) => Delivery::NotNow,
-            },
+            Some(eventfd) if !line.masked && eventfd.signal().is_ok() => Delivery::Done,
             _ => Delivery::NotNow,
         }
     }

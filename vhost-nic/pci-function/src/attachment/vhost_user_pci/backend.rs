@@ -19,6 +19,7 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostUserPciStats;
+use vhost_daemon::Messenger;
 use vhost_daemon::vhost_user::ExitEvents;
 use vhost_daemon::vring::{Memory, Vring};
 
@@ -35,6 +36,7 @@ pub struct VhostUserPciBackend {
     function: Arc<PciFunction>,
     memory: Memory,
     stats: Arc<VhostUserPciStats>,
+    messenger: Arc<Messenger>,
     /// The guest has disconnected: its queues are no longer served.
     closed: AtomicBool,
     /// Whether the function's interrupts are connected.
@@ -44,11 +46,17 @@ pub struct VhostUserPciBackend {
 
 impl VhostUserPciBackend {
     /// Creates a connection before its first message.
-    pub fn new(function: Arc<PciFunction>, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
+    pub fn new(
+        function: Arc<PciFunction>,
+        memory: Memory,
+        stats: Arc<VhostUserPciStats>,
+        messenger: Arc<Messenger>,
+    ) -> Self {
         Self {
             function,
             memory,
             stats,
+            messenger,
             closed: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             exits: ExitEvents::default(),
@@ -130,7 +138,12 @@ impl VhostUserBackend for VhostUserPciBackend {
             COMMAND_THREAD => commands::serve(&self.function, vring, &self.memory, &self.stats, || self.is_open()),
             INTERRUPT_THREAD if self.is_open() => {
                 if !self.connected.swap(true, Ordering::AcqRel) {
-                    let queue = InterruptQueue::new(vring.clone(), self.memory.clone(), self.stats.clone());
+                    let queue = InterruptQueue::new(
+                        vring.clone(),
+                        self.memory.clone(),
+                        self.stats.clone(),
+                        self.messenger.clone(),
+                    );
                     self.function.connect(Arc::new(queue), Masking::Function);
                 }
                 self.function.retry_interrupts(0, self.function.msix().vectors());

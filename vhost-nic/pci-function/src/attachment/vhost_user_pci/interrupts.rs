@@ -10,6 +10,7 @@ use crate::msix::{Delivery, InterruptLines, MsixMessage};
 use super::message::{Header, INTERRUPT_QUEUE, MsiMessage, OP_MSI};
 use super::queue::{next_chain, return_chain};
 use super::stats::{Finding, VhostUserPciStats};
+use vhost_daemon::Messenger;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
@@ -18,12 +19,29 @@ pub struct InterruptQueue {
     vring: Vring,
     memory: Memory,
     stats: Arc<VhostUserPciStats>,
+    messenger: Arc<Messenger>,
 }
 
 impl InterruptQueue {
     /// Creates the interrupt queue of a vring.
-    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>) -> Self {
-        Self { vring, memory, stats }
+    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>, messenger: Arc<Messenger>) -> Self {
+        Self {
+            vring,
+            memory,
+            stats,
+            messenger,
+        }
+    }
+
+    /// Notifies the guest of used buffers.
+    fn call(&self) {
+        match self.vring.call_pipe() {
+            Some(pipe) => self.messenger.notify(&pipe),
+            None => {
+                // Fails only for lack of memory.
+                let _ = self.vring.signal_used_queue();
+            }
+        }
     }
 
     /// Writes a message into the next buffer that can hold it. Returns false if there is none.
@@ -66,8 +84,7 @@ impl InterruptLines for InterruptQueue {
         }
         self.stats.counters.interrupts.increment();
         if self.vring.needs_notification().unwrap_or(true) {
-            // Fails only if the guest has disconnected.
-            let _ = self.vring.signal_used_queue();
+            self.call();
         }
         Delivery::Done
     }

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use log::info;
-use vhost_daemon::vhost_user::{self, ConnectionError};
+use vhost_daemon::vhost_user::{self, ConnectionError, Leftovers};
 use vhost_daemon::vring::Memory;
-use vhost_daemon::{Current, Service};
+use vhost_daemon::{Current, Messenger, Service};
 use vm_memory::GuestMemoryMmap;
 
 use super::backend::VhostUserPciBackend;
@@ -24,6 +24,8 @@ pub struct Server {
 struct VhostUserPciService {
     function: Arc<PciFunction>,
     stats: Arc<VhostUserPciStats>,
+    messenger: Arc<Messenger>,
+    leftovers: Leftovers,
 }
 
 impl Server {
@@ -33,6 +35,8 @@ impl Server {
         let service = VhostUserPciService {
             function,
             stats: stats.clone(),
+            messenger: Arc::new(Messenger::new(name)),
+            leftovers: Leftovers::default(),
         };
         let server = vhost_daemon::Server::start(name, listener, service)?;
         Ok(Self { server, stats })
@@ -60,6 +64,7 @@ impl Service for VhostUserPciService {
             self.function.clone(),
             memory.clone(),
             self.stats.clone(),
+            self.messenger.clone(),
         ));
         let connected = || {
             self.stats.counters.connections.increment();
@@ -75,6 +80,7 @@ impl Service for VhostUserPciService {
             memory,
             listener,
             current,
+            &self.leftovers,
             connected,
             disconnected,
         )
