@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::size::parse_size;
+
 /// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`,
 /// `fd`, `print_capabilities` and its own options that name sockets.
 #[derive(Args, Clone, Debug, Default)]
@@ -44,7 +46,23 @@ pub struct CommonArgs {
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
 
+    /// Bytes of memory that the VMM of each guest may share with the daemon; by default an equal share of 64T, half of
+    /// the addresses that the process has.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_guest_memory: Option<u64>,
+
     /// Print the capabilities of this back-end as JSON (vhost-user back-end conventions) and exit.
     #[arg(long, exclusive = true)]
     pub print_capabilities: bool,
+}
+
+/// Half of the addresses of a process, for the memory of all guests.
+const ALL_GUEST_MEMORY: u64 = 1 << 46;
+
+impl CommonArgs {
+    /// Returns the bytes of memory that each of `guests` guests may have.
+    pub fn guest_memory_limit(&self, guests: usize) -> u64 {
+        let share = ALL_GUEST_MEMORY / guests.max(1) as u64;
+        self.max_guest_memory.unwrap_or(share)
+    }
 }

@@ -1,4 +1,4 @@
-//! One vhost-user connection, from accept to the end of its workers.
+//! The vhost-user connections of a guest, each from accept to the end of its workers.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -14,6 +14,7 @@ use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error, VhostUserBackend, VhostUserDaemon};
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
 
+use crate::lost_memory::Loss;
 use crate::server::Current;
 use crate::vring::{Memory, Vring};
 
@@ -33,75 +34,96 @@ const JOIN_TIME: Duration = Duration::from_secs(1);
 /// Connections of a guest whose workers may be left while the next one is served.
 const MAX_LEFTOVERS: usize = 8;
 
-/// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone, or left with
-/// `leftovers`.
-///
-/// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still process
-/// queues must find them closed, since a VMM that died may have left requests in them.
-///
-/// # Errors
-///
-/// Fails when descriptors or threads have run out.
-#[expect(clippy::too_many_arguments, reason = "each is a part of a connection")]
-pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
-    name: &str,
-    backend: Arc<B>,
-    memory: Memory,
-    listener: &UnixListener,
-    current: &Current,
-    leftovers: &Leftovers,
-    connected: impl FnOnce(),
-    disconnected: impl FnOnce(),
-) -> Result<(), ConnectionError> {
-    let mut listener = Listener::from(listener.try_clone().map_err(ConnectionError::Listener)?);
-    let mut daemon = VhostUserDaemon::new(name.to_owned(), backend, memory).map_err(ConnectionError::Start)?;
-    daemon.start(&mut listener).map_err(ConnectionError::Start)?;
-    if let Some(handle) = daemon.shutdown_handle() {
-        current.set(move || handle.shutdown());
-    }
-    connected();
-    let ended = daemon.wait();
-    disconnected();
-    match ended {
-        // A VMM that dies just closes the socket, and User Mode Linux always does.
-        Ok(()) | Err(Error::HandleRequest(VhostUserError::Disconnected | VhostUserError::PartialMessage)) => {
-            debug!("{name}: the VMM disconnected");
-        }
-        Err(error) => debug!("{name}: the connection ended: {error}"),
-    }
-    leftovers.join(name, daemon);
-    Ok(())
+/// Supervisor of the connections of one guest.
+#[derive(Debug)]
+pub struct Supervisor {
+    name: String,
+    loss: Arc<Loss>,
+    /// Connections whose workers have not ended. A worker may wait for an answer of its VMM, over a channel that another
+    /// process keeps open: it must not keep the guest's socket from the next VMM.
+    leftovers: Arc<Mutex<usize>>,
 }
 
-/// Connections whose workers have not ended. A worker may wait for an answer of its VMM, over a channel that another
-/// process keeps open: it must not keep the guest's socket from the next VMM. One of each guest, so that it harms
-/// nobody else if there are as many as there may be.
-#[derive(Debug, Default)]
-pub struct Leftovers(Arc<Mutex<usize>>);
+impl Supervisor {
+    /// Creates the supervisor of a guest of this name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            loss: Arc::default(),
+            leftovers: Arc::default(),
+        }
+    }
 
-impl Leftovers {
-    /// Ends the workers of a connection. Waits for them for a while, or without a limit if too many are left already.
-    fn join<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
+    /// Returns what ends the connection when guest memory is lost.
+    pub fn loss(&self) -> &Arc<Loss> {
+        &self.loss
+    }
+
+    /// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone, or have
+    /// had some time.
+    ///
+    /// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still process
+    /// queues must find them closed, since a VMM that died may have left requests in them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when descriptors or threads have run out.
+    pub fn serve<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(
         &self,
-        name: &str,
-        daemon: VhostUserDaemon<Arc<B>>,
-    ) {
+        backend: Arc<B>,
+        memory: Memory,
+        listener: &UnixListener,
+        current: &Current,
+        connected: impl FnOnce(),
+        disconnected: impl FnOnce(),
+    ) -> Result<(), ConnectionError> {
+        let name = &self.name;
+        let mut listener = Listener::from(listener.try_clone().map_err(ConnectionError::Listener)?);
+        let mut daemon = VhostUserDaemon::new(name.clone(), backend, memory).map_err(ConnectionError::Start)?;
+        daemon.start(&mut listener).map_err(ConnectionError::Start)?;
+        if let Some(handle) = daemon.shutdown_handle() {
+            let name = name.clone();
+            self.loss.set(move || {
+                warn!("{name}: memory of the guest is gone; its connection ends");
+                handle.shutdown();
+            });
+        }
+        if let Some(handle) = daemon.shutdown_handle() {
+            current.set(move || handle.shutdown());
+        }
+        connected();
+        let ended = daemon.wait();
+        self.loss.clear();
+        disconnected();
+        match ended {
+            // A VMM that dies just closes the socket, and User Mode Linux always does.
+            Ok(()) | Err(Error::HandleRequest(VhostUserError::Disconnected | VhostUserError::PartialMessage)) => {
+                debug!("{name}: the VMM disconnected");
+            }
+            Err(error) => debug!("{name}: the connection ended: {error}"),
+        }
+        self.join(daemon);
+        Ok(())
+    }
+
+    /// Ends the workers of a connection. Waits for them for a while, or without a limit if too many are left already.
+    fn join<B: VhostUserBackend<Bitmap = (), Vring = Vring> + 'static>(&self, daemon: VhostUserDaemon<Arc<B>>) {
         let (ended, until_ended) = mpsc::channel::<()>();
-        let count = self.0.clone();
-        *count.lock() += 1;
+        let leftovers = self.leftovers.clone();
+        *leftovers.lock() += 1;
         let join = move || {
             drop(daemon);
-            *count.lock() -= 1;
+            *leftovers.lock() -= 1;
             drop(ended);
         };
         // Without a thread, the closure and the daemon in it are dropped here.
         if thread::Builder::new().name("join".to_owned()).spawn(join).is_err() {
-            *self.0.lock() -= 1;
+            *self.leftovers.lock() -= 1;
             return;
         }
         if until_ended.recv_timeout(JOIN_TIME) == Err(RecvTimeoutError::Timeout) {
-            warn!("{name}: a worker still waits for the VMM that is gone");
-            if *self.0.lock() > MAX_LEFTOVERS {
+            warn!("{}: a worker still waits for the VMM that is gone", self.name);
+            if *self.leftovers.lock() > MAX_LEFTOVERS {
                 let _ = until_ended.recv();
             }
         }

@@ -22,8 +22,16 @@ use crate::foreign_eventfd::ForeignEventFd;
 /// Guest memory as the front-end currently describes it.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
-/// [`VringRwLock`] whose descriptors nobody waits for. A kick descriptor is an eventfd, a call descriptor an eventfd or a
-/// pipe; others are ignored.
+/// Replaces the memory in a shared table.
+pub fn replace(table: &Memory, memory: GuestMemoryMmap) {
+    match table.lock() {
+        Ok(guard) => guard.replace(memory),
+        Err(poisoned) => poisoned.into_inner().replace(memory),
+    }
+}
+
+/// [`VringRwLock`] whose descriptors nobody waits for. A kick descriptor is an eventfd, a call descriptor an eventfd or
+/// a pipe; others are ignored.
 #[derive(Clone)]
 pub struct Vring {
     inner: VringRwLock,

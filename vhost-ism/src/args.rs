@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
 use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
-use vhost_ism::backend::UnsealedRam;
 use vhost_ism::fabric::Limits;
 use vhost_ism::guest::DOORBELL_TAIL;
 
@@ -67,11 +66,6 @@ pub struct Args {
     /// Maximum number of memory regions in a guest's window, up to 128.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_maps: u32,
-
-    /// Use guest memory that is not sealed against shrinking (memory-backend-file, or memfd with seal=off): a VMM that
-    /// truncates it kills the daemon.
-    #[arg(long)]
-    pub trust_unsealed_memory: bool,
 }
 
 /// Clients of a running daemon, and completions.
@@ -101,15 +95,6 @@ fn sockets() -> ArgGroup {
 }
 
 impl Args {
-    /// Returns the policy for guest memory that its VMM could truncate.
-    pub fn unsealed_memory(&self) -> UnsealedRam {
-        if self.trust_unsealed_memory {
-            UnsealedRam::Trust
-        } else {
-            UnsealedRam::Ignore
-        }
-    }
-
     /// Returns the fabric's limits, if they are consistent.
     pub fn limits(&self) -> Result<Limits> {
         if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > MAX_REGION

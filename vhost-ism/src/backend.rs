@@ -7,7 +7,6 @@
 //! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
 
 mod mapper;
-mod ram;
 mod virtqueue;
 
 use std::io;
@@ -20,9 +19,9 @@ use parking_lot::Mutex;
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
 use vhost_daemon::finding::Object;
-use vhost_daemon::vhost_user::{self, ConnectionError, ExitEvents, Leftovers};
-use vhost_daemon::vring::{Memory, Vring};
-use vhost_daemon::{Current, Server, Service};
+use vhost_daemon::vhost_user::{ConnectionError, ExitEvents, Supervisor};
+use vhost_daemon::vring::{self, Memory, Vring};
+use vhost_daemon::{Current, GuardedRam, Server, Service};
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -40,8 +39,6 @@ use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
 use virtqueue::{EventQueue, LateAnswer};
-
-pub use ram::UnsealedRam;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
@@ -66,7 +63,7 @@ enum Handling {
 /// A connection of a guest's VMM.
 pub struct IsmBackend {
     guest: Arc<Guest>,
-    unsealed: UnsealedRam,
+    ram: Arc<Mutex<GuardedRam>>,
     /// The table with which vhost-user-backend translates the addresses of rings.
     described: Memory,
     /// Memory that this process may access; never holds more, not even temporarily.
@@ -86,10 +83,10 @@ pub struct IsmBackend {
 }
 
 impl IsmBackend {
-    fn new(guest: Arc<Guest>, described: Memory, unsealed: UnsealedRam) -> Self {
+    fn new(guest: Arc<Guest>, described: Memory, ram: GuardedRam) -> Self {
         Self {
             guest,
-            unsealed,
+            ram: Arc::new(Mutex::new(ram)),
             described,
             memory: Memory::new(GuestMemoryMmap::new()),
             channel: Mutex::default(),
@@ -103,8 +100,8 @@ impl IsmBackend {
     }
 
     fn set_memory(&self, usable: GuestMemoryMmap) {
-        ram::replace(&self.described, usable.clone());
-        ram::replace(&self.memory, usable);
+        vring::replace(&self.described, usable.clone());
+        vring::replace(&self.memory, usable);
     }
 
     /// Returns the mapper, if the VMM supports one; logs missing features once.
@@ -145,7 +142,8 @@ impl IsmBackend {
         let Some(mapper) = self.mapper() else {
             return Handling::Refusal;
         };
-        let ring = EventQueue::new(events.clone(), self.memory.clone(), self.guest.stats().clone());
+        let (memory, ram) = (self.memory.clone(), self.ram.clone());
+        let ring = EventQueue::new(events.clone(), memory, ram, self.guest.stats().clone());
         let how = if [control, events].iter().all(|vring| vring.queue_next_avail() == 0) {
             Start::Initial
         } else {
@@ -275,9 +273,18 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
-        let usable = ram::usable(&self.described.memory(), self.unsealed, self.guest.stats());
-        self.set_memory(usable);
-        Ok(())
+        let described = GuestMemoryMmap::clone(&self.described.memory());
+        let guarded = self.ram.lock().guard(&described);
+        if let Err(error) = &guarded {
+            warn!(
+                "{}: no memory of the guest is used: {error}",
+                self.guest.stats().guest()
+            );
+        }
+        let usable = guarded.is_ok().then_some(described);
+        self.set_memory(usable.unwrap_or_default());
+        self.ram.lock().release();
+        guarded
     }
 
     fn set_backend_req_fd(&self, backend: Backend) {
@@ -301,7 +308,9 @@ impl VhostUserBackend for IsmBackend {
         if index + 1 == NUM_QUEUES as u32 {
             // A restart of the device begins with a new memory table.
             self.set_memory(GuestMemoryMmap::new());
-            self.guest.watch_pause();
+            let ram = self.ram.clone();
+            ram.lock().release();
+            self.guest.watch_pause(move || ram.lock().release());
         }
         Ok(())
     }
@@ -340,8 +349,8 @@ impl VhostUserBackend for IsmBackend {
 /// Service of one guest's socket.
 struct IsmService {
     guest: Arc<Guest>,
-    unsealed: UnsealedRam,
-    leftovers: Leftovers,
+    supervisor: Supervisor,
+    max_guest_memory: u64,
 }
 
 impl Service for IsmService {
@@ -349,23 +358,15 @@ impl Service for IsmService {
 
     fn serve(&self, listener: &UnixListener, current: &Current) -> Result<(), ConnectionError> {
         let described = Memory::new(GuestMemoryMmap::new());
-        let backend = Arc::new(IsmBackend::new(self.guest.clone(), described.clone(), self.unsealed));
+        let ram = GuardedRam::new(self.supervisor.loss().clone(), self.max_guest_memory);
+        let backend = Arc::new(IsmBackend::new(self.guest.clone(), described.clone(), ram));
         let disconnected = || {
             backend.closed.store(true, Ordering::Release);
             self.guest.stop();
         };
-        let name = self.guest.stats().guest();
         let connected = || ();
-        vhost_user::serve(
-            name,
-            backend.clone(),
-            described,
-            listener,
-            current,
-            &self.leftovers,
-            connected,
-            disconnected,
-        )
+        self.supervisor
+            .serve(backend.clone(), described, listener, current, connected, disconnected)
     }
 
     fn reset(&self) {
@@ -373,17 +374,14 @@ impl Service for IsmService {
     }
 }
 
-/// Serves the VMM of a guest on this socket, one connection after the other, on a thread of its own.
-pub fn start(guest: Arc<Guest>, listener: UnixListener, unsealed: UnsealedRam) -> io::Result<Server> {
+/// Serves the VMM of a guest on this socket, one connection after the other, on a thread of its own. The guest's memory
+/// has at most `max_guest_memory` bytes.
+pub fn start(guest: Arc<Guest>, listener: UnixListener, max_guest_memory: u64) -> io::Result<Server> {
     let name = guest.stats().guest().to_owned();
-    let leftovers = Leftovers::default();
-    Server::start(
-        name,
-        listener,
-        IsmService {
-            guest,
-            unsealed,
-            leftovers,
-        },
-    )
+    let service = IsmService {
+        supervisor: Supervisor::new(&name),
+        guest,
+        max_guest_memory,
+    };
+    Server::start(name, listener, service)
 }

@@ -58,8 +58,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
+    let max_memory = args.common.guest_memory_limit(guests.len());
     let servers = guests.iter().zip(sockets).map(|(guest, socket)| {
-        backend::start(guest.clone(), socket.listener, args.unsealed_memory())
+        backend::start(guest.clone(), socket.listener, max_memory)
             .with_context(|| format!("cannot serve guest {}", socket.name))
     });
     let servers = servers.collect::<Result<_>>()?;

@@ -242,19 +242,19 @@ impl Guest {
         }
     }
 
-    /// Starts a thread that watches for a reset as long as the device is stopped, unless one does. Must be called when
-    /// this process holds none of the guest's memory any more.
+    /// Starts a thread that watches for a reset as long as the device is stopped, unless one does. `release` must unmap
+    /// the memory of the guest that this process holds, as far as no thread uses it.
     ///
     /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when no
     /// process maps its doorbell area.
-    pub fn watch_pause(self: &Arc<Self>) {
+    pub fn watch_pause(self: &Arc<Self>, release: impl Fn() + Send + 'static) {
         let session =
             self.state.lock().session.clone().filter(|session| {
                 session.used.load(Ordering::Relaxed) && !session.watched.swap(true, Ordering::Relaxed)
             });
         let Some(session) = session else { return };
         let guest = self.clone();
-        let watch = move || guest.watch(&session);
+        let watch = move || guest.watch(&session, release);
         if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
             // A VMM that only pauses its machine loses the session.
             warn!(
@@ -266,9 +266,10 @@ impl Guest {
     }
 
     /// Ends a paused session when its device is reset; returns when that is known, or the session resumed.
-    fn watch(&self, session: &Arc<Session>) {
+    fn watch(&self, session: &Arc<Session>, release: impl Fn()) {
         let start = Instant::now();
         loop {
+            release();
             {
                 let mut state = self.state.lock();
                 if session.is_alive() && session.is_paused() && session.area.is_abandoned() {

@@ -39,12 +39,6 @@ vhost_daemon::findings! {
             source: "device.md, Event queue",
             answer: "the event is lost",
         },
-        /// Guest memory that its VMM could truncate, and that is therefore not used.
-        UnsealedMemory = Error "unsealed_memory" {
-            rule: "Guest memory is a memfd that is sealed against shrinking.",
-            source: "SECURITY.md; memory-backend-memfd of QEMU",
-            answer: "the memory is not used (memory-backend-memfd, or --trust-unsealed-memory)",
-        },
         /// A request with a token that names no live DMB, or none of the guest.
         UnknownToken = Suspicion "unknown_token" {
             rule: "A token is that of a live DMB, which the guest may use in this request.",
@@ -88,9 +82,6 @@ impl Finding {
             Self::StrayDoorbell => "doorbell for a DMB that is not attached",
             Self::ShortEventBuffer => "event buffer too small",
             Self::EventOverflow => "event dropped, the guest does not take its events",
-            Self::UnsealedMemory => {
-                "memory not sealed against shrinking is not used (use memory-backend-memfd, or --trust-unsealed-memory)"
-            }
             Self::UnknownToken => "request with a token of no DMB",
             Self::AttachDenied => "attachment that is not permitted",
             Self::DmbFreedAttached => "DMB freed while a peer has it attached",

@@ -7,9 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
-};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 
 use serde::Serialize;
 
@@ -130,11 +128,6 @@ pub fn sealed_memfd(name: &str, len: u64) -> io::Result<OwnedFd> {
 /// now.
 pub fn seal_against_writing(memfd: impl AsFd) -> bool {
     fcntl_add_seals(memfd, SealFlags::WRITE).is_ok()
-}
-
-/// Returns whether the file is sealed against truncation.
-pub fn is_sealed_against_shrinking(file: impl AsFd) -> bool {
-    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
 #[cfg(test)]

@@ -72,13 +72,15 @@ pub fn run(args: &Args) -> Result<()> {
         Some(_) => None,
     };
     let switch = Switch::new();
+    let max_memory = args.common.guest_memory_limit(plans.len());
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
         let doors = match &turns {
             None => faults.as_ref().map(GuestDoors::Faults),
             Some(turns) => Some(GuestDoors::Record(turns)),
         };
-        guests.push(Guest::new(&socket.name, plan, vhca_id, args, &switch, doors)?);
+        let guest = Guest::new(&socket.name, plan, vhca_id, args, &switch, doors, max_memory)?;
+        guests.push(guest);
     }
     let capture = capture(args, &names, &switch)?.map(Arc::new);
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {

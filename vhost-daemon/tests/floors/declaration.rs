@@ -122,11 +122,11 @@ pub const PLANS: &[Plan] = &[
         "vhost-daemon",
         &[
             &[
-                "args",
                 "completion",
                 "counter",
                 "display",
                 "foreign_eventfd",
+                "lost_memory",
                 "messenger",
                 "metrics",
                 "panic",
@@ -134,7 +134,8 @@ pub const PLANS: &[Plan] = &[
                 "size",
                 "sockets",
             ],
-            &["fault", "finding", "server", "socket_server", "trace", "vring"],
+            &["args", "guarded_ram", "vring"],
+            &["fault", "finding", "server", "socket_server", "trace"],
             &["control_command", "fail_on", "vhost_user"],
             &["control_client", "controlled", "testing"],
             &[

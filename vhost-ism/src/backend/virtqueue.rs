@@ -9,6 +9,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use log::debug;
+use parking_lot::Mutex;
+use vhost_daemon::GuardedRam;
 use vhost_daemon::finding::Object;
 use vhost_daemon::vring::{Memory, Vring};
 use vhost_user_backend::{VringState, VringT};
@@ -155,13 +157,20 @@ pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: L
 pub struct EventQueue {
     vring: Vring,
     memory: Memory,
+    /// Kept as long as the memory is in use.
+    _ram: Arc<Mutex<GuardedRam>>,
     stats: Arc<GuestStats>,
 }
 
 impl EventQueue {
     /// Creates the event queue on this vring.
-    pub fn new(vring: Vring, memory: Memory, stats: Arc<GuestStats>) -> Self {
-        Self { vring, memory, stats }
+    pub fn new(vring: Vring, memory: Memory, ram: Arc<Mutex<GuardedRam>>, stats: Arc<GuestStats>) -> Self {
+        Self {
+            vring,
+            memory,
+            _ram: ram,
+            stats,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
-use vhost_ism::backend::{self, UnsealedRam};
+use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
@@ -64,7 +64,7 @@ impl Host {
         let tracer = Tracer::new(self.seats.fetch_add(1, Ordering::Relaxed));
         let guest = Arc::new(Guest::new(name.to_owned(), tracer, self.fabric.clone()));
         let listener = UnixListener::bind(&path).unwrap();
-        let server = backend::start(guest.clone(), listener, UnsealedRam::Ignore).unwrap();
+        let server = backend::start(guest.clone(), listener, 1 << 40).unwrap();
         // It ends with the process.
         std::mem::forget(server);
         Arc::new(Seat { guest, path })

@@ -1,11 +1,14 @@
 //! VMMs that attack the daemon and the other guests through what they share with it.
 
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 
-use rustix::fs::{OFlags, fcntl_setfl};
-use vhost::VhostBackend;
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, ftruncate, memfd_create};
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_ism::abi::*;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -91,6 +94,90 @@ fn a_channel_that_never_answers_does_not_keep_the_socket() {
     drop(release);
     hostile.window.take_violations();
     hostile.kill();
+    next.ping();
+}
+
+/// A region of a file that a VMM passes and does not map itself.
+fn region(file: &OwnedFd, memory_size: u64) -> VhostUserMemoryRegionInfo {
+    VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size,
+        userspace_addr: 0,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    }
+}
+
+/// Waits until the daemon has closed a connection.
+fn assert_closed(mut connection: UnixStream) {
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    while connection.read(&mut [0; 64]).unwrap() > 0 {}
+}
+
+#[test]
+fn memory_that_is_truncated_ends_the_connection_of_its_guest_alone() {
+    let host = Host::default();
+    let mut victim = host.boot("victim");
+    let options = Options {
+        unsealed: true,
+        ..Options::default()
+    };
+    let mut hostile = host.boot_with("hostile", options);
+    let dmb = hostile.alloc_for_peer(victim.gid(), 1 << 16).unwrap();
+    let attached = victim.attach(dmb.token).unwrap();
+    hostile.ram.truncate();
+    // The victim's thread finds the event ring of the hostile guest gone.
+    victim.ring(attached.offset);
+    assert_closed(hostile.connection());
+    assert_eq!(victim.expect_event(), Event::PeerGone(hostile.gid()));
+    let seat = hostile.seat.clone().unwrap();
+    hostile.kill();
+    seat.boot().ping();
+    victim.ping();
+}
+
+#[test]
+fn huge_pages_that_are_not_there_end_the_connection_at_most() {
+    let host = Host::default();
+    let mut victim = host.boot("victim");
+    let seat = host.seat("hostile");
+    let mut hostile = TestGuest::connect(seat.path(), Options::default());
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    let memfd = memfd_create("guest", flags).unwrap();
+    ftruncate(&memfd, 4 << 20).unwrap();
+    fcntl_add_seals(&memfd, SealFlags::SHRINK).unwrap();
+    hostile.frontend.set_mem_table(&[region(&memfd, 4 << 20)]).unwrap();
+    hostile.frontend.set_vring_num(0, 64).unwrap();
+    let addresses = VringConfigData {
+        queue_max_size: 64,
+        queue_size: 64,
+        flags: 0,
+        desc_table_addr: 0,
+        used_ring_addr: 0x2000,
+        avail_ring_addr: 0x1000,
+        log_addr: None,
+    };
+    // The device reads the used index.
+    let _ = hostile.frontend.set_vring_addr(0, &addresses);
+    victim.ping();
+    hostile.kill();
+    seat.boot().ping();
+}
+
+#[test]
+fn memory_beyond_the_limit_is_not_used() {
+    let host = Host::default();
+    let mut hostile = host.boot("hostile");
+    let memfd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&memfd, 1 << 44).unwrap();
+    assert!(hostile.frontend.set_mem_table(&[region(&memfd, 1 << 44)]).is_err());
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains("memfd:guest "), "{maps}");
+    let mut next = {
+        let seat = hostile.seat.clone().unwrap();
+        hostile.kill();
+        seat.boot()
+    };
     next.ping();
 }
 

@@ -129,24 +129,6 @@ fn a_doorbell_beside_all_dmbs_is_found_with_its_chunk() {
 }
 
 #[test]
-fn memory_that_can_shrink_is_found_with_its_length() {
-    let host = Host::default();
-    let seat = host.seat("a");
-    let options = Options {
-        unsealed: true,
-        ..Options::default()
-    };
-    let mut guest = TestGuest::connect(seat.path(), options);
-    assert!(guest.try_launch([0; NUM_QUEUES]).is_err());
-    eventually("a finding", || !found(&seat).is_empty());
-    let (kind, object, length) = found(&seat).swap_remove(0);
-    assert_eq!(
-        (kind, object.kind, length.len()),
-        (Finding::UnsealedMemory.name(), "memory", 8)
-    );
-}
-
-#[test]
 fn every_kind_is_provoked_by_a_test() {
     let sources = [
         include_str!("findings.rs"),

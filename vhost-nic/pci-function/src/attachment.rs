@@ -7,6 +7,7 @@ use crate::function::PciFunction;
 
 /// Resets a function after a connection and drops everything that the VMM set up, even if the reset panics.
 fn release(name: &str, function: &PciFunction) {
+    function.dma().loss().clear();
     function.disconnect();
     vhost_daemon::isolate(format_args!("{name}: the reset of the device"), || function.reset());
     function.dma().unmap_all();

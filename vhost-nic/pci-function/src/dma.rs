@@ -9,7 +9,9 @@ mod access;
 mod door;
 mod error;
 mod held;
+mod mapping;
 mod region;
+mod region_table;
 mod stats;
 mod unmapped;
 
@@ -18,6 +20,7 @@ pub use door::{MemoryDoor, MemoryTape};
 pub use error::{DmaError, Result};
 pub use held::Held;
 pub use region::Backing;
+pub use region_table::MAX_REGIONS;
 pub use stats::{MAX_PURPOSES, Purpose, PurposeStats};
 
 #[cfg(test)]

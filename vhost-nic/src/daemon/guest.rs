@@ -48,7 +48,8 @@ enum Server {
 }
 
 impl Guest {
-    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`].
+    /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`], and may
+    /// then share `max_memory` bytes.
     pub fn new(
         name: &str,
         plan: &GuestPlan,
@@ -56,8 +57,10 @@ impl Guest {
         args: &Args,
         switch: &Arc<Switch>,
         at_doors: Option<GuestDoors<'_>>,
+        max_memory: u64,
     ) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
+        parts.dma.set_max_bytes(max_memory);
         let doors = match at_doors {
             Some(GuestDoors::Faults(faults)) => Some(Doors::new(GuestFaults::new(faults, name), Tracer::new(vhca_id))),
             _ => None,

@@ -94,7 +94,7 @@ impl From<&DmaError> for Failure {
             DmaError::Unmapped { address, length } | DmaError::Overlap { address, length } => {
                 Self::Unmapped(address, length)
             }
-            DmaError::Map { address, .. } => Self::Unmapped(address, 0),
+            DmaError::Map { address, .. } | DmaError::Limit { address } => Self::Unmapped(address, 0),
             DmaError::AfterUnmap { address, length } => Self::AfterUnmap(address, length),
             DmaError::Unreachable { address } => Self::Unreachable(address),
             DmaError::ReadOnly { address } => Self::ReadOnly(address),

@@ -5,13 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
+use vhost_daemon::lost_memory::Loss;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
 use super::door::{MemoryDoor, MemoryTape};
 use super::error::{DmaError, Result};
 use super::held::{Held, HeldDoor};
-use super::region::{Backing, Region, Regions};
+use super::region::Backing;
+use super::region_table::RegionTable;
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
+
+/// Half of the addresses of a process.
+const DEFAULT_MAX_BYTES: u64 = 1 << 46;
 
 /// Guest memory as the attachment sees it: mapped, not accessed.
 pub trait GuestMap: Send + Sync {
@@ -25,27 +30,46 @@ pub trait GuestMap: Send + Sync {
 
     /// Removes all mappings. Waits for accesses in progress.
     fn unmap_all(&self);
+
+    /// Returns the maximum number of bytes that may be mapped.
+    fn max_bytes(&self) -> u64;
+
+    /// Returns what ends the guest's connection when memory is lost.
+    fn loss(&self) -> &Arc<Loss>;
 }
 
 /// Guest memory as the device sees it, with counters per purpose `P`.
 pub struct Dma<P> {
-    regions: RwLock<Regions>,
+    regions: RwLock<RegionTable>,
+    /// Maximum number of bytes that are mapped.
+    max_bytes: AtomicU64,
+    loss: Arc<Loss>,
     counters: Counters<P>,
     door: OnceLock<Arc<dyn MemoryDoor>>,
 }
 
 impl<P: Purpose> GuestMap for Dma<P> {
     fn map(&self, address: u64, length: u64, backing: Option<Backing>) -> Result<()> {
-        let region = Region::new(address, length, backing)?;
-        self.regions.write().insert(region)
+        let max_bytes = self.max_bytes();
+        self.regions
+            .write()
+            .map(address, length, backing, max_bytes, &self.loss)
     }
 
     fn unmap(&self, address: u64, length: u64) -> Result<()> {
-        self.regions.write().remove(address, length)
+        self.regions.write().unmap(address, length)
     }
 
     fn unmap_all(&self) {
         self.regions.write().clear();
+    }
+
+    fn max_bytes(&self) -> u64 {
+        self.max_bytes.load(Ordering::Relaxed)
+    }
+
+    fn loss(&self) -> &Arc<Loss> {
+        &self.loss
     }
 }
 
@@ -53,6 +77,11 @@ impl<P: Purpose> Dma<P> {
     /// Creates the memory of a guest, without mappings.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets the maximum number of bytes of later mappings, 64 TiB unless set.
+    pub fn set_max_bytes(&self, max_bytes: u64) {
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
     }
 
     /// Puts a door before all accesses. Further calls are ignored.
@@ -219,6 +248,8 @@ impl<P: Purpose> Default for Dma<P> {
     fn default() -> Self {
         Self {
             regions: RwLock::default(),
+            max_bytes: AtomicU64::new(DEFAULT_MAX_BYTES),
+            loss: Arc::default(),
             counters: Counters::default(),
             door: OnceLock::new(),
         }

@@ -50,6 +50,12 @@ pub enum DmaError {
         /// Length of the mapping in bytes.
         length: u64,
     },
+    /// There are as many mappings as there may be.
+    #[error("guest memory at {address:#x} would be one mapping too many")]
+    Limit {
+        /// Guest address of the mapping.
+        address: u64,
+    },
     /// The file of a mapping cannot be mapped.
     #[error("guest memory at {address:#x} cannot be mapped")]
     Map {
@@ -70,6 +76,7 @@ impl DmaError {
             | Self::ReadOnly { address }
             | Self::Misaligned { address }
             | Self::Overlap { address, .. }
+            | Self::Limit { address }
             | Self::Map { address, .. } => address,
             Self::Source(ref cause) => cause.address(),
         }

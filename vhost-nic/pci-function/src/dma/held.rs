@@ -7,15 +7,15 @@ use smallvec::SmallVec;
 
 use super::door::{MemoryDoor, MemoryTape};
 use super::error::{DmaError, Result};
-use super::region::Regions;
+use super::region_table::{Place, RegionTable};
 use super::stats::Tally;
 
 /// Read guard on the mappings of guest memory, for accesses of one purpose ([`Dma::hold`](crate::dma::Dma::hold)).
 pub struct Held<'a> {
-    regions: RwLockReadGuard<'a, Regions>,
+    regions: RwLockReadGuard<'a, RegionTable>,
     tally: Tally<'a>,
-    /// Index of the region accessed last: the next access is most often in the same one.
-    near: usize,
+    /// Place of the region accessed last: the next access is most often in the same one.
+    near: Place,
     door: Option<HeldDoor<'a>>,
 }
 
@@ -36,11 +36,11 @@ pub(super) struct HeldDoor<'a> {
 
 impl<'a> Held<'a> {
     #[inline]
-    pub(super) fn new(regions: RwLockReadGuard<'a, Regions>, tally: Tally<'a>, door: Option<HeldDoor<'a>>) -> Self {
+    pub(super) fn new(regions: RwLockReadGuard<'a, RegionTable>, tally: Tally<'a>, door: Option<HeldDoor<'a>>) -> Self {
         Self {
             regions,
             tally,
-            near: 0,
+            near: Place::default(),
             door,
         }
     }

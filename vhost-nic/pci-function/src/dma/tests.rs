@@ -1,7 +1,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::{Backing, DmaError, GuestMap};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::{Backing, DmaError, GuestMap, MAX_REGIONS};
 
 crate::purposes! {
     enum Purpose {
@@ -15,7 +17,7 @@ crate::purposes! {
 type Dma = super::Dma<Purpose>;
 
 fn memory(length: u64) -> File {
-    let file = tempfile::tempfile().unwrap();
+    let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
     file.set_len(length).unwrap();
     file
 }
@@ -172,4 +174,80 @@ fn a_file_that_is_too_short_is_refused() {
         Dma::new().map(0, 0x1000, backing(&file, 0x1000, true)),
         Err(DmaError::Map { .. })
     ));
+}
+
+/// Behind a virtual IOMMU each page may be a mapping of its own.
+#[test]
+fn pages_of_one_file_share_a_mapping_and_no_descriptor() {
+    const PAGE: u64 = 0x1000;
+    let pages = MAX_REGIONS as u64;
+    let file = memory((pages + 1) * PAGE);
+    file.write_all_at(&[1, 2, 3, 4], (pages - 1) * PAGE - 2).unwrap();
+    let dma = Dma::new();
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = || {
+        std::fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .matches("memfd:guest")
+            .count()
+    };
+    let none = maps();
+    dma.map((pages - 1) * PAGE, PAGE, backing(&file, (pages - 1) * PAGE, true))
+        .unwrap();
+    let one = (descriptors(), maps());
+    assert_eq!(one.1, none + 1);
+    // Downwards, as Linux allocates addresses.
+    for page in (0..pages - 1).rev() {
+        dma.map(page * PAGE, PAGE, backing(&file, page * PAGE, true)).unwrap();
+    }
+    assert_eq!((descriptors(), maps()), one);
+    let mut back = [0; 4];
+    dma.read(Purpose::Gather, (pages - 1) * PAGE - 2, &mut back).unwrap();
+    assert_eq!(back, [1, 2, 3, 4]);
+    let limit = dma.map(pages * PAGE, PAGE, backing(&file, pages * PAGE, true));
+    assert!(matches!(limit, Err(DmaError::Limit { .. })));
+    assert!(matches!(dma.unmap(PAGE + 8, 8), Err(DmaError::Limit { .. })));
+    dma.unmap(PAGE, PAGE).unwrap();
+    dma.map(PAGE, PAGE, None).unwrap();
+    for page in (0..pages).step_by(2) {
+        dma.unmap(page * PAGE, PAGE).unwrap();
+    }
+    assert!(dma.read(Purpose::Gather, 2 * PAGE, &mut [0]).is_err());
+    dma.read(Purpose::Gather, 3 * PAGE, &mut [0]).unwrap();
+    dma.unmap(0, u64::MAX).unwrap();
+    assert_eq!(maps(), none);
+}
+
+#[test]
+fn a_guest_maps_no_more_than_it_may() {
+    let (small, large) = (memory(0x8000), memory(1 << 46));
+    let dma = Dma::new();
+    dma.set_max_bytes(0x10_0000);
+    dma.map(0, 0x1000, backing(&small, 0x1000, true)).unwrap();
+    assert!(matches!(
+        dma.map(1 << 40, 1 << 46, backing(&large, 0, true)),
+        Err(DmaError::Map { .. })
+    ));
+    // Not the whole file, but this part.
+    dma.map(0x10_0000, 0xf_0000, backing(&large, 1 << 40, true)).unwrap();
+    assert!(matches!(
+        dma.map(0x20_0000, 0x1_0000, backing(&large, 0, true)),
+        Err(DmaError::Map { .. })
+    ));
+    dma.map(0x20_0000, 0x7000, backing(&small, 0x1000, true)).unwrap();
+    dma.unmap(0x10_0000, 0x10_0000).unwrap();
+    dma.map(0x10_0000, 0x1_0000, backing(&large, 0, true)).unwrap();
+}
+
+#[test]
+fn a_file_for_reading_is_not_mapped_for_writing() {
+    let file = memory(0x1000);
+    let read_only = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).unwrap();
+    let dma = Dma::new();
+    dma.map(0, 0x1000, backing(&file, 0, true)).unwrap();
+    assert!(matches!(
+        dma.map(0x1000, 0x1000, backing(&read_only, 0, true)),
+        Err(DmaError::Map { .. })
+    ));
+    dma.map(0x1000, 0x1000, backing(&read_only, 0, false)).unwrap();
 }

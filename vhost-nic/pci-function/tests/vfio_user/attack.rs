@@ -1,15 +1,18 @@
 //! Clients that attack the daemon and the other guests through what they share with it.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::client::*;
+use crate::common::Purpose;
 use crate::host::Host;
 
 const EINVAL: u32 = 22;
+const ENOMEM: u32 = 12;
 
 const EVENTFD_TRIGGER: u32 = 0x24;
 const MSIX: u32 = 2;
@@ -50,4 +53,46 @@ fn only_eventfds_become_interrupts() {
     }
     host.parts.msix.raise(0);
     assert_eq!(events(&good), 1, "a refused request changes nothing");
+}
+
+#[test]
+fn memory_that_is_truncated_ends_the_connection_of_its_client_alone() {
+    let (host, other) = (Host::new(), Host::new());
+    let (mut client, mut victim) = (host.driver(), other.driver());
+    let (file, of_victim) = (memory(0x4000), memory(0x4000));
+    of_victim.write_all_at(b"kept", 0x2000).unwrap();
+    client.dma_map(3, 0, 0, 0x4000, &[file.as_fd()]).unwrap();
+    victim.dma_map(3, 0, 0, 0x4000, &[of_victim.as_fd()]).unwrap();
+    file.set_len(0).unwrap();
+    let mut data = [1; 4];
+    host.parts.dma.read(Purpose::Gather, 0x2000, &mut data).unwrap();
+    assert_eq!(data, [0; 4]);
+    assert!(client.is_closed());
+    other.parts.dma.read(Purpose::Gather, 0x2000, &mut data).unwrap();
+    assert_eq!(&data, b"kept");
+    assert_eq!(victim.read(CONFIG, 0, 2), Ok(vec![0xb3, 0x15]));
+    let mut next = host.driver();
+    next.dma_map(3, 0, 0, 0x4000, &[of_victim.as_fd()]).unwrap();
+    host.parts.dma.read(Purpose::Gather, 0x2000, &mut data).unwrap();
+    assert_eq!(&data, b"kept");
+}
+
+#[test]
+fn a_client_that_maps_without_end_leaves_room_for_the_others() {
+    let (host, other) = (Host::new(), Host::new());
+    host.parts.dma.set_max_bytes(1 << 40);
+    let mut client = host.driver();
+    let file = memory(1 << 46);
+    assert_eq!(client.dma_map(3, 0, 0, 1 << 46, &[file.as_fd()]), Err(ENOMEM));
+    // Each maps one part of another file.
+    let mut taken = 0;
+    for number in 0..1000_u64 {
+        let file = memory(1 << 20);
+        if client.dma_map(3, 0, number << 20, 1 << 20, &[file.as_fd()]).is_ok() {
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, 128);
+    let mut victim = other.driver();
+    victim.dma_map(3, 0, 0, 1 << 30, &[file.as_fd()]).unwrap();
 }

@@ -14,7 +14,7 @@ fn the_version_is_answered_with_zero_and_our_limits() {
     let text = std::str::from_utf8(&reply[4..]).unwrap().strip_suffix('\0').unwrap();
     let answer: serde_json::Value = serde_json::from_str(text).unwrap();
     let expected = serde_json::json!({"capabilities": {
-        "max_msg_fds": 16, "max_data_xfer_size": 65536, "pgsizes": 4096, "write_multiple": true,
+        "max_msg_fds": 16, "max_dma_maps": 65535, "max_data_xfer_size": 65536, "pgsizes": 4096, "write_multiple": true,
     }});
     assert_eq!(answer, expected);
 }

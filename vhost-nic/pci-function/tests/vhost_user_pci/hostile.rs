@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::driver::{
     CFG_READ, CFG_WRITE, COMMAND, DATA, Descriptor, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_READ, MMIO_WRITE, MSI,
@@ -204,6 +205,18 @@ fn a_call_pipe_that_blocks_its_writer_holds_up_neither_peers_nor_the_next_guest(
     assert_eq!(driver.interrupt(), message(2));
     assert_eq!(driver.interrupt(), message(3));
     peer.join().unwrap();
+    drop(driver);
+    assert_works(&mut host.driver());
+}
+
+#[test]
+fn memory_that_is_truncated_ends_the_connection() {
+    let host = Host::new();
+    let driver = host.driver();
+    let region = driver.memory.iter().next().unwrap();
+    region.file_offset().unwrap().file().set_len(0).unwrap();
+    driver.kick(COMMAND);
+    host.wait_for_reset(2);
     drop(driver);
     assert_works(&mut host.driver());
 }

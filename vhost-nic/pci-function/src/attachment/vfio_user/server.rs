@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use log::debug;
+use log::{debug, warn};
 use vhost_daemon::{Current, Service};
 
 use super::connection::serve_client;
@@ -55,6 +55,11 @@ impl Service for VfioUserService {
     fn serve(&self, listener: &UnixListener, current: &Current) -> io::Result<()> {
         let (client, _) = listener.accept()?;
         debug!("{}: a client connected", self.name);
+        let (name, lossy) = (self.name.clone(), client.try_clone()?);
+        self.function.dma().loss().set(move || {
+            warn!("{name}: memory of the guest is gone; its connection ends");
+            let _ = lossy.shutdown(Shutdown::Both);
+        });
         let ours = client.try_clone()?;
         current.set(move || {
             // Fails only if the client is gone.

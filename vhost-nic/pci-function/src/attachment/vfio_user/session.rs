@@ -116,6 +116,7 @@ impl<'a> Session<'a> {
             debug!("DMA_MAP failed: {error}");
             match error {
                 DmaError::Overlap { .. } => Errno::EXIST,
+                DmaError::Limit { .. } => Errno::NOSPC,
                 DmaError::Map { .. } => Errno::NOMEM,
                 _ => Errno::INVAL,
             }

@@ -4,6 +4,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 
+use crate::dma::MAX_REGIONS;
+
 use super::wire::{self, Header, RegionAccess, Version};
 
 /// Maximum number of descriptors per message. QEMU refuses a higher value, and splits SET_IRQS accordingly.
@@ -34,6 +36,7 @@ struct Answer {
 #[derive(Debug, Serialize)]
 struct Capabilities {
     max_msg_fds: usize,
+    max_dma_maps: usize,
     max_data_xfer_size: usize,
     pgsizes: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -55,6 +58,7 @@ pub fn answer(payload: &[u8], reply: &mut Vec<u8>) -> Result<(), Errno> {
     let answer = Answer {
         capabilities: Capabilities {
             max_msg_fds: MAX_MSG_FDS,
+            max_dma_maps: MAX_REGIONS,
             max_data_xfer_size: MAX_DATA_XFER_SIZE,
             pgsizes: 4096,
             write_multiple: proposal.capabilities.write_multiple,

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use log::warn;
+use parking_lot::Mutex;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -19,9 +21,9 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostUserPciStats;
-use vhost_daemon::Messenger;
 use vhost_daemon::vhost_user::ExitEvents;
-use vhost_daemon::vring::{Memory, Vring};
+use vhost_daemon::vring::{Memory, Vring, replace};
+use vhost_daemon::{GuardedRam, Messenger};
 
 /// Largest queue that arch/um/drivers/virtio_uml.c requests.
 const MAX_QUEUE_SIZE: usize = 256;
@@ -34,7 +36,9 @@ const INTERRUPT_THREAD: usize = 1;
 /// One connection of a guest.
 pub struct VhostUserPciBackend {
     function: Arc<PciFunction>,
+    /// Memory that this process may access.
     memory: Memory,
+    ram: Arc<Mutex<GuardedRam>>,
     stats: Arc<VhostUserPciStats>,
     messenger: Arc<Messenger>,
     /// The guest has disconnected: its queues are no longer served.
@@ -48,13 +52,14 @@ impl VhostUserPciBackend {
     /// Creates a connection before its first message.
     pub fn new(
         function: Arc<PciFunction>,
-        memory: Memory,
+        ram: GuardedRam,
         stats: Arc<VhostUserPciStats>,
         messenger: Arc<Messenger>,
     ) -> Self {
         Self {
             function,
-            memory,
+            memory: Memory::new(GuestMemoryMmap::new()),
+            ram: Arc::new(Mutex::new(ram)),
             stats,
             messenger,
             closed: AtomicBool::new(false),
@@ -118,8 +123,20 @@ impl VhostUserBackend for VhostUserPciBackend {
         // Not offered.
     }
 
-    fn update_memory(&self, memory: Memory) -> io::Result<()> {
-        self.map(&memory.memory())
+    fn update_memory(&self, described: Memory) -> io::Result<()> {
+        let memory = GuestMemoryMmap::clone(&described.memory());
+        let mapped = self.ram.lock().guard(&memory).and_then(|()| self.map(&memory));
+        let memory = match &mapped {
+            Ok(()) => memory,
+            Err(error) => {
+                warn!("{}: no memory of the guest is used: {error}", self.stats.guest());
+                replace(&described, GuestMemoryMmap::new());
+                GuestMemoryMmap::new()
+            }
+        };
+        replace(&self.memory, memory);
+        self.ram.lock().release();
+        mapped
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
@@ -141,6 +158,7 @@ impl VhostUserBackend for VhostUserPciBackend {
                     let queue = InterruptQueue::new(
                         vring.clone(),
                         self.memory.clone(),
+                        self.ram.clone(),
                         self.stats.clone(),
                         self.messenger.clone(),
                     );

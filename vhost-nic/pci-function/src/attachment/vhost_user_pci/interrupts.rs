@@ -2,32 +2,42 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use vhost_user_backend::VringT;
 use zerocopy::IntoBytes;
 
 use crate::msix::{Delivery, InterruptLines, MsixMessage};
 
 use super::message::{Header, INTERRUPT_QUEUE, MsiMessage, OP_MSI};
-use super::queue::{next_chain, return_chain};
+use super::queue::{needs_notification, next_chain, return_chain};
 use super::stats::{Finding, VhostUserPciStats};
-use vhost_daemon::Messenger;
 use vhost_daemon::vring::{Memory, Vring};
+use vhost_daemon::{GuardedRam, Messenger};
 
 /// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
 /// an interrupt stays pending in the function, and is sent when the driver kicks the queue.
 pub struct InterruptQueue {
     vring: Vring,
     memory: Memory,
+    /// Kept as long as the memory is in use.
+    _ram: Arc<Mutex<GuardedRam>>,
     stats: Arc<VhostUserPciStats>,
     messenger: Arc<Messenger>,
 }
 
 impl InterruptQueue {
     /// Creates the interrupt queue of a vring.
-    pub fn new(vring: Vring, memory: Memory, stats: Arc<VhostUserPciStats>, messenger: Arc<Messenger>) -> Self {
+    pub fn new(
+        vring: Vring,
+        memory: Memory,
+        ram: Arc<Mutex<GuardedRam>>,
+        stats: Arc<VhostUserPciStats>,
+        messenger: Arc<Messenger>,
+    ) -> Self {
         Self {
             vring,
             memory,
+            _ram: ram,
             stats,
             messenger,
         }
@@ -83,7 +93,7 @@ impl InterruptLines for InterruptQueue {
             return Delivery::NotNow;
         }
         self.stats.counters.interrupts.increment();
-        if self.vring.needs_notification().unwrap_or(true) {
+        if needs_notification(&self.vring, &self.memory) {
             self.call();
         }
         Delivery::Done

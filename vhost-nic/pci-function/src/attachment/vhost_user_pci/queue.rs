@@ -39,7 +39,17 @@ pub fn next_chain(vring: &Vring, memory: &Memory, number: u16, stats: &VhostUser
 pub fn return_chain(vring: &Vring, chain: Chain, written: usize) {
     // Fails only if the used ring is outside the guest's memory, or the head outside the table: such a guest gets no
     // answer.
-    let _ = vring.add_used(chain.head(), written as u32);
+    let head = chain.head();
+    let _ = vring
+        .get_mut()
+        .get_queue_mut()
+        .add_used(&*chain.memory, head, written as u32);
+}
+
+/// Returns whether the driver asks for a notification of used chains.
+pub fn needs_notification(vring: &Vring, memory: &Memory) -> bool {
+    let needed = vring.get_mut().get_queue_mut().needs_notification(&*memory.memory());
+    needed.unwrap_or(true)
 }
 
 impl Chain {

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use log::info;
-use vhost_daemon::vhost_user::{self, ConnectionError, Leftovers};
+use vhost_daemon::vhost_user::{ConnectionError, Supervisor};
 use vhost_daemon::vring::Memory;
-use vhost_daemon::{Current, Messenger, Service};
+use vhost_daemon::{Current, GuardedRam, Messenger, Service};
 use vm_memory::GuestMemoryMmap;
 
 use super::backend::VhostUserPciBackend;
@@ -25,7 +25,7 @@ struct VhostUserPciService {
     function: Arc<PciFunction>,
     stats: Arc<VhostUserPciStats>,
     messenger: Arc<Messenger>,
-    leftovers: Leftovers,
+    supervisor: Supervisor,
 }
 
 impl Server {
@@ -36,7 +36,7 @@ impl Server {
             function,
             stats: stats.clone(),
             messenger: Arc::new(Messenger::new(name)),
-            leftovers: Leftovers::default(),
+            supervisor: Supervisor::new(name),
         };
         let server = vhost_daemon::Server::start(name, listener, service)?;
         Ok(Self { server, stats })
@@ -59,10 +59,11 @@ impl Service for VhostUserPciService {
 
     fn serve(&self, listener: &UnixListener, current: &Current) -> Result<(), ConnectionError> {
         let guest = self.stats.guest();
-        let memory = Memory::new(GuestMemoryMmap::new());
+        let described = Memory::new(GuestMemoryMmap::new());
+        let ram = GuardedRam::new(self.supervisor.loss().clone(), self.function.dma().max_bytes());
         let backend = Arc::new(VhostUserPciBackend::new(
             self.function.clone(),
-            memory.clone(),
+            ram,
             self.stats.clone(),
             self.messenger.clone(),
         ));
@@ -74,16 +75,8 @@ impl Service for VhostUserPciService {
             info!("{guest}: the guest disconnected");
             backend.close();
         };
-        vhost_user::serve(
-            guest,
-            backend.clone(),
-            memory,
-            listener,
-            current,
-            &self.leftovers,
-            connected,
-            disconnected,
-        )
+        self.supervisor
+            .serve(backend.clone(), described, listener, current, connected, disconnected)
     }
 
     fn reset(&self) {

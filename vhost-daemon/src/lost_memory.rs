@@ -1,0 +1,314 @@
+//! Guest memory that goes away.
+//!
+//! A VMM can truncate the file behind its guest's memory, or pass one without pages (huge pages that nobody has
+//! reserved). An access then raises SIGBUS, which would end the process and the devices of all guests. Instead the
+//! handler maps zeros in place of the memory, and a thread ends the connection of the guest.
+
+#![expect(unsafe_code, reason = "a signal handler that maps memory")]
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{FileType, fstat, fstatfs};
+
+/// Size of a page in bytes, but for huge pages.
+pub const PAGE_SIZE: usize = 4096;
+/// Maximum number of guarded mappings; the kernel allows a process 65,530 mappings (vm.max_map_count).
+const SLOTS: usize = 1 << 15;
+/// `FUSE_SUPER_MAGIC` and `OVERLAYFS_SUPER_MAGIC` of linux/magic.h: file systems on which an unprivileged process
+/// decides when a page fault ends.
+const UNBOUNDED_FILE_SYSTEMS: [u64; 2] = [0x6573_5546, 0x794c_7630];
+/// `HUGETLBFS_MAGIC` of linux/magic.h.
+const HUGETLBFS: u64 = 0x9584_58f6;
+
+/// A guarded range of addresses. Both are 0 in a free slot.
+struct Slot {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    lost: AtomicBool,
+}
+
+static TABLE: [Slot; SLOTS] = [const {
+    Slot {
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        lost: AtomicBool::new(false),
+    }
+}; SLOTS];
+/// Number of slots that were ever in use.
+static USED: AtomicUsize = AtomicUsize::new(0);
+/// Descriptor of the eventfd that wakes the thread.
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+
+/// What ends the connection of a guest whose memory is lost.
+#[derive(Default)]
+pub struct Loss(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loss").finish_non_exhaustive()
+    }
+}
+
+impl Loss {
+    /// Sets the action, in place of any earlier one. It runs on a thread that serves all guests, and must not wait.
+    pub fn set(&self, end: impl Fn() + Send + Sync + 'static) {
+        *self.0.lock() = Some(Box::new(end));
+    }
+
+    /// Removes the action: the connection has ended.
+    pub fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
+    fn report(&self) {
+        if let Some(end) = &*self.0.lock() {
+            end();
+        }
+    }
+}
+
+/// Guard of a mapping of guest memory. It must be dropped before, or with, the mapping.
+pub struct Guard {
+    slot: usize,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("slot", &self.slot).finish()
+    }
+}
+
+/// Slots and the guests that they belong to.
+#[derive(Default)]
+struct Owners {
+    free: Vec<usize>,
+    losses: Vec<Option<Arc<Loss>>>,
+}
+
+impl Guard {
+    /// Guards the mapping of `length` bytes at `start`, in which zeros may be mapped from now on. Its loss is reported
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// Fails if too many mappings are guarded.
+    ///
+    /// # Safety
+    ///
+    /// The range must be a whole mapping, or more than one, that this guard does not outlive.
+    pub unsafe fn new(start: usize, length: usize, loss: &Arc<Loss>) -> io::Result<Self> {
+        let owners = owners()?;
+        let mut owners = owners.lock();
+        let slot = match owners.free.pop() {
+            Some(slot) => slot,
+            None if owners.losses.len() < SLOTS => {
+                owners.losses.push(None);
+                owners.losses.len() - 1
+            }
+            None => return Err(io::Error::other("too many mappings of guest memory")),
+        };
+        owners.losses[slot] = Some(loss.clone());
+        TABLE[slot].lost.store(false, Ordering::Relaxed);
+        TABLE[slot].start.store(start, Ordering::Release);
+        TABLE[slot].end.store(start + length, Ordering::Release);
+        USED.fetch_max(slot + 1, Ordering::Release);
+        Ok(Self { slot })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        TABLE[self.slot].end.store(0, Ordering::Release);
+        TABLE[self.slot].start.store(0, Ordering::Release);
+        if let Ok(owners) = owners() {
+            let mut owners = owners.lock();
+            owners.losses[self.slot] = None;
+            owners.free.push(self.slot);
+        }
+    }
+}
+
+/// Fails unless the file is one whose page faults end without its owner's doing.
+pub fn check_memory_file(file: &File) -> io::Result<()> {
+    let is_regular = FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::RegularFile;
+    let magic = fstatfs(file)?.f_type as u64;
+    if is_regular && !UNBOUNDED_FILE_SYSTEMS.contains(&magic) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "guest memory must be a memfd, or a regular file that is not on FUSE or overlayfs",
+    ))
+}
+
+/// Returns the length of a mapping of `length` bytes of a file, which the kernel rounds up to whole pages.
+pub fn mapped_length(file: &File, length: usize) -> io::Result<usize> {
+    let file_system = fstatfs(file)?;
+    let page = match file_system.f_type as u64 {
+        HUGETLBFS => file_system.f_bsize as usize,
+        _ => PAGE_SIZE,
+    };
+    Ok(length.next_multiple_of(page))
+}
+
+/// Returns the owners of the slots; the first call installs the handler and starts the thread.
+fn owners() -> io::Result<&'static Mutex<Owners>> {
+    static OWNERS: OnceLock<Result<Mutex<Owners>, i32>> = OnceLock::new();
+    let owners = OWNERS.get_or_init(|| {
+        let started = start().map(|()| Mutex::default());
+        started.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    });
+    owners.as_ref().map_err(|errno| io::Error::from_raw_os_error(*errno))
+}
+
+fn start() -> io::Result<()> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
+    WAKE.store(wake.as_raw_fd(), Ordering::Release);
+    thread::Builder::new()
+        .name("lost memory".to_owned())
+        .spawn(move || report_losses(&wake))?;
+    install()
+}
+
+fn report_losses(wake: &OwnedFd) {
+    loop {
+        // Fails only if a signal interrupts it.
+        let _ = rustix::io::read(wake, &mut [0; 8]);
+        let Ok(owners) = owners() else { return };
+        let lost: Vec<_> = {
+            let owners = owners.lock();
+            let slots = TABLE.iter().zip(&owners.losses);
+            slots
+                .filter(|(slot, _)| slot.lost.swap(false, Ordering::AcqRel))
+                .filter_map(|(_, loss)| loss.clone())
+                .collect()
+        };
+        lost.iter().for_each(|loss| loss.report());
+    }
+}
+
+fn install() -> io::Result<()> {
+    // SAFETY: all zero is a valid value: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = handle as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler calls only functions that are safe in signal handlers.
+    match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Maps zeros over the guarded range of the address, or ends the process if there is none.
+extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid structure.
+    let info = unsafe { &*info };
+    // SAFETY: of SIGBUS the kernel sets the address; from other processes it is some number.
+    let address = unsafe { info.si_addr() } as usize;
+    let used = USED.load(Ordering::Acquire);
+    let found = TABLE[..used].iter().find_map(|slot| {
+        let end = slot.end.load(Ordering::Acquire);
+        let start = slot.start.load(Ordering::Acquire);
+        // The slot of a thread that faults does not change: the thread holds the mapping. Others may.
+        let is_stable = slot.end.load(Ordering::Acquire) == end;
+        (is_stable && (start..end).contains(&address)).then_some((slot, start, end))
+    });
+    // A signal that another process sends has a code of 0 or less, and its sender where the address would be.
+    let replaced = match found {
+        Some((slot, start, end)) if info.si_code > 0 => {
+            // SAFETY: the range is a mapping of guest memory, which is accessed only as volatile bytes.
+            let zeros = unsafe {
+                libc::mmap(
+                    start as *mut libc::c_void,
+                    end - start,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                    -1,
+                    0,
+                )
+            };
+            slot.lost.store(true, Ordering::Release);
+            zeros != libc::MAP_FAILED
+        }
+        _ => false,
+    };
+    if !replaced {
+        // SAFETY: the default action takes the place of this handler; a fault comes again, another signal does not.
+        unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+        // SAFETY: a signal to this thread, blocked until the handler returns.
+        unsafe { libc::raise(libc::SIGBUS) };
+        return;
+    }
+    // SAFETY: the location of this thread's errno.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: a valid pointer to an integer of this thread.
+    let before = unsafe { *errno };
+    let one = 1_u64;
+    // SAFETY: eight bytes of this function's own, to an eventfd of this process that nobody else has.
+    unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const one).cast(), 8) };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+
+    use super::*;
+
+    #[test]
+    fn memory_that_goes_away_is_replaced_by_zeros_and_reported_to_its_guest_alone() {
+        let maps: Vec<_> = (0..2)
+            .map(|_| {
+                let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
+                ftruncate(&file, 0x4000).unwrap();
+                let map: MmapRegion = MmapRegion::from_file(FileOffset::new(file, 0), 0x4000).unwrap();
+                (map, Arc::new(Loss::default()))
+            })
+            .collect();
+        let (lost, reports) = mpsc::channel();
+        let guards: Vec<_> = maps
+            .iter()
+            .zip(0..)
+            .map(|((map, loss), number)| {
+                let lost = lost.clone();
+                loss.set(move || lost.send(number).unwrap());
+                map.get_slice(0, 0x4000).unwrap().write_slice(&[7; 0x4000], 0).unwrap();
+                // SAFETY: the mappings are dropped after the guards.
+                unsafe { Guard::new(map.as_ptr() as usize, map.size(), loss) }.unwrap()
+            })
+            .collect();
+        let file = maps[1].0.file_offset().unwrap();
+        ftruncate(file.file(), 0x1000).unwrap();
+        let mut data = [1; 2];
+        let slice = maps[1].0.get_slice(0, 0x4000).unwrap();
+        slice.read_slice(&mut data, 0x2000).unwrap();
+        assert_eq!(data, [0, 0]);
+        assert_eq!(reports.recv().unwrap(), 1);
+        slice.write_slice(&[1; 0x4000], 0).unwrap();
+        let other = maps[0].0.get_slice(0, 0x4000).unwrap();
+        other.read_slice(&mut data, 0x2000).unwrap();
+        assert_eq!(data, [7, 7]);
+        drop(guards);
+        assert!(reports.try_recv().is_err());
+    }
+
+    #[test]
+    fn files_on_which_a_page_fault_may_never_end_are_refused() {
+        check_memory_file(&File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap())).unwrap();
+        for path in ["/dev/zero", "/proc"] {
+            assert!(check_memory_file(&File::open(path).unwrap()).is_err(), "{path}");
+        }
+    }
+}
