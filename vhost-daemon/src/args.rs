@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::size::parse_size;
+use crate::sockets::SocketAccess;
 
 /// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`,
 /// `fd`, `print_capabilities` and its own options that name sockets.
@@ -18,6 +19,15 @@ pub struct CommonArgs {
     /// Listen for a guest's VMM on this inherited listening socket; once per guest.
     #[arg(long, value_name = "FD")]
     pub fd: Vec<RawFd>,
+
+    /// Permissions of the sockets, in octal; 600 by default, and 660 with --socket-group. Those of the control socket
+    /// are always 600.
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub socket_mode: Option<u32>,
+
+    /// Group of the sockets, by its number.
+    #[arg(long, value_name = "GID")]
+    pub socket_group: Option<u32>,
 
     /// Report state and counters as JSON on this socket, one document per connection.
     #[arg(long, value_name = "PATH")]
@@ -60,9 +70,36 @@ pub struct CommonArgs {
 const ALL_GUEST_MEMORY: u64 = 1 << 46;
 
 impl CommonArgs {
+    /// Returns who may connect to the sockets.
+    pub fn socket_access(&self) -> SocketAccess {
+        let default = if self.socket_group.is_some() { 0o660 } else { 0o600 };
+        SocketAccess {
+            mode: self.socket_mode.unwrap_or(default),
+            group: self.socket_group,
+        }
+    }
+
     /// Returns the bytes of memory that each of `guests` guests may have.
     pub fn guest_memory_limit(&self, guests: usize) -> u64 {
         let share = ALL_GUEST_MEMORY / guests.max(1) as u64;
         self.max_guest_memory.unwrap_or(share)
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "permissions are octal, from 0 to 777".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_octal() {
+        assert_eq!(parse_mode("660"), Ok(0o660));
+        for bad in ["", "680", "1777", "rw"] {
+            assert!(parse_mode(bad).is_err(), "{bad}");
+        }
     }
 }

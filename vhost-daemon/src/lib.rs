@@ -20,6 +20,7 @@ pub mod fault;
 pub mod finding;
 mod foreign_eventfd;
 mod guarded_ram;
+mod limited_log;
 pub mod lost_memory;
 mod main_loop;
 mod messenger;
@@ -44,7 +45,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use env_logger::{Builder, Env};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
+
+use limited_log::LimitedLog;
 
 pub use args::CommonArgs;
 pub use completion::{Shell, print_completion};
@@ -63,7 +67,7 @@ pub use panic::isolate;
 pub use program::{Document, Program};
 pub use server::{Current, STOP_TIME, Server, Service};
 pub use size::{InvalidSize, parse_size};
-pub use sockets::{GuestSocket, OwnSockets, SocketError, inherited};
+pub use sockets::{GuestSocket, OwnSockets, SocketAccess, SocketError, inherited};
 pub use top_command::{Interval, TopArgs};
 pub use trace_command::{TraceArgs, TraceError};
 
@@ -84,9 +88,28 @@ pub struct Capabilities {
     pub device: Value,
 }
 
-/// Starts logging to standard error: level `info` and above, or the levels in RUST_LOG.
+/// Starts logging to standard error: level `info` and above, or the levels in RUST_LOG. A guest has ten lines of a kind
+/// per minute.
 pub fn log_to_stderr() {
-    Builder::from_env(Env::default().default_filter_or("info")).init();
+    let logger = Builder::from_env(Env::default().default_filter_or("info")).build();
+    let level = logger.filter();
+    // Fails only if there is a logger already.
+    if log::set_boxed_logger(Box::new(LimitedLog::new(logger))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Raises the number of descriptors to what the process may have: a guest has more than a dozen, and the usual limit is
+/// for programs that wait by `select`.
+fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit of descriptors stays as it is: {error}");
+    }
 }
 
 /// Runs the body of a daemon's `main` after its options are parsed. If `run` fails, prints the error and its sources in
@@ -101,6 +124,7 @@ pub fn run(
             .map(|text| println!("{text}"))
             .map_err(Into::into)
     } else {
+        raise_descriptor_limit();
         run()
     };
     match result {

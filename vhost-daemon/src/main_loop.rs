@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use log::{info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
 
@@ -50,7 +50,7 @@ pub struct MainLoop {
 }
 
 impl MainLoop {
-    /// Creates the loop. From now on SIGTERM and SIGINT end the loop instead of the process.
+    /// Creates the loop. From now on SIGTERM, SIGINT and SIGHUP end the loop instead of the process.
     pub fn new() -> Result<Self, MainLoopError> {
         check_signals().map_err(MainLoopError::EventFds)?;
         let mut manager = EventManager::<Subscriber>::new()?;
@@ -100,7 +100,7 @@ impl MainLoop {
     }
 }
 
-/// SIGTERM and SIGINT as an event source.
+/// SIGTERM, SIGINT and SIGHUP as an event source.
 struct Signals {
     pipe: UnixStream,
     seen: Rc<Cell<bool>>,
@@ -110,6 +110,7 @@ impl Signals {
     fn new(seen: &Rc<Cell<bool>>) -> io::Result<Self> {
         let (pipe, notify) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGTERM, notify.try_clone()?)?;
+        signal_hook::low_level::pipe::register(SIGHUP, notify.try_clone()?)?;
         signal_hook::low_level::pipe::register(SIGINT, notify)?;
         Ok(Self {
             pipe,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::controlled::Controlled;
 use crate::metrics::Metrics;
-use crate::socket_server::Serve;
+use crate::socket_server::{DOCUMENT_TIME, Serve, send_within};
 
 /// Longest head of a request in bytes.
 const MAX_HEAD: usize = 8192;
@@ -36,7 +36,7 @@ impl<D: Controlled> MetricsService<D> {
 }
 
 impl<D: Controlled> Serve for MetricsService<D> {
-    fn serve(&self, mut stream: &UnixStream) -> io::Result<()> {
+    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
         let head = read_head(stream)?;
         let (status, content_type, body) = match check(&head).and_then(|()| self.metrics()) {
             Ok(text) => ("200 OK".to_owned(), OPEN_METRICS, text),
@@ -46,8 +46,7 @@ impl<D: Controlled> Serve for MetricsService<D> {
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
         );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body.as_bytes())
+        send_within(stream, &[head, body].concat().into_bytes(), DOCUMENT_TIME)
     }
 
     fn refuse(&self, mut stream: &UnixStream) -> io::Result<()> {

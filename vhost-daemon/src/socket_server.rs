@@ -1,10 +1,10 @@
 //! The accept loop of a socket that serves any number of clients of the operator: a thread for each, up to a limit.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use log::{debug, warn};
@@ -18,6 +18,25 @@ pub const MAX_CONNECTIONS: usize = 16;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection that cannot be accepted, for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time a client may take for a whole document.
+pub const DOCUMENT_TIME: Duration = Duration::from_secs(10);
+/// Longest part of a document that is written at once: the kernel waits anew for each buffer of a longer one.
+const PART: usize = 16 << 10;
+
+/// Writes a document, for a time at most.
+pub fn send_within(mut stream: &UnixStream, document: &[u8], time: Duration) -> io::Result<()> {
+    let end = Instant::now() + time;
+    for part in document.chunks(PART) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        stream.write_all(part)?;
+    }
+    Ok(())
+}
 
 /// Service of one connection, until it ends.
 pub trait Serve: Send + Sync + 'static {
@@ -98,5 +117,33 @@ impl<S: Serve> MutEventSubscriber for SocketServer<S> {
         if let Err(error) = ops.add(Events::new(&self.listener, EventSet::IN)) {
             warn!("the {} socket is not served: {error}", self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_reads_a_few_bytes_at_a_time_is_left() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let reader = thread::spawn(move || {
+            let mut theirs = theirs;
+            // As long as the document is written; then the stream ends.
+            while theirs.read(&mut [0; 16]).is_ok_and(|length| length == 16) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let document = vec![1; 16 << 20];
+        let error = send_within(&ours, &document, Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        ));
+        ours.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(ours);
+        drop(reader);
     }
 }

@@ -3,11 +3,12 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use thiserror::Error;
 
 /// Connections that wait to be accepted.
@@ -45,44 +46,76 @@ pub struct GuestSocket {
     pub listener: UnixListener,
 }
 
+/// Who may connect to a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketAccess {
+    /// Permissions, as of a file.
+    pub mode: u32,
+    /// Group, if it is not that of the process.
+    pub group: Option<u32>,
+}
+
+impl Default for SocketAccess {
+    /// This user alone.
+    fn default() -> Self {
+        Self {
+            mode: 0o600,
+            group: None,
+        }
+    }
+}
+
 /// Sockets created by this process; removed when dropped.
 #[derive(Debug, Default)]
-pub struct OwnSockets(Vec<PathBuf>);
+pub struct OwnSockets {
+    access: SocketAccess,
+    sockets: Vec<OwnSocket>,
+}
+
+#[derive(Debug)]
+struct OwnSocket {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
 
 impl OwnSockets {
+    /// Creates no socket yet.
+    pub fn new(access: SocketAccess) -> Self {
+        Self {
+            access,
+            sockets: Vec::new(),
+        }
+    }
+
     /// Listens on a new socket. Replaces the socket of a dead process, and no other file.
     pub fn listen(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
-        self.bind(path, |path| UnixListener::bind(path))
+        self.bind(path, self.access)
     }
 
     /// Does the same as [`OwnSockets::listen`], for a socket that only this user can connect to.
     pub fn listen_privately(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
-        self.bind(path, |path| {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            bind(&socket, &SocketAddrUnix::new(path)?)?;
-            // Nobody can connect before it listens.
-            fs::set_permissions(path, Permissions::from_mode(0o600))?;
-            listen(&socket, BACKLOG)?;
-            Ok(UnixListener::from(socket))
-        })
+        self.bind(path, SocketAccess::default())
     }
 
-    fn bind(
-        &mut self,
-        path: &Path,
-        bind: impl FnOnce(&Path) -> io::Result<UnixListener>,
-    ) -> Result<UnixListener, SocketError> {
+    fn bind(&mut self, path: &Path, access: SocketAccess) -> Result<UnixListener, SocketError> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
                 return Err(SocketError::NotASocket(path.to_owned()));
             }
-            if UnixStream::connect(path).is_ok() {
+            if is_in_use(path) {
                 return Err(SocketError::InUse(path.to_owned()));
             }
             fs::remove_file(path).map_err(|error| SocketError::Stale(path.to_owned(), error))?;
         }
-        let listener = bind(path).map_err(|error| SocketError::Create(path.to_owned(), error))?;
-        self.0.push(path.to_owned());
+        let failed = |error| SocketError::Create(path.to_owned(), error);
+        let listener = listen_at(path, access).map_err(failed)?;
+        let metadata = fs::symlink_metadata(path).map_err(failed)?;
+        self.sockets.push(OwnSocket {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        });
         Ok(listener)
     }
 
@@ -98,11 +131,36 @@ impl OwnSockets {
 
 impl Drop for OwnSockets {
     fn drop(&mut self) {
-        for path in &self.0 {
-            // It may have been removed from outside.
-            let _ = fs::remove_file(path);
+        for socket in &self.sockets {
+            // Not the socket of a successor, if this one was removed from outside.
+            let is_own = fs::symlink_metadata(&socket.path)
+                .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (socket.device, socket.inode));
+            if is_own {
+                let _ = fs::remove_file(&socket.path);
+            }
         }
     }
+}
+
+/// Listens on a new socket.
+fn listen_at(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    // Nobody can connect before it listens.
+    if access.group.is_some() {
+        lchown(path, None, access.group)?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(access.mode))?;
+    listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// Returns whether a process listens on a socket, also one that accepts nobody at the moment.
+fn is_in_use(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connected = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?));
+    !matches!(connected, Err(Errno::CONNREFUSED | Errno::NOENT))
 }
 
 /// Takes ownership of a listening socket inherited as this descriptor.
@@ -125,7 +183,57 @@ pub fn inherited(fd: RawFd) -> Result<GuestSocket, SocketError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_socket_has_its_permissions_and_its_group_whatever_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut own = OwnSockets::default();
+        own.listen(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        drop(own);
+        let group = fs::metadata(dir.path()).unwrap().gid();
+        let mut own = OwnSockets::new(SocketAccess {
+            mode: 0o666,
+            group: Some(group),
+        });
+        own.listen(&path).unwrap();
+        assert_eq!((mode(&path), fs::metadata(&path).unwrap().gid()), (0o666, group));
+    }
+
+    #[test]
+    fn the_socket_of_a_successor_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut first = OwnSockets::default();
+        let old = first.listen(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let mut second = OwnSockets::default();
+        let _new = second.listen(&path).unwrap();
+        drop((old, first));
+        assert!(path.exists());
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_accepts_nobody_is_found_without_waiting_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&socket, 0).unwrap();
+        // The backlog is full.
+        let _waiting = UnixStream::connect(&path).unwrap();
+        let refused = OwnSockets::default().listen(&path);
+        assert!(matches!(refused, Err(SocketError::InUse(_))));
+    }
 
     #[test]
     fn stale_sockets_are_replaced_and_live_ones_are_not() {
@@ -146,7 +254,7 @@ mod tests {
         let path = dir.path().join("s");
         let mut own = OwnSockets::default();
         let listener = own.listen_privately(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(mode(&path), 0o600);
         UnixStream::connect(&path).unwrap();
         listener.accept().unwrap();
         drop(own);

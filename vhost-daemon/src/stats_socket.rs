@@ -1,11 +1,11 @@
 //! The stats socket: state and counters of a daemon as one JSON document per connection.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 
 use crate::controlled::Controlled;
-use crate::socket_server::Serve;
+use crate::socket_server::{DOCUMENT_TIME, Serve, send_within};
 
 /// Answers every connection with the document of its moment.
 pub struct StatsService<D>(Weak<D>);
@@ -18,12 +18,12 @@ impl<D: Controlled> StatsService<D> {
 }
 
 impl<D: Controlled> Serve for StatsService<D> {
-    fn serve(&self, mut stream: &UnixStream) -> io::Result<()> {
+    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
         let Some(daemon) = self.0.upgrade() else { return Ok(()) };
         // In memory first, so that a slow reader keeps nothing locked.
         let mut document = serde_json::to_vec_pretty(&daemon.program().document(daemon.state()))?;
         drop(daemon);
         document.push(b'\n');
-        stream.write_all(&document)
+        send_within(stream, &document, DOCUMENT_TIME)
     }
 }

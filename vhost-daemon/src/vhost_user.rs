@@ -39,8 +39,8 @@ const MAX_LEFTOVERS: usize = 8;
 pub struct Supervisor {
     name: String,
     loss: Arc<Loss>,
-    /// Connections whose workers have not ended. A worker may wait for an answer of its VMM, over a channel that another
-    /// process keeps open: it must not keep the guest's socket from the next VMM.
+    /// Number of connections whose workers have not ended. A worker may wait for an answer of its VMM, over a channel
+    /// that another process keeps open: it must not keep the guest's socket from the next VMM.
     leftovers: Arc<Mutex<usize>>,
 }
 

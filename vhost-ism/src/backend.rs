@@ -318,7 +318,11 @@ impl VhostUserBackend for IsmBackend {
     /// Handles a kick. Never fails: an error would end the worker, and with it the device.
     fn handle_event(&self, event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
         match (thread, event) {
-            (CONTROL_THREAD, CONTROL_QUEUE) => self.serve_control(vrings),
+            (CONTROL_THREAD, CONTROL_QUEUE) => {
+                self.serve_control(vrings);
+                // A request that waited for a map has kept the memory table from before.
+                self.ram.lock().release();
+            }
             (CONTROL_THREAD, EVENT_QUEUE) => {
                 if let Some(session) = self.guest.session() {
                     session.events().flush();

@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     let fabric = Arc::new(Fabric::new(args.chid, args.limits()?));
     let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
-    let mut own = OwnSockets::default();
+    let mut own = OwnSockets::new(args.common.socket_access());
     let sockets = sockets(args, &mut own)?;
     let guests: Vec<Arc<Guest>> = sockets
         .iter()

@@ -409,6 +409,24 @@ fn a_vmm_that_cannot_map_is_refused_in_one_line() {
 }
 
 #[test]
+fn a_guest_that_resets_its_device_without_end_does_not_fill_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let daemon = Daemon::start(PROGRAM.command().args([Path::new("--socket-path"), &path]));
+    await_socket(&path);
+    let mut guest = boot(&path);
+    for _ in 0..50 {
+        guest.reset();
+    }
+    drop(guest);
+    let lines = daemon.log();
+    for text in ["a: driver is up", "a: driver is down"] {
+        let count = lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!(count, 10, "{text}: {lines:#?}");
+    }
+}
+
+#[test]
 fn memory_that_is_truncated_costs_its_guest_the_connection_and_nobody_else_anything() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b] = ["a.sock", "b.sock"].map(|name| dir.path().join(name));

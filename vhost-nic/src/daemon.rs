@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
     let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS, vhost_user_pci::Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
-    let mut own = OwnSockets::default();
+    let mut own = OwnSockets::new(args.common.socket_access());
     let mut sockets = Vec::new();
     for plan in &plans {
         sockets.push(socket(plan, &mut own)?);

@@ -126,6 +126,7 @@ pub const PLANS: &[Plan] = &[
                 "counter",
                 "display",
                 "foreign_eventfd",
+                "limited_log",
                 "lost_memory",
                 "messenger",
                 "metrics",

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, ftruncate, memfd_create};
-use vhost::vhost_user::VhostUserFrontend;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_ism::abi::*;
 use vmm_sys_util::eventfd::EventFd;
@@ -141,7 +140,7 @@ fn huge_pages_that_are_not_there_end_the_connection_at_most() {
     let host = Host::default();
     let mut victim = host.boot("victim");
     let seat = host.seat("hostile");
-    let mut hostile = TestGuest::connect(seat.path(), Options::default());
+    let hostile = TestGuest::connect(seat.path(), Options::default());
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
     let memfd = memfd_create("guest", flags).unwrap();
     ftruncate(&memfd, 4 << 20).unwrap();
@@ -167,7 +166,7 @@ fn huge_pages_that_are_not_there_end_the_connection_at_most() {
 #[test]
 fn memory_beyond_the_limit_is_not_used() {
     let host = Host::default();
-    let mut hostile = host.boot("hostile");
+    let hostile = host.boot("hostile");
     let memfd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&memfd, 1 << 44).unwrap();
     assert!(hostile.frontend.set_mem_table(&[region(&memfd, 1 << 44)]).is_err());
@@ -189,7 +188,8 @@ fn a_stop_of_a_stopped_queue_starts_no_thread() {
     for _ in 0..500 {
         hostile.frontend.get_vring_base(DOORBELL_QUEUE.into()).unwrap();
     }
-    assert_eq!(threads("pause"), 1);
+    // A thread has its name when it runs.
+    eventually("one thread watches", || threads("pause") == 1);
     hostile.resume(bases);
     hostile.ping();
     eventually("the watch ends with the pause", || threads("pause") == 0);
