@@ -63,7 +63,7 @@ impl Engine {
             Task::Queue(number) => self.send(number),
             Task::Register(half) => {
                 if let Some(doorbell) = self.context.hca.blue_flame.overdue(half) {
-                    self.ring(doorbell);
+                    self.ring(half.page, doorbell);
                 }
             }
             Task::Cq(number) => {
@@ -82,15 +82,16 @@ impl Engine {
     }
 
     /// Treats a WQE that stays incomplete in its doorbell register as a plain doorbell.
-    fn ring(&self, Doorbell { number, end }: Doorbell) {
+    fn ring(&self, page: u32, Doorbell { number, end }: Doorbell) {
         let hca = &self.context.hca;
-        match hca.queues.get(number).as_deref().and_then(Queue::blue_flame) {
+        let queue_of_number = hca.queues.get(number);
+        match queue_of_number.as_deref().and_then(|queue| queue.slot(page)) {
             Some(slot) => {
                 slot.ring(end);
                 self.send(number);
             }
             None => {
-                let what = format_args!("doorbell of queue {number:#x}, which does not exist or does not send");
+                let what = format_args!("no queue {number:#x} to send from in UAR {page}");
                 let evidence = number.to_be_bytes();
                 hca.findings
                     .report(Finding::StrayDoorbell, queue(number), &evidence, what);

@@ -83,13 +83,15 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// Returns the slot for WQEs from doorbell registers, if the queue has a send side.
-    pub fn blue_flame(&self) -> Option<&Slot> {
-        match self {
-            Self::Receive(_) => None,
-            Self::Send(sq) => Some(&sq.blue_flame),
-            Self::Pair(qp) => Some(&qp.blue_flame),
-        }
+    /// Returns the slot for doorbells in a UAR page, if the queue has a send side and that page is its own: a program
+    /// has no access to the queues of others.
+    pub fn slot(&self, page: u32) -> Option<&Slot> {
+        let (uar, slot) = match self {
+            Self::Receive(_) => return None,
+            Self::Send(sq) => (sq.uar, &sq.blue_flame),
+            Self::Pair(qp) => (qp.uar, &qp.blue_flame),
+        };
+        (uar == page).then_some(slot)
     }
 
     /// Returns the transactions so far.

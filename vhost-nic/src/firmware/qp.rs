@@ -102,6 +102,14 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     let part = |start, log_size, stride| WorkQueue::part(buffer.clone(), start, log_size, stride, context.dbr_addr());
     let mut held: Vec<Reference> = Vec::new();
+    if has_sq {
+        let uar = hca.uars.get(context.uar_page());
+        held.push(
+            uar.ok_or(no_such("the queue pair's UAR does not exist"))?
+                .references
+                .acquire(),
+        );
+    }
     let receives = match context.rq_type() {
         _ if has_rq => ReceiveSource::Own(part(0, context.log_rq_size(), rq_stride)),
         RQ_OWN | RQ_NONE => ReceiveSource::None,

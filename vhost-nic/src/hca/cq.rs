@@ -44,6 +44,8 @@ const SYNDROME_OVERRUN: u8 = 1;
 pub struct Cq {
     /// CQ number (24 bits).
     pub number: u32,
+    /// UAR page that its doorbells come through.
+    pub uar: u32,
     /// References by work queues that complete here.
     pub references: RefCount,
     #[serde(serialize_with = "inspect::number")]
@@ -176,6 +178,7 @@ impl Cq {
             tracer,
             door,
         } = resources;
+        let uar_page = context.uar_page();
         let state = State {
             ring: EntryRing::new(context.log_cq_size()),
             context,
@@ -191,6 +194,7 @@ impl Cq {
         };
         Self {
             number,
+            uar: uar_page,
             references: RefCount::default(),
             held: Mutex::new(vec![eq.references.acquire(), uar]),
             eq,

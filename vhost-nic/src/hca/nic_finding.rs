@@ -110,9 +110,9 @@ vhost_daemon::findings! {
             source: "PRM, Initialization Segment and UAR; `struct mlx5_init_seg`, mlx5/device.h",
             answer: "a write is dropped, a read is 0",
         },
-        /// A doorbell for a queue that does not exist.
+        /// A doorbell for a queue that does not exist, or in the UAR of another queue.
         StrayDoorbell = Error "stray_doorbell" {
-            rule: "A doorbell names a live queue, in a UAR that is allocated.",
+            rule: "A doorbell names a live queue, in the UAR that the queue's context names.",
             source: "PRM, UAR; `mlx5_write64`, mlx5/doorbell.h",
             answer: "the doorbell is dropped",
         },

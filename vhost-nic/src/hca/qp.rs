@@ -57,6 +57,8 @@ pub struct Qp {
     /// Completion queue of the receive queue, if there is one.
     #[serde(serialize_with = "inspect::number")]
     pub receive_cq: Option<Arc<Cq>>,
+    /// UAR page that its doorbells come through.
+    pub uar: u32,
     /// The send queue, if there is one.
     pub send_queue: Option<WorkQueue>,
     /// Source of receive WQEs.
@@ -111,6 +113,7 @@ impl Qp {
             number,
             send_cq,
             receive_cq,
+            uar: context.uar_page(),
             send_queue,
             receives,
             blue_flame: Slot::default(),

@@ -21,6 +21,8 @@ pub struct Sq {
     pub number: u32,
     /// Protection domain of its memory keys.
     pub pd: u32,
+    /// UAR page that its doorbells come through.
+    pub uar: u32,
     /// Send WQEs.
     pub wq: WorkQueue,
     /// Completion queue.
@@ -66,6 +68,7 @@ impl Sq {
         Self {
             number,
             pd: context.wq().pd(),
+            uar: context.wq().uar_page(),
             wq,
             cq,
             transport_domain,

@@ -1,5 +1,8 @@
 //! Registers of a UAR: doorbells of send queues, and those that arm completion and event queues
 //! (`include/linux/mlx5/doorbell.h`, `core/lib/eq.h`). All are write-only.
+//!
+//! The contexts of queues name the page of their doorbells (`uar_page`), and drivers map a page to one program. A
+//! doorbell in another page is a stray one: a program could post WQEs to queues of others, or acknowledge their events.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,7 +58,7 @@ impl Uars {
         match (offset, data.len()) {
             (CQ_ARM, 8) => {
                 let (arm, number) = (word(data), word(&data[4..]) & 0xff_ffff);
-                match self.hca.cqs.get(number) {
+                match self.hca.cqs.get(number).filter(|cq| cq.uar == page) {
                     Some(cq) => {
                         self.hca
                             .tracer
@@ -65,13 +68,14 @@ impl Uars {
                     None => {
                         let object = Object::new("cq", number.into());
                         self.strays
-                            .doorbell(object, data, format_args!("no CQ {number:#x} to arm"));
+                            .doorbell(object, data, format_args!("no CQ {number:#x} to arm in UAR {page}"));
                     }
                 }
             }
             (EQ_ARM | EQ_UPDATE, 4) => {
                 let value = word(data);
-                match self.hca.eqs.table.get(value >> 24) {
+                let eq = self.hca.eqs.table.get(value >> 24);
+                match eq.filter(|eq| eq.context.uar_page() == page) {
                     Some(eq) => {
                         let arm = offset == EQ_ARM;
                         let arguments = || [value & 0xff_ffff, arm.into(), 0, 0];
@@ -80,8 +84,8 @@ impl Uars {
                     }
                     None => {
                         let object = Object::new("eq", (value >> 24).into());
-                        self.strays
-                            .doorbell(object, data, format_args!("no EQ {} to arm", value >> 24));
+                        let text = format_args!("no EQ {} to arm in UAR {page}", value >> 24);
+                        self.strays.doorbell(object, data, text);
                     }
                 }
             }
@@ -103,7 +107,7 @@ impl Uars {
             // Writes at other offsets belong to a WQE that is in memory as well.
             if let (0, Some(head)) = (offset, data.first_chunk::<8>()) {
                 let Doorbell { number, end } = Doorbell::from(*head);
-                self.doorbell(number, |queue, slot| {
+                self.doorbell(page, number, |queue, slot| {
                     slot.announce(end);
                     doorbell_check::check(&self.hca, queue, *head);
                 });
@@ -112,36 +116,36 @@ impl Uars {
         }
         let (cut_off, written) = self.hca.blue_flame.write(half, offset, data);
         if let Some(Doorbell { number, end }) = cut_off {
-            self.doorbell(number, |_, slot| slot.ring(end));
+            self.doorbell(page, number, |_, slot| slot.ring(end));
         }
         match written {
             Written::Part => {}
             Written::Begun { until } => self.hca.scheduler.schedule_at(until, Task::Register(half)),
-            Written::Doorbell(Doorbell { number, end }) => self.doorbell(number, |_, slot| slot.ring(end)),
+            Written::Doorbell(Doorbell { number, end }) => self.doorbell(page, number, |_, slot| slot.ring(end)),
             Written::Complete { number, wqe } => {
                 let arguments = || [wqe.index.into(), wqe.bytes.len() as u32, 0, 0];
                 self.hca.tracer.record(NicEvent::BlueFlame, number, arguments);
-                self.ring(number, |_, slot| slot.put(wqe));
+                self.ring(page, number, |_, slot| slot.put(wqe));
             }
         }
     }
 
     /// Takes a plain doorbell.
-    fn doorbell(&self, number: u32, update: impl FnOnce(&Queue, &Slot)) {
+    fn doorbell(&self, page: u32, number: u32, update: impl FnOnce(&Queue, &Slot)) {
         self.hca.tracer.record(NicEvent::Doorbell, number, Default::default);
-        self.ring(number, update);
+        self.ring(page, number, update);
     }
 
     /// Records a doorbell with `update`, then schedules the queue.
-    fn ring(&self, number: u32, update: impl FnOnce(&Queue, &Slot)) {
+    fn ring(&self, page: u32, number: u32, update: impl FnOnce(&Queue, &Slot)) {
         let found = self.hca.queues.get(number);
-        match found.as_deref().and_then(|queue| Some((queue, queue.blue_flame()?))) {
+        match found.as_deref().and_then(|queue| Some((queue, queue.slot(page)?))) {
             Some((queue, slot)) => {
                 update(queue, slot);
                 self.hca.scheduler.schedule(number);
             }
             None => {
-                let text = format_args!("no queue {number:#x} to send from");
+                let text = format_args!("no queue {number:#x} to send from in UAR {page}");
                 self.strays.doorbell(queue(number), &number.to_be_bytes(), text);
             }
         }
