@@ -101,6 +101,11 @@ pub struct Args {
     )]
     pub pcie_latency: u64,
 
+    /// Maximum host memory for the objects of each guest, besides the guest's own memory: queues, memory keys, flow
+    /// tables. Beyond it commands are refused as by hardware that has no more (LIMIT_EXCEEDED).
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    pub guest_memory_budget: u64,
+
     /// Report this capability as 0 (see --print-capabilities); repeatable. For tests of drivers.
     #[arg(long, value_name = "NAME")]
     pub zero_capability: Vec<String>,

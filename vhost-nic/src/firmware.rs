@@ -91,10 +91,10 @@ impl Firmware {
             .map(|(opcode, handler)| (opcode.0, *handler))
             .collect();
         Self {
+            pages: Mutex::new(Pages::new(&hca.budget)),
             hca,
             handlers,
             capabilities: Mutex::new(capabilities),
-            pages: Mutex::default(),
             registers: Mutex::default(),
             unknown: Mutex::default(),
             commands: Counter::default(),
@@ -128,7 +128,7 @@ impl Firmware {
         self.report_pages_left();
         self.hca.port.reset();
         self.capabilities.lock().reset();
-        *self.pages.lock() = Pages::default();
+        self.pages.lock().clear();
         *self.registers.lock() = Registers::default();
     }
 

@@ -11,6 +11,7 @@ pub mod eq;
 pub mod event;
 mod inspect;
 pub mod limits;
+pub mod memory_budget;
 pub mod mkey;
 pub mod nic_event;
 pub mod nic_finding;
@@ -48,6 +49,7 @@ use domain::Domain;
 use entry_door::EntryDoor;
 use eq::Eqs;
 use limits::Limits;
+use memory_budget::Budget;
 use mkey::{Mkey, RetiredKeys};
 use nic_finding::{Finding, Findings, Object};
 use object_table::Table;
@@ -135,6 +137,8 @@ pub struct HcaParts {
     pub check_wqes: bool,
     /// Tape that the function is recorded on or replayed from, if there is one.
     pub tape: Option<Arc<dyn Tape>>,
+    /// Host memory for the objects.
+    pub budget: Arc<Budget>,
 }
 
 /// All objects and state of a function.
@@ -146,6 +150,9 @@ pub struct Hca {
     /// Interrupt vectors.
     #[serde(skip)]
     pub msix: Arc<Msix>,
+    /// Host memory for the objects.
+    #[serde(skip)]
+    pub budget: Arc<Budget>,
     /// Recorder of the guest's events.
     #[serde(skip)]
     pub tracer: Tracer,
@@ -241,12 +248,14 @@ impl Hca {
             findings,
             check_wqes,
             tape,
+            budget,
         } = parts;
         let clock = Clock::start(tape);
-        let eqs = Arc::<Eqs>::default();
+        let eqs = Arc::new(Eqs::new(&budget));
         Self {
             dma,
             msix,
+            budget: budget.clone(),
             tracer,
             door,
             pcie_latency,
@@ -255,28 +264,28 @@ impl Hca {
             check_wqes,
             scheduler: Arc::new(Scheduler::new(clock.clone())),
             blue_flame: BlueFlame::new(clock.clone()),
-            uars: Table::new(uars),
-            pds: Table::new(1..1 << limits::LOG_MAX_PD),
-            transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN),
-            xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD),
-            uctxs: Table::new(1..1 << 10),
+            uars: Table::new(uars, &budget),
+            pds: Table::new(1..1 << limits::LOG_MAX_PD, &budget),
+            transport_domains: Table::new(1..1 << limits::LOG_MAX_TRANSPORT_DOMAIN, &budget),
+            xrcds: Table::new(1..1 << limits::LOG_MAX_XRCD, &budget),
+            uctxs: Table::new(1..1 << 10, &budget),
             eqs: eqs.clone(),
-            cqs: Table::new(1..1 << limits::LOG_MAX_CQ),
-            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey),
+            cqs: Table::new(1..1 << limits::LOG_MAX_CQ, &budget),
+            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey, &budget),
             retired_keys: RetiredKeys::default(),
-            tises: Table::new(1..1 << limits::LOG_MAX_TIS),
-            tirs: Table::new(1..1 << limits::LOG_MAX_TIR),
-            rqts: Table::new(1..1 << limits::LOG_MAX_RQT),
+            tises: Table::new(1..1 << limits::LOG_MAX_TIS, &budget),
+            tirs: Table::new(1..1 << limits::LOG_MAX_TIR, &budget),
+            rqts: Table::new(1..1 << limits::LOG_MAX_RQT, &budget),
             // 0 and 1 are InfiniBand's special queue pairs.
-            queues: Table::new(0x40..1 << limits::LOG_MAX_QP),
+            queues: Table::new(0x40..1 << limits::LOG_MAX_QP, &budget),
             gsi: RwLock::default(),
-            rmps: Table::new(1..1 << limits::LOG_MAX_RMP),
+            rmps: Table::new(1..1 << limits::LOG_MAX_RMP, &budget),
             // The driver keeps RMPs and XRC SRQs in one table by number (`mlx5_cmd_destroy_srq`,
             // infiniband/hw/mlx5/srq_cmd.c).
-            xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ),
-            queue_counters: Table::new(1..1 << 8),
+            xrc_srqs: Table::new(1 << limits::LOG_MAX_RMP..1 << limits::LOG_MAX_SRQ, &budget),
+            queue_counters: Table::new(1..1 << 8, &budget),
             multicast_groups: Mutex::default(),
-            steering: Steering::default(),
+            steering: Steering::new(&budget),
             port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
@@ -285,9 +294,11 @@ impl Hca {
         }
     }
 
-    /// Creates a queue pair with the next free number; `None` if there are too many queues.
-    pub fn add_queue_pair(&self, make: impl FnOnce(u32) -> Qp) -> Option<Arc<Qp>> {
-        let queue = self.queues.insert_with(|number| Queue::Pair(Arc::new(make(number))))?;
+    /// Creates a queue pair for `send_wqes` send WQEs with the next free number; `None` if there are too many queues, or
+    /// no memory is left for it.
+    pub fn add_queue_pair(&self, send_wqes: usize, make: impl FnOnce(u32) -> Qp) -> Option<Arc<Qp>> {
+        let make = |number| Queue::Pair(Arc::new(make(number)));
+        let queue = self.queues.insert_sized(Qp::bytes(send_wqes), make)?;
         let Queue::Pair(qp) = &*queue else { return None };
         if qp.parameters().service == qp::service::GSI {
             self.gsi.write().insert(qp.number, qp.clone());
@@ -471,6 +482,7 @@ mod tests {
             findings: Arc::default(),
             check_wqes: false,
             tape: None,
+            budget: Arc::default(),
         }
     }
 
@@ -486,7 +498,7 @@ mod tests {
         };
         let vport = hca.vport.read();
         let make = |number| Qp::new(number, context, parts, &vport);
-        hca.add_queue_pair(make).unwrap().number
+        hca.add_queue_pair(0, make).unwrap().number
     }
 
     #[test]

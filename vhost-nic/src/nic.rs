@@ -25,6 +25,7 @@ use crate::firmware::{Capabilities, CommandDoor, Firmware, UnknownCapability};
 use crate::frame::mac::Mac;
 use crate::hca::entry_door::EntryDoor;
 use crate::hca::limits::Limits;
+use crate::hca::memory_budget::Budget;
 use crate::hca::nic_finding::{self, Finding};
 use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::tape::{Entry, Tape};
@@ -56,6 +57,8 @@ pub struct NicConfig {
     pub zeroed_capabilities: Vec<String>,
     /// Sizes of object tables.
     pub limits: Limits,
+    /// Host memory in bytes that the guest's objects may take.
+    pub memory_budget: u64,
     /// Doors between the NIC and its surroundings.
     pub doors: NicDoors,
 }
@@ -128,6 +131,7 @@ impl Nic {
             )),
             check_wqes: config.check_wqes,
             tape: config.doors.tape.clone(),
+            budget: Arc::new(Budget::new(config.memory_budget)),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
         let engine = Arc::new(Engine::new(hca.clone()));

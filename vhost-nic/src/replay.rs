@@ -63,6 +63,7 @@ impl Machine {
             check_wqes: setup.check_wqes,
             zeroed_capabilities: setup.zeroed_capabilities.clone(),
             limits: Limits::default(),
+            memory_budget: setup.memory_budget.unwrap_or(u64::MAX),
             doors: NicDoors {
                 cable: Some(Arc::new(player.clone())),
                 tape: Some(Arc::new(player.clone())),

@@ -78,6 +78,7 @@ impl Guest {
             check_wqes: args.check_wqes,
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
+            memory_budget: args.guest_memory_budget,
             doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
         };
         let recorder = match at_doors {

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Firmware;
 use super::syndrome::{self, Cause};
+use crate::hca::buffer::BufferError;
 
 /// Refusal of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,21 @@ pub const fn in_use(reason: &'static str) -> Refusal {
 /// Refuses to create an object whose table is full.
 pub const TABLE_FULL: Refusal =
     Refusal::new(Status::LimitExceeded, "there are no more objects of this kind").because(Cause::Full);
+
+/// Refuses to create an object for which the guest's budget has no host memory: as hardware without memory for its
+/// context does.
+pub const OVER_BUDGET: Refusal = Refusal::new(
+    Status::LimitExceeded,
+    "the host memory for the guest's objects is used up",
+);
+
+/// Returns the refusal of a buffer; `text` describes one that is invalid.
+pub const fn bad_buffer(error: &BufferError, text: Refusal) -> Refusal {
+    match error {
+        BufferError::OverBudget(_) => OVER_BUDGET,
+        _ => text,
+    }
+}
 
 /// Input of a command.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,10 @@ use mlx5_prm::cq::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use super::command::{
+    Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_buffer, bad_parameter, in_use, no_object, no_such,
+};
+use crate::hca::Hca;
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::{Cq, CqResources, MAX_LOG_CQ_SIZE, entry_size};
 
@@ -25,7 +28,7 @@ const MODIFY_COUNT: u32 = 1 << 1;
 const MODIFY_OVERRUN: u32 = 1 << 2;
 const MODIFY_PERIOD_MODE: u32 = 1 << 4;
 
-fn buffer(context: &Cqc, pas: &[u8]) -> Result<Buffer> {
+fn buffer(hca: &Hca, context: &Cqc, pas: &[u8]) -> Result<Buffer> {
     if context.log_cq_size() > MAX_LOG_CQ_SIZE {
         return Err(bad_parameter("the completion queue is too large"));
     }
@@ -35,8 +38,14 @@ fn buffer(context: &Cqc, pas: &[u8]) -> Result<Buffer> {
         context.page_offset(),
         entry << context.log_cq_size(),
         pas,
+        &hca.budget,
     )
-    .map_err(|_| bad_parameter("the completion queue's pages do not fit its size"))
+    .map_err(|error| {
+        bad_buffer(
+            &error,
+            bad_parameter("the completion queue's pages do not fit its size"),
+        )
+    })
 }
 
 fn create(firmware: &Firmware, input: Input<'_>) -> Result {
@@ -52,7 +61,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .uars
         .get(context.uar_page())
         .ok_or(no_such("the completion queue's UAR does not exist"))?;
-    let buffer = buffer(context, pas)?;
+    let buffer = buffer(hca, context, pas)?;
     let resources = CqResources {
         dma: hca.dma.clone(),
         eqs: hca.eqs.clone(),
@@ -110,7 +119,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
     let new = input.cq_context();
     match op_mod {
         OPMOD_RESIZE => {
-            if !cq.resize(new, buffer(new, pas)?) {
+            if !cq.resize(new, buffer(&firmware.hca, new, pas)?) {
                 let reason = "the completion queue holds more completions than that";
                 return Err(Refusal::new(Status::BadSizeOutstandingCqes, reason));
             }

@@ -4,7 +4,9 @@ use mlx5_prm::eq::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use super::command::{
+    Commands, Input, Reply, Result, TABLE_FULL, bad_buffer, bad_parameter, in_use, no_object, no_such,
+};
 use crate::hca::buffer::Buffer;
 use crate::hca::eq::{Eq, EqResources, MAX_LOG_EQ_SIZE, NewEq};
 
@@ -32,8 +34,8 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("the event queue's interrupt vector does not exist"));
     }
     let length = 1 << (context.log_eq_size() + LOG_EQE);
-    let buffer = Buffer::new(context.log_page_size(), context.page_offset(), length, pas)
-        .map_err(|_| bad_parameter("the event queue's pages do not fit its size"))?;
+    let buffer = Buffer::new(context.log_page_size(), context.page_offset(), length, pas, &hca.budget)
+        .map_err(|error| bad_buffer(&error, bad_parameter("the event queue's pages do not fit its size")))?;
     // The mask is four words of 64 bits, the lowest first (core/eq.c); this device has no event type from 64 on.
     let mask = input
         .event_bitmask()

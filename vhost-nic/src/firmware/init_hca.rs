@@ -1,13 +1,15 @@
 //! Commands that enable, start and stop the HCA, and that give it pages.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use log::info;
 use mlx5_prm::init_hca::*;
 use mlx5_prm::opcode::Opcode;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, bad_parameter};
+use super::command::{Commands, Input, OVER_BUDGET, Reply, Result, bad_parameter};
+use crate::hca::memory_budget::{Budget, Charge, OverBudget};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::ENABLE_HCA, enable_hca),
@@ -46,16 +48,49 @@ const TEARDOWN_FAST: u16 = 2;
 
 /// Addresses of the pages that the driver gave. This firmware stores nothing in them, but holds them as real firmware
 /// does.
-#[derive(Debug, Default)]
-pub(super) struct Pages(VecDeque<u64>);
+#[derive(Debug)]
+pub(super) struct Pages {
+    addresses: VecDeque<u64>,
+    charge: Charge,
+}
 
 impl Pages {
+    /// Creates an empty list, charged to `budget` as it grows.
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            addresses: VecDeque::new(),
+            charge: Charge::none(budget),
+        }
+    }
+
     pub(super) fn held(&self) -> usize {
-        self.0.len()
+        self.addresses.len()
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().copied()
+        self.addresses.iter().copied()
+    }
+
+    fn give(&mut self, pages: &[[u8; 8]]) -> std::result::Result<(), OverBudget> {
+        // The capacity is at most twice the length.
+        self.charge
+            .resize((self.held() + pages.len()) as u64 * 2 * size_of::<u64>() as u64)?;
+        self.addresses
+            .extend(pages.iter().map(|page| u64::from_be_bytes(*page)));
+        Ok(())
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u64> {
+        let taken = self.addresses.drain(..count.min(self.held())).collect();
+        self.addresses.shrink_to_fit();
+        // Shrinking is always possible.
+        let _ = self.charge.resize(self.held() as u64 * 2 * size_of::<u64>() as u64);
+        taken
+    }
+
+    /// Forgets all pages.
+    pub(super) fn clear(&mut self) {
+        self.take(usize::MAX);
     }
 }
 
@@ -102,7 +137,7 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
     let op_mod = input.op_mod();
     let (input, list) = input.with_tail::<ManagePagesIn>()?;
     let count = input.input_num_entries() as usize;
-    let pages = &mut firmware.pages.lock().0;
+    let mut pages = firmware.pages.lock();
     let mut output = ManagePagesOut::default();
     match op_mod {
         PAGES_CANT_GIVE => Reply::new(output),
@@ -111,13 +146,13 @@ fn manage_pages(firmware: &Firmware, input: Input<'_>) -> Result {
             let list = list
                 .get(..count)
                 .ok_or(bad_parameter("the list of pages is shorter than its count"))?;
-            pages.extend(list.iter().map(|page| u64::from_be_bytes(*page)));
+            pages.give(list).map_err(|OverBudget| OVER_BUDGET)?;
             Reply::new(output)
         }
         PAGES_TAKE => {
-            let count = count.min(pages.len());
-            let list: Vec<u8> = pages.drain(..count).flat_map(u64::to_be_bytes).collect();
-            output.set_output_num_entries(count as u32);
+            let taken = pages.take(count);
+            let list: Vec<u8> = taken.iter().flat_map(|page| page.to_be_bytes()).collect();
+            output.set_output_num_entries(taken.len() as u32);
             Reply::with_tail(output, &list)
         }
         _ => Err(bad_parameter("unknown variant of MANAGE_PAGES")),

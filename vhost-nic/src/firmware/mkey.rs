@@ -4,7 +4,7 @@ use mlx5_prm::init_hca::QuerySpecialContextsOut;
 use mlx5_prm::mkey::*;
 use mlx5_prm::opcode::Opcode;
 
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
+use super::command::{Commands, Input, OVER_BUDGET, Reply, Result, TABLE_FULL, bad_parameter, no_object, no_such};
 use super::{Firmware, syndrome};
 use crate::hca::mkey::{DUMP_FILL_MKEY, InvalidMkey, Mkey, NULL_MKEY, OCTWORD, RESERVED_LKEY};
 
@@ -34,11 +34,12 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .checked_mul(OCTWORD)
         .and_then(|length| tail.get(..length))
         .ok_or(bad_parameter("the list of translations is shorter than it says"))?;
-    let make = Mkey::prepare(context.clone(), translations).map_err(|error| match error {
+    let make = Mkey::prepare(context.clone(), translations, &hca.budget).map_err(|error| match error {
         InvalidMkey::Mode => bad_parameter("there is no such access mode"),
         InvalidMkey::Length => {
             bad_parameter("the translation list is too long").with_syndrome(syndrome::TRANSLATION_SIZE)
         }
+        InvalidMkey::OverBudget(_) => OVER_BUDGET,
     })?;
     let mkey = hca.mkeys.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateMkeyOut::default();

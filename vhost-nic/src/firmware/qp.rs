@@ -9,7 +9,9 @@ use mlx5_prm::qp::*;
 use mlx5_prm::wqe::ControlSegment;
 use zerocopy::IntoBytes;
 
-use super::command::{Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use super::command::{
+    Commands, Input, Refusal, Reply, Result, TABLE_FULL, bad_buffer, bad_parameter, in_use, no_object, no_such,
+};
 use super::{Firmware, syndrome};
 use crate::hca::buffer::Buffer;
 use crate::hca::cq::Cq;
@@ -94,8 +96,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     } else {
         0
     };
-    let buffer = Buffer::new(context.log_page_size(), context.page_offset(), rq_bytes + sq_bytes, pas)
-        .map_err(|_| bad_parameter("the queue pair's pages do not fit its size").with_syndrome(syndrome::QP_PAGES))?;
+    let (page_size, offset) = (context.log_page_size(), context.page_offset());
+    let buffer = Buffer::new(page_size, offset, rq_bytes + sq_bytes, pas, &hca.budget).map_err(|error| {
+        let few = bad_parameter("the queue pair's pages do not fit its size").with_syndrome(syndrome::QP_PAGES);
+        bad_buffer(&error, few)
+    })?;
     // The driver creates its own QP for memory keys (REG_UMR) without a protection domain.
     if (context.st() != service::REG_UMR || context.pd() != 0) && hca.pds.get(context.pd()).is_none() {
         return Err(no_such("the queue pair's protection domain does not exist"));
@@ -150,10 +155,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         receives,
         held,
     };
+    let send_wqes = if has_sq { 1 << context.log_sq_size() } else { 0 };
     let vport = hca.vport.read();
     let make = |number| Qp::new(number, context.clone(), parts, &vport);
     let full = Refusal::new(Status::BadResource, "no QP number is left").with_syndrome(syndrome::NO_MORE_QPS);
-    let qp = hca.add_queue_pair(make).ok_or(full)?;
+    let qp = hca.add_queue_pair(send_wqes, make).ok_or(full)?;
     let mut output = CreateQpOut::default();
     output.set_qpn(qp.number);
     Reply::new(output)

@@ -6,10 +6,12 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::wq::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
+use super::command::{
+    Commands, Input, Reply, Result, TABLE_FULL, bad_buffer, bad_parameter, in_use, no_object, no_such,
+};
 use crate::hca::refcount::Reference;
 use crate::hca::rq::{QueueState, Rq};
-use crate::hca::wq::{RingContext, WorkQueue};
+use crate::hca::wq::{RingContext, WorkQueue, WqError};
 use crate::hca::{Hca, Queue};
 
 pub(super) const COMMANDS: Commands = &[
@@ -24,8 +26,14 @@ const MEMORY_INLINE: u8 = 0;
 /// Fields that MODIFY_RQ changes besides the state (`MLX5_MODIFY_RQ_IN_MODIFY_BITMASK_*`, mlx5_ifc.h).
 const MODIFY_VSD: u64 = 1 << 1;
 
-pub(super) fn work_queue(context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQueue> {
-    WorkQueue::new(context.into(), pas).map_err(|_| bad_parameter("the work queue's context or pages make no ring"))
+pub(super) fn work_queue(hca: &Hca, context: impl Into<RingContext>, pas: &[u8]) -> Result<WorkQueue> {
+    WorkQueue::new(context.into(), pas, &hca.budget).map_err(|error| {
+        let invalid = bad_parameter("the work queue's context or pages make no ring");
+        match error {
+            WqError::Buffer(error) => bad_buffer(&error, invalid),
+            _ => invalid,
+        }
+    })
 }
 
 /// Returns a reference to the protection domain; `None` for number 0, which is no domain: the driver names it in its
@@ -78,9 +86,9 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
                 .ok_or(no_such("the receive queue's counters do not exist"))?,
         ),
     };
-    let wq = work_queue(context.wq(), pas)?;
+    let wq = work_queue(hca, context.wq(), pas)?;
     let make = |number| Queue::Receive(Arc::new(Rq::new(number, context.clone(), wq, cq, counters, pd)));
-    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let queue = hca.queues.insert_sized(size_of::<Rq>(), make).ok_or(TABLE_FULL)?;
     let mut output = CreateRqOut::default();
     output.set_rqn(queue.number());
     Reply::new(output)

@@ -59,7 +59,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     if context.wq().log_wq_stride() != SEND_STRIDE {
         return Err(bad_parameter("send WQEs are counted in units of 64 bytes"));
     }
-    let wq = work_queue(context.wq(), pas)?;
+    let wq = work_queue(hca, context.wq(), pas)?;
     if wq.wq_type != WqType::Cyclic {
         return Err(bad_parameter("send queues are rings"));
     }
@@ -73,7 +73,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
             held,
         )))
     };
-    let queue = hca.queues.insert_with(make).ok_or(TABLE_FULL)?;
+    let queue = hca.queues.insert_sized(size_of::<Sq>(), make).ok_or(TABLE_FULL)?;
     let mut output = CreateSqOut::default();
     output.set_sqn(queue.number());
     Reply::new(output)

@@ -44,7 +44,7 @@ fn create_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
         return Err(bad_parameter("a memory pool begins as ready"));
     }
     require_pd(hca, context.wq().pd())?;
-    let wq = work_queue(context.wq(), pas)?;
+    let wq = work_queue(hca, context.wq(), pas)?;
     let make = |number| Rmp {
         number,
         list: ReceiveList::new(wq),
@@ -131,7 +131,7 @@ fn create_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
         .get(context.xrcd())
         .ok_or(no_such("the shared receive queue's domain does not exist"))?;
     require_pd(hca, context.pd())?;
-    let wq = work_queue(context, pas)?;
+    let wq = work_queue(hca, context, pas)?;
     let make = |number| XrcSrq {
         number,
         list: ReceiveList::new(wq),

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use std::sync::Arc;
 
-use super::command::{Commands, Input, Refusal, Reply, Result, bad_parameter, in_use, no_object, no_such};
+use super::command::{Commands, Input, OVER_BUDGET, Refusal, Reply, Result, bad_parameter, in_use, no_object, no_such};
 use super::{Firmware, syndrome};
 use crate::hca::Hca;
 use crate::hca::steering::{Actions, Destination, Miss, NewEntry, NewGroup, NewTable, SteeringError, table_type};
@@ -91,6 +91,7 @@ impl From<SteeringError> for Refusal {
                 Status::LimitExceeded,
                 "there are no more flow tables, groups, entries or counters",
             ),
+            OverBudget(_) => return OVER_BUDGET,
         };
         Self::new(status, reason)
     }

@@ -31,6 +31,8 @@ pub(super) const COMMANDS: Commands = &[
 
 /// Maximum number of entries in an RQT (`log_max_rqt_size`).
 const MAX_RQT_SIZE: u16 = 1 << 11;
+/// Bytes of an RQT with all entries, which MODIFY_RQT can add: a queue and a reference to it each.
+const RQT_BYTES: usize = size_of::<Rqt>() + MAX_RQT_SIZE as usize * 2 * size_of::<usize>();
 /// `disp_type` of a TIR (`MLX5_TIRC_DISP_TYPE_*`, mlx5_ifc.h).
 const DISPATCH_DIRECT: u8 = 0;
 const DISPATCH_INDIRECT: u8 = 1;
@@ -214,7 +216,7 @@ fn create_rqt(firmware: &Firmware, input: Input<'_>) -> Result {
     let queues = listed_queues(hca, context, list)?;
     let rqt = hca
         .rqts
-        .insert_with(|number| Rqt::new(number, context.clone(), queues))
+        .insert_sized(RQT_BYTES, |number| Rqt::new(number, context.clone(), queues))
         .ok_or(TABLE_FULL)?;
     let mut output = CreateRqtOut::default();
     output.set_rqtn(rqt.number);

@@ -1,7 +1,10 @@
 //! Buffers of queues: contiguous for the device, scattered over pages of guest memory.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
+use super::memory_budget::{Budget, Charge, OverBudget};
 use crate::dma::{self, Dma, Purpose};
 
 /// Log2 of the size in bytes of an adapter page, the unit of all page sizes (`MLX5_ADAPTER_PAGE_SHIFT`).
@@ -25,12 +28,16 @@ pub enum BufferError {
         /// Pages the guest gave.
         given: usize,
     },
+    /// No host memory is left for the page list.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
 }
 
-/// Buffer of a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Buffer of a queue. Clones share the page list.
+#[derive(Debug, Clone)]
 pub struct Buffer {
-    pages: Box<[u64]>,
+    pages: Arc<[u64]>,
+    _charge: Arc<Charge>,
     page_shift: u32,
     /// Offset of the buffer in the first page, in bytes.
     start: u64,
@@ -39,8 +46,14 @@ pub struct Buffer {
 
 impl Buffer {
     /// Creates a buffer of `length` bytes. `log_page_size` and `page_offset` are those of the context, `pas` is the
-    /// page list as in the command.
-    pub fn new(log_page_size: u8, page_offset: u8, length: u64, pas: &[u8]) -> Result<Self, BufferError> {
+    /// page list as in the command; the one kept is charged to `budget`.
+    pub fn new(
+        log_page_size: u8,
+        page_offset: u8,
+        length: u64,
+        pas: &[u8],
+        budget: &Arc<Budget>,
+    ) -> Result<Self, BufferError> {
         let page_shift = u32::from(log_page_size) + ADAPTER_PAGE_SHIFT;
         if page_shift > MAX_PAGE_SHIFT {
             return Err(BufferError::PageSize(page_shift));
@@ -52,10 +65,12 @@ impl Buffer {
             needed,
             given: given.len(),
         })?;
+        let charge = budget.charge(size_of_val(pages) as u64)?;
         // The lowest bits are flags.
         let pages = pages.iter().map(|page| u64::from_be_bytes(*page) & !0xfff).collect();
         Ok(Self {
             pages,
+            _charge: Arc::new(charge),
             page_shift,
             start,
             length,
@@ -156,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_range_follows_the_pages_and_wraps() {
-        let buffer = Buffer::new(0, 0, 0x2000, &list(&[0x5000, 0x9000])).unwrap();
+        let buffer = Buffer::new(0, 0, 0x2000, &list(&[0x5000, 0x9000]), &Arc::default()).unwrap();
         assert_eq!(addresses(&buffer, 0xff0, 0x20), [(0x5ff0, 0x10), (0x9000, 0x10)]);
         assert_eq!(addresses(&buffer, 0x1ff0, 0x20), [(0x9ff0, 0x10), (0x5000, 0x10)]);
     }
@@ -164,7 +179,7 @@ mod tests {
     #[test]
     fn the_offset_counts_in_parts_of_the_page() {
         // Pages of 16 KiB: one unit is 256 bytes.
-        let buffer = Buffer::new(2, 3, 0x4000, &list(&[0x10000, 0x40000])).unwrap();
+        let buffer = Buffer::new(2, 3, 0x4000, &list(&[0x10000, 0x40000]), &Arc::default()).unwrap();
         assert_eq!(addresses(&buffer, 0, 4), [(0x10300, 4)]);
         assert_eq!(addresses(&buffer, 0x3d00, 4), [(0x40000, 4)]);
     }
@@ -172,9 +187,9 @@ mod tests {
     #[test]
     fn lists_that_are_too_short_are_refused() {
         assert_eq!(
-            Buffer::new(0, 1, 0x1000, &list(&[0x5000])).unwrap_err(),
+            Buffer::new(0, 1, 0x1000, &list(&[0x5000]), &Arc::default()).unwrap_err(),
             BufferError::TooFewPages { needed: 2, given: 1 }
         );
-        assert!(Buffer::new(31, 0, 64, &list(&[0])).is_err());
+        assert!(Buffer::new(31, 0, 64, &list(&[0]), &Arc::default()).is_err());
     }
 }

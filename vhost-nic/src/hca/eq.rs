@@ -16,6 +16,7 @@ use super::entry_ring::EntryRing;
 use super::event;
 use super::inspect::{self, Numbered};
 use super::limits::LOG_MAX_EQ;
+use super::memory_budget::Budget;
 use super::nic_event::NicEvent;
 use super::nic_finding::{Finding, Findings, Object};
 use super::object_table::Table;
@@ -285,15 +286,14 @@ pub struct Eqs {
     pub table: Table<Eq>,
 }
 
-impl Default for Eqs {
-    fn default() -> Self {
+impl Eqs {
+    /// Creates a table whose event queues are charged to `budget`.
+    pub fn new(budget: &Arc<Budget>) -> Self {
         Self {
-            table: Table::new(1..1 << LOG_MAX_EQ),
+            table: Table::new(1..1 << LOG_MAX_EQ, budget),
         }
     }
-}
 
-impl Eqs {
     /// Returns the queues that take events of a type.
     pub fn listeners(&self, event_type: EventType) -> SmallVec<[Arc<Eq>; 4]> {
         self.table.filter(|eq| eq.mask & event_type.bit() != 0)
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn an_event_goes_to_the_queues_whose_mask_has_its_type() {
         let (dma, errors, uars) = (Arc::<Dma>::default(), Arc::<Findings>::default(), RefCount::default());
-        let eqs = Eqs::default();
+        let eqs = Eqs::new(&Arc::default());
         for types in [
             &[EventType::Command][..],
             &[EventType::PortChange, EventType::Command],
@@ -324,7 +324,7 @@ mod tests {
             let made = NewEq {
                 context: Eqc::default(),
                 mask: types.iter().map(|event_type| event_type.bit()).sum(),
-                buffer: Buffer::new(0, 0, 4096, &[0; 8]).unwrap(),
+                buffer: Buffer::new(0, 0, 4096, &[0; 8], &Arc::default()).unwrap(),
                 uar: uars.acquire(),
             };
             let msix = Arc::new(Msix::new(1));

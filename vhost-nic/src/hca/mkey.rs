@@ -2,6 +2,7 @@
 
 mod context;
 mod error;
+mod page_list;
 mod retired;
 mod translation;
 mod umr;
@@ -17,6 +18,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::inspect;
+use super::memory_budget::Budget;
 pub use context::{AccessMode, access_mode};
 pub use error::{InvalidMkey, MkeyError};
 pub use retired::RetiredKeys;
@@ -105,8 +107,13 @@ struct State {
 
 impl Mkey {
     /// Checks context and translation list of CREATE_MKEY; returns a function that creates the key with its index.
-    pub fn prepare(context: Mkc, translations: &[u8]) -> Result<impl FnOnce(u32) -> Self + use<>, InvalidMkey> {
-        let translations = Translations::new(&context, translations)?;
+    /// The list is charged to `budget`.
+    pub fn prepare(
+        context: Mkc,
+        translations: &[u8],
+        budget: &Arc<Budget>,
+    ) -> Result<impl FnOnce(u32) -> Self + use<>, InvalidMkey> {
+        let translations = Translations::new(&context, translations, budget)?;
         Ok(|index| Self {
             index,
             state: Arc::new(RwLock::new(State { context, translations })),

@@ -8,29 +8,35 @@ use parking_lot::RwLock;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
+use super::memory_budget::{Budget, Charge};
+
 /// Maximum number of objects of a kind that statistics list.
 pub const LISTED: usize = 1 << 10;
+/// Bytes that an object takes besides its own: its place in the table, and counts.
+const OVERHEAD: usize = 64;
 
 /// Objects of one kind. Numbers are assigned in order and reused last, so that a stale number names no object for
 /// as long as possible.
 #[derive(Debug)]
 pub struct Table<T> {
     numbers: Range<u32>,
+    budget: Arc<Budget>,
     inner: RwLock<Inner<T>>,
 }
 
 #[derive(Debug)]
 struct Inner<T> {
-    objects: BTreeMap<u32, Arc<T>>,
+    objects: BTreeMap<u32, (Arc<T>, Charge)>,
     next: u32,
 }
 
 impl<T> Table<T> {
-    /// Creates an empty table whose objects get these numbers.
-    pub fn new(numbers: Range<u32>) -> Self {
+    /// Creates an empty table whose objects get these numbers, and are charged to `budget`.
+    pub fn new(numbers: Range<u32>, budget: &Arc<Budget>) -> Self {
         let next = numbers.start;
         Self {
             numbers,
+            budget: budget.clone(),
             inner: RwLock::new(Inner {
                 objects: BTreeMap::new(),
                 next,
@@ -38,8 +44,15 @@ impl<T> Table<T> {
         }
     }
 
-    /// Creates an object with the next free number; `None` if the table is full.
+    /// Creates an object with the next free number; `None` if the table is full or the budget used up.
     pub fn insert_with(&self, make: impl FnOnce(u32) -> T) -> Option<Arc<T>> {
+        self.insert_sized(size_of::<T>(), make)
+    }
+
+    /// Creates an object as [`insert_with`](Self::insert_with) does, one that takes `bytes` with all that it owns and
+    /// that is not charged by itself.
+    pub fn insert_sized(&self, bytes: usize, make: impl FnOnce(u32) -> T) -> Option<Arc<T>> {
+        let charge = self.budget.charge((bytes + OVERHEAD) as u64).ok()?;
         let mut inner = self.inner.write();
         let free = |number: &u32| !inner.objects.contains_key(number);
         let number = (inner.next..self.numbers.end)
@@ -47,23 +60,28 @@ impl<T> Table<T> {
             .find(free)?;
         inner.next = number + 1;
         let object = Arc::new(make(number));
-        inner.objects.insert(number, object.clone());
+        inner.objects.insert(number, (object.clone(), charge));
         Some(object)
     }
 
     /// Returns the object of a number.
     pub fn get(&self, number: u32) -> Option<Arc<T>> {
-        self.inner.read().objects.get(&number).cloned()
+        self.inner.read().objects.get(&number).map(|(object, _)| object.clone())
     }
 
     /// Removes an object and returns it.
     pub fn remove(&self, number: u32) -> Option<Arc<T>> {
-        self.inner.write().objects.remove(&number)
+        self.inner.write().objects.remove(&number).map(|(object, _)| object)
     }
 
     /// Returns all objects. The table is unlocked before the caller works on them.
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.inner.read().objects.values().cloned().collect()
+        self.inner
+            .read()
+            .objects
+            .values()
+            .map(|(object, _)| object.clone())
+            .collect()
     }
 
     /// Returns the objects for which `predicate` is true. Only these are cloned; `predicate` runs with the table
@@ -73,6 +91,7 @@ impl<T> Table<T> {
         inner
             .objects
             .values()
+            .map(|(object, _)| object)
             .filter(|object| predicate(object))
             .cloned()
             .collect()
@@ -107,7 +126,7 @@ impl<T: Serialize> Serialize for Table<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let listed = |inner: &Inner<T>| -> Vec<_> {
             let objects = inner.objects.iter().take(LISTED);
-            objects.map(|(number, object)| (*number, object.clone())).collect()
+            objects.map(|(number, (object, _))| (*number, object.clone())).collect()
         };
         let objects = listed(&self.inner.read());
         serializer.collect_map(objects)
@@ -122,7 +141,7 @@ mod tests {
 
     #[test]
     fn numbers_come_back_last() {
-        let table = Table::new(4..7);
+        let table = Table::new(4..7, &Arc::default());
         let numbers: Vec<u32> = std::iter::from_fn(|| table.insert_with(|number| number))
             .map(|number| *number)
             .collect();
@@ -135,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_charged_until_it_is_removed() {
+        let budget = Arc::new(Budget::new(3 * (4 + OVERHEAD as u64)));
+        let table = Table::new(0..9, &budget);
+        let add = || table.insert_with(|number| number).is_some();
+        assert_eq!([add(), add(), add(), add()], [true, true, true, false]);
+        table.remove(0).unwrap();
+        assert_eq!([add(), add()], [true, false]);
+        assert_eq!((budget.snapshot().refused, table.len()), (2, 3));
+        table.clear();
+        assert_eq!(budget.snapshot().used_bytes, 0);
+    }
+
+    #[test]
     fn statistics_list_the_first_objects_and_lock_no_table_meanwhile() {
         struct Removed(Weak<Table<Removed>>, u32);
         impl Serialize for Removed {
@@ -144,7 +176,7 @@ mod tests {
                 serializer.serialize_bool(true)
             }
         }
-        let table = Arc::new(Table::new(7..2000));
+        let table = Arc::new(Table::new(7..2000, &Arc::default()));
         let make = |number| Removed(Arc::downgrade(&table), number);
         while table.insert_with(make).is_some() {}
         let listed = serde_json::to_value(&*table).unwrap();
@@ -155,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_filter_clones_only_what_it_wants() {
-        let table = Table::new(0..4);
+        let table = Table::new(0..4, &Arc::default());
         while table.insert_with(|number| number).is_some() {}
         let odd = table.filter(|number| number % 2 == 1);
         assert_eq!(odd.iter().map(|number| **number).collect::<Vec<_>>(), [1, 3]);

@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_link_takes_both_the_cable_and_the_guest() {
-        let port = PhysicalPort::new(Arc::default());
+        let port = PhysicalPort::new(Arc::new(Eqs::new(&Arc::default())));
         assert!(port.link_up());
         port.set_cable(false);
         port.set_admin_up(false);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_fastest_mode_of_both_ends_is_in_operation() {
-        let port = PhysicalPort::new(Arc::default());
+        let port = PhysicalPort::new(Arc::new(Eqs::new(&Arc::default())));
         let oper = || (port.state().speed(), port.state().oper_mode());
         assert_eq!(oper(), (100, 1 << 22));
         for (gbps, mode) in SPEEDS {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_reset_leaves_the_cable_alone() {
-        let port = PhysicalPort::new(Arc::default());
+        let port = PhysicalPort::new(Arc::new(Eqs::new(&Arc::default())));
         port.set_cable(false);
         assert!(port.set_partner_speed(Some(10)) && port.set_admin_modes(1 << 22));
         port.reset();
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_mtu_the_port_does_not_support_changes_nothing() {
-        let port = PhysicalPort::new(Arc::default());
+        let port = PhysicalPort::new(Arc::new(Eqs::new(&Arc::default())));
         assert!(port.set_pmtu(9000 + HARD_MTU));
         assert!(!port.set_pmtu(HARD_MTU - 1) && !port.set_pmtu(MAX_PMTU + 1));
         assert_eq!(port.state().mtu(), 9000);

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 pub use message::{Data, DataList, Message, Work};
 pub use parameters::Parameters;
+use requester::MAX_MESSAGES;
 pub use requester::{MAX_PACKETS, Requester, Timers};
 pub use responder::{Incoming, Receive, Resource, Responder};
 pub use state::{QpState, service};
@@ -124,6 +125,11 @@ impl Qp {
             state: Mutex::new((QpState::Reset, context)),
             held: Mutex::new(held),
         }
+    }
+
+    /// Most bytes that a queue pair for `send_wqes` send WQEs takes, besides the lists of its buffer.
+    pub fn bytes(send_wqes: usize) -> usize {
+        size_of::<Self>() + send_wqes.min(MAX_MESSAGES) * size_of::<Message>()
     }
 
     /// Stops the queue pair and drops its references, even if an `Arc` outlives DESTROY_QP.
@@ -328,7 +334,7 @@ mod tests {
     use crate::frame::mac::Mac;
 
     fn sets() -> Table<QueueCounters> {
-        Table::new(1..1 << 8)
+        Table::new(1..1 << 8, &Arc::default())
     }
 
     fn qp() -> (Qp, Vport) {

@@ -21,11 +21,13 @@ use std::sync::Arc;
 use mlx5_prm::steering::FteMatchParam;
 use parking_lot::RwLock;
 use thiserror::Error;
+use vhost_daemon::Counter;
 
+use super::memory_budget::{Budget, OverBudget};
 use super::refcount::Reference;
 use super::tis_tir_rqt::Tir;
 
-pub use executor::{Delivery, MAX_VISITS, Outcome};
+pub use executor::{Delivery, MAX_COPIES, MAX_VISITS, Outcome};
 use flow_counter::FlowCounters;
 pub use flow_counter::Traffic;
 use tables::Tables;
@@ -70,6 +72,9 @@ pub mod modify {
 pub const MAX_TABLES: usize = 1 << 12;
 /// Maximum number of groups of a function.
 pub const MAX_GROUPS: usize = 1 << 16;
+/// Maximum number of groups of a table: a frame that enters it is looked up in each. The driver's tables have few
+/// (`max_num_groups` of `struct mlx5_flow_table_attr`).
+pub const MAX_TABLE_GROUPS: usize = 1 << 8;
 /// Maximum number of entries of a function.
 pub const MAX_ENTRIES: usize = 1 << 20;
 /// Maximum number of flow counters of a function.
@@ -146,6 +151,9 @@ pub enum SteeringError {
     /// The function has the maximum number of objects of the kind.
     #[error("no more flow tables, groups, entries or counters")]
     Full,
+    /// No host memory is left for the object.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
 }
 
 /// Result of a steering command.
@@ -254,21 +262,23 @@ pub struct FlowTables<T> {
     tables: RwLock<Tables<T>>,
     /// Lock order: before the tables.
     counters: RwLock<FlowCounters>,
+    /// Frames of which copies were dropped at [`MAX_VISITS`] or [`MAX_COPIES`].
+    exhausted: Counter,
 }
 
 /// Flow tables of a function whose receivers are TIRs.
 pub type Steering = FlowTables<Arc<Tir>>;
 
-impl<T> Default for FlowTables<T> {
-    fn default() -> Self {
+impl<T> FlowTables<T> {
+    /// Creates the tables of a function, without any, that are charged to `budget`.
+    pub fn new(budget: &Arc<Budget>) -> Self {
         Self {
-            tables: RwLock::default(),
-            counters: RwLock::default(),
+            tables: RwLock::new(Tables::new(budget)),
+            counters: RwLock::new(FlowCounters::new(budget)),
+            exhausted: Counter::default(),
         }
     }
-}
 
-impl<T> FlowTables<T> {
     /// Creates a table (CREATE_FLOW_TABLE); returns its id.
     pub fn create_table(&self, table: NewTable) -> Result<u32> {
         self.tables.write().create_table(table)
@@ -335,8 +345,13 @@ impl<T> FlowTables<T> {
 
     /// Removes all tables and counters.
     pub fn clear(&self) {
-        *self.tables.write() = Tables::default();
-        *self.counters.write() = FlowCounters::default();
+        self.tables.write().clear();
+        self.counters.write().clear();
+    }
+
+    /// Number of frames of which copies were dropped at a limit of the walk.
+    pub fn exhausted(&self) -> u64 {
+        self.exhausted.get()
     }
 
     /// Returns the number of objects of each kind.

@@ -1,5 +1,7 @@
 //! Work queues: rings of WQEs of receive and send queues.
 
+use std::sync::Arc;
+
 use mlx5_prm::wq::Wq;
 use mlx5_prm::wqe::{DataSegment, INVALID_LKEY, NextSegment, SEND_WQE_BB};
 use serde::Serialize;
@@ -7,6 +9,7 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use super::buffer::{Buffer, BufferError};
+use super::memory_budget::Budget;
 use super::nic_finding::{Finding, Findings, queue};
 use crate::dma::{self, Dma, Purpose};
 
@@ -89,8 +92,8 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// Creates the ring a context describes. `pas` is the page list as in the command.
-    pub fn new(context: RingContext, pas: &[u8]) -> Result<Self, WqError> {
+    /// Creates the ring a context describes. `pas` is the page list as in the command, charged to `budget`.
+    pub fn new(context: RingContext, pas: &[u8], budget: &Arc<Budget>) -> Result<Self, WqError> {
         let RingContext {
             log_size,
             log_stride,
@@ -109,7 +112,7 @@ impl WorkQueue {
             return Err(WqError::Size(log_size));
         }
         let length = 1 << (log_size + log_stride);
-        let buffer = Buffer::new(context.log_page_size, context.page_offset, length, pas)?;
+        let buffer = Buffer::new(context.log_page_size, context.page_offset, length, pas, budget)?;
         Ok(Self {
             wq_type,
             buffer,

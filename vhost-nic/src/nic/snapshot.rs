@@ -9,8 +9,10 @@ use vhost_daemon::finding::Severity;
 
 use super::Nic;
 use crate::dma::PurposeStats;
+use crate::hca::Hca;
+use crate::hca::memory_budget::BudgetSnapshot;
 use crate::hca::pcie_account::PcieAccount;
-use crate::hca::port_counters::{CompletionCounters, PortCounters};
+use crate::hca::port_counters::CompletionCounters;
 use crate::net::{PortStats, SwitchPort};
 use crate::pci::MsixStats;
 
@@ -34,6 +36,8 @@ pub struct NicSnapshot {
     pub objects: BTreeMap<&'static str, usize>,
     /// Pages of memory that the guest's driver gave to the firmware.
     pub pages: usize,
+    /// Host memory of the guest's objects.
+    pub host_memory: BudgetSnapshot,
     /// Accesses to guest memory.
     pub dma: Vec<PurposeStats>,
     /// Errors of the guest.
@@ -78,6 +82,7 @@ impl NicSnapshot {
             hca: objects,
             objects: hca.object_counts(),
             pages: nic.firmware.pages_held(),
+            host_memory: hca.budget.snapshot(),
             dma: hca.dma.stats(),
             guest_errors: found(Severity::Error),
             suspicions: found(Severity::Suspicion),
@@ -87,7 +92,7 @@ impl NicSnapshot {
             doorbells: nic.uars.doorbells(),
             commands: nic.firmware.commands(),
             interrupts: hca.msix.stats(),
-            port: PortSnapshot::from(&hca.port_counters),
+            port: PortSnapshot::take(hca),
             completions: CompletionSnapshot::from(&*hca.completion_counters),
             wire: nic.engine.wire().map(SwitchPort::stats),
         }
@@ -130,6 +135,8 @@ pub struct PortSnapshot {
     pub loopback: u64,
     /// Frames from the wire that matched no flow table entry.
     pub unmatched: u64,
+    /// Received frames of which copies were dropped because the flow tables take too many steps.
+    pub steering_limit: u64,
     /// Frames from the wire while the port was down, or longer than its MTU.
     pub refused: u64,
     /// Frames dropped for lack of a receive WQE.
@@ -140,8 +147,9 @@ pub struct PortSnapshot {
     pub send_errors: u64,
 }
 
-impl From<&PortCounters> for PortSnapshot {
-    fn from(counters: &PortCounters) -> Self {
+impl PortSnapshot {
+    fn take(hca: &Hca) -> Self {
+        let counters = &hca.port_counters;
         let ((received, received_bytes), (sent, sent_bytes)) = (counters.received.total(), counters.sent.total());
         Self {
             received,
@@ -150,6 +158,7 @@ impl From<&PortCounters> for PortSnapshot {
             sent_bytes,
             loopback: counters.loopback.get().0,
             unmatched: counters.unmatched.load(Relaxed),
+            steering_limit: hca.steering.exhausted(),
             refused: counters.refused.load(Relaxed),
             out_of_buffer: counters.out_of_buffer.load(Relaxed),
             not_ready: counters.not_ready.load(Relaxed),

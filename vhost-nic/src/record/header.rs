@@ -45,6 +45,8 @@ pub struct Setup {
     pub blue_flame_ns: Option<u64>,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
+    /// Host memory in bytes that the guest's objects may take, if limited.
+    pub memory_budget: Option<u64>,
     /// Names of capabilities that are reported as 0.
     pub zeroed_capabilities: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Setup {
             vectors,
             blue_flame_ns: config.blue_flame.map(|timeout| timeout.as_nanos() as u64),
             check_wqes: config.check_wqes,
+            memory_budget: Some(config.memory_budget),
             zeroed_capabilities: config.zeroed_capabilities.clone(),
         }
     }

@@ -103,6 +103,7 @@ pub fn config(number: u8) -> NicConfig {
         check_wqes: false,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),
+        memory_budget: 1 << 30,
         doors: NicDoors::default(),
     }
 }

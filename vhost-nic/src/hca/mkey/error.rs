@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::hca::memory_budget::OverBudget;
+
 /// Reason why a range cannot be accessed with a key.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum MkeyError {
@@ -52,4 +54,25 @@ pub enum InvalidMkey {
     /// Translation list too long.
     #[error("the translation list is too long")]
     Length,
+    /// No host memory is left for the list.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+}
+
+/// Reason why a list cannot be changed. It is as before.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(super) enum ListError {
+    #[error("the list exceeds the capacity its key was created with")]
+    TooLong,
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+}
+
+impl From<ListError> for InvalidMkey {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::TooLong => Self::Length,
+            ListError::OverBudget(error) => Self::OverBudget(error),
+        }
+    }
 }

@@ -1,3 +1,4 @@
+mod attack;
 mod indirect;
 mod model;
 mod umr;
@@ -45,12 +46,12 @@ fn physical() -> Mkc {
 }
 
 fn table() -> Table<Mkey> {
-    Table::new(FIRST_INDEX..1 << 20)
+    Table::new(FIRST_INDEX..1 << 20, &Arc::default())
 }
 
 fn create(table: &Table<Mkey>, context: Mkc, translations: &[u8]) -> u32 {
     table
-        .insert_with(Mkey::prepare(context, translations).unwrap())
+        .insert_with(Mkey::prepare(context, translations, &Arc::default()).unwrap())
         .unwrap()
         .key()
 }
@@ -236,8 +237,14 @@ fn a_revoked_key_is_not_reached() {
 fn lists_too_long_and_unknown_modes_make_no_key() {
     let mut large = context(AccessMode::Klm);
     large.set_translations_octword_size((1 << 16) + 1);
-    assert!(matches!(Mkey::prepare(large, &[]).map(drop), Err(InvalidMkey::Length)));
+    assert!(matches!(
+        Mkey::prepare(large, &[], &Arc::default()).map(drop),
+        Err(InvalidMkey::Length)
+    ));
     let mut unknown = context(AccessMode::Physical);
     unknown.set_access_mode_4_2(1);
-    assert!(matches!(Mkey::prepare(unknown, &[]).map(drop), Err(InvalidMkey::Mode)));
+    assert!(matches!(
+        Mkey::prepare(unknown, &[], &Arc::default()).map(drop),
+        Err(InvalidMkey::Mode)
+    ));
 }

@@ -1,9 +1,14 @@
 //! Translation lists of memory keys.
 
+use std::sync::Arc;
+
 use mlx5_prm::mkey::Mkc;
 
 use super::context::{AccessMode, access_mode};
+use super::error::ListError;
+use super::page_list::PageList;
 use super::{InvalidMkey, OCTWORD};
+use crate::hca::memory_budget::{Budget, Charge, OverBudget};
 
 /// Permissions in the lowest bits of an MTT (`MLX5_MTT_PERM_*`, mlx5_ifc.h).
 pub(super) const MTT_READ: u64 = 1 << 0;
@@ -47,7 +52,7 @@ impl Klm {
 pub(super) enum Translations {
     Physical,
     Mtt {
-        pages: Vec<u64>,
+        pages: PageList,
         capacity: usize,
     },
     Klm {
@@ -55,20 +60,18 @@ pub(super) enum Translations {
         /// End of each range, in bytes from the start of the key.
         ends: Vec<u64>,
         capacity: usize,
+        charge: Charge,
     },
     Ksm {
         blocks: Vec<Klm>,
         capacity: usize,
+        charge: Charge,
     },
 }
 
-/// The list exceeds the capacity its key was created with.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
-
 impl Translations {
     /// Creates the list of a new key. Unused capacity takes no memory.
-    pub(super) fn new(context: &Mkc, bytes: &[u8]) -> Result<Self, InvalidMkey> {
+    pub(super) fn new(context: &Mkc, bytes: &[u8], budget: &Arc<Budget>) -> Result<Self, InvalidMkey> {
         let mode = access_mode(context).ok_or(InvalidMkey::Mode)?;
         let capacity = (context.translations_octword_size() as usize).max(bytes.len() / OCTWORD);
         let limit = if mode == AccessMode::Mtt {
@@ -83,23 +86,25 @@ impl Translations {
         let mut translations = match mode {
             AccessMode::Physical => Self::Physical,
             AccessMode::Mtt => Self::Mtt {
-                pages: Vec::new(),
+                pages: PageList::new(budget),
                 capacity,
             },
             AccessMode::Klm => Self::Klm {
                 ranges: Vec::new(),
                 ends: Vec::new(),
                 capacity,
+                charge: Charge::none(budget),
             },
             AccessMode::Ksm => Self::Ksm {
                 blocks: Vec::new(),
                 capacity,
+                charge: Charge::none(budget),
             },
         };
-        translations.replace(bytes).map_err(|TooLong| InvalidMkey::Length)?;
+        translations.replace(bytes)?;
         if let Self::Mtt { pages, .. } = &mut translations {
             // The entries of CREATE_MKEY have permissions only with `pg_access`, for on-demand paging.
-            pages.iter_mut().for_each(|page| *page |= MTT_READ | MTT_WRITE);
+            pages.set_bits(MTT_READ | MTT_WRITE);
         }
         Ok(translations)
     }
@@ -110,7 +115,7 @@ impl Translations {
     }
 
     /// Replaces the list.
-    pub(super) fn replace(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+    pub(super) fn replace(&mut self, bytes: &[u8]) -> Result<(), ListError> {
         self.check(0, bytes)?;
         match self {
             Self::Physical => {}
@@ -125,24 +130,21 @@ impl Translations {
     }
 
     /// Overwrites a part of the list, from octword `offset` on.
-    pub(super) fn update(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TooLong> {
+    pub(super) fn update(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ListError> {
         let offset = self.check(offset, bytes)?;
         match self {
             Self::Physical => {}
             Self::Mtt { pages, .. } => {
-                put(
-                    pages,
-                    offset * 2,
-                    bytes.as_chunks().0.iter().map(|entry| u64::from_be_bytes(*entry)),
-                );
+                let entries = bytes.as_chunks().0.iter().map(|entry| u64::from_be_bytes(*entry));
+                pages.write(offset * 2, entries)?;
             }
-            Self::Klm { ranges, ends, .. } => {
+            Self::Klm {
+                ranges, ends, charge, ..
+            } => {
                 let first = offset.min(ranges.len());
-                put(
-                    ranges,
-                    offset,
-                    bytes.as_chunks().0.iter().map(|entry| Klm::from_bytes(*entry)),
-                );
+                let bytes_of_entry = size_of::<Klm>() + size_of::<u64>();
+                put(ranges, offset, bytes, charge, bytes_of_entry)?;
+                ends.reserve_exact(ranges.capacity() - ends.len());
                 ends.truncate(first);
                 // The sum of 2^16 lengths of 32 bits cannot overflow.
                 let mut end = ends.last().copied().unwrap_or(0);
@@ -151,26 +153,20 @@ impl Translations {
                     end
                 }));
             }
-            Self::Ksm { blocks, .. } => {
-                put(
-                    blocks,
-                    offset,
-                    bytes.as_chunks().0.iter().map(|entry| Klm::from_bytes(*entry)),
-                );
-            }
+            Self::Ksm { blocks, charge, .. } => put(blocks, offset, bytes, charge, size_of::<Klm>())?,
         }
         Ok(())
     }
 
-    fn check(&self, offset: u64, bytes: &[u8]) -> Result<usize, TooLong> {
+    fn check(&self, offset: u64, bytes: &[u8]) -> Result<usize, ListError> {
         let capacity = match self {
             Self::Physical => 0,
             Self::Mtt { capacity, .. } | Self::Klm { capacity, .. } | Self::Ksm { capacity, .. } => *capacity,
         };
-        let offset = usize::try_from(offset).map_err(|_| TooLong)?;
-        let room = capacity.checked_sub(offset).ok_or(TooLong)?;
+        let offset = usize::try_from(offset).map_err(|_| ListError::TooLong)?;
+        let room = capacity.checked_sub(offset).ok_or(ListError::TooLong)?;
         if bytes.len().div_ceil(OCTWORD) > room {
-            Err(TooLong)
+            Err(ListError::TooLong)
         } else {
             Ok(offset)
         }
@@ -180,10 +176,8 @@ impl Translations {
     pub(super) fn bytes(&self, limit: usize) -> Vec<u8> {
         match self {
             Self::Physical => Vec::new(),
-            Self::Mtt { pages, .. } => pages
-                .iter()
-                .take(limit / size_of::<u64>())
-                .flat_map(|page| page.to_be_bytes())
+            Self::Mtt { pages, .. } => (0..pages.len().min(limit / size_of::<u64>()))
+                .flat_map(|index| pages.entry(index).to_be_bytes())
                 .collect(),
             Self::Klm { ranges: entries, .. } | Self::Ksm { blocks: entries, .. } => entries
                 .iter()
@@ -194,14 +188,29 @@ impl Translations {
     }
 }
 
-/// Overwrites entries of a list from `at` on, growing it as needed.
-fn put<T: Copy + Default>(list: &mut Vec<T>, at: usize, entries: impl ExactSizeIterator<Item = T>) {
+/// Overwrites entries of a list of ranges from `at` on. A list that grows is charged for its capacity.
+fn put(
+    list: &mut Vec<Klm>,
+    at: usize,
+    bytes: &[u8],
+    charge: &mut Charge,
+    bytes_of_entry: usize,
+) -> Result<(), OverBudget> {
+    let (entries, _) = bytes.as_chunks();
     let end = at + entries.len();
-    if list.len() < end {
-        list.resize(end, T::default());
+    let capacity = list.capacity();
+    if capacity < end {
+        // Doubled, so that a list that grows by small updates is copied seldom.
+        let wanted = if capacity == 0 { end } else { end.max(2 * capacity) };
+        charge.resize((wanted * bytes_of_entry) as u64)?;
+        list.reserve_exact(wanted - list.len());
     }
-    list[at..end]
-        .iter_mut()
+    if list.len() < end {
+        list.resize(end, Klm::default());
+    }
+    let places = list[at..end].iter_mut();
+    places
         .zip(entries)
-        .for_each(|(place, entry)| *place = entry);
+        .for_each(|(place, entry)| *place = Klm::from_bytes(*entry));
+    Ok(())
 }

@@ -5,7 +5,7 @@ use mlx5_prm::rdma_wqe::{UmrControlSegment, mkey_mask as mask};
 use thiserror::Error;
 
 use super::context::check_user;
-use super::translation::TooLong;
+use super::error::ListError;
 use super::{Accessor, Mkey, MkeyError, OCTWORD, State, VARIANT_BITS};
 use crate::hca::object_table::Table;
 
@@ -109,6 +109,9 @@ pub enum UmrError {
     /// The translation list is shorter than its length field, or exceeds the key's capacity.
     #[error("the translation list does not fit key {0:#x}")]
     Translations(u32),
+    /// No host memory is left for the translation list.
+    #[error("no host memory is left for the translation list of key {0:#x}")]
+    OverBudget(u32),
 }
 
 /// Changes a key: the fields of `context` selected by the control segment, and the translation list.
@@ -138,7 +141,10 @@ pub fn umr(
         } else {
             state.translations.replace(list)
         };
-        result.map_err(|TooLong| UmrError::Translations(key))?;
+        result.map_err(|error| match error {
+            ListError::TooLong => UmrError::Translations(key),
+            ListError::OverBudget(_) => UmrError::OverBudget(key),
+        })?;
     }
     change(&mut state.context, control.mkey_mask, context);
     Ok(())

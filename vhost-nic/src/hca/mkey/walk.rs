@@ -159,7 +159,18 @@ impl Walk<'_> {
         let offset = check_range(context, key, address, length, access)?;
         match &state.translations {
             Translations::Physical => act(Segment::Memory(address, length as usize)),
-            Translations::Mtt { pages, .. } => segments_of_pages(context, pages, range, offset, access, act),
+            Translations::Mtt { pages, .. } => {
+                let (first, last, skip) = page_indexes(context, range, offset)?;
+                let required = permission(access);
+                let places = Places { context, range, skip };
+                match pages.slice(first, last) {
+                    Some(pages) => places.segments(pages.iter().copied(), required, act),
+                    None if last < pages.len() => {
+                        places.segments((first..=last).map(|index| pages.entry(index)), required, act)
+                    }
+                    None => Err(range.outside().into()),
+                }
+            }
             Translations::Klm { ranges, ends, .. } => {
                 let indirection = indirection.checked_sub(1).ok_or(MkeyError::Indirection(key))?;
                 let (mut at, mut rest) = (offset, length);
@@ -226,23 +237,12 @@ impl Walk<'_> {
     }
 }
 
-fn segments_of_pages<E>(
-    context: &Mkc,
-    pages: &[u64],
-    range: Range,
-    offset: u64,
-    access: Access,
-    act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
-) -> Result<(), Stop<E>> {
+/// Returns the indexes of the first and the last page of a range, and the offset of its first byte in the first.
+fn page_indexes(context: &Mkc, range: Range, offset: u64) -> Result<(usize, usize, u64), MkeyError> {
     let shift = context.log_page_size();
     if u32::from(shift) < ADAPTER_PAGE_SHIFT {
-        return Err(MkeyError::Translation(range.key).into());
+        return Err(MkeyError::Translation(range.key));
     }
-    let permission = match access {
-        Access::LocalRead | Access::RemoteRead => MTT_READ,
-        Access::LocalWrite | Access::RemoteWrite => MTT_WRITE,
-        Access::RemoteAtomic => MTT_READ | MTT_WRITE,
-    };
     // The first page of the list holds the key's first byte.
     let start = offset
         .checked_add(context.start_addr() & mask(shift))
@@ -250,27 +250,55 @@ fn segments_of_pages<E>(
     let last = start.checked_add(range.length - 1).ok_or(range.outside())?;
     let first = index(start, shift).ok_or(range.outside())?;
     let last = index(last, shift).ok_or(range.outside())?;
-    let pages = pages.get(first..=last).ok_or(range.outside())?;
-    if pages.iter().any(|page| page & permission != permission) {
-        return Err(MkeyError::Access(range.key).into());
+    Ok((first, last, start & mask(shift)))
+}
+
+/// Returns the permissions that an access needs of each page.
+fn permission(access: Access) -> u64 {
+    match access {
+        Access::LocalRead | Access::RemoteRead => MTT_READ,
+        Access::LocalWrite | Access::RemoteWrite => MTT_WRITE,
+        Access::RemoteAtomic => MTT_READ | MTT_WRITE,
     }
-    let (mut skip, mut rest) = (start & mask(shift), range.length);
-    // Adjacent pages make one segment.
-    let (mut address, mut length) = (0_u64, 0);
-    for page in pages {
-        let now = rest.min((1 << shift) - skip);
-        let at = (page & !MTT_FLAGS).wrapping_add(skip);
-        if length > 0 && address.checked_add(length) != Some(at) {
-            act(Segment::Memory(address, length as usize))?;
-            length = 0;
+}
+
+/// A range in pages, of whose first one it skips bytes.
+struct Places<'a> {
+    context: &'a Mkc,
+    range: Range,
+    skip: u64,
+}
+
+impl Places<'_> {
+    /// Calls `act` with the segments that the pages make, if all pages have the permissions.
+    fn segments<E>(
+        &self,
+        pages: impl Iterator<Item = u64> + Clone,
+        required: u64,
+        act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
+    ) -> Result<(), Stop<E>> {
+        if pages.clone().any(|page| page & required != required) {
+            return Err(MkeyError::Access(self.range.key).into());
         }
-        if length == 0 {
-            address = at;
+        let shift = self.context.log_page_size();
+        let (mut skip, mut rest) = (self.skip, self.range.length);
+        // Adjacent pages make one segment.
+        let (mut address, mut length) = (0_u64, 0);
+        for page in pages {
+            let now = rest.min((1 << shift) - skip);
+            let at = (page & !MTT_FLAGS).wrapping_add(skip);
+            if length > 0 && address.checked_add(length) != Some(at) {
+                act(Segment::Memory(address, length as usize))?;
+                length = 0;
+            }
+            if length == 0 {
+                address = at;
+            }
+            length += now;
+            (skip, rest) = (0, rest - now);
         }
-        length += now;
-        (skip, rest) = (0, rest - now);
+        act(Segment::Memory(address, length as usize))
     }
-    act(Segment::Memory(address, length as usize))
 }
 
 fn is_local(access: Access) -> bool {

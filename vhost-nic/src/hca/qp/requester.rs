@@ -12,7 +12,7 @@ use crate::net::FrameNumber;
 use crate::roce::psn::Psn;
 
 /// Limit on outstanding messages.
-const MAX_MESSAGES: usize = 256;
+pub(super) const MAX_MESSAGES: usize = 256;
 /// Limit on the packets of a message, and on outstanding packets before it: PSN comparison is unambiguous only within
 /// half the sequence space.
 pub const MAX_PACKETS: u32 = 1 << 22;

@@ -5,11 +5,14 @@ use crate::frame::view::FrameView;
 use super::fields::MatchFields;
 use super::group::{Entry, Group};
 use super::tables::{Table, Tables};
-use super::{Destination, FlowTables, Miss, action};
+use super::{Destination, FlowTables, MAX_DESTINATIONS, Miss, action};
 
-/// Maximum number of tables that the copies of a frame visit together; copies beyond it are dropped. The driver's
-/// tables have far fewer levels.
-pub const MAX_VISITS: usize = 256;
+/// Maximum number of tables and of their groups that the copies of a frame visit together; copies beyond it are
+/// dropped. A frame is classified on the thread of its sender, which must not pay for tables of the receiver's making.
+/// The driver's tables have few levels and groups.
+pub const MAX_VISITS: usize = 1024;
+/// Maximum number of copies of a frame; those beyond it are dropped.
+pub const MAX_COPIES: usize = MAX_DESTINATIONS;
 
 /// Delivery of a copy of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub enum Outcome {
     Deliver,
     /// Allowed by an entry.
     Allow,
-    /// Dropped by an entry, or after [`MAX_VISITS`] tables.
+    /// Dropped by an entry, or after [`MAX_VISITS`] tables and groups.
     Drop,
     /// No entry matched, or there is no root table: the frame takes the default destination.
     Miss,
@@ -41,6 +44,8 @@ struct Walk<'a, T> {
     deliveries: &'a mut Vec<Delivery<T>>,
     allowed: bool,
     missed: bool,
+    /// Copies of the frame were dropped at a limit.
+    exhausted: bool,
 }
 
 impl<T: Clone> FlowTables<T> {
@@ -59,8 +64,12 @@ impl<T: Clone> FlowTables<T> {
             deliveries,
             allowed: false,
             missed: false,
+            exhausted: false,
         };
         walk.follow(root, 0);
+        if walk.exhausted {
+            self.exhausted.increment();
+        }
         match walk {
             Walk { deliveries, .. } if !deliveries.is_empty() => Outcome::Deliver,
             Walk { allowed: true, .. } => Outcome::Allow,
@@ -77,16 +86,18 @@ impl<'a, T: Clone> Walk<'a, T> {
         let mut pending = Vec::new();
         let mut next = Some((start, start_tag));
         while let Some((table, tag)) = next.or_else(|| pending.pop()) {
-            if self.visits == MAX_VISITS {
-                log::debug!("dropped a frame that has visited {MAX_VISITS} flow tables");
+            // The last table may exceed the limit by its groups.
+            if self.visits >= MAX_VISITS {
+                self.exhausted = true;
                 return;
             }
             self.visits += 1;
-            next = match table
-                .groups
-                .values()
-                .find_map(|group: &Group<T>| group.find(&self.fields))
-            {
+            let fields = &self.fields;
+            let find = |group: &'a Group<T>| {
+                self.visits += 1;
+                group.find(fields)
+            };
+            next = match table.groups.values().find_map(find) {
                 Some(entry) => self.act(entry, tag, &mut pending),
                 None => match table.miss {
                     Miss::Default => {
@@ -114,6 +125,7 @@ impl<'a, T: Clone> Walk<'a, T> {
         let mut next = None;
         for destination in &entry.destinations {
             match destination {
+                Destination::Tir(_) if self.deliveries.len() >= MAX_COPIES => self.exhausted = true,
                 Destination::Tir(target) => self.deliveries.push(Delivery {
                     target: target.clone(),
                     flow_tag,
@@ -124,7 +136,7 @@ impl<'a, T: Clone> Walk<'a, T> {
                         None => next = Some((table, flow_tag)),
                         // More could never be visited.
                         Some(_) if pending.len() < MAX_VISITS => pending.push((table, flow_tag)),
-                        Some(_) => {}
+                        Some(_) => self.exhausted = true,
                     }
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{MAX_COUNTERS, Result, SteeringError};
+use crate::hca::memory_budget::{Budget, Charge};
 
 /// Value of a flow counter: `traffic_counter` of `include/linux/mlx5/mlx5_ifc.h`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,26 +46,43 @@ pub(super) struct FlowCounters {
     bulks: BTreeMap<u32, Vec<Arc<FlowCounter>>>,
     next: u32,
     count: usize,
+    charge: Charge,
 }
 
-impl Default for FlowCounters {
-    fn default() -> Self {
+/// Bytes of a counter with its counts of references.
+const COUNTER_BYTES: usize = size_of::<FlowCounter>() + 4 * size_of::<usize>();
+
+impl FlowCounters {
+    pub fn new(budget: &Arc<Budget>) -> Self {
         // To the driver, id 0 means none.
         Self {
             bulks: BTreeMap::new(),
             next: 1,
             count: 0,
+            charge: Charge::none(budget),
         }
     }
-}
 
-impl FlowCounters {
+    /// Removes all counters.
+    pub fn clear(&mut self) {
+        self.bulks.clear();
+        (self.next, self.count) = (1, 0);
+        self.settle();
+    }
+
+    /// Gives back what removed counters were charged.
+    fn settle(&mut self) {
+        // Shrinking is always possible.
+        let _ = self.charge.resize((self.count * COUNTER_BYTES) as u64);
+    }
+
     pub fn alloc(&mut self, count: u32) -> Result<u32> {
         let wanted = count.max(1) as usize;
         if self.count.saturating_add(wanted) > MAX_COUNTERS {
             return Err(SteeringError::Full);
         }
         let id = self.find_room(wanted as u32).ok_or(SteeringError::Full)?;
+        self.charge.resize(((self.count + wanted) * COUNTER_BYTES) as u64)?;
         self.next = id + wanted as u32;
         self.count += wanted;
         self.bulks.insert(id, (0..wanted).map(|_| Arc::default()).collect());
@@ -93,6 +111,7 @@ impl FlowCounters {
         }
         self.count -= bulk.len();
         self.bulks.remove(&id);
+        self.settle();
         Ok(())
     }
 

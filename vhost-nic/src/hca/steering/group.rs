@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 use super::fields::{MatchFields, WORDS};
 use super::flow_counter::FlowCounter;
 use super::{Destination, Reference, Result, SteeringError};
+use crate::hca::memory_budget::Charge;
 
 /// Bytes of a part of the match parameters.
 const PART: usize = 64;
@@ -27,6 +28,18 @@ pub(super) struct Entry<T> {
     /// References to the destinations.
     pub held: Vec<Reference>,
     pub counters: Vec<(u32, Arc<FlowCounter>)>,
+    pub charge: Charge,
+}
+
+impl<T> Entry<T> {
+    /// Most bytes that it takes in its group.
+    pub fn bytes(&self) -> u64 {
+        let lists = self.destinations.len() * (size_of::<Destination<T>>() + size_of::<Reference>())
+            + self.counters.len() * size_of::<(u32, Arc<FlowCounter>)>();
+        // Its value is in the rule and, as a key, in the map.
+        let keys = 2 * (WORDS * size_of::<u32>() + size_of::<Key>());
+        (size_of::<Rule<T>>() + keys + lists) as u64
+    }
 }
 
 /// Checks that `match_criteria_enable` agrees with the non-zero criteria, as far as hardware is known to require it.
@@ -63,10 +76,20 @@ pub(super) struct Group<T> {
     rules: BTreeMap<u32, Rule<T>>,
     /// Indexes of the rules with each key, lowest first.
     by_key: HashMap<Key, Vec<u32>, RandomState>,
+    _charge: Charge,
 }
 
 impl<T> Group<T> {
-    pub fn new(id: u32, range: RangeInclusive<u32>, criteria_enable: u8, criteria: &FteMatchParam) -> Self {
+    /// Bytes of a group without entries.
+    pub const BYTES: u64 = (size_of::<Self>() + size_of::<FteMatchParam>()) as u64;
+
+    pub fn new(
+        id: u32,
+        range: RangeInclusive<u32>,
+        criteria_enable: u8,
+        criteria: &FteMatchParam,
+        charge: Charge,
+    ) -> Self {
         let mut bytes = [0; size_of::<FteMatchParam>()];
         bytes.copy_from_slice(criteria.as_bytes());
         for (part, bytes) in bytes.chunks_exact_mut(PART).enumerate() {
@@ -89,6 +112,7 @@ impl<T> Group<T> {
             absent: absent.into(),
             rules: BTreeMap::new(),
             by_key: HashMap::default(),
+            _charge: charge,
         }
     }
 

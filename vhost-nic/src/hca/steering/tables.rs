@@ -1,15 +1,17 @@
 //! Flow tables with their groups and entries, and the commands that change them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::flow_counter::FlowCounters;
 use super::group::{Entry, Group, check_criteria};
 use super::{
-    Actions, Destination, MAX_DESTINATIONS, MAX_ENTRIES, MAX_GROUPS, MAX_LOG_SIZE, MAX_TABLES, Miss, NewEntry,
-    NewGroup, NewTable, Result, SteeringError, action, modify,
+    Actions, Destination, MAX_DESTINATIONS, MAX_ENTRIES, MAX_GROUPS, MAX_LOG_SIZE, MAX_TABLE_GROUPS, MAX_TABLES, Miss,
+    NewEntry, NewGroup, NewTable, Result, SteeringError, action, modify,
 };
+use crate::hca::memory_budget::{Budget, Charge};
 
 /// Largest id of a table or group (24 bits).
 const MAX_ID: u32 = (1 << 24) - 1;
@@ -22,6 +24,7 @@ pub(super) struct Table<T> {
     pub miss: Miss,
     /// Groups by their first index.
     pub groups: BTreeMap<u32, Group<T>>,
+    _charge: Charge,
 }
 
 impl<T> Table<T> {
@@ -57,10 +60,11 @@ pub(super) struct Tables<T> {
     next_group: u32,
     group_ids: HashSet<u32>,
     entries: usize,
+    budget: Arc<Budget>,
 }
 
-impl<T> Default for Tables<T> {
-    fn default() -> Self {
+impl<T> Tables<T> {
+    pub fn new(budget: &Arc<Budget>) -> Self {
         Self {
             tables: HashMap::default(),
             roots: BTreeMap::new(),
@@ -68,11 +72,16 @@ impl<T> Default for Tables<T> {
             next_group: 1,
             group_ids: HashSet::new(),
             entries: 0,
+            budget: budget.clone(),
         }
     }
-}
 
-impl<T> Tables<T> {
+    /// Removes all tables.
+    pub fn clear(&mut self) {
+        let budget = self.budget.clone();
+        *self = Self::new(&budget);
+    }
+
     pub fn create_table(&mut self, new: NewTable) -> Result<u32> {
         if new.log_size > MAX_LOG_SIZE {
             return Err(SteeringError::TooLarge(new.log_size));
@@ -81,6 +90,7 @@ impl<T> Tables<T> {
             return Err(SteeringError::Full);
         }
         self.check_miss(new.table_type, new.level, new.miss)?;
+        let charge = self.budget.charge(size_of::<Table<T>>() as u64)?;
         // There are far fewer tables than ids.
         while self.tables.contains_key(&self.next_table) {
             self.next_table = next_id(self.next_table);
@@ -101,6 +111,7 @@ impl<T> Tables<T> {
                 log_size,
                 miss,
                 groups: BTreeMap::new(),
+                _charge: charge,
             },
         );
         Ok(id)
@@ -158,13 +169,17 @@ impl<T> Tables<T> {
         if below.is_some_and(|(_, group)| *group.range.end() >= start) {
             return Err(bad_range);
         }
+        if table.groups.len() >= MAX_TABLE_GROUPS {
+            return Err(SteeringError::Full);
+        }
+        let charge = self.budget.charge(Group::<T>::BYTES)?;
         // There are far fewer groups than ids.
         while !self.group_ids.insert(self.next_group) {
             self.next_group = next_id(self.next_group);
         }
         let id = self.next_group;
         self.next_group = next_id(id);
-        let group = Group::new(id, start..=end, criteria_enable, criteria);
+        let group = Group::new(id, start..=end, criteria_enable, criteria, charge);
         self.table_mut(table_type, table_id)?.groups.insert(start, group);
         Ok(id)
     }
@@ -195,7 +210,7 @@ impl<T> Tables<T> {
         } = new;
         let level = self.table(table_type, table)?.level;
         self.check_destinations(table_type, level, &actions)?;
-        let entry = Entry {
+        let mut entry = Entry {
             action: actions.action,
             flow_tag: actions.flow_tag,
             counters: actions
@@ -205,8 +220,10 @@ impl<T> Tables<T> {
                 .collect::<Result<_>>()?,
             destinations: actions.destinations,
             held: actions.held,
+            charge: Charge::none(&self.budget),
         };
         check_actions(&entry)?;
+        entry.charge.resize(entry.bytes())?;
         let group = self.table_mut(table_type, table)?.group_of_id(group)?;
         if !group.range.contains(&index) {
             return Err(SteeringError::OutsideGroup(index));
@@ -240,6 +257,7 @@ impl<T> Tables<T> {
                 .map(|&id| Ok((id, counters.get(id)?)))
                 .collect::<Result<_>>()?,
         };
+        let charge = Charge::none(&self.budget);
         let entry = self.table_mut(table_type, table)?.group_of_index(index)?.get_mut(index);
         let entry = entry.ok_or(SteeringError::NoEntry(index))?;
         // All or nothing: lists that do not match the actions are swapped back.
@@ -257,9 +275,11 @@ impl<T> Tables<T> {
             destinations: new.destinations,
             held: new.held,
             counters: new_counters,
+            charge,
         };
         exchange(entry, &mut changed, mask);
-        match check_actions(&changed) {
+        let bytes = changed.bytes();
+        match check_actions(&changed).and_then(|()| Ok(changed.charge.resize(bytes)?)) {
             Ok(()) => {
                 *entry = changed;
                 Ok(())

@@ -6,6 +6,7 @@ use super::table_type::NIC_RX;
 use super::*;
 use crate::frame::view::FrameView;
 
+mod attack;
 mod commands;
 mod sequences;
 
@@ -124,7 +125,7 @@ const ALL_ONES: [u8; 6] = [0xff; 6];
 
 #[test]
 fn without_a_root_every_frame_misses() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     assert_eq!(classify(&flows, &frame(MINE, 1)), (Outcome::Miss, vec![]));
     let root = table(&flows, 1, 2, Miss::Default);
     assert_eq!(classify(&flows, &frame(MINE, 1)), (Outcome::Miss, vec![]));
@@ -139,7 +140,7 @@ fn without_a_root_every_frame_misses() {
 #[test]
 fn a_frame_goes_from_address_to_protocol_to_receiver() {
     // As in mlx5e: addresses, then traffic types.
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let types = table(&flows, 57, 4, Miss::Default);
     let addresses = table(&flows, 56, 4, Miss::Default);
     flows.set_root(NIC_RX, Some(addresses)).unwrap();
@@ -178,7 +179,7 @@ fn a_frame_goes_from_address_to_protocol_to_receiver() {
 
 #[test]
 fn the_lowest_index_wins_whatever_the_order_of_creation() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 4, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let last = group(&flows, root, 8, 9, &nothing());
@@ -197,7 +198,7 @@ fn the_lowest_index_wins_whatever_the_order_of_creation() {
 
 #[test]
 fn bits_outside_of_the_mask_do_not_matter() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 4, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let group = group(&flows, root, 0, 3, &dmac([1, 0, 0, 0, 0, 0]));
@@ -210,7 +211,7 @@ fn bits_outside_of_the_mask_do_not_matter() {
 
 #[test]
 fn a_part_that_is_not_enabled_does_not_count() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 4, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let mut criteria = dmac(ALL_ONES);
@@ -224,7 +225,7 @@ fn a_part_that_is_not_enabled_does_not_count() {
 
 #[test]
 fn what_no_frame_has_matches_as_zero_but_inner_headers_never() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 4, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let mut inner = nothing();
@@ -247,7 +248,7 @@ fn what_no_frame_has_matches_as_zero_but_inner_headers_never() {
 
 #[test]
 fn every_destination_gets_a_copy() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let second = table(&flows, 2, 1, Miss::Default);
     let third = table(&flows, 2, 1, Miss::Default);
     let root = table(&flows, 1, 1, Miss::Default);
@@ -275,7 +276,7 @@ fn every_destination_gets_a_copy() {
 
 #[test]
 fn the_tag_of_the_last_entry_that_has_one_counts() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let second = table(&flows, 2, 1, Miss::Default);
     let root = table(&flows, 1, 1, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
@@ -307,7 +308,7 @@ fn the_tag_of_the_last_entry_that_has_one_counts() {
 
 #[test]
 fn drop_allow_and_miss_are_told_apart() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let second = table(&flows, 2, 2, Miss::Default);
     let root = table(&flows, 1, 2, Miss::Table(second));
     flows.set_root(NIC_RX, Some(root)).unwrap();
@@ -327,7 +328,7 @@ fn drop_allow_and_miss_are_told_apart() {
 
 #[test]
 fn circles_and_avalanches_come_to_an_end() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 0, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let all = group(&flows, root, 0, 0, &nothing());
@@ -342,7 +343,8 @@ fn circles_and_avalanches_come_to_an_end() {
     };
     entry(&flows, (root, all, 0), &nothing(), actions);
     let (outcome, targets) = classify(&flows, &frame(MINE, 1));
-    assert_eq!((outcome, targets.len()), (Outcome::Deliver, MAX_VISITS));
+    assert_eq!((outcome, targets.len()), (Outcome::Deliver, MAX_COPIES));
+    assert_eq!(flows.exhausted(), 1);
     flows
         .modify_entry(
             NIC_RX,
@@ -360,7 +362,7 @@ fn circles_and_avalanches_come_to_an_end() {
 
 #[test]
 fn frames_find_their_way_while_commands_change_it() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 10, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let ports = group(&flows, root, 0, 1000, &udp_port(0xffff));
@@ -403,7 +405,7 @@ proptest! {
             }
             value
         };
-        let flows = Flows::default();
+        let flows = Flows::new(&Arc::default());
         let root = table(&flows, 1, 8, Miss::Default);
         flows.set_root(NIC_RX, Some(root)).unwrap();
         let mut rules = Vec::new();

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::*;
 
 /// A queue of a kernel driver that registers memory.
-const KERNEL: UmrPoster = UmrPoster {
+pub(super) const KERNEL: UmrPoster = UmrPoster {
     accessor: ACCESSOR,
     reg_umr: false,
     fast_register: true,
@@ -20,7 +20,7 @@ const USER: UmrPoster = UmrPoster {
 };
 
 /// Creates a free key with this capacity in octwords.
-fn spare(mode: AccessMode, octwords: u32) -> Mkc {
+pub(super) fn spare(mode: AccessMode, octwords: u32) -> Mkc {
     let mut context = context(mode);
     context.set_free(true);
     context.set_umr_en(true);
@@ -29,7 +29,7 @@ fn spare(mode: AccessMode, octwords: u32) -> Mkc {
     context
 }
 
-fn control(flags: u8, mkey_mask: u64, xlt_octowords: u16) -> UmrControl {
+pub(super) fn control(flags: u8, mkey_mask: u64, xlt_octowords: u16) -> UmrControl {
     UmrControl {
         flags,
         mkey_mask,

@@ -6,7 +6,7 @@ use crate::hca::refcount::RefCount;
 
 #[test]
 fn counters_count_frames_and_bytes_of_their_entries() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 2, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let ports = group(&flows, root, 0, 3, &udp_port(0xffff));
@@ -51,7 +51,7 @@ fn counters_count_frames_and_bytes_of_their_entries() {
 
 #[test]
 fn what_is_in_use_cannot_be_destroyed() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let second = table(&flows, 3, 1, Miss::Default);
     let third = table(&flows, 3, 1, Miss::Default);
     let root = table(&flows, 1, 1, Miss::Table(third));
@@ -80,7 +80,7 @@ fn what_is_in_use_cannot_be_destroyed() {
 
 #[test]
 fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 1, Miss::Default);
     flows.set_root(NIC_RX, Some(root)).unwrap();
     let all = group(&flows, root, 0, 0, &nothing());
@@ -131,7 +131,7 @@ fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
 
 #[test]
 fn bad_commands_are_refused() {
-    let flows = Flows::default();
+    let flows = Flows::new(&Arc::default());
     let low = table(&flows, 5, 2, Miss::Default);
     let same = table(&flows, 5, 2, Miss::Default);
     let all = group(&flows, low, 0, 1, &nothing());

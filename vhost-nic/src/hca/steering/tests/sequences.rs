@@ -173,7 +173,7 @@ fn run(flows: &Flows, references: &RefCount, command: Command) -> Result<()> {
 proptest! {
     #[test]
     fn any_sequence_of_commands_can_be_taken_back(sequence in prop::collection::vec(commands(), 1..60)) {
-        let (flows, references) = (Flows::default(), RefCount::default());
+        let (flows, references) = (Flows::new(&Arc::default()), RefCount::default());
         let (frame, mut deliveries) = (frame(MINE, 1), Vec::new());
         // Objects to start from, so that many commands succeed.
         for level in 1..4 {
