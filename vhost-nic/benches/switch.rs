@@ -172,7 +172,7 @@ fn hashing(c: &mut Criterion) {
 
 /// Three tables as mlx5e has them: VLANs, addresses, traffic types.
 fn steering(c: &mut Criterion) {
-    let flows = FlowTables::<u32>::default();
+    let flows = FlowTables::<u32>::new(&Arc::default());
     let mut next = None;
     for (level, set) in [
         (57, set_protocol as fn(&mut FteMatchParam, bool)),

@@ -23,6 +23,7 @@ pub mod port_counters;
 pub mod qp;
 pub mod queue_counter;
 pub mod refcount;
+mod revocation;
 pub mod rq;
 pub mod scheduler;
 pub mod send_opcodes;
@@ -37,6 +38,7 @@ pub mod wq;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -228,6 +230,9 @@ pub struct Hca {
     /// Counters of the physical port.
     #[serde(skip)]
     pub port_counters: PortCounters,
+    /// Number of revocations; see [`Hca::revoke`].
+    #[serde(skip)]
+    revocations: AtomicU64,
     /// Free-running clock.
     #[serde(skip)]
     pub clock: Clock,
@@ -289,6 +294,7 @@ impl Hca {
             port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
             port_counters: PortCounters::default(),
+            revocations: AtomicU64::new(0),
             clock,
             completion_counters: Arc::default(),
         }
@@ -379,6 +385,7 @@ impl Hca {
         for domains in [&self.uars, &self.pds, &self.transport_domains, &self.xrcds, &self.uctxs] {
             domains.clear();
         }
+        self.revoke();
         let mut vport = self.vport.write();
         *vport = Vport::new(vport.permanent, 1500);
     }

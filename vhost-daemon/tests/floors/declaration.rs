@@ -63,7 +63,7 @@ pub const PLANS: &[Plan] = &[
             &["cq", "port"],
             &["rq", "srq"],
             &["qp", "sq", "tis_tir_rqt"],
-            &["send_opcodes", "steering"],
+            &["revocation", "send_opcodes", "steering"],
         ],
     ),
     room(

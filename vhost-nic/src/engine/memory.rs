@@ -9,7 +9,7 @@ use crate::dma::{self, Dma, DmaError, Held, Purpose};
 use crate::hca::Hca;
 use crate::hca::mkey::{self, Access, Accessor, MkeyError, Segment};
 use crate::hca::qp::{Data, DataList};
-use crate::net::{Cursor, Payload};
+use crate::net::{Cursor, Origin, Payload};
 
 /// Reason why memory could not be accessed.
 #[derive(Debug, Error)]
@@ -61,6 +61,8 @@ impl From<DataSegment> for KeyRange {
 
 /// Destination of gathered data.
 pub(super) trait Gather {
+    /// Takes note of the range that the memory is translated from.
+    fn origin(&mut self, _: Origin) {}
     fn bytes(&mut self, bytes: &[u8]);
     fn zeros(&mut self, length: usize);
     fn memory(&mut self, dma: &Dma, address: u64, length: usize) -> dma::Result<()>;
@@ -68,6 +70,10 @@ pub(super) trait Gather {
 
 /// Gathers by reference; the memory is read when the payload arrives.
 impl Gather for Payload<'_> {
+    fn origin(&mut self, origin: Origin) {
+        self.note_origin(origin);
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         self.push_bytes(bytes);
     }
@@ -201,6 +207,13 @@ impl Memory<'_> {
 
     /// Gathers a range.
     pub fn gather(&self, range: KeyRange, access: Access, to: &mut impl Gather) -> Result<(), AccessError> {
+        to.origin(Origin {
+            queue: self.accessor.qpn,
+            key: range.key,
+            address: range.address,
+            length: range.length,
+            remote: access == Access::RemoteRead,
+        });
         self.each(range, access, |segment| match segment {
             Segment::Memory(address, length) => to.memory(&self.hca.dma, address, length),
             Segment::Null(length) => {

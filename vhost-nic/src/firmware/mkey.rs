@@ -55,6 +55,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
         .remove(index)
         .ok_or(no_object("there is no such memory key"))?;
     mkey.revoke();
+    firmware.hca.revoke();
     firmware.hca.retired_keys.add(mkey.key());
     Reply::ok::<DestroyMkeyOut>()
 }

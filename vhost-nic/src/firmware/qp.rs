@@ -175,6 +175,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     // Waits for a packet in progress; no guest memory is touched after this.
     let vport = firmware.hca.vport.read().clone();
     qp.retire(&vport, &firmware.hca.queue_counters);
+    firmware.hca.revoke_payloads_of(&qp);
     firmware.hca.remove_queue_pair(number);
     Reply::ok::<DestroyQpOut>()
 }
@@ -240,6 +241,9 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
     let vport = firmware.hca.vport.read().clone();
     qp.transition(opcode, mask, context, &vport, &firmware.hca.queue_counters)
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
+    if matches!(opcode, Opcode::QP_2ERR | Opcode::QP_2RST) {
+        firmware.hca.revoke_payloads_of(&qp);
+    }
     // WQEs may be posted already.
     firmware.hca.scheduler.schedule(number);
     Reply::ok::<Rst2initQpOut>()

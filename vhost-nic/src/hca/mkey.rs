@@ -89,7 +89,7 @@ impl Segment {
 ///
 /// A translation holds the read lock until it has accessed guest memory. A change waits for translations in progress,
 /// and is in effect when it returns. A payload by reference keeps addresses only, and is read after its keys are
-/// unlocked.
+/// unlocked: see [`Hca::revoke`](super::Hca::revoke).
 #[derive(Debug, Serialize)]
 pub struct Mkey {
     /// Index of the key.

@@ -8,6 +8,7 @@ mod responder;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::qp::{Ads, Qpc};
@@ -67,6 +68,9 @@ pub struct Qp {
     /// Doorbells and the latest WQE from doorbell registers, with the account of both.
     #[serde(rename = "pcie")]
     pub blue_flame: Slot,
+    /// Number of revocations when it was stopped last: payloads from before are out of reach.
+    #[serde(skip)]
+    pub(super) stopped_at: AtomicU64,
     /// Memberships in multicast groups.
     pub references: RefCount,
     /// Requester state. Lock order: requester, responder, state, parameters.
@@ -118,6 +122,7 @@ impl Qp {
             send_queue,
             receives,
             blue_flame: Slot::default(),
+            stopped_at: AtomicU64::new(0),
             references: RefCount::default(),
             requester: Mutex::new(Requester::new()),
             responder: Mutex::new(Responder::new()),

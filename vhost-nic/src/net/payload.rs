@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::inline_bytes::InlineBytes;
+use super::permission::{Origin, Permissions};
 use crate::dma::{self, Dma, DmaError, Held, Purpose};
 
 /// A segment of a payload.
@@ -24,10 +25,21 @@ impl Segment {
     }
 }
 
+/// Memory of the sending guest, and the permission to read it.
+#[derive(Debug, Clone, Copy)]
+struct Source<'a> {
+    memory: &'a Dma,
+    permissions: &'a dyn Permissions,
+}
+
 /// A payload. It may change until it is read: it is the sender's memory.
 #[derive(Debug, Clone)]
 pub struct Payload<'a> {
-    memory: Option<&'a Dma>,
+    source: Option<Source<'a>>,
+    /// Ranges of keys that the segments in memory were translated from.
+    origins: SmallVec<[Origin; 1]>,
+    /// Number of revocations before the first translation.
+    stamp: u64,
     segments: SmallVec<[Segment; 2]>,
     inline: InlineBytes,
     length: usize,
@@ -37,23 +49,28 @@ impl<'a> Payload<'a> {
     /// Creates an empty payload without guest memory.
     pub fn new() -> Self {
         Self {
-            memory: None,
+            source: None,
+            origins: SmallVec::new(),
+            stamp: 0,
             segments: SmallVec::new(),
             inline: InlineBytes::new(),
             length: 0,
         }
     }
 
-    /// Creates an empty payload that can have segments in `memory`.
-    pub fn of_memory(memory: &'a Dma) -> Self {
+    /// Creates an empty payload that can have segments in `memory`, while `permissions` allow it.
+    pub fn of_memory(memory: &'a Dma, permissions: &'a dyn Permissions) -> Self {
         Self {
-            memory: Some(memory),
+            source: Some(Source { memory, permissions }),
+            stamp: permissions.revocations(),
             ..Self::new()
         }
     }
 
     /// Removes all segments.
     pub fn clear(&mut self) {
+        self.stamp = self.source.map_or(0, |source| source.permissions.revocations());
+        self.origins.clear();
         self.segments.clear();
         self.inline.clear();
         self.length = 0;
@@ -79,6 +96,11 @@ impl<'a> Payload<'a> {
         });
     }
 
+    /// Notes the range that the segments of memory appended next are translated from.
+    pub fn note_origin(&mut self, origin: Origin) {
+        self.origins.push(origin);
+    }
+
     /// Appends a segment of guest memory.
     pub fn push_memory(&mut self, address: u64, length: usize) {
         self.push(Segment::Memory { address, length });
@@ -94,15 +116,34 @@ impl<'a> Payload<'a> {
         self.segments.push(segment);
     }
 
-    /// Returns the sender's memory; an error at `address` for a payload without any.
-    fn memory(&self, address: u64, length: usize) -> dma::Result<&'a Dma> {
-        let error = || {
-            DmaError::Source(Box::new(DmaError::Unmapped {
-                address,
-                length: length as u64,
-            }))
-        };
-        self.memory.ok_or_else(error)
+    /// Holds the sender's memory; an error at `address` for a payload without any, or whose permission was revoked.
+    fn hold(&self, address: u64, length: usize) -> dma::Result<Held<'a>> {
+        let source = self.source.ok_or_else(|| unreadable(address, length))?;
+        // Held first: a revocation that is not seen here waits until this guard is dropped.
+        let held = source.memory.hold(Purpose::Gather);
+        self.is_allowed(source)
+            .then_some(held)
+            .ok_or_else(|| unreadable(address, length))
+    }
+
+    /// Whether the memory may still be read.
+    #[inline]
+    fn is_allowed(&self, source: Source<'_>) -> bool {
+        source.permissions.revocations() == self.stamp || self.is_valid(source.permissions)
+    }
+
+    /// Whether all segments in memory are still what their origins stand for.
+    #[cold]
+    fn is_valid(&self, permissions: &dyn Permissions) -> bool {
+        let ranges = |origin| permissions.memory_of(origin, self.stamp);
+        let allowed: Vec<(u64, usize)> = self.origins.iter().flat_map(ranges).collect();
+        self.segments.iter().all(|segment| match segment {
+            Segment::Memory { address, length } => allowed.iter().any(|(start, size)| {
+                let skip = address.checked_sub(*start);
+                skip.is_some_and(|skip| skip.saturating_add(*length as u64) <= *size as u64)
+            }),
+            Segment::Inline { .. } | Segment::Zeros(_) => true,
+        })
     }
 
     fn inline(&self, start: usize, length: usize) -> &[u8] {
@@ -118,9 +159,16 @@ impl<'a> Payload<'a> {
                 Segment::Memory { address, length } => {
                     let start = out.len();
                     out.resize(start + length, 0);
-                    self.memory(*address, *length)?
+                    let source = self.source.ok_or_else(|| unreadable(*address, *length))?;
+                    source
+                        .memory
                         .read(Purpose::Gather, *address, &mut out[start..])
                         .map_err(|error| DmaError::Source(Box::new(error)))?;
+                    // Read first: bytes from after a revocation are not passed on.
+                    if !self.is_allowed(source) {
+                        out.truncate(start);
+                        return Err(unreadable(*address, *length));
+                    }
                 }
             }
         }
@@ -130,7 +178,9 @@ impl<'a> Payload<'a> {
     /// Returns the `length` bytes from `offset` on, clipped to the end.
     pub fn part(&self, offset: usize, length: usize) -> Self {
         let mut part = Self {
-            memory: self.memory,
+            source: self.source,
+            origins: self.origins.clone(),
+            stamp: self.stamp,
             ..Self::new()
         };
         let (mut at, end) = (0, offset.saturating_add(length));
@@ -158,6 +208,13 @@ impl<'a> Payload<'a> {
             skip: 0,
         }
     }
+}
+
+fn unreadable(address: u64, length: usize) -> DmaError {
+    DmaError::Source(Box::new(DmaError::Unmapped {
+        address,
+        length: length as u64,
+    }))
 }
 
 /// Sequential reader of a payload.
@@ -200,7 +257,7 @@ impl Cursor<'_, '_> {
                     let source = source.wrapping_add(self.skip as u64);
                     let held = match &mut self.source {
                         Some(held) => held,
-                        none => none.insert(self.payload.memory(source, now)?.hold(Purpose::Gather)),
+                        none => none.insert(self.payload.hold(source, now)?),
                     };
                     target.copy_from(address, held, source, now)?;
                 }

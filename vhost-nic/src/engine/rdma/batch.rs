@@ -79,7 +79,7 @@ impl<'a> Batch<'a> {
         if self.count == self.places.len() {
             self.places.push(SuperPacket {
                 head,
-                payload: Payload::of_memory(&self.context.hca.dma),
+                payload: Payload::of_memory(&self.context.hca.dma, &*self.context.hca),
                 mtu,
                 sender,
                 number: Cell::default(),

@@ -217,6 +217,7 @@ impl<'a> Executor<'a> {
                 };
                 return no_access(AccessError::Mkey(error, range));
             }
+            hca.revoke();
             hca.retired_keys.add(key);
         }
         let arrival = Arrival {

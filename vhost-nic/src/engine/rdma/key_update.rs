@@ -33,7 +33,9 @@ pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> Opt
     }
     let hca = endpoint.hca();
     let control = UmrControl::from(&control);
-    mkey::umr(&hca.mkeys, poster, key, &control, &context, &translations).ok()?;
+    if mkey::umr(&hca.mkeys, poster, key, &control, &context, &translations).ok()? {
+        hca.revoke();
+    }
     let index = key >> mkey::VARIANT_BITS;
     if hca.mkeys.get(index).is_some_and(|mkey| mkey.is_invalid(key)) {
         hca.retired_keys.add(key);

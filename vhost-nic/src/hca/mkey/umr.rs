@@ -116,7 +116,8 @@ pub enum UmrError {
 
 /// Changes a key: the fields of `context` selected by the control segment, and the translation list.
 ///
-/// The change is in effect when this returns; no translation of the old key is in progress then.
+/// The change is in effect when this returns; no translation of the old key is in progress then. Returns whether the key
+/// was in use before: payloads may refer to its memory.
 pub fn umr(
     table: &Table<Mkey>,
     poster: UmrPoster,
@@ -124,7 +125,7 @@ pub fn umr(
     control: &UmrControl,
     context: &Mkc,
     translations: &[u8],
-) -> Result<(), UmrError> {
+) -> Result<bool, UmrError> {
     let unknown = control.mkey_mask & !CHANGEABLE;
     if unknown != 0 {
         return Err(UmrError::Mask(unknown));
@@ -146,8 +147,9 @@ pub fn umr(
             ListError::OverBudget(_) => UmrError::OverBudget(key),
         })?;
     }
+    let was_in_use = !state.context.free();
     change(&mut state.context, control.mkey_mask, context);
-    Ok(())
+    Ok(was_in_use)
 }
 
 fn check(state: &State, poster: UmrPoster, key: u32, control: &UmrControl, has_list: bool) -> Result<(), UmrError> {

@@ -22,7 +22,7 @@ fn update(table: &Table<Mkey>, key: u32, offset: u64) -> Result<(), UmrError> {
         xlt_offset: offset,
         ..control(UmrControl::TRANSLATION_OFFSET_EN, 0, 4)
     };
-    umr(table, KERNEL, key, &control, &Mkc::default(), &[0xff; 64])
+    umr(table, KERNEL, key, &control, &Mkc::default(), &[0xff; 64]).map(drop)
 }
 
 #[test]

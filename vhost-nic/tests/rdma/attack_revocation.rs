@@ -1,0 +1,184 @@
+//! Payloads that are under way while the permission to read them ends.
+
+use std::sync::{Arc, Weak};
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::qp::{Qp2rstIn, Qp2rstOut};
+use mlx5_prm::queue_entry::Syndrome;
+use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::hca::Hca;
+use mlx5_test_driver::mkey::{create_mkey, destroy_mkey};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::Region;
+use mlx5_test_driver::wait::eventually;
+use parking_lot::Mutex;
+use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
+
+use crate::nic::machine;
+
+/// Bytes of a message.
+const LENGTH: usize = 4096;
+
+type Act = Box<dyn FnOnce() + Send>;
+
+/// A cable between two switches that passes packets by reference, and acts before the first with a payload.
+struct Cable {
+    port: SwitchPort,
+    other: Mutex<Weak<Cable>>,
+    act: Arc<Mutex<Option<Act>>>,
+}
+
+impl Cable {
+    fn new(switches: &[Arc<Switch>; 2]) -> ([Arc<Self>; 2], Arc<Mutex<Option<Act>>>) {
+        let act = Arc::<Mutex<Option<Act>>>::default();
+        let ends = switches.each_ref().map(|switch| {
+            Arc::new_cyclic(|own: &Weak<Self>| Self {
+                port: switch.attach("cable", own.clone()),
+                other: Mutex::default(),
+                act: act.clone(),
+            })
+        });
+        *ends[0].other.lock() = Arc::downgrade(&ends[1]);
+        *ends[1].other.lock() = Arc::downgrade(&ends[0]);
+        (ends, act)
+    }
+}
+
+impl Port for Cable {
+    fn receive(&self, frame: Frame<'_>) {
+        self.receive_burst(&Burst::new(&[frame]));
+    }
+
+    fn receive_burst(&self, burst: &Burst<'_>) {
+        let carries = |frame: &Frame<'_>| matches!(frame, Frame::SuperPacket(packet) if !packet.payload.is_empty());
+        if burst.frames().iter().any(carries) {
+            let act = self.act.lock().take();
+            act.into_iter().for_each(|act| act());
+        }
+        let other = self.other.lock().upgrade();
+        other.unwrap().port.send_burst(burst);
+    }
+}
+
+/// A reader and a victim, connected by a cable.
+struct Guests {
+    reader: Node,
+    victim: Node,
+    qps: [QueuePair; 2],
+    target: Region,
+    secret: Arc<Region>,
+    act: Arc<Mutex<Option<Act>>>,
+    _cable: [Arc<Cable>; 2],
+}
+
+impl Guests {
+    fn new() -> Self {
+        let switches = [Switch::new(), Switch::new()];
+        let (cable, act) = Cable::new(&switches);
+        let reader = Node::open(machine(&switches[0], 1), 1);
+        let victim = Node::open(machine(&switches[1], 2), 2);
+        let qps = [&reader, &victim].map(|node| QueuePair::create(node, Shape::new(service::RC)).unwrap());
+        let how = Connection {
+            retry_count: 1,
+            ack_timeout: 10,
+            ..Connection::default()
+        };
+        connect((&reader, &qps[0]), (&victim, &qps[1]), &how);
+        let (target, secret) = (reader.region(LENGTH as u64), Arc::new(victim.region(LENGTH as u64)));
+        secret.write(0, &[b'p'; LENGTH]);
+        Self {
+            reader,
+            victim,
+            qps,
+            target,
+            secret,
+            act,
+            _cable: cable,
+        }
+    }
+
+    /// Calls `revoke` on the victim when the first payload is between the guests; then there is a secret in its memory.
+    fn when_under_way(&self, revoke: impl FnOnce(&Hca, &Region) + Send + 'static) {
+        let (hca, secret) = (self.victim.hca.clone(), self.secret.clone());
+        *self.act.lock() = Some(Box::new(move || {
+            revoke(&hca, &secret);
+            secret.write(0, &[b'S'; LENGTH]);
+        }));
+    }
+
+    /// A read of the secret by the reader.
+    fn read(&mut self) -> u16 {
+        let into = vec![Data::Memory((self.target.at(0), LENGTH as u32, self.target.key))];
+        let request = Request::remote(WqeOpcode::RdmaRead, into, self.secret.at(0), self.secret.key);
+        self.qps[0].post(&request)
+    }
+
+    /// A write by the victim into the reader's memory, with this lkey.
+    fn write(&mut self, address: u64, lkey: u32) -> u16 {
+        let from = vec![Data::Memory((address, LENGTH as u32, lkey))];
+        let request = Request::remote(WqeOpcode::RdmaWrite, from, self.target.at(0), self.target.key);
+        self.qps[1].post(&request)
+    }
+
+    #[track_caller]
+    fn nothing_leaked(&self) {
+        assert_eq!(self.target.read(0, LENGTH), [0; LENGTH]);
+        assert!(self.act.lock().is_none());
+    }
+}
+
+#[test]
+fn a_read_is_not_answered_from_memory_whose_key_was_destroyed() {
+    let mut guests = Guests::new();
+    guests.when_under_way(|hca, secret| secret.destroy(hca).unwrap());
+    let counter = guests.read();
+    assert_eq!(guests.qps[0].send_error(counter), Syndrome::RemoteAccess as u8);
+    guests.nothing_leaked();
+}
+
+#[test]
+fn a_write_does_not_read_memory_whose_key_was_destroyed() {
+    let mut guests = Guests::new();
+    guests.when_under_way(|hca, secret| secret.destroy(hca).unwrap());
+    let (address, key) = (guests.secret.at(0), guests.secret.key);
+    let counter = guests.write(address, key);
+    assert_eq!(guests.qps[1].send_error(counter), Syndrome::LocalProtection as u8);
+    guests.nothing_leaked();
+}
+
+#[test]
+fn a_queue_pair_that_was_reset_sends_nothing_any_more() {
+    let mut guests = Guests::new();
+    // The key of a kernel, which is for all memory and stays.
+    let key = create_mkey(&guests.victim.hca, guests.victim.pd).unwrap();
+    let number = guests.qps[1].number;
+    guests.when_under_way(move |hca, _| {
+        let mut input = Qp2rstIn::default();
+        input.set_qpn(number);
+        hca.commands.call::<_, Qp2rstOut>(Opcode::QP_2RST, &input).unwrap();
+    });
+    let address = guests.secret.pages()[0];
+    guests.write(address, key);
+    eventually("the payload under way", || guests.act.lock().is_none());
+    // Whatever the requester does comes before the destruction of its queue pair returns.
+    guests.qps[1].destroy(&guests.victim).unwrap();
+    guests.nothing_leaked();
+    destroy_mkey(&guests.victim.hca, key).unwrap();
+}
+
+#[test]
+fn the_revocation_of_another_key_loses_nothing() {
+    let mut guests = Guests::new();
+    let pd = guests.victim.pd;
+    guests.when_under_way(move |hca, _| {
+        let other = create_mkey(hca, pd).unwrap();
+        destroy_mkey(hca, other).unwrap();
+    });
+    let counter = guests.read();
+    guests.qps[0].sent(WqeOpcode::RdmaRead, counter);
+    // The memory is the key's, and may change until it is read.
+    assert_eq!(guests.target.read(0, LENGTH), [b'S'; LENGTH]);
+    let counts = guests.reader.hca.machine.device().objects();
+    assert_eq!(counts.get("mkey"), Some(&1));
+}
