@@ -19,6 +19,7 @@ pub(super) fn report(hca: &Hca, number: u32, error: &AccessError) {
                 | MkeyError::Access(_)
                 | MkeyError::Range(..)
                 | MkeyError::Translation(_)
+                | MkeyError::Steps(_)
                 | MkeyError::Indirection(_) => Finding::KeyViolation,
             };
             let evidence = [

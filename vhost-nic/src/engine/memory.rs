@@ -200,9 +200,11 @@ impl Memory<'_> {
         Ok(())
     }
 
-    /// Checks that all of a range may be accessed, without accessing it.
+    /// Checks that the key of a range allows an access to all of it. What is behind the key is checked on access.
     pub fn check(&self, range: KeyRange, access: Access) -> Result<(), AccessError> {
-        self.each(range, access, |_| Ok(()))
+        let KeyRange { key, address, length } = range;
+        mkey::check(&self.hca.mkeys, key, self.accessor, address, length as u64, access)
+            .map_err(|error| AccessError::Mkey(error, range))
     }
 
     /// Gathers a range.

@@ -24,7 +24,7 @@ pub use error::{InvalidMkey, MkeyError};
 pub use retired::RetiredKeys;
 use translation::Translations;
 pub use umr::{UmrControl, UmrError, UmrPoster, invalidate, umr};
-pub use walk::{MAX_INDIRECTION, Recent, translate};
+pub use walk::{MAX_INDIRECTION, Recent, check, translate};
 
 /// Lowest index the device assigns; lower ones are reserved (`MLX5_INVALID_LKEY` is index 1).
 pub const FIRST_INDEX: u32 = 0x10;

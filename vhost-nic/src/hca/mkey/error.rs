@@ -25,6 +25,9 @@ pub enum MkeyError {
     /// Unsupported page size.
     #[error("key {0:#x} has an unsupported translation")]
     Translation(u32),
+    /// Too many ranges for the length of the access.
+    #[error("the way to key {0:#x} is through too many small ranges")]
+    Steps(u32),
     /// Too many levels of indirection.
     #[error("key {0:#x} is behind too many levels of indirection")]
     Indirection(u32),
@@ -40,6 +43,7 @@ impl MkeyError {
             | Self::Access(key)
             | Self::Range(key, ..)
             | Self::Translation(key)
+            | Self::Steps(key)
             | Self::Indirection(key) => key,
         }
     }

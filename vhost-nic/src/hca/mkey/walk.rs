@@ -1,5 +1,7 @@
 //! Translation of ranges of memory keys to guest memory.
 
+use std::cell::Cell;
+
 use mlx5_prm::mkey::Mkc;
 use parking_lot::{ArcRwLockReadGuard, RawRwLock};
 
@@ -13,6 +15,31 @@ use crate::hca::object_table::Table;
 
 /// Maximum number of indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
+
+/// Most steps from range to range of indirect keys in a translation of `length` bytes. A peer's thread takes them: a list
+/// of single bytes would keep it busy for minutes. Lists whose ranges have 128 bytes on average pass through four levels.
+const fn most_steps(length: u64) -> u64 {
+    256 + length / 32
+}
+
+/// Checks that a key allows an access to a range of it. The keys and the memory behind it are not looked at: that would
+/// take time in proportion to the length.
+pub fn check(
+    table: &Table<Mkey>,
+    key: u32,
+    accessor: Accessor,
+    address: u64,
+    length: u64,
+    access: Access,
+) -> Result<(), MkeyError> {
+    if length == 0 || matches!(key, NULL_MKEY | DUMP_FILL_MKEY) {
+        return Ok(());
+    }
+    let mkey = table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
+    let state = mkey.state.read_recursive();
+    check_user(&state.context, key, accessor)?;
+    check_range(&state.context, key, address, length, access).map(drop)
+}
 
 /// Calls `act` with each segment of `length` bytes at `address` of a key, in order.
 ///
@@ -33,7 +60,7 @@ pub fn translate<E>(
     }
     let mut act = |segment| act(segment).map_err(Stop::Act);
     let range = Range { key, address, length };
-    result((Walk { table, accessor }).range(range, access, MAX_INDIRECTION, &mut act))
+    result(Walk::new(table, accessor, length).range(range, access, MAX_INDIRECTION, &mut act))
 }
 
 fn result<E>(result: Result<(), Stop<E>>) -> Result<Result<(), E>, MkeyError> {
@@ -87,7 +114,7 @@ impl<'a> Recent<'a> {
         };
         let mut act = |segment| act(segment).map_err(Stop::Act);
         let range = Range { key, address, length };
-        result((Walk { table, accessor }).of_key(state, range, access, MAX_INDIRECTION, &mut act))
+        result(Walk::new(table, accessor, length).of_key(state, range, access, MAX_INDIRECTION, &mut act))
     }
 }
 
@@ -118,6 +145,18 @@ impl Range {
 struct Walk<'a> {
     table: &'a Table<Mkey>,
     accessor: Accessor,
+    /// Steps left.
+    steps: Cell<u64>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(table: &'a Table<Mkey>, accessor: Accessor, length: u64) -> Self {
+        Self {
+            table,
+            accessor,
+            steps: Cell::new(most_steps(length)),
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -217,6 +256,8 @@ impl Walk<'_> {
         indirection: u32,
         act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
+        let left = self.steps.get().checked_sub(1).ok_or(MkeyError::Steps(inner.key))?;
+        self.steps.set(left);
         let outside = MkeyError::Range(inner.key, length, inner.address);
         let address = inner.address.checked_add(skip).ok_or(outside)?;
         // The outer key decides on remote access (IBTA, memory windows); the inner key needs only the local right.

@@ -69,3 +69,51 @@ fn a_list_beyond_the_budget_makes_no_key() {
     assert!(matches!(refused, Err(InvalidMkey::OverBudget(_))));
     assert_eq!(budget.snapshot().used_bytes, 0);
 }
+
+/// A key of `count` ranges of `bytes` bytes each of another key.
+fn shredded(table: &Table<Mkey>, budget: &Arc<Budget>, inner: u32, count: u32, bytes: u32) -> u32 {
+    let entries: Vec<_> = (0..count)
+        .map(|index| (bytes, inner, u64::from(index * bytes)))
+        .collect();
+    let context = ranged(AccessMode::Klm, 0, u64::from(count * bytes));
+    add(table, budget, context, &klms(&entries))
+}
+
+#[test]
+fn a_key_of_bytes_is_not_walked_to_its_end() {
+    let (table, budget) = (table(), Arc::default());
+    let memory = add(&table, &budget, physical(), &[]);
+    let once = shredded(&table, &budget, memory, 1 << 14, 1);
+    let reached = |key, length| {
+        let mut segments = 0;
+        let result = translate(&table, key, ACCESSOR, 0, length, Access::LocalRead, |_| {
+            segments += 1;
+            Ok::<(), ()>(())
+        });
+        (result.map(|_| ()), segments)
+    };
+    // 256 steps, and one per 32 bytes.
+    assert_eq!(reached(once, 264), (Ok(()), 264));
+    assert_eq!(reached(once, 265), (Err(MkeyError::Steps(memory)), 264));
+    assert_eq!(reached(once, 1 << 14), (Err(MkeyError::Steps(memory)), 768));
+    // Each level has its steps.
+    let twice = shredded(&table, &budget, once, 1 << 10, 16);
+    assert_eq!(reached(twice, 1 << 14).1, 722);
+    // The ranges of a real scatter list pass.
+    let sectors = shredded(&table, &budget, memory, 1 << 12, 512);
+    assert_eq!(reached(sectors, 1 << 21), (Ok(()), 1 << 12));
+}
+
+#[test]
+fn a_check_does_not_depend_on_the_length() {
+    let (table, budget) = (table(), Arc::default());
+    let missing = 0x5500;
+    let key = shredded(&table, &budget, missing, 1 << 10, 1 << 10);
+    let checked = |length, access| check(&table, key, ACCESSOR, 0, length, access);
+    assert_eq!(checked(1 << 20, Access::LocalRead), Ok(()));
+    assert_eq!(checked(1 << 20, Access::RemoteWrite), Err(MkeyError::Access(key)));
+    assert_eq!(
+        checked((1 << 20) + 1, Access::LocalRead),
+        Err(MkeyError::Range(key, (1 << 20) + 1, 0))
+    );
+}
