@@ -54,7 +54,9 @@ pub struct Args {
     /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7,
     /// or vf: the model that the NIC identifies as. vectors=N: the number of MSI-X vectors, 8 by default. blue-flame=on
     /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
-    /// eight stores that trap. record=FILE: a record of the guest (see --record).
+    /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address only;
+    /// the address is its alone then, and its connections take packets only from the MAC address of their peer.
+    /// record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
@@ -226,6 +228,8 @@ pub struct GuestPlan {
     pub blue_flame: bool,
     /// File that the guest is recorded to.
     pub record: Option<PathBuf>,
+    /// Whether the NIC may send from its own MAC address only.
+    pub spoof_check: bool,
 }
 
 fn sockets() -> ArgGroup {
@@ -294,6 +298,7 @@ fn plan(guest: GuestArg, index: u8) -> GuestPlan {
         vectors: guest.vectors.unwrap_or(DEFAULT_VECTORS),
         blue_flame: guest.blue_flame,
         record: guest.record,
+        spoof_check: guest.spoof_check,
     }
 }
 

@@ -123,6 +123,12 @@ impl Firmware {
         self.forget();
     }
 
+    /// Reports every kind of mistake again: another driver comes.
+    pub fn power_cycle(&self) {
+        self.unknown.lock().clear();
+        self.with_reserved_bits.lock().clear();
+    }
+
     fn forget(&self) {
         self.resets.fetch_add(1, Ordering::Relaxed);
         self.report_pages_left();

@@ -139,6 +139,8 @@ pub struct HcaParts {
     pub check_wqes: bool,
     /// Tape that the function is recorded on or replayed from, if there is one.
     pub tape: Option<Arc<dyn Tape>>,
+    /// Whether the function may send from its own MAC address only.
+    pub spoof_check: bool,
     /// Host memory for the objects.
     pub budget: Arc<Budget>,
 }
@@ -152,6 +154,9 @@ pub struct Hca {
     /// Interrupt vectors.
     #[serde(skip)]
     pub msix: Arc<Msix>,
+    /// Whether packets of a connection must come from the MAC address of the peer.
+    #[serde(skip)]
+    pub spoof_check: bool,
     /// Host memory for the objects.
     #[serde(skip)]
     pub budget: Arc<Budget>,
@@ -227,6 +232,9 @@ pub struct Hca {
     /// while waiting for the data path, which reads it.
     #[serde(skip)]
     pub vport: RwLock<Vport>,
+    /// MAC address that the device was made with.
+    #[serde(skip)]
+    factory_mac: Mac,
     /// Counters of the physical port.
     #[serde(skip)]
     pub port_counters: PortCounters,
@@ -253,6 +261,7 @@ impl Hca {
             findings,
             check_wqes,
             tape,
+            spoof_check,
             budget,
         } = parts;
         let clock = Clock::start(tape);
@@ -260,6 +269,7 @@ impl Hca {
         Self {
             dma,
             msix,
+            spoof_check,
             budget: budget.clone(),
             tracer,
             door,
@@ -293,6 +303,7 @@ impl Hca {
             steering: Steering::new(&budget),
             port: PhysicalPort::new(eqs),
             vport: RwLock::new(Vport::new(mac, 1500)),
+            factory_mac: mac,
             port_counters: PortCounters::default(),
             revocations: AtomicU64::new(0),
             clock,
@@ -388,6 +399,19 @@ impl Hca {
         self.revoke();
         let mut vport = self.vport.write();
         *vport = Vport::new(vport.permanent, 1500);
+    }
+
+    /// Returns the only MAC address that the function may send from, if it is restricted.
+    pub fn bound_address(&self) -> Option<Mac> {
+        self.spoof_check.then_some(self.factory_mac)
+    }
+
+    /// Drops what outlives a reset of the function: the MAC address that the guest set, and the counters of the port.
+    pub fn power_cycle(&self) {
+        let mut vport = self.vport.write();
+        *vport = Vport::new(self.factory_mac, 1500);
+        drop(vport);
+        self.port_counters.clear();
     }
 
     /// Quiesces all queues; waits for packets in flight.
@@ -489,6 +513,7 @@ mod tests {
             findings: Arc::default(),
             check_wqes: false,
             tape: None,
+            spoof_check: false,
             budget: Arc::default(),
         }
     }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use log::info;
+use log::{info, warn};
 use parking_lot::Mutex;
 use thiserror::Error;
 use vhost_daemon::finding;
@@ -51,6 +51,9 @@ pub struct NicConfig {
     pub busy_poll: Duration,
     /// Time of a PCIe round trip; zero for none.
     pub pcie_latency: Duration,
+    /// Whether the NIC may send from its permanent MAC address only, which is its alone then, and takes packets of a
+    /// connection only from the MAC address of the peer.
+    pub spoof_check: bool,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
     /// Names of capabilities to report as 0.
@@ -131,6 +134,7 @@ impl Nic {
             )),
             check_wqes: config.check_wqes,
             tape: config.doors.tape.clone(),
+            spoof_check: config.spoof_check,
             budget: Arc::new(Budget::new(config.memory_budget)),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));
@@ -162,6 +166,14 @@ impl Nic {
     pub fn connect(self: &Arc<Self>, switch: &Arc<Switch>) {
         let port: Weak<dyn Port> = Arc::downgrade(&(self.clone() as Arc<dyn Port>));
         let port = switch.attach_by(self.cable.clone(), &self.name, port);
+        if let Some(address) = self.hca.bound_address()
+            && !port.bind(address)
+        {
+            warn!(
+                "{}: another NIC has the address {address}: nothing from it is forwarded",
+                self.name
+            );
+        }
         self.firmware.connect(port.tap().clone());
         self.engine.connect(port);
     }
@@ -291,6 +303,11 @@ impl Device for Nic {
     fn reset(&self) {
         self.stop();
         *self.registers.lock() = Registers::after_reset();
+    }
+
+    fn power_cycle(&self) {
+        self.firmware.power_cycle();
+        self.hca.power_cycle();
     }
 }
 

@@ -60,6 +60,7 @@ impl Machine {
             blue_flame: setup.blue_flame_ns.map(Duration::from_nanos),
             busy_poll: Duration::ZERO,
             pcie_latency: Duration::ZERO,
+            spoof_check: setup.spoof_check,
             check_wqes: setup.check_wqes,
             zeroed_capabilities: setup.zeroed_capabilities.clone(),
             limits: Limits::default(),
@@ -105,6 +106,7 @@ impl Machine {
                 Space::Bar(bar) => function.bar_write(*bar, *offset, data),
             },
             Entry::Reset => function.reset(),
+            Entry::PowerCycle => function.power_cycle(),
             Entry::Connect { masked_by_attachment } => {
                 let masking = match masked_by_attachment {
                     true => Masking::Attachment,

@@ -9,6 +9,8 @@ use crate::function::PciFunction;
 fn release(name: &str, function: &PciFunction) {
     function.dma().loss().clear();
     function.disconnect();
-    vhost_daemon::isolate(format_args!("{name}: the reset of the device"), || function.reset());
+    vhost_daemon::isolate(format_args!("{name}: the reset of the device"), || {
+        function.power_cycle()
+    });
     function.dma().unmap_all();
 }

@@ -43,6 +43,14 @@ impl ConfigSpace {
         self.values.clone_from(&self.layout.values);
     }
 
+    /// Resets the registers of the vendor-specific capability, too.
+    pub(super) fn power_cycle(&mut self) {
+        self.reset();
+        if let Some(vendor) = &mut self.vendor {
+            vendor.power_cycle();
+        }
+    }
+
     pub(super) fn read(&mut self, offset: usize, data: &mut [u8]) {
         let registers = self.vendor_registers(offset, data.len());
         if let Some(vendor) = &mut self.vendor {

@@ -13,4 +13,7 @@ pub trait Device: Send + Sync {
     /// Drops all state that the guest has set up. After it returns, the device touches no guest memory and raises no
     /// interrupt until the guest sets it up again.
     fn reset(&self);
+
+    /// Drops what outlives a reset as well, after one: the next guest must not find the traces of the last.
+    fn power_cycle(&self) {}
 }

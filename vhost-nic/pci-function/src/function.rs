@@ -239,6 +239,15 @@ impl PciFunction {
         self.apply(&config);
     }
 
+    /// Resets function and device, and drops what outlives a reset: the machine is gone, and another may come.
+    pub fn power_cycle(&self) {
+        self.change(Change::PowerCycle, || {
+            self.reset_all();
+            self.device.power_cycle();
+            self.config.lock().power_cycle();
+        });
+    }
+
     fn change(&self, change: Change, mut act: impl FnMut()) {
         match self.door.get() {
             None => act(),

@@ -42,4 +42,7 @@ pub trait VendorCapability: Send {
 
     /// Writes those bits of the dword at `offset` that are set in `mask`.
     fn write(&mut self, offset: usize, value: u32, mask: u32);
+
+    /// Returns all registers to their state after power-on.
+    fn power_cycle(&mut self);
 }

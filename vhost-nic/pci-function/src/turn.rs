@@ -16,6 +16,8 @@ pub enum Space {
 pub enum Change {
     /// Reset.
     Reset,
+    /// End of the machine.
+    PowerCycle,
     /// Connection of the interrupts.
     Connect(Masking),
     /// Disconnection of the interrupts.

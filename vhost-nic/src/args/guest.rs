@@ -53,6 +53,8 @@ pub struct GuestArg {
     pub blue_flame: bool,
     /// File that the guest is recorded to, if given.
     pub record: Option<PathBuf>,
+    /// Whether the NIC may send from its own MAC address only.
+    pub spoof_check: bool,
 }
 
 impl GuestArg {
@@ -66,6 +68,7 @@ impl GuestArg {
             vectors: None,
             blue_flame: false,
             record: None,
+            spoof_check: false,
         }
     }
 }
@@ -74,8 +77,8 @@ impl FromStr for GuestArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut socket, mut attach, mut mac, mut identity, mut vectors, mut blue_flame, mut record) =
-            (None, None, None, None, None, None, None);
+        let (mut socket, mut attach, mut mac, mut identity) = (None, None, None, None);
+        let (mut vectors, mut blue_flame, mut spoof_check, mut record) = (None, None, None, None);
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
@@ -93,9 +96,10 @@ impl FromStr for GuestArg {
                 ),
                 "vectors" => set(&mut vectors, parse_vectors(value)?, key),
                 "blue-flame" => set(&mut blue_flame, parse_switch(value)?, key),
+                "spoof-check" => set(&mut spoof_check, parse_switch(value)?, key),
                 "record" => set(&mut record, value.into(), key),
                 _ => Err(format!(
-                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame, record"
+                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame, spoof-check, record"
                 )),
             }?;
         }
@@ -107,6 +111,7 @@ impl FromStr for GuestArg {
             vectors,
             blue_flame: blue_flame.unwrap_or_default(),
             record,
+            spoof_check: spoof_check.unwrap_or_default(),
         })
     }
 }
@@ -165,7 +170,8 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on,record=a.record";
+        let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on,\
+                    spoof-check=on,record=a.record";
         let guest: GuestArg = text.parse().unwrap();
         let expected = GuestArg {
             socket: Socket::Path("/run/a.sock".into()),
@@ -175,6 +181,7 @@ mod tests {
             vectors: Some(33),
             blue_flame: true,
             record: Some(PathBuf::from("a.record")),
+            spoof_check: true,
         };
         assert_eq!(guest, expected);
         assert_eq!("fd=3".parse(), Ok(GuestArg::new(Socket::Fd(3))));

@@ -75,6 +75,7 @@ impl Guest {
             blue_flame: plan.blue_flame.then_some(blue_flame::COPY_TIMEOUT),
             busy_poll: Duration::from_micros(args.hot_period),
             pcie_latency: Duration::from_nanos(args.pcie_latency),
+            spoof_check: plan.spoof_check,
             check_wqes: args.check_wqes,
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),

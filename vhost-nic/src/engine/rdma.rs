@@ -166,7 +166,11 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
     };
     let is_from_peer = |super_packet: &&SuperPacket<'_>| {
         let path = parameters.path.as_ref();
-        path.is_some_and(|path| path.addresses.destination() == super_packet.head.path.addresses.source())
+        let from = &super_packet.head.path;
+        path.is_some_and(|path| {
+            path.addresses.destination() == from.addresses.source()
+                && (!context.hca.spoof_check || path.destination_mac == from.source_mac)
+        })
     };
     if !is_of_service || !super_packets.iter().all(is_from_peer) {
         return;

@@ -86,7 +86,8 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
         let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        engine.service(due.task);
+        // The thread is all that the NIC has: a panic must cost a task, not every later one.
+        vhost_daemon::isolate("a task of the NIC", || engine.service(due.task));
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
@@ -131,7 +132,7 @@ impl BusyQueues {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                engine.service(Task::Queue(*number));
+                vhost_daemon::isolate("a task of the NIC", || engine.service(Task::Queue(*number)));
                 *last = Instant::now();
                 idle = false;
             }

@@ -81,6 +81,10 @@ impl Device for Bar {
     fn reset(&self) {
         self.device.reset();
     }
+
+    fn power_cycle(&self) {
+        self.device.power_cycle();
+    }
 }
 
 /// The object of a fault: an offset in the BAR, which is below 4 GiB.

@@ -18,6 +18,7 @@ use crate::hca::cq::Cq;
 use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::qp::{Qp, QpParts, QpState, ReceiveSource, service};
 use crate::hca::refcount::Reference;
+use crate::hca::scheduler::Task;
 use crate::hca::wq::WorkQueue;
 use crate::hca::{Hca, Queue};
 
@@ -176,6 +177,7 @@ fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let vport = firmware.hca.vport.read().clone();
     qp.retire(&vport, &firmware.hca.queue_counters);
     firmware.hca.revoke_payloads_of(&qp);
+    firmware.hca.scheduler.cancel(Task::Queue(number));
     firmware.hca.remove_queue_pair(number);
     Reply::ok::<DestroyQpOut>()
 }
@@ -243,6 +245,7 @@ fn transition(firmware: &Firmware, input: Input<'_>) -> Result {
         .map_err(|_| Refusal::new(Status::BadQpState, "the queue pair is in another state"))?;
     if matches!(opcode, Opcode::QP_2ERR | Opcode::QP_2RST) {
         firmware.hca.revoke_payloads_of(&qp);
+        firmware.hca.scheduler.cancel(Task::Queue(number));
     }
     // WQEs may be posted already.
     firmware.hca.scheduler.schedule(number);

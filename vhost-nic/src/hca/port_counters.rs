@@ -160,3 +160,21 @@ pub struct PortCounters {
     /// Frames that could not be sent.
     pub send_errors: AtomicU64,
 }
+
+impl PortCounters {
+    /// Sets the counters to zero.
+    pub fn clear(&self) {
+        [&self.received, &self.sent].into_iter().for_each(Direction::clear);
+        let rdma = [&self.rdma_received, &self.rdma_sent];
+        rdma.into_iter().for_each(RdmaTraffic::clear);
+        self.loopback.clear();
+        let drops = [
+            &self.unmatched,
+            &self.refused,
+            &self.out_of_buffer,
+            &self.not_ready,
+            &self.send_errors,
+        ];
+        drops.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+}

@@ -91,6 +91,11 @@ impl Scheduler {
         }
     }
 
+    /// Drops the deadlines of a task: those of a queue that is gone would wait for hours.
+    pub fn cancel(&self, task: Task) {
+        self.waiting.lock().deadlines.retain(|(_, waiting)| *waiting != task);
+    }
+
     /// Ends [`wait`](Self::wait), now and later.
     pub fn stop(&self) {
         self.waiting.lock().stop = true;
@@ -227,6 +232,20 @@ mod tests {
         scheduler.stop();
         assert!(scheduler.has_other_work());
         assert_eq!(scheduler.poll(), Next::Stop);
+    }
+
+    #[test]
+    fn a_task_that_is_cancelled_has_no_deadlines() {
+        let scheduler = Scheduler::default();
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        for time in [now, now + hour, now + 2 * hour] {
+            scheduler.schedule_at(time, Task::Queue(1));
+        }
+        scheduler.schedule_at(now + hour, Task::Queue(2));
+        scheduler.cancel(Task::Queue(1));
+        assert_eq!(scheduler.poll(), Next::Later(Some(now + hour)));
+        scheduler.cancel(Task::Queue(2));
+        assert_eq!(scheduler.poll(), Next::Later(None));
     }
 
     #[test]

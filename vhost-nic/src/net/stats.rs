@@ -33,6 +33,8 @@ pub struct DropStats {
     pub too_long: u64,
     /// From a group address or from address zero.
     pub bad_source: u64,
+    /// From an address that the port may not use.
+    pub spoofed: u64,
     /// MAC control (pause), which is local to a link.
     pub mac_control: u64,
     /// To a station that is behind the sending port.
@@ -43,6 +45,8 @@ pub struct DropStats {
     pub nested: u64,
     /// To the port, while its link was down.
     pub undeliverable: u64,
+    /// To the port, whose receiver panicked.
+    pub panicked: u64,
 }
 
 /// Snapshot of a port.
@@ -138,11 +142,13 @@ pub(super) struct Drops {
     pub too_short: Counter,
     pub too_long: Counter,
     pub bad_source: Counter,
+    pub spoofed: Counter,
     pub mac_control: Counter,
     pub same_port: Counter,
     pub no_destination: Counter,
     pub nested: Counter,
     pub undeliverable: Counter,
+    pub panicked: Counter,
 }
 
 impl Drops {
@@ -152,11 +158,13 @@ impl Drops {
             too_short: self.too_short.get(),
             too_long: self.too_long.get(),
             bad_source: self.bad_source.get(),
+            spoofed: self.spoofed.get(),
             mac_control: self.mac_control.get(),
             same_port: self.same_port.get(),
             no_destination: self.no_destination.get(),
             nested: self.nested.get(),
             undeliverable: self.undeliverable.get(),
+            panicked: self.panicked.get(),
         }
     }
 }

@@ -10,11 +10,14 @@
 mod cable;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use rustix::time::{ClockId, clock_gettime};
+use vhost_daemon::isolate;
 
 pub use cable::{Cable, Direction, End, OwnedEnd};
 
@@ -77,6 +80,8 @@ impl std::fmt::Debug for Switch {
 struct State {
     ports: Arc<[Arc<Member>]>,
     table: Table,
+    /// Addresses that belong to one port each (static entries, IEEE 802.1Q section 8.8.1).
+    bound: HashMap<Mac, PortId, RandomState>,
     next_id: PortId,
 }
 
@@ -91,8 +96,27 @@ impl State {
         Self {
             ports: Arc::new([]),
             table: Table::new(limits.stations_per_port, limits.station_age),
+            bound: HashMap::default(),
             next_id: 0,
         }
+    }
+
+    /// Whether a port may send from an address: its own, or one that is bound to no other port if it has none.
+    fn may_send(&self, sender: &Member, source: Mac) -> bool {
+        match self.bound.get(&source) {
+            Some(id) => *id == sender.id,
+            None => sender.address.get().is_none(),
+        }
+    }
+
+    /// Returns the port of a station.
+    fn find(&self, station: Station, now: u32) -> Option<PortId> {
+        if !self.bound.is_empty()
+            && let Some(id) = self.bound.get(&station.address())
+        {
+            return Some(*id);
+        }
+        self.table.find(station, now)
     }
 
     fn port(&self, id: PortId) -> Option<&Arc<Member>> {
@@ -108,6 +132,8 @@ struct Member {
     tap: PortTap,
     port: Weak<dyn Port>,
     cable: Option<Arc<dyn Cable>>,
+    /// The only address that it may send from, if it is restricted.
+    address: OnceLock<Mac>,
     enabled: AtomicBool,
     plugged: AtomicBool,
     sent: Traffic,
@@ -141,7 +167,13 @@ impl Member {
         match self.port.upgrade() {
             Some(port) if self.link_up() => {
                 self.received.count(burst);
-                port.receive_burst(burst);
+                // A fault of the receiver is not the sender's, whose thread this is.
+                let received = isolate(format_args!("{}: the receiver", self.tap.name()), || {
+                    port.receive_burst(burst)
+                });
+                if received.is_none() {
+                    self.dropped.panicked.add(burst.count());
+                }
             }
             _ => self.dropped.undeliverable.add(burst.count()),
         }
@@ -166,6 +198,8 @@ enum Route {
     One(Arc<Member>),
     All(Arc<[Arc<Member>]>),
     SamePort,
+    /// From an address that the sender may not use.
+    Spoofed,
 }
 
 impl Switch {
@@ -199,6 +233,7 @@ impl Switch {
             tap: PortTap::new(id, name, &self.taps),
             port,
             cable,
+            address: OnceLock::new(),
             enabled: AtomicBool::new(true),
             plugged: AtomicBool::new(true),
             sent: Traffic::default(),
@@ -282,6 +317,7 @@ impl Switch {
         }
         NESTING.set(depth + 1);
         self.forward(sender, burst);
+        // Also after the panic of a receiver, which `Member::arrive` stops.
         NESTING.set(depth);
     }
 
@@ -320,6 +356,10 @@ impl Switch {
                 observe(Destination::Nowhere);
                 sender.dropped.same_port.add(count);
             }
+            Route::Spoofed => {
+                observe(Destination::Nowhere);
+                sender.dropped.spoofed.add(count);
+            }
             Route::One(member) => {
                 observe(Destination::Port(member.tap.name()));
                 sender.sent.count(burst);
@@ -336,8 +376,11 @@ impl Switch {
     fn route(&self, sender: &Member, from: Station, to: Option<Station>) -> Route {
         let now = seconds();
         let state = self.state.read();
+        if !state.bound.is_empty() && !state.may_send(sender, from.address()) {
+            return Route::Spoofed;
+        }
         let knowledge = state.table.refresh(from, sender.id, now);
-        let route = match to.and_then(|station| state.table.find(station, now)) {
+        let route = match to.and_then(|station| state.find(station, now)) {
             Some(id) if id == sender.id => Route::SamePort,
             Some(id) => match state.port(id) {
                 Some(member) => Route::One(Arc::clone(member)),
@@ -407,6 +450,18 @@ impl SwitchPort {
         &self.member.tap
     }
 
+    /// Binds an address to the port: it sends from no other, no other port sends from it, and frames to it come here.
+    /// Returns false, and changes nothing, if the address is bound to another port, or another to this port.
+    #[must_use]
+    pub fn bind(&self, address: Mac) -> bool {
+        let mut state = self.switch.state.write();
+        if state.bound.contains_key(&address) || self.member.address.set(address).is_err() {
+            return false;
+        }
+        state.bound.insert(address, self.member.id);
+        true
+    }
+
     /// Enables or disables the port's side of the link.
     pub fn set_enabled(&self, enabled: bool) {
         if self.member.enabled.swap(enabled, Ordering::AcqRel) && !enabled {
@@ -441,6 +496,7 @@ impl Drop for SwitchPort {
             .cloned()
             .collect();
         state.table.forget_port(self.member.id);
+        state.bound.retain(|_, id| *id != self.member.id);
     }
 }
 

@@ -75,6 +75,10 @@ impl VendorCapability for Vsc {
             _ => {}
         }
     }
+
+    fn power_cycle(&mut self) {
+        *self = Self::default();
+    }
 }
 
 impl Vsc {

@@ -53,6 +53,8 @@ pub enum Entry {
     Cable(bool),
     /// The speed of the other end of the cable in Gb/s, `None` for all.
     PartnerSpeed(Option<u32>),
+    /// The end of the machine.
+    PowerCycle,
 }
 
 /// Space of a register access.
@@ -197,6 +199,7 @@ impl fmt::Display for Entry {
             Self::Read { space, offset, length } => write!(f, "read of {space} at {offset:#x}, {length} bytes"),
             Self::Write { space, offset, data } => write!(f, "write to {space} at {offset:#x}: {}", Hex(data)),
             Self::Reset => f.write_str("reset"),
+            Self::PowerCycle => f.write_str("end of the machine"),
             Self::Connect { .. } => f.write_str("connection of the interrupts"),
             Self::Disconnect => f.write_str("disconnection of the interrupts"),
             Self::Raise(vector) => write!(f, "test of vector {vector}"),

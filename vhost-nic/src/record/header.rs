@@ -43,6 +43,9 @@ pub struct Setup {
     pub vectors: u16,
     /// Time limit for the rest of a WQE in a doorbell register, in nanoseconds, if such WQEs are executed.
     pub blue_flame_ns: Option<u64>,
+    /// Whether the NIC may send from its own MAC address only.
+    #[serde(default)]
+    pub spoof_check: bool,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
     /// Host memory in bytes that the guest's objects may take, if limited.
@@ -62,6 +65,7 @@ impl Setup {
             vhca_id: config.vhca_id,
             vectors,
             blue_flame_ns: config.blue_flame.map(|timeout| timeout.as_nanos() as u64),
+            spoof_check: config.spoof_check,
             check_wqes: config.check_wqes,
             memory_budget: Some(config.memory_budget),
             zeroed_capabilities: config.zeroed_capabilities.clone(),

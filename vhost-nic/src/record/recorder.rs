@@ -240,6 +240,7 @@ impl FunctionDoor for Recorder {
     fn change(&self, change: Change, act: &mut dyn FnMut()) {
         let entry = match change {
             Change::Reset => Entry::Reset,
+            Change::PowerCycle => Entry::PowerCycle,
             Change::Connect(masking) => Entry::Connect {
                 masked_by_attachment: masking == Masking::Attachment,
             },

@@ -26,6 +26,11 @@ pub trait Device: Any + Send + Sync {
     /// Resets the function (FLR). Returns once it accesses no memory any more.
     fn reset(&self);
 
+    /// Removes the machine: what comes next is another one. A device that cannot do that resets the function.
+    fn power_cycle(&self) {
+        self.reset();
+    }
+
     /// Maps all of `memory` for DMA, at [`BASE`](crate::memory::BASE).
     fn map(&self, memory: &Memory);
 

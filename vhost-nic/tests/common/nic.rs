@@ -59,6 +59,10 @@ impl Device for NicFunction {
         self.function.reset();
     }
 
+    fn power_cycle(&self) {
+        self.function.power_cycle();
+    }
+
     fn map(&self, memory: &Memory) {
         let backing = Backing {
             file: memory.file(),
@@ -100,6 +104,7 @@ pub fn config(number: u8) -> NicConfig {
         blue_flame: None,
         busy_poll: Duration::ZERO,
         pcie_latency: Duration::ZERO,
+        spoof_check: false,
         check_wqes: false,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),

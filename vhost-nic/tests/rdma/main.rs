@@ -12,6 +12,7 @@ mod nic;
 #[path = "../common/recorded.rs"]
 mod recorded;
 
+mod attack_identity;
 mod attack_revocation;
 mod attack_uar;
 mod blue_flame;

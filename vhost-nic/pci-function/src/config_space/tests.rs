@@ -22,6 +22,10 @@ impl VendorCapability for Scratch {
         assert_eq!(offset, 4);
         self.0 = self.0 & !mask | value & mask;
     }
+
+    fn power_cycle(&mut self) {
+        self.0 = 0;
+    }
 }
 
 fn space(vendor_specific: Option<Box<dyn VendorCapability>>) -> ConfigSpace {

@@ -162,7 +162,7 @@ impl<'a> Executor<'a> {
         };
         let several = super_packet.packets() > 1;
         let length = u64::from(*received) + payload.len() as u64;
-        if length > receive.room {
+        if !receive.takes(length) {
             if several {
                 return Step::Split;
             }
@@ -262,7 +262,7 @@ impl<'a> Executor<'a> {
                 return Step::Refused(INVALID);
             }
             let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
-            // All of the range or nothing; a message in one packet is checked as it is written. A write of no bytes
+            // The key allows all of the range or nothing; a message in one packet is checked as it is written. A write of no bytes
             // does not check the key (C9-88).
             let whole = super_packet.packets() == 1 && position.ends();
             let range = KeyRange {

@@ -24,7 +24,15 @@ pub struct Receive {
     pub room: u64,
 }
 
+/// Most bytes of a message (IBTA 9.7.7.1.4): lengths in completions and in the progress of a message have 32 bits.
+const MAX_MESSAGE: u64 = 1 << 31;
+
 impl Receive {
+    /// Whether a message of this length fits.
+    pub fn takes(&self, length: u64) -> bool {
+        length <= self.room.min(MAX_MESSAGE)
+    }
+
     /// Lengths of the segments, all of which are in memory.
     pub fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
         self.segments
@@ -303,5 +311,24 @@ impl Responder {
     pub fn atomic_original(&self, psn: Psn) -> Option<u64> {
         let resource = self.resources.iter().find(|resource| resource.psn == psn)?;
         resource.original
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_ends_before_its_length_wraps() {
+        let receive = Receive {
+            wqe_counter: 0,
+            pd: 1,
+            segments: Vec::new(),
+            room: 5 << 30,
+        };
+        let takes = [0, 1 << 31, (1 << 31) + 1, 1 << 32, 5 << 30].map(|length| receive.takes(length));
+        assert_eq!(takes, [true, true, false, false, false]);
+        let small = Receive { room: 7, ..receive };
+        assert_eq!([7, 8].map(|length| small.takes(length)), [true, false]);
     }
 }

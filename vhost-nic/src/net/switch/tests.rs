@@ -3,6 +3,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::net::DropStats;
 
 /// Records received frames.
 #[derive(Default)]
@@ -339,4 +340,51 @@ fn many_threads_send_attach_and_leave_without_loss_or_deadlock() {
         assert_eq!(station.sink.take().len(), expected);
     }
     assert_eq!(switch.stats().ports.len(), 4);
+}
+
+#[test]
+fn a_bound_address_is_of_its_port_alone() {
+    let (switch, a, b, c) = three();
+    assert!(a.port.bind(Mac(mac(1))));
+    assert!(!b.port.bind(Mac(mac(1))) && !a.port.bind(Mac(mac(2))));
+    // Nobody else is a by sending from its address, in whatever VLAN.
+    b.send(&frame(BROADCAST, mac(1)));
+    b.send(&tagged(BROADCAST, mac(1), 7));
+    assert_eq!(b.port.stats().dropped.spoofed, 2);
+    c.send(&tagged(mac(1), mac(3), 7));
+    assert_eq!((a.sink.take().len(), b.sink.take().len()), (1, 0));
+    // And a is nobody else.
+    a.send(&frame(BROADCAST, mac(2)));
+    assert_eq!(a.port.stats().dropped.spoofed, 1);
+    a.send(&frame(BROADCAST, mac(1)));
+    assert_eq!((b.sink.take().len(), c.sink.take().len()), (1, 1));
+    // Ports without a bound address are as before.
+    b.send(&frame(BROADCAST, mac(9)));
+    assert_eq!((a.sink.take().len(), c.sink.take().len()), (1, 1));
+    drop(a);
+    assert!(b.port.bind(Mac(mac(1))));
+    assert_eq!(switch.stats().ports[0].dropped.spoofed, 2);
+}
+
+/// A port that panics.
+struct Broken;
+
+impl Port for Broken {
+    fn receive(&self, _: Frame<'_>) {
+        panic!("deliberate");
+    }
+}
+
+#[test]
+fn a_receiver_that_panics_is_no_fault_of_the_sender() {
+    let (switch, a, b, _c) = three();
+    let broken = Arc::new(Broken);
+    let port = switch.attach("broken", Arc::downgrade(&broken) as Weak<dyn Port>);
+    let rounds = u64::from(MAX_NESTING) + 1;
+    for _ in 0..rounds {
+        a.send(&frame(BROADCAST, mac(1)));
+    }
+    assert_eq!(b.sink.take().len() as u64, rounds);
+    assert_eq!(port.stats().dropped.panicked, rounds);
+    assert_eq!(a.port.stats().dropped, DropStats::default());
 }

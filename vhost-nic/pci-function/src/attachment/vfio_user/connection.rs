@@ -20,7 +20,7 @@ use crate::msix::Masking;
 pub fn serve_stream(name: &str, stream: &UnixStream, function: &PciFunction, stats: &VfioUserStats) {
     serve_client(name, stream, function, stats);
     function.disconnect();
-    function.reset();
+    function.power_cycle();
     function.dma().unmap_all();
 }
 

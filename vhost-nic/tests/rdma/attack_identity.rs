@@ -1,0 +1,117 @@
+//! A guest that sends in the name of another, into a connection of others.
+
+use mlx5_prm::opcode::Opcode;
+use mlx5_prm::vport::{SetRoceAddressIn, SetRoceAddressOut};
+use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::node::{GID_INDEX, Node};
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::region::Region;
+use mlx5_test_driver::wait::eventually;
+use vhost_nic::net::Switch;
+
+use crate::inspect::Inspect;
+use crate::nic::machine_with;
+
+/// Guests a and b with a connection, and c, which has the IP address of a.
+struct Guests {
+    c: Node,
+    honest: QueuePair,
+    evil: QueuePair,
+    memory: Region,
+    _others: [Node; 2],
+    _peer: QueuePair,
+}
+
+impl Guests {
+    /// With `spoofed`, c has the MAC address of a as well.
+    fn new(spoof_check: bool, spoofed: bool) -> Self {
+        let switch = Switch::new();
+        let node = |number, ip| {
+            let machine = machine_with(&switch, number, |config| config.spoof_check = spoof_check);
+            Node::open(machine, ip)
+        };
+        let (a, b, c) = (node(1, 1), node(2, 2), node(3, 1));
+        if spoofed {
+            set_address(&c, a.mac);
+        }
+        // The unreliable connection needs no sequence number.
+        let qp = |node: &Node| QueuePair::create(node, Shape::new(service::UC)).unwrap();
+        let (honest, peer, evil) = (qp(&a), qp(&b), qp(&c));
+        let how = Connection::default();
+        connect((&a, &honest), (&b, &peer), &how);
+        evil.connect(&c, &b, peer.number, &how).unwrap();
+        let memory = b.region(4096);
+        Self {
+            c,
+            honest,
+            evil,
+            memory,
+            _others: [a, b],
+            _peer: peer,
+        }
+    }
+
+    /// A write into the memory of b.
+    fn write(&self, byte: u8) -> Request {
+        let data = vec![Data::Inline(vec![byte; 8])];
+        Request::remote(WqeOpcode::RdmaWrite, data, self.memory.at(0), self.memory.key)
+    }
+
+    /// Writes as c; returns what is in the memory of b then.
+    fn inject(&mut self) -> Vec<u8> {
+        let request = self.write(b'E');
+        let counter = self.evil.post(&request);
+        self.evil.sent(WqeOpcode::RdmaWrite, counter);
+        self.memory.read(0, 8)
+    }
+
+    fn write_honestly(&mut self) {
+        let request = self.write(b'A');
+        let counter = self.honest.post(&request);
+        self.honest.sent(WqeOpcode::RdmaWrite, counter);
+        eventually("the write of a", || self.memory.read(0, 8) == [b'A'; 8]);
+    }
+
+    fn spoofed(&self) -> u64 {
+        let wire = self.c.hca.machine.nic().snapshot().wire;
+        wire.unwrap().dropped.spoofed
+    }
+}
+
+/// Gives a guest the IP address 10.0.0.1 with this MAC address.
+fn set_address(node: &Node, mac: [u8; 6]) {
+    let [a, b, c, d, e, f] = mac;
+    let mut input = SetRoceAddressIn::default();
+    input.set_roce_address_index(GID_INDEX.into());
+    let entry = input.roce_address_mut();
+    entry.source_l3_address_mut()[12..].copy_from_slice(&[10, 0, 0, 1]);
+    entry.set_source_mac_47_32(u16::from_be_bytes([a, b]));
+    entry.set_source_mac_31_0(u32::from_be_bytes([c, d, e, f]));
+    entry.set_roce_version(2);
+    let commands = &node.hca.commands;
+    commands
+        .call::<_, SetRoceAddressOut>(Opcode::SET_ROCE_ADDRESS, &input)
+        .unwrap();
+}
+
+#[test]
+fn without_a_check_a_guest_can_be_any_station() {
+    for spoofed in [false, true] {
+        let mut guests = Guests::new(false, spoofed);
+        assert_eq!((guests.inject(), guests.spoofed()), (vec![b'E'; 8], 0));
+    }
+}
+
+#[test]
+fn the_mac_address_of_another_is_not_forwarded() {
+    let mut guests = Guests::new(true, true);
+    assert_eq!((guests.inject(), guests.spoofed()), (vec![0; 8], 1));
+    guests.write_honestly();
+}
+
+#[test]
+fn a_connection_takes_packets_from_the_mac_address_of_its_peer() {
+    let mut guests = Guests::new(true, false);
+    assert_eq!((guests.inject(), guests.spoofed()), (vec![0; 8], 0));
+    guests.write_honestly();
+}
