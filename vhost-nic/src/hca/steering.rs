@@ -72,9 +72,9 @@ pub mod modify {
 pub const MAX_TABLES: usize = 1 << 12;
 /// Maximum number of groups of a function.
 pub const MAX_GROUPS: usize = 1 << 16;
-/// Maximum number of groups of a table: a frame that enters it is looked up in each. The driver's tables have few
-/// (`max_num_groups` of `struct mlx5_flow_table_attr`).
-pub const MAX_TABLE_GROUPS: usize = 1 << 8;
+/// Maximum number of groups of a table: a frame that enters it is looked up in each. The driver plans for
+/// few; beyond these it makes a group for each entry with other criteria (`alloc_auto_flow_group`, `core/fs_core.c`).
+pub const MAX_TABLE_GROUPS: usize = 1 << 10;
 /// Maximum number of entries of a function.
 pub const MAX_ENTRIES: usize = 1 << 20;
 /// Maximum number of flow counters of a function.

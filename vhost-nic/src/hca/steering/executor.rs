@@ -10,7 +10,7 @@ use super::{Destination, FlowTables, MAX_DESTINATIONS, Miss, action};
 /// Maximum number of tables and of their groups that the copies of a frame visit together; copies beyond it are
 /// dropped. A frame is classified on the thread of its sender, which must not pay for tables of the receiver's making.
 /// The driver's tables have few levels and groups.
-pub const MAX_VISITS: usize = 1024;
+pub const MAX_VISITS: usize = 2048;
 /// Maximum number of copies of a frame; those beyond it are dropped.
 pub const MAX_COPIES: usize = MAX_DESTINATIONS;
 
