@@ -38,7 +38,6 @@ pub mod wq;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -72,6 +71,7 @@ use vport::Vport;
 
 use crate::dma::Dma;
 use crate::frame::mac::Mac;
+use crate::net::Readers;
 use crate::pci::Msix;
 
 /// A work queue or queue pair. They share one number space, because a doorbell names only a number.
@@ -238,9 +238,9 @@ pub struct Hca {
     /// Counters of the physical port.
     #[serde(skip)]
     pub port_counters: PortCounters,
-    /// Number of revocations; see [`Hca::revoke`].
+    /// Readers of payloads; see [`Hca::revoke`].
     #[serde(skip)]
-    revocations: AtomicU64,
+    readers: Readers,
     /// Free-running clock.
     #[serde(skip)]
     pub clock: Clock,
@@ -305,7 +305,7 @@ impl Hca {
             vport: RwLock::new(Vport::new(mac, 1500)),
             factory_mac: mac,
             port_counters: PortCounters::default(),
-            revocations: AtomicU64::new(0),
+            readers: Readers::default(),
             clock,
             completion_counters: Arc::default(),
         }

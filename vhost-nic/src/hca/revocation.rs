@@ -7,27 +7,26 @@ use std::sync::atomic::Ordering;
 use super::Hca;
 use super::mkey::{Access, Accessor, Segment, translate};
 use super::qp::Qp;
-use crate::net::{Origin, Permissions};
+use crate::net::{Origin, Permissions, Readers};
 
 impl Hca {
-    /// Puts out of reach what was taken away before the call. Waits for accesses to guest memory in progress, but not for
-    /// locks of objects: whoever holds guest memory takes none.
+    /// Puts out of reach what was taken away before the call. Waits for payloads that are being read; queues may be locked,
+    /// as the readers lock none.
     pub fn revoke(&self) {
-        self.revocations.fetch_add(1, Ordering::AcqRel);
-        self.dma.wait_for_accesses();
+        self.readers.revoke();
     }
 
     /// Puts the payloads of a queue pair that was stopped out of reach.
     pub fn revoke_payloads_of(&self, qp: &Qp) {
-        let next = self.revocations.load(Ordering::Acquire) + 1;
+        let next = self.readers.revocations() + 1;
         qp.stopped_at.fetch_max(next, Ordering::AcqRel);
         self.revoke();
     }
 }
 
 impl Permissions for Hca {
-    fn revocations(&self) -> u64 {
-        self.revocations.load(Ordering::Acquire)
+    fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     fn memory_of(&self, origin: &Origin, since: u64) -> Vec<(u64, usize)> {

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::inline_bytes::InlineBytes;
 use super::permission::{Origin, Permissions};
+use super::readers::{Readers, Reading};
 use crate::dma::{self, Dma, DmaError, Held, Purpose};
 
 /// A segment of a payload.
@@ -29,7 +30,15 @@ impl Segment {
 #[derive(Debug, Clone, Copy)]
 struct Source<'a> {
     memory: &'a Dma,
+    readers: &'a Readers,
     permissions: &'a dyn Permissions,
+}
+
+/// Memory of the sending guest while it is read.
+#[derive(Debug)]
+struct Reader<'a> {
+    held: Held<'a>,
+    _reading: Reading<'a>,
 }
 
 /// A payload. It may change until it is read: it is the sender's memory.
@@ -60,16 +69,22 @@ impl<'a> Payload<'a> {
 
     /// Creates an empty payload that can have segments in `memory`, while `permissions` allow it.
     pub fn of_memory(memory: &'a Dma, permissions: &'a dyn Permissions) -> Self {
+        let readers = permissions.readers();
+        let source = Source {
+            memory,
+            readers,
+            permissions,
+        };
         Self {
-            source: Some(Source { memory, permissions }),
-            stamp: permissions.revocations(),
+            source: Some(source),
+            stamp: readers.revocations(),
             ..Self::new()
         }
     }
 
     /// Removes all segments.
     pub fn clear(&mut self) {
-        self.stamp = self.source.map_or(0, |source| source.permissions.revocations());
+        self.stamp = self.source.map_or(0, |source| source.readers.revocations());
         self.origins.clear();
         self.segments.clear();
         self.inline.clear();
@@ -117,19 +132,23 @@ impl<'a> Payload<'a> {
     }
 
     /// Holds the sender's memory; an error at `address` for a payload without any, or whose permission was revoked.
-    fn hold(&self, address: u64, length: usize) -> dma::Result<Held<'a>> {
+    fn hold(&self, address: u64, length: usize) -> dma::Result<Reader<'a>> {
         let source = self.source.ok_or_else(|| unreadable(address, length))?;
-        // Held first: a revocation that is not seen here waits until this guard is dropped.
-        let held = source.memory.hold(Purpose::Gather);
-        self.is_allowed(source)
-            .then_some(held)
-            .ok_or_else(|| unreadable(address, length))
+        // A revocation that is not seen here waits until the reader is dropped.
+        let reading = source.readers.begin();
+        if !self.is_allowed(source, reading.revocations) {
+            return Err(unreadable(address, length));
+        }
+        Ok(Reader {
+            held: source.memory.hold(Purpose::Gather),
+            _reading: reading,
+        })
     }
 
-    /// Whether the memory may still be read.
+    /// Whether the memory may still be read after this number of revocations.
     #[inline]
-    fn is_allowed(&self, source: Source<'_>) -> bool {
-        source.permissions.revocations() == self.stamp || self.is_valid(source.permissions)
+    fn is_allowed(&self, source: Source<'_>, revocations: u64) -> bool {
+        revocations == self.stamp || self.is_valid(source.permissions)
     }
 
     /// Whether all segments in memory are still what their origins stand for.
@@ -165,7 +184,7 @@ impl<'a> Payload<'a> {
                         .read(Purpose::Gather, *address, &mut out[start..])
                         .map_err(|error| DmaError::Source(Box::new(error)))?;
                     // Read first: bytes from after a revocation are not passed on.
-                    if !self.is_allowed(source) {
+                    if !self.is_allowed(source, source.readers.revocations()) {
                         out.truncate(start);
                         return Err(unreadable(*address, *length));
                     }
@@ -222,7 +241,7 @@ fn unreadable(address: u64, length: usize) -> DmaError {
 pub struct Cursor<'p, 'a> {
     payload: &'p Payload<'a>,
     /// The sender's memory, after the first read from it.
-    source: Option<Held<'a>>,
+    source: Option<Reader<'a>>,
     /// Index of the next segment to read, and the number of its bytes already read.
     segment: usize,
     skip: usize,
@@ -255,11 +274,11 @@ impl Cursor<'_, '_> {
                 Segment::Zeros(_) => target.write(address, &vec![0; now])?,
                 Segment::Memory { address: source, .. } => {
                     let source = source.wrapping_add(self.skip as u64);
-                    let held = match &mut self.source {
-                        Some(held) => held,
+                    let reader = match &mut self.source {
+                        Some(reader) => reader,
                         none => none.insert(self.payload.hold(source, now)?),
                     };
-                    target.copy_from(address, held, source, now)?;
+                    target.copy_from(address, &mut reader.held, source, now)?;
                 }
             }
             self.advance(segment.len(), now);

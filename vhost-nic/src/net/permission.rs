@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::readers::Readers;
+
 /// Range of a memory key that a payload refers to, as one queue uses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
@@ -19,9 +21,8 @@ pub struct Origin {
 
 /// Permissions of a guest.
 pub trait Permissions: fmt::Debug + Sync {
-    /// Number of revocations so far. A revocation counts first, and then waits until nobody
-    /// [holds](crate::dma::Dma::hold) the guest's memory who may have missed it.
-    fn revocations(&self) -> u64;
+    /// Readers of the guest's payloads.
+    fn readers(&self) -> &Readers;
 
     /// Returns the guest memory that a range still stands for, address and length of each segment; none if the
     /// permission may have ended since there were `since` revocations.

@@ -170,12 +170,6 @@ impl<P: Purpose> Dma<P> {
         )
     }
 
-    /// Waits for accesses in progress, those of guards included: later ones see what was done before the call. The thread
-    /// must not have a guard.
-    pub fn wait_for_accesses(&self) {
-        drop(self.regions.write());
-    }
-
     /// Replaces a naturally aligned 64-bit integer atomically by the result of `change`, unless that is `None`; returns
     /// the previous value.
     pub fn update(&self, purpose: P, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
