@@ -104,7 +104,9 @@ fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape) 
     while scheduler.wait_for_due()
         && let Some(engine) = engine.upgrade()
     {
-        tape.enter(Entry::Step, &mut || engine.step());
+        tape.enter(Entry::Step, &mut || {
+            vhost_daemon::isolate("a task of the NIC", || engine.step());
+        });
     }
 }
 
