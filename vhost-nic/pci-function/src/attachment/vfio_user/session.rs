@@ -1,5 +1,6 @@
 //! Execution of messages.
 
+use std::error::Error;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -113,7 +114,10 @@ impl<'a> Session<'a> {
         }
         let result = self.function.dma().map(map.address.get(), map.size.get(), backing);
         result.map_err(|error| {
-            debug!("DMA_MAP failed: {error}");
+            match error.source() {
+                Some(source) => debug!("DMA_MAP failed: {error}: {source}"),
+                None => debug!("DMA_MAP failed: {error}"),
+            }
             match error {
                 DmaError::Overlap { .. } => Errno::EXIST,
                 DmaError::Limit { .. } => Errno::NOSPC,
