@@ -150,6 +150,13 @@ prepare_tshark() {
   VHOST_TEST_TSHARK=$(command -v tshark)
 }
 
+# Headers with which a test compiles a program for guests.
+prepare_verbs() {
+  [[ -e /usr/include/infiniband/mlx5dv.h ]] ||
+    run_job libibverbs-dev "$(prepare_cache)/logs/libibverbs-dev.log" "" env DEBIAN_FRONTEND=noninteractive bash -c \
+      "apt-get -q update && apt-get -qy install --no-install-recommends libibverbs-dev"
+}
+
 # Everything needed to run guests with the normal kernel.
 prepare_all() {
   cd "$REPO" || exit 1

@@ -1,38 +1,11 @@
 //! Behaviour of stock SMC and the guest driver under faults of the ISM device.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
+use std::env;
 
-use guest_harness::{IsmOptions, Result};
-use serde_json::Value;
+use guest_harness::Result;
 
+use crate::control::Control;
 use crate::fixture::{Fixture, PORT, Setup};
-
-/// The control socket of the daemon.
-struct Control(PathBuf);
-
-impl Control {
-    fn ctl(&self, words: &[&str]) -> Value {
-        let mut command = Command::new(IsmOptions::program().expect("the daemon is built"));
-        command.arg("ctl").arg("--control-socket").arg(&self.0).arg("--json");
-        let output = command.args(words).output().expect("ctl runs");
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).expect("ctl prints JSON")
-    }
-
-    /// Puts a plan in force.
-    fn apply(&self, logs: &Path, plan: &str) {
-        let path = logs.join("plan.toml");
-        fs::write(&path, plan).expect("write the plan");
-        self.ctl(&["faults", "--plan", &path.display().to_string()]);
-    }
-
-    fn strikes(&self) -> u64 {
-        let rules = self.ctl(&["faults"]);
-        rules[0]["strikes"].as_u64().expect("a count")
-    }
-}
 
 #[test]
 fn smc_meets_faults_of_its_device() -> Result<()> {

@@ -3,6 +3,7 @@
 //! SMC falls back to TCP silently, so data that arrived prove nothing: each test asks the kernels which mode their
 //! sockets have, between which devices, and how many connections fell back ([`fixture`], [`ledger`]).
 
+mod control;
 mod disruption;
 mod faults;
 mod fixture;
@@ -12,6 +13,7 @@ mod ledger;
 mod probe;
 mod programs;
 mod scene;
+mod seeded_bug;
 mod server;
 mod smcd;
 mod workload;

@@ -16,7 +16,7 @@ use super::send_wqe::{Reader, WqeOrigin};
 use super::{datagram, key_update, outbound_request};
 use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, queue};
-use crate::hca::qp::{MAX_PACKETS, Qp, Requester, Timers, Work};
+use crate::hca::qp::{MAX_PACKETS, Qp, QpState, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::wq::WorkQueue;
 use crate::net::SuperPacket;
@@ -36,18 +36,19 @@ pub(super) fn run(context: &Context, qp: &Qp) {
     let mut reader = None;
     let mut batch = Batch::new(context, qp.number);
     loop {
-        let parameters = qp.parameters();
-        let endpoint = &Endpoint {
-            context,
-            qp,
-            parameters: &parameters,
-        };
         let pending;
         let waits;
         {
             let requester = &mut *qp.requester.lock();
+            // Read under the lock, for which a command that changes the state waits before it resets the requester.
+            let parameters = qp.parameters();
+            let endpoint = &Endpoint {
+                context,
+                qp,
+                parameters: &parameters,
+            };
             requester.set_in_service(false);
-            if !endpoint.is_current() || !check_timers(endpoint, requester) {
+            if parameters.state != QpState::ReadyToSend || !check_timers(endpoint, requester) {
                 return;
             }
             // Work on unreliable services completes here: its payload has been read, the buffer is the guest's again.
@@ -77,7 +78,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
         waits.spend(&hca.pcie_latency);
         batch.send();
         if !pending && hca.scheduler.has_other_work() {
-            return endpoint.schedule();
+            return hca.scheduler.schedule(qp.number);
         }
     }
 }

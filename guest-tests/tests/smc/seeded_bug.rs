@@ -1,0 +1,76 @@
+//! A mistake of a driver, found: a copy of the guest driver that does not detach.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use guest_harness::{Image, Result, workspace_dir};
+
+use crate::control::Control;
+use crate::fixture::Setup;
+
+const DETACH: &str = "\tret = ism_detach_token(ism, att->token);\n";
+const NO_DETACH: &str = "\tret = 0;\n";
+
+/// Builds a copy of the guest driver that keeps every attachment.
+fn build(directory: &Path) -> Result<PathBuf> {
+    let driver = workspace_dir().join("guest-tests/driver");
+    let copy = directory.join("driver");
+    let source = copy.join("virtio_ism");
+    fs::create_dir_all(&source).expect("create the copy");
+    fs::copy(driver.join("build"), copy.join("build")).expect("copy the build script");
+    for entry in fs::read_dir(driver.join("virtio_ism")).expect("read the driver's directory") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, source.join(path.file_name().expect("a name"))).expect("copy a source");
+    }
+    let attach = source.join("ism_attach.c");
+    let text = fs::read_to_string(&attach).expect("read ism_attach.c");
+    assert_eq!(text.matches(DETACH).count(), 1, "the driver detaches in one place");
+    fs::write(&attach, text.replace(DETACH, NO_DETACH)).expect("write ism_attach.c");
+
+    let kernel = Image::load()?.kernel_build.expect("the kernel's build tree");
+    let output = Command::new(copy.join("build")).arg(kernel).arg(&copy).output();
+    let output = output.expect("the build script runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(copy.join("virtio_ism.ko"))
+}
+
+#[test]
+fn a_driver_that_does_not_detach_is_found() -> Result<()> {
+    let socket = env::temp_dir().join(format!("ism-seeded-{}", std::process::id()));
+    let fixture = Setup::new("ism-seeded-bug", 2)
+        .daemon_args(["--control-socket", &socket.display().to_string()])
+        .start()?;
+    let control = Control(socket);
+    let module = build(fixture.testbed().logs())?;
+    fixture.unload_driver(0)?;
+    fixture.guest(0).put(module, "/tmp/virtio_ism.ko")?;
+    fixture.guest(0).run("insmod /tmp/virtio_ism.ko")?.check()?;
+
+    // Guest 0 attaches the buffer of guest 1, which frees it while it goes on using it.
+    fixture.call(0, 1, "rtt --count 20")?;
+    assert_eq!(control.findings("dmb_freed_attached"), [] as [serde_json::Value; 0]);
+    fixture.unload_driver(1)?;
+    let found = control.findings("dmb_freed_attached");
+    let [finding] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!(
+        (&finding["guest"], &finding["object"]),
+        (&"ism-1".into(), &"dmb".into()),
+        "{finding:#}"
+    );
+    assert_eq!(control.findings("attachment_left"), [] as [serde_json::Value; 0]);
+    fixture.unload_driver(0)?;
+    let left = control.findings("attachment_left");
+    let [finding] = &left[..] else { panic!("{left:#?}") };
+    assert_eq!(finding["guest"], "ism-0", "{finding:#}");
+
+    // The right driver leaves nothing.
+    fixture.load_driver(0)?;
+    fixture.load_driver(1)?;
+    fixture.call(0, 1, "rtt --count 20")?;
+    fixture.unload_driver(1)?;
+    fixture.load_driver(1)?;
+    assert_eq!(control.findings("dmb_freed_attached").len(), 1);
+    assert_eq!(control.findings("attachment_left").len(), 1);
+    fixture.finish()
+}
