@@ -54,8 +54,8 @@ pub struct Args {
     /// Linux). mac=ADDRESS: the NIC's MAC address. id=connectx-5 (the default), connectx-5ex, connectx-6dx, connectx-7,
     /// or vf: the model that the NIC identifies as. vectors=N: the number of MSI-X vectors, 8 by default. blue-flame=on
     /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
-    /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address only;
-    /// the address is its alone then, and its connections take packets only from the MAC address of their peer.
+    /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address
+    /// only; the address is its alone then, and its connections take packets only from the MAC address of their peer.
     /// record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,

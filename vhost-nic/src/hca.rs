@@ -311,8 +311,8 @@ impl Hca {
         }
     }
 
-    /// Creates a queue pair for `send_wqes` send WQEs with the next free number; `None` if there are too many queues, or
-    /// no memory is left for it.
+    /// Creates a queue pair for `send_wqes` send WQEs with the next free number; `None` if there are too many queues,
+    /// or no memory is left for it.
     pub fn add_queue_pair(&self, send_wqes: usize, make: impl FnOnce(u32) -> Qp) -> Option<Arc<Qp>> {
         let make = |number| Queue::Pair(Arc::new(make(number)));
         let queue = self.queues.insert_sized(Qp::bytes(send_wqes), make)?;

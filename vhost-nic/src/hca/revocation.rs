@@ -1,6 +1,6 @@
-//! Revocation of the permission to read guest memory: payloads by reference keep addresses, and are read after their keys
-//! are unlocked. A command or work request that takes a key or a queue pair away returns only when none of them can be
-//! read any more.
+//! Revocation of the permission to read guest memory: payloads by reference keep addresses, and are read after their
+//! keys are unlocked. A command or work request that takes a key or a queue pair away returns only when none of them
+//! can be read any more.
 
 use std::sync::atomic::Ordering;
 
@@ -10,8 +10,8 @@ use super::qp::Qp;
 use crate::net::{Origin, Permissions, Readers};
 
 impl Hca {
-    /// Puts out of reach what was taken away before the call. Waits for payloads that are being read; queues may be locked,
-    /// as the readers lock none.
+    /// Puts out of reach what was taken away before the call. Waits for payloads that are being read; queues may be
+    /// locked, as the readers lock none.
     pub fn revoke(&self) {
         self.readers.revoke();
     }

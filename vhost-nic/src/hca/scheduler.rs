@@ -133,8 +133,8 @@ impl Scheduler {
         self.waiting.lock().next(&self.clock)
     }
 
-    /// Waits until a task is due, and leaves it to [`poll`](Self::poll); false after [`stop`](Self::stop). Does not read
-    /// the clock.
+    /// Waits until a task is due, and leaves it to [`poll`](Self::poll); false after [`stop`](Self::stop). Does not
+    /// read the clock.
     pub fn wait_for_due(&self) -> bool {
         let mut waiting = self.waiting.lock();
         loop {

@@ -5,8 +5,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// Readers of the payloads of a guest, and the number of revocations. Those that begin after a revocation count in another
-/// place than those before: a revocation does not wait for a stream of them.
+/// Readers of the payloads of a guest, and the number of revocations. Those that begin after a revocation count in
+/// another place than those before: a revocation does not wait for a stream of them.
 #[derive(Debug, Default)]
 pub struct Readers {
     revocations: AtomicU64,
@@ -31,8 +31,8 @@ impl Readers {
         self.revocations.load(Ordering::Acquire)
     }
 
-    /// Counts a revocation, and waits for the readers that began before. They take locks of keys and read locks of tables
-    /// only, and the caller must hold no key and read no payload.
+    /// Counts a revocation, and waits for the readers that began before. They take locks of keys and read locks of
+    /// tables only, and the caller must hold no key and read no payload.
     pub fn revoke(&self) {
         let _turn = self.turn.lock();
         let before = self.revocations.fetch_add(1, Ordering::SeqCst);

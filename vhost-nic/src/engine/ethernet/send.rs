@@ -140,8 +140,8 @@ struct Sending<'a> {
     sq: &'a Sq,
     /// Number of the last frame of the current WQE, for the taps.
     last: Cell<FrameNumber>,
-    /// Time at which the frame of the current WQE left, if the WQE is signaled; else 0. It arrives later, but before its
-    /// completion is written.
+    /// Time at which the frame of the current WQE left, if the WQE is signaled; else 0. It arrives later, but before
+    /// its completion is written.
     left_at: Cell<u64>,
 }
 

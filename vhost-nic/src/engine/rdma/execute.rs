@@ -262,8 +262,8 @@ impl<'a> Executor<'a> {
                 return Step::Refused(INVALID);
             }
             let (address, rkey, length) = (reth.virtual_address.get(), reth.rkey.get(), reth.dma_length.get());
-            // The key allows all of the range or nothing; a message in one packet is checked as it is written. A write of no bytes
-            // does not check the key (C9-88).
+            // The key allows all of the range or nothing; a message in one packet is checked as it is written. A write
+            // of no bytes does not check the key (C9-88).
             let whole = super_packet.packets() == 1 && position.ends();
             let range = KeyRange {
                 key: rkey,

@@ -116,8 +116,8 @@ pub enum UmrError {
 
 /// Changes a key: the fields of `context` selected by the control segment, and the translation list.
 ///
-/// The change is in effect when this returns; no translation of the old key is in progress then. Returns whether the key
-/// was in use before: payloads may refer to its memory.
+/// The change is in effect when this returns; no translation of the old key is in progress then. Returns whether the
+/// key was in use before: payloads may refer to its memory.
 pub fn umr(
     table: &Table<Mkey>,
     poster: UmrPoster,

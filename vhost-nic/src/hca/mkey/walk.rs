@@ -16,8 +16,9 @@ use crate::hca::object_table::Table;
 /// Maximum number of indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
 
-/// Most steps from range to range of indirect keys in a translation of `length` bytes. A peer's thread takes them: a list
-/// of single bytes would keep it busy for minutes. Lists whose ranges have 128 bytes on average pass through four levels.
+/// Most steps from range to range of indirect keys in a translation of `length` bytes. A peer's thread takes them: a
+/// list of single bytes would keep it busy for minutes. Lists whose ranges have 128 bytes on average pass through four
+/// levels.
 const fn most_steps(length: u64) -> u64 {
     256 + length / 32
 }
