@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -31,6 +31,8 @@ const HUGETLBFS: u64 = 0x9584_58f6;
 
 /// A guarded range of addresses. Both are 0 in a free slot.
 struct Slot {
+    /// Odd while the range changes.
+    version: AtomicUsize,
     start: AtomicUsize,
     end: AtomicUsize,
     lost: AtomicBool,
@@ -38,11 +40,32 @@ struct Slot {
 
 static TABLE: [Slot; SLOTS] = [const {
     Slot {
+        version: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         lost: AtomicBool::new(false),
     }
 }; SLOTS];
+impl Slot {
+    /// Changes the range. A slot has one writer at a time.
+    fn set(&self, start: usize, end: usize) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Returns the range, unless it is changing. The slot of a thread that faults does not: the thread holds the mapping.
+    fn range(&self) -> Option<(usize, usize)> {
+        let version = self.version.load(Ordering::Acquire);
+        let range = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        (version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version).then_some(range)
+    }
+}
+
 /// Number of slots that were ever in use.
 static USED: AtomicUsize = AtomicUsize::new(0);
 /// Descriptor of the eventfd that wakes the thread.
@@ -118,8 +141,7 @@ impl Guard {
         };
         owners.losses[slot] = Some(loss.clone());
         TABLE[slot].lost.store(false, Ordering::Relaxed);
-        TABLE[slot].start.store(start, Ordering::Release);
-        TABLE[slot].end.store(start + length, Ordering::Release);
+        TABLE[slot].set(start, start + length);
         USED.fetch_max(slot + 1, Ordering::Release);
         Ok(Self { slot })
     }
@@ -127,8 +149,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        TABLE[self.slot].end.store(0, Ordering::Release);
-        TABLE[self.slot].start.store(0, Ordering::Release);
+        TABLE[self.slot].set(0, 0);
         if let Ok(owners) = owners() {
             let mut owners = owners.lock();
             owners.losses[self.slot] = None;
@@ -211,32 +232,24 @@ fn install() -> io::Result<()> {
 extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid structure.
     let info = unsafe { &*info };
+    // SAFETY: the location of this thread's errno.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: a valid pointer to an integer of this thread.
+    let before = unsafe { *errno };
     // SAFETY: of SIGBUS the kernel sets the address; from other processes it is some number.
     let address = unsafe { info.si_addr() } as usize;
     let used = USED.load(Ordering::Acquire);
     let found = TABLE[..used].iter().find_map(|slot| {
-        let end = slot.end.load(Ordering::Acquire);
-        let start = slot.start.load(Ordering::Acquire);
-        // The slot of a thread that faults does not change: the thread holds the mapping. Others may.
-        let is_stable = slot.end.load(Ordering::Acquire) == end;
-        (is_stable && (start..end).contains(&address)).then_some((slot, start, end))
+        let (start, end) = slot.range()?;
+        (start..end).contains(&address).then_some((slot, start, end))
     });
     // A signal that another process sends has a code of 0 or less, and its sender where the address would be.
     let replaced = match found {
         Some((slot, start, end)) if info.si_code > 0 => {
             // SAFETY: the range is a mapping of guest memory, which is accessed only as volatile bytes.
-            let zeros = unsafe {
-                libc::mmap(
-                    start as *mut libc::c_void,
-                    end - start,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                    -1,
-                    0,
-                )
-            };
+            let is_mapped = unsafe { map_zeros(start, end - start) };
             slot.lost.store(true, Ordering::Release);
-            zeros != libc::MAP_FAILED
+            is_mapped
         }
         _ => false,
     };
@@ -247,15 +260,38 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
         unsafe { libc::raise(libc::SIGBUS) };
         return;
     }
-    // SAFETY: the location of this thread's errno.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: a valid pointer to an integer of this thread.
-    let before = unsafe { *errno };
     let one = 1_u64;
     // SAFETY: eight bytes of this function's own, to an eventfd of this process that nobody else has.
     unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const one).cast(), 8) };
     // SAFETY: as above.
     unsafe { *errno = before };
+}
+
+/// Maps zeros at an address, and returns whether there was room for them. Only system calls, as of a signal handler.
+///
+/// # Safety
+///
+/// The range is mapped, and nothing depends on what it has.
+unsafe fn map_zeros(start: usize, length: usize) -> bool {
+    let place = start as *mut libc::c_void;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the caller's.
+    if unsafe { libc::mmap(place, length, protection, private, -1, 0) } != libc::MAP_FAILED {
+        return true;
+    }
+    // Where memory is not overcommitted (vm.overcommit_memory of 2), a private mapping counts as a whole, and a shared
+    // one of a memfd by its pages.
+    // SAFETY: a name that ends with a NUL.
+    let memory = unsafe { libc::memfd_create(c"lost memory".as_ptr(), libc::MFD_CLOEXEC) };
+    // SAFETY: a descriptor of this function, or -1.
+    let has_room = unsafe { libc::ftruncate(memory, length as libc::off_t) } == 0;
+    let shared = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the caller's.
+    let is_mapped = has_room && unsafe { libc::mmap(place, length, protection, shared, memory, 0) } != libc::MAP_FAILED;
+    // SAFETY: as above; the mapping keeps the file.
+    unsafe { libc::close(memory) };
+    is_mapped
 }
 
 #[cfg(test)]
@@ -266,6 +302,32 @@ mod tests {
     use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
     use super::*;
+
+    #[test]
+    fn a_range_that_is_changing_is_none() {
+        let slot = &TABLE[SLOTS - 1];
+        slot.set(0x1000, 0x2000);
+        assert_eq!(slot.range(), Some((0x1000, 0x2000)));
+        slot.version.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(slot.range(), None);
+        slot.version.fetch_add(1, Ordering::Relaxed);
+        slot.set(0, 0);
+        assert_eq!(slot.range(), Some((0, 0)));
+    }
+
+    #[test]
+    fn zeros_are_mapped_over_a_mapping() {
+        let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
+        ftruncate(&file, 0x4000).unwrap();
+        let map: MmapRegion = MmapRegion::from_file(FileOffset::new(file, 0), 0x4000).unwrap();
+        let slice = map.get_slice(0, 0x4000).unwrap();
+        slice.write_slice(&[7; 0x4000], 0).unwrap();
+        // SAFETY: the mapping of this test.
+        assert!(unsafe { map_zeros(map.as_ptr() as usize, map.size()) });
+        let mut data = [1; 2];
+        slice.read_slice(&mut data, 0x2000).unwrap();
+        assert_eq!(data, [0, 0]);
+    }
 
     #[test]
     fn memory_that_goes_away_is_replaced_by_zeros_and_reported_to_its_guest_alone() {

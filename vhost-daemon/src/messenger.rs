@@ -27,6 +27,8 @@ struct State {
     /// Descriptor to write to next. Notifications that come meanwhile are one.
     due: Option<Arc<OwnedFd>>,
     running: bool,
+    /// A notification is being written.
+    writing: bool,
     ended: bool,
 }
 
@@ -56,6 +58,12 @@ impl Messenger {
         self.shared.wake.notify_one();
     }
 
+    /// Whether a notification is being written, or is due: when the guest is gone, it may have blocked the messenger.
+    pub fn is_busy(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.writing || state.due.is_some()
+    }
+
     fn start(&self) -> io::Result<()> {
         let shared = self.shared.clone();
         thread::Builder::new()
@@ -83,13 +91,17 @@ impl Shared {
                         return;
                     }
                     match state.due.take() {
-                        Some(descriptor) => break descriptor,
+                        Some(descriptor) => {
+                            state.writing = true;
+                            break descriptor;
+                        }
                         None => self.wake.wait(&mut state),
                     }
                 }
             };
             // Fails if earlier notifications are not read yet, or the guest is gone.
             let _ = rustix::io::write(&*descriptor, &1_u64.to_ne_bytes());
+            self.state.lock().writing = false;
         }
     }
 }
@@ -126,5 +138,6 @@ mod tests {
         for _ in 0..100 {
             messenger.notify(&writer);
         }
+        assert!(messenger.is_busy());
     }
 }

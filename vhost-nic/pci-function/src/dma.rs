@@ -19,7 +19,7 @@ pub use access::{Dma, GuestMap};
 pub use door::{MemoryDoor, MemoryTape};
 pub use error::{DmaError, Result};
 pub use held::Held;
-pub use region::Backing;
+pub use mapping::Backing;
 pub use region_table::MAX_REGIONS;
 pub use stats::{MAX_PURPOSES, Purpose, PurposeStats};
 

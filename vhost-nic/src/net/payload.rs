@@ -1,5 +1,7 @@
 //! Payload by reference: a scatter-gather list in the memory of the sending guest.
 
+use std::sync::atomic::{Ordering, fence};
+
 use smallvec::SmallVec;
 
 use super::inline_bytes::InlineBytes;
@@ -151,16 +153,21 @@ impl<'a> Payload<'a> {
         revocations == self.stamp || self.is_valid(source.permissions)
     }
 
-    /// Whether all segments in memory are still what their origins stand for.
+    /// Whether all segments in memory are still what their origins stand for, in the same order: the peer's thread, which
+    /// does this, looks at each once.
     #[cold]
     fn is_valid(&self, permissions: &dyn Permissions) -> bool {
         let ranges = |origin| permissions.memory_of(origin, self.stamp);
-        let allowed: Vec<(u64, usize)> = self.origins.iter().flat_map(ranges).collect();
-        self.segments.iter().all(|segment| match segment {
-            Segment::Memory { address, length } => allowed.iter().any(|(start, size)| {
-                let skip = address.checked_sub(*start);
-                skip.is_some_and(|skip| skip.saturating_add(*length as u64) <= *size as u64)
-            }),
+        let mut allowed = self.origins.iter().flat_map(ranges).peekable();
+        self.segments.iter().all(|segment| match *segment {
+            Segment::Memory { address, length } => {
+                let is_elsewhere = |(start, size): &(u64, usize)| {
+                    let skip = address.checked_sub(*start);
+                    !skip.is_some_and(|skip| skip.saturating_add(length as u64) <= *size as u64)
+                };
+                while allowed.next_if(is_elsewhere).is_some() {}
+                allowed.peek().is_some()
+            }
             Segment::Inline { .. } | Segment::Zeros(_) => true,
         })
     }
@@ -184,6 +191,7 @@ impl<'a> Payload<'a> {
                         .read(Purpose::Gather, *address, &mut out[start..])
                         .map_err(|error| DmaError::Source(Box::new(error)))?;
                     // Read first: bytes from after a revocation are not passed on.
+                    fence(Ordering::Acquire);
                     if !self.is_allowed(source, source.readers.revocations()) {
                         out.truncate(start);
                         return Err(unreadable(*address, *length));

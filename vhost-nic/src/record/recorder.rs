@@ -150,8 +150,11 @@ impl Recorder {
             Ok(())
         };
         self.log_and(|| Event::Enter(entry()), begin);
-        let read = act();
-        self.log_and(|| Event::Leave(read), Open::leave);
+        let mut leaving = Leaving {
+            recorder: self,
+            read: ByteBuf::new(),
+        };
+        leaving.read = act();
     }
 
     /// Ends a record that has reached its limit, between two entries.
@@ -163,6 +166,20 @@ impl Recorder {
             warn!("{}: the record has reached its limit of {LIMIT} bytes", self.0.name);
             self.complete(open);
         }
+    }
+}
+
+/// End of an entry, also of one that panics.
+struct Leaving<'a> {
+    recorder: &'a Recorder,
+    /// What the entry reads.
+    read: ByteBuf,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let read = std::mem::take(&mut self.read);
+        self.recorder.log_and(|| Event::Leave(read), Open::leave);
     }
 }
 

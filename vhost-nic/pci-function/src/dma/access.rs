@@ -11,7 +11,7 @@ use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 use super::door::{MemoryDoor, MemoryTape};
 use super::error::{DmaError, Result};
 use super::held::{Held, HeldDoor};
-use super::region::Backing;
+use super::mapping::{Backing, MemoryFile};
 use super::region_table::RegionTable;
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
 
@@ -51,9 +51,10 @@ pub struct Dma<P> {
 impl<P: Purpose> GuestMap for Dma<P> {
     fn map(&self, address: u64, length: u64, backing: Option<Backing>) -> Result<()> {
         let max_bytes = self.max_bytes();
-        self.regions
-            .write()
-            .map(address, length, backing, max_bytes, &self.loss)
+        // Before the lock, for which the engines of other guests wait.
+        let file = backing.map(MemoryFile::new).transpose();
+        let file = file.map_err(|error| DmaError::map(address, error))?;
+        self.regions.write().map(address, length, file, max_bytes, &self.loss)
     }
 
     fn unmap(&self, address: u64, length: u64) -> Result<()> {

@@ -67,6 +67,13 @@ pub enum DmaError {
 }
 
 impl DmaError {
+    pub(super) fn map(address: u64, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Map {
+            address,
+            source: source.into(),
+        }
+    }
+
     /// Guest address of the access or mapping.
     pub fn address(&self) -> u64 {
         match *self {

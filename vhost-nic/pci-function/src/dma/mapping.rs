@@ -14,6 +14,17 @@ use vm_memory::VolatileSlice;
 /// Maximum number of mappings of a guest: of files, not of ranges of guest addresses.
 const MAX_MAPPINGS: usize = 128;
 
+/// File behind a range of guest addresses.
+#[derive(Debug)]
+pub struct Backing {
+    /// File that holds the memory. Closed when it is mapped.
+    pub file: File,
+    /// Offset of the range in the file, in bytes.
+    pub offset: u64,
+    /// Whether the device may write.
+    pub writable: bool,
+}
+
 /// A mapping of a part of a file.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -40,6 +51,50 @@ struct Identity {
     device: u64,
     inode: u64,
     writable: bool,
+}
+
+/// A file that may hold guest memory: the kernel alone answers what is asked of it.
+#[derive(Debug)]
+pub(super) struct MemoryFile {
+    file: File,
+    /// Length in bytes.
+    length: u64,
+    /// Offset of a range in the file, in bytes.
+    offset: u64,
+    identity: Identity,
+}
+
+impl MemoryFile {
+    /// Checks a file. The client may decide when its file system answers: the caller must hold no lock.
+    pub(super) fn new(backing: Backing) -> io::Result<Self> {
+        let Backing { file, offset, writable } = backing;
+        check_memory_file(&file)?;
+        let metadata = file.metadata()?;
+        // As mmap does: also of a file that is mapped already.
+        if !offset.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let access = fcntl_getfl(&file)? & (OFlags::RWMODE | OFlags::PATH);
+        if access != OFlags::RDWR && (writable || access != OFlags::RDONLY) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let identity = Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            writable,
+        };
+        Ok(Self {
+            length: metadata.len(),
+            file,
+            offset,
+            identity,
+        })
+    }
+
+    /// Whether the device may write.
+    pub(super) fn is_writable(&self) -> bool {
+        self.identity.writable
+    }
 }
 
 impl Mapping {
@@ -101,36 +156,20 @@ impl Drop for Mapping {
 pub(super) struct Mappings(Vec<Weak<Mapping>>);
 
 impl Mappings {
-    /// Returns a mapping of a part of a file, and the part's offset in it. Maps the whole file if that stays within
+    /// Returns a mapping of `length` bytes of a file, and their offset in it. Maps the whole file if that stays within
     /// `max_bytes` for the guest. The file is not needed any more.
     pub(super) fn map(
         &mut self,
-        file: &File,
-        offset: u64,
+        file: &MemoryFile,
         length: usize,
-        writable: bool,
         max_bytes: u64,
         loss: &Arc<Loss>,
     ) -> io::Result<(Arc<Mapping>, usize)> {
-        check_memory_file(file)?;
-        let metadata = file.metadata()?;
+        let (offset, identity) = (file.offset, file.identity);
         // An access past the end of the file would raise SIGBUS.
-        if offset.checked_add(length as u64).is_none_or(|end| end > metadata.len()) {
+        if offset.checked_add(length as u64).is_none_or(|end| end > file.length) {
             return Err(io::Error::other("the file is too short"));
         }
-        // As mmap does: also of a file that is mapped already.
-        if !offset.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let access = fcntl_getfl(file)? & (OFlags::RWMODE | OFlags::PATH);
-        if access != OFlags::RDWR && (writable || access != OFlags::RDONLY) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        let identity = Identity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            writable,
-        };
         self.0.retain(|mapping| mapping.strong_count() > 0);
         let (mut bytes, mut count) = (0, 0);
         for mapping in self.0.iter().filter_map(Weak::upgrade) {
@@ -147,12 +186,10 @@ impl Mappings {
                 "the guest has mapped as much as it may (--max-guest-memory)",
             ));
         }
-        let whole = usize::try_from(metadata.len())
-            .ok()
-            .filter(|whole| *whole as u64 <= left);
+        let whole = usize::try_from(file.length).ok().filter(|whole| *whole as u64 <= left);
         let (mapping, position) = match whole {
-            Some(whole) => (Mapping::new(file, identity, 0, whole, loss)?, offset as usize),
-            None => (Mapping::new(file, identity, offset, length, loss)?, 0),
+            Some(whole) => (Mapping::new(&file.file, identity, 0, whole, loss)?, offset as usize),
+            None => (Mapping::new(&file.file, identity, offset, length, loss)?, 0),
         };
         let mapping = Arc::new(mapping);
         self.0.push(Arc::downgrade(&mapping));

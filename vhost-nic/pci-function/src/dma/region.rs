@@ -1,23 +1,11 @@
 //! A range of guest addresses.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
 use super::error::{DmaError, Result};
 use super::mapping::Mapping;
-
-/// File behind a range of guest addresses.
-#[derive(Debug)]
-pub struct Backing {
-    /// File that holds the memory. Closed when it is mapped.
-    pub file: File,
-    /// Offset of the range in the file, in bytes.
-    pub offset: u64,
-    /// Whether the device may write.
-    pub writable: bool,
-}
 
 /// A range of guest addresses.
 #[derive(Debug, Clone)]

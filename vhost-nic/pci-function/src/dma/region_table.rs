@@ -6,8 +6,8 @@ use vhost_daemon::lost_memory::Loss;
 use vm_memory::VolatileSlice;
 
 use super::error::{DmaError, Result};
-use super::mapping::Mappings;
-use super::region::{Backing, Memory, Region};
+use super::mapping::{Mappings, MemoryFile};
+use super::region::{Memory, Region};
 use super::unmapped::Unmapped;
 
 /// Maximum number of regions; VFIO's own limit (`dma_entry_limit` of vfio_iommu_type1).
@@ -39,7 +39,7 @@ impl RegionTable {
         &mut self,
         address: u64,
         length: u64,
-        backing: Option<Backing>,
+        file: Option<MemoryFile>,
         max_bytes: u64,
         loss: &Arc<Loss>,
     ) -> Result<()> {
@@ -55,17 +55,15 @@ impl RegionTable {
             None if self.count >= MAX_REGIONS => return Err(DmaError::Limit { address }),
             _ => {}
         }
-        let memory = match backing {
-            Some(backing) => {
-                let failed = |source: Box<dyn std::error::Error + Send + Sync>| DmaError::Map { address, source };
-                let size = usize::try_from(length).map_err(|error| failed(error.into()))?;
-                let Backing { file, offset, writable } = backing;
-                let mapped = self.mappings.map(&file, offset, size, writable, max_bytes, loss);
-                let (mapping, offset) = mapped.map_err(|error| failed(error.into()))?;
+        let memory = match file {
+            Some(file) => {
+                let size = usize::try_from(length).map_err(|error| DmaError::map(address, error))?;
+                let mapped = self.mappings.map(&file, size, max_bytes, loss);
+                let (mapping, offset) = mapped.map_err(|error| DmaError::map(address, error))?;
                 Some(Memory {
                     mapping,
                     offset,
-                    writable,
+                    writable: file.is_writable(),
                 })
             }
             None => None,

@@ -33,9 +33,12 @@ pub(super) fn execute(endpoint: &Endpoint<'_>, key: u32, segments: &[u8]) -> Opt
     }
     let hca = endpoint.hca();
     let control = UmrControl::from(&control);
-    if mkey::umr(&hca.mkeys, poster, key, &control, &context, &translations).ok()? {
+    let was_in_use = mkey::umr(&hca.mkeys, poster, key, &control, &context, &translations);
+    // A list for which no memory is left may have lost entries.
+    if was_in_use.unwrap_or(true) {
         hca.revoke();
     }
+    was_in_use.ok()?;
     let index = key >> mkey::VARIANT_BITS;
     if hca.mkeys.get(index).is_some_and(|mkey| mkey.is_invalid(key)) {
         hca.retired_keys.add(key);

@@ -68,11 +68,16 @@ impl PageList {
         self.dense.iter_mut().chain(sparse).for_each(|entry| *entry |= bits);
     }
 
-    /// Overwrites entries from `at` on, and lengthens the list as needed.
-    pub(super) fn write(&mut self, at: usize, entries: impl ExactSizeIterator<Item = u64>) -> Result<(), OverBudget> {
+    /// Overwrites entries from `at` on, and lengthens the list as needed, to `limit` entries at most.
+    pub(super) fn write(
+        &mut self,
+        at: usize,
+        entries: impl ExactSizeIterator<Item = u64>,
+        limit: usize,
+    ) -> Result<(), OverBudget> {
         let end = at + entries.len();
         if at <= self.dense.len() {
-            self.reserve(end)?;
+            self.reserve(end, limit)?;
             if self.dense.len() < end {
                 self.dense.resize(end, 0);
             }
@@ -91,12 +96,16 @@ impl PageList {
         Ok(())
     }
 
-    /// Reserves room for `end` entries without a gap.
-    fn reserve(&mut self, end: usize) -> Result<(), OverBudget> {
+    /// Reserves room for `end` entries without a gap, of `limit` in the end.
+    fn reserve(&mut self, end: usize, limit: usize) -> Result<(), OverBudget> {
         let capacity = self.dense.capacity();
         if end > capacity {
             // Doubled, so that a list that grows by small updates is copied seldom.
-            let wanted = if capacity == 0 { end } else { end.max(2 * capacity) };
+            let wanted = if capacity == 0 {
+                end
+            } else {
+                end.max((2 * capacity).min(limit))
+            };
             let more = (wanted - capacity) * size_of::<u64>();
             self.charge.resize(self.bytes() + more as u64)?;
             self.dense.reserve_exact(wanted - self.dense.len());
@@ -118,11 +127,25 @@ mod tests {
         entries.filter(|(_, entry)| *entry != 0).collect()
     }
 
+    /// As mlx5_ib fills a large key: the parts are shorter than the page of their WQE (`MLX5_MAX_UMR_CHUNK`, umr.c).
+    #[test]
+    fn a_list_that_is_filled_in_parts_takes_no_more_than_its_key_needs() {
+        let budget = Arc::new(Budget::new(u64::MAX));
+        let mut list = PageList::new(&budget);
+        let (limit, part) = (1 << 18, (1 << 17) - 8);
+        for at in (0..limit).step_by(part) {
+            let length = part.min(limit - at);
+            list.write(at, vec![1; length].into_iter(), limit).unwrap();
+        }
+        assert_eq!(list.len(), limit);
+        assert_eq!(budget.snapshot().used_bytes, (limit * size_of::<u64>()) as u64);
+    }
+
     #[test]
     fn an_entry_far_behind_takes_a_chunk() {
         let budget = Arc::new(Budget::new(u64::MAX));
         let mut list = PageList::new(&budget);
-        list.write(1 << 24, [7, 8].into_iter()).unwrap();
+        list.write(1 << 24, [7, 8].into_iter(), usize::MAX).unwrap();
         assert_eq!((list.len(), list.slice(0, 0)), ((1 << 24) + 2, None));
         assert_eq!(all(&list), [(1 << 24, 7), ((1 << 24) + 1, 8)]);
         assert_eq!(budget.snapshot().used_bytes, CHUNK_BYTES as u64);
@@ -133,13 +156,13 @@ mod tests {
     #[test]
     fn a_gap_that_is_filled_is_none() {
         let mut list = PageList::new(&Arc::default());
-        list.write(2, [3, 4].into_iter()).unwrap();
+        list.write(2, [3, 4].into_iter(), usize::MAX).unwrap();
         assert_eq!(list.slice(0, 3), None);
-        list.write(0, [1, 2].into_iter()).unwrap();
+        list.write(0, [1, 2].into_iter(), usize::MAX).unwrap();
         // What was behind the gap stays where it is.
         assert_eq!(list.slice(0, 1), Some(&[1, 2][..]));
         assert_eq!(all(&list), [(0, 1), (1, 2), (2, 3), (3, 4)]);
-        list.write(1, [5, 6, 7, 8].into_iter()).unwrap();
+        list.write(1, [5, 6, 7, 8].into_iter(), usize::MAX).unwrap();
         assert_eq!(list.slice(0, 4), Some(&[1, 5, 6, 7, 8][..]));
         list.set_bits(1 << 8);
         assert_eq!(list.entry(4), 8 | 1 << 8);
@@ -149,9 +172,10 @@ mod tests {
     fn a_list_beyond_the_budget_stays_as_it_is() {
         let budget = Arc::new(Budget::new(80));
         let mut list = PageList::new(&budget);
-        list.write(0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].into_iter()).unwrap();
-        assert_eq!(list.write(10, [11].into_iter()), Err(OverBudget));
-        assert_eq!(list.write(5000, [11].into_iter()), Err(OverBudget));
+        list.write(0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].into_iter(), usize::MAX)
+            .unwrap();
+        assert_eq!(list.write(10, [11].into_iter(), usize::MAX), Err(OverBudget));
+        assert_eq!(list.write(5000, [11].into_iter(), usize::MAX), Err(OverBudget));
         assert_eq!((list.len(), list.entry(9)), (10, 10));
         assert_eq!(budget.snapshot().used_bytes, 80);
         drop(list);

@@ -134,9 +134,9 @@ impl Translations {
         let offset = self.check(offset, bytes)?;
         match self {
             Self::Physical => {}
-            Self::Mtt { pages, .. } => {
+            Self::Mtt { pages, capacity, .. } => {
                 let entries = bytes.as_chunks().0.iter().map(|entry| u64::from_be_bytes(*entry));
-                pages.write(offset * 2, entries)?;
+                pages.write(offset * 2, entries, *capacity * 2)?;
             }
             Self::Klm {
                 ranges, ends, charge, ..

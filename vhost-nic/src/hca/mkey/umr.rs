@@ -79,7 +79,7 @@ pub struct UmrPoster {
     pub fast_register: bool,
 }
 
-/// Reason why a UMR failed. The key is unchanged.
+/// Reason why a UMR failed. The key is unchanged, but for a list without memory for its entries, which is shorter.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum UmrError {
     /// No such key.
