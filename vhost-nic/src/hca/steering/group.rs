@@ -120,10 +120,6 @@ impl<T> Group<T> {
         self.rules.len()
     }
 
-    pub fn entries(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.rules.values().map(|rule| &rule.entry)
-    }
-
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
         self.rules.get_mut(&index).map(|rule| &mut rule.entry)
     }
@@ -142,10 +138,8 @@ impl<T> Group<T> {
         self.rules.insert(index, Rule { key, entry });
     }
 
-    pub fn remove(&mut self, index: u32) -> bool {
-        let Some(rule) = self.rules.remove(&index) else {
-            return false;
-        };
+    pub fn remove(&mut self, index: u32) -> Option<Entry<T>> {
+        let rule = self.rules.remove(&index)?;
         if let Some(key) = rule.key
             && let Some(indexes) = self.by_key.get_mut(&key)
         {
@@ -154,7 +148,7 @@ impl<T> Group<T> {
                 self.by_key.remove(&key);
             }
         }
-        true
+        Some(rule.entry)
     }
 
     /// Returns the matching entry with the lowest index.

@@ -40,16 +40,49 @@ impl<T> Table<T> {
         let group = below.map(|(_, group)| group).filter(|group| group.contains(index));
         group.ok_or(SteeringError::NoEntry(index))
     }
+}
 
-    fn leads_to(&self, id: u32) -> bool {
-        self.miss == Miss::Table(id)
-            || self.groups.values().flat_map(Group::entries).any(|entry| {
-                entry
-                    .destinations
-                    .iter()
-                    .any(|destination| matches!(destination, Destination::Table(to) if *to == id))
-            })
+/// Number of ways to each table: of entries, and of misses. Tables that are still led to are kept, and frames wait while
+/// that is found out.
+#[derive(Debug, Default)]
+struct Ways(HashMap<u32, usize, RandomState>);
+
+impl Ways {
+    fn add(&mut self, tables: impl IntoIterator<Item = u32>) {
+        for id in tables {
+            *self.0.entry(id).or_default() += 1;
+        }
     }
+
+    fn remove(&mut self, tables: impl IntoIterator<Item = u32>) {
+        for id in tables {
+            if let Some(count) = self.0.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn lead_to(&self, id: u32) -> bool {
+        self.0.contains_key(&id)
+    }
+}
+
+fn table_of_miss(miss: Miss) -> Option<u32> {
+    match miss {
+        Miss::Table(id) => Some(id),
+        Miss::Default => None,
+    }
+}
+
+fn tables_of_entry<T>(entry: &Entry<T>) -> Vec<u32> {
+    let tables = entry.destinations.iter().filter_map(|destination| match destination {
+        Destination::Table(id) => Some(*id),
+        Destination::Tir(_) => None,
+    });
+    tables.collect()
 }
 
 #[derive(Debug)]
@@ -60,6 +93,7 @@ pub(super) struct Tables<T> {
     next_group: u32,
     group_ids: HashSet<u32>,
     entries: usize,
+    ways: Ways,
     budget: Arc<Budget>,
 }
 
@@ -72,6 +106,7 @@ impl<T> Tables<T> {
             next_group: 1,
             group_ids: HashSet::new(),
             entries: 0,
+            ways: Ways::default(),
             budget: budget.clone(),
         }
     }
@@ -103,6 +138,7 @@ impl<T> Tables<T> {
             log_size,
             miss,
         } = new;
+        self.ways.add(table_of_miss(miss));
         self.tables.insert(
             id,
             Table {
@@ -120,7 +156,9 @@ impl<T> Tables<T> {
     pub fn modify_table(&mut self, table_type: u8, id: u32, miss: Miss) -> Result<()> {
         let level = self.table(table_type, id)?.level;
         self.check_miss(table_type, level, miss)?;
-        self.table_mut(table_type, id)?.miss = miss;
+        let old = std::mem::replace(&mut self.table_mut(table_type, id)?.miss, miss);
+        self.ways.remove(table_of_miss(old));
+        self.ways.add(table_of_miss(miss));
         Ok(())
     }
 
@@ -128,10 +166,12 @@ impl<T> Tables<T> {
         if !self.table(table_type, id)?.groups.is_empty() {
             return Err(SteeringError::HasGroups);
         }
-        if self.tables.values().any(|table| table.leads_to(id)) {
+        if self.ways.lead_to(id) {
             return Err(SteeringError::IsDestination);
         }
-        self.tables.remove(&id);
+        if let Some(table) = self.tables.remove(&id) {
+            self.ways.remove(table_of_miss(table.miss));
+        }
         self.roots.retain(|_, root| *root != id);
         Ok(())
     }
@@ -231,7 +271,9 @@ impl<T> Tables<T> {
         if group.contains(index) {
             return Err(SteeringError::Exists(index));
         }
+        let ways = tables_of_entry(&entry);
         group.insert(index, value, entry);
+        self.ways.add(ways);
         self.entries += 1;
         Ok(())
     }
@@ -260,6 +302,7 @@ impl<T> Tables<T> {
         let charge = Charge::none(&self.budget);
         let entry = self.table_mut(table_type, table)?.group_of_index(index)?.get_mut(index);
         let entry = entry.ok_or(SteeringError::NoEntry(index))?;
+        let old_ways = tables_of_entry(entry);
         // All or nothing: lists that do not match the actions are swapped back.
         let mut changed = Entry {
             action: if mask & modify::ACTION != 0 {
@@ -281,7 +324,10 @@ impl<T> Tables<T> {
         let bytes = changed.bytes();
         match check_actions(&changed).and_then(|()| Ok(changed.charge.resize(bytes)?)) {
             Ok(()) => {
+                let new_ways = tables_of_entry(&changed);
                 *entry = changed;
+                self.ways.remove(old_ways);
+                self.ways.add(new_ways);
                 Ok(())
             }
             Err(error) => {
@@ -293,10 +339,9 @@ impl<T> Tables<T> {
 
     pub fn delete_entry(&mut self, table_type: u8, table: u32, index: u32) -> Result<()> {
         let group = self.table_mut(table_type, table)?.group_of_index(index)?;
-        if !group.remove(index) {
-            return Err(SteeringError::NoEntry(index));
-        }
+        let entry = group.remove(index).ok_or(SteeringError::NoEntry(index))?;
         self.entries -= 1;
+        self.ways.remove(tables_of_entry(&entry));
         Ok(())
     }
 

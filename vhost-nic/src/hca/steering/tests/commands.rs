@@ -79,6 +79,43 @@ fn what_is_in_use_cannot_be_destroyed() {
 }
 
 #[test]
+fn a_table_is_free_when_the_last_way_to_it_leads_elsewhere() {
+    let flows = Flows::new(&Arc::default());
+    let [first, second] = [0; 2].map(|_| table(&flows, 3, 1, Miss::Default));
+    let root = table(&flows, 1, 1, Miss::Table(first));
+    let all = group(&flows, root, 0, 1, &nothing());
+    for index in 0..2 {
+        let destinations = [Destination::Table(first), Destination::Table(second)];
+        entry(&flows, (root, all, index), &nothing(), forward(&destinations));
+    }
+    let free = |table| flows.destroy_table(NIC_RX, table);
+    let to_second = || forward(&[Destination::Table(second)]);
+    let mask = modify::DESTINATION_LIST;
+    flows.modify_entry(NIC_RX, root, 0, mask, to_second()).unwrap();
+    // Refused: the entry stays as it is.
+    assert_eq!(
+        flows.modify_entry(NIC_RX, root, 1, mask, only(0)),
+        Err(SteeringError::BadList)
+    );
+    assert_eq!(free(first), Err(SteeringError::IsDestination));
+    flows.modify_entry(NIC_RX, root, 1, mask, to_second()).unwrap();
+    assert_eq!(
+        free(first),
+        Err(SteeringError::IsDestination),
+        "of frames without an entry"
+    );
+    flows.modify_table(NIC_RX, root, Miss::Default).unwrap();
+    free(first).unwrap();
+    flows
+        .modify_entry(NIC_RX, root, 0, modify::FLOW_TAG, to_second())
+        .unwrap();
+    flows.delete_entry(NIC_RX, root, 0).unwrap();
+    assert_eq!(free(second), Err(SteeringError::IsDestination));
+    flows.delete_entry(NIC_RX, root, 1).unwrap();
+    free(second).unwrap();
+}
+
+#[test]
 fn a_modified_entry_does_what_is_new_and_keeps_the_rest() {
     let flows = Flows::new(&Arc::default());
     let root = table(&flows, 1, 1, Miss::Default);
