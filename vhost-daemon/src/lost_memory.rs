@@ -57,7 +57,8 @@ impl Slot {
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// Returns the range, unless it is changing. The slot of a thread that faults does not: the thread holds the mapping.
+    /// Returns the range, unless it is changing. The slot of a thread that faults does not: the thread holds the
+    /// mapping.
     fn range(&self) -> Option<(usize, usize)> {
         let version = self.version.load(Ordering::Acquire);
         let range = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));

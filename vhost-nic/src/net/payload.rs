@@ -153,8 +153,8 @@ impl<'a> Payload<'a> {
         revocations == self.stamp || self.is_valid(source.permissions)
     }
 
-    /// Whether all segments in memory are still what their origins stand for, in the same order: the peer's thread, which
-    /// does this, looks at each once.
+    /// Whether all segments in memory are still what their origins stand for, in the same order: the peer's thread,
+    /// which does this, looks at each once.
     #[cold]
     fn is_valid(&self, permissions: &dyn Permissions) -> bool {
         let ranges = |origin| permissions.memory_of(origin, self.stamp);
@@ -163,7 +163,7 @@ impl<'a> Payload<'a> {
             Segment::Memory { address, length } => {
                 let is_elsewhere = |(start, size): &(u64, usize)| {
                     let skip = address.checked_sub(*start);
-                    !skip.is_some_and(|skip| skip.saturating_add(length as u64) <= *size as u64)
+                    skip.is_none_or(|skip| skip.saturating_add(length as u64) > *size as u64)
                 };
                 while allowed.next_if(is_elsewhere).is_some() {}
                 allowed.peek().is_some()

@@ -42,8 +42,8 @@ impl<T> Table<T> {
     }
 }
 
-/// Number of ways to each table: of entries, and of misses. Tables that are still led to are kept, and frames wait while
-/// that is found out.
+/// Number of ways to each table: of entries, and of misses. Tables that are still led to are kept, and frames wait
+/// while that is found out.
 #[derive(Debug, Default)]
 struct Ways(HashMap<u32, usize, RandomState>);
 
