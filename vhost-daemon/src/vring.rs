@@ -53,8 +53,9 @@ enum Call {
 
 impl Call {
     fn new(file: File) -> Option<Self> {
-        let is_pipe = fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-        if is_pipe {
+        let file_type = FileType::from_raw_mode(fstat(&file).ok()?.st_mode);
+        // A pipe of User Mode Linux is a pair of sockets (`os_pipe`, arch/um/os-Linux/file.c).
+        if matches!(file_type, FileType::Fifo | FileType::Socket) {
             // Not to be relied on: the front-end can clear the flag.
             fcntl_setfl(&file, fcntl_getfl(&file).ok()? | OFlags::NONBLOCK).ok()?;
             return Some(Self::Pipe(Arc::new(file.into())));
