@@ -125,6 +125,8 @@ impl Driver {
         let call = unsafe { EventFd::from_raw_fd(descriptor.as_raw_fd()) };
         self.frontend.set_vring_call(queue, &call).unwrap();
         let _ = call.into_raw_fd();
+        // The back-end answers in order: it has the descriptor now.
+        self.frontend.get_features().unwrap();
     }
 
     pub fn put(&self, address: u64, bytes: &[u8]) {
