@@ -2,8 +2,8 @@
 //!
 //! vhost-user-backend 0.24 reads kicks and writes calls as if they never blocked, but the front-end chooses the
 //! descriptors and shares them. A kick can be gone before it is read, as when the device is stopped and restarted in
-//! between; a worker would end on that error, or wait. User Mode Linux passes pipes as call descriptors, which fill up
-//! while the guest is stopped.
+//! between; a worker would end on that error, or wait. User Mode Linux passes sockets as call descriptors (`os_pipe`,
+//! arch/um/os-Linux/file.c), which fill up while the guest is stopped.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::net::sockopt::socket_domain;
+use rustix::net::{AddressFamily, SendFlags, send};
 use vhost_user_backend::{VringRwLock, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
@@ -31,7 +32,7 @@ pub fn replace(table: &Memory, memory: GuestMemoryMmap) {
 }
 
 /// [`VringRwLock`] whose descriptors nobody waits for. A kick descriptor is an eventfd, a call descriptor an eventfd or
-/// a pipe; others are ignored.
+/// a Unix socket; others are ignored.
 #[derive(Clone)]
 pub struct Vring {
     inner: VringRwLock,
@@ -48,29 +49,28 @@ struct Descriptors {
 /// Descriptor by which the guest is notified.
 enum Call {
     EventFd(ForeignEventFd),
-    Pipe(Arc<OwnedFd>),
+    Socket(OwnedFd),
 }
 
 impl Call {
     fn new(file: File) -> Option<Self> {
-        let file_type = FileType::from_raw_mode(fstat(&file).ok()?.st_mode);
-        // A pipe of User Mode Linux is a pair of sockets (`os_pipe`, arch/um/os-Linux/file.c).
-        if matches!(file_type, FileType::Fifo | FileType::Socket) {
-            // Not to be relied on: the front-end can clear the flag.
-            fcntl_setfl(&file, fcntl_getfl(&file).ok()? | OFlags::NONBLOCK).ok()?;
-            return Some(Self::Pipe(Arc::new(file.into())));
+        // Of other families, a message can have to wait for another process.
+        match socket_domain(&file) {
+            Ok(AddressFamily::UNIX) => Some(Self::Socket(file.into())),
+            Ok(_) => None,
+            Err(_) => ForeignEventFd::new(file.into()).ok().map(Self::EventFd),
         }
-        ForeignEventFd::new(file.into()).ok().map(Self::EventFd)
     }
-}
 
-impl Vring {
-    /// Returns the call descriptor if it is a pipe. A write to a pipe can block, and only a
-    /// [`Messenger`](crate::Messenger) should write to it.
-    pub fn call_pipe(&self) -> Option<Arc<OwnedFd>> {
-        match &self.descriptors.lock().call {
-            Some(Call::Pipe(pipe)) => Some(pipe.clone()),
-            _ => None,
+    fn signal(&self) -> io::Result<()> {
+        match self {
+            Self::EventFd(eventfd) => eventfd.signal(),
+            Self::Socket(socket) => {
+                // Unlike O_NONBLOCK, the flag is not the front-end's to clear. Fails if earlier calls are not read yet,
+                // so that the guest will look at the ring, or if the guest is gone.
+                let _ = send(socket, &1_u64.to_ne_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                Ok(())
+            }
         }
     }
 }
@@ -118,13 +118,9 @@ impl VringT<Memory> for Vring {
         Ok(self.inner.get_ref().is_enabled())
     }
 
-    /// Notifies the guest, whose call descriptor must not be a pipe. Takes no lock of the vring, and does not wait.
+    /// Notifies the guest. Takes no lock of the vring, and does not wait.
     fn signal_used_queue(&self) -> io::Result<()> {
-        match &self.descriptors.lock().call {
-            Some(Call::EventFd(call)) => call.signal(),
-            Some(Call::Pipe(_)) => Err(Errno::OPNOTSUPP.into()),
-            None => Ok(()),
-        }
+        self.descriptors.lock().call.as_ref().map_or(Ok(()), Call::signal)
     }
 
     fn set_err(&self, _file: Option<File>) {
@@ -191,5 +187,37 @@ impl VringT<Memory> for Vring {
 
     fn set_queue_ready(&self, ready: bool) {
         self.inner.set_queue_ready(ready);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    /// Whether a call is written to a descriptor, whose other end is `reader`.
+    fn is_called(writer: OwnedFd, reader: OwnedFd) -> bool {
+        let vring = Vring::new(Memory::new(GuestMemoryMmap::new()), 8).unwrap();
+        vring.set_call(Some(File::from(writer)));
+        vring.signal_used_queue().unwrap();
+        let mut count = [0; 8];
+        File::from(reader).read_exact(&mut count).is_ok() && count == 1_u64.to_ne_bytes()
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_is_neither_an_eventfd_nor_a_unix_socket() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert!(is_called(ours.into(), theirs.into()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        assert!(!is_called(ours.into(), theirs.into()));
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        assert!(!is_called(writer, reader));
     }
 }

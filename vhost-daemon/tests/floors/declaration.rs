@@ -128,7 +128,6 @@ pub const PLANS: &[Plan] = &[
                 "foreign_eventfd",
                 "limited_log",
                 "lost_memory",
-                "messenger",
                 "metrics",
                 "panic",
                 "program",

@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::driver::{
@@ -183,21 +183,27 @@ fn whatever_a_guest_sends_the_device_goes_on() {
     assert_works(&mut host.driver());
 }
 
+/// Sockets as User Mode Linux has for calls.
+fn pair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+}
+
 #[track_caller]
-fn assert_notified(call_pipe: &OwnedFd) {
+fn assert_notified(call: &OwnedFd) {
     let begin = Instant::now();
-    let mut call = [0; 8];
-    while rustix::io::read(call_pipe, &mut call).is_err() {
+    let mut count = [0; 8];
+    while rustix::io::read(call, &mut count).is_err() {
         assert!(begin.elapsed() < SOON, "the guest is notified");
     }
-    assert_eq!(call, 1_u64.to_ne_bytes());
+    assert_eq!(count, 1_u64.to_ne_bytes());
 }
 
 #[test]
-fn a_call_pipe_that_blocks_its_writer_holds_up_neither_peers_nor_the_next_guest() {
+fn a_call_socket_that_blocks_its_writer_holds_up_neither_peers_nor_the_next_guest() {
     let host = Host::new();
     let mut driver = host.driver();
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    let (reader, writer) = pair();
     driver.call_by(INTERRUPT, &writer);
     driver.give_buffers(0, 3, 20);
     host.function.msix().raise(1);
@@ -212,10 +218,9 @@ fn a_call_pipe_that_blocks_its_writer_holds_up_neither_peers_nor_the_next_guest(
     assert_eq!(driver.interrupt(), message(3));
     peer.join().unwrap();
     drop(driver);
-    // The reader still has the pipe open, in which the messenger is blocked.
     let mut next = host.driver();
     assert_works(&mut next);
-    let (own, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    let (own, writer) = pair();
     next.call_by(INTERRUPT, &writer);
     next.give_buffers(0, 1, 20);
     host.function.msix().raise(1);

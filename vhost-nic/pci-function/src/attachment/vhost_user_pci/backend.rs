@@ -21,9 +21,9 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostUserPciStats;
+use vhost_daemon::GuardedRam;
 use vhost_daemon::vhost_user::ExitEvents;
 use vhost_daemon::vring::{Memory, Vring, replace};
-use vhost_daemon::{GuardedRam, Messenger};
 
 /// Largest queue that arch/um/drivers/virtio_uml.c requests.
 const MAX_QUEUE_SIZE: usize = 256;
@@ -40,7 +40,6 @@ pub struct VhostUserPciBackend {
     memory: Memory,
     ram: Arc<Mutex<GuardedRam>>,
     stats: Arc<VhostUserPciStats>,
-    messenger: Arc<Messenger>,
     /// The guest has disconnected: its queues are no longer served.
     closed: AtomicBool,
     /// Whether the function's interrupts are connected.
@@ -50,18 +49,12 @@ pub struct VhostUserPciBackend {
 
 impl VhostUserPciBackend {
     /// Creates a connection before its first message.
-    pub fn new(
-        function: Arc<PciFunction>,
-        ram: GuardedRam,
-        stats: Arc<VhostUserPciStats>,
-        messenger: Arc<Messenger>,
-    ) -> Self {
+    pub fn new(function: Arc<PciFunction>, ram: GuardedRam, stats: Arc<VhostUserPciStats>) -> Self {
         Self {
             function,
             memory: Memory::new(GuestMemoryMmap::new()),
             ram: Arc::new(Mutex::new(ram)),
             stats,
-            messenger,
             closed: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             exits: ExitEvents::default(),
@@ -114,8 +107,7 @@ impl VhostUserBackend for VhostUserPciBackend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // Not BACKEND_REQ: User Mode Linux gives a pipe for it, and the vhost crate ends a connection that does not
-        // give a socket.
+        // Not BACKEND_REQ: the device asks nothing of the front-end.
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
     }
 
@@ -155,13 +147,8 @@ impl VhostUserBackend for VhostUserPciBackend {
             COMMAND_THREAD => commands::serve(&self.function, vring, &self.memory, &self.stats, || self.is_open()),
             INTERRUPT_THREAD if self.is_open() => {
                 if !self.connected.swap(true, Ordering::AcqRel) {
-                    let queue = InterruptQueue::new(
-                        vring.clone(),
-                        self.memory.clone(),
-                        self.ram.clone(),
-                        self.stats.clone(),
-                        self.messenger.clone(),
-                    );
+                    let queue =
+                        InterruptQueue::new(vring.clone(), self.memory.clone(), self.ram.clone(), self.stats.clone());
                     self.function.connect(Arc::new(queue), Masking::Function);
                 }
                 self.function.retry_interrupts(0, self.function.msix().vectors());

@@ -11,8 +11,8 @@ use crate::msix::{Delivery, InterruptLines, MsixMessage};
 use super::message::{Header, INTERRUPT_QUEUE, MsiMessage, OP_MSI};
 use super::queue::{needs_notification, next_chain, return_chain};
 use super::stats::{Finding, VhostUserPciStats};
+use vhost_daemon::GuardedRam;
 use vhost_daemon::vring::{Memory, Vring};
-use vhost_daemon::{GuardedRam, Messenger};
 
 /// Interrupts of one connection. The driver posts a few buffers and reposts each when it has read it; without a buffer,
 /// an interrupt stays pending in the function, and is sent when the driver kicks the queue.
@@ -22,35 +22,16 @@ pub struct InterruptQueue {
     /// Kept as long as the memory is in use.
     _ram: Arc<Mutex<GuardedRam>>,
     stats: Arc<VhostUserPciStats>,
-    messenger: Arc<Messenger>,
 }
 
 impl InterruptQueue {
     /// Creates the interrupt queue of a vring.
-    pub fn new(
-        vring: Vring,
-        memory: Memory,
-        ram: Arc<Mutex<GuardedRam>>,
-        stats: Arc<VhostUserPciStats>,
-        messenger: Arc<Messenger>,
-    ) -> Self {
+    pub fn new(vring: Vring, memory: Memory, ram: Arc<Mutex<GuardedRam>>, stats: Arc<VhostUserPciStats>) -> Self {
         Self {
             vring,
             memory,
             _ram: ram,
             stats,
-            messenger,
-        }
-    }
-
-    /// Notifies the guest of used buffers.
-    fn call(&self) {
-        match self.vring.call_pipe() {
-            Some(pipe) => self.messenger.notify(&pipe),
-            None => {
-                // Fails only for lack of memory.
-                let _ = self.vring.signal_used_queue();
-            }
         }
     }
 
@@ -94,7 +75,8 @@ impl InterruptLines for InterruptQueue {
         }
         self.stats.counters.interrupts.increment();
         if needs_notification(&self.vring, &self.memory) {
-            self.call();
+            // Fails only for lack of memory.
+            let _ = self.vring.signal_used_queue();
         }
         Delivery::Done
     }

@@ -3,13 +3,11 @@
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use log::info;
-use parking_lot::Mutex;
 use vhost_daemon::vhost_user::{ConnectionError, Supervisor};
 use vhost_daemon::vring::Memory;
-use vhost_daemon::{Current, GuardedRam, Messenger, Service};
+use vhost_daemon::{Current, GuardedRam, Service};
 use vm_memory::GuestMemoryMmap;
 
 use super::backend::VhostUserPciBackend;
@@ -26,24 +24,7 @@ pub struct Server {
 struct VhostUserPciService {
     function: Arc<PciFunction>,
     stats: Arc<VhostUserPciStats>,
-    messenger: Mutex<Arc<Messenger>>,
-    /// Messengers that guests have blocked.
-    blocked: AtomicUsize,
     supervisor: Supervisor,
-}
-
-/// Messengers that guests of a socket may block, each with a thread, before one of them serves the next guest.
-const MAX_BLOCKED: usize = 64;
-
-impl VhostUserPciService {
-    /// Returns a messenger that no earlier guest has blocked.
-    fn messenger(&self) -> Arc<Messenger> {
-        let mut messenger = self.messenger.lock();
-        if messenger.is_busy() && self.blocked.fetch_add(1, Ordering::Relaxed) < MAX_BLOCKED {
-            *messenger = Arc::new(Messenger::new(self.stats.guest()));
-        }
-        messenger.clone()
-    }
 }
 
 impl Server {
@@ -53,8 +34,6 @@ impl Server {
         let service = VhostUserPciService {
             function,
             stats: stats.clone(),
-            messenger: Mutex::new(Arc::new(Messenger::new(name))),
-            blocked: AtomicUsize::new(0),
             supervisor: Supervisor::new(name),
         };
         let server = vhost_daemon::Server::start(name, listener, service)?;
@@ -80,12 +59,7 @@ impl Service for VhostUserPciService {
         let guest = self.stats.guest();
         let described = Memory::new(GuestMemoryMmap::new());
         let ram = GuardedRam::new(self.supervisor.loss().clone(), self.function.dma().max_bytes());
-        let backend = Arc::new(VhostUserPciBackend::new(
-            self.function.clone(),
-            ram,
-            self.stats.clone(),
-            self.messenger(),
-        ));
+        let backend = Arc::new(VhostUserPciBackend::new(self.function.clone(), ram, self.stats.clone()));
         let connected = || {
             self.stats.counters.connections.increment();
             info!("{guest}: a guest connected");
