@@ -72,7 +72,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 /// Descriptor of the eventfd that wakes the thread.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// What ends the connection of a guest whose memory is lost.
+/// Action that ends the connection of a guest whose memory is lost.
 #[derive(Default)]
 pub struct Loss(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
 

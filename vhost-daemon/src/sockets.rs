@@ -46,7 +46,7 @@ pub struct GuestSocket {
     pub listener: UnixListener,
 }
 
-/// Who may connect to a socket.
+/// Permissions of a socket: those who may connect.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketAccess {
     /// Permissions, as of a file.
@@ -56,7 +56,7 @@ pub struct SocketAccess {
 }
 
 impl Default for SocketAccess {
-    /// This user alone.
+    /// The daemon's user alone.
     fn default() -> Self {
         Self {
             mode: 0o600,

@@ -12,7 +12,7 @@ use crate::results;
 /// Limit on the failed tests that are named.
 const NAMED: usize = 20;
 
-/// What was found besides the command's status.
+/// Complaints and reports besides the command's status.
 #[derive(Debug, Default)]
 pub struct Evidence {
     /// Lines that say why the run fails.

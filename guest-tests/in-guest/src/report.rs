@@ -16,7 +16,7 @@ pub enum Verdict {
     Failed(String),
 }
 
-/// One test.
+/// A test and its verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     /// Names of the suites around it, outermost first, separated by dots; may be empty.

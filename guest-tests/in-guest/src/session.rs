@@ -1,4 +1,4 @@
-//! One run: guests up, commands to their end, results collected.
+//! A run: boots the guests, runs the commands to their end, collects the results.
 
 use std::env;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What goes wrong: splats, panics, time, and what is missing.
+//! Failures of runs: splats, panics, the time limit, missing files.
 
 use std::process::Command;
 

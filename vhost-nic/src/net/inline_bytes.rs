@@ -9,7 +9,7 @@ const SHORT: usize = 64;
 pub struct InlineBytes {
     length: usize,
     short: [u8; SHORT],
-    /// All bytes, if they are more than [`SHORT`].
+    /// The bytes, once they are more than [`SHORT`].
     long: Vec<u8>,
 }
 

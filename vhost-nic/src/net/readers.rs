@@ -12,7 +12,7 @@ pub struct Readers {
     revocations: AtomicU64,
     /// Readers that began at an even and at an odd number of revocations.
     active: [AtomicU64; 2],
-    /// One revocation at a time.
+    /// Held by a revocation: they are made one after the other.
     turn: Mutex<()>,
 }
 

@@ -172,7 +172,7 @@ impl Recorder {
 /// End of an entry, also of one that panics.
 struct Leaving<'a> {
     recorder: &'a Recorder,
-    /// What the entry reads.
+    /// Bytes that the entry reads.
     read: ByteBuf,
 }
 
