@@ -1,9 +1,10 @@
 //! Payloads that are under way while the permission to read them ends.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::qp::{Qp2rstIn, Qp2rstOut};
+use mlx5_prm::qp::{DestroyQpIn, DestroyQpOut, Qp2rstIn, Qp2rstOut};
 use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::hca::Hca;
@@ -15,6 +16,7 @@ use mlx5_test_driver::wait::eventually;
 use parking_lot::Mutex;
 use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
 
+use crate::inspect::Inspect;
 use crate::nic::machine;
 
 /// Bytes of a message.
@@ -165,6 +167,28 @@ fn a_queue_pair_that_was_reset_sends_nothing_any_more() {
     guests.qps[1].destroy(&guests.victim).unwrap();
     guests.nothing_leaked();
     destroy_mkey(&guests.victim.hca, key).unwrap();
+}
+
+#[test]
+fn a_queue_pair_that_is_destroyed_while_it_sends_reads_no_wqe_again() {
+    let mut guests = Guests::new();
+    let number = guests.qps[1].number;
+    guests.when_under_way(move |hca, secret| {
+        let mut input = DestroyQpIn::default();
+        input.set_qpn(number);
+        hca.commands
+            .call::<_, DestroyQpOut>(Opcode::DESTROY_QP, &input)
+            .unwrap();
+        secret.destroy(hca).unwrap();
+    });
+    let (address, key) = (guests.secret.at(0), guests.secret.key);
+    guests.write(address, key);
+    eventually("the payload under way", || guests.act.lock().is_none());
+    let machine = guests.victim.hca.machine.clone();
+    // Waits for the requester's thread.
+    machine.device().reset();
+    assert_eq!(machine.nic().snapshot().guest_errors, BTreeMap::new());
+    guests.nothing_leaked();
 }
 
 #[test]
