@@ -8,11 +8,11 @@ use parking_lot::RwLock;
 use vhost_daemon::lost_memory::Loss;
 use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileSlice};
 
-use super::door::{MemoryDoor, MemoryTape};
+use super::door::{MemoryDoor, Passage};
 use super::error::{DmaError, Result};
-use super::held::{Held, HeldDoor};
+use super::held::Held;
 use super::mapping::{Backing, MemoryFile};
-use super::region_table::RegionTable;
+use super::region_table::{Place, RegionTable};
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
 
 /// Half of the addresses of a process.
@@ -93,65 +93,59 @@ impl<P: Purpose> Dma<P> {
     /// Reads `data.len()` bytes.
     #[inline]
     pub fn read(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
-        match self.tape() {
-            None => self.read_memory(purpose, address, data),
-            Some(tape) => tape.read(address, data, &mut |data| self.read_memory(purpose, address, data)),
-        }
-    }
-
-    #[inline]
-    fn read_memory(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
-        let mut rest = data;
-        let length = rest.len();
-        self.access(purpose, address, length, false, |slice| {
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(slice.len());
-            slice.copy_to(now);
-            rest = later;
-        })
+        let length = data.len();
+        let live = |data: &mut [u8]| self.regions.read().read(&mut Place::default(), address, data);
+        let result = match self.passage(purpose) {
+            None => live(data),
+            Some(passage) => passage.read(address, data, &mut { live }),
+        };
+        self.counters.of(purpose).count(length, result.is_ok());
+        result
     }
 
     /// Writes all of `data`.
     #[inline]
     pub fn write(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
-        match self.tape() {
-            None => self.write_memory(purpose, address, data),
-            Some(tape) => tape.write(address, data, &mut || self.write_memory(purpose, address, data)),
-        }
-    }
-
-    #[inline]
-    fn write_memory(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
-        let mut rest = data;
-        self.access(purpose, address, data.len(), true, |slice| {
-            let (now, later) = rest.split_at(slice.len());
-            slice.copy_from(now);
-            rest = later;
-        })
+        let live = || self.regions.read().write(&mut Place::default(), address, data);
+        let result = match self.passage(purpose) {
+            None => live(),
+            Some(passage) => passage.write(address, data, &mut { live }),
+        };
+        self.counters.of(purpose).count(data.len(), result.is_ok());
+        result
     }
 
     /// Loads a naturally aligned integer in one access, in the byte order of memory. Acquire ordering: later reads see
     /// what the guest wrote before the value.
     #[inline]
     pub fn load<T: AtomicAccess>(&self, purpose: P, address: u64) -> Result<T> {
-        let live = || self.atomic::<T, T>(purpose, address, false, |slice| slice.load(0, Ordering::Acquire));
-        let Some(tape) = self.tape() else { return live() };
-        let mut value = T::zeroed();
-        tape.read(address, value.as_mut_slice(), &mut |data| {
-            data.copy_from_slice(live()?.as_slice());
-            Ok(())
-        })?;
-        Ok(value)
+        let live = || self.atomic::<T, T>(address, false, |slice| slice.load(0, Ordering::Acquire));
+        let result = match self.passage(purpose) {
+            None => live(),
+            Some(passage) => {
+                let mut value = T::zeroed();
+                let read = passage.read(address, value.as_mut_slice(), &mut |data| {
+                    data.copy_from_slice(live()?.as_slice());
+                    Ok(())
+                });
+                read.map(|()| value)
+            }
+        };
+        self.counters.of(purpose).count(size_of::<T>(), result.is_ok());
+        result
     }
 
     /// Stores a naturally aligned integer in one access. Release ordering: a guest that sees the value sees everything
     /// written before it.
     #[inline]
     pub fn store<T: AtomicAccess>(&self, purpose: P, address: u64, value: T) -> Result<()> {
-        let live = || self.atomic::<T, ()>(purpose, address, true, |slice| slice.store(value, 0, Ordering::Release));
-        match self.tape() {
+        let live = || self.atomic::<T, ()>(address, true, |slice| slice.store(value, 0, Ordering::Release));
+        let result = match self.passage(purpose) {
             None => live(),
-            Some(tape) => tape.write(address, value.as_slice(), &mut || live()),
-        }
+            Some(passage) => passage.write(address, value.as_slice(), &mut { live }),
+        };
+        self.counters.of(purpose).count(size_of::<T>(), result.is_ok());
+        result
     }
 
     /// Keeps the mappings in place until the guard is dropped, so that many small accesses lock and count once.
@@ -160,14 +154,10 @@ impl<P: Purpose> Dma<P> {
     pub fn hold(&self, purpose: P) -> Held<'_> {
         // Recursive: two threads that copy between the same two guests in opposite directions, and a change of
         // mappings, must not wait for each other.
-        let door = self.door.get().map(|door| HeldDoor {
-            door: &**door,
-            purpose: P::NAMES[purpose.index()],
-        });
         Held::new(
             self.regions.read_recursive(),
             Tally::new(self.counters.of(purpose)),
-            door,
+            self.passage(purpose),
         )
     }
 
@@ -175,7 +165,7 @@ impl<P: Purpose> Dma<P> {
     /// the previous value.
     pub fn update(&self, purpose: P, address: u64, change: impl Fn(u64) -> Option<u64>) -> Result<u64> {
         let live = || {
-            self.atomic::<u64, u64>(purpose, address, true, |slice| {
+            self.atomic::<u64, u64>(address, true, |slice| {
                 let value = slice.get_atomic_ref::<AtomicU64>(0)?;
                 let updated = value.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
                     change(u64::from_le(old)).map(u64::to_le)
@@ -183,15 +173,18 @@ impl<P: Purpose> Dma<P> {
                 Ok(u64::from_le(updated.unwrap_or_else(|unchanged| unchanged)))
             })
         };
-        match self.tape() {
+        let result = match self.passage(purpose) {
             None => live(),
-            Some(tape) => tape.update(address, &change, &mut || live()),
-        }
+            Some(passage) => passage.update(address, &change, &mut { live }),
+        };
+        self.counters.of(purpose).count(size_of::<u64>(), result.is_ok());
+        result
     }
 
     #[inline]
-    fn tape(&self) -> Option<&dyn MemoryTape> {
-        self.door.get().and_then(|door| door.tape())
+    fn passage(&self, purpose: P) -> Option<Passage<'_>> {
+        let door = self.door.get()?;
+        Some(Passage::new(&**door, P::NAMES[purpose.index()]))
     }
 
     /// Returns the counters of one purpose.
@@ -204,31 +197,9 @@ impl<P: Purpose> Dma<P> {
         self.counters.snapshot()
     }
 
-    /// Calls `act` with the host's view of the range, in order, once per mapping that the range touches.
-    #[inline]
-    fn access(
-        &self,
-        purpose: P,
-        address: u64,
-        length: usize,
-        write: bool,
-        act: impl FnMut(VolatileSlice<'_>),
-    ) -> Result<()> {
-        let result = match self.door.get() {
-            Some(door) if !door.access(P::NAMES[purpose.index()], write) => Err(DmaError::Unmapped {
-                address,
-                length: length as u64,
-            }),
-            _ => self.regions.read().visit(address, length, write, act),
-        };
-        self.counters.of(purpose).count(length, result.is_ok());
-        result
-    }
-
     #[inline]
     fn atomic<T: AtomicAccess, R>(
         &self,
-        purpose: P,
         address: u64,
         write: bool,
         act: impl Fn(VolatileSlice<'_>) -> std::result::Result<R, vm_memory::VolatileMemoryError>,
@@ -237,8 +208,9 @@ impl<P: Purpose> Dma<P> {
             return Err(DmaError::Misaligned { address });
         }
         let mut result = None;
-        self.access(purpose, address, size_of::<T>(), write, |slice| {
-            result = act(slice).ok()
+        let regions = self.regions.read();
+        regions.visit(&mut Place::default(), address, size_of::<T>(), write, |slice| {
+            result = act(slice).ok();
         })?;
         // The integer crosses mappings, or the host has the memory at an odd address: no guest maps its RAM like that.
         result.ok_or(DmaError::Misaligned { address })

@@ -1,6 +1,6 @@
 //! The door to guest memory: what is between the device and its accesses.
 
-use super::error::Result;
+use super::error::{DmaError, Result};
 
 /// A door that accesses to guest memory pass.
 pub trait MemoryDoor: Send + Sync {
@@ -29,4 +29,82 @@ pub trait MemoryTape: Send + Sync {
         change: &dyn Fn(u64) -> Option<u64>,
         live: &mut dyn FnMut() -> Result<u64>,
     ) -> Result<u64>;
+}
+
+/// The way of accesses of one purpose through a door.
+pub(super) struct Passage<'a> {
+    door: &'a dyn MemoryDoor,
+    purpose: &'static str,
+}
+
+impl<'a> Passage<'a> {
+    #[cold]
+    pub(super) fn new(door: &'a dyn MemoryDoor, purpose: &'static str) -> Self {
+        Self { door, purpose }
+    }
+
+    /// Passes the door, where there is no tape.
+    pub(super) fn enter(&self, address: u64, length: usize, write: bool) -> Result<()> {
+        match self.door.access(self.purpose, write) {
+            true => Ok(()),
+            false => Err(DmaError::Unmapped {
+                address,
+                length: length as u64,
+            }),
+        }
+    }
+
+    /// Whether accesses are recorded or replayed.
+    pub(super) fn has_tape(&self) -> bool {
+        self.door.tape().is_some()
+    }
+
+    /// Reads `data`, which `live` does from memory.
+    #[cold]
+    pub(super) fn read(
+        &self,
+        address: u64,
+        data: &mut [u8],
+        live: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut live = |data: &mut [u8]| {
+            self.enter(address, data.len(), false)?;
+            live(data)
+        };
+        match self.door.tape() {
+            None => live(data),
+            Some(tape) => tape.read(address, data, &mut live),
+        }
+    }
+
+    /// Writes `data`, which `live` does to memory.
+    #[cold]
+    pub(super) fn write(&self, address: u64, data: &[u8], live: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let mut live = || {
+            self.enter(address, data.len(), true)?;
+            live()
+        };
+        match self.door.tape() {
+            None => live(),
+            Some(tape) => tape.write(address, data, &mut live),
+        }
+    }
+
+    /// Replaces a 64-bit integer by the result of `change`, which `live` does in memory.
+    #[cold]
+    pub(super) fn update(
+        &self,
+        address: u64,
+        change: &dyn Fn(u64) -> Option<u64>,
+        live: &mut dyn FnMut() -> Result<u64>,
+    ) -> Result<u64> {
+        let mut live = || {
+            self.enter(address, size_of::<u64>(), true)?;
+            live()
+        };
+        match self.door.tape() {
+            None => live(),
+            Some(tape) => tape.update(address, change, &mut live),
+        }
+    }
 }

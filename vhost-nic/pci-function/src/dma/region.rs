@@ -53,17 +53,26 @@ impl Region {
         }
     }
 
-    /// Returns the bytes of a range inside the region.
+    /// Returns the bytes of a range inside the region, if the device may access them so.
     #[inline]
-    pub(super) fn slice(&self, address: u64, length: usize, write: bool) -> Result<VolatileSlice<'_>> {
-        let memory = self.memory.as_ref().ok_or(DmaError::Unreachable { address })?;
+    pub(super) fn reach(&self, address: u64, length: usize, write: bool) -> Option<VolatileSlice<'_>> {
+        let memory = self.memory.as_ref()?;
         if write && !memory.writable {
-            return Err(DmaError::ReadOnly { address });
+            return None;
         }
         let offset = memory.offset + (address - self.address) as usize;
-        memory.mapping.slice(offset, length).ok_or(DmaError::Unmapped {
-            address,
-            length: length as u64,
+        memory.mapping.slice(offset, length)
+    }
+
+    /// Returns the bytes of a range inside the region.
+    pub(super) fn slice(&self, address: u64, length: usize, write: bool) -> Result<VolatileSlice<'_>> {
+        self.reach(address, length, write).ok_or_else(|| match &self.memory {
+            None => DmaError::Unreachable { address },
+            Some(memory) if write && !memory.writable => DmaError::ReadOnly { address },
+            Some(_) => DmaError::Unmapped {
+                address,
+                length: length as u64,
+            },
         })
     }
 }

@@ -131,13 +131,37 @@ impl RegionTable {
             *near = self.find(address);
         }
         let region = self.get(*near).filter(|region| contains(region))?;
-        region.slice(address, length, write).ok()
+        region.reach(address, length, write)
+    }
+
+    /// Reads `data`.
+    #[inline]
+    pub(super) fn read(&self, near: &mut Place, address: u64, data: &mut [u8]) -> Result<()> {
+        let length = data.len();
+        let mut rest = data;
+        self.visit(near, address, length, false, |slice| {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(slice.len());
+            slice.copy_to(now);
+            rest = later;
+        })
+    }
+
+    /// Writes all of `data`.
+    #[inline]
+    pub(super) fn write(&self, near: &mut Place, address: u64, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        self.visit(near, address, data.len(), true, |slice| {
+            let (now, later) = rest.split_at(slice.len());
+            slice.copy_from(now);
+            rest = later;
+        })
     }
 
     /// Calls `act` once per region that the range touches, in order; never if any byte of it is out of reach.
     #[inline]
     pub(super) fn visit<'a>(
         &'a self,
+        near: &mut Place,
         address: u64,
         length: usize,
         write: bool,
@@ -146,7 +170,7 @@ impl RegionTable {
         if length == 0 {
             return Ok(());
         }
-        if let Some(slice) = self.whole(&mut Place::default(), address, length, write) {
+        if let Some(slice) = self.whole(near, address, length, write) {
             act(slice);
             return Ok(());
         }
