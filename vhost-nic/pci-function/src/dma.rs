@@ -10,6 +10,7 @@ mod door;
 mod error;
 mod held;
 mod mapping;
+mod reach;
 mod region;
 mod region_table;
 mod stats;

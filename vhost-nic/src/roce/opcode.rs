@@ -1,5 +1,7 @@
 //! BTH opcodes (IBTA volume 1, section 9.2.1).
 
+use std::hash::{Hash, Hasher};
+
 /// Transport service: bits 7:5 of the opcode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -89,9 +91,27 @@ pub enum Extension {
     Ieth,
 }
 
-/// A defined opcode, as on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Opcode(u8);
+/// A defined opcode: decoded once, and asked several times per packet.
+#[derive(Clone, Copy)]
+pub struct Opcode {
+    /// As on the wire.
+    byte: u8,
+    row: Row,
+}
+
+impl PartialEq for Opcode {
+    fn eq(&self, other: &Self) -> bool {
+        self.byte == other.byte
+    }
+}
+
+impl Eq for Opcode {}
+
+impl Hash for Opcode {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.byte.hash(state);
+    }
+}
 
 /// Operations by the low five bits of the opcode.
 const OPERATIONS: [Option<(Operation, Position, Suffix)>; 0x18] = {
@@ -181,19 +201,19 @@ static ROWS: [Option<Row>; 0x100] = {
         }
         at += 1;
     }
-    rows[Opcode::CNP.0 as usize] = Some(CNP);
+    rows[Opcode::CNP.byte as usize] = Some(CNP);
     rows
 };
 
 impl std::fmt::Debug for Opcode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Opcode({:#04x}: {:?})", self.0, self.row())
+        write!(f, "Opcode({:#04x}: {:?})", self.byte, self.row)
     }
 }
 
 impl Opcode {
     /// Congestion notification.
-    pub const CNP: Self = Self(0x81);
+    pub const CNP: Self = Self { byte: 0x81, row: CNP };
 
     /// Encodes an opcode, if the combination is defined.
     pub fn new(transport: Transport, operation: Operation, position: Position, suffix: Suffix) -> Option<Self> {
@@ -209,42 +229,37 @@ impl Opcode {
 
     /// Takes a byte of the wire; `None` if it is not a supported opcode.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        ROWS[usize::from(byte)].map(|_| Self(byte))
+        ROWS[usize::from(byte)].map(|row| Self { byte, row })
     }
 
     /// The byte on the wire.
     pub fn byte(self) -> u8 {
-        self.0
-    }
-
-    fn row(self) -> Row {
-        // There is a row for every value of the type.
-        ROWS[usize::from(self.0)].unwrap_or(CNP)
+        self.byte
     }
 
     /// Transport service.
     pub fn transport(self) -> Transport {
-        self.row().transport
+        self.row.transport
     }
 
     /// Operation.
     pub fn operation(self) -> Operation {
-        self.row().operation
+        self.row.operation
     }
 
     /// Position in the message.
     pub fn position(self) -> Position {
-        self.row().position
+        self.row.position
     }
 
     /// Suffix.
     pub fn suffix(self) -> Suffix {
-        self.row().suffix
+        self.row.suffix
     }
 
     /// Opcode of one part of a packet that is split, by whether it is the first part and whether it is the last.
     pub fn part(self, first: bool, last: bool) -> Self {
-        let row = self.row();
+        let row = self.row;
         let position = Position::new(row.position.begins() && first, row.position.ends() && last);
         let suffix = if position.ends() { row.suffix } else { Suffix::None };
         // Operations that can be split have opcodes for all positions.
@@ -277,7 +292,7 @@ impl Opcode {
     /// Headers between BTH and payload, in order.
     pub fn extensions(self) -> impl Iterator<Item = Extension> {
         use Operation::*;
-        let row = self.row();
+        let row = self.row;
         let address = match row.transport {
             Transport::Ud => Some(Extension::Deth),
             Transport::Xrc if self.is_request() => Some(Extension::XrcEth),

@@ -12,7 +12,8 @@ use super::door::{MemoryDoor, Passage};
 use super::error::{DmaError, Result};
 use super::held::Held;
 use super::mapping::{Backing, MemoryFile};
-use super::region_table::{Place, RegionTable};
+use super::reach::Reach;
+use super::region_table::RegionTable;
 use super::stats::{Counters, Purpose, PurposeStats, Tally};
 
 /// Half of the addresses of a process.
@@ -94,7 +95,7 @@ impl<P: Purpose> Dma<P> {
     #[inline]
     pub fn read(&self, purpose: P, address: u64, data: &mut [u8]) -> Result<()> {
         let length = data.len();
-        let live = |data: &mut [u8]| self.regions.read().read(&mut Place::default(), address, data);
+        let live = |data: &mut [u8]| Reach::new(self.regions.read()).read(address, data);
         let result = match self.passage(purpose) {
             None => live(data),
             Some(passage) => passage.read(address, data, &mut { live }),
@@ -106,7 +107,7 @@ impl<P: Purpose> Dma<P> {
     /// Writes all of `data`.
     #[inline]
     pub fn write(&self, purpose: P, address: u64, data: &[u8]) -> Result<()> {
-        let live = || self.regions.read().write(&mut Place::default(), address, data);
+        let live = || Reach::new(self.regions.read()).write(address, data);
         let result = match self.passage(purpose) {
             None => live(),
             Some(passage) => passage.write(address, data, &mut { live }),
@@ -155,7 +156,7 @@ impl<P: Purpose> Dma<P> {
         // Recursive: two threads that copy between the same two guests in opposite directions, and a change of
         // mappings, must not wait for each other.
         Held::new(
-            self.regions.read_recursive(),
+            Reach::new(self.regions.read_recursive()),
             Tally::new(self.counters.of(purpose)),
             self.passage(purpose),
         )
@@ -207,13 +208,14 @@ impl<P: Purpose> Dma<P> {
         if !address.is_multiple_of(size_of::<T>() as u64) {
             return Err(DmaError::Misaligned { address });
         }
-        let mut result = None;
-        let regions = self.regions.read();
-        regions.visit(&mut Place::default(), address, size_of::<T>(), write, |slice| {
-            result = act(slice).ok();
-        })?;
-        // The integer crosses mappings, or the host has the memory at an odd address: no guest maps its RAM like that.
-        result.ok_or(DmaError::Misaligned { address })
+        let mut reach = Reach::new(self.regions.read());
+        // In more than one region, or at an odd address of the host: no guest maps its RAM like that.
+        let odd = DmaError::Misaligned { address };
+        if let Some(slice) = reach.whole(address, size_of::<T>(), write) {
+            return act(slice).map_err(|_| odd);
+        }
+        reach.parts(address, size_of::<T>(), write)?;
+        Err(odd)
     }
 }
 

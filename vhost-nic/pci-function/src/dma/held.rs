@@ -2,27 +2,24 @@
 
 use std::fmt;
 
-use parking_lot::RwLockReadGuard;
-use smallvec::SmallVec;
+use vm_memory::VolatileSlice;
 
 use super::door::Passage;
 use super::error::{DmaError, Result};
-use super::region_table::{Place, RegionTable};
+use super::reach::Reach;
 use super::stats::Tally;
 
 /// Read guard on the mappings of guest memory, for accesses of one purpose ([`Dma::hold`](crate::dma::Dma::hold)).
 pub struct Held<'a> {
-    regions: RwLockReadGuard<'a, RegionTable>,
+    reach: Reach<'a>,
     tally: Tally<'a>,
-    /// Place of the region accessed last: the next access is most often in the same one.
-    near: Place,
     passage: Option<Passage<'a>>,
 }
 
 impl fmt::Debug for Held<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
-            .field("regions", &self.regions)
+            .field("reach", &self.reach)
             .field("tally", &self.tally)
             .finish_non_exhaustive()
     }
@@ -30,26 +27,17 @@ impl fmt::Debug for Held<'_> {
 
 impl<'a> Held<'a> {
     #[inline]
-    pub(super) fn new(
-        regions: RwLockReadGuard<'a, RegionTable>,
-        tally: Tally<'a>,
-        passage: Option<Passage<'a>>,
-    ) -> Self {
-        Self {
-            regions,
-            tally,
-            near: Place::default(),
-            passage,
-        }
+    pub(super) fn new(reach: Reach<'a>, tally: Tally<'a>, passage: Option<Passage<'a>>) -> Self {
+        Self { reach, tally, passage }
     }
 
     /// Writes all of `data`.
     #[inline]
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<()> {
-        let (regions, near) = (&self.regions, &mut self.near);
+        let reach = &mut self.reach;
         let result = match &self.passage {
-            None => regions.write(near, address, data),
-            Some(passage) => passage.write(address, data, &mut || regions.write(near, address, data)),
+            None => reach.write(address, data),
+            Some(passage) => passage.write(address, data, &mut || reach.write(address, data)),
         };
         self.tally.count(data.len(), result.is_ok());
         result
@@ -67,8 +55,8 @@ impl<'a> Held<'a> {
 
     #[inline]
     fn copy_memory(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
-        let to = self.regions.whole(&mut self.near, address, length, true);
-        let from = source.regions.whole(&mut source.near, source_address, length, false);
+        let to = self.reach.whole(address, length, true);
+        let from = source.reach.whole(source_address, length, false);
         if let (Some(to), Some(from)) = (to, from) {
             from.copy_to_volatile_slice(to);
             self.tally.count(length, true);
@@ -81,36 +69,25 @@ impl<'a> Held<'a> {
     /// Copies from or to a range that crosses regions.
     #[cold]
     fn copy_parts(&mut self, address: u64, source: &mut Held<'_>, source_address: u64, length: usize) -> Result<()> {
-        let mut targets = SmallVec::<[_; 2]>::new();
-        let result = self
-            .regions
-            .visit(&mut self.near, address, length, true, |slice| targets.push(slice));
-        self.tally.count(length, result.is_ok());
-        result?;
-        let mut targets = targets.into_iter();
-        let mut target = targets.next();
-        let result = source
-            .regions
-            .visit(&mut source.near, source_address, length, false, |mut slice| {
-                while let Some(to) = target {
-                    let now = slice.len().min(to.len());
-                    let (Ok(part), Ok(to_part)) = (slice.subslice(0, now), to.subslice(0, now)) else {
-                        return;
-                    };
-                    part.copy_to_volatile_slice(to_part);
-                    target = to
-                        .offset(now)
-                        .ok()
-                        .filter(|rest| !rest.is_empty())
-                        .or_else(|| targets.next());
-                    match slice.offset(now) {
-                        Ok(rest) if !rest.is_empty() => slice = rest,
-                        _ => return,
-                    }
+        let targets = self.reach.parts(address, length, true);
+        self.tally.count(length, targets.is_ok());
+        let targets = targets?;
+        let sources = source.reach.parts(source_address, length, false);
+        source.tally.count(length, sources.is_ok());
+        let mut sources = sources.map_err(of_source)?.into_iter();
+        let mut source = sources.next();
+        for mut to in targets {
+            while let Some(from) = source {
+                let now = from.len().min(to.len());
+                from.copy_to_volatile_slice(to);
+                source = rest(from, now).or_else(|| sources.next());
+                match rest(to, now) {
+                    Some(rest) => to = rest,
+                    None => break,
                 }
-            });
-        source.tally.count(length, result.is_ok());
-        result.map_err(of_source)
+            }
+        }
+        Ok(())
     }
 
     /// Copies through the doors of either side.
@@ -137,14 +114,19 @@ impl<'a> Held<'a> {
     }
 
     fn read(&mut self, address: u64, data: &mut [u8]) -> Result<()> {
-        let (regions, near, length) = (&self.regions, &mut self.near, data.len());
+        let (reach, length) = (&mut self.reach, data.len());
         let result = match &self.passage {
-            None => regions.read(near, address, data),
-            Some(passage) => passage.read(address, data, &mut |data| regions.read(near, address, data)),
+            None => reach.read(address, data),
+            Some(passage) => passage.read(address, data, &mut |data| reach.read(address, data)),
         };
         self.tally.count(length, result.is_ok());
         result
     }
+}
+
+/// What is left of a slice without its first bytes, if anything is.
+fn rest(slice: VolatileSlice<'_>, without: usize) -> Option<VolatileSlice<'_>> {
+    slice.offset(without).ok().filter(|rest| !rest.is_empty())
 }
 
 fn of_source(error: DmaError) -> DmaError {

@@ -53,26 +53,26 @@ impl Region {
         }
     }
 
-    /// Returns the bytes of a range inside the region, if the device may access them so.
+    /// Returns the host's view of all bytes, and whether the device may write them; `None` if it has no memory.
     #[inline]
-    pub(super) fn reach(&self, address: u64, length: usize, write: bool) -> Option<VolatileSlice<'_>> {
+    pub(super) fn bytes(&self) -> Option<(VolatileSlice<'_>, bool)> {
         let memory = self.memory.as_ref()?;
-        if write && !memory.writable {
-            return None;
-        }
-        let offset = memory.offset + (address - self.address) as usize;
-        memory.mapping.slice(offset, length)
+        let bytes = memory
+            .mapping
+            .slice(memory.offset, usize::try_from(self.length).ok()?)?;
+        Some((bytes, memory.writable))
     }
 
     /// Returns the bytes of a range inside the region.
     pub(super) fn slice(&self, address: u64, length: usize, write: bool) -> Result<VolatileSlice<'_>> {
-        self.reach(address, length, write).ok_or_else(|| match &self.memory {
-            None => DmaError::Unreachable { address },
-            Some(memory) if write && !memory.writable => DmaError::ReadOnly { address },
-            Some(_) => DmaError::Unmapped {
-                address,
-                length: length as u64,
-            },
+        let (bytes, writable) = self.bytes().ok_or(DmaError::Unreachable { address })?;
+        if write && !writable {
+            return Err(DmaError::ReadOnly { address });
+        }
+        let slice = bytes.subslice((address - self.address) as usize, length);
+        slice.map_err(|_| DmaError::Unmapped {
+            address,
+            length: length as u64,
         })
     }
 }

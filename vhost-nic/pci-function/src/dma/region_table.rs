@@ -27,8 +27,8 @@ pub(super) struct RegionTable {
 }
 
 /// Place of a region in the table.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Place {
+#[derive(Debug, Clone, Copy)]
+struct Place {
     chunk: usize,
     at: usize,
 }
@@ -115,78 +115,20 @@ impl RegionTable {
         self.count = 0;
     }
 
-    /// Returns the range if it is within one reachable region. `near` is the place of the region to try first, and
-    /// becomes that of the region found.
+    /// Returns the region that an address is in.
     #[inline]
-    pub(super) fn whole(
-        &self,
-        near: &mut Place,
-        address: u64,
-        length: usize,
-        write: bool,
-    ) -> Option<VolatileSlice<'_>> {
-        let end = address.checked_add(length as u64)?;
-        let contains = |region: &Region| region.address <= address && end <= region.end();
-        if !self.get(*near).is_some_and(contains) {
-            *near = self.find(address);
-        }
-        let region = self.get(*near).filter(|region| contains(region))?;
-        region.reach(address, length, write)
+    pub(super) fn at(&self, address: u64) -> Option<&Region> {
+        self.get(self.find(address)).filter(|region| region.address <= address)
     }
 
-    /// Reads `data`.
-    #[inline]
-    pub(super) fn read(&self, near: &mut Place, address: u64, data: &mut [u8]) -> Result<()> {
-        let length = data.len();
-        let mut rest = data;
-        self.visit(near, address, length, false, |slice| {
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(slice.len());
-            slice.copy_to(now);
-            rest = later;
-        })
-    }
-
-    /// Writes all of `data`.
-    #[inline]
-    pub(super) fn write(&self, near: &mut Place, address: u64, data: &[u8]) -> Result<()> {
-        let mut rest = data;
-        self.visit(near, address, data.len(), true, |slice| {
-            let (now, later) = rest.split_at(slice.len());
-            slice.copy_from(now);
-            rest = later;
-        })
-    }
-
-    /// Calls `act` once per region that the range touches, in order; never if any byte of it is out of reach.
-    #[inline]
-    pub(super) fn visit<'a>(
-        &'a self,
-        near: &mut Place,
-        address: u64,
-        length: usize,
-        write: bool,
-        mut act: impl FnMut(VolatileSlice<'a>),
-    ) -> Result<()> {
-        if length == 0 {
-            return Ok(());
-        }
-        if let Some(slice) = self.whole(near, address, length, write) {
-            act(slice);
-            return Ok(());
-        }
-        self.slices(address, length, write)?.into_iter().for_each(act);
-        Ok(())
-    }
-
-    /// Returns the parts of a range that crosses regions, in order.
-    fn slices(&self, address: u64, length: usize, write: bool) -> Result<Vec<VolatileSlice<'_>>> {
+    /// Returns the bytes of a range, in order: a slice for each region that it touches.
+    pub(super) fn slices(&self, address: u64, length: usize, write: bool) -> Result<Vec<VolatileSlice<'_>>> {
         let unmapped = || self.missing(address, length as u64);
         let end = address.checked_add(length as u64).ok_or_else(unmapped)?;
         let mut slices = Vec::new();
         let mut from = address;
         while from < end {
-            let region = self.get(self.find(from)).filter(|region| region.address <= from);
-            let region = region.ok_or_else(unmapped)?;
+            let region = self.at(from).ok_or_else(unmapped)?;
             let to = region.end().min(end);
             slices.push(region.slice(from, (to - from) as usize, write)?);
             from = to;

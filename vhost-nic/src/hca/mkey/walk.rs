@@ -319,7 +319,7 @@ impl Places<'_> {
         required: u64,
         act: &mut impl FnMut(Segment) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
-        if pages.clone().any(|page| page & required != required) {
+        if pages.clone().fold(required, |common, page| common & page) != required {
             return Err(MkeyError::Access(self.range.key).into());
         }
         let shift = self.context.log_page_size();
