@@ -100,6 +100,11 @@ impl Timeline for IsmTimeline {
         }
     }
 
+    fn track(&self, kind: &str, object: u32) -> Option<Cow<'static, str>> {
+        let finding = Finding::ALL.get(object as usize).filter(|_| kind == "kind");
+        finding.map(|finding| format!("finding {}", finding.name()).into())
+    }
+
     fn duration(&self, event: &Event) -> u64 {
         match IsmEvent::at(event.event) {
             Some(IsmEvent::Request | IsmEvent::Map | IsmEvent::Unmap) => event.arguments[2].into(),

@@ -1,6 +1,8 @@
 //! Accesses of the NIC to guest memory, counted by purpose.
 
-pub use pci_function::dma::{Backing, DmaError, GuestMap, Held, MemoryDoor, MemoryTape, PurposeStats, Result};
+pub use pci_function::dma::{
+    Backing, DmaError, GuestMap, Held, MemoryAccess, MemoryDoor, MemoryTape, PurposeStats, Result,
+};
 
 /// Guest memory, as the NIC accesses it.
 pub type Dma = pci_function::dma::Dma<Purpose>;

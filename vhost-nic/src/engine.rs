@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::RwLock;
 
 use crate::hca::blue_flame::Doorbell;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 use crate::hca::{Hca, Queue};
@@ -55,8 +56,35 @@ impl Engine {
         self.context.wire.get()
     }
 
-    /// Services a task: sends from a queue, or ends the wait of a doorbell register or of a completion queue.
-    pub fn service(&self, task: Task) {
+    /// Services a task that is due.
+    pub fn service(&self, due: Due) {
+        let tracer = self.context.hca.tracer;
+        match (due.task, due.doorbell) {
+            (Task::Queue(number), true) => tracer.record(NicEvent::Service, number, Default::default),
+            (Task::Queue(number), false) => tracer.record(NicEvent::TimerExpired, number, Default::default),
+            (Task::Cq(number), _) => tracer.record(NicEvent::ModerationExpired, number, Default::default),
+            (Task::Register(_), _) => {}
+        }
+        self.execute(due.task);
+    }
+
+    /// Services a queue that has work, but whose doorbell has not arrived.
+    pub fn service_polled(&self, number: u32) {
+        self.context
+            .hca
+            .tracer
+            .record(NicEvent::Service, number, || [1, 0, 0, 0]);
+        self.execute(Task::Queue(number));
+    }
+
+    /// Records that a queue is polled from now on, or no longer.
+    pub fn trace_hot_period(&self, number: u32, begins: bool) {
+        let arguments = || [begins.into(), 0, 0, 0];
+        self.context.hca.tracer.record(NicEvent::HotPeriod, number, arguments);
+    }
+
+    /// Executes a task: sends from a queue, or ends the wait of a doorbell register or of a completion queue.
+    fn execute(&self, task: Task) {
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
         match task {
@@ -76,8 +104,8 @@ impl Engine {
 
     /// Services the next task that is due, if any.
     pub fn step(&self) {
-        if let Next::Due(Due { task, .. }) = self.scheduler().poll() {
-            self.service(task);
+        if let Next::Due(due) = self.scheduler().poll() {
+            self.service(due);
         }
     }
 

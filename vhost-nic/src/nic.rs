@@ -26,6 +26,7 @@ use crate::frame::mac::Mac;
 use crate::hca::entry_door::EntryDoor;
 use crate::hca::limits::Limits;
 use crate::hca::memory_budget::Budget;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{self, Finding};
 use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::tape::{Entry, Tape};
@@ -242,7 +243,11 @@ impl Nic {
             let action = self.registers.lock().write(at, u32::from_be_bytes(*word));
             match action {
                 Action::Stored => {}
-                Action::Execute { queue, slots } => self.firmware.run(queue, slots),
+                Action::Execute { queue, slots } => {
+                    let arguments = || [slots, 0, 0, 0];
+                    self.hca.tracer.record(NicEvent::CommandDoorbell, 0, arguments);
+                    self.firmware.run(queue, slots);
+                }
                 Action::Disable => {
                     info!("{}: the guest's driver disabled the interface", self.name);
                     self.stop();

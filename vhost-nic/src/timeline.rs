@@ -35,6 +35,14 @@ impl Timeline for NicTimeline {
         label::of(event)
     }
 
+    fn track(&self, kind: &str, object: u32) -> Option<Cow<'static, str>> {
+        match kind {
+            "purpose" => Some(format!("dma {}", label::purpose(object)).into()),
+            "kind" => label::finding(object).map(|name| format!("finding {name}").into()),
+            _ => None,
+        }
+    }
+
     fn duration(&self, event: &Event) -> u64 {
         match NicEvent::at(event.event) {
             Some(NicEvent::Command) => event.arguments[3].into(),

@@ -78,7 +78,7 @@ fn check_causes(events: &Events, client: &str) {
     // Commands of the driver end with an event and an interrupt.
     let interrupt = events
         .of(client, "interrupt")
-        .find(|interrupt| events.causes(interrupt) == ["interrupt", "eqe", "command"]);
+        .find(|interrupt| events.causes(interrupt) == ["interrupt", "eqe", "command", "command_doorbell"]);
     assert!(interrupt.is_some(), "no command was followed by an interrupt");
     for command in ["INIT_HCA", "CREATE_QP", "RTR2RTS_QP"] {
         let found = events.of(client, "command").any(|line| line["label"] == command);

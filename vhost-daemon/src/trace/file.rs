@@ -13,6 +13,9 @@ pub trait Timeline {
     /// Text to show for an event.
     fn label(&self, event: &Event) -> Cow<'static, str>;
 
+    /// Name of an object's track; `None` for kind and number.
+    fn track(&self, kind: &str, object: u32) -> Option<Cow<'static, str>>;
+
     /// Duration of an event in nanoseconds; its time is the end. 0 for an instant.
     fn duration(&self, event: &Event) -> u64;
 
@@ -66,7 +69,13 @@ pub fn write_perfetto(out: &mut impl Write, trace: &Trace, timeline: &impl Timel
         };
         let children = std::iter::from_fn(|| flows.next_if(|(parent, _)| *parent == index)).map(|(_, child)| child);
         let guest = guest_name(trace, event.guest);
-        let track = writer.track(event.guest, &guest, &declaration.object, event.object)?;
+        let track = writer.track(
+            event.guest,
+            &guest,
+            &declaration.object,
+            event.object,
+            |kind, object| timeline.track(kind, object),
+        )?;
         writer.event(super::perfetto::Slice {
             track,
             end: event.time,

@@ -103,12 +103,21 @@ impl<'a, W: Write> Writer<'a, W> {
         }
     }
 
-    /// Returns the track of an object, which is described before its first event.
-    pub fn track(&mut self, guest: u16, guest_name: &str, kind: &str, object: u32) -> io::Result<u64> {
+    /// Returns the track of an object, which is described before its first event, by kind and number unless `name` has
+    /// another name.
+    pub fn track(
+        &mut self,
+        guest: u16,
+        guest_name: &str,
+        kind: &str,
+        object: u32,
+        name: impl FnOnce(&str, u32) -> Option<Cow<'static, str>>,
+    ) -> io::Result<u64> {
         let parent = self.described((guest, String::new(), 0), guest_name.to_owned(), None)?;
-        let name = match object {
-            0 => kind.to_owned(),
-            number => format!("{kind} {number:#x}"),
+        let name = match (name(kind, object), object) {
+            (Some(name), _) => name.into_owned(),
+            (None, 0) => kind.to_owned(),
+            (None, number) => format!("{kind} {number:#x}"),
         };
         self.described((guest, kind.to_owned(), object), name, Some(parent))
     }

@@ -17,7 +17,7 @@ mod stats;
 mod unmapped;
 
 pub use access::{Dma, GuestMap};
-pub use door::{MemoryDoor, MemoryTape};
+pub use door::{MemoryAccess, MemoryDoor, MemoryTape};
 pub use error::{DmaError, Result};
 pub use held::Held;
 pub use mapping::Backing;

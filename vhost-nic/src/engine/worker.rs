@@ -87,13 +87,13 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
             return;
         };
         // The thread is all that the NIC has: a panic must cost a task, not every later one.
-        vhost_daemon::isolate("a task of the NIC", || engine.service(due.task));
+        vhost_daemon::isolate("a task of the NIC", || engine.service(due));
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
         } = due
         {
-            busy.add(number);
+            busy.add(&engine, number);
         }
     }
 }
@@ -118,13 +118,17 @@ struct BusyQueues {
 }
 
 impl BusyQueues {
-    fn add(&mut self, number: u32) {
+    fn add(&mut self, engine: &Engine, number: u32) {
         if self.period.is_zero() {
             return;
         }
-        self.queues.retain(|(other, _)| *other != number);
+        match self.queues.iter().position(|(other, _)| *other == number) {
+            Some(at) => drop(self.queues.remove(at)),
+            None => engine.trace_hot_period(number, true),
+        }
         if self.queues.len() == MAX_POLLED {
-            self.queues.remove(0);
+            let (oldest, _) = self.queues.remove(0);
+            engine.trace_hot_period(oldest, false);
         }
         self.queues.push((number, Instant::now()));
     }
@@ -134,12 +138,18 @@ impl BusyQueues {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                vhost_daemon::isolate("a task of the NIC", || engine.service(Task::Queue(*number)));
+                vhost_daemon::isolate("a task of the NIC", || engine.service_polled(*number));
                 *last = Instant::now();
                 idle = false;
             }
         }
-        self.queues.retain(|(_, last)| last.elapsed() < self.period);
+        self.queues.retain(|(number, last)| {
+            let hot = last.elapsed() < self.period;
+            if !hot {
+                engine.trace_hot_period(*number, false);
+            }
+            hot
+        });
         if idle {
             // The guest's vCPUs may need this CPU.
             thread::yield_now();

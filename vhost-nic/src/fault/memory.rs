@@ -2,9 +2,12 @@
 
 use std::thread;
 
+use pci_function::dma::Purpose as _;
+
 use super::kind::{Access, Accesses, Door};
 use super::{Doors, NicFault};
-use crate::dma::MemoryDoor;
+use crate::dma::{MemoryAccess, MemoryDoor, Purpose};
+use crate::hca::nic_event;
 
 impl Accesses {
     fn contain(&self, purpose: &str, access: Access) -> bool {
@@ -14,11 +17,13 @@ impl Accesses {
 }
 
 impl MemoryDoor for Doors {
-    fn access(&self, purpose: &'static str, write: bool) -> bool {
+    fn access(&self, access: &MemoryAccess) -> bool {
+        nic_event::record_access(self.0.tracer, access);
         if !self.armed(Door::Memory) {
             return true;
         }
-        let access = if write { Access::Write } else { Access::Read };
+        let purpose = Purpose::NAMES[access.purpose];
+        let access = if access.write { Access::Write } else { Access::Read };
         let select = |fault: &NicFault| match fault {
             NicFault::DmaFailed { accesses } if accesses.contain(purpose, access) => Some(None),
             NicFault::DmaSlow { accesses, delay } if accesses.contain(purpose, access) => Some(Some(delay.0)),

@@ -17,7 +17,7 @@ use super::entry_door::EntryDoor;
 use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::inspect::{self, Numbered};
-use super::nic_event::NicEvent;
+use super::nic_event::{self, NicEvent};
 use super::nic_finding::{Finding, Findings, Object};
 use super::pcie_account::{PcieAccount, Transactions};
 use super::port_counters::CompletionCounters;
@@ -385,6 +385,8 @@ impl Cq {
         if state.deadline.is_none() {
             let deadline = self.clock.instant() + period;
             state.deadline = Some(deadline);
+            let arguments = || [nic_event::microseconds(period), 0, 0, 0];
+            self.tracer.record(NicEvent::ModerationSet, self.number, arguments);
             self.scheduler.schedule_at(deadline, Task::Cq(self.number));
         }
         true

@@ -1,5 +1,10 @@
 //! Events of the execution trace.
 
+use std::time::Duration;
+
+use vhost_daemon::trace::Tracer;
+
+use crate::dma::MemoryAccess;
 use crate::roce::packet::Packet;
 
 vhost_daemon::trace_events! {
@@ -13,6 +18,24 @@ vhost_daemon::trace_events! {
         ArmCq = "arm_cq" of "cq" [consumer],
         /// A doorbell of an EQ.
         UpdateEq = "update_eq" of "eq" [consumer, arm],
+        /// A doorbell of the command queue; `slots` has a bit for each slot that was rung.
+        CommandDoorbell = "command_doorbell" of "command_queue" [slots],
+        /// The NIC's thread turned to a queue: after a doorbell or a response, or because it polled the queue.
+        Service = "service" of "queue" [polled],
+        /// The NIC's thread began to poll a queue, or polls it no longer.
+        HotPeriod = "hot_period" of "queue" [begins],
+        /// A timer of a queue pair was set; `timer` is its kind ([`Timer`]).
+        TimerSet = "timer_set" of "queue" [timer, delay_us],
+        /// A timer of a queue pair expired.
+        TimerExpired = "timer_expired" of "queue" [],
+        /// A CQ delays its event (`cq_period`).
+        ModerationSet = "moderation_set" of "cq" [delay_us],
+        /// The delay of a CQ's event is over.
+        ModerationExpired = "moderation_expired" of "cq" [],
+        /// The NIC reads guest memory.
+        DmaRead = "dma_read" of "purpose" [address_high, address_low, bytes],
+        /// The NIC writes to guest memory.
+        DmaWrite = "dma_write" of "purpose" [address_high, address_low, bytes],
         /// A send WQE of a queue pair was read. The PSNs are those of its packets, responses included.
         Wqe = "wqe" of "queue" [wqe_index, wqe_opcode, psn, packets],
         /// A send WQE of an SQ was read.
@@ -21,6 +44,10 @@ vhost_daemon::trace_events! {
         PacketOut = "packet_out" of "queue" [bth, destination_qp, bytes, route],
         /// Packets of one message arrived together at a queue pair.
         PacketIn = "packet_in" of "queue" [bth, bytes, route],
+        /// The responder acknowledges requests, or refuses one; syndrome and MSN are those of the AETH.
+        AckOut = "ack_out" of "queue" [psn, syndrome, msn],
+        /// The requester received an acknowledgement or a NAK.
+        AckIn = "ack_in" of "queue" [psn, syndrome, msn],
         /// Nothing was acknowledged in time; packets are sent again.
         AckTimeout = "ack_timeout" of "queue" [psn],
         /// The peer was not ready to receive; packets are sent again after a delay.
@@ -45,6 +72,41 @@ vhost_daemon::trace_events! {
     }
 }
 
+/// Timers of a queue pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// Acknowledgement timeout.
+    Acknowledgement,
+    /// Delay that the peer asked for in an RNR NAK.
+    ReceiverNotReady,
+    /// Next check of a queue pair in the error state.
+    Flush,
+}
+
+impl Timer {
+    /// All timers, by their number in events.
+    pub const ALL: [Self; 3] = [Self::Acknowledgement, Self::ReceiverNotReady, Self::Flush];
+}
+
+/// Duration in microseconds as an argument of an event.
+pub fn microseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Records an access to guest memory.
+#[inline]
+pub fn record_access(tracer: Tracer, access: &MemoryAccess) {
+    let event = if access.write {
+        NicEvent::DmaWrite
+    } else {
+        NicEvent::DmaRead
+    };
+    tracer.record(event, access.purpose as u32, || {
+        let bytes = u32::try_from(access.length).unwrap_or(u32::MAX);
+        [(access.address >> 32) as u32, access.address as u32, bytes, 0]
+    });
+}
+
 /// Folds the addresses of a packet: equal at sender and receiver, and different for most pairs of ports.
 pub fn route(packet: &Packet) -> u32 {
     let fold = |mac: &[u8; 6]| u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]);
@@ -60,13 +122,26 @@ pub fn bth(packet: &Packet) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use pci_function::dma::Purpose as _;
     use vhost_daemon::testing::assert_events_documented;
     use vhost_daemon::trace::Events;
 
     use super::*;
+    use crate::dma::Purpose;
 
     #[test]
     fn every_event_is_documented() {
         assert_events_documented(include_str!("../../../docs/trace.md"), NicEvent::EVENTS);
+    }
+
+    #[test]
+    fn every_purpose_is_documented_with_its_number() {
+        let names = Purpose::NAMES.iter().enumerate();
+        let list: Vec<String> = names.map(|(number, name)| format!("{number} `{name}`")).collect();
+        let page = include_str!("../../../docs/trace.md")
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(page.contains(&format!("{}.", list.join(", "))), "{list:?}");
     }
 }

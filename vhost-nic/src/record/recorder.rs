@@ -10,12 +10,14 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::finding::Object;
+use vhost_daemon::trace::Tracer;
 
 use super::event::{Entry, Event, Failure};
 use super::header::Setup;
 use super::turns::Turns;
 use super::writer::Writer;
-use crate::dma::{self, MemoryDoor, MemoryTape};
+use crate::dma::{self, MemoryAccess, MemoryDoor, MemoryTape};
+use crate::hca::nic_event;
 use crate::hca::tape::{self, Tape};
 use crate::net::{Burst, Cable, Direction, End, Frame};
 use crate::nic::NicDoors;
@@ -36,6 +38,7 @@ pub struct Recorder(Arc<Shared>);
 
 struct Shared {
     name: String,
+    tracer: Tracer,
     turns: Arc<Turns>,
     /// Lock order: taken in a turn; a leaf.
     tape: Option<Mutex<Option<Open>>>,
@@ -68,6 +71,7 @@ impl Recorder {
         let writer = Writer::new(file, setup, Compression::fast())?;
         Ok(Self(Arc::new(Shared {
             name: setup.name.clone(),
+            tracer: Tracer::new(setup.vhca_id),
             turns,
             tape: Some(Mutex::new(Some(Open {
                 writer,
@@ -81,6 +85,7 @@ impl Recorder {
     pub fn turns_only(turns: Arc<Turns>, name: &str) -> Self {
         Self(Arc::new(Shared {
             name: name.to_owned(),
+            tracer: Tracer::default(),
             turns,
             tape: None,
         }))
@@ -276,7 +281,8 @@ impl FunctionDoor for Recorder {
 }
 
 impl MemoryDoor for Recorder {
-    fn access(&self, _: &'static str, _: bool) -> bool {
+    fn access(&self, access: &MemoryAccess) -> bool {
+        nic_event::record_access(self.0.tracer, access);
         true
     }
 

@@ -11,7 +11,7 @@ use vhost_daemon::finding::Object;
 
 use super::report::{Found, Report};
 use super::script::Script;
-use crate::dma::{self, DmaError, MemoryDoor, MemoryTape};
+use crate::dma::{self, DmaError, MemoryAccess, MemoryDoor, MemoryTape};
 use crate::hca::tape::{self, Tape};
 use crate::net::{Burst, Cable, Direction, End, Frame, Port};
 use crate::nic::Nic;
@@ -177,7 +177,7 @@ impl Tape for Player {
 }
 
 impl MemoryDoor for Player {
-    fn access(&self, _: &'static str, _: bool) -> bool {
+    fn access(&self, _: &MemoryAccess) -> bool {
         true
     }
 

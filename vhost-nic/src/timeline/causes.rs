@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use mlx5_prm::queue_entry::{CqeOpcode, EventType};
 use vhost_daemon::trace::{Event, Events};
 
-use crate::hca::nic_event::NicEvent;
+use crate::dma::Purpose;
+use crate::hca::nic_event::{NicEvent, Timer};
 use crate::roce::opcode::Opcode;
 
 /// WQEs of a queue whose packets may still be sent.
@@ -28,24 +29,75 @@ struct Latest {
     packets: HashMap<(u32, u32, u32), usize>,
     requests_in: HashMap<Object, usize>,
     responses_in: HashMap<Object, usize>,
+    /// Timers that have not expired: the time that each is set to, and the index of its event.
+    timers: HashMap<Object, Vec<(u64, usize)>>,
+    moderated: HashMap<Object, usize>,
+    rnr_naks: HashMap<Object, usize>,
+    hot_periods: HashMap<Object, usize>,
     /// Events that are caused by the latest of the same thread.
+    work_by_thread: HashMap<u32, usize>,
+    /// The queue that a thread turned to, and whether because of a timer.
+    services_by_thread: HashMap<u32, (Object, usize, bool)>,
     frames_by_thread: HashMap<u32, usize>,
     receives_by_thread: HashMap<u32, usize>,
     /// The latest CQE of a CQ.
     cqes: HashMap<Object, usize>,
     eqes: HashMap<Object, usize>,
+    command_doorbells: HashMap<u16, usize>,
     commands: HashMap<u16, usize>,
 }
 
 /// Returns for each event the index of the one that caused it. `events` are in the order of time.
 pub fn find(events: &[Event]) -> Vec<Option<usize>> {
     let mut latest = Latest::default();
-    let mut cause = |index, event: &Event| latest.cause(index, NicEvent::at(event.event)?, event);
+    let mut cause = |index, event: &Event| {
+        let kind = NicEvent::at(event.event)?;
+        let cause = latest.cause(index, kind, event);
+        if is_work(kind) {
+            latest.work_by_thread.insert(event.thread, index);
+        }
+        cause
+    };
     events
         .iter()
         .enumerate()
         .map(|(index, event)| cause(index, event))
         .collect()
+}
+
+/// Whether a thread accesses memory on behalf of such an event.
+fn is_work(kind: NicEvent) -> bool {
+    match kind {
+        NicEvent::CommandDoorbell
+        | NicEvent::Command
+        | NicEvent::Doorbell
+        | NicEvent::BlueFlame
+        | NicEvent::ArmCq
+        | NicEvent::UpdateEq
+        | NicEvent::Service
+        | NicEvent::TimerExpired
+        | NicEvent::ModerationExpired
+        | NicEvent::Wqe
+        | NicEvent::FrameWqe
+        | NicEvent::PacketOut
+        | NicEvent::PacketIn
+        | NicEvent::FrameIn
+        | NicEvent::Cqe => true,
+        NicEvent::HotPeriod
+        | NicEvent::TimerSet
+        | NicEvent::ModerationSet
+        | NicEvent::DmaRead
+        | NicEvent::DmaWrite
+        | NicEvent::AckOut
+        | NicEvent::AckIn
+        | NicEvent::AckTimeout
+        | NicEvent::RnrNak
+        | NicEvent::Retransmission
+        | NicEvent::Eqe
+        | NicEvent::Interrupt
+        | NicEvent::Fault
+        | NicEvent::Finding => false,
+    }
 }
 
 /// Whether a BTH is that of a response.
@@ -93,7 +145,48 @@ impl Latest {
                 self.receives_by_thread.insert(event.thread, index);
                 self.frames_by_thread.get(&event.thread).copied()
             }
-            NicEvent::AckTimeout | NicEvent::Retransmission | NicEvent::RnrNak => {
+            NicEvent::Service => {
+                self.services_by_thread.insert(event.thread, (object, index, false));
+                let hot_period = self.hot_periods.get(&object).copied();
+                let (doorbell, response) = (self.doorbells.get(&object), self.responses_in.get(&object));
+                hot_period.filter(|_| first != 0).or(doorbell.max(response).copied())
+            }
+            NicEvent::HotPeriod => {
+                self.hot_periods.insert(object, index);
+                self.doorbells.get(&object).copied()
+            }
+            NicEvent::TimerSet => {
+                let end = event.time + 1000 * u64::from(second);
+                self.timers.entry(object).or_default().push((end, index));
+                match Timer::ALL.get(first as usize) {
+                    Some(Timer::Acknowledgement) => self.wqes.get(&object).and_then(|wqes| Some(wqes.last()?.0)),
+                    Some(Timer::ReceiverNotReady) => self.rnr_naks.get(&object).copied(),
+                    Some(Timer::Flush) | None => self.work_by_thread.get(&event.thread).copied(),
+                }
+            }
+            NicEvent::TimerExpired => {
+                self.services_by_thread.insert(event.thread, (object, index, true));
+                let timers = self.timers.get_mut(&object)?;
+                let first = timers.iter().enumerate().min_by_key(|(_, timer)| **timer)?.0;
+                Some(timers.swap_remove(first).1)
+            }
+            NicEvent::ModerationSet => {
+                self.moderated.insert(object, index);
+                self.cqes.get(&object).copied()
+            }
+            NicEvent::ModerationExpired => self.moderated.get(&object).copied(),
+            NicEvent::DmaRead | NicEvent::DmaWrite => self.cause_of_access(event),
+            NicEvent::AckOut => self.requests_in.get(&object).copied(),
+            NicEvent::AckIn => self.responses_in.get(&object).copied(),
+            NicEvent::AckTimeout => {
+                let service = self.services_by_thread.get(&event.thread);
+                let timer = service.filter(|(of, _, by_timer)| *by_timer && *of == object);
+                timer.map(|(_, index, _)| *index).or(self.wqe_of(object, first))
+            }
+            NicEvent::Retransmission | NicEvent::RnrNak => {
+                if kind == NicEvent::RnrNak {
+                    self.rnr_naks.insert(object, index);
+                }
                 self.wqe_of(object, first).or(self.responses_in.get(&object).copied())
             }
             NicEvent::Cqe => {
@@ -109,8 +202,13 @@ impl Latest {
                 }
             }
             NicEvent::Interrupt => self.eqes.get(&(event.guest, first)).copied(),
-            NicEvent::Command => self.commands.insert(event.guest, index).and(None),
-            NicEvent::ArmCq | NicEvent::UpdateEq | NicEvent::Fault | NicEvent::Finding => None,
+            NicEvent::CommandDoorbell => self.command_doorbells.insert(event.guest, index).and(None),
+            NicEvent::Command => {
+                self.commands.insert(event.guest, index);
+                self.command_doorbells.get(&event.guest).copied()
+            }
+            NicEvent::Fault | NicEvent::Finding => self.work_by_thread.get(&event.thread).copied(),
+            NicEvent::ArmCq | NicEvent::UpdateEq => None,
         }
     }
 
@@ -122,6 +220,22 @@ impl Latest {
         // Datagrams and WQEs of unknown length: the latest that begins before.
         let begun = || wqes.iter().rfind(|(_, first, _)| ahead(*first) < PSN_HALF);
         wqe.or_else(begun).map(|(index, ..)| *index)
+    }
+
+    fn cause_of_access(&self, event: &Event) -> Option<usize> {
+        let latest = self.work_by_thread.get(&event.thread).copied();
+        let [fetch, reply] = [Purpose::CommandFetch, Purpose::CommandReply].map(|purpose| purpose as u32);
+        let [record, wqe] = [Purpose::DoorbellRecord, Purpose::SendWqe].map(|purpose| purpose as u32);
+        match event.object {
+            purpose if purpose == fetch || purpose == reply => self.command_doorbells.get(&event.guest).copied(),
+            // Between two WQEs are the packets of the first.
+            purpose if purpose == record || purpose == wqe => {
+                let service = self.services_by_thread.get(&event.thread);
+                let own = service.filter(|((guest, _), ..)| *guest == event.guest);
+                own.map(|(_, index, _)| *index).or(latest)
+            }
+            _ => latest,
+        }
     }
 
     fn cause_of_cqe(&self, event: &Event) -> Option<usize> {

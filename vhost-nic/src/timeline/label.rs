@@ -5,13 +5,16 @@ use std::borrow::Cow;
 use mlx5_prm::opcode::Opcode as CommandOpcode;
 use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
+use pci_function::dma::Purpose as _;
 use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{Event, Events};
 use zerocopy::TryFromBytes;
 
-use crate::hca::nic_event::NicEvent;
+use crate::dma::Purpose;
+use crate::hca::nic_event::{NicEvent, Timer};
 use crate::hca::nic_finding::Finding;
 use crate::roce::opcode::Opcode;
+use crate::roce::syndrome::Syndrome as RoceSyndrome;
 
 /// Returns a text for an event.
 pub fn of(event: &Event) -> Cow<'static, str> {
@@ -31,6 +34,29 @@ pub fn of(event: &Event) -> Cow<'static, str> {
         .into(),
         NicEvent::PacketOut => format!("out {}", packet(first)).into(),
         NicEvent::PacketIn => format!("in {}", packet(first)).into(),
+        NicEvent::CommandDoorbell => format!("doorbell of slots {first:#x}").into(),
+        NicEvent::Service => if first == 0 { "service" } else { "service by polling" }.into(),
+        NicEvent::HotPeriod => if first == 0 {
+            "hot period ends"
+        } else {
+            "hot period begins"
+        }
+        .into(),
+        NicEvent::TimerSet => match Timer::ALL.get(first as usize) {
+            Some(timer) => format!("{} timer of {second} us", timer_name(*timer)),
+            None => format!("timer {first} of {second} us"),
+        }
+        .into(),
+        NicEvent::TimerExpired => "timer expires".into(),
+        NicEvent::ModerationSet => format!("event in {first} us").into(),
+        NicEvent::ModerationExpired => "delay of the event ends".into(),
+        NicEvent::DmaRead | NicEvent::DmaWrite => {
+            let access = if kind == NicEvent::DmaRead { "read" } else { "write" };
+            let address = u64::from(first) << 32 | u64::from(second);
+            format!("{}: {access} {third} bytes at {address:#x}", purpose(event.object)).into()
+        }
+        NicEvent::AckOut => format!("out {}", acknowledgement(first, second)).into(),
+        NicEvent::AckIn => format!("in {}", acknowledgement(first, second)).into(),
         NicEvent::AckTimeout => "acknowledgement timeout".into(),
         NicEvent::RnrNak => format!("RNR NAK, delay of {second} us").into(),
         NicEvent::Retransmission => format!("retransmission from PSN {first:#x}").into(),
@@ -46,8 +72,8 @@ pub fn of(event: &Event) -> Cow<'static, str> {
             Err(_) => format!("EQE of type {first:#x}"),
         }
         .into(),
-        NicEvent::Finding => match Finding::ALL.get(event.object as usize) {
-            Some(kind) => format!("{} {first:#x}", kind.name()),
+        NicEvent::Finding => match finding(event.object) {
+            Some(name) => format!("{name} {first:#x}"),
             None => format!("finding {}", event.object),
         }
         .into(),
@@ -59,6 +85,34 @@ pub fn of(event: &Event) -> Cow<'static, str> {
             CommandOpcode(first as u16)
         )
         .into(),
+    }
+}
+
+/// Returns the name of a kind of findings by its row.
+pub fn finding(row: u32) -> Option<&'static str> {
+    Finding::ALL.get(row as usize).map(|kind| kind.name())
+}
+
+/// Returns the name of a purpose by its number.
+pub fn purpose(number: u32) -> &'static str {
+    Purpose::NAMES.get(number as usize).copied().unwrap_or("unknown")
+}
+
+fn timer_name(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Acknowledgement => "acknowledgement",
+        Timer::ReceiverNotReady => "RNR",
+        Timer::Flush => "flush",
+    }
+}
+
+/// PSN and syndrome of an AETH.
+fn acknowledgement(psn: u32, syndrome: u32) -> String {
+    match RoceSyndrome::from_byte(syndrome as u8) {
+        Some(RoceSyndrome::Ack { .. }) => format!("ACK PSN {psn:#x}"),
+        Some(RoceSyndrome::Rnr(timer)) => format!("RNR NAK PSN {psn:#x}, {} us", timer.delay().as_micros()),
+        Some(RoceSyndrome::Nak(code)) => format!("NAK {code:?} PSN {psn:#x}"),
+        None => format!("syndrome {syndrome:#x} PSN {psn:#x}"),
     }
 }
 

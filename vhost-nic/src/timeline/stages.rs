@@ -6,7 +6,9 @@ use super::NicTimeline;
 use crate::hca::nic_event::NicEvent;
 
 /// Stages in order: the time from a cause to its effect.
-const STAGES: [(&str, NicEvent, NicEvent); 10] = [
+const STAGES: [(&str, NicEvent, NicEvent); 13] = [
+    ("doorbell to command", NicEvent::CommandDoorbell, NicEvent::Command),
+    ("doorbell to service", NicEvent::Doorbell, NicEvent::Service),
     ("doorbell to WQE", NicEvent::Doorbell, NicEvent::Wqe),
     ("BlueFlame to WQE", NicEvent::BlueFlame, NicEvent::Wqe),
     ("WQE to packet", NicEvent::Wqe, NicEvent::PacketOut),
@@ -17,6 +19,7 @@ const STAGES: [(&str, NicEvent, NicEvent); 10] = [
     ("frame WQE to CQE", NicEvent::FrameWqe, NicEvent::Cqe),
     ("CQE to EQE", NicEvent::Cqe, NicEvent::Eqe),
     ("EQE to interrupt", NicEvent::Eqe, NicEvent::Interrupt),
+    ("timer", NicEvent::TimerSet, NicEvent::TimerExpired),
 ];
 
 /// Measures the stages of all messages, or of those of one queue: what its doorbells and WQEs caused.

@@ -5,12 +5,15 @@ use std::time::Duration;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use vhost_daemon::trace::start_flight_recorder;
 use vhost_nic::net::Switch;
 
 use crate::nic::machine_with;
+use crate::trace::{name, recorded};
 
 #[test]
 fn what_is_posted_meanwhile_needs_no_doorbell() {
+    start_flight_recorder();
     let machine = machine_with(&Switch::new(), 1, |config| config.busy_poll = Duration::from_secs(60));
     let node = Node::open(machine, 1);
     let qp = || QueuePair::create(&node, Shape::new(service::RC)).unwrap();
@@ -35,6 +38,24 @@ fn what_is_posted_meanwhile_needs_no_doorbell() {
     let counter = c.post(&request(99));
     c.sent(WqeOpcode::RdmaWrite, counter);
     assert_eq!(memory.read(0, 8), [99; 8]);
+    let trace = recorded();
+    let count = |event, queue: u32, argument| {
+        let events = trace
+            .events
+            .iter()
+            .filter(|found| name(found) == event && found.object == queue);
+        events.filter(|found| found.arguments[0] == argument).count()
+    };
+    assert_eq!(
+        count("service", a.number, 1),
+        48,
+        "one for each that was found by polling"
+    );
+    assert_eq!(
+        (count("hot_period", a.number, 1), count("hot_period", a.number, 0)),
+        (1, 0)
+    );
+    assert_eq!(count("service", c.number, 1), 0);
     for qp in [&a, &b, &c, &d] {
         qp.destroy(&node).unwrap();
     }

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::WqeOpcode;
-use mlx5_test_driver::qp::{Connection, Shape, service};
+use mlx5_test_driver::qp::{Connection, Request, Shape, service};
+use mlx5_test_driver::wait::eventually;
 use vhost_daemon::Program;
 use vhost_daemon::trace::{
     Event, Events, Header, Session, Timeline, Trace, start_flight_recorder, write_json, write_perfetto, write_stream,
 };
+use vhost_nic::dma::Purpose;
 use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::net::Switch;
 use vhost_nic::timeline::{NicTimeline, stages};
 
 use crate::pair::{Pair, pattern};
+use crate::wire::Fate;
 
 /// Reads what has been recorded.
 pub fn recorded() -> Trace {
@@ -118,4 +123,138 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
     if let Ok(path) = std::env::var("VHOST_TEST_TRACE") {
         std::fs::write(path, &perfetto).unwrap();
     }
+}
+
+/// The events of a name, with the causes of each.
+fn all<'a>(
+    trace: &'a Trace,
+    timeline: &NicTimeline,
+    wanted: &str,
+    guest: u16,
+) -> Vec<(&'a Event, String, Vec<(&'static str, u16)>)> {
+    let of_kind = |(_, event): &(usize, &Event)| name(event) == wanted && event.guest == guest;
+    let events = trace.events.iter().enumerate().filter(of_kind);
+    events
+        .map(|(index, event)| (event, timeline.label(event).into_owned(), chain(trace, timeline, index)))
+        .collect()
+}
+
+#[test]
+fn an_access_to_memory_has_its_purpose_and_cause() {
+    start_flight_recorder();
+    let switch = Switch::new();
+    let how = Connection::default();
+    let (mut pair, _faults) = Pair::faulty([switch.clone(), switch], Shape::new(service::RC), &how);
+    pair.a.memory.write(0, &pattern(1, 3000));
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 3000), 0);
+    let index = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, index);
+    pair.end();
+
+    let trace = recorded();
+    assert_eq!(trace.lost, 0);
+    let timeline = NicTimeline::new(&trace);
+    let (a, b) = (1, 2);
+    let of_purpose = |event, guest, purpose: Purpose| {
+        let mut events = all(&trace, &timeline, event, guest);
+        events.retain(|(event, ..)| event.object == purpose as u32);
+        events
+    };
+    let arrival = [("packet_in", b), ("packet_out", a), ("wqe", a), ("doorbell", a)];
+    let payload = [("dma_read", a, Purpose::Gather), ("dma_write", b, Purpose::Scatter)];
+    for (event, guest, purpose) in payload {
+        let accesses = of_purpose(event, guest, purpose);
+        let bytes: u32 = accesses.iter().map(|(event, ..)| event.arguments[2]).sum();
+        assert_eq!(bytes, 3000, "{accesses:#?}");
+        for (_, label, causes) in &accesses {
+            assert_eq!(causes[0], (event, guest), "{label}");
+            assert_eq!(causes[1..], arrival, "{label}");
+        }
+    }
+    // The entry of the command queue and its mailboxes are read before the command ends.
+    for (_, label, causes) in of_purpose("dma_read", a, Purpose::CommandFetch) {
+        assert_eq!(causes, [("dma_read", a), ("command_doorbell", a)], "{label}");
+    }
+    let wqes = of_purpose("dma_read", a, Purpose::SendWqe);
+    // The doorbell is compared with the WQE that it announces.
+    let [(checked, _, by_doorbell), (fetched, _, by_service)] = &wqes[..] else {
+        panic!("{wqes:#?}");
+    };
+    assert_eq!((checked.arguments[2], fetched.arguments[2]), (16, 64));
+    assert_eq!(by_doorbell[..], [("dma_read", a), ("doorbell", a)]);
+    assert_eq!(by_service[..], [("dma_read", a), ("service", a), ("doorbell", a)]);
+    let cqes = of_purpose("dma_write", a, Purpose::Cqe);
+    assert_eq!(cqes[0].2[..2], [("dma_write", a), ("packet_in", a)], "{cqes:#?}");
+    let (cqe, label, _) = &cqes[0];
+    let [high, low, ..] = cqe.arguments.map(u64::from);
+    let bytes = cqe.arguments[2];
+    assert_eq!(*label, format!("cqe: write {bytes} bytes at {:#x}", high << 32 | low));
+
+    let mut perfetto = Vec::new();
+    write_perfetto(&mut perfetto, &trace, &timeline).unwrap();
+    for track in ["dma gather", "dma cqe", "command_queue"] {
+        assert!(
+            perfetto.windows(track.len()).any(|bytes| bytes == track.as_bytes()),
+            "{track}"
+        );
+    }
+}
+
+#[test]
+fn a_timeout_begins_with_its_timer() {
+    start_flight_recorder();
+    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    pair.wire.strike(0, Fate::Drop, |kind| !kind.forth);
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    let index = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, index);
+    let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 8)));
+    eventually("an RNR NAK", || {
+        recorded().events.iter().any(|event| name(event) == "rnr_nak")
+    });
+    let receive = pair.b.qp.receive(&[pair.b.part(0, 8)]);
+    pair.a.qp.sent(WqeOpcode::Send, send);
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, 8);
+    pair.end();
+
+    let trace = recorded();
+    let timeline = NicTimeline::new(&trace);
+    let (a, b) = (1, 2);
+    let timeouts = all(&trace, &timeline, "ack_timeout", a);
+    let causes: Vec<_> = timeouts.iter().map(|(.., causes)| &causes[..]).collect();
+    let names = ["ack_timeout", "timer_expired", "timer_set", "wqe", "doorbell"];
+    assert_eq!(causes, [names.map(|name| (name, a))]);
+
+    // The first acknowledgement is lost, the retransmission is acknowledged as well.
+    let sent = all(&trace, &timeline, "ack_out", b);
+    let received = all(&trace, &timeline, "ack_in", a);
+    let labels = |events: &[(&Event, String, _)], prefix: &str| {
+        let labels = events
+            .iter()
+            .map(|(_, label, _)| label.strip_prefix(prefix).unwrap().to_owned());
+        labels.collect::<Vec<_>>()
+    };
+    let (sent_labels, received_labels) = (labels(&sent, "out "), labels(&received, "in "));
+    assert_eq!(sent_labels[..2], ["ACK PSN 0x123456"; 2]);
+    assert_eq!(received_labels, sent_labels[1..], "one is lost");
+    assert_eq!(received_labels[0], "ACK PSN 0x123456");
+    assert!(
+        received_labels[1].starts_with("RNR NAK PSN 0x123457, "),
+        "{received_labels:?}"
+    );
+    assert_eq!(received_labels.last().unwrap(), "ACK PSN 0x123457");
+    assert_eq!(received[0].0.arguments[2], 1, "the MSN of the first message");
+    assert_eq!(received[0].2[..3], [("ack_in", a), ("packet_in", a), ("packet_out", b)]);
+    assert_eq!(sent[0].2[..3], [("ack_out", b), ("packet_in", b), ("packet_out", a)]);
+
+    let timers = all(&trace, &timeline, "timer_set", a);
+    let kinds = |kind: &str| timers.iter().filter(|(_, label, _)| label.starts_with(kind)).count();
+    let nak = timers.iter().find(|(_, label, _)| label.starts_with("RNR timer of "));
+    assert_eq!(nak.unwrap().2[..3], [("timer_set", a), ("rnr_nak", a), ("wqe", a)]);
+    assert!(kinds("acknowledgement timer of ") > 0);
+    let expired = all(&trace, &timeline, "timer_expired", a);
+    assert!(
+        expired.iter().all(|(.., causes)| causes[1] == ("timer_set", a)),
+        "{expired:#?}"
+    );
 }

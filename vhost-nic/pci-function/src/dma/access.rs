@@ -185,7 +185,7 @@ impl<P: Purpose> Dma<P> {
     #[inline]
     fn passage(&self, purpose: P) -> Option<Passage<'_>> {
         let door = self.door.get()?;
-        Some(Passage::new(&**door, P::NAMES[purpose.index()]))
+        Some(Passage::new(&**door, purpose.index()))
     }
 
     /// Returns the counters of one purpose.

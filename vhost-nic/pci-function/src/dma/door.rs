@@ -2,11 +2,24 @@
 
 use super::error::{DmaError, Result};
 
+/// An access to guest memory, before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryAccess {
+    /// Index of the purpose, in the order of [`Purpose::NAMES`](super::Purpose::NAMES).
+    pub purpose: usize,
+    /// Guest address.
+    pub address: u64,
+    /// Number of bytes.
+    pub length: usize,
+    /// Whether the device writes.
+    pub write: bool,
+}
+
 /// A door that accesses to guest memory pass.
 pub trait MemoryDoor: Send + Sync {
-    /// Lets an access of a purpose (by its name in the statistics) pass, perhaps after a while. Returns false if the
-    /// access fails as one to memory that is not mapped.
-    fn access(&self, purpose: &'static str, write: bool) -> bool;
+    /// Lets an access pass, perhaps after a while. Returns false if the access fails as one to memory that is not
+    /// mapped.
+    fn access(&self, access: &MemoryAccess) -> bool;
 
     /// Returns the tape that accesses are recorded on or replayed from, if there is one.
     fn tape(&self) -> Option<&dyn MemoryTape> {
@@ -34,18 +47,25 @@ pub trait MemoryTape: Send + Sync {
 /// The way of accesses of one purpose through a door.
 pub(super) struct Passage<'a> {
     door: &'a dyn MemoryDoor,
-    purpose: &'static str,
+    /// Index of the purpose.
+    purpose: usize,
 }
 
 impl<'a> Passage<'a> {
     #[cold]
-    pub(super) fn new(door: &'a dyn MemoryDoor, purpose: &'static str) -> Self {
+    pub(super) fn new(door: &'a dyn MemoryDoor, purpose: usize) -> Self {
         Self { door, purpose }
     }
 
     /// Passes the door, where there is no tape.
     pub(super) fn enter(&self, address: u64, length: usize, write: bool) -> Result<()> {
-        match self.door.access(self.purpose, write) {
+        let access = MemoryAccess {
+            purpose: self.purpose,
+            address,
+            length,
+            write,
+        };
+        match self.door.access(&access) {
             true => Ok(()),
             false => Err(DmaError::Unmapped {
                 address,

@@ -1,6 +1,6 @@
 //! Common arguments of requester and responder: queue pair, its parameters, and the function.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlx5_prm::queue_entry::EventType;
 
@@ -8,7 +8,7 @@ use super::super::context::Context;
 use super::super::memory::{AccessError, Memory};
 use crate::hca::Hca;
 use crate::hca::mkey::Accessor;
-use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_event::{NicEvent, Timer, microseconds};
 use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
@@ -92,7 +92,9 @@ impl<'a> Endpoint<'a> {
         self.hca().scheduler.schedule(self.qp.number);
     }
 
-    pub fn schedule_at(&self, time: Instant) {
+    /// Schedules the queue pair for `time`, which is after `delay`.
+    pub fn schedule_at(&self, time: Instant, timer: Timer, delay: Duration) {
+        self.trace(NicEvent::TimerSet, || [timer as u32, microseconds(delay), 0, 0]);
         self.hca().scheduler.schedule_at(time, Task::Queue(self.qp.number));
     }
 

@@ -7,6 +7,7 @@ use mlx5_prm::queue_entry::{EventType, Syndrome};
 use super::completion::{self, ReceiveCq};
 use super::endpoint::Endpoint;
 use super::send_wqe::Reader;
+use crate::hca::nic_event::Timer;
 use crate::hca::qp::{Message, ReceiveSource};
 
 /// Interval at which a queue pair in the error state is checked: receives are posted without a doorbell.
@@ -16,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn run(endpoint: &Endpoint<'_>) {
     flush_sends(endpoint);
     flush_receives(endpoint);
-    endpoint.schedule_at(endpoint.hca().clock.instant() + INTERVAL);
+    endpoint.schedule_at(endpoint.hca().clock.instant() + INTERVAL, Timer::Flush, INTERVAL);
 }
 
 fn flush_sends(endpoint: &Endpoint<'_>) {

@@ -55,8 +55,9 @@ fn accept(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packet: &Sup
         Operation::ReadResponse => read_response(endpoint, requester, super_packet),
         Operation::AtomicAcknowledge => atomic_response(endpoint, requester, packet),
         _ => {
-            let aeth = packet.headers.aeth;
-            if let Some(syndrome) = aeth.and_then(|aeth| Syndrome::from_byte(aeth.syndrome)) {
+            let Some(aeth) = packet.headers.aeth else { return };
+            endpoint.trace(NicEvent::AckIn, || [psn.value(), aeth.syndrome.into(), aeth.msn(), 0]);
+            if let Some(syndrome) = Syndrome::from_byte(aeth.syndrome) {
                 acknowledgement(endpoint, requester, psn, syndrome);
             }
         }

@@ -10,6 +10,7 @@ use super::super::memory::KeyRange;
 use super::batch::{self, Batch};
 use super::endpoint::Endpoint;
 use crate::hca::mkey::Access;
+use crate::hca::nic_event::NicEvent;
 use crate::hca::queue_counter::QueueCounter;
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
 use crate::roce::opcode::{Opcode, Operation, Position, Suffix};
@@ -141,6 +142,8 @@ impl Packets<'_> {
     }
 
     fn acknowledge(&mut self, psn: Psn, syndrome: Syndrome, msn: u32) {
+        let arguments = || [psn.value(), syndrome.byte().into(), msn & 0xff_ffff, 0];
+        self.endpoint.trace(NicEvent::AckOut, arguments);
         self.push(Operation::Acknowledge, psn, |headers| {
             headers.aeth = Some(Aeth::new(syndrome.byte(), msn));
         });

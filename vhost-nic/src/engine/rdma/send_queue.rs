@@ -14,7 +14,7 @@ use super::endpoint::Endpoint;
 use super::pcie_wait::Progress;
 use super::send_wqe::{Reader, WqeOrigin};
 use super::{datagram, key_update, outbound_request};
-use crate::hca::nic_event::NicEvent;
+use crate::hca::nic_event::{NicEvent, Timer};
 use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::qp::{MAX_PACKETS, Qp, QpState, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
@@ -116,10 +116,11 @@ fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, s
 /// Checks the timers, prepares a retransmission after an acknowledgement timeout, and returns whether packets may be
 /// sent.
 fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
-    match requester.poll_timers(endpoint.hca().clock.instant()) {
+    let now = endpoint.hca().clock.instant();
+    match requester.poll_timers(now) {
         Timers::Send => true,
         Timers::RnrDelay(end) => {
-            set_alarm(endpoint, requester, end);
+            set_alarm(endpoint, requester, end, Timer::ReceiverNotReady, end - now);
             false
         }
         Timers::AckTimeout if requester.retry(endpoint.parameters.retry_count) => {
@@ -140,13 +141,14 @@ fn arm_timer(endpoint: &Endpoint<'_>, requester: &mut Requester) {
     let exponent = endpoint.parameters.ack_timeout;
     let timeout = (exponent > 0).then(|| ACK_TIMEOUT_UNIT.saturating_mul(1 << exponent).max(MIN_TIMEOUT));
     if let Some(deadline) = requester.arm_timer(timeout, || endpoint.hca().clock.instant()) {
-        set_alarm(endpoint, requester, deadline);
+        let timeout = timeout.unwrap_or_default();
+        set_alarm(endpoint, requester, deadline, Timer::Acknowledgement, timeout);
     }
 }
 
-fn set_alarm(endpoint: &Endpoint<'_>, requester: &mut Requester, time: Instant) {
+fn set_alarm(endpoint: &Endpoint<'_>, requester: &mut Requester, time: Instant, timer: Timer, delay: Duration) {
     if requester.set_alarm(time) {
-        endpoint.schedule_at(time);
+        endpoint.schedule_at(time, timer, delay);
     }
 }
 
