@@ -1,7 +1,5 @@
 //! BTH opcodes (IBTA volume 1, section 9.2.1).
 
-use std::hash::{Hash, Hasher};
-
 /// Transport service: bits 7:5 of the opcode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -91,27 +89,9 @@ pub enum Extension {
     Ieth,
 }
 
-/// A defined opcode: decoded once, and asked several times per packet.
-#[derive(Clone, Copy)]
-pub struct Opcode {
-    /// As on the wire.
-    byte: u8,
-    row: Row,
-}
-
-impl PartialEq for Opcode {
-    fn eq(&self, other: &Self) -> bool {
-        self.byte == other.byte
-    }
-}
-
-impl Eq for Opcode {}
-
-impl Hash for Opcode {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.byte.hash(state);
-    }
-}
+/// A defined opcode, as on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Opcode(u8);
 
 /// Operations by the low five bits of the opcode.
 const OPERATIONS: [Option<(Operation, Position, Suffix)>; 0x18] = {
@@ -162,6 +142,7 @@ const NUMBERS: [[[Option<u8>; 3]; 4]; 9] = {
 /// Decoded opcode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
+    defined: bool,
     transport: Transport,
     operation: Operation,
     position: Position,
@@ -169,15 +150,17 @@ struct Row {
 }
 
 const CNP: Row = Row {
+    defined: true,
     transport: Transport::Cnp,
     operation: Operation::CongestionNotification,
     position: Position::Only,
     suffix: Suffix::None,
 };
 
-/// Decoded opcodes; looked up for every packet.
-static ROWS: [Option<Row>; 0x100] = {
-    let mut rows = [None; 0x100];
+/// Decoded opcodes; looked up several times for every packet.
+static ROWS: [Row; 0x100] = {
+    let undefined = Row { defined: false, ..CNP };
+    let mut rows = [undefined; 0x100];
     let transports = [Transport::Rc, Transport::Uc, Transport::Ud, Transport::Xrc];
     let mut at = 0;
     while at < transports.len() {
@@ -190,30 +173,31 @@ static ROWS: [Option<Row>; 0x100] = {
                 _ => true,
             };
             if let (true, Some((operation, position, suffix))) = (exists, OPERATIONS[number]) {
-                rows[transport as usize | number] = Some(Row {
+                rows[transport as usize | number] = Row {
+                    defined: true,
                     transport,
                     operation,
                     position,
                     suffix,
-                });
+                };
             }
             number += 1;
         }
         at += 1;
     }
-    rows[Opcode::CNP.byte as usize] = Some(CNP);
+    rows[Opcode::CNP.0 as usize] = CNP;
     rows
 };
 
 impl std::fmt::Debug for Opcode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Opcode({:#04x}: {:?})", self.byte, self.row)
+        write!(f, "Opcode({:#04x}: {:?})", self.0, self.row())
     }
 }
 
 impl Opcode {
     /// Congestion notification.
-    pub const CNP: Self = Self { byte: 0x81, row: CNP };
+    pub const CNP: Self = Self(0x81);
 
     /// Encodes an opcode, if the combination is defined.
     pub fn new(transport: Transport, operation: Operation, position: Position, suffix: Suffix) -> Option<Self> {
@@ -229,37 +213,41 @@ impl Opcode {
 
     /// Takes a byte of the wire; `None` if it is not a supported opcode.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        ROWS[usize::from(byte)].map(|row| Self { byte, row })
+        ROWS[usize::from(byte)].defined.then_some(Self(byte))
     }
 
     /// The byte on the wire.
     pub fn byte(self) -> u8 {
-        self.byte
+        self.0
+    }
+
+    fn row(self) -> &'static Row {
+        &ROWS[usize::from(self.0)]
     }
 
     /// Transport service.
     pub fn transport(self) -> Transport {
-        self.row.transport
+        self.row().transport
     }
 
     /// Operation.
     pub fn operation(self) -> Operation {
-        self.row.operation
+        self.row().operation
     }
 
     /// Position in the message.
     pub fn position(self) -> Position {
-        self.row.position
+        self.row().position
     }
 
     /// Suffix.
     pub fn suffix(self) -> Suffix {
-        self.row.suffix
+        self.row().suffix
     }
 
     /// Opcode of one part of a packet that is split, by whether it is the first part and whether it is the last.
     pub fn part(self, first: bool, last: bool) -> Self {
-        let row = self.row;
+        let row = self.row();
         let position = Position::new(row.position.begins() && first, row.position.ends() && last);
         let suffix = if position.ends() { row.suffix } else { Suffix::None };
         // Operations that can be split have opcodes for all positions.
@@ -292,7 +280,7 @@ impl Opcode {
     /// Headers between BTH and payload, in order.
     pub fn extensions(self) -> impl Iterator<Item = Extension> {
         use Operation::*;
-        let row = self.row;
+        let row = self.row();
         let address = match row.transport {
             Transport::Ud => Some(Extension::Deth),
             Transport::Xrc if self.is_request() => Some(Extension::XrcEth),

@@ -40,6 +40,11 @@ impl Region {
         self.address + self.length
     }
 
+    #[inline]
+    pub(super) fn contains(&self, address: u64) -> bool {
+        address.wrapping_sub(self.address) < self.length
+    }
+
     /// The part from `from` to `to`, both of which must be inside.
     pub(super) fn part(&self, from: u64, to: u64) -> Self {
         let mut memory = self.memory.clone();

@@ -118,7 +118,11 @@ impl RegionTable {
     /// Returns the region that an address is in.
     #[inline]
     pub(super) fn at(&self, address: u64) -> Option<&Region> {
-        self.get(self.find(address)).filter(|region| region.address <= address)
+        // Most of what is accessed is in the RAM at the lowest addresses.
+        let lowest = self.chunks.first().and_then(|chunk| chunk.first());
+        lowest
+            .filter(|region| region.contains(address))
+            .or_else(|| self.get(self.find(address)).filter(|region| region.contains(address)))
     }
 
     /// Returns the bytes of a range, in order: a slice for each region that it touches.

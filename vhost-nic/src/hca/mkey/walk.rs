@@ -204,6 +204,10 @@ impl Walk<'_> {
                 let required = permission(access);
                 let places = Places { context, range, skip };
                 match pages.slice(first, last) {
+                    Some(&[page]) if page & required == required => {
+                        let at = (page & !MTT_FLAGS).wrapping_add(skip);
+                        act(Segment::Memory(at, length as usize))
+                    }
                     Some(pages) => places.segments(pages.iter().copied(), required, act),
                     None if last < pages.len() => {
                         places.segments((first..=last).map(|index| pages.entry(index)), required, act)
