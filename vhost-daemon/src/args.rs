@@ -1,9 +1,10 @@
 //! Command-line options common to all daemons.
 
+use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use crate::size::parse_size;
 use crate::sockets::SocketAccess;
@@ -11,6 +12,7 @@ use crate::sockets::SocketAccess;
 /// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`,
 /// `fd`, `print_capabilities` and its own options that name sockets.
 #[derive(Args, Clone, Debug, Default)]
+#[command(group(ArgGroup::new("trace_readers").args(["control_socket", "trace_dump"]).multiple(true)))]
 pub struct CommonArgs {
     /// Listen for a guest's VMM on this socket; once per guest.
     #[arg(long, value_name = "PATH")]
@@ -42,9 +44,38 @@ pub struct CommonArgs {
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
-    /// Always record the latest events of every thread, so that a trace can begin in the past (`trace --recent`).
-    #[arg(long, requires = "control_socket")]
-    pub flight_recorder: bool,
+    /// Always record the latest events of every thread, so that a trace can begin in the past (`trace --recent`): the
+    /// last 2M of each thread, or another SIZE from 64K to 1G, rounded up to a power of two. An event takes 32 bytes.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        default_missing_value = "2M",
+        value_parser = recorder_size,
+        requires = "trace_readers"
+    )]
+    pub flight_recorder: Option<u64>,
+
+    /// Write what the flight recorder has to a file in this directory, NAME-000001.pftrace and so on (docs/trace.md),
+    /// when an event of --trace-dump-on is recorded, at most once in 10 seconds, and on SIGUSR1. Implies
+    /// --flight-recorder.
+    #[arg(long, value_name = "DIR")]
+    pub trace_dump: Option<PathBuf>,
+
+    /// Events that ask for a dump, by their names in docs/trace.md: `finding`, `fault`, in vhost-nic `error_cqe` (these
+    /// are the default), `finding=KIND`, any other event, or `signal` for none but SIGUSR1.
+    #[arg(long, value_name = "EVENT,...", value_delimiter = ',', requires = "trace_dump")]
+    pub trace_dump_on: Vec<String>,
+
+    /// Maximum number of dumps in the directory; the oldest are removed.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..),
+        requires = "trace_dump"
+    )]
+    pub trace_dump_files: u16,
 
     /// Exit with code 1 at the end, and say why in one line, if there are findings of these kinds, by their names in
     /// docs/findings.md; `finding=` may precede a name. `any` stands for all guest errors, `all` for suspicions as
@@ -86,6 +117,15 @@ impl CommonArgs {
     }
 }
 
+/// Bytes of the flight recorder per thread.
+const RECORDER_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
+
+fn recorder_size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text).map_err(|error| error.to_string())?;
+    let size = Some(size).filter(|size| RECORDER_SIZES.contains(size));
+    size.ok_or_else(|| "the flight recorder has from 64K to 1G".to_owned())
+}
+
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| "permissions are octal, from 0 to 777".to_owned())
@@ -94,6 +134,15 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flight_recorder_has_limits() {
+        assert_eq!(recorder_size("64K"), Ok(64 << 10));
+        assert_eq!(recorder_size("1G"), Ok(1 << 30));
+        for bad in ["65535", "1025M", "", "x"] {
+            assert!(recorder_size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn permissions_are_octal() {

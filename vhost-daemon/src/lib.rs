@@ -37,6 +37,7 @@ pub mod testing;
 mod top_command;
 pub mod trace;
 mod trace_command;
+mod trace_dump;
 pub mod vhost_user;
 pub mod vring;
 
@@ -68,6 +69,7 @@ pub use size::{InvalidSize, parse_size};
 pub use sockets::{GuestSocket, OwnSockets, SocketAccess, SocketError, inherited};
 pub use top_command::{Interval, TopArgs};
 pub use trace_command::{TraceArgs, TraceError};
+pub use trace_dump::{NamedEvent, TraceDumpError, TraceSource};
 
 /// For [`counters!`].
 #[doc(hidden)]

@@ -5,6 +5,8 @@
 //! written. Nothing waits: a session that is too slow loses events, which are counted. While no session is open and
 //! the flight recorder is off, an event costs a load and a branch.
 
+mod dump;
+mod dump_directory;
 mod event;
 mod file;
 mod perfetto;
@@ -12,9 +14,17 @@ mod recorder;
 mod ring;
 mod stream;
 mod times;
+mod trigger;
 
+pub use dump::{DumpOptions, Dumper};
 pub use event::{EventInfo, Events};
 pub use file::{Timeline, write_json, write_perfetto};
-pub use recorder::{Session, Tracer, flight_recorder_is_on, set_flight_recorder, start_flight_recorder};
+#[cfg(any(test, feature = "testing"))]
+pub use perfetto::{ReadEvent, read_perfetto};
+pub use recorder::{
+    DEFAULT_RING_BYTES, Session, Tracer, flight_recorder_is_on, set_flight_recorder, set_ring_bytes,
+    start_flight_recorder,
+};
 pub use stream::{Event, Header, StreamError, Trace, write as write_stream};
 pub use times::Times;
+pub use trigger::Wants;

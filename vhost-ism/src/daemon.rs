@@ -10,13 +10,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::{Kind, Source};
-use vhost_daemon::trace::{EventInfo, Events, Tracer, start_flight_recorder};
-use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, Server};
+use vhost_daemon::trace::{EventInfo, Events, Tracer};
+use vhost_daemon::{
+    Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, Server, TraceSource,
+};
 use vhost_ism::backend;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
-use vhost_ism::ism_event::IsmEvent;
+use vhost_ism::ism_event::{IsmEvent, IsmTimeline};
 use vhost_ism::ism_finding::Finding;
 
 use crate::args::Args;
@@ -40,7 +42,16 @@ pub fn run(args: &Args) -> Result<()> {
         .zip(0..)
         .map(|(socket, number)| Arc::new(Guest::new(socket.name.clone(), Tracer::new(number), fabric.clone())))
         .collect();
-    let names = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let traces = TraceSource {
+        program: PROGRAM,
+        guests: &names,
+        events: IsmEvent::EVENTS,
+        findings: Finding::INFOS,
+        named: &[],
+        timeline: IsmTimeline::new,
+    };
+    let _dumper = traces.start(&args.common)?;
     let faults = Faults::of_daemon(&args.common, names)?;
     let doors = faults.iter().flat_map(|faults| doors(&guests, faults)).collect();
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
@@ -53,9 +64,6 @@ pub fn run(args: &Args) -> Result<()> {
         .as_deref()
         .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
-    if args.common.flight_recorder {
-        start_flight_recorder();
-    }
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
     let max_memory = args.common.guest_memory_limit(guests.len());

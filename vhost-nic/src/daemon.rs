@@ -14,15 +14,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::finding::{Kind, Source};
-use vhost_daemon::trace::{EventInfo, Events, start_flight_recorder};
-use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program};
+use vhost_daemon::trace::{EventInfo, Events};
+use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, TraceSource};
 use vhost_nic::fault::NicFault;
-use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::hca::nic_event::{self, NicEvent};
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
 use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, Output, capture_for};
 use vhost_nic::net::{Switch, SwitchStats};
 use vhost_nic::record::Turns;
+use vhost_nic::timeline::NicTimeline;
 
 use crate::args::{Args, GuestPlan, Socket};
 use crate::control_command::NicCommand;
@@ -57,11 +58,17 @@ pub fn run(args: &Args) -> Result<()> {
         .as_deref()
         .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
-    if args.common.flight_recorder {
-        start_flight_recorder();
-    }
-
     let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let traces = TraceSource {
+        program: PROGRAM,
+        guests: &names,
+        events: NicEvent::EVENTS,
+        findings: Finding::INFOS,
+        named: &[nic_event::ERROR_CQE],
+        timeline: NicTimeline::new,
+    };
+    // Ends after the guests, whose last findings it writes.
+    let _dumper = traces.start(&args.common)?;
     // What faults do is not in a record.
     let turns = plans
         .iter()

@@ -36,7 +36,7 @@ impl<F: Kind> Faults<F> {
 
     /// Creates the set of a daemon that can have faults, with the rules of its plan; `None` for any other daemon.
     pub fn of_daemon(args: &CommonArgs, guests: Vec<String>) -> anyhow::Result<Option<Arc<Self>>> {
-        if args.faults.is_none() && args.control_socket.is_none() {
+        if args.faults.is_none() && args.control_socket.is_none() && args.trace_dump.is_none() {
             return Ok(None);
         }
         let set = Self::new(guests).context("cannot start the thread of faults")?;

@@ -189,3 +189,39 @@ impl<'a, W: Write> Writer<'a, W> {
         self.out.write_all(&file.encode_to_vec())
     }
 }
+
+/// An event of a file, for tests.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadEvent {
+    /// Names of the guest's track and of the object's.
+    pub track: [String; 2],
+    /// Name of the event.
+    pub event: String,
+    /// Text of the event.
+    pub label: String,
+}
+
+/// Reads the events of a file in their order, without the ends of slices. Panics if it is not one of this writer.
+#[cfg(any(test, feature = "testing"))]
+pub fn read_perfetto(file: &[u8]) -> Vec<ReadEvent> {
+    let mut tracks = HashMap::<u64, (String, Option<u64>)>::new();
+    let mut events = Vec::new();
+    for packet in TraceFile::decode(file).expect("the file is a trace").packet {
+        if let Some(track) = packet.track_descriptor {
+            let name = track.name.unwrap_or_default();
+            tracks.insert(track.uuid.unwrap_or_default(), (name, track.parent_uuid));
+        }
+        let Some(event) = packet.track_event.filter(|event| event.r#type != Some(SLICE_END)) else {
+            continue;
+        };
+        let (name, parent) = &tracks[&event.track_uuid.expect("an event has a track")];
+        let guest = parent.map_or_else(String::new, |parent| tracks[&parent].0.clone());
+        events.push(ReadEvent {
+            track: [guest, name.clone()],
+            event: event.categories.concat(),
+            label: event.name.unwrap_or_default(),
+        });
+    }
+    events
+}

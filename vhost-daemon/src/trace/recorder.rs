@@ -11,9 +11,13 @@ use parking_lot::Mutex;
 
 use super::event::{ARGUMENTS, Events, Record};
 use super::ring::Ring;
+use super::trigger;
 
 /// Rings of ended threads that are kept for their records.
 const MAX_ENDED: usize = 8;
+
+/// Size of a ring, unless another is set.
+pub const DEFAULT_RING_BYTES: u64 = 2 << 20;
 
 /// Number of open sessions, and one for the flight recorder.
 static RECORDING: AtomicU32 = AtomicU32::new(0);
@@ -22,6 +26,8 @@ static RINGS: Mutex<Rings> = Mutex::new(Rings {
     by_number: Vec::new(),
     next: 0,
 });
+/// Size of the rings of threads that record their first event.
+static RING_BYTES: AtomicU64 = AtomicU64::new(DEFAULT_RING_BYTES);
 static NEXT_THREAD: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
@@ -97,6 +103,7 @@ impl Tracer {
         };
         // What a thread does while it ends is not recorded.
         let _ = RING.try_with(|ring| ring.get_or_init(new_ring).push(record));
+        trigger::check(event, self.guest, object, &arguments);
     }
 }
 
@@ -106,9 +113,14 @@ fn new_ring() -> Arc<Ring> {
         || format!("thread {}", NEXT_THREAD.fetch_add(1, Ordering::Relaxed)),
         ToOwned::to_owned,
     );
-    let ring = Arc::new(Ring::new(name));
+    let ring = Arc::new(Ring::new(name, RING_BYTES.load(Ordering::Relaxed)));
     RINGS.lock().add(ring.clone());
     ring
+}
+
+/// Sets the size of the rings of threads that have not recorded an event yet; it is rounded up to a power of two.
+pub fn set_ring_bytes(bytes: u64) {
+    RING_BYTES.store(bytes, Ordering::Relaxed);
 }
 
 /// Records from now on, so that a session can begin with what was before it.
@@ -156,7 +168,7 @@ impl Session {
         let rings = RINGS.lock();
         // What the rings hold is either all older than the session, or all wanted.
         let next = |ring: &Ring| match recent {
-            true => (ring.written() + 1).saturating_sub(Ring::CAPACITY),
+            true => (ring.written() + 1).saturating_sub(ring.capacity()),
             false => ring.written(),
         };
         let next = rings

@@ -8,7 +8,7 @@ use super::event::Record;
 
 const WORDS: usize = size_of::<Record>() / 8;
 
-/// The records of one thread: the latest [`CAPACITY`](Self::CAPACITY) of them.
+/// The latest records of one thread.
 ///
 /// The writer never waits. A reader may see a record that is being overwritten; it finds out from the number of
 /// records written, which it reads again after the copy, and drops such records (a seqlock whose sequence is that
@@ -22,15 +22,19 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Records that a ring holds.
-    pub const CAPACITY: u64 = 1 << 16;
-
-    pub fn new(thread: String) -> Self {
+    /// Creates a ring of at least `bytes`, rounded up to a power of two.
+    pub fn new(thread: String, bytes: u64) -> Self {
+        let capacity = (bytes / size_of::<Record>() as u64).max(2).next_power_of_two();
         Self {
             thread,
-            slots: (0..Self::CAPACITY).map(|_| Default::default()).collect(),
+            slots: (0..capacity).map(|_| Default::default()).collect(),
             written: AtomicU64::new(0),
         }
+    }
+
+    /// Records that the ring holds.
+    pub fn capacity(&self) -> u64 {
+        self.slots.len() as u64
     }
 
     /// Number of records written so far.
@@ -53,7 +57,7 @@ impl Ring {
     /// larger than `from` by the number of records lost.
     pub fn read(&self, from: u64, records: &mut Vec<Record>) -> u64 {
         let end = self.written();
-        let begin = from.max(end.saturating_sub(Self::CAPACITY));
+        let begin = from.max(end.saturating_sub(self.capacity()));
         let old = records.len();
         for number in begin..end {
             let mut record = [0_u64; WORDS];
@@ -66,14 +70,15 @@ impl Ring {
         }
         fence(Ordering::Acquire);
         // The writer may be writing one more.
-        let intact = (self.written.load(Ordering::Relaxed) + 1).saturating_sub(Self::CAPACITY);
+        let intact = (self.written.load(Ordering::Relaxed) + 1).saturating_sub(self.capacity());
         let torn = intact.saturating_sub(begin).min(end - begin);
         records.drain(old..old + torn as usize);
         begin + torn
     }
 
     fn slot(&self, number: u64) -> &[AtomicU64; WORDS] {
-        &self.slots[(number % Self::CAPACITY) as usize]
+        // A power of two.
+        &self.slots[(number & (self.capacity() - 1)) as usize]
     }
 }
 
@@ -96,8 +101,9 @@ mod tests {
 
     #[test]
     fn what_is_overwritten_is_counted_as_lost() {
-        let ring = Ring::new(String::new());
-        let total = Ring::CAPACITY + 10;
+        let ring = Ring::new(String::new(), 1 << 16);
+        assert_eq!(ring.capacity(), 2048);
+        let total = ring.capacity() + 10;
         for number in 0..total {
             ring.push(record(number));
         }
@@ -112,9 +118,16 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_rounded_up_to_a_power_of_two() {
+        for (bytes, capacity) in [(0, 2), (64, 2), (96, 4), (1 << 20, 1 << 15), ((1 << 20) + 32, 1 << 16)] {
+            assert_eq!(Ring::new(String::new(), bytes).capacity(), capacity, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn no_record_is_read_half_overwritten() {
-        let ring = Arc::new(Ring::new(String::new()));
-        let total = 20 * Ring::CAPACITY;
+        let ring = Arc::new(Ring::new(String::new(), 2 << 20));
+        let total = 20 * ring.capacity();
         let writer = thread::spawn({
             let ring = ring.clone();
             move || (0..total).for_each(|number| ring.push(record(number)))

@@ -9,8 +9,7 @@ use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::event::{ARGUMENTS, EventInfo, Record};
-use super::recorder::{self, Session};
-use super::ring::Ring;
+use super::recorder::{self, Batch, Session};
 use crate::program::Program;
 
 /// Version of the stream's format.
@@ -19,6 +18,8 @@ const SCHEMA_VERSION: u32 = 1;
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Longest line in bytes.
 const MAX_LINE: u64 = 1 << 20;
+/// Maximum number of records behind a line.
+const MAX_RECORDS: usize = 1 << 26;
 
 /// First line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,12 +186,7 @@ impl Trace {
                 version: header.version,
             });
         }
-        let mut trace = Self {
-            header,
-            threads: Vec::new(),
-            events: Vec::new(),
-            lost: 0,
-        };
+        let mut trace = Self::new(header);
         let mut numbers = Vec::new();
         while let Line::Batch {
             thread,
@@ -199,31 +195,69 @@ impl Trace {
             lost,
         } = serde_json::from_str(&read_line(input)?)?
         {
-            let at = numbers.iter().position(|number| *number == thread).unwrap_or_else(|| {
-                numbers.push(thread);
-                trace.threads.push(name);
-                numbers.len() - 1
-            });
+            let at = trace.thread(&mut numbers, thread, name);
             trace.lost += lost;
-            for _ in 0..records.min(Ring::CAPACITY as usize) {
+            for _ in 0..records.min(MAX_RECORDS) {
                 let mut record = [0; size_of::<Record>()];
                 input.read_exact(&mut record)?;
                 trace
                     .events
-                    .extend(Record::read_from_bytes(&record).ok().map(|record| Event {
-                        time: record.time.get(),
-                        event: record.event.get(),
-                        guest: record.guest.get(),
-                        object: record.object.get(),
-                        arguments: record.arguments.map(Into::into),
-                        thread: at as u32,
-                    }));
+                    .extend(Record::read_from_bytes(&record).ok().map(|record| event(&record, at)));
             }
             progress(trace.events.len());
         }
+        Ok(trace.in_order())
+    }
+
+    /// Makes a trace of what a session of this process has read.
+    pub(super) fn of_batches(header: Header, batches: Vec<Batch>) -> Self {
+        let mut trace = Self::new(header);
+        let mut numbers = Vec::new();
+        for batch in batches {
+            let at = trace.thread(&mut numbers, batch.thread, batch.name);
+            trace.lost += batch.lost;
+            trace
+                .events
+                .extend(batch.records.iter().map(|record| event(record, at)));
+        }
+        trace.in_order()
+    }
+
+    fn new(header: Header) -> Self {
+        Self {
+            header,
+            threads: Vec::new(),
+            events: Vec::new(),
+            lost: 0,
+        }
+    }
+
+    /// Returns the index of the thread of a number; `numbers` are those of the threads so far.
+    fn thread(&mut self, numbers: &mut Vec<u64>, thread: u64, name: String) -> u32 {
+        let known = numbers.iter().position(|number| *number == thread);
+        let at = known.unwrap_or_else(|| {
+            numbers.push(thread);
+            self.threads.push(name);
+            numbers.len() - 1
+        });
+        at as u32
+    }
+
+    fn in_order(mut self) -> Self {
         // Stable: the events of a thread stay in order.
-        trace.events.sort_by_key(|event| event.time);
-        Ok(trace)
+        self.events.sort_by_key(|event| event.time);
+        self
+    }
+}
+
+fn event(record: &Record, thread: u32) -> Event {
+    Event {
+        time: record.time.get(),
+        event: record.event.get(),
+        guest: record.guest.get(),
+        object: record.object.get(),
+        arguments: record.arguments.map(Into::into),
+        thread,
     }
 }
 

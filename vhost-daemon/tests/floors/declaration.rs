@@ -136,7 +136,7 @@ pub const PLANS: &[Plan] = &[
             ],
             &["args", "guarded_ram", "vring"],
             &["fault", "finding", "server", "socket_server", "trace"],
-            &["control_command", "fail_on", "vhost_user"],
+            &["control_command", "fail_on", "trace_dump", "vhost_user"],
             &["control_client", "controlled", "testing"],
             &[
                 "control_socket",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mlx5_prm::queue_entry::CqeOpcode;
+use vhost_daemon::NamedEvent;
 use vhost_daemon::trace::Tracer;
 
 use crate::dma::MemoryAccess;
@@ -86,6 +88,20 @@ pub enum Timer {
 impl Timer {
     /// All timers, by their number in events.
     pub const ALL: [Self; 3] = [Self::Acknowledgement, Self::ReceiverNotReady, Self::Flush];
+}
+
+/// An error CQE.
+pub const ERROR_CQE: NamedEvent = NamedEvent {
+    name: "error_cqe",
+    event: NicEvent::Cqe as u16,
+    is: is_error_cqe,
+};
+
+/// Whether the arguments of a [`NicEvent::Cqe`] are those of an error CQE.
+pub fn is_error_cqe([_, _, opcode, _]: &[u32; 4]) -> bool {
+    [CqeOpcode::RequestError, CqeOpcode::ResponderError]
+        .map(|error| error as u32)
+        .contains(opcode)
 }
 
 /// Duration in microseconds as an argument of an event.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use mlx5_prm::opcode::Opcode as CommandOpcode;
-use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
+use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use pci_function::dma::Purpose as _;
 use vhost_daemon::finding::Kind;
@@ -11,7 +11,7 @@ use vhost_daemon::trace::{Event, Events};
 use zerocopy::TryFromBytes;
 
 use crate::dma::Purpose;
-use crate::hca::nic_event::{NicEvent, Timer};
+use crate::hca::nic_event::{NicEvent, Timer, is_error_cqe};
 use crate::hca::nic_finding::Finding;
 use crate::roce::opcode::Opcode;
 use crate::roce::syndrome::Syndrome as RoceSyndrome;
@@ -62,8 +62,8 @@ pub fn of(event: &Event) -> Cow<'static, str> {
         NicEvent::Retransmission => format!("retransmission from PSN {first:#x}").into(),
         NicEvent::FrameIn => format!("frame of {second} bytes").into(),
         NicEvent::Cqe => match Syndrome::try_read_from_bytes(&[fourth as u8]) {
-            Ok(syndrome) if is_error(third) => format!("CQE {second:#x} {syndrome:?}"),
-            _ if is_error(third) => format!("CQE {second:#x} with syndrome {fourth:#x}"),
+            Ok(syndrome) if is_error_cqe(&event.arguments) => format!("CQE {second:#x} {syndrome:?}"),
+            _ if is_error_cqe(&event.arguments) => format!("CQE {second:#x} with syndrome {fourth:#x}"),
             _ => format!("CQE {second:#x}"),
         }
         .into(),
@@ -114,10 +114,6 @@ fn acknowledgement(psn: u32, syndrome: u32) -> String {
         Some(RoceSyndrome::Nak(code)) => format!("NAK {code:?} PSN {psn:#x}"),
         None => format!("syndrome {syndrome:#x} PSN {psn:#x}"),
     }
-}
-
-fn is_error(opcode: u32) -> bool {
-    opcode == CqeOpcode::RequestError as u32 || opcode == CqeOpcode::ResponderError as u32
 }
 
 /// Opcode and PSN of a BTH.

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use mlx5_prm::queue_entry::CqeOpcode;
+use mlx5_prm::queue_entry::{CqeOpcode, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::qp::{Connection, Request, Shape, service};
 use mlx5_test_driver::wait::eventually;
-use vhost_daemon::Program;
+use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{
-    Event, Events, Header, Session, Timeline, Trace, start_flight_recorder, write_json, write_perfetto, write_stream,
+    Event, Events, Header, Session, Timeline, Trace, read_perfetto, start_flight_recorder, write_json, write_perfetto,
+    write_stream,
 };
+use vhost_daemon::{CommonArgs, Program, TraceSource};
 use vhost_nic::dma::Purpose;
-use vhost_nic::hca::nic_event::NicEvent;
+use vhost_nic::hca::nic_event::{ERROR_CQE, NicEvent};
+use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::net::Switch;
 use vhost_nic::timeline::{NicTimeline, stages};
 
@@ -257,4 +260,54 @@ fn a_timeout_begins_with_its_timer() {
         expired.iter().all(|(.., causes)| causes[1] == ("timer_set", a)),
         "{expired:#?}"
     );
+}
+
+#[test]
+fn an_error_cqe_is_in_the_dump_that_it_asks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = TraceSource {
+        program: Program {
+            name: "test",
+            version: "0",
+        },
+        guests: &["none", "a", "b"].map(str::to_owned),
+        events: NicEvent::EVENTS,
+        findings: Finding::INFOS,
+        named: &[ERROR_CQE],
+        timeline: NicTimeline::new,
+    };
+    let args = |event: &str| CommonArgs {
+        trace_dump: Some(directory.path().to_owned()),
+        trace_dump_on: vec![event.to_owned()],
+        trace_dump_files: 1,
+        ..CommonArgs::default()
+    };
+    let unknown = source.start(&args("error_cqes")).unwrap_err().to_string();
+    let begin = "--trace-dump-on error_cqes: there is no such event; the events are signal, error_cqe, doorbell, ";
+    assert!(unknown.starts_with(begin), "{unknown}");
+    assert!(unknown.contains(", finding=stray_doorbell, "), "{unknown}");
+
+    let dumper = source.start(&args("error_cqe")).unwrap();
+    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    let mut request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    let index = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, index);
+    request = Request::remote(WqeOpcode::RdmaWrite, pair.a.data(0, 8), pair.b.memory.at(0), 0xbad);
+    let index = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(index), Syndrome::RemoteAccess as u8);
+    pair.end();
+    drop(dumper);
+    let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let path = directory.path().join("test-000001.pftrace");
+    let events = read_perfetto(&std::fs::read(path).unwrap());
+    let cqes = events
+        .iter()
+        .filter(|event| event.track[0] == "a" && event.event == "cqe");
+    let labels: Vec<&str> = cqes.map(|event| event.label.as_str()).collect();
+    assert_eq!(labels, ["CQE 0x0", "CQE 0x1 RemoteAccess"]);
+    let nak = events
+        .iter()
+        .find(|event| event.event == "ack_in" && event.label.contains("NAK"));
+    assert_eq!(nak.unwrap().label, "in NAK RemoteAccess PSN 0x123457");
 }
