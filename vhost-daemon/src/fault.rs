@@ -28,4 +28,10 @@ use serde::de::DeserializeOwned;
 pub trait Kind: Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static {
     /// Number of the door at which the fault strikes, below 32.
     fn door(&self) -> u32;
+
+    /// Name of an object that such a fault struck, if its number is the number of something with a name.
+    fn object_name(&self, object: u32) -> Option<String> {
+        let _ = object;
+        None
+    }
 }

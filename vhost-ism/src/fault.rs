@@ -137,6 +137,8 @@ pub enum Occasion {
     Bell,
     /// Every mapping.
     Map,
+    /// Every other event for the guest.
+    Event,
 }
 
 /// Place at which a fault strikes.
@@ -157,6 +159,7 @@ impl Occasion {
             Self::Request => Place::Request,
             Self::Bell => Place::Bell,
             Self::Map => Place::Map,
+            Self::Event => Place::Event,
         }
     }
 }
@@ -282,6 +285,7 @@ impl Door for FaultDoor {
         if !self.armed(Place::Event) {
             return true;
         }
+        self.act(Occasion::Event, 0);
         let select = |fault: &IsmFault| match fault {
             IsmFault::EventLost { event } if event.is_none_or(|event| event == kind) => Some(()),
             _ => None,

@@ -118,7 +118,7 @@ impl<F: Kind> GuestFaults<F> {
             .filter(|rule| rule.concerns(&self.guest, object))
             .find_map(|rule| {
                 let selected = select(&rule.rule.fault)?;
-                rule.strikes().then(|| (selected, rule.random()))
+                rule.strikes(object).then(|| (selected, rule.random()))
             })
     }
 
@@ -134,7 +134,7 @@ impl<F: Kind> GuestFaults<F> {
         for (position, rule) in rules.iter().enumerate() {
             if rule.concerns(&self.guest, object)
                 && let Some(selected) = select(&rule.rule.fault)
-                && rule.strikes()
+                && rule.strikes(object)
             {
                 act(position, selected, rule.random());
             }

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::Kind;
 use super::plan::Rule;
 
 /// A rule in force, with its count of occasions and its random numbers.
@@ -17,22 +18,29 @@ struct State {
     random: fastrand::Rng,
     occasions: u64,
     strikes: u64,
+    last_object: Option<u32>,
 }
 
 /// A rule in force and what became of it.
 #[derive(Debug, Clone, Serialize)]
-#[serde(bound = "F: super::Kind")]
+#[serde(bound = "F: Kind")]
 pub struct RuleReport<F> {
     /// Occasions that the rule has seen.
     pub occasions: u64,
     /// Occasions at which it struck.
     pub strikes: u64,
+    /// Object of the last strike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_object: Option<u32>,
+    /// Name of that object, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_object_name: Option<String>,
     /// The rule.
     #[serde(flatten)]
     pub rule: Rule<F>,
 }
 
-impl<F: Clone> ActiveRule<F> {
+impl<F: Kind> ActiveRule<F> {
     /// Puts a rule in force; `position` is that in the plan.
     pub(super) fn new(rule: Rule<F>, seed: u64, position: u64) -> Self {
         // Seeds that differ by one give unrelated sequences (fastrand hashes them).
@@ -43,6 +51,7 @@ impl<F: Clone> ActiveRule<F> {
                 random,
                 occasions: 0,
                 strikes: 0,
+                last_object: None,
             }),
         }
     }
@@ -54,7 +63,7 @@ impl<F: Clone> ActiveRule<F> {
     }
 
     /// Counts an occasion, and decides whether the rule strikes.
-    pub(super) fn strikes(&self) -> bool {
+    pub(super) fn strikes(&self, object: u32) -> bool {
         let when = &self.rule.when;
         let mut state = self.state.lock();
         let occasion = state.occasions;
@@ -63,7 +72,10 @@ impl<F: Clone> ActiveRule<F> {
             return false;
         }
         let strikes = when.probability >= 1.0 || state.random.f64() < when.probability;
-        state.strikes += u64::from(strikes);
+        if strikes {
+            state.strikes += 1;
+            state.last_object = Some(object);
+        }
         strikes
     }
 
@@ -77,6 +89,8 @@ impl<F: Clone> ActiveRule<F> {
         RuleReport {
             occasions: state.occasions,
             strikes: state.strikes,
+            last_object: state.last_object,
+            last_object_name: state.last_object.and_then(|object| self.rule.fault.object_name(object)),
             rule: self.rule.clone(),
         }
     }

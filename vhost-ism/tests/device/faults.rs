@@ -117,3 +117,16 @@ fn a_peer_vanishes_at_a_chosen_request() {
     a.detach(owned.token).unwrap();
     assert_eq!(faulty.host.stats().dmbs, 0);
 }
+
+#[test]
+fn a_guest_vanishes_at_an_event() {
+    let mut faulty = Faulty::new();
+    let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
+    let owned = a.alloc_for_peer(b.gid(), 5000).unwrap();
+    b.attach(owned.token).unwrap();
+    faulty.apply("[[fault]]\nkind = \"vanish\"\nguest = \"a\"\non = \"event\"");
+    assert_eq!(faulty.host.stats().dmbs, 1);
+    b.reset();
+    eventually("the end of the session of a", || faulty.host.stats().dmbs == 0);
+    assert_eq!(faulty.strikes(), [1]);
+}

@@ -1,9 +1,11 @@
 //! Kinds of faults.
 
 use mlx5_prm::opcode::Opcode;
+use pci_function::dma::Purpose as _;
 use serde::{Deserialize, Serialize};
 use vhost_daemon::fault::{Delay, Kind};
 
+use crate::dma::Purpose;
 use crate::net::Direction;
 
 /// Place at which a fault strikes.
@@ -76,6 +78,12 @@ pub enum NicFault {
         /// Longest wait.
         #[serde(default = "default_queue")]
         queue: Delay,
+    },
+    /// Positive acknowledgements that leave the guest are RNR NAKs, and their requests are sent again after a delay.
+    RnrNak {
+        /// Code of the delay (IBTA volume 1, section 9.7.5.2.8), 5 bits.
+        #[serde(default = "default_timer")]
+        timer: u8,
     },
     /// A command is not executed and answered with a status and a syndrome. The object of a command fault is the
     /// opcode.
@@ -279,7 +287,7 @@ impl From<CommandName> for String {
     }
 }
 
-/// Accesses of a fault of guest memory; the object is 0.
+/// Accesses of a fault of guest memory; the object is the position of the purpose in the statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accesses {
     /// Purpose, by its name in the statistics; `None` for all.
@@ -354,7 +362,8 @@ impl Kind for NicFault {
             | Self::FrameReorder { .. }
             | Self::FrameCorrupt { .. }
             | Self::FrameDelay { .. }
-            | Self::FrameRate { .. } => Door::Wire,
+            | Self::FrameRate { .. }
+            | Self::RnrNak { .. } => Door::Wire,
             Self::CommandRefused { .. }
             | Self::CommandLate { .. }
             | Self::CommandLost { .. }
@@ -372,6 +381,23 @@ impl Kind for NicFault {
         };
         door as u32
     }
+
+    fn object_name(&self, object: u32) -> Option<String> {
+        match self {
+            Self::CommandRefused { .. }
+            | Self::CommandLate { .. }
+            | Self::CommandLost { .. }
+            | Self::ReservedBits { .. } => {
+                let opcode = Opcode(u16::try_from(object).ok()?);
+                Some(opcode.to_string())
+            }
+            Self::DmaFailed { .. } | Self::DmaSlow { .. } => {
+                let purpose = Purpose::NAMES.get(usize::try_from(object).ok()?)?;
+                Some((*purpose).to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Occasion {
@@ -388,6 +414,11 @@ impl Occasion {
 
 fn one() -> u64 {
     1
+}
+
+/// 0.64 ms.
+fn default_timer() -> u8 {
+    12
 }
 
 fn default_queue() -> Delay {

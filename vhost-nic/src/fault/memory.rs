@@ -22,6 +22,7 @@ impl MemoryDoor for Doors {
         if !self.armed(Door::Memory) {
             return true;
         }
+        let object = u32::try_from(access.purpose).unwrap_or(u32::MAX);
         let purpose = Purpose::NAMES[access.purpose];
         let access = if access.write { Access::Write } else { Access::Read };
         let select = |fault: &NicFault| match fault {
@@ -29,7 +30,7 @@ impl MemoryDoor for Doors {
             NicFault::DmaSlow { accesses, delay } if accesses.contain(purpose, access) => Some(Some(delay.0)),
             _ => None,
         };
-        match self.strike(Door::Memory, 0, select) {
+        match self.strike(Door::Memory, object, select) {
             None => true,
             Some((None, _)) => false,
             Some((Some(delay), _)) => {

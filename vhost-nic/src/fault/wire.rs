@@ -9,8 +9,12 @@ use vhost_daemon::fault::Later;
 use super::kind::{Door, Frames};
 use super::{Doors, NicFault, Occasion};
 use crate::frame::view::FrameView;
-use crate::net::{Burst, Cable, Direction, End, Frame, OwnedEnd};
+use crate::net::{Burst, Cable, Direction, End, Frame, OwnedEnd, Payload, SuperPacket};
+use crate::roce::headers::Aeth;
+use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
+use crate::roce::rnr::RnrTimer;
+use crate::roce::syndrome::Syndrome;
 
 /// Longest time that a frame waits for others to overtake it.
 const REORDER_TIMEOUT: Duration = Duration::from_millis(10);
@@ -54,6 +58,7 @@ struct Outcome {
     distance: Option<u64>,
     flip: Option<u64>,
     departure: Option<Instant>,
+    rnr: Option<RnrTimer>,
 }
 
 /// RoCE headers of a frame, as far as rules look at them.
@@ -61,18 +66,16 @@ struct Outcome {
 struct Headers {
     destination_qp: u32,
     opcode: Option<u8>,
+    acknowledges: bool,
 }
 
 impl Headers {
-    fn of(frame: &Frame<'_>) -> Self {
-        let packet = match frame {
-            Frame::SuperPacket(packet) => Some(packet.head),
-            Frame::Bytes(bytes) => FrameView::new(bytes).and_then(|view| Packet::new_checked(&view).ok()),
-        };
-        packet.map_or_else(Self::default, |packet| Self {
+    fn of(packet: &Packet) -> Self {
+        Self {
             destination_qp: packet.headers.bth.destination_qpn(),
             opcode: Some(packet.headers.bth.opcode),
-        })
+            acknowledges: is_acknowledgement(packet),
+        }
     }
 }
 
@@ -98,7 +101,8 @@ impl Cable for Doors {
 impl Doors {
     fn carry_one(&self, direction: Direction, frame: Frame<'_>, end: End<'_>) {
         let wire = &self.0.wire;
-        let headers = Headers::of(&frame);
+        let packet = packet_of(&frame);
+        let headers = packet.as_ref().map(Headers::of).unwrap_or_default();
         let mut outcome = Outcome {
             copies: 1,
             ..Outcome::default()
@@ -121,6 +125,8 @@ impl Doors {
                 return;
             }
         }
+        let nak = outcome.rnr.zip(packet).map(|(timer, packet)| rnr_nak(packet, timer));
+        let frame = nak.as_ref().map_or(frame, Frame::SuperPacket);
         if let Some(distance) = outcome.distance
             && wire.hold(direction, distance, &frame, end)
         {
@@ -162,6 +168,7 @@ impl Outcome {
             NicFault::FrameDuplicate { .. } => self.copies += 1,
             NicFault::FrameReorder { distance, .. } => self.distance = Some(*distance),
             NicFault::FrameCorrupt { .. } => self.flip = Some(random),
+            NicFault::RnrNak { timer } => self.rnr = Some(RnrTimer::new(*timer)),
             NicFault::FrameDelay { delay, jitter, .. } => {
                 let jitter = jitter.0.mul_f64(random as f64 / u64::MAX as f64);
                 self.departure = Some(now + delay.0 + jitter);
@@ -239,9 +246,31 @@ fn wire_fault(fault: &NicFault, direction: Direction, headers: Headers) -> Optio
         | NicFault::FrameCorrupt { frames }
         | NicFault::FrameDelay { frames, .. }
         | NicFault::FrameRate { frames, .. } => frames,
+        NicFault::RnrNak { .. } if direction == Direction::Out && headers.acknowledges => return Some(fault.clone()),
         _ => return None,
     };
     frames.contain(direction, headers).then(|| fault.clone())
+}
+
+fn packet_of(frame: &Frame<'_>) -> Option<Packet> {
+    match frame {
+        Frame::SuperPacket(packet) => Some(packet.head),
+        Frame::Bytes(bytes) => FrameView::new(bytes).and_then(|view| Packet::new_checked(&view).ok()),
+    }
+}
+
+/// Whether a packet is a positive acknowledgement without data.
+fn is_acknowledgement(packet: &Packet) -> bool {
+    let syndrome = packet.headers.aeth.and_then(|aeth| Syndrome::from_byte(aeth.syndrome));
+    packet.opcode.operation() == Operation::Acknowledge && matches!(syndrome, Some(Syndrome::Ack { .. }))
+}
+
+/// Returns the RNR NAK in place of an acknowledgement: of the same PSN, from which the requester goes on. The responder
+/// has executed the request, and acknowledges the repetition as a duplicate.
+fn rnr_nak(mut acknowledgement: Packet, timer: RnrTimer) -> SuperPacket<'static> {
+    let msn = acknowledgement.headers.aeth.map_or(0, |aeth| aeth.msn());
+    acknowledgement.headers.aeth = Some(Aeth::new(Syndrome::Rnr(timer).byte(), msn));
+    SuperPacket::single(acknowledgement, Payload::new())
 }
 
 /// Flips a bit behind the transport header, where a checksum covers it.

@@ -35,6 +35,10 @@ fn with_switches(switches: [Arc<Switch>; 2]) -> (Pair, impl Fn(&str), impl Fn() 
         log_depth: 3,
         ..Connection::default()
     };
+    connected(switches, how)
+}
+
+fn connected(switches: [Arc<Switch>; 2], how: Connection) -> (Pair, impl Fn(&str), impl Fn() -> Vec<u64>) {
     let (pair, faults) = Pair::faulty(switches, Shape::new(service::RC), &how);
     let set = faults.clone();
     let apply = move |plan: &str| set.apply(Plan::from_toml(plan).unwrap()).unwrap();
@@ -116,6 +120,37 @@ fn a_partition_ends_in_the_retry_error() {
     let counter = pair.a.qp.post(&request);
     assert_eq!(pair.a.qp.send_error(counter), Syndrome::TransportRetryExceeded as u8);
     apply("");
+    pair.end();
+}
+
+#[test]
+fn a_receiver_that_is_not_ready_gets_the_message_again() {
+    let (mut pair, _, strikes) = faulty("[[fault]]\nkind = \"rnr_nak\"\nguest = \"nic2\"\ntimer = 1\ncount = 3");
+    let data = pattern(1, LENGTH);
+    pair.a.memory.write(0, &data);
+    let receive = pair.b.qp.receive(&[pair.b.part(0, LENGTH)]);
+    let counter = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, LENGTH)));
+    pair.a.qp.sent(WqeOpcode::Send, counter);
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, LENGTH);
+    assert!(pair.b.memory.read(0, LENGTH) == data);
+    // The completion follows the fourth acknowledgement.
+    assert_eq!(strikes(), [3]);
+    pair.b.qp.silent();
+    pair.end();
+}
+
+#[test]
+fn a_receiver_that_is_never_ready_ends_in_the_rnr_error() {
+    let how = Connection {
+        rnr_retry: 2,
+        ..Connection::default()
+    };
+    let (mut pair, apply, strikes) = connected([Switch::new(), Switch::new()], how);
+    apply("[[fault]]\nkind = \"rnr_nak\"\nguest = \"nic2\"\ntimer = 1");
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    let counter = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(counter), Syndrome::RnrRetryExceeded as u8);
+    assert_eq!(strikes(), [3]);
     pair.end();
 }
 

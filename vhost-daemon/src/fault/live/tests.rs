@@ -20,6 +20,10 @@ impl Kind for TestFault {
             Self::Late { .. } => 1,
         }
     }
+
+    fn object_name(&self, object: u32) -> Option<String> {
+        (object == 5).then(|| "five".to_owned())
+    }
 }
 
 fn faults(plan: &str) -> Arc<Faults<TestFault>> {
@@ -107,6 +111,10 @@ fn a_rule_strikes_after_skip_and_up_to_count_for_its_guest_and_object() {
     assert!(a.strike(6, loss).is_none() && b.strike(5, loss).is_none());
     let report = &set.report()[0];
     assert_eq!((report.occasions, report.strikes), (8, 3));
+    assert_eq!(
+        (report.last_object, report.last_object_name.as_deref()),
+        (Some(5), Some("five"))
+    );
     set.apply(Plan::from_toml("").unwrap()).unwrap();
     assert!(!a.armed(0) && set.report().is_empty());
 }
