@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::finding::Kind;
-use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, ReplayArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_nic::frame::mac::Mac;
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::pci::Identity;
@@ -130,7 +129,7 @@ pub enum Command {
     Capture(CaptureArgs),
 
     /// Replay a record without its guest, and compare all that the NIC does.
-    Replay(ReplayArgs),
+    Replay(ReplayArgs<Finding>),
 
     /// Execute a command of the control socket.
     Ctl(CtlArgs<NicCommand>),
@@ -167,40 +166,6 @@ pub struct CaptureArgs {
     /// File or FIFO to write, or - for standard output.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
-}
-
-/// Options of the `replay` command.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ReplayArgs {
-    /// The record.
-    pub file: PathBuf,
-
-    /// Replay only the first N entries into the NIC.
-    #[arg(long, value_name = "N", conflicts_with = "find")]
-    pub until: Option<u64>,
-
-    /// Find the shortest prefix of the record that shows a finding of this kind (docs/findings.md), and print its last
-    /// events.
-    #[arg(long, value_name = "finding=KIND", value_parser = finding)]
-    pub find: Option<String>,
-
-    /// Write the execution trace of the replay to this file, for Perfetto (docs/trace.md); its times are those of the
-    /// replay.
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-
-    /// Write the part that was replayed to this file, as a record of its own.
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-}
-
-/// Parses the name of a kind of findings.
-fn finding(text: &str) -> Result<String, String> {
-    let kind = text.strip_prefix("finding=").ok_or("expected finding=KIND")?;
-    let known = Finding::INFOS.iter().any(|info| info.name == kind);
-    known
-        .then(|| kind.to_owned())
-        .ok_or_else(|| format!("{kind:?} is no kind of findings"))
 }
 
 /// Parses a number, decimal or hexadecimal with `0x`.

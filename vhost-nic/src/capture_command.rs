@@ -3,8 +3,7 @@
 use std::io;
 
 use anyhow::{Context, Result};
-use vhost_daemon::Client;
-use vhost_nic::net::capture::Output;
+use vhost_daemon::{Client, Output};
 
 use crate::args::CaptureArgs;
 use crate::control_command::NicCommand;

@@ -14,15 +14,17 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::finding::{Kind, Source};
+use vhost_daemon::record::Turns;
 use vhost_daemon::trace::{EventInfo, Events};
-use vhost_daemon::{Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, TraceSource};
+use vhost_daemon::{
+    Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, TraceSource,
+};
 use vhost_nic::fault::NicFault;
 use vhost_nic::hca::nic_event::{self, NicEvent};
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
-use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, Output, capture_for};
+use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, capture_for};
 use vhost_nic::net::{Switch, SwitchStats};
-use vhost_nic::record::Turns;
 use vhost_nic::timeline::NicTimeline;
 
 use crate::args::{Args, GuestPlan, Socket};

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace { common, queue }) => trace_command::run(common, *queue),
         Some(Command::Capture(args)) => capture_command::run(args),
-        Some(Command::Replay(args)) => replay_command::run(args),
+        Some(Command::Replay(args)) => Ok(args.run(daemon::PROGRAM, &replay_command::NicReplay)?),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
         Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),
         Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),

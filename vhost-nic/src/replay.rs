@@ -1,25 +1,30 @@
 //! Replay of a record: the NIC again, without its guest, from the entries of the record and the answers to its
 //! accesses, on one thread. Everything that the NIC does is compared with the record.
 
+mod counts;
 mod player;
-mod prefix;
-mod report;
-mod script;
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
+
+use vhost_daemon::record::RecordError;
+use vhost_daemon::replay::{self, Found};
 
 use crate::frame::mac::Mac;
 use crate::hca::limits::Limits;
 use crate::net::Switch;
 use crate::nic::{Nic, NicConfig, NicDoors};
 use crate::pci::{FunctionConfig, FunctionParts, Identity, MAX_VECTORS, Masking, PciFunction};
-use crate::record::{Entry, Reader, RecordError, Setup, Space};
+use crate::record::{Entry, Event, NicRecord, Reader, Setup, Space};
 use player::Player;
 
-pub use prefix::{Prefix, copy_prefix, shortest_prefix};
-pub use report::{Difference, Found, Report};
+pub use counts::Counts;
+
+/// Result of a replay of a NIC.
+pub type Report = replay::Report<Event, Counts>;
+/// The shortest prefix of a NIC's record that shows a finding.
+pub type Prefix = replay::Prefix<Event, Counts>;
 
 /// Longest register access of an attachment, in bytes.
 const MAX_ACCESS: u32 = 1 << 16;
@@ -34,6 +39,20 @@ pub fn replay(input: impl Read + Send + 'static, limit: Option<u64>) -> Result<R
     let setup = reader.setup().clone();
     let machine = Machine::new(&setup, Player::new(reader))?;
     machine.run(limit.unwrap_or(u64::MAX))
+}
+
+/// Finds the shortest prefix of a record that shows a finding; `None` if all of it shows none. `open` opens the record,
+/// once per replay.
+pub fn shortest_prefix<R: Read + Send + 'static>(
+    open: impl Fn() -> io::Result<R>,
+    shows: impl Fn(&Found) -> bool,
+) -> Result<Option<Prefix>, RecordError> {
+    replay::shortest_prefix(|limit| replay(open().map_err(RecordError::Io)?, limit), shows)
+}
+
+/// Copies the first `limit` entries from outside to a record of their own.
+pub fn copy_prefix(input: impl Read, output: impl Write, limit: u64) -> Result<(), RecordError> {
+    replay::copy_prefix::<NicRecord>(input, output, limit)
 }
 
 /// A NIC and its function, driven by a record.

@@ -8,17 +8,18 @@ use anyhow::{Context, Result, ensure};
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use vhost_daemon::Output;
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::Source;
+use vhost_daemon::record::Turns;
 use vhost_daemon::trace::Tracer;
 use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::hca::blue_flame;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
-use vhost_nic::net::capture::Output;
 use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
 use vhost_nic::pci::{Device, FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
-use vhost_nic::record::{Recorder, Setup, Turns};
+use vhost_nic::record::{Recorder, Setup};
 
 use crate::args::{Args, Attach, GuestPlan};
 

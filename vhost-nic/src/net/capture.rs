@@ -5,7 +5,6 @@
 
 mod command_block;
 mod comment;
-mod output;
 mod queue;
 mod writer;
 
@@ -19,7 +18,6 @@ use super::tap::Tap;
 use queue::Queue;
 
 pub use command_block::CommandHeader;
-pub use output::{Output, OutputError};
 
 /// Time that the end of a capture may wait for the output, which may be a pipe that nobody reads.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,12 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use vhost_daemon::record::{Hex, Level, RecordEvent};
 
 use crate::dma::DmaError;
 use crate::pci;
-
-/// Maximum size of a serialized event in bytes.
-pub(super) const MAX_EVENT: u32 = 1 << 23;
 
 /// Something that entered a NIC. All until the [`Event::Leave`] of its level is caused by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +182,18 @@ pub enum Event {
     End,
 }
 
+impl RecordEvent for Event {
+    const END: Self = Self::End;
+
+    fn level(&self) -> Level {
+        match self {
+            Self::Enter(_) => Level::Enter,
+            Self::Leave(_) => Level::Leave,
+            _ => Level::Inside,
+        }
+    }
+}
+
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,22 +269,6 @@ impl fmt::Display for Event {
             }
             Self::End => f.write_str("end of the record"),
         }
-    }
-}
-
-/// The first bytes in hexadecimal, with the length.
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 32;
-        for byte in self.0.iter().take(SHOWN) {
-            write!(f, "{byte:02x}")?;
-        }
-        if self.0.len() > SHOWN {
-            write!(f, "... ({} bytes)", self.0.len())?;
-        }
-        Ok(())
     }
 }
 

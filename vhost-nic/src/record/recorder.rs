@@ -5,17 +5,13 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use flate2::Compression;
-use log::{info, warn};
-use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::finding::Object;
+use vhost_daemon::record::{Recording, Turns};
 use vhost_daemon::trace::Tracer;
 
 use super::event::{Entry, Event, Failure};
-use super::header::Setup;
-use super::turns::Turns;
-use super::writer::Writer;
+use super::setup::{NicRecord, Setup};
 use crate::dma::{self, MemoryAccess, MemoryDoor, MemoryTape};
 use crate::hca::nic_event;
 use crate::hca::tape::{self, Tape};
@@ -26,74 +22,36 @@ use crate::pci::{
     Space,
 };
 
-/// Maximum number of bytes of a record before compression.
-const LIMIT: u64 = 16 << 30;
-
-/// Number of entries after which all events are passed to the file: at most so many are lost with a killed daemon.
-const FLUSHED: u64 = 64;
-
 /// Recorder of one guest, at all doors of its NIC. A guest that only takes part in the turns has one without a file.
-#[derive(Clone)]
-pub struct Recorder(Arc<Shared>);
-
-struct Shared {
-    name: String,
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    recording: Arc<Recording<NicRecord>>,
+    has_file: bool,
     tracer: Tracer,
-    turns: Arc<Turns>,
-    /// Lock order: taken in a turn; a leaf.
-    tape: Option<Mutex<Option<Open>>>,
-}
-
-/// An open record.
-struct Open {
-    writer: Writer<File>,
-    /// Number of entries in progress.
-    depth: u32,
-    /// Number of entries from outside.
-    entries: u64,
-}
-
-impl Open {
-    /// Counts the end of an entry.
-    fn leave(&mut self) -> io::Result<()> {
-        self.depth -= 1;
-        self.entries += u64::from(self.depth == 0);
-        match self.depth == 0 && self.entries.is_multiple_of(FLUSHED) {
-            true => self.writer.flush(),
-            false => Ok(()),
-        }
-    }
 }
 
 impl Recorder {
     /// Records a NIC to a file.
     pub fn to_file(turns: Arc<Turns>, file: File, setup: &Setup) -> io::Result<Self> {
-        let writer = Writer::new(file, setup, Compression::fast())?;
-        Ok(Self(Arc::new(Shared {
-            name: setup.name.clone(),
+        Ok(Self {
+            recording: Arc::new(Recording::to_file(&setup.name, turns, file, setup)?),
+            has_file: true,
             tracer: Tracer::new(setup.vhca_id),
-            turns,
-            tape: Some(Mutex::new(Some(Open {
-                writer,
-                depth: 0,
-                entries: 0,
-            }))),
-        })))
+        })
     }
 
     /// Makes a NIC take turns with those that are recorded.
     pub fn turns_only(turns: Arc<Turns>, name: &str) -> Self {
-        Self(Arc::new(Shared {
-            name: name.to_owned(),
+        Self {
+            recording: Arc::new(Recording::turns_only(name, turns)),
+            has_file: false,
             tracer: Tracer::default(),
-            turns,
-            tape: None,
-        }))
+        }
     }
 
     /// Puts the recorder into guest memory and interrupts, before anything uses them.
     pub fn install(&self, parts: &FunctionParts) {
-        if self.0.tape.is_some() {
+        if self.has_file {
             parts.dma.set_door(Arc::new(self.clone()));
             parts.msix.set_door(Arc::new(self.clone()));
         }
@@ -107,7 +65,7 @@ impl Recorder {
     /// The doors of the NIC itself.
     pub fn of_nic(&self) -> NicDoors {
         NicDoors {
-            cable: self.0.tape.is_some().then(|| Arc::new(self.clone()) as Arc<dyn Cable>),
+            cable: self.has_file.then(|| Arc::new(self.clone()) as Arc<dyn Cable>),
             tape: Some(Arc::new(self.clone())),
             ..NicDoors::default()
         }
@@ -115,82 +73,16 @@ impl Recorder {
 
     /// Ends the record after the entry in progress; later events are not recorded. Further calls are ignored.
     pub fn finish(&self) {
-        let _turn = self.0.turns.take();
-        if let Some(open) = self.0.tape.as_ref().and_then(|tape| tape.lock().take()) {
-            self.complete(open);
-        }
+        self.recording.finish();
     }
 
-    fn complete(&self, open: Open) {
-        match open.writer.finish().and_then(|file| file.sync_data()) {
-            Ok(()) => info!("{}: the record is complete", self.0.name),
-            Err(error) => warn!("{}: cannot write the end of the record: {error}", self.0.name),
-        }
-    }
-
-    /// Writes an event of this turn; what other threads do meanwhile is not the guest's doing (statistics).
     fn log(&self, event: impl FnOnce() -> Event) {
-        self.log_and(event, |_| Ok(()));
-    }
-
-    fn log_and(&self, event: impl FnOnce() -> Event, then: impl FnOnce(&mut Open) -> io::Result<()>) {
-        let Some(tape) = &self.0.tape else { return };
-        if !self.0.turns.is_own() {
-            return;
-        }
-        let mut open = tape.lock();
-        let Some(record) = &mut *open else { return };
-        if let Err(error) = record.writer.write(&event()).and_then(|()| then(record)) {
-            warn!("{}: cannot write the record, which ends here: {error}", self.0.name);
-            *open = None;
-        }
+        self.recording.log(event);
     }
 
     /// Executes an entry in a turn. `act` returns what the entry reads.
     fn turn(&self, entry: impl FnOnce() -> Entry, act: impl FnOnce() -> ByteBuf) {
-        let _turn = self.0.turns.take();
-        self.end_at_limit();
-        let begin = |open: &mut Open| {
-            open.depth += 1;
-            Ok(())
-        };
-        self.log_and(|| Event::Enter(entry()), begin);
-        let mut leaving = Leaving {
-            recorder: self,
-            read: ByteBuf::new(),
-        };
-        leaving.read = act();
-    }
-
-    /// Ends a record that has reached its limit, between two entries.
-    fn end_at_limit(&self) {
-        let Some(tape) = &self.0.tape else { return };
-        let is_full = |open: &mut Open| open.depth == 0 && open.writer.written() >= LIMIT;
-        let full = tape.lock().take_if(is_full);
-        if let Some(open) = full {
-            warn!("{}: the record has reached its limit of {LIMIT} bytes", self.0.name);
-            self.complete(open);
-        }
-    }
-}
-
-/// End of an entry, also of one that panics.
-struct Leaving<'a> {
-    recorder: &'a Recorder,
-    /// Bytes that the entry reads.
-    read: ByteBuf,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let read = std::mem::take(&mut self.read);
-        self.recorder.log_and(|| Event::Leave(read), Open::leave);
-    }
-}
-
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Recorder").field(&self.0.name).finish()
+        self.recording.turn(|| Event::Enter(entry()), act, Event::Leave);
     }
 }
 
@@ -282,7 +174,7 @@ impl FunctionDoor for Recorder {
 
 impl MemoryDoor for Recorder {
     fn access(&self, access: &MemoryAccess) -> bool {
-        nic_event::record_access(self.0.tracer, access);
+        nic_event::record_access(self.tracer, access);
         true
     }
 

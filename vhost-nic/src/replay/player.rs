@@ -2,21 +2,22 @@
 
 use std::fmt;
 use std::io::Read;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::finding::Object;
+use vhost_daemon::record::RecordError;
+use vhost_daemon::replay::{Found, Script};
 
-use super::report::{Found, Report};
-use super::script::Script;
+use super::{Counts, Report};
 use crate::dma::{self, DmaError, MemoryAccess, MemoryDoor, MemoryTape};
 use crate::hca::tape::{self, Tape};
 use crate::net::{Burst, Cable, Direction, End, Frame, Port};
 use crate::nic::Nic;
 use crate::pci::{Delivery, FunctionParts, InterruptLines, MsixMessage};
-use crate::record::{Entry, Event, Reader, RecordError};
+use crate::record::{Entry, Event, NicRecord, Reader};
 
 /// Maximum nesting of answers to frames: more than that of deliveries in a switch.
 const MAX_NESTING: u32 = 32;
@@ -27,7 +28,9 @@ pub(super) struct Player(Arc<Shared>);
 
 struct Shared {
     /// Unlocked while the NIC executes an entry.
-    script: Mutex<Script>,
+    script: Mutex<Script<NicRecord, Counts>>,
+    /// Latest reading of the clock.
+    time: AtomicU64,
     nic: OnceLock<Weak<Nic>>,
     nesting: AtomicU32,
 }
@@ -36,6 +39,7 @@ impl Player {
     pub fn new(reader: Reader<Box<dyn Read + Send>>) -> Self {
         Self(Arc::new(Shared {
             script: Mutex::new(Script::new(reader)),
+            time: AtomicU64::new(0),
             nic: OnceLock::new(),
             nesting: AtomicU32::new(0),
         }))
@@ -53,26 +57,22 @@ impl Player {
 
     /// Number of entries from outside so far.
     pub fn entries(&self) -> u64 {
-        self.0.script.lock().report.entries
+        self.0.script.lock().entries()
     }
 
     /// Returns the next entry from outside; `None` at the end of the record.
     pub fn next_entry(&self) -> Option<Entry> {
         let mut script = self.0.script.lock();
-        let entry = script.take_entry();
-        if entry.is_none() && script.peek().is_some_and(|event| *event != Event::End) {
-            script.refuse("an event belongs to no entry");
+        let entry = take_entry(&mut script);
+        if entry.is_none() {
+            script.expect_end();
         }
         entry
     }
 
     /// Ends an entry from outside that has read `read`.
     pub fn leave(&self, read: &[u8]) {
-        let mut script = self.0.script.lock();
-        leave(&mut script, read);
-        if script.follows() {
-            script.report.entries += 1;
-        }
+        self.0.script.lock().leave(&Event::Leave(ByteBuf::from(read)), true);
     }
 
     /// Ends the replay of a record that no recorder makes.
@@ -83,7 +83,7 @@ impl Player {
     /// Returns the result.
     pub fn report(&self, commands: u64) -> Result<Report, RecordError> {
         let mut report = self.0.script.lock().finish()?;
-        report.commands = commands;
+        report.counts.commands = commands;
         Ok(report)
     }
 
@@ -104,13 +104,13 @@ impl Player {
     /// Makes the entries that are answers to frames, until their delivery ends.
     fn answer(&self) {
         loop {
-            let entry = self.0.script.lock().take_entry();
+            let entry = take_entry(&mut self.0.script.lock());
             match entry {
                 Some(Entry::Receive(frames)) => {
                     if let Some(nic) = self.0.nic.get().and_then(Weak::upgrade) {
                         self.receive(&nic, &frames);
                     }
-                    leave(&mut self.0.script.lock(), &[]);
+                    self.0.script.lock().leave(&Event::Leave(ByteBuf::new()), false);
                 }
                 Some(_) => return self.refuse("an answer to a frame is no frame"),
                 None => {
@@ -122,10 +122,18 @@ impl Player {
     }
 }
 
-/// Ends an entry that has read `read`.
-fn leave(script: &mut Script, read: &[u8]) {
-    let same = |event: &Event| matches!(event, Event::Leave(recorded) if recorded == read).then_some(());
-    script.take(same, || Event::Leave(ByteBuf::from(read)).to_string());
+/// Takes the next event if it is an entry.
+fn take_entry(script: &mut Script<NicRecord, Counts>) -> Option<Entry> {
+    let entry = script.take_if(|event| match event {
+        Event::Enter(entry) => Some(entry.clone()),
+        _ => None,
+    })?;
+    match &entry {
+        Entry::Read { .. } | Entry::Write { .. } => script.counts().accesses += 1,
+        Entry::Receive(frames) => script.counts().frames_in += frames.len() as u64,
+        _ => {}
+    }
+    Some(entry)
 }
 
 impl fmt::Debug for Player {
@@ -147,9 +155,9 @@ impl Tape for Player {
         };
         let time = script.take(recorded, || "reading of the clock".to_owned());
         if let Some(time) = time {
-            script.time = time;
+            self.0.time.store(time, Ordering::Relaxed);
         }
-        script.time
+        self.0.time.load(Ordering::Relaxed)
     }
 
     fn finding(&self, kind: &'static str, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
@@ -215,7 +223,7 @@ impl MemoryTape for Player {
         };
         let replayed = || format!("read of memory at {address:#x}, {length} bytes");
         let mut script = self.0.script.lock();
-        script.report.memory_reads += 1;
+        script.counts().memory_reads += 1;
         let answer = script.take(recorded, replayed);
         answer.unwrap_or_else(|| Err(gone(address, length)))
     }
@@ -238,7 +246,7 @@ impl MemoryTape for Player {
             write.to_string()
         };
         let mut script = self.0.script.lock();
-        script.report.memory_writes += 1;
+        script.counts().memory_writes += 1;
         let answer = script.take(recorded, replayed);
         answer.unwrap_or_else(|| Err(gone(address, data.len())))
     }
@@ -259,7 +267,7 @@ impl MemoryTape for Player {
         };
         let replayed = || format!("atomic access to memory at {address:#x}, with another result");
         let mut script = self.0.script.lock();
-        script.report.memory_writes += 1;
+        script.counts().memory_writes += 1;
         let answer = script.take(recorded, replayed);
         answer.unwrap_or_else(|| Err(gone(address, size_of::<u64>())))
     }
@@ -284,7 +292,7 @@ impl InterruptLines for Player {
         };
         let mut script = self.0.script.lock();
         let sent = script.take(recorded, || raised.to_string());
-        script.report.interrupts += u64::from(sent == Some(true));
+        script.counts().interrupts += u64::from(sent == Some(true));
         match sent {
             Some(false) => Delivery::NotNow,
             _ => Delivery::Done,
@@ -307,7 +315,7 @@ impl Cable for Player {
         {
             return;
         }
-        self.0.script.lock().report.frames_out += count;
+        self.0.script.lock().counts().frames_out += count;
         let depth = self.0.nesting.fetch_add(1, Ordering::Relaxed);
         if depth < MAX_NESTING {
             self.answer();

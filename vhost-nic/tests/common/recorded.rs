@@ -5,10 +5,11 @@ use std::io::{self, Cursor, Seek};
 use std::sync::Arc;
 
 use mlx5_test_driver::machine::Machine;
+use vhost_daemon::record::Turns;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, Identity, PciFunction};
-use vhost_nic::record::{Recorder, Setup, Turns};
+use vhost_nic::record::{Recorder, Setup};
 use vhost_nic::replay::{Report, replay};
 
 use crate::nic::{NicFunction, VECTORS, config};

@@ -8,8 +8,9 @@ use mlx5_test_driver::fuzz::{commands, iterations};
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
+use vhost_daemon::record::Turns;
 use vhost_nic::net::Switch;
-use vhost_nic::record::{Recorder, Turns};
+use vhost_nic::record::Recorder;
 
 use crate::frames::Packet;
 use crate::lan::shut;
@@ -51,9 +52,9 @@ fn frames_with_offloads_are_replayed() {
     }
     [a, b, other].into_iter().for_each(shut);
     let [a, b] = [of_sender, of_receiver].map(|recording| equal(&recording.finish()));
-    assert_eq!((b.frames_in, b.frames_out), (2 * FRAMES, FRAMES));
+    assert_eq!((b.counts.frames_in, b.counts.frames_out), (2 * FRAMES, FRAMES));
     // The first frame between the other two is flooded.
-    assert_eq!((a.frames_in, a.frames_out), (1, FRAMES));
+    assert_eq!((a.counts.frames_in, a.counts.frames_out), (1, FRAMES));
 }
 
 #[test]
@@ -66,6 +67,6 @@ fn random_commands_are_replayed() {
         });
         let tally = commands::run(machine, &input);
         let report = equal(&recording.finish());
-        assert!(report.commands >= tally.made as u64, "{report}");
+        assert!(report.counts.commands >= tally.made as u64, "{report}");
     }
 }

@@ -1,26 +1,25 @@
-//! The script of a replay: the events of a record, each compared with the NIC's doing.
+//! The script of a replay: the events of a record, each compared with the device's doing.
 
 use std::collections::VecDeque;
 use std::io::Read;
 
 use super::report::{Difference, Found, Report};
-use crate::record::{Entry, Event, Reader, RecordError};
+use crate::record::{Format, Reader, RecordError, RecordEvent};
 
 /// Events to come, and the result so far.
-pub(super) struct Script {
-    reader: Reader<Box<dyn Read + Send>>,
-    next: Option<Event>,
+pub struct Script<F: Format, C> {
+    reader: Reader<F, Box<dyn Read + Send>>,
+    next: Option<F::Event>,
     /// Position of the next event.
     position: u64,
-    last: VecDeque<(u64, Event)>,
+    last: VecDeque<(u64, F::Event)>,
     failure: Option<RecordError>,
-    pub report: Report,
-    /// Latest reading of the clock.
-    pub time: u64,
+    report: Report<F::Event, C>,
 }
 
-impl Script {
-    pub fn new(reader: Reader<Box<dyn Read + Send>>) -> Self {
+impl<F: Format, C: Default> Script<F, C> {
+    /// Begins with the first event.
+    pub fn new(reader: Reader<F, Box<dyn Read + Send>>) -> Self {
         Self {
             reader,
             next: None,
@@ -28,17 +27,26 @@ impl Script {
             last: VecDeque::new(),
             failure: None,
             report: Report::default(),
-            time: 0,
         }
     }
 
-    /// Whether the NIC still follows the record. Once it does not, accesses fail and outputs go nowhere.
+    /// Whether the device still follows the record. Once it does not, accesses fail and outputs go nowhere.
     pub fn follows(&self) -> bool {
         self.failure.is_none() && self.report.difference.is_none()
     }
 
-    /// Returns the next event; `None` if the NIC no longer follows the record.
-    pub fn peek(&mut self) -> Option<&Event> {
+    /// Number of entries from outside so far.
+    pub fn entries(&self) -> u64 {
+        self.report.entries
+    }
+
+    /// The counts so far.
+    pub fn counts(&mut self) -> &mut C {
+        &mut self.report.counts
+    }
+
+    /// Returns the next event; `None` if the device no longer follows the record.
+    pub fn peek(&mut self) -> Option<&F::Event> {
         if !self.follows() {
             return None;
         }
@@ -54,7 +62,7 @@ impl Script {
     /// Takes the next event if `select` makes something of it. Otherwise, that is the first difference.
     pub fn take<T>(
         &mut self,
-        select: impl FnOnce(&Event) -> Option<T>,
+        select: impl FnOnce(&F::Event) -> Option<T>,
         replayed: impl FnOnce() -> String,
     ) -> Option<T> {
         let selected = select(self.peek()?);
@@ -66,26 +74,18 @@ impl Script {
         selected
     }
 
-    /// Takes the next event if it is an entry.
-    pub fn take_entry(&mut self) -> Option<Entry> {
-        let Event::Enter(entry) = self.peek()? else { return None };
-        let entry = entry.clone();
-        self.count(&entry);
-        self.advance();
-        Some(entry)
-    }
-
-    fn count(&mut self, entry: &Entry) {
-        match entry {
-            Entry::Read { .. } | Entry::Write { .. } => self.report.accesses += 1,
-            Entry::Receive(frames) => self.report.frames_in += frames.len() as u64,
-            _ => {}
+    /// Takes the next event if `select` makes something of it.
+    pub fn take_if<T>(&mut self, select: impl FnOnce(&F::Event) -> Option<T>) -> Option<T> {
+        let selected = select(self.peek()?);
+        if selected.is_some() {
+            self.advance();
         }
+        selected
     }
 
     fn advance(&mut self) {
         if let Some(event) = self.next.take() {
-            if self.last.len() == Report::LAST {
+            if self.last.len() == Report::<F::Event, C>::LAST {
                 self.last.pop_front();
             }
             self.last.push_back((self.position, event));
@@ -93,8 +93,22 @@ impl Script {
         }
     }
 
-    /// Notes the first difference: the NIC does something else than the next event.
-    pub fn differ(&mut self, replayed: String) {
+    /// Takes the end of an entry as [`Script::take`] does; one from outside is counted.
+    pub fn leave(&mut self, event: &F::Event, is_from_outside: bool) {
+        self.take(|next| (next == event).then_some(()), || event.to_string());
+        if is_from_outside && self.follows() {
+            self.report.entries += 1;
+        }
+    }
+
+    /// Ends the replay of a record whose events go on outside of an entry.
+    pub fn expect_end(&mut self) {
+        if self.peek().is_some_and(|event| *event != F::Event::END) {
+            self.refuse("an event belongs to no entry");
+        }
+    }
+
+    fn differ(&mut self, replayed: String) {
         if let Some(recorded) = self.peek().cloned() {
             self.report.difference = Some(Difference {
                 event: self.position,
@@ -110,16 +124,16 @@ impl Script {
         self.failure.get_or_insert(RecordError::Corrupt(reason));
     }
 
-    /// Keeps a finding of the event that was taken last.
+    /// Keeps a finding of the event that was taken last, given its position and its entry.
     pub fn found(&mut self, found: impl FnOnce(u64, u64) -> Found) {
-        if self.report.findings.len() < Report::FINDINGS {
+        if self.report.findings.len() < Report::<F::Event, C>::FINDINGS {
             let found = found(self.position - 1, self.report.entries);
             self.report.findings.push(found);
         }
     }
 
     /// Returns the result.
-    pub fn finish(&mut self) -> Result<Report, RecordError> {
+    pub fn finish(&mut self) -> Result<Report<F::Event, C>, RecordError> {
         match self.failure.take() {
             Some(error) => Err(error),
             None => {

@@ -2,22 +2,20 @@
 
 use std::fmt;
 
-use crate::record::Event;
-
-/// The first difference between a record and the NIC.
+/// The first difference between a record and the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct Difference<E> {
     /// Position of the event in the record, from 0.
     pub event: u64,
     /// Number of the entry that it belongs to, from 0.
     pub entry: u64,
     /// The event in the record.
-    pub recorded: Event,
-    /// The NIC's doing in its place, as text.
+    pub recorded: E,
+    /// The device's doing in its place, as text.
     pub replayed: String,
 }
 
-impl fmt::Display for Difference {
+impl<E: fmt::Display> fmt::Display for Difference<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { event, entry, .. } = self;
         writeln!(f, "first difference at event {event}, in entry {entry}:")?;
@@ -50,52 +48,43 @@ impl fmt::Display for Found {
     }
 }
 
-/// Result of a replay.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Entries from outside that were made; those in answer to a frame of the NIC are not counted.
+/// Result of a replay, with the counts of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report<E, C> {
+    /// Entries from outside that were made; those in answer to an output of the device are not counted.
     pub entries: u64,
-    /// Register accesses.
-    pub accesses: u64,
-    /// Commands that the NIC executed.
-    pub commands: u64,
-    /// Reads of guest memory.
-    pub memory_reads: u64,
-    /// Writes to guest memory, atomic updates included.
-    pub memory_writes: u64,
-    /// Interrupts.
-    pub interrupts: u64,
-    /// Frames that the NIC received.
-    pub frames_in: u64,
-    /// Frames that the NIC sent.
-    pub frames_out: u64,
+    /// Counts of inputs and outputs. Their text follows the number of entries.
+    pub counts: C,
     /// Findings, at most [`Report::FINDINGS`].
     pub findings: Vec<Found>,
     /// The first difference, if there is one.
-    pub difference: Option<Difference>,
+    pub difference: Option<Difference<E>>,
     /// The last events, each with its position.
-    pub last: Vec<(u64, Event)>,
+    pub last: Vec<(u64, E)>,
 }
 
-impl Report {
+impl<E, C: Default> Default for Report<E, C> {
+    fn default() -> Self {
+        Self {
+            entries: 0,
+            counts: C::default(),
+            findings: Vec::new(),
+            difference: None,
+            last: Vec::new(),
+        }
+    }
+}
+
+impl<E, C> Report<E, C> {
     /// Maximum number of findings that are kept, the first ones.
     pub const FINDINGS: usize = 4096;
     /// Maximum number of events in [`Report::last`].
     pub const LAST: usize = 12;
 }
 
-impl fmt::Display for Report {
+impl<E: fmt::Display, C: fmt::Display> fmt::Display for Report<E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} entries ({} register accesses, {} commands), {} memory reads, {} frames in",
-            self.entries, self.accesses, self.commands, self.memory_reads, self.frames_in
-        )?;
-        writeln!(
-            f,
-            "{} memory writes, {} interrupts, {} frames out",
-            self.memory_writes, self.interrupts, self.frames_out
-        )?;
+        writeln!(f, "{} entries {}", self.entries, self.counts)?;
         for found in &self.findings {
             writeln!(f, "{found}")?;
         }

@@ -1,32 +1,30 @@
 //! Prefixes of a record that still show a finding.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use flate2::Compression;
 
-use super::replay;
 use super::report::{Found, Report};
-use crate::record::{Event, Reader, RecordError, Writer};
+use crate::record::{Format, Reader, RecordError, RecordEvent, Writer};
 
 /// The shortest prefix of a record that shows a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prefix {
+pub struct Prefix<E, C> {
     /// Number of its entries from outside.
     pub entries: u64,
     /// Its replay.
-    pub report: Report,
+    pub report: Report<E, C>,
 }
 
-/// Finds the shortest prefix of a record that shows a finding; `None` if all of it shows none. `open` opens the record,
-/// once per replay.
+/// Finds the shortest prefix of a record that shows a finding; `None` if all of it shows none. `run` replays the
+/// record, or its first entries from outside.
 ///
 /// A replay repeats itself, and a longer prefix shows what a shorter one does: bisection finds the shortest.
-pub fn shortest_prefix<R: Read + Send + 'static>(
-    open: impl Fn() -> io::Result<R>,
+pub fn shortest_prefix<E, C>(
+    run: impl Fn(Option<u64>) -> Result<Report<E, C>, RecordError>,
     shows: impl Fn(&Found) -> bool,
-) -> Result<Option<Prefix>, RecordError> {
-    let run = |limit| replay(open().map_err(RecordError::Io)?, limit);
-    let is_shown = |report: &Report| report.findings.iter().any(&shows);
+) -> Result<Option<Prefix<E, C>>, RecordError> {
+    let is_shown = |report: &Report<E, C>| report.findings.iter().any(&shows);
     let whole = run(None)?;
     if !is_shown(&whole) {
         return Ok(None);
@@ -47,14 +45,15 @@ pub fn shortest_prefix<R: Read + Send + 'static>(
 }
 
 /// Copies the first `limit` entries from outside to a record of their own.
-pub fn copy_prefix(input: impl Read, output: impl Write, limit: u64) -> Result<(), RecordError> {
-    let mut reader = Reader::new(input)?;
-    let mut writer = Writer::new(output, reader.setup(), Compression::best()).map_err(RecordError::Io)?;
+pub fn copy_prefix<F: Format>(input: impl Read, output: impl Write, limit: u64) -> Result<(), RecordError> {
+    let mut reader = Reader::<F, _>::new(input)?;
+    let mut writer = Writer::<F, _>::new(output, reader.setup(), Compression::best()).map_err(RecordError::Io)?;
     while reader.entries() < limit {
-        match reader.next_event()? {
-            Event::End => break,
-            event => writer.write(&event).map_err(RecordError::Io)?,
+        let event = reader.next_event()?;
+        if event == F::Event::END {
+            break;
         }
+        writer.write(&event).map_err(RecordError::Io)?;
     }
     writer.finish().map_err(RecordError::Io)?;
     Ok(())

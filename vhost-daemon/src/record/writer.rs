@@ -1,34 +1,35 @@
 //! Writes a record.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::event::{Event, MAX_EVENT};
-use super::header::Setup;
+use super::format::{self, Format, MAX_EVENT, RecordEvent};
 
 /// Writer of a record, in bounded memory: events are compressed as they come.
-#[derive(Debug)]
-pub struct Writer<W: Write> {
+pub struct Writer<F, W: Write> {
     events: GzEncoder<W>,
     buffer: Vec<u8>,
     written: u64,
+    format: std::marker::PhantomData<fn(F)>,
 }
 
-impl<W: Write> Writer<W> {
+impl<F: Format, W: Write> Writer<F, W> {
     /// Writes the configuration.
-    pub fn new(mut output: W, setup: &Setup, compression: Compression) -> io::Result<Self> {
-        setup.write_to(&mut output)?;
+    pub fn new(mut output: W, setup: &F::Setup, compression: Compression) -> io::Result<Self> {
+        format::write_setup::<F>(setup, &mut output)?;
         Ok(Self {
             events: GzEncoder::new(output, compression),
             buffer: Vec::new(),
             written: 0,
+            format: std::marker::PhantomData,
         })
     }
 
     /// Writes an event.
-    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+    pub fn write(&mut self, event: &F::Event) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer = postcard::to_extend(event, buffer).map_err(io::Error::other)?;
@@ -53,7 +54,15 @@ impl<W: Write> Writer<W> {
 
     /// Writes the end of the record, and returns the output.
     pub fn finish(mut self) -> io::Result<W> {
-        self.write(&Event::End)?;
+        self.write(&F::Event::END)?;
         self.events.finish()
+    }
+}
+
+impl<F, W: Write> fmt::Debug for Writer<F, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("written", &self.written)
+            .finish_non_exhaustive()
     }
 }

@@ -5,12 +5,11 @@ use std::io::{self, BufReader, Read};
 use flate2::bufread::GzDecoder;
 
 use super::error::RecordError;
-use super::event::{Event, MAX_EVENT};
-use super::header::Setup;
+use super::format::{self, Format, Level, MAX_EVENT, RecordEvent};
 
 /// Reader of a record, in bounded memory.
-pub struct Reader<R: Read> {
-    setup: Setup,
+pub struct Reader<F: Format, R: Read> {
+    setup: F::Setup,
     events: GzDecoder<BufReader<R>>,
     buffer: Vec<u8>,
     /// Number of complete entries from outside, and of entries in progress.
@@ -19,12 +18,12 @@ pub struct Reader<R: Read> {
     ended: bool,
 }
 
-impl<R: Read> Reader<R> {
+impl<F: Format, R: Read> Reader<F, R> {
     /// Reads the configuration.
     pub fn new(input: R) -> Result<Self, RecordError> {
         let mut input = BufReader::new(input);
         Ok(Self {
-            setup: Setup::read_from(&mut input)?,
+            setup: format::read_setup::<F>(&mut input)?,
             events: GzDecoder::new(input),
             buffer: Vec::new(),
             entries: 0,
@@ -33,8 +32,8 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// Configuration of the NIC.
-    pub fn setup(&self) -> &Setup {
+    /// Configuration of the device.
+    pub fn setup(&self) -> &F::Setup {
         &self.setup
     }
 
@@ -43,10 +42,10 @@ impl<R: Read> Reader<R> {
         self.entries
     }
 
-    /// Reads the next event; [`Event::End`] again and again after the last.
-    pub fn next_event(&mut self) -> Result<Event, RecordError> {
+    /// Reads the next event; [`RecordEvent::END`] again and again after the last.
+    pub fn next_event(&mut self) -> Result<F::Event, RecordError> {
         if self.ended {
-            return Ok(Event::End);
+            return Ok(F::Event::END);
         }
         let mut length = [0; 4];
         self.events
@@ -65,22 +64,24 @@ impl<R: Read> Reader<R> {
         if read < length as usize {
             return Err(self.truncated());
         }
-        let event = match postcard::take_from_bytes(&self.buffer) {
+        let event: F::Event = match postcard::take_from_bytes(&self.buffer) {
             Ok((event, [])) => event,
             _ => return Err(RecordError::Corrupt("an event has no known form")),
         };
-        match event {
-            Event::Enter(_) => self.depth = self.depth.saturating_add(1),
-            Event::Leave(_) => {
+        match event.level() {
+            Level::Enter => self.depth = self.depth.saturating_add(1),
+            Level::Leave => {
                 self.depth = self.depth.saturating_sub(1);
                 self.entries += u64::from(self.depth == 0);
             }
             // The checksum is behind it.
-            Event::End => match self.events.read(&mut [0]).map_err(|error| self.failed(error))? {
-                0 => self.ended = true,
-                _ => return Err(RecordError::Corrupt("it goes on after its end")),
-            },
-            _ => {}
+            Level::Inside if event == F::Event::END => {
+                match self.events.read(&mut [0]).map_err(|error| self.failed(error))? {
+                    0 => self.ended = true,
+                    _ => return Err(RecordError::Corrupt("it goes on after its end")),
+                }
+            }
+            Level::Inside => {}
         }
         Ok(event)
     }

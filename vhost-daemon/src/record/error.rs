@@ -7,13 +7,18 @@ use thiserror::Error;
 /// Reason why a record cannot be read.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// The file is no record.
-    #[error("it is not a record of a NIC")]
-    NoRecord,
+    /// The file is no record of the device.
+    #[error("it is not a record of {0}")]
+    NoRecord(&'static str),
     /// The record has another format.
-    #[error("it has version {0} of the format, this program reads version 1")]
-    Version(u32),
-    /// The configuration of the NIC is invalid.
+    #[error("it has version {found} of the format, this program reads version {known}")]
+    Version {
+        /// Version of the record.
+        found: u32,
+        /// Version that this program reads.
+        known: u32,
+    },
+    /// The configuration of the device is invalid.
     #[error("its configuration is invalid")]
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The record ends before its end event.

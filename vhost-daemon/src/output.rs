@@ -1,4 +1,4 @@
-//! Output of a capture: a file, a FIFO or standard output, opened so that no other file is hit.
+//! Output of a capture or a record: a file, a FIFO or standard output, opened so that no other file is hit.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
 
-/// Permissions of a capture: it has the guests' data and keys.
+/// Permissions of the file: it has the guests' data and keys.
 const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// An output that cannot be used.
