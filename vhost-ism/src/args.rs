@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
-use vhost_daemon::{CommonArgs, CtlArgs, Shell, TopArgs, TraceArgs, parse_size};
+use vhost_daemon::{CommonArgs, CtlArgs, ReplayArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
 use vhost_ism::fabric::Limits;
 use vhost_ism::guest::DOORBELL_TAIL;
+use vhost_ism::ism_finding::Finding;
 
 use crate::control_command::IsmCommand;
 
@@ -66,6 +67,11 @@ pub struct Args {
     /// Maximum number of memory regions in a guest's window, up to 128.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_maps: u32,
+
+    /// Record all guests: their requests, doorbells and event buffers, the answers of their VMMs, and all that the
+    /// devices do, to this file (docs/replay.md). The guests take turns meanwhile, which slows them down.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// Clients of a running daemon, and completions.
@@ -73,6 +79,9 @@ pub struct Args {
 pub enum Command {
     /// Record what the guests' devices do, for Perfetto or as JSON, and print the times that requests take.
     Trace(TraceArgs),
+
+    /// Replay a record without its guests, and compare all that the devices do.
+    Replay(ReplayArgs<Finding>),
 
     /// Execute a command of the control socket.
     Ctl(CtlArgs<IsmCommand>),

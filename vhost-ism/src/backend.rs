@@ -8,6 +8,7 @@
 
 mod mapper;
 mod virtqueue;
+mod virtqueues;
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -18,27 +19,23 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
-use vhost_daemon::finding::Object;
 use vhost_daemon::vhost_user::{ConnectionError, ExitEvents, Supervisor};
 use vhost_daemon::vring::{self, Memory, Vring};
 use vhost_daemon::{Current, GuardedRam, Server, Service};
-use vhost_user_backend::{VhostUserBackend, VringT};
+use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventNotifier};
-use zerocopy::IntoBytes;
 
-use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS, Status};
-use crate::control;
-use crate::guest::{Guest, Session, Start};
-use crate::ism_finding::Finding;
+use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS};
+use crate::connection::{Connection, FrontendDoor};
+use crate::guest::Guest;
 use crate::window::RegionMapper;
 
 use mapper::ChannelMapper;
-use virtqueue::{EventQueue, LateAnswer};
+use virtqueues::Virtqueues;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
@@ -50,19 +47,9 @@ const DOORBELL_THREAD: usize = 1;
 /// Access to the VMM that a session needs.
 type Mapper = Arc<dyn RegionMapper>;
 
-/// Handling of control requests.
-enum Handling {
-    /// A session executes them.
-    Session(Arc<Session>),
-    /// No session is possible: every request is refused.
-    Refusal,
-    /// The device is stopped: they stay in the queue.
-    None,
-}
-
-/// A connection of a guest's VMM.
+/// The back-end of a connection.
 pub struct IsmBackend {
-    guest: Arc<Guest>,
+    connection: Connection,
     ram: Arc<Mutex<GuardedRam>>,
     /// The table with which vhost-user-backend translates the addresses of rings.
     described: Memory,
@@ -73,28 +60,19 @@ pub struct IsmBackend {
     mapper: OnceLock<Option<Mapper>>,
     /// The VMM has queried the shared memory regions.
     knows_regions: AtomicBool,
-    /// The device is stopped, and its restart has not begun.
-    stopped: AtomicBool,
-    /// The answer that could not be written to the stopped control queue, and its session.
-    late: Mutex<Option<(Arc<Session>, LateAnswer)>>,
-    /// The VMM is gone; requests left in its queues are not served.
-    closed: AtomicBool,
     exits: ExitEvents,
 }
 
 impl IsmBackend {
-    fn new(guest: Arc<Guest>, described: Memory, ram: GuardedRam) -> Self {
+    fn new(connection: Connection, described: Memory, ram: GuardedRam) -> Self {
         Self {
-            guest,
+            connection,
             ram: Arc::new(Mutex::new(ram)),
             described,
             memory: Memory::new(GuestMemoryMmap::new()),
             channel: Mutex::default(),
             mapper: OnceLock::new(),
             knows_regions: AtomicBool::new(false),
-            stopped: AtomicBool::new(true),
-            late: Mutex::default(),
-            closed: AtomicBool::new(false),
             exits: ExitEvents::default(),
         }
     }
@@ -111,7 +89,7 @@ impl IsmBackend {
                 .inspect_err(|error| {
                     warn!(
                         "{}: the VMM cannot map memory safely, refusing every request: {error}",
-                        self.guest.stats().guest()
+                        self.guest().stats().guest()
                     );
                 })
                 .ok()
@@ -128,87 +106,8 @@ impl IsmBackend {
         Ok(Arc::new(ChannelMapper::new(channel)?))
     }
 
-    /// Returns the handling of control requests; begins or resumes a session if the device has just been started.
-    /// Called on the control worker only.
-    fn handling(&self, vrings: &[Vring]) -> Handling {
-        if let Some(session) = self.guest.session() {
-            return Handling::Session(session);
-        }
-        let (control, events) = (&vrings[CONTROL_QUEUE as usize], &vrings[EVENT_QUEUE as usize]);
-        let still_up = || !self.closed.load(Ordering::Acquire) && control.get_ref().get_queue().ready();
-        if !still_up() {
-            return Handling::None;
-        }
-        let Some(mapper) = self.mapper() else {
-            return Handling::Refusal;
-        };
-        let (memory, ram) = (self.memory.clone(), self.ram.clone());
-        let ring = EventQueue::new(events.clone(), memory, ram, self.guest.stats().clone());
-        let how = if [control, events].iter().all(|vring| vring.queue_next_avail() == 0) {
-            Start::Initial
-        } else {
-            Start::Resumed
-        };
-        match self.guest.start(still_up, how, Box::new(ring), mapper) {
-            Ok(Some(session)) => {
-                // Doorbells that rang while the device was stopped.
-                session.serve_doorbells();
-                Handling::Session(session)
-            }
-            Ok(None) => Handling::None,
-            Err(error) => {
-                warn!("{}: cannot begin a session: {error}", self.guest.stats().guest());
-                Handling::Refusal
-            }
-        }
-    }
-
-    /// Answers the request that a session made before the machine was paused.
-    fn answer_late(&self, session: &Arc<Session>, vring: &Vring) {
-        let mut late = self.late.lock();
-        if let Some((asker, answer)) = late.take()
-            && Arc::ptr_eq(&asker, session)
-        {
-            let rest = virtqueue::answer_late(vring, &self.memory, self.guest.stats(), answer);
-            *late = rest.map(|answer| (asker, answer));
-        }
-    }
-
-    fn serve_control(&self, vrings: &[Vring]) {
-        let vring = &vrings[CONTROL_QUEUE as usize];
-        let stats = self.guest.stats();
-        loop {
-            let session = match self.handling(vrings) {
-                Handling::Session(session) => Some(session),
-                Handling::Refusal => None,
-                // The requests in the queue are for the next session.
-                Handling::None => return,
-            };
-            if let Some(session) = &session {
-                self.answer_late(session, vring);
-            }
-            // The driver may reset the device while its request waits for the VMM, and start it again.
-            let current = || session.as_ref().is_none_or(|session| session.is_alive());
-            while let Some(request) = virtqueue::next_request(vring, &self.memory, stats, current) {
-                let answer = match &session {
-                    _ if request.room == 0 => {
-                        let control = Object::new("virtqueue", CONTROL_QUEUE.into());
-                        stats.report(Finding::BadChain, control, request.bytes.as_deref().unwrap_or_default());
-                        Vec::new()
-                    }
-                    Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
-                    None => vec![Status::Err as u8],
-                };
-                let rest = virtqueue::answer_request(vring, &self.memory, request, answer, current);
-                if let (Some(answer), Some(session)) = (rest, &session) {
-                    *self.late.lock() = Some((session.clone(), answer));
-                }
-            }
-            // Enable the next kick, and look again for requests that came before.
-            if !vring.get_ref().get_queue().ready() || current() && !virtqueue::await_chains(vring, &self.memory) {
-                return;
-            }
-        }
+    fn guest(&self) -> &Guest {
+        self.connection.guest()
     }
 }
 
@@ -250,26 +149,12 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        if self.stopped.load(Ordering::Acquire) {
-            // A paused machine does not read it.
-            self.guest.stop_if_paused();
-        }
-        let config = self.guest.config();
-        let bytes = config.as_bytes();
-        (0..size as usize)
-            .map(|i| {
-                (offset as usize)
-                    .checked_add(i)
-                    .and_then(|at| bytes.get(at))
-                    .copied()
-                    .unwrap_or(0)
-            })
-            .collect()
+        self.connection.config(offset, size)
     }
 
     /// Marks a start of the device, of which this is the first message.
     fn acked_features(&self, _features: u64) {
-        self.stopped.store(false, Ordering::Release);
+        self.connection.start();
     }
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
@@ -278,7 +163,7 @@ impl VhostUserBackend for IsmBackend {
         if let Err(error) = &guarded {
             warn!(
                 "{}: no memory of the guest is used: {error}",
-                self.guest.stats().guest()
+                self.guest().stats().guest()
             );
         }
         let usable = guarded.is_ok().then_some(described);
@@ -302,15 +187,14 @@ impl VhostUserBackend for IsmBackend {
     fn stop_vring(&self, index: u32) -> io::Result<()> {
         // A VMM stops all queues or none.
         if index == u32::from(CONTROL_QUEUE) {
-            self.stopped.store(true, Ordering::Release);
-            self.guest.pause();
+            self.connection.stop();
         }
         if index + 1 == NUM_QUEUES as u32 {
             // A restart of the device begins with a new memory table.
             self.set_memory(GuestMemoryMmap::new());
             let ram = self.ram.clone();
             ram.lock().release();
-            self.guest.watch_pause(move || ram.lock().release());
+            self.connection.guest().watch_pause(move || ram.lock().release());
         }
         Ok(())
     }
@@ -319,24 +203,16 @@ impl VhostUserBackend for IsmBackend {
     fn handle_event(&self, event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
         match (thread, event) {
             (CONTROL_THREAD, CONTROL_QUEUE) => {
-                self.serve_control(vrings);
+                self.connection.serve_control(&Virtqueues::new(self, vrings));
                 // A request that waited for a map has kept the memory table from before.
                 self.ram.lock().release();
             }
-            (CONTROL_THREAD, EVENT_QUEUE) => {
-                if let Some(session) = self.guest.session() {
-                    session.events().flush();
-                }
-            }
+            (CONTROL_THREAD, EVENT_QUEUE) => self.connection.serve_events(),
             // Queues are numbered within their thread.
-            (DOORBELL_THREAD, 0) => {
-                if let Some(session) = self.guest.session() {
-                    session.serve_doorbells();
-                }
-            }
+            (DOORBELL_THREAD, 0) => self.connection.serve_doorbells(),
             _ => debug!(
                 "{}: unexpected event {event} of worker {thread}",
-                self.guest.stats().guest()
+                self.guest().stats().guest()
             ),
         }
         Ok(())
@@ -345,7 +221,7 @@ impl VhostUserBackend for IsmBackend {
     fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
         self.knows_regions.store(true, Ordering::Release);
         let mut sizes = [0; SHMID_REGIONS as usize + 1];
-        sizes[SHMID_REGIONS as usize] = self.guest.region_size();
+        sizes[SHMID_REGIONS as usize] = self.guest().region_size();
         Ok(VhostUserShMemConfig::new(1, &sizes))
     }
 }
@@ -355,6 +231,7 @@ struct IsmService {
     guest: Arc<Guest>,
     supervisor: Supervisor,
     max_guest_memory: u64,
+    door: Option<Arc<dyn FrontendDoor>>,
 }
 
 impl Service for IsmService {
@@ -363,11 +240,9 @@ impl Service for IsmService {
     fn serve(&self, listener: &UnixListener, current: &Current) -> Result<(), ConnectionError> {
         let described = Memory::new(GuestMemoryMmap::new());
         let ram = GuardedRam::new(self.supervisor.loss().clone(), self.max_guest_memory);
-        let backend = Arc::new(IsmBackend::new(self.guest.clone(), described.clone(), ram));
-        let disconnected = || {
-            backend.closed.store(true, Ordering::Release);
-            self.guest.stop();
-        };
+        let connection = Connection::new(self.guest.clone(), self.door.clone());
+        let backend = Arc::new(IsmBackend::new(connection, described.clone(), ram));
+        let disconnected = || backend.connection.close();
         let connected = || ();
         self.supervisor
             .serve(backend.clone(), described, listener, current, connected, disconnected)
@@ -381,11 +256,22 @@ impl Service for IsmService {
 /// Serves the VMM of a guest on this socket, one connection after the other, on a thread of its own. The guest's memory
 /// has at most `max_guest_memory` bytes.
 pub fn start(guest: Arc<Guest>, listener: UnixListener, max_guest_memory: u64) -> io::Result<Server> {
+    start_with_door(guest, listener, max_guest_memory, None)
+}
+
+/// Does the same with a door before the front-ends of a guest that has a tape.
+pub fn start_with_door(
+    guest: Arc<Guest>,
+    listener: UnixListener,
+    max_guest_memory: u64,
+    door: Option<Arc<dyn FrontendDoor>>,
+) -> io::Result<Server> {
     let name = guest.stats().guest().to_owned();
     let service = IsmService {
         supervisor: Supervisor::new(&name),
         guest,
         max_guest_memory,
+        door,
     };
     Server::start(name, listener, service)
 }

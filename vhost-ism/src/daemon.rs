@@ -2,9 +2,10 @@
 
 mod metrics;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use log::info;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -12,37 +13,46 @@ use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::trace::{EventInfo, Events, Tracer};
 use vhost_daemon::{
-    Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, OwnSockets, Program, Server, TraceSource,
+    Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, Server, TraceSource,
 };
 use vhost_ism::backend;
+use vhost_ism::connection::FrontendDoor;
 use vhost_ism::fabric::{Fabric, FabricStats};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_event::{IsmEvent, IsmTimeline};
 use vhost_ism::ism_finding::Finding;
+use vhost_ism::record::{Recorder, Setup};
 
 use crate::args::Args;
 use crate::control_command::IsmCommand;
 
 /// Identification in the documents of the stats socket.
-const PROGRAM: Program = Program {
+pub const PROGRAM: Program = Program {
     name: env!("CARGO_BIN_NAME"),
     version: env!("CARGO_PKG_VERSION"),
 };
 
 /// Runs until a signal.
 pub fn run(args: &Args) -> Result<()> {
-    let fabric = Arc::new(Fabric::new(args.chid, args.limits()?));
+    let limits = args.limits()?;
     let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
     let mut own = OwnSockets::new(args.common.socket_access());
     let sockets = sockets(args, &mut own)?;
-    let guests: Vec<Arc<Guest>> = sockets
-        .iter()
-        .zip(0..)
-        .map(|(socket, number)| Arc::new(Guest::new(socket.name.clone(), Tracer::new(number), fabric.clone())))
-        .collect();
     let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let recorder = match &args.record {
+        None => None,
+        Some(path) => Some(recorder(path, &Setup::new(args.chid, &limits, names.clone()))?),
+    };
+    let (fabric, guests) = match &recorder {
+        None => guests(Fabric::new(args.chid, limits), &names),
+        Some(recorder) => recorder.create(|tape| guests(Fabric::with_tape(args.chid, limits, tape), &names)),
+    };
+    ensure!(
+        args.record.is_none() || args.common.faults.is_none(),
+        "guests cannot be recorded with --faults"
+    );
     let traces = TraceSource {
         program: PROGRAM,
         guests: &names,
@@ -52,7 +62,10 @@ pub fn run(args: &Args) -> Result<()> {
         timeline: IsmTimeline::new,
     };
     let _dumper = traces.start(&args.common)?;
-    let faults = Faults::of_daemon(&args.common, names)?;
+    let faults = match recorder {
+        None => Faults::of_daemon(&args.common, names)?,
+        Some(_) => None,
+    };
     let doors = faults.iter().flat_map(|faults| doors(&guests, faults)).collect();
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
     let stats = stats.transpose()?;
@@ -68,7 +81,10 @@ pub fn run(args: &Args) -> Result<()> {
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
     let max_memory = args.common.guest_memory_limit(guests.len());
     let servers = guests.iter().zip(sockets).map(|(guest, socket)| {
-        backend::start(guest.clone(), socket.listener, max_memory)
+        let door = recorder
+            .clone()
+            .map(|recorder| -> Arc<dyn FrontendDoor> { Arc::new(recorder) });
+        backend::start_with_door(guest.clone(), socket.listener, max_memory, door)
             .with_context(|| format!("cannot serve guest {}", socket.name))
     });
     let servers = servers.collect::<Result<_>>()?;
@@ -89,7 +105,11 @@ pub fn run(args: &Args) -> Result<()> {
         main_loop.serve_control(listener, &daemon)?;
     }
 
-    main_loop.run()?;
+    let ended = main_loop.run();
+    if let Some(recorder) = &recorder {
+        recorder.finish();
+    }
+    ended?;
     for guest in &daemon.guests {
         fail_on.add(guest.stats().guest(), &**guest.stats().findings());
     }
@@ -98,6 +118,24 @@ pub fn run(args: &Args) -> Result<()> {
         daemon.servers.into_iter().for_each(Server::detach);
     }
     Ok(fail_on.verdict()?)
+}
+
+/// Creates the guests of a fabric.
+fn guests(fabric: Fabric, names: &[String]) -> (Arc<Fabric>, Vec<Arc<Guest>>) {
+    let fabric = Arc::new(fabric);
+    let guest = |(name, number): (&String, u16)| Guest::new(name.clone(), Tracer::new(number), fabric.clone());
+    let guests = names.iter().zip(0..).map(guest).map(Arc::new).collect();
+    (fabric, guests)
+}
+
+/// Opens the record of --record.
+fn recorder(path: &Path, setup: &Setup) -> Result<Recorder> {
+    let open = || {
+        let output = Output::open(path)?;
+        ensure!(output.is_regular, "it is not a regular file");
+        Ok(Recorder::to_file(output.file, setup)?)
+    };
+    open().with_context(|| format!("cannot write the record to {}", path.display()))
 }
 
 /// Puts a door before every guest, at which the faults strike.
@@ -189,7 +227,10 @@ impl Controlled for Daemon {
     }
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
-        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
+        let faults = self
+            .faults
+            .as_ref()
+            .ok_or("the daemon runs without faults, or records its guests")?;
         faults.control(plan, || self.doors.iter().for_each(|door| door.now()))
     }
 

@@ -10,6 +10,7 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES};
 use crate::slab::{seal_against_writing, sized_memfd};
+use crate::tape::GuestTape;
 
 /// A doorbell area.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct DoorbellArea {
     file: File,
     len: u64,
     chunks: u32,
+    tape: Option<GuestTape>,
 }
 
 impl DoorbellArea {
@@ -29,12 +31,18 @@ impl DoorbellArea {
 
     /// Creates a zeroed area for a window of this size.
     pub fn new(window_size: u64) -> io::Result<Self> {
+        Self::with_tape(window_size, None)
+    }
+
+    /// Creates a zeroed area of a guest that may have a tape.
+    pub fn with_tape(window_size: u64, tape: Option<GuestTape>) -> io::Result<Self> {
         let len = Self::len_for(window_size);
         let area = Self {
             view: RwLock::new(None),
             file: File::from(sized_memfd("vhost-ism-doorbell", len)?),
             len,
             chunks: (window_size / CHUNK_SIZE) as u32,
+            tape,
         };
         area.resume()?;
         Ok(area)
@@ -86,22 +94,36 @@ impl DoorbellArea {
             word.store(u32::from(awake).to_le(), Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
+        if let Some(GuestTape { tape, guest }) = &self.tape {
+            tape.awake(*guest, awake);
+        }
     }
 
     /// Clears a chunk's byte; returns whether it was set.
     pub fn take(&self, chunk: u32) -> bool {
         let at = DOORBELL_BYTES as usize + chunk as usize;
-        self.view.read().as_ref().is_some_and(|view| {
+        let rung = self.view.read().as_ref().is_some_and(|view| {
             bytes(view)
                 .get_atomic_ref::<AtomicU8>(at)
                 .is_ok_and(|bell| bell.swap(0, Ordering::SeqCst) != 0)
-        })
+        });
+        match &self.tape {
+            None => rung,
+            Some(GuestTape { tape, guest }) => tape.take(*guest, chunk, rung),
+        }
     }
 
     /// Collects into `rung` the chunks below `limit` whose byte is set, and clears the bytes. Writes that the guest
     /// made before the ring are visible afterwards.
     pub fn collect(&self, limit: u32, rung: &mut Vec<u32>) {
         rung.clear();
+        self.read(limit, rung);
+        if let Some(GuestTape { tape, guest }) = &self.tape {
+            tape.collect(*guest, limit, rung);
+        }
+    }
+
+    fn read(&self, limit: u32, rung: &mut Vec<u32>) {
         let view = self.view.read();
         let Some(slice) = view.as_ref().map(bytes) else {
             return;

@@ -11,6 +11,7 @@ mod session;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
@@ -18,10 +19,11 @@ use serde::Serialize;
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::event::EventSink;
 use crate::slab::SlabId;
+use crate::tape::{GuestTape, Random, Tape};
 
 use dmb::Access;
 use session::{Session, WINDOW_UNIT};
-use state::{SlabKind, State, pair, random_nonzero};
+use state::{SlabKind, State, pair};
 
 pub use dmb::Permissions;
 pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement};
@@ -53,6 +55,11 @@ pub struct Fabric {
     chid: u16,
     #[serde(skip)]
     limits: Limits,
+    #[serde(skip)]
+    random: Random,
+    /// Number of guests with a tape.
+    #[serde(skip)]
+    guests: AtomicU16,
     #[serde(flatten)]
     state: Mutex<State>,
 }
@@ -60,12 +67,34 @@ pub struct Fabric {
 impl Fabric {
     /// Creates an empty fabric with this SMC fabric id (CHID).
     pub fn new(chid: u16, limits: Limits) -> Self {
+        Self::with_random(chid, limits, Random::default())
+    }
+
+    /// Creates an empty fabric that is recorded or replayed.
+    pub fn with_tape(chid: u16, limits: Limits, tape: Arc<dyn Tape>) -> Self {
+        Self::with_random(chid, limits, Random(Some(tape)))
+    }
+
+    fn with_random(chid: u16, limits: Limits, random: Random) -> Self {
         Self {
-            id: random_nonzero(),
+            id: random.nonzero(),
             chid,
             limits,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                random: random.clone(),
+                ..State::default()
+            }),
+            guests: AtomicU16::new(0),
+            random,
         }
+    }
+
+    /// Returns the tape of the next guest, if the fabric has one. Guests are numbered in the order of the calls.
+    pub fn next_tape(&self) -> Option<GuestTape> {
+        self.random.0.clone().map(|tape| GuestTape {
+            tape,
+            guest: self.guests.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     /// Returns the identity of the fabric.
@@ -90,9 +119,14 @@ impl Fabric {
     /// Returns an unused GID: 128 random bits, both halves non-zero.
     pub fn new_gid(&self) -> Gid {
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&random_nonzero().to_be_bytes());
-        bytes[8..].copy_from_slice(&random_nonzero().to_be_bytes());
+        bytes[..8].copy_from_slice(&self.random.nonzero().to_be_bytes());
+        bytes[8..].copy_from_slice(&self.random.nonzero().to_be_bytes());
         Gid(bytes)
+    }
+
+    /// Returns an unused device id.
+    pub fn new_devid(&self) -> u64 {
+        self.random.nonzero()
     }
 
     /// Adds a session.
@@ -117,12 +151,14 @@ impl Fabric {
                 peers.push(if a == gid { b } else { a });
             }
         }
-        let held: Vec<Token> = state
+        let mut held: Vec<Token> = state
             .dmbs
             .iter()
             .filter(|(_, dmb)| dmb.is_held_by(gid))
             .map(|(t, _)| *t)
             .collect();
+        // The order is that of the unmaps to come: the same in every replay.
+        held.sort_unstable();
         for token in held {
             if let Some(dmb) = state.dmbs.get(&token) {
                 peers.extend(dmb.attached.iter().chain([&dmb.owner]).filter(|peer| **peer != gid));

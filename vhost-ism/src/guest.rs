@@ -1,14 +1,13 @@
 //! A guest of the daemon, and the session of its driver.
 
+mod pause;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use parking_lot::Mutex;
-use rand::RngCore;
 use serde::{Serialize, Serializer};
 use vhost_daemon::finding::Object;
 use vhost_daemon::trace::Tracer;
@@ -20,18 +19,12 @@ use crate::fabric::{Attachment, Detached, Fabric, Mapping};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
+use crate::tape::{Entry, GuestTape};
 use crate::window::{RegionMapper, Traced, Window};
 
 /// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
 /// Linux, so that the window before it can be device memory with struct pages.
 pub const DOORBELL_TAIL: u64 = 2 << 20;
-
-/// Time within which a VMM usually resets a device that it has stopped.
-const RESET_TIME: Duration = Duration::from_secs(2);
-/// Polling interval for the reset of a stopped device, within [`RESET_TIME`].
-const RESET_POLL: Duration = Duration::from_millis(10);
-/// Polling interval for the reset of a stopped device, after [`RESET_TIME`].
-const PAUSE_POLL: Duration = Duration::from_millis(250);
 
 /// A guest of the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
 #[derive(Debug, Serialize)]
@@ -133,12 +126,13 @@ impl Guest {
     pub fn new(name: String, tracer: Tracer, fabric: Arc<Fabric>) -> Self {
         let state = State {
             gid: fabric.new_gid(),
-            devid: rand::rng().next_u64(),
+            devid: fabric.new_devid(),
             session: None,
         };
+        let tape = fabric.next_tape();
         Self {
             fabric,
-            stats: Arc::new(GuestStats::new(name, tracer)),
+            stats: Arc::new(GuestStats::with_tape(name, tracer, tape)),
             state: Mutex::new(state),
         }
     }
@@ -207,7 +201,7 @@ impl Guest {
             }
             self.end(&mut state);
         }
-        let area = DoorbellArea::new(self.fabric.limits().window_size)?;
+        let area = DoorbellArea::with_tape(self.fabric.limits().window_size, self.stats.tape().cloned())?;
         let sink = Arc::new(EventSink::new(self.stats.clone()));
         self.fabric.join(state.gid, state.devid, sink.clone());
         sink.open(ring);
@@ -242,53 +236,6 @@ impl Guest {
         }
     }
 
-    /// Starts a thread that watches for a reset as long as the device is stopped, unless one does. `release` must unmap
-    /// the memory of the guest that this process holds, as far as no thread uses it.
-    ///
-    /// A VMM unmaps the shared memory region of a device that is reset, and of no other. So the session is over when no
-    /// process maps its doorbell area.
-    pub fn watch_pause(self: &Arc<Self>, release: impl Fn() + Send + 'static) {
-        let session =
-            self.state.lock().session.clone().filter(|session| {
-                session.used.load(Ordering::Relaxed) && !session.watched.swap(true, Ordering::Relaxed)
-            });
-        let Some(session) = session else { return };
-        let guest = self.clone();
-        let watch = move || guest.watch(&session, release);
-        if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
-            // A VMM that only pauses its machine loses the session.
-            warn!(
-                "{}: cannot watch for a reset, treating the stop as one: {error}",
-                self.stats.guest()
-            );
-            self.stop();
-        }
-    }
-
-    /// Ends a paused session when its device is reset; returns when that is known, or the session resumed.
-    fn watch(&self, session: &Arc<Session>, release: impl Fn()) {
-        let start = Instant::now();
-        loop {
-            release();
-            {
-                let mut state = self.state.lock();
-                if session.is_alive() && session.is_paused() && session.area.is_abandoned() {
-                    // An alive session is the guest's current one.
-                    self.end(&mut state);
-                }
-                if !session.is_alive() || !session.is_paused() {
-                    session.watched.store(false, Ordering::Relaxed);
-                    return;
-                }
-            }
-            thread::sleep(if start.elapsed() < RESET_TIME {
-                RESET_POLL
-            } else {
-                PAUSE_POLL
-            });
-        }
-    }
-
     /// Ends a paused session: the driver probes the device, so the stop was a reset.
     pub fn stop_if_paused(&self) {
         let mut state = self.state.lock();
@@ -299,6 +246,11 @@ impl Guest {
 
     /// Ends the session in any state: the VMM is gone.
     pub fn stop(&self) {
+        GuestTape::enter(self.stats.tape(), |guest| Entry::End { guest }, || self.end_session());
+    }
+
+    /// Does the same within an entry.
+    pub fn end_session(&self) {
         self.end(&mut self.state.lock());
     }
 
@@ -306,7 +258,7 @@ impl Guest {
     fn end(&self, state: &mut State) {
         let Some(session) = state.session.take() else { return };
         state.gid = self.fabric.new_gid();
-        state.devid = rand::rng().next_u64();
+        state.devid = self.fabric.new_devid();
         session.alive.store(false, Ordering::Release);
         session.sink.close();
         self.report_left(session.gid);

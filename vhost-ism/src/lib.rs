@@ -4,18 +4,19 @@
 //! the payload moves between the two without this process. `docs/device.md` specifies the device as a driver sees it.
 //!
 //! ```text
-//! control queue -> backend -> control -> fabric -> window (map, barrier) -> reply
+//! control queue -> backend -> connection -> control -> fabric -> window (map, barrier) -> reply
 //! doorbell page + kick -> backend -> doorbell -> event -> peer's event queue
 //! ```
 //!
 //! [`fabric`] decides which guests share which memory, independently of virtio; [`control`] turns a request into calls
-//! on it; [`backend`] is the only module that uses the vhost crates and the only one that touches guest memory.
+//! on it; [`connection`] is the device as one connection of a VMM sees it; [`backend`] is the only module that uses the vhost crates and the only one that touches guest memory.
 
 #![forbid(unsafe_code)]
 
 pub mod abi;
 pub mod backend;
 pub mod buddy;
+pub mod connection;
 pub mod control;
 pub mod door;
 pub mod doorbell;
@@ -26,6 +27,9 @@ pub mod guest;
 mod inspect;
 pub mod ism_event;
 pub mod ism_finding;
+pub mod record;
+pub mod replay;
 pub mod slab;
 pub mod stats;
+pub mod tape;
 pub mod window;

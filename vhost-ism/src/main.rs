@@ -5,6 +5,7 @@
 mod args;
 mod control_command;
 mod daemon;
+mod replay_command;
 mod top_command;
 mod trace_command;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
         Some(Command::Trace(trace)) => trace_command::run(trace),
+        Some(Command::Replay(args)) => Ok(args.run(daemon::PROGRAM, &replay_command::IsmReplay)?),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
         Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),
         Some(Command::Completion { shell }) => Ok(print_completion::<Args>(*shell)?),

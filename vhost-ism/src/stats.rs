@@ -10,6 +10,7 @@ use vhost_daemon::trace::Tracer;
 use crate::door::Door;
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
+use crate::tape::GuestTape;
 
 vhost_daemon::counters! {
     /// Counters of one guest, over all its sessions.
@@ -54,6 +55,8 @@ pub struct GuestStats {
     pub tracer: Tracer,
     #[serde(skip)]
     door: OnceLock<Arc<dyn Door>>,
+    #[serde(skip)]
+    tape: Option<GuestTape>,
     /// Counters of the guest's activity.
     #[serde(flatten)]
     pub counters: GuestCounters,
@@ -70,6 +73,19 @@ impl GuestStats {
             tracer,
             ..Self::default()
         }
+    }
+
+    /// Creates zero counters for a guest that may have a tape.
+    pub fn with_tape(guest: String, tracer: Tracer, tape: Option<GuestTape>) -> Self {
+        Self {
+            tape,
+            ..Self::new(guest, tracer)
+        }
+    }
+
+    /// The tape of the guest, if there is one.
+    pub fn tape(&self) -> Option<&GuestTape> {
+        self.tape.as_ref()
     }
 
     /// Puts a door before everything that happens to the guest. Further calls are ignored.
@@ -96,6 +112,9 @@ impl GuestStats {
     #[cold]
     pub fn report_with(&self, kind: Finding, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
         self.findings.report(kind, object, evidence, text);
+        if let Some(GuestTape { tape, guest }) = &self.tape {
+            tape.finding(*guest, kind.name(), object, evidence, text);
+        }
         let arguments = || [object.number as u32, self.findings.count(kind) as u32, 0, 0];
         self.tracer.record(IsmEvent::Finding, kind.index() as u32, arguments);
     }

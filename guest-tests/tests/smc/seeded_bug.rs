@@ -1,10 +1,11 @@
-//! A mistake of a driver, found: a copy of the guest driver that does not detach.
+//! A mistake of a driver, found, and repeated by a replay of the record: a copy of the guest driver that does not
+//! detach.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use guest_harness::{Image, Result, workspace_dir};
+use guest_harness::{Image, IsmOptions, Result, workspace_dir};
 
 use crate::control::Control;
 use crate::fixture::Setup;
@@ -35,11 +36,29 @@ fn build(directory: &Path) -> Result<PathBuf> {
     Ok(copy.join("virtio_ism.ko"))
 }
 
+/// Replays the shortest part of a record that shows a finding. Returns what the command prints, and the trace.
+fn replay(record: &Path, kind: &str) -> (String, Vec<u8>) {
+    let trace = record.with_extension("pftrace");
+    let output = Command::new(IsmOptions::program().expect("the daemon is built"))
+        .arg("replay")
+        .arg(record)
+        .args(["--find", &format!("finding={kind}"), "--trace"])
+        .arg(&trace)
+        .output()
+        .expect("the replay command runs");
+    let text = String::from_utf8(output.stdout).expect("the report is text");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    (text, fs::read(trace).expect("the trace is written"))
+}
+
 #[test]
-fn a_driver_that_does_not_detach_is_found() -> Result<()> {
-    let socket = env::temp_dir().join(format!("ism-seeded-{}", std::process::id()));
+fn a_driver_that_does_not_detach_is_found_and_repeated() -> Result<()> {
+    let own = env::temp_dir().join(format!("ism-seeded-{}", std::process::id()));
+    let (socket, record) = (own.with_extension("sock"), own.with_extension("record"));
     let fixture = Setup::new("ism-seeded-bug", 2)
         .daemon_args(["--control-socket", &socket.display().to_string()])
+        .daemon_args(["--record", &record.display().to_string()])
         .start()?;
     let control = Control(socket);
     let module = build(fixture.testbed().logs())?;
@@ -72,5 +91,26 @@ fn a_driver_that_does_not_detach_is_found() -> Result<()> {
     fixture.load_driver(1)?;
     assert_eq!(control.findings("dmb_freed_attached").len(), 1);
     assert_eq!(control.findings("attachment_left").len(), 1);
-    fixture.finish()
+    fixture.finish()?;
+
+    for (kind, guest) in [("dmb_freed_attached", "ism-1"), ("attachment_left", "ism-0")] {
+        let (text, trace) = replay(&record, kind);
+        let found = format!("finding {kind} in entry ");
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&found)).collect();
+        let [line] = &lines[..] else { panic!("{text}") };
+        // The prefix ends with the entry of the finding.
+        let (entry, rest) = line[found.len()..].split_once(": ").expect("a place");
+        let entry: u64 = entry.parse().expect("a number");
+        assert!(rest.starts_with(&format!("{guest}: dmb ")), "{line}");
+        let length = format!("\nshortest prefix that shows {kind}: {} entries\n", entry + 1);
+        assert!(text.contains(&length), "{text}");
+        assert!(text.contains("\nall outputs are equal\n"), "{text}");
+        let name = kind.as_bytes();
+        assert!(
+            trace.windows(name.len()).any(|window| window == name),
+            "{kind} is not in the trace"
+        );
+    }
+    fs::remove_file(record).expect("the record can be removed");
+    Ok(())
 }

@@ -133,6 +133,15 @@ impl<F: Format> Recording<F> {
         leaving.result = act();
     }
 
+    /// Ends the entry in progress with `leave`, calls `act` with the turn given up, and begins an entry with `enter` of
+    /// its result. `act` may wait for other threads.
+    pub fn suspend<T>(&self, leave: F::Event, act: impl FnOnce() -> T, enter: impl FnOnce(&T) -> F::Event) -> T {
+        self.log_and(|| leave, Open::leave);
+        let result = self.turns.suspend(act);
+        self.begin(|| enter(&result));
+        result
+    }
+
     fn begin(&self, enter: impl FnOnce() -> F::Event) {
         self.end_at_limit();
         self.log_and(enter, |open| {

@@ -103,7 +103,7 @@ pub const PLANS: &[Plan] = &[
     package(
         "vhost-ism",
         &[
-            &["abi", "buddy", "inspect", "ism_finding"],
+            &["abi", "buddy", "inspect", "ism_finding", "tape"],
             &["door", "ism_event", "slab"],
             &["stats"],
             &["event"],
@@ -111,10 +111,13 @@ pub const PLANS: &[Plan] = &[
             &["window"],
             &["guest"],
             &["control", "fault"],
-            &["backend"],
+            &["connection"],
+            &["backend", "record"],
+            &["replay"],
             &["control_command"],
             &["args"],
             &["daemon", "top_command", "trace_command"],
+            &["replay_command"],
             &["main"],
         ],
     ),

@@ -18,24 +18,14 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE};
+use crate::connection::{Outcome, Request};
 use crate::control::MAX_REQUEST;
 use crate::event::EventRing;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
 
-type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
-
-/// A request from the control queue.
-pub struct Request {
-    chain: Chain,
-    /// The readable bytes; `None` if they cannot be read or are more than [`MAX_REQUEST`].
-    pub bytes: Option<Vec<u8>>,
-    /// Maximum length of the answer in bytes.
-    pub room: usize,
-}
-
-/// The answer to the last request of a queue that was stopped before the answer could be written.
-pub struct LateAnswer(Vec<u8>);
+/// A chain of descriptors.
+pub type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
 /// Takes the next available chain from a queue that is ready.
 fn next_chain(state: &mut VringState<Memory>, memory: &Memory, queue: u16, stats: &GuestStats) -> Option<Chain> {
@@ -94,8 +84,8 @@ pub fn next_request(
     vring: &Vring,
     memory: &Memory,
     stats: &GuestStats,
-    current: impl FnOnce() -> bool,
-) -> Option<Request> {
+    current: &dyn Fn() -> bool,
+) -> Option<(Chain, Request)> {
     let chain = {
         let mut state = vring.get_mut();
         if !state.get_queue().ready() || !current() {
@@ -113,44 +103,44 @@ pub fn next_request(
         .clone()
         .writer(&memory)
         .map_or(0, |writer| writer.available_bytes());
-    Some(Request { chain, bytes, room })
+    Some((chain, Request { bytes, room }))
 }
 
-/// Answers a control request, unless `current` returns false: then its session has ended. Returns the answer if the
-/// queue is stopped while the session lives on.
+/// Answers a control request, unless `current` returns false: then its session has ended.
 pub fn answer_request(
     vring: &Vring,
     memory: &Memory,
-    request: Request,
-    answer: Vec<u8>,
-    current: impl FnOnce() -> bool,
-) -> Option<LateAnswer> {
+    chain: Chain,
+    answer: &[u8],
+    current: &dyn Fn() -> bool,
+) -> Outcome {
     let mut state = vring.get_mut();
     if !current() {
-        return None;
+        return Outcome::Dropped;
     }
     if !state.get_queue().ready() {
-        return Some(LateAnswer(answer));
+        return Outcome::Stopped;
     }
-    return_chain(&mut state, memory, request.chain, &answer);
-    signal(vring, &mut state, memory);
-    None
+    return_chain(&mut state, memory, chain, answer);
+    let interrupt = signal(vring, &mut state, memory);
+    Outcome::Written { interrupt }
 }
 
 /// Answers a request from before the queue was stopped, as long as no later request has been taken from it. The ring,
 /// and the request in it, are unchanged.
-pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: LateAnswer) -> Option<LateAnswer> {
+pub fn answer_late(vring: &Vring, memory: &Memory, stats: &GuestStats, answer: &[u8]) -> Outcome {
     let mut state = vring.get_mut();
     if !state.get_queue().ready() {
-        return Some(answer);
+        return Outcome::Stopped;
     }
     let queue = state.get_queue_mut();
     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
-    if let Some(chain) = next_chain(&mut state, memory, CONTROL_QUEUE, stats) {
-        return_chain(&mut state, memory, chain, &answer.0);
-        signal(vring, &mut state, memory);
-    }
-    None
+    let Some(chain) = next_chain(&mut state, memory, CONTROL_QUEUE, stats) else {
+        return Outcome::Dropped;
+    };
+    return_chain(&mut state, memory, chain, answer);
+    let interrupt = signal(vring, &mut state, memory);
+    Outcome::Written { interrupt }
 }
 
 /// The event queue of a session.

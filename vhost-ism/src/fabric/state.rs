@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use log::warn;
-use rand::RngCore;
 use serde::Serialize;
 
 use super::dmb::{Access, Dmb};
@@ -12,6 +11,7 @@ use super::refusal::{Limits, Refusal};
 use super::session::{Session, WINDOW_UNIT};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::slab::{Block, Slab, SlabId};
+use crate::tape::Random;
 
 /// Size of a pair's first slab; each further one is twice as large, up to [`MAX_SLAB`]. Few and large: a slab costs the
 /// VMM a memory region, and the host only the pages that were touched.
@@ -28,6 +28,8 @@ pub struct State {
     // Serialized without the tokens, which let any session attach a granted DMB.
     #[serde(serialize_with = "crate::inspect::values")]
     pub dmbs: HashMap<Token, Dmb>,
+    #[serde(skip)]
+    pub random: Random,
     #[serde(skip)]
     pub next_slab: u64,
     #[serde(skip)]
@@ -146,7 +148,7 @@ impl State {
         session.dmbs += 1;
         let base = session.places.get(&id).ok_or(Refusal::Full)?.base();
         let token = loop {
-            let token = Token(random_nonzero().into());
+            let token = Token(self.random.nonzero().into());
             if !self.dmbs.contains_key(&token) {
                 break token;
             }
@@ -234,16 +236,6 @@ impl State {
         self.slabs.remove(&id);
         for session in self.sessions.values_mut() {
             session.mark_stale(id);
-        }
-    }
-}
-
-/// Returns 64 random bits, not all of them zero.
-pub fn random_nonzero() -> u64 {
-    loop {
-        let value = rand::rng().next_u64();
-        if value != 0 {
-            return value;
         }
     }
 }

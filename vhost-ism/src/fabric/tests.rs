@@ -33,7 +33,7 @@ fn new_sink() -> Arc<EventSink> {
 
 fn join(fabric: &Fabric) -> Gid {
     let gid = fabric.new_gid();
-    fabric.join(gid, random_nonzero(), new_sink());
+    fabric.join(gid, fabric.new_devid(), new_sink());
     gid
 }
 

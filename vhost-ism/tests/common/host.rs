@@ -1,5 +1,7 @@
 //! The daemon's side of a test: one fabric, and a thread that serves each guest's socket.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,13 +11,18 @@ use tempfile::TempDir;
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend;
+use vhost_ism::connection::FrontendDoor;
 use vhost_ism::fabric::{Fabric, FabricStats, Limits};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_finding::Finding;
+use vhost_ism::record::{Recorder, Setup};
 use vhost_ism::stats::GuestSnapshot;
 
 use super::{Options, TestGuest, eventually};
+
+/// SMC fabric id of the daemon.
+const CHID: u16 = 0xff42;
 
 /// Limits that are quickly reached: 31 units of 2 MiB, which is no power of two.
 pub fn limits() -> Limits {
@@ -31,8 +38,16 @@ pub fn limits() -> Limits {
 pub struct Host {
     /// Fabric of the daemon.
     pub fabric: Arc<Fabric>,
+    recording: Option<Recording>,
     sockets: TempDir,
     seats: AtomicU16,
+}
+
+/// A record in progress, and the guests in it.
+struct Recording {
+    recorder: Recorder,
+    guests: Vec<Arc<Guest>>,
+    file: File,
 }
 
 /// A guest of the daemon, and its socket.
@@ -52,19 +67,71 @@ impl Host {
     /// Creates a daemon with these limits.
     pub fn new(limits: Limits) -> Self {
         Self {
-            fabric: Arc::new(Fabric::new(0xff42, limits)),
+            fabric: Arc::new(Fabric::new(CHID, limits)),
+            recording: None,
             sockets: tempfile::tempdir().unwrap(),
             seats: AtomicU16::new(0),
+        }
+    }
+
+    /// Creates a daemon that is recorded, with these guests.
+    pub fn recorded(guests: &[&str]) -> Self {
+        let names: Vec<String> = guests.iter().map(|name| (*name).to_owned()).collect();
+        let file = tempfile::tempfile().unwrap();
+        let setup = Setup::new(CHID, &limits(), names.clone());
+        let recorder = Recorder::to_file(file.try_clone().unwrap(), &setup).unwrap();
+        let (fabric, guests) = recorder.create(|tape| {
+            let fabric = Arc::new(Fabric::with_tape(CHID, limits(), tape));
+            let guest = |(name, number): (String, u16)| Guest::new(name, Tracer::new(number), fabric.clone());
+            let guests = names.into_iter().zip(0..).map(guest).map(Arc::new).collect();
+            (fabric, guests)
+        });
+        Self {
+            fabric,
+            recording: Some(Recording { recorder, guests, file }),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the counters of a guest of a daemon that is recorded.
+    pub fn counters(&self, name: &str) -> GuestSnapshot {
+        self.guest(name).0.stats().counters.snapshot()
+    }
+
+    /// Ends the record of a daemon that is recorded, and returns its bytes.
+    pub fn finish_record(&self) -> Vec<u8> {
+        let recording = self.recording.as_ref().expect("the daemon is recorded");
+        recording.recorder.finish();
+        let mut bytes = Vec::new();
+        let mut file = &recording.file;
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Returns a guest of a daemon that is recorded, or creates one, and the door before its front-ends.
+    fn guest(&self, name: &str) -> (Arc<Guest>, Option<Arc<dyn FrontendDoor>>) {
+        match &self.recording {
+            None => {
+                let tracer = Tracer::new(self.seats.fetch_add(1, Ordering::Relaxed));
+                (Arc::new(Guest::new(name.to_owned(), tracer, self.fabric.clone())), None)
+            }
+            Some(Recording { recorder, guests, .. }) => {
+                let guest = guests.iter().find(|guest| guest.stats().guest() == name);
+                (
+                    guest.expect("a guest of the record").clone(),
+                    Some(Arc::new(recorder.clone())),
+                )
+            }
         }
     }
 
     /// Creates a guest and serves its socket.
     pub fn seat(&self, name: &str) -> Arc<Seat> {
         let path = self.sockets.path().join(name);
-        let tracer = Tracer::new(self.seats.fetch_add(1, Ordering::Relaxed));
-        let guest = Arc::new(Guest::new(name.to_owned(), tracer, self.fabric.clone()));
+        let (guest, door) = self.guest(name);
         let listener = UnixListener::bind(&path).unwrap();
-        let server = backend::start(guest.clone(), listener, 1 << 40).unwrap();
+        let server = backend::start_with_door(guest.clone(), listener, 1 << 40, door).unwrap();
         // It ends with the process.
         std::mem::forget(server);
         Arc::new(Seat { guest, path })

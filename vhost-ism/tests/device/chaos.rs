@@ -4,9 +4,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use vhost_ism::abi::*;
+use vhost_ism::stats::GuestSnapshot;
 
 use crate::common::host::Seat;
 use crate::common::*;
+use crate::replay::equal;
 
 const GUESTS: usize = 4;
 const STEPS: usize = 1500;
@@ -152,9 +154,8 @@ impl Player {
     }
 }
 
-#[test]
-fn anything_goes() {
-    let host = Arc::new(Host::default());
+/// Makes random requests until all guests have made their steps.
+fn run(host: &Arc<Host>, steps: usize) {
     let board = Arc::new(Mutex::new(Board::default()));
     let start = Arc::new(Barrier::new(GUESTS));
     let seed = 0xdead_beef;
@@ -174,7 +175,7 @@ fn anything_goes() {
                 };
                 player.join();
                 start.wait();
-                for _ in 0..STEPS {
+                for _ in 0..steps {
                     player.step();
                 }
             })
@@ -184,4 +185,22 @@ fn anything_goes() {
         player.join().unwrap();
     }
     host.expect_empty();
+}
+
+#[test]
+fn anything_goes() {
+    run(&Arc::new(Host::default()), STEPS);
+}
+
+#[test]
+fn anything_is_replayed() {
+    let host = Arc::new(Host::recorded(&["0", "1", "2", "3"]));
+    run(&host, STEPS / 5);
+    let counters: Vec<_> = (0..GUESTS).map(|number| host.counters(&number.to_string())).collect();
+    let sum = |count: fn(&GuestSnapshot) -> u64| counters.iter().map(count).sum::<u64>();
+    let counts = equal(&host.finish_record()).counts;
+    assert_eq!(counts.requests, sum(|guest| guest.requests));
+    assert_eq!(counts.events, sum(|guest| guest.events));
+    assert_eq!(counts.doorbells, sum(|guest| guest.doorbells));
+    assert!(counts.requests > 4 * 100 && counts.maps > 20, "{counts}");
 }

@@ -16,6 +16,7 @@ mod grants;
 mod isolation;
 mod life;
 mod pause;
+mod replay;
 mod requests;
 mod rings;
 mod trace;

@@ -224,7 +224,7 @@ impl Model {
                 if !guest.up {
                     *guest = ModelGuest {
                         gid: self.fabric.new_gid(),
-                        devid: random_nonzero(),
+                        devid: self.fabric.new_devid(),
                         sink: new_sink(),
                         up: true,
                     };

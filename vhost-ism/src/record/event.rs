@@ -1,0 +1,311 @@
+//! Events of a record.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use vhost_daemon::record::{Hex, Level, RecordEvent};
+
+use crate::connection::Outcome;
+use crate::tape::Entry;
+
+/// An event buffer that was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Its length in bytes.
+    pub capacity: u64,
+    /// The event in it; no bytes if it did not fit.
+    pub event: ByteBuf,
+}
+
+/// An event. Inputs of the devices are entries, and the answers to what they ask of queues, doorbell areas and random
+/// numbers; all else is output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// An entry.
+    Enter(Entry),
+    /// End of an entry, with what it read.
+    Leave(ByteBuf),
+    /// A random number.
+    Random(u64),
+    /// A finding.
+    Finding {
+        /// Number of the guest.
+        guest: u16,
+        /// Name of its kind.
+        kind: String,
+        /// Kind of the object.
+        object: String,
+        /// Number of the object.
+        number: u64,
+        /// The bytes that show the mistake.
+        evidence: ByteBuf,
+    },
+    /// A write of a guest's awake word.
+    Awake {
+        /// Number of the guest.
+        guest: u16,
+        /// Its value.
+        awake: bool,
+    },
+    /// A pass over a guest's doorbell area.
+    Collect {
+        /// Number of the guest.
+        guest: u16,
+        /// Chunks below which it looks.
+        limit: u32,
+        /// Chunks whose doorbells were rung.
+        rung: Vec<u32>,
+    },
+    /// A look at one doorbell.
+    Take {
+        /// Number of the guest.
+        guest: u16,
+        /// Its chunk.
+        chunk: u32,
+        /// Whether it was rung.
+        rung: bool,
+    },
+    /// Whether the control queue is ready.
+    Ready {
+        /// Connection.
+        connection: u32,
+        /// Answer.
+        ready: bool,
+    },
+    /// Whether control and event queue are at their beginning.
+    Beginning {
+        /// Connection.
+        connection: u32,
+        /// Answer.
+        at_beginning: bool,
+    },
+    /// A look for a request.
+    Request {
+        /// Connection.
+        connection: u32,
+        /// Whether there is one.
+        found: bool,
+        /// Its readable bytes, unless they cannot be read or are too many.
+        bytes: Option<ByteBuf>,
+        /// Maximum length of the answer in bytes.
+        room: u64,
+    },
+    /// An answer to the request that was taken last, or to one from before a pause.
+    Answer {
+        /// Connection.
+        connection: u32,
+        /// Whether the request is from before a pause.
+        late: bool,
+        /// The bytes.
+        data: ByteBuf,
+        /// Outcome.
+        outcome: Outcome,
+    },
+    /// Request of a kick for the next request.
+    AwaitRequests {
+        /// Connection.
+        connection: u32,
+        /// Whether there is one already.
+        more: bool,
+    },
+    /// Question to the VMM whether it can map.
+    Mapper {
+        /// Connection.
+        connection: u32,
+    },
+    /// A map of a slab or the doorbell area.
+    Map {
+        /// Connection.
+        connection: u32,
+        /// Offset in the region.
+        offset: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// An unmap.
+    Unmap {
+        /// Connection.
+        connection: u32,
+        /// Offset in the region.
+        offset: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// A look for an event buffer.
+    Send {
+        /// Connection.
+        connection: u32,
+        /// The buffer, if there is one.
+        buffer: Option<Buffer>,
+    },
+    /// Notification of used event buffers.
+    Signal {
+        /// Connection.
+        connection: u32,
+        /// Whether the guest was interrupted.
+        interrupt: bool,
+    },
+    /// Request of a kick for the next event buffer.
+    AwaitBuffers {
+        /// Connection.
+        connection: u32,
+        /// Whether there is one already.
+        more: bool,
+    },
+    /// End of the record.
+    End,
+}
+
+impl RecordEvent for Event {
+    const END: Self = Self::End;
+
+    fn level(&self) -> Level {
+        match self {
+            Self::Enter(_) => Level::Enter,
+            Self::Leave(_) => Level::Leave,
+            _ => Level::Inside,
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create => f.write_str("creation of the fabric"),
+            Self::Connect { guest } => write!(f, "connection of guest {guest}"),
+            Self::Config {
+                connection,
+                offset,
+                length,
+            } => write!(
+                f,
+                "read of the configuration space by connection {connection} at {offset:#x}, {length} bytes"
+            ),
+            Self::Start(connection) => write!(f, "start by connection {connection}"),
+            Self::Control(connection) => write!(f, "kick of the control queue by connection {connection}"),
+            Self::Event(connection) => write!(f, "kick of the event queue by connection {connection}"),
+            Self::Doorbell(connection) => write!(f, "kick of the doorbell queue by connection {connection}"),
+            Self::Stop(connection) => write!(f, "stop by connection {connection}"),
+            Self::Close(connection) => write!(f, "end of connection {connection}"),
+            Self::Answer { connection, ok } => {
+                let answer = if *ok { "done" } else { "refused" };
+                write!(f, "answer of the VMM of connection {connection}: {answer}")
+            }
+            Self::Abandoned { guest } => write!(f, "reset of guest {guest}"),
+            Self::End { guest } => write!(f, "end of the session of guest {guest}"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Written { interrupt: true } => "interrupt",
+            Self::Written { interrupt: false } => "no interrupt",
+            Self::Stopped => "the queue is stopped",
+            Self::Dropped => "dropped",
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enter(entry) => entry.fmt(f),
+            Self::Leave(data) if data.is_empty() => f.write_str("end of the entry"),
+            Self::Leave(data) => write!(f, "end of the entry: {}", Hex(data)),
+            Self::Random(number) => write!(f, "random number {number:#018x}"),
+            Self::Finding {
+                guest,
+                kind,
+                object,
+                number,
+                evidence,
+            } => write!(
+                f,
+                "finding {kind} of guest {guest}, {object} {number:#x}: {}",
+                Hex(evidence)
+            ),
+            Self::Awake { guest, awake } => write!(f, "awake word of guest {guest}: {}", u8::from(*awake)),
+            Self::Collect { guest, limit, rung } => {
+                write!(f, "doorbells of guest {guest} below chunk {limit}: {rung:?}")
+            }
+            Self::Take { guest, chunk, rung } => write!(f, "doorbell of guest {guest}, chunk {chunk}: {rung}"),
+            Self::Ready { connection, ready } => write!(f, "control queue of connection {connection} ready: {ready}"),
+            Self::Beginning {
+                connection,
+                at_beginning,
+            } => write!(
+                f,
+                "queues of connection {connection} at their beginning: {at_beginning}"
+            ),
+            Self::Request {
+                connection,
+                found: false,
+                ..
+            } => write!(f, "no request of connection {connection}"),
+            Self::Request {
+                connection,
+                bytes,
+                room,
+                ..
+            } => {
+                write!(f, "request of connection {connection}, room for {room} bytes: ")?;
+                match bytes {
+                    Some(bytes) => Hex(bytes).fmt(f),
+                    None => f.write_str("not readable"),
+                }
+            }
+            Self::Answer {
+                connection,
+                late,
+                data,
+                outcome,
+            } => {
+                let late = if *late { "late " } else { "" };
+                write!(f, "{late}answer to connection {connection}: {}, {outcome}", Hex(data))
+            }
+            Self::AwaitRequests { connection, more } => {
+                write!(
+                    f,
+                    "wait for requests of connection {connection}, there are more: {more}"
+                )
+            }
+            Self::Mapper { connection } => write!(f, "question to the VMM of connection {connection}"),
+            Self::Map {
+                connection,
+                offset,
+                length,
+            } => write!(f, "map by connection {connection} at {offset:#x}, {length:#x} bytes"),
+            Self::Unmap {
+                connection,
+                offset,
+                length,
+            } => write!(f, "unmap by connection {connection} at {offset:#x}, {length:#x} bytes"),
+            Self::Send {
+                connection,
+                buffer: None,
+            } => write!(f, "no event buffer of connection {connection}"),
+            Self::Send {
+                connection,
+                buffer: Some(Buffer { capacity, event }),
+            } => write!(
+                f,
+                "event to connection {connection} in {capacity} bytes: {}",
+                Hex(event)
+            ),
+            Self::Signal { connection, interrupt } => {
+                let interrupt = if *interrupt { "interrupt" } else { "no interrupt" };
+                write!(f, "notification of connection {connection}: {interrupt}")
+            }
+            Self::AwaitBuffers { connection, more } => {
+                write!(
+                    f,
+                    "wait for event buffers of connection {connection}, there are more: {more}"
+                )
+            }
+            Self::End => f.write_str("end of the record"),
+        }
+    }
+}

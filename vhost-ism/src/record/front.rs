@@ -1,0 +1,183 @@
+//! The front-end of a connection, with the recorder before its queues and its VMM.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+
+use super::event::{Buffer, Event};
+use super::recorder::Recorder;
+use crate::connection::{Frontend, FrontendDoor, Outcome, Request};
+use crate::event::EventRing;
+use crate::window::RegionMapper;
+
+impl FrontendDoor for Recorder {
+    fn connect(&self, guest: u16) -> u32 {
+        self.connection(guest)
+    }
+
+    fn serve(&self, connection: u32, frontend: &dyn Frontend, serve: &mut dyn FnMut(&dyn Frontend)) {
+        serve(&RecordedFrontend {
+            recorder: self.clone(),
+            connection,
+            frontend,
+        });
+    }
+}
+
+/// The queues of a connection and its VMM.
+struct RecordedFrontend<'a> {
+    recorder: Recorder,
+    connection: u32,
+    frontend: &'a dyn Frontend,
+}
+
+impl Frontend for RecordedFrontend<'_> {
+    fn is_ready(&self) -> bool {
+        let ready = self.frontend.is_ready();
+        let connection = self.connection;
+        self.recorder.log(|| Event::Ready { connection, ready });
+        ready
+    }
+
+    fn is_at_beginning(&self) -> bool {
+        let at_beginning = self.frontend.is_at_beginning();
+        self.recorder.log(|| Event::Beginning {
+            connection: self.connection,
+            at_beginning,
+        });
+        at_beginning
+    }
+
+    fn next_request(&self, current: &dyn Fn() -> bool) -> Option<Request> {
+        let request = self.frontend.next_request(current);
+        self.recorder.log(|| Event::Request {
+            connection: self.connection,
+            found: request.is_some(),
+            bytes: request
+                .as_ref()
+                .and_then(|request| request.bytes.as_deref().map(ByteBuf::from)),
+            room: request.as_ref().map_or(0, |request| request.room as u64),
+        });
+        request
+    }
+
+    fn answer(&self, answer: &[u8], current: &dyn Fn() -> bool) -> Outcome {
+        let outcome = self.frontend.answer(answer, current);
+        self.log_answer(false, answer, outcome);
+        outcome
+    }
+
+    fn answer_late(&self, answer: &[u8]) -> Outcome {
+        let outcome = self.frontend.answer_late(answer);
+        self.log_answer(true, answer, outcome);
+        outcome
+    }
+
+    fn await_requests(&self) -> bool {
+        let more = self.frontend.await_requests();
+        let connection = self.connection;
+        self.recorder.log(|| Event::AwaitRequests { connection, more });
+        more
+    }
+
+    fn events(&self) -> Box<dyn EventRing> {
+        Box::new(Ring {
+            recorder: self.recorder.clone(),
+            connection: self.connection,
+            ring: self.frontend.events(),
+        })
+    }
+
+    fn mapper(&self) -> Option<Arc<dyn RegionMapper>> {
+        let (recorder, connection) = (self.recorder.clone(), self.connection);
+        let question = Event::Mapper { connection };
+        let mapper = recorder.ask(connection, question, || self.frontend.mapper(), Option::is_some)?;
+        Some(Arc::new(Mapper {
+            recorder,
+            connection,
+            mapper,
+        }))
+    }
+}
+
+impl RecordedFrontend<'_> {
+    fn log_answer(&self, late: bool, answer: &[u8], outcome: Outcome) {
+        self.recorder.log(|| Event::Answer {
+            connection: self.connection,
+            late,
+            data: ByteBuf::from(answer),
+            outcome,
+        });
+    }
+}
+
+/// The event queue of a connection.
+struct Ring {
+    recorder: Recorder,
+    connection: u32,
+    ring: Box<dyn EventRing>,
+}
+
+impl EventRing for Ring {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+        let mut buffer = None;
+        let taken = self.ring.send(&mut |capacity| {
+            let event = event(capacity);
+            buffer = Some(Buffer {
+                capacity: capacity as u64,
+                event: ByteBuf::from(event.as_slice()),
+            });
+            event
+        });
+        let connection = self.connection;
+        self.recorder.log(|| Event::Send { connection, buffer });
+        taken
+    }
+
+    fn signal(&mut self) -> bool {
+        let interrupt = self.ring.signal();
+        let connection = self.connection;
+        self.recorder.log(|| Event::Signal { connection, interrupt });
+        interrupt
+    }
+
+    fn await_buffers(&mut self) -> bool {
+        let more = self.ring.await_buffers();
+        let connection = self.connection;
+        self.recorder.log(|| Event::AwaitBuffers { connection, more });
+        more
+    }
+}
+
+/// The VMM of a connection.
+struct Mapper {
+    recorder: Recorder,
+    connection: u32,
+    mapper: Arc<dyn RegionMapper>,
+}
+
+impl RegionMapper for Mapper {
+    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
+        let connection = self.connection;
+        let question = Event::Map {
+            connection,
+            offset,
+            length,
+        };
+        let map = || self.mapper.map(memfd, offset, length);
+        self.recorder.ask(connection, question, map, Result::is_ok)
+    }
+
+    fn unmap(&self, offset: u64, length: u64) -> io::Result<()> {
+        let connection = self.connection;
+        let question = Event::Unmap {
+            connection,
+            offset,
+            length,
+        };
+        let unmap = || self.mapper.unmap(offset, length);
+        self.recorder.ask(connection, question, unmap, Result::is_ok)
+    }
+}

@@ -1,0 +1,243 @@
+//! Records of guests, and their replay.
+
+use std::io::Cursor;
+
+use vhost_daemon::finding::Kind;
+use vhost_daemon::record::RecordError;
+use vhost_ism::abi::*;
+use vhost_ism::ism_finding::Finding;
+use vhost_ism::record::{Event, Reader, Writer};
+use vhost_ism::replay::{Report, copy_prefix, replay, shortest_prefix};
+use vhost_ism::tape::Entry;
+
+use crate::common::Event as GuestEvent;
+use crate::common::*;
+
+/// Replays a record whole. Panics unless all outputs are equal.
+#[track_caller]
+pub fn equal(record: &[u8]) -> Report {
+    let report = replayed(record);
+    assert_eq!(report.difference, None, "{report}");
+    report
+}
+
+#[track_caller]
+fn replayed(record: &[u8]) -> Report {
+    replay(Cursor::new(record.to_vec()), None).unwrap()
+}
+
+/// All events of a record, without the end.
+fn events(record: &[u8]) -> Vec<Event> {
+    let mut reader = Reader::new(record).unwrap();
+    std::iter::from_fn(|| Some(reader.next_event().unwrap()).filter(|event| *event != Event::End)).collect()
+}
+
+/// A record like another, with other events.
+fn with_events(record: &[u8], events: &[Event]) -> Vec<u8> {
+    let reader = Reader::new(record).unwrap();
+    let mut writer = Writer::new(Vec::new(), reader.setup(), Default::default()).unwrap();
+    for event in events {
+        writer.write(event).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Lets two guests share a DMB, ring, send a message, and give the DMB back in order.
+fn exchange(a: &mut TestGuest, b: &mut TestGuest) {
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    let attached = b.attach(dmb.token).unwrap();
+    b.ring(attached.offset);
+    assert_eq!(
+        a.expect_event(),
+        GuestEvent::Doorbells(vec![(dmb.offset / CHUNK_SIZE) as u32])
+    );
+    b.send_message(a.gid(), 7, 8).unwrap();
+    assert_eq!(a.expect_event(), GuestEvent::Message(b.gid(), 7, 8));
+    b.detach(dmb.token).unwrap();
+    a.detach(dmb.token).unwrap();
+}
+
+/// The record of two guests that did everything once.
+fn session() -> Vec<u8> {
+    let host = Host::recorded(&["a", "b"]);
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    exchange(&mut a, &mut b);
+    let solo = a.alloc(1 << 14).unwrap();
+    a.grant(
+        solo.token,
+        Some(b.devid()),
+        u64::from(PERM_ATTACH | PERM_READ | PERM_WRITE),
+    )
+    .unwrap();
+    b.attach(solo.token).unwrap();
+    // Across a pause, and a reset that leaves an attachment.
+    let bases = a.pause();
+    a.resume(bases);
+    a.query_gid(b.gid()).unwrap();
+    let gone = b.gid();
+    b.reset();
+    assert_eq!(a.expect_event(), GuestEvent::PeerGone(gone));
+    exchange(&mut a, &mut b);
+    a.kill();
+    eventually("the session of a is over", || host.stats().sessions == 1);
+    assert!(matches!(b.expect_event(), GuestEvent::PeerGone(_)));
+    b.kill();
+    host.expect_empty();
+    host.finish_record()
+}
+
+#[test]
+fn a_session_is_replayed_byte_for_byte() {
+    let report = equal(&session());
+    let kinds: Vec<_> = report.findings.iter().map(|found| found.kind).collect();
+    assert_eq!(kinds, ["attachment_left", "dmb_left"]);
+    // Per exchange: five requests, a doorbell and two events. Besides: a query at each of three starts and one more,
+    // ALLOC, GRANT, ATTACH.
+    assert_eq!((report.counts.requests, report.counts.answers), (17, 17));
+    assert_eq!(report.counts.doorbells, 2);
+    // PEER_GONE to each of the two.
+    assert_eq!(report.counts.events, 6);
+}
+
+/// Changes an output of the devices. Returns whether the event is one.
+fn alter(event: &mut Event) -> bool {
+    match event {
+        Event::Leave(data) if !data.is_empty() => data[0] ^= 1,
+        Event::Answer { data, .. } => *data.last_mut().unwrap() ^= 1,
+        Event::Map { offset, .. } | Event::Unmap { offset, .. } => *offset ^= 4096,
+        Event::Send {
+            buffer: Some(buffer), ..
+        } => buffer.event[8] ^= 1,
+        Event::Awake { awake, .. } => *awake = !*awake,
+        Event::Signal { connection, .. } => *connection ^= 1,
+        Event::Finding { number, .. } => *number += 1,
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn the_first_difference_is_reported_with_its_place() {
+    let record = session();
+    let all = events(&record);
+    let is_output = |event: &Event| alter(&mut event.clone());
+    let places: Vec<usize> = (0..all.len()).filter(|&index| is_output(&all[index])).collect();
+    let kinds: Vec<_> = places
+        .iter()
+        .map(|&place| std::mem::discriminant(&all[place]))
+        .collect();
+    for (position, kind) in kinds.iter().enumerate() {
+        // The first of each kind.
+        if kinds[..position].contains(kind) {
+            continue;
+        }
+        let place = places[position];
+        let mut changed = all.clone();
+        assert!(alter(&mut changed[place]));
+        let difference = replayed(&with_events(&record, &changed)).difference.unwrap();
+        assert_eq!(
+            (difference.event, &difference.recorded),
+            (place as u64, &changed[place])
+        );
+    }
+    let distinct: std::collections::HashSet<_> = kinds.into_iter().collect();
+    assert_eq!(distinct.len(), 8);
+}
+
+#[test]
+fn an_output_that_is_missing_is_a_difference() {
+    let record = session();
+    let mut all = events(&record);
+    let place = all.iter().position(|event| matches!(event, Event::Map { .. })).unwrap();
+    all.remove(place);
+    let missing = replayed(&with_events(&record, &all)).difference.unwrap();
+    assert_eq!((missing.event, &missing.recorded), (place as u64, &all[place]));
+    assert!(
+        missing.replayed.starts_with("map by connection"),
+        "{}",
+        missing.replayed
+    );
+}
+
+#[test]
+fn a_prefix_is_a_record_also_while_a_vmm_is_asked() {
+    let record = session();
+    let whole = equal(&record);
+    for limit in 0..=whole.entries {
+        let mut copy = Vec::new();
+        copy_prefix(&record[..], &mut copy, limit).unwrap();
+        let report = equal(&copy);
+        assert_eq!(report.entries, limit);
+        assert_eq!(replay(Cursor::new(record.clone()), Some(limit)).unwrap(), report);
+    }
+}
+
+#[test]
+fn a_detach_that_is_left_out_is_found_again() {
+    let host = Host::recorded(&["a", "b"]);
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    exchange(&mut a, &mut b);
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    b.attach(dmb.token).unwrap();
+    a.detach(dmb.token).unwrap();
+    exchange(&mut a, &mut b);
+    let record = host.finish_record();
+    let whole = equal(&record);
+    let kind = Finding::DmbFreedAttached.name();
+    let [found] = &whole.findings[..] else {
+        panic!("{whole}")
+    };
+    assert_eq!((found.kind, found.number), (kind, dmb.offset / CHUNK_SIZE));
+    assert!(found.text.starts_with("a: dmb "), "{}", found.text);
+    let open = || Ok(Cursor::new(record.clone()));
+    let prefix = shortest_prefix(open, |found| found.kind == kind).unwrap().unwrap();
+    assert_eq!(prefix.entries, found.entry + 1);
+    assert!(prefix.entries < whole.entries);
+    let shorter = replay(open().unwrap(), Some(prefix.entries - 1)).unwrap();
+    assert_eq!(shorter.findings, []);
+    assert_eq!(shortest_prefix(open, |found| found.kind == "bad_ring").unwrap(), None);
+}
+
+#[test]
+fn a_record_that_no_recorder_makes_is_replayed_to_its_fault() {
+    let record = session();
+    let all = events(&record);
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut outcomes = [0; 3];
+    for _ in 0..300 {
+        let mut events = all.clone();
+        for _ in 0..random.usize(1..4) {
+            mutate(&mut events, &mut random);
+        }
+        let outcome = match replay(Cursor::new(with_events(&record, &events)), None) {
+            Err(error) => {
+                assert!(matches!(error, RecordError::Corrupt(_)), "{error:?}");
+                0
+            }
+            Ok(report) => 1 + usize::from(report.difference.is_none()),
+        };
+        outcomes[outcome] += 1;
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+/// Changes an event at random: an input, an output, or the order.
+fn mutate(events: &mut Vec<Event>, random: &mut fastrand::Rng) {
+    let at = random.usize(..events.len());
+    let other = random.usize(..events.len());
+    match &mut events[at] {
+        Event::Request { bytes: Some(bytes), .. } if !bytes.is_empty() => {
+            let index = random.usize(..bytes.len());
+            bytes[index] ^= 1 << random.u8(..8);
+        }
+        Event::Random(number) => *number ^= 1 << random.u8(..64),
+        Event::Collect { rung, .. } => rung.push(random.u32(..)),
+        Event::Enter(Entry::Answer { ok, .. }) => *ok = !*ok,
+        Event::Enter(Entry::Control(connection) | Entry::Stop(connection)) => *connection = random.u32(..4),
+        _ => match random.u8(..3) {
+            0 => events.swap(at, other),
+            1 => drop(events.remove(at)),
+            _ => events.insert(at, events[other].clone()),
+        },
+    }
+}
