@@ -1,4 +1,4 @@
-//! The map of the repository, docs/architecture.md, names files, functions, types and fields that exist.
+//! The pages that refer to the source name files, functions, types and fields that exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,18 @@ fn declares(source: &str, name: &str) -> bool {
 
 #[test]
 fn every_name_on_the_map_exists() {
+    assert_names_exist("docs/architecture.md", 100);
+}
+
+#[test]
+fn every_test_of_the_threat_model_exists() {
+    assert_names_exist("docs/threat-model.md", 40);
+}
+
+/// Checks the references of a page, which has at least `count` of them.
+fn assert_names_exist(page: &str, count: usize) {
     let repository = repository();
-    let page = fs::read_to_string(repository.join("docs/architecture.md")).unwrap();
+    let page = fs::read_to_string(repository.join(page)).unwrap();
     // Code blocks have an odd number of backticks in their fences.
     let prose: String = page.split("```").step_by(2).collect();
     let references = references(&prose);
@@ -69,6 +79,6 @@ fn every_name_on_the_map_exists() {
             faults.push(format!("{file} has no {}", names.join("::")));
         }
     }
-    assert!(references.len() > 100, "only {} names were found", references.len());
+    assert!(references.len() > count, "only {} names were found", references.len());
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
