@@ -14,7 +14,7 @@ use vhost_nic::pci::Identity;
 
 use crate::control_command::NicCommand;
 
-pub use guest::{Attach, GuestArg, Socket};
+pub use guest::{Attach, GuestArg, Numbers, Socket};
 
 /// First of the default MAC addresses; the others count up from it. Locally administered, in the range that QEMU's
 /// begin with.
@@ -55,7 +55,8 @@ pub struct Args {
     /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
     /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address
     /// only; the address is its alone then, and its connections take packets only from the MAC address of their peer.
-    /// record=FILE: a record of the guest (see --record).
+    /// random-numbers=on, off (the default), or a seed: whether the numbers of queue pairs and memory keys start at
+    /// random ones, which a peer does not know, after each reset. record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
@@ -195,6 +196,8 @@ pub struct GuestPlan {
     pub record: Option<PathBuf>,
     /// Whether the NIC may send from its own MAC address only.
     pub spoof_check: bool,
+    /// Seed of the first numbers of queue pairs and memory keys, if they are random.
+    pub random_numbers: Option<u64>,
 }
 
 fn sockets() -> ArgGroup {
@@ -264,6 +267,11 @@ fn plan(guest: GuestArg, index: u8) -> GuestPlan {
         blue_flame: guest.blue_flame,
         record: guest.record,
         spoof_check: guest.spoof_check,
+        random_numbers: match guest.numbers {
+            Numbers::Lowest => None,
+            Numbers::Random => Some(fastrand::u64(..)),
+            Numbers::Seeded(seed) => Some(seed),
+        },
     }
 }
 

@@ -39,6 +39,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use vhost_daemon::trace::Tracer;
@@ -141,6 +142,8 @@ pub struct HcaParts {
     pub tape: Option<Arc<dyn Tape>>,
     /// Whether the function may send from its own MAC address only.
     pub spoof_check: bool,
+    /// Seed of the first numbers of queue pairs and keys, unless those are the lowest.
+    pub random_numbers: Option<u64>,
     /// Host memory for the objects.
     pub budget: Arc<Budget>,
 }
@@ -262,8 +265,11 @@ impl Hca {
             check_wqes,
             tape,
             spoof_check,
+            random_numbers,
             budget,
         } = parts;
+        let mut random = random_numbers.map(Rng::with_seed);
+        let mut fork = || random.as_mut().map(Rng::fork);
         let clock = Clock::start(tape);
         let eqs = Arc::new(Eqs::new(&budget));
         Self {
@@ -286,13 +292,13 @@ impl Hca {
             uctxs: Table::new(1..1 << 10, &budget),
             eqs: eqs.clone(),
             cqs: Table::new(1..1 << limits::LOG_MAX_CQ, &budget),
-            mkeys: Table::new(mkey::FIRST_INDEX..1 << limits.log_max_mkey, &budget),
+            mkeys: Table::with_random_start(mkey::FIRST_INDEX..1 << limits.log_max_mkey, &budget, fork()),
             retired_keys: RetiredKeys::default(),
             tises: Table::new(1..1 << limits::LOG_MAX_TIS, &budget),
             tirs: Table::new(1..1 << limits::LOG_MAX_TIR, &budget),
             rqts: Table::new(1..1 << limits::LOG_MAX_RQT, &budget),
             // 0 and 1 are InfiniBand's special queue pairs.
-            queues: Table::new(0x40..1 << limits::LOG_MAX_QP, &budget),
+            queues: Table::with_random_start(0x40..1 << limits::LOG_MAX_QP, &budget, fork()),
             gsi: RwLock::default(),
             rmps: Table::new(1..1 << limits::LOG_MAX_RMP, &budget),
             // The driver keeps RMPs and XRC SRQs in one table by number (`mlx5_cmd_destroy_srq`,
@@ -514,6 +520,7 @@ mod tests {
             check_wqes: false,
             tape: None,
             spoof_check: false,
+            random_numbers: None,
             budget: Arc::default(),
         }
     }

@@ -55,6 +55,8 @@ pub struct NicConfig {
     /// Whether the NIC may send from its permanent MAC address only, which is its alone then, and takes packets of a
     /// connection only from the MAC address of the peer.
     pub spoof_check: bool,
+    /// Seed of the first numbers of queue pairs and memory keys; the lowest ones without.
+    pub random_numbers: Option<u64>,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
     /// Names of capabilities to report as 0.
@@ -136,6 +138,7 @@ impl Nic {
             check_wqes: config.check_wqes,
             tape: config.doors.tape.clone(),
             spoof_check: config.spoof_check,
+            random_numbers: config.random_numbers,
             budget: Arc::new(Budget::new(config.memory_budget)),
         };
         let hca = Arc::new(Hca::new(hca_parts, config.mac, bar::UAR_PAGES, limits));

@@ -80,6 +80,7 @@ impl Machine {
             busy_poll: Duration::ZERO,
             pcie_latency: Duration::ZERO,
             spoof_check: setup.spoof_check,
+            random_numbers: setup.random_numbers,
             check_wqes: setup.check_wqes,
             zeroed_capabilities: setup.zeroed_capabilities.clone(),
             limits: Limits::default(),

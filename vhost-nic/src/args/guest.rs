@@ -55,6 +55,20 @@ pub struct GuestArg {
     pub record: Option<PathBuf>,
     /// Whether the NIC may send from its own MAC address only.
     pub spoof_check: bool,
+    /// First numbers of queue pairs and memory keys.
+    pub numbers: Numbers,
+}
+
+/// First numbers of queue pairs and memory keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// The lowest.
+    #[default]
+    Lowest,
+    /// Random ones.
+    Random,
+    /// Random ones that are the same in every run.
+    Seeded(u64),
 }
 
 impl GuestArg {
@@ -69,6 +83,7 @@ impl GuestArg {
             blue_flame: false,
             record: None,
             spoof_check: false,
+            numbers: Numbers::default(),
         }
     }
 }
@@ -79,6 +94,7 @@ impl FromStr for GuestArg {
     fn from_str(text: &str) -> Result<Self, String> {
         let (mut socket, mut attach, mut mac, mut identity) = (None, None, None, None);
         let (mut vectors, mut blue_flame, mut spoof_check, mut record) = (None, None, None, None);
+        let mut numbers = None;
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
@@ -97,9 +113,11 @@ impl FromStr for GuestArg {
                 "vectors" => set(&mut vectors, parse_vectors(value)?, key),
                 "blue-flame" => set(&mut blue_flame, parse_switch(value)?, key),
                 "spoof-check" => set(&mut spoof_check, parse_switch(value)?, key),
+                "random-numbers" => set(&mut numbers, parse_numbers(value)?, key),
                 "record" => set(&mut record, value.into(), key),
                 _ => Err(format!(
-                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame, spoof-check, record"
+                    "{key:?} is none of path, fd, attach, mac, id, vectors, blue-flame, spoof-check, random-numbers, \
+                     record"
                 )),
             }?;
         }
@@ -112,6 +130,7 @@ impl FromStr for GuestArg {
             blue_flame: blue_flame.unwrap_or_default(),
             record,
             spoof_check: spoof_check.unwrap_or_default(),
+            numbers: numbers.unwrap_or_default(),
         })
     }
 }
@@ -147,6 +166,17 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
+fn parse_numbers(text: &str) -> Result<Numbers, String> {
+    match text {
+        "on" => Ok(Numbers::Random),
+        "off" => Ok(Numbers::Lowest),
+        seed => seed
+            .parse()
+            .map(Numbers::Seeded)
+            .map_err(|_| format!("{seed:?} is neither on nor off nor a seed")),
+    }
+}
+
 /// Parses a number of vectors: one for events and at least one for completions, or the drivers fail to probe.
 fn parse_vectors(text: &str) -> Result<u16, String> {
     text.parse()
@@ -171,7 +201,7 @@ mod tests {
     #[test]
     fn every_key_is_taken() {
         let text = "path=/run/a.sock,attach=vhost-user,mac=52:54:0:Aa:c5:10,id=connectx-7,vectors=33,blue-flame=on,\
-                    spoof-check=on,record=a.record";
+                    spoof-check=on,random-numbers=7,record=a.record";
         let guest: GuestArg = text.parse().unwrap();
         let expected = GuestArg {
             socket: Socket::Path("/run/a.sock".into()),
@@ -182,6 +212,7 @@ mod tests {
             blue_flame: true,
             record: Some(PathBuf::from("a.record")),
             spoof_check: true,
+            numbers: Numbers::Seeded(7),
         };
         assert_eq!(guest, expected);
         assert_eq!("fd=3".parse(), Ok(GuestArg::new(Socket::Fd(3))));
@@ -209,6 +240,7 @@ mod tests {
             "path=a,vectors=-2",
             "path=a,speed=100",
             "path=a,blue-flame=yes",
+            "path=a,random-numbers=some",
             "path=a,mac=52:54:00:00:c5",
             "path=a,mac=52:54:00:00:c5:01:02",
             "path=a,mac=52:54:00:00:c5:+1",

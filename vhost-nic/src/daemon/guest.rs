@@ -77,6 +77,7 @@ impl Guest {
             busy_poll: Duration::from_micros(args.hot_period),
             pcie_latency: Duration::from_nanos(args.pcie_latency),
             spoof_check: plan.spoof_check,
+            random_numbers: plan.random_numbers,
             check_wqes: args.check_wqes,
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),

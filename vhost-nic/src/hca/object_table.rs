@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use fastrand::Rng;
 use parking_lot::RwLock;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
@@ -28,19 +29,40 @@ pub struct Table<T> {
 struct Inner<T> {
     objects: BTreeMap<u32, (Arc<T>, Charge)>,
     next: u32,
+    /// Source of the first number, unless that is the lowest.
+    random: Option<Rng>,
+}
+
+impl<T> Inner<T> {
+    /// Removes all objects, and starts with a first number of these again.
+    fn start(&mut self, numbers: &Range<u32>) {
+        self.objects.clear();
+        self.next = match &mut self.random {
+            Some(random) => random.u32(numbers.clone()),
+            None => numbers.start,
+        };
+    }
 }
 
 impl<T> Table<T> {
     /// Creates an empty table whose objects get these numbers, and are charged to `budget`.
     pub fn new(numbers: Range<u32>, budget: &Arc<Budget>) -> Self {
-        let next = numbers.start;
+        Self::with_random_start(numbers, budget, None)
+    }
+
+    /// Creates an empty table as [`new`](Self::new) does. With random numbers, the first number is one of them, and
+    /// another each time that the table is cleared: a peer cannot know a number that it was not told.
+    pub fn with_random_start(numbers: Range<u32>, budget: &Arc<Budget>, random: Option<Rng>) -> Self {
+        let mut inner = Inner {
+            objects: BTreeMap::new(),
+            next: numbers.start,
+            random,
+        };
+        inner.start(&numbers);
         Self {
             numbers,
             budget: budget.clone(),
-            inner: RwLock::new(Inner {
-                objects: BTreeMap::new(),
-                next,
-            }),
+            inner: RwLock::new(inner),
         }
     }
 
@@ -112,11 +134,9 @@ impl<T> Table<T> {
         self.len() == 0
     }
 
-    /// Removes all objects and starts with the first number again.
+    /// Removes all objects and starts with a first number again.
     pub fn clear(&self) {
-        let mut inner = self.inner.write();
-        inner.objects.clear();
-        inner.next = self.numbers.start;
+        self.inner.write().start(&self.numbers);
     }
 }
 
@@ -151,6 +171,34 @@ mod tests {
         assert_eq!(*table.insert_with(|number| number).unwrap(), 4);
         assert!(table.get(6).is_none());
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn random_numbers_start_elsewhere_each_time_and_are_those_of_their_seed() {
+        let starts = |seed| {
+            let table = Table::with_random_start(4..1 << 20, &Arc::default(), Some(Rng::with_seed(seed)));
+            let starts = [(); 3].map(|()| {
+                let first = *table.insert_with(|number| number).unwrap();
+                assert_eq!(*table.insert_with(|number| number).unwrap(), first + 1);
+                table.clear();
+                first
+            });
+            assert!(starts[0] != starts[1] && starts[1] != starts[2] && starts[0] != starts[2]);
+            starts
+        };
+        assert_eq!(starts(1), starts(1));
+        assert_ne!(starts(1), starts(2));
+    }
+
+    #[test]
+    fn numbers_go_on_with_the_lowest_behind_the_highest() {
+        for seed in 0..20 {
+            let table = Table::with_random_start(4..7, &Arc::default(), Some(Rng::with_seed(seed)));
+            let numbers = std::iter::from_fn(|| table.insert_with(|number| number));
+            let mut numbers: Vec<u32> = numbers.map(|number| *number).collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, [4, 5, 6]);
+        }
     }
 
     #[test]

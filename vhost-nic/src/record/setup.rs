@@ -39,6 +39,9 @@ pub struct Setup {
     /// Whether the NIC may send from its own MAC address only.
     #[serde(default)]
     pub spoof_check: bool,
+    /// Seed of the first numbers of queue pairs and memory keys, if they are random.
+    #[serde(default)]
+    pub random_numbers: Option<u64>,
     /// Whether send WQEs are compared with memory at their completion.
     pub check_wqes: bool,
     /// Host memory in bytes that the guest's objects may take, if limited.
@@ -59,6 +62,7 @@ impl Setup {
             vectors,
             blue_flame_ns: config.blue_flame.map(|timeout| timeout.as_nanos() as u64),
             spoof_check: config.spoof_check,
+            random_numbers: config.random_numbers,
             check_wqes: config.check_wqes,
             memory_budget: Some(config.memory_budget),
             zeroed_capabilities: config.zeroed_capabilities.clone(),

@@ -105,6 +105,7 @@ pub fn config(number: u8) -> NicConfig {
         busy_poll: Duration::ZERO,
         pcie_latency: Duration::ZERO,
         spoof_check: false,
+        random_numbers: None,
         check_wqes: false,
         zeroed_capabilities: Vec::new(),
         limits: Limits::default(),

@@ -115,3 +115,22 @@ fn a_connection_takes_packets_from_the_mac_address_of_its_peer() {
     assert_eq!((guests.inject(), guests.spoofed()), (vec![0; 8], 0));
     guests.write_honestly();
 }
+
+/// The numbers that a peer must know to send into a connection and to write to memory.
+#[test]
+fn queue_pairs_and_keys_have_numbers_that_a_peer_cannot_know() {
+    let numbers = |seed| {
+        let switch = Switch::new();
+        let machine = machine_with(&switch, 1, |config| config.random_numbers = seed);
+        let node = Node::open(machine, 1);
+        let qp = QueuePair::create(&node, Shape::new(service::RC)).unwrap();
+        (qp.number, node.region(4096).key >> 8)
+    };
+    let lowest = numbers(None);
+    assert_eq!(lowest.0, 0x40);
+    assert_eq!(numbers(None), lowest);
+    assert_eq!(numbers(Some(7)), numbers(Some(7)));
+    let (first, second) = (numbers(Some(7)), numbers(Some(8)));
+    assert!(first.0 != second.0 && first.1 != second.1, "{first:?}, {second:?}");
+    assert!(first.0 != lowest.0 && first.1 != lowest.1, "{first:?}");
+}
