@@ -1,6 +1,7 @@
 //! Unmodified mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
 
 mod capabilities;
+mod capture;
 mod control;
 mod doorbells;
 mod ethernet;
