@@ -6,6 +6,7 @@ mod daemon;
 pub mod json;
 mod manual;
 mod open_metrics;
+mod terminal;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;
 pub use open_metrics::{http, read_metrics};
+pub use terminal::{Terminal, assert_top};
 
 use crate::trace::EventInfo;
 

@@ -1,24 +1,18 @@
 //! The `top` command of the daemons' programs: rates between two documents of counters, again and again.
 
+mod screen;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::Value;
 
 use crate::control_client::{Client, ClientError};
 use crate::control_command::CommonCommand;
-
-/// Enters the alternate screen without a cursor, and leaves it.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-/// Clears the screen.
-const CLEAR: &str = "\x1b[H\x1b[2J";
-/// Ctrl-C, which arrives as a byte.
-const INTERRUPT: u8 = 3;
+use screen::{Screen, Wake};
 
 /// Options of the `top` command.
 #[derive(Args, Clone, Debug)]
@@ -92,18 +86,27 @@ impl TopArgs {
     /// Shows the tables that `render` makes of each interval until the user quits, or once.
     pub fn run(&self, render: impl Fn(&Interval) -> String) -> Result<(), ClientError> {
         let mut client = Client::connect(&self.control_socket)?;
-        let screen = match self.once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            true => None,
-            false => Some(Screen::enter().map_err(ClientError::Print)?),
+        let mut view = match self.once || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+            true => View::Text,
+            false => View::Screen(Screen::enter().map_err(ClientError::Print)?),
         };
         let mut before = client.request(&CommonCommand::Counters {})?;
         let mut taken = Instant::now();
+        if let View::Screen(screen) = &mut view {
+            let text = format!("measuring for {} s\n", self.interval);
+            screen.show(text).map_err(ClientError::Print)?;
+        }
         loop {
-            let end = taken + Duration::from_secs_f64(self.interval);
-            match &screen {
-                Some(screen) if screen.quits_before(end).map_err(ClientError::Print)? => return Ok(()),
-                Some(_) => {}
-                None => std::thread::sleep(end.saturating_duration_since(Instant::now())),
+            match view.wait(taken + Duration::from_secs_f64(self.interval)) {
+                Ok(Wake::Time) => {}
+                Ok(Wake::Quit) => return Ok(()),
+                Ok(Wake::Signal(signal)) => {
+                    drop(view);
+                    // Whoever waits for the program sees that a signal ended it.
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                    return Ok(());
+                }
+                Err(error) => return Err(ClientError::Print(error)),
             }
             let after = client.request(&CommonCommand::Counters {})?;
             let now = Instant::now();
@@ -112,14 +115,11 @@ impl TopArgs {
                 after,
                 seconds: (now - taken).as_secs_f64(),
             };
-            let text = render(&interval);
-            let text = match &screen {
-                Some(_) => format!("{CLEAR}{text}\nq: quit"),
-                None => text,
-            };
-            let mut out = io::stdout();
-            let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            printed.map_err(ClientError::Print)?;
+            match view.show(render(&interval)) {
+                // Whatever read the tables has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                shown => shown.map_err(ClientError::Print)?,
+            }
             if self.once {
                 return Ok(());
             }
@@ -128,57 +128,35 @@ impl TopArgs {
     }
 }
 
-/// The terminal while it shows tables; restored when dropped.
-struct Screen {
-    original: Termios,
+/// Place of the tables.
+#[derive(Debug)]
+enum View {
+    /// The terminal, whose tables are replaced.
+    Screen(Screen),
+    /// Standard output, to which tables are added.
+    Text,
 }
 
-impl Screen {
-    fn enter() -> io::Result<Self> {
-        let original = tcgetattr(io::stdin())?;
-        let mut quiet = original.clone();
-        // Keys arrive at once, Ctrl-C among them, so that it does not leave the terminal as it is.
-        quiet.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
-        tcsetattr(io::stdin(), OptionalActions::Now, &quiet)?;
-        let screen = Self { original };
-        let mut out = io::stdout();
-        out.write_all(ENTER.as_bytes())?;
-        out.flush()?;
-        Ok(screen)
-    }
-
-    /// Waits until a time; returns true if the user wants to quit before it.
-    fn quits_before(&self, end: Instant) -> io::Result<bool> {
-        let stdin = io::stdin();
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
-            match poll(&mut ready, Some(&timeout)) {
-                Ok(0) => return Ok(false),
-                Ok(_) => {
-                    let mut keys = [0; 16];
-                    let length = rustix::io::read(&stdin, &mut keys)?;
-                    if length == 0 || keys[..length].iter().any(|key| matches!(*key, b'q' | INTERRUPT)) {
-                        return Ok(true);
-                    }
-                }
-                // The window has changed its size.
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+impl View {
+    fn show(&mut self, text: String) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.show(text),
+            Self::Text => {
+                let mut out = io::stdout();
+                out.write_all(text.as_bytes())?;
+                out.flush()
             }
         }
     }
-}
 
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let mut out = io::stdout();
-        let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.original);
+    fn wait(&mut self, end: Instant) -> io::Result<Wake> {
+        match self {
+            Self::Screen(screen) => screen.wait(end),
+            Self::Text => {
+                thread::sleep(end.saturating_duration_since(Instant::now()));
+                Ok(Wake::Time)
+            }
+        }
     }
 }
 

@@ -3,10 +3,13 @@
 //! The driver rings the doorbell and polls; the NIC's thread sends, receives and completes for both guests. `rate` and
 //! `bulk` measure CPU time of this thread: what one core can do, on a busy machine too. `latency` is wall-clock time.
 
+#[path = "../tests/common/faulty.rs"]
+mod faulty;
 #[path = "../tests/common/nic.rs"]
 mod nic;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, hint};
 
@@ -14,12 +17,16 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use mlx5_prm::access_reg::PmtuReg;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::buffer::Buffer;
+use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::memory::{Memory, PAGE};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::{Region, Rights};
+use vhost_daemon::fault::Faults;
+use vhost_daemon::trace::set_flight_recorder;
 use vhost_nic::net::Switch;
 
+use crate::faulty::faulty_machine;
 use crate::nic::machine;
 
 /// Name of the thread that sends for the first guest.
@@ -65,6 +72,36 @@ impl Worker {
     }
 }
 
+/// Observers of the NICs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Observers {
+    /// Nothing at the doors, as in a daemon without a control socket.
+    None,
+    /// Doors for faults and traces, at which nothing happens: a daemon with a control socket.
+    Doors,
+    /// A trace is recorded.
+    Trace,
+}
+
+impl Observers {
+    const ALL: [(Self, &str); 3] = [
+        (Self::None, "rate"),
+        (Self::Doors, "rate-doors"),
+        (Self::Trace, "rate-traced"),
+    ];
+
+    fn machines(self, switch: &Arc<Switch>) -> [Machine; 2] {
+        set_flight_recorder(self == Self::Trace);
+        match self {
+            Self::None => [1, 2].map(|number| machine(switch, number)),
+            Self::Doors | Self::Trace => {
+                let faults = Faults::new(vec!["nic1".to_owned(), "nic2".to_owned()]).unwrap();
+                [1, 2].map(|number| faulty_machine(switch, number, &faults).0)
+            }
+        }
+    }
+}
+
 /// Two guests with a connected queue pair each.
 struct Link {
     nodes: [Node; 2],
@@ -74,13 +111,13 @@ struct Link {
 
 impl Link {
     fn new(service: u8, log_sq: u8) -> Self {
-        Self::in_pages(service, log_sq, PAGE)
+        Self::in_pages(service, log_sq, PAGE, Observers::None)
     }
 
     /// Two guests whose regions are in pages of `page` bytes.
-    fn in_pages(service: u8, log_sq: u8, page: u64) -> Self {
-        let switch = Switch::new();
-        let nodes = [Node::open(machine(&switch, 1), 1), Node::open(machine(&switch, 2), 2)];
+    fn in_pages(service: u8, log_sq: u8, page: u64, observers: Observers) -> Self {
+        let [first, second] = observers.machines(&Switch::new());
+        let nodes = [Node::open(first, 1), Node::open(second, 2)];
         for node in &nodes {
             let mut register = PmtuReg::default();
             register.set_local_port(1);
@@ -176,12 +213,19 @@ impl Link {
     }
 }
 
-/// Many requests in flight, as in `ib_write_bw`.
+/// Many requests in flight, as in `ib_write_bw`, with and without observers.
 fn rate(c: &mut Criterion) {
-    let mut group = c.benchmark_group("rate");
+    for (observers, name) in Observers::ALL {
+        rate_observed(c, observers, name);
+    }
+    set_flight_recorder(false);
+}
+
+fn rate_observed(c: &mut Criterion, observers: Observers, group: &str) {
+    let mut group = c.benchmark_group(group);
     group.throughput(Throughput::Elements(1));
     let mut run = |name: &str, opcode: WqeOpcode, data: &dyn Fn(&Link) -> Data| {
-        let mut link = Link::new(service::RC, LOG_SQ);
+        let mut link = Link::in_pages(service::RC, LOG_SQ, PAGE, observers);
         let request = link.request(opcode, data(&link));
         let blocks = link.fill(&request, SIGNALED);
         let worker = Worker::find();
@@ -238,7 +282,7 @@ fn bulk(c: &mut Criterion) {
             let kind = format!("{bytes}-{pages}");
             let place = |index: u64| index % places * (REGION / places);
             for opcode in [WqeOpcode::RdmaWrite, WqeOpcode::RdmaRead] {
-                let mut link = Link::in_pages(service::RC, LOG_SQ_SHORT, page);
+                let mut link = Link::in_pages(service::RC, LOG_SQ_SHORT, page, Observers::None);
                 let (own, peer) = (&link.regions[0], &link.regions[1]);
                 let requests: Vec<Request> = (0..1 << LOG_SQ_SHORT)
                     .map(|index| {

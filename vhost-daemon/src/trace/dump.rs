@@ -47,10 +47,7 @@ pub struct Dumper {
 
 impl Dumper {
     /// Starts a thread that writes a dump for events and for SIGUSR1. A process has one.
-    pub fn start<T: Timeline>(options: DumpOptions, timeline: fn(&Trace) -> T) -> io::Result<Self>
-    where
-        T: 'static,
-    {
+    pub fn start<T: Timeline + 'static>(options: DumpOptions, timeline: fn(&Trace) -> T) -> io::Result<Self> {
         let daemon = options.header.daemon.clone();
         let directory = DumpDirectory::open(&options.directory, &daemon, options.files)?;
         let (pipe, wake) = UnixStream::pair()?;

@@ -128,13 +128,11 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
     }
 }
 
+/// An event, its label, and the names of the event and its causes, each with the guest.
+type Traced<'a> = (&'a Event, String, Vec<(&'static str, u16)>);
+
 /// The events of a name, with the causes of each.
-fn all<'a>(
-    trace: &'a Trace,
-    timeline: &NicTimeline,
-    wanted: &str,
-    guest: u16,
-) -> Vec<(&'a Event, String, Vec<(&'static str, u16)>)> {
+fn all<'a>(trace: &'a Trace, timeline: &NicTimeline, wanted: &str, guest: u16) -> Vec<Traced<'a>> {
     let of_kind = |(_, event): &(usize, &Event)| name(event) == wanted && event.guest == guest;
     let events = trace.events.iter().enumerate().filter(of_kind);
     events
