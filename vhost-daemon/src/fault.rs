@@ -11,12 +11,14 @@ mod later;
 mod live;
 mod plan;
 mod rule;
+mod tape;
 
 pub use delay::Delay;
 pub use later::Later;
 pub use live::{Faults, GuestFaults};
 pub use plan::{Plan, PlanError, Rule, When, read_file};
 pub use rule::RuleReport;
+pub use tape::{FaultTape, Strike, Work};
 
 use std::fmt::Debug;
 

@@ -13,6 +13,7 @@ use crate::fabric::{Detached, Placement, Refusal};
 use crate::guest::Session;
 use crate::ism_event::{IsmEvent, nanoseconds};
 use crate::ism_finding::Finding;
+use crate::tape::GuestTape;
 
 /// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;
@@ -73,7 +74,10 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
         (Some(request), fate) => {
             let result = execute(session, request, room);
             if let RequestFate::Late(delay) = fate {
-                thread::sleep(delay);
+                match stats.tape() {
+                    None => thread::sleep(delay),
+                    Some(GuestTape { tape, .. }) => tape.sleep(delay),
+                }
             }
             result
         }

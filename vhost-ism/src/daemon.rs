@@ -49,10 +49,6 @@ pub fn run(args: &Args) -> Result<()> {
         None => guests(Fabric::new(args.chid, limits), &names),
         Some(recorder) => recorder.create(|tape| guests(Fabric::with_tape(args.chid, limits, tape), &names)),
     };
-    ensure!(
-        args.record.is_none() || args.common.faults.is_none(),
-        "guests cannot be recorded with --faults"
-    );
     let traces = TraceSource {
         program: PROGRAM,
         guests: &names,
@@ -62,11 +58,11 @@ pub fn run(args: &Args) -> Result<()> {
         timeline: IsmTimeline::new,
     };
     let _dumper = traces.start(&args.common)?;
-    let faults = match recorder {
-        None => Faults::of_daemon(&args.common, names)?,
-        Some(_) => None,
-    };
-    let doors = faults.iter().flat_map(|faults| doors(&guests, faults)).collect();
+    let faults = Faults::of_daemon(&args.common, names)?;
+    let doors = faults
+        .iter()
+        .flat_map(|faults| doors(&guests, faults, recorder.as_ref()))
+        .collect();
     let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
     let stats = stats.transpose()?;
     let metrics = args.common.metrics_socket.as_deref().map(|path| own.listen(path));
@@ -139,9 +135,13 @@ fn recorder(path: &Path, setup: &Setup) -> Result<Recorder> {
 }
 
 /// Puts a door before every guest, at which the faults strike.
-fn doors(guests: &[Arc<Guest>], faults: &Arc<Faults<IsmFault>>) -> Vec<Arc<FaultDoor>> {
+fn doors(guests: &[Arc<Guest>], faults: &Arc<Faults<IsmFault>>, recorder: Option<&Recorder>) -> Vec<Arc<FaultDoor>> {
     let door = |(guest, number): (&Arc<Guest>, u16)| {
         let faults = GuestFaults::new(faults, guest.stats().guest());
+        let faults = match recorder {
+            None => faults,
+            Some(recorder) => faults.with_tape(recorder.of_faults(number)),
+        };
         FaultDoor::new(faults, Tracer::new(number)).install(guest)
     };
     guests.iter().zip(0..).map(door).collect()
@@ -227,10 +227,7 @@ impl Controlled for Daemon {
     }
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
-        let faults = self
-            .faults
-            .as_ref()
-            .ok_or("the daemon runs without faults, or records its guests")?;
+        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
         faults.control(plan, || self.doors.iter().for_each(|door| door.now()))
     }
 

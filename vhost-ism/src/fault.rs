@@ -213,7 +213,7 @@ impl FaultDoor {
     }
 
     fn strike<T>(&self, place: Place, object: u32, select: impl FnMut(&IsmFault) -> Option<T>) -> Option<T> {
-        let struck = self.faults.strike(object, select);
+        let struck = self.faults.strike_inside(place as u32, object, select);
         if struck.is_some() {
             self.record(place, object);
         }
@@ -229,7 +229,7 @@ impl FaultDoor {
         self.faults.strike_each(object, select, |_, (), _| {
             self.record(occasion.place(), object);
             let guest = self.guest.get().cloned();
-            self.faults.later().after(Duration::ZERO, move || {
+            self.faults.after(Duration::ZERO, move || {
                 if let Some(guest) = guest.and_then(|guest| guest.upgrade()) {
                     info!("{}: fault: the guest vanishes", guest.stats().guest());
                     guest.stop();
@@ -294,7 +294,7 @@ impl Door for FaultDoor {
     }
 
     fn later(&self, delay: Duration, work: Box<dyn FnOnce() + Send>) {
-        self.faults.later().after(delay, work);
+        self.faults.after_inside(delay, work);
     }
 }
 

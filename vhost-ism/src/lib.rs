@@ -9,7 +9,9 @@
 //! ```
 //!
 //! [`fabric`] decides which guests share which memory, independently of virtio; [`control`] turns a request into calls
-//! on it; [`connection`] is the device as one connection of a VMM sees it; [`backend`] is the only module that uses the vhost crates and the only one that touches guest memory.
+//! on it; [`connection`] is the device as one connection of a VMM sees it; [`backend`] is the only module that uses the
+//! vhost crates and the only one that touches guest memory. A [`record`] has what passes [`tape`] and connections, and
+//! [`replay`] executes the devices without queues.
 
 #![forbid(unsafe_code)]
 

@@ -12,12 +12,14 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::thread;
 
+use vhost_daemon::fault::GuestFaults;
 use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{self, Found};
 use vhost_daemon::trace::Tracer;
 
 use crate::connection::Connection;
 use crate::fabric::Fabric;
+use crate::fault::FaultDoor;
 use crate::guest::{DOORBELL_TAIL, Guest};
 use crate::record::{Event, IsmRecord, Reader, Setup};
 use crate::tape::Entry;
@@ -169,6 +171,7 @@ impl Player {
             Entry::Stop(connection) => devices.connection(connection)?.stop(),
             Entry::Close(connection) => devices.connection(connection)?.close(),
             Entry::Abandoned { guest } => devices.guest(guest)?.stop_if_paused(),
+            Entry::Late(number) => self.do_late(number)?,
             Entry::End { guest } => devices.guest(guest)?.end_session(),
             Entry::Create | Entry::Control(_) | Entry::Answer { .. } => return None,
         }
@@ -180,9 +183,14 @@ impl Player {
 fn create(setup: &Setup, player: &Player) -> Devices {
     let tape = Arc::new(player.clone());
     let fabric = Arc::new(Fabric::with_tape(setup.chid, setup.limits(), tape));
-    let guest = |(name, number): (&String, u16)| Guest::new(name.clone(), Tracer::new(number), fabric.clone());
+    let guest = |(name, number): (&String, u16)| {
+        let guest = Arc::new(Guest::new(name.clone(), Tracer::new(number), fabric.clone()));
+        let faults = GuestFaults::replayed(name, player.of_faults(number));
+        FaultDoor::new(faults, Tracer::new(number)).install(&guest);
+        guest
+    };
     Devices {
-        guests: setup.guests.iter().zip(0..).map(guest).map(Arc::new).collect(),
+        guests: setup.guests.iter().zip(0..).map(guest).collect(),
         connections: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub enum Entry {
         /// Number of the guest.
         guest: u16,
     },
+    /// Work that a fault delayed, by its number.
+    Late(u32),
 }
 
 /// A tape. Entries take turns, and are executed on the calling thread.
@@ -76,6 +79,9 @@ pub trait Tape: Debug + Send + Sync {
 
     /// Takes the chunks below `limit` whose doorbells a guest has rung, and puts those to use in their place.
     fn collect(&self, guest: u16, limit: u32, rung: &mut Vec<u32>);
+
+    /// Spends the time of a fault.
+    fn sleep(&self, time: Duration);
 
     /// Takes whether the doorbell of a chunk was rung, and returns the answer to use.
     fn take(&self, guest: u16, chunk: u32, rung: bool) -> bool;

@@ -546,9 +546,9 @@ fn a_record_is_complete_after_a_signal_and_can_be_replayed() {
     let mut command = PROGRAM.command();
     command.arg("--socket-path").arg(&a).arg("--socket-path").arg(&b);
     let daemon = Daemon::start(command.arg("--record").arg(&record));
-    let (a, mut b) = meet(&a, &b);
+    let (mut a, mut b) = meet(&a, &b);
     assert_eq!(b.detach(Token(7.into())), Err(Status::NoEnt));
-    b.query_gid(a.gid()).unwrap();
+    a.query_gid(b.gid()).unwrap();
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
     [a, b].into_iter().for_each(TestGuest::kill);
     assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);

@@ -1,5 +1,7 @@
 //! Commands of the control socket that only this daemon has.
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Subcommand};
 use serde::{Deserialize, Serialize};
 use vhost_daemon::switch;
@@ -37,6 +39,24 @@ pub enum NicCommand {
     /// reports a fatal error within seconds, and its devices stop. It starts again when the guest removes the function
     /// and rescans the bus, or resets it itself.
     Flr {
+        /// Name of the guest.
+        guest: String,
+    },
+
+    /// Record a guest of a daemon with --recordable (docs/replay.md).
+    ///
+    /// The record begins at once if no VMM has used the NIC since its last power cycle, and otherwise when the VMM is
+    /// gone: until then, the NIC has state that would not be in it.
+    Record {
+        /// Name of the guest.
+        guest: String,
+
+        /// File to write, relative to the daemon's working directory.
+        file: PathBuf,
+    },
+
+    /// End a guest's record, or take back one that has not begun.
+    RecordEnd {
         /// Name of the guest.
         guest: String,
     },

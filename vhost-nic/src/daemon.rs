@@ -29,7 +29,7 @@ use vhost_nic::timeline::NicTimeline;
 
 use crate::args::{Args, GuestPlan, Socket};
 use crate::control_command::NicCommand;
-use guest::{Guest, GuestDoors, GuestSnapshot};
+use guest::{Guest, GuestSnapshot};
 
 /// Identification in the documents of the stats socket.
 pub const PROGRAM: Program = Program {
@@ -71,23 +71,16 @@ pub fn run(args: &Args) -> Result<()> {
     };
     // Ends after the guests, whose last findings it writes.
     let _dumper = traces.start(&args.common)?;
-    // What faults do is not in a record.
     let turns = plans
         .iter()
-        .any(|plan| plan.record.is_some())
+        .any(|plan| plan.record.is_some() || args.recordable)
         .then(Arc::<Turns>::default);
-    let faults = match turns {
-        None => Faults::of_daemon(&args.common, names.clone())?,
-        Some(_) => None,
-    };
+    let faults = Faults::of_daemon(&args.common, names.clone())?;
     let switch = Switch::new();
     let max_memory = args.common.guest_memory_limit(plans.len());
     let mut guests = Vec::new();
     for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
-        let doors = match &turns {
-            None => faults.as_ref().map(GuestDoors::Faults),
-            Some(turns) => Some(GuestDoors::Record(turns)),
-        };
+        let doors = (faults.as_ref(), turns.as_ref());
         let guest = Guest::new(&socket.name, plan, vhca_id, args, &switch, doors, max_memory)?;
         guests.push(guest);
     }
@@ -199,10 +192,7 @@ impl Controlled for Daemon {
     }
 
     fn faults(&self, plan: Option<Value>) -> Result<Value, String> {
-        let faults = self
-            .faults
-            .as_ref()
-            .ok_or("the daemon runs without faults, or records a guest")?;
+        let faults = self.faults.as_ref().ok_or("the daemon runs without faults")?;
         faults.control(plan, || self.guests.iter().for_each(Guest::act_now))
     }
 
@@ -237,6 +227,14 @@ impl Controlled for Daemon {
                 info!("{guest}: reset by the operator");
                 Ok(Answer::done())
             }
+            NicCommand::Record { guest, file } => {
+                let begun = self.guest(&guest)?.begin_record(&file)?;
+                Ok(Answer::Value(json!({ "begun": begun })))
+            }
+            NicCommand::RecordEnd { guest } => match self.guest(&guest)?.end_recording() {
+                true => Ok(Answer::done()),
+                false => Err("the guest is not recorded".to_owned()),
+            },
             NicCommand::Capture {
                 port,
                 commands,

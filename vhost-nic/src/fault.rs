@@ -95,7 +95,10 @@ impl Doors {
 
     /// Returns what `select` makes of the first rule that strikes, with a random number.
     fn strike<T>(&self, door: Door, object: u32, select: impl FnMut(&NicFault) -> Option<T>) -> Option<(T, u64)> {
-        let struck = self.0.faults.strike(object, select);
+        let struck = match door.is_inside() {
+            true => self.0.faults.strike_inside(door as u32, object, select),
+            false => self.0.faults.strike(object, select),
+        };
         if struck.is_some() {
             self.record(door, object);
         }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dma;
+pub mod doors;
 pub mod engine;
 pub mod fault;
 pub mod firmware;

@@ -209,6 +209,17 @@ impl Nic {
         set
     }
 
+    /// Sets the cable and the speed of its other end to what they are, each as an entry if it is not as at the start.
+    pub fn restate_cable(&self) {
+        let state = self.hca.port.state();
+        if !state.cable {
+            self.set_cable(false);
+        }
+        if let Some(gbps) = state.partner_speed() {
+            let _ = self.set_partner_speed(Some(gbps));
+        }
+    }
+
     /// Calls `act` with the objects while nothing takes them away, on the calling thread. For actions that come from
     /// neither the guest nor the wire.
     pub fn with_objects<T>(&self, act: impl FnOnce(&Hca) -> T) -> T {

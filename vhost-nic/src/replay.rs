@@ -8,9 +8,12 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use vhost_daemon::fault::GuestFaults;
 use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{self, Found};
+use vhost_daemon::trace::Tracer;
 
+use crate::fault::Doors;
 use crate::frame::mac::Mac;
 use crate::hca::limits::Limits;
 use crate::net::Switch;
@@ -58,7 +61,8 @@ pub fn copy_prefix(input: impl Read, output: impl Write, limit: u64) -> Result<(
 /// A NIC and its function, driven by a record.
 struct Machine {
     nic: Arc<Nic>,
-    function: PciFunction,
+    function: Arc<PciFunction>,
+    doors: Doors,
     player: Player,
 }
 
@@ -72,6 +76,8 @@ impl Machine {
         }
         let parts = FunctionParts::new(setup.vectors);
         player.install(&parts);
+        let faults = GuestFaults::replayed(&setup.name, Arc::new(player.clone()));
+        let doors = Doors::new(faults, Tracer::new(setup.vhca_id));
         let config = NicConfig {
             name: setup.name.clone(),
             mac,
@@ -88,14 +94,21 @@ impl Machine {
             doors: NicDoors {
                 cable: Some(Arc::new(player.clone())),
                 tape: Some(Arc::new(player.clone())),
-                ..NicDoors::default()
+                ..doors.of_nic()
             },
         };
         let nic = Nic::without_thread(&config, &parts).map_err(|error| invalid(Box::new(error)))?;
         nic.connect(&Switch::new());
         player.connect(&nic);
-        let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
-        Ok(Self { nic, function, player })
+        let device = doors.bar(nic.clone());
+        let function = Arc::new(PciFunction::new(FunctionConfig { identity, mac }, parts, device));
+        doors.connect(&nic, &function);
+        Ok(Self {
+            nic,
+            function,
+            doors,
+            player,
+        })
     }
 
     fn run(&self, limit: u64) -> Result<Report, RecordError> {
@@ -140,6 +153,11 @@ impl Machine {
             Entry::Step => self.nic.step(),
             Entry::Receive(frames) => self.player.receive(&self.nic, frames),
             Entry::Cable(plugged) => self.nic.set_cable(*plugged),
+            Entry::Fault(fault) => match serde_json::from_str(fault) {
+                Ok(fault) => self.doors.act_on_nic(&fault),
+                Err(_) => self.player.refuse("a fault is not known"),
+            },
+            Entry::Late(number) => self.player.do_late(*number),
             Entry::PartnerSpeed(gbps) => {
                 let _ = self.nic.set_partner_speed(*gbps);
             }

@@ -195,7 +195,7 @@ fn a_record_is_complete_after_a_signal_and_can_be_replayed() {
 }
 
 #[test]
-fn a_record_has_neither_faults_nor_polling_nor_another_guest() {
+fn a_record_has_neither_polling_nor_another_guest() {
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("a.record");
     let record = ["--record", record.to_str().unwrap()];
@@ -204,7 +204,6 @@ fn a_record_has_neither_faults_nor_polling_nor_another_guest() {
         assert_eq!(output.status.code(), Some(1), "{more:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(refused(&["--faults", "plan.toml"]).contains("a guest cannot be recorded with --faults"));
     assert!(refused(&["--hot-period", "1"]).contains("a guest cannot be recorded with --hot-period"));
     assert!(refused(&["--socket-path", "b.sock"]).contains("--record is for a daemon with one guest"));
     let link = dir.path().join("link");

@@ -106,6 +106,56 @@ fn a_trace_of_a_daemon() {
     assert!(host.run("trace", &recent).status.success());
 }
 
+/// Reads the vendor of the guest's function, with a client of its own.
+fn visit(socket: &Path) {
+    let mut client = vfio_user::Client::new(socket).unwrap();
+    let mut vendor = [0; 2];
+    client.region_read(CONFIG_REGION, 0, &mut vendor).unwrap();
+    assert_eq!(vendor, [0xb3, 0x15]);
+}
+
+#[test]
+fn a_guest_is_recorded_on_demand() {
+    let host = Host::start(&["--recordable"]);
+    let [first, second] = ["first.record", "second.record"].map(|name| host.path(name).display().to_string());
+    let replay = |record: &str| {
+        let output = PROGRAM.run(&["replay", record]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // No VMM has used the NIC, whose cable is out.
+    host.ctl(&["cable", "a", "out"]);
+    assert_eq!(host.json(&["record", "a", &first]), json!({ "begun": true }));
+    let again = host.refusal("ctl", &["record", "a", &second]);
+    assert!(again.ends_with(": the guest is recorded already\n"), "{again}");
+    visit(&host.path("a.sock"));
+    eventually("the end of the connection", || {
+        read_stats(&host.path("stats.sock"))["guests"][0]["attachment"]["vfio_user"]["connections"] == 1
+    });
+    host.ctl(&["record-end", "a"]);
+    let text = replay(&first);
+    // The power cycle, the cable, the connection, a read; then the end, if the daemon has seen it.
+    assert!(text.contains(" entries (1 register accesses, 0 commands), "), "{text}");
+
+    // A VMM uses the NIC: the record begins with the next one.
+    let mut client = vfio_user::Client::new(&host.path("b.sock")).unwrap();
+    client.region_read(CONFIG_REGION, 0, &mut [0; 2]).unwrap();
+    assert_eq!(host.json(&["record", "b", &second]), json!({ "begun": false }));
+    let again = host.refusal("ctl", &["record", "b", &first]);
+    assert!(
+        again.ends_with(": a record of the guest is to begin already\n"),
+        "{again}"
+    );
+    assert_eq!(fs::metadata(&second).unwrap().len(), 0);
+    client.shutdown().unwrap();
+    drop(client);
+    eventually("the begin of the record", || fs::metadata(&second).unwrap().len() > 0);
+    visit(&host.path("b.sock"));
+    // The daemon completes it.
+    assert_eq!(host.daemon.end(Signal::TERM).0, Some(0));
+    assert!(replay(&second).contains(" entries (1 register accesses, 0 commands), "));
+}
+
 #[test]
 fn requests_are_lines_of_json() {
     let host = Host::start(&[]);
@@ -121,7 +171,7 @@ fn requests_are_lines_of_json() {
             r#"{"version": 1, "command": "fly"}"#,
             json!({
                 "error": "invalid request: unknown variant `fly`, expected one of `cable`, `speed`, `mac_table`, \
-                          `flr`, `capture`",
+                          `flr`, `record`, `record_end`, `capture`",
                 "version": 1,
             }),
         ),

@@ -111,6 +111,12 @@ fn a_driver_that_does_not_detach_is_found_and_repeated() -> Result<()> {
             "{kind} is not in the trace"
         );
     }
+    if env::var_os("UPDATE").is_some() {
+        let kept = workspace_dir().join("vhost-ism/tests/records/linux.record");
+        let mut command = Command::new(IsmOptions::program()?);
+        let status = command.arg("replay").arg(&record).arg("--output").arg(kept).status();
+        assert!(status.expect("the replay command runs").success());
+    }
     fs::remove_file(record).expect("the record can be removed");
     Ok(())
 }

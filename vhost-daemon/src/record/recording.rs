@@ -47,7 +47,8 @@ impl<F: Format> Open<F> {
 
     /// Counts the end of an entry.
     fn leave(&mut self) -> io::Result<()> {
-        self.depth -= 1;
+        // A record may begin within a turn.
+        self.depth = self.depth.saturating_sub(1);
         self.entries += u64::from(self.depth == 0);
         match self.depth == 0 && self.entries.is_multiple_of(FLUSHED) {
             true => self.writer.flush(),
@@ -71,6 +72,22 @@ impl<F: Format> Recording<F> {
             turns,
             open: Mutex::new(None),
         }
+    }
+
+    /// Begins a record, unless there is one. Returns whether it has begun.
+    pub fn begin_file(&self, file: File, setup: &F::Setup) -> io::Result<bool> {
+        let _turn = self.turns.take();
+        let mut open = self.open.lock();
+        if open.is_some() {
+            return Ok(false);
+        }
+        *open = Some(Open::new(file, setup)?);
+        Ok(true)
+    }
+
+    /// Whether there is a record in progress.
+    pub fn is_open(&self) -> bool {
+        self.open.lock().is_some()
     }
 
     /// Name of the device.

@@ -31,7 +31,7 @@ pub const PLANS: &[Plan] = &[
             &["engine", "firmware", "timeline"],
             &["nic"],
             &["fault", "record"],
-            &["replay"],
+            &["doors", "replay"],
             &["control_command"],
             &["args"],
             &["capture_command", "daemon", "top_command", "trace_command"],

@@ -153,6 +153,19 @@ pub enum Event {
         /// Whether there is one already.
         more: bool,
     },
+    /// A strike of a fault.
+    Strike {
+        /// Number of the guest.
+        guest: u16,
+        /// Number of the door.
+        door: u32,
+        /// Number of the object.
+        object: u32,
+        /// The fault, in JSON.
+        fault: String,
+        /// The random number of the strike.
+        random: u64,
+    },
     /// End of the record.
     End,
 }
@@ -193,6 +206,7 @@ impl fmt::Display for Entry {
                 write!(f, "answer of the VMM of connection {connection}: {answer}")
             }
             Self::Abandoned { guest } => write!(f, "reset of guest {guest}"),
+            Self::Late(number) => write!(f, "delayed work {number}"),
             Self::End { guest } => write!(f, "end of the session of guest {guest}"),
         }
     }
@@ -305,6 +319,9 @@ impl fmt::Display for Event {
                     "wait for event buffers of connection {connection}, there are more: {more}"
                 )
             }
+            Self::Strike {
+                guest, object, fault, ..
+            } => write!(f, "fault of guest {guest} at {object:#x}: {fault}"),
             Self::End => f.write_str("end of the record"),
         }
     }

@@ -5,8 +5,11 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use serde_bytes::ByteBuf;
+use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::Object;
 use vhost_daemon::record::{Recording, Turns};
 
@@ -22,6 +25,8 @@ pub struct Recorder(Arc<Shared>);
 struct Shared {
     recording: Recording<IsmRecord>,
     connections: AtomicU32,
+    /// Number of pieces of work that faults have delayed.
+    delayed: AtomicU32,
 }
 
 impl Recorder {
@@ -30,6 +35,7 @@ impl Recorder {
         Ok(Self(Arc::new(Shared {
             recording: Recording::to_file("fabric", Arc::<Turns>::default(), file, setup)?,
             connections: AtomicU32::new(0),
+            delayed: AtomicU32::new(0),
         })))
     }
 
@@ -42,6 +48,14 @@ impl Recorder {
         };
         self.turn(Entry::Create, act);
         created.expect("a turn calls its closure")
+    }
+
+    /// Returns the tape of the faults of a guest.
+    pub fn of_faults(&self, guest: u16) -> Arc<dyn FaultTape> {
+        Arc::new(GuestFaults {
+            recorder: self.clone(),
+            guest,
+        })
     }
 
     /// Ends the record after the entry in progress; later events are not recorded. Further calls are ignored.
@@ -85,6 +99,47 @@ impl Recorder {
     }
 }
 
+/// The tape of the faults of one guest.
+#[derive(Debug)]
+struct GuestFaults {
+    recorder: Recorder,
+    guest: u16,
+}
+
+impl FaultTape for GuestFaults {
+    fn struck(&self, strike: &Strike) {
+        self.recorder.log(|| Event::Strike {
+            guest: self.guest,
+            door: strike.door,
+            object: strike.object,
+            fault: strike.fault.clone(),
+            random: strike.random,
+        });
+    }
+
+    fn replayed(&self, _: u32, _: u32, _: &mut dyn FnMut(&str) -> bool) -> Option<Strike> {
+        None
+    }
+
+    fn late(&self, work: Work) -> Option<Work> {
+        let number = self.recorder.0.delayed.fetch_add(1, Ordering::Relaxed);
+        let recorder = self.recorder.clone();
+        let work = move || {
+            let act = || {
+                work();
+                ByteBuf::new()
+            };
+            recorder.turn(Entry::Late(number), act);
+        };
+        Some(Box::new(work))
+    }
+
+    /// The only action, the end of a session, is an entry itself.
+    fn act(&self, _: &str, act: &mut dyn FnMut()) {
+        act();
+    }
+}
+
 impl Tape for Recorder {
     fn enter(&self, entry: Entry, act: &mut dyn FnMut() -> Vec<u8>) {
         self.turn(entry, || ByteBuf::from(act()));
@@ -125,6 +180,10 @@ impl Tape for Recorder {
             limit,
             rung: rung.clone(),
         });
+    }
+
+    fn sleep(&self, time: Duration) {
+        thread::sleep(time);
     }
 
     fn take(&self, guest: u16, chunk: u32, rung: bool) -> bool {

@@ -6,9 +6,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
+use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::{Kind, Object};
 use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{Found, Script};
@@ -33,6 +35,8 @@ struct Shared {
     /// Threads that wait for the answer of their VMM, by connection.
     waiting: Mutex<HashMap<u32, Sender<bool>>>,
     yields: Mutex<Sender<()>>,
+    /// Work that faults have delayed, by its number.
+    late: Mutex<Vec<Option<Work>>>,
 }
 
 /// What the threads of entries send when they wait or end.
@@ -64,6 +68,7 @@ impl Player {
             drawn: Mutex::default(),
             waiting: Mutex::default(),
             yields: Mutex::new(sender),
+            late: Mutex::default(),
         }));
         (player, Yields(receiver))
     }
@@ -96,6 +101,21 @@ impl Player {
     /// Ends the replay of a record that no recorder makes.
     pub fn refuse(&self, reason: &'static str) {
         self.0.script.lock().refuse(reason);
+    }
+
+    /// Returns the tape of the faults of a guest.
+    pub fn of_faults(&self, guest: u16) -> Arc<dyn FaultTape> {
+        Arc::new(GuestFaults {
+            player: self.clone(),
+            guest,
+        })
+    }
+
+    /// Does work that a fault delayed. Returns nothing if it is not known.
+    pub fn do_late(&self, number: u32) -> Option<()> {
+        let work = self.0.late.lock().get_mut(number as usize).and_then(Option::take)?;
+        work();
+        Some(())
     }
 
     /// Returns the result, and ends the replay for the threads that wait.
@@ -279,6 +299,8 @@ impl Tape for Player {
         *rung = taken.unwrap_or_default();
     }
 
+    fn sleep(&self, _: Duration) {}
+
     fn take(&self, guest: u16, chunk: u32, _: bool) -> bool {
         let recorded = |event: &Event| match event {
             Event::Take {
@@ -291,6 +313,45 @@ impl Tape for Player {
         let replayed = || format!("doorbell of guest {guest}, chunk {chunk}");
         let count = |counts: &mut Counts, rung: &bool| counts.doorbells += u64::from(*rung);
         self.take(recorded, replayed, count).unwrap_or(false)
+    }
+}
+
+/// The faults of one guest in a record.
+#[derive(Debug)]
+struct GuestFaults {
+    player: Player,
+    guest: u16,
+}
+
+impl FaultTape for GuestFaults {
+    fn struck(&self, _: &Strike) {}
+
+    fn replayed(&self, door: u32, object: u32, asks: &mut dyn FnMut(&str) -> bool) -> Option<Strike> {
+        let recorded = |event: &Event| match event {
+            Event::Strike {
+                guest,
+                door: at,
+                object: of,
+                fault,
+                random,
+            } if (*guest, *at, *of) == (self.guest, door, object) && asks(fault) => Some(Strike {
+                door,
+                object,
+                fault: fault.clone(),
+                random: *random,
+            }),
+            _ => None,
+        };
+        self.player.0.script.lock().take_if(recorded)
+    }
+
+    fn late(&self, work: Work) -> Option<Work> {
+        self.player.0.late.lock().push(Some(work));
+        None
+    }
+
+    fn act(&self, _: &str, act: &mut dyn FnMut()) {
+        act();
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Seat {
     /// The daemon's side of the guest.
     pub guest: Arc<Guest>,
     path: PathBuf,
+    recorder: Option<Recorder>,
 }
 
 impl Default for Host {
@@ -134,7 +135,8 @@ impl Host {
         let server = backend::start_with_door(guest.clone(), listener, 1 << 40, door).unwrap();
         // It ends with the process.
         std::mem::forget(server);
-        Arc::new(Seat { guest, path })
+        let recorder = self.recording.as_ref().map(|recording| recording.recorder.clone());
+        Arc::new(Seat { guest, path, recorder })
     }
 
     /// Boots a guest on a socket of its own.
@@ -184,7 +186,12 @@ impl Seat {
     /// Puts a door before the guest, at which faults strike.
     pub fn install(&self, faults: &Arc<Faults<IsmFault>>) -> Arc<FaultDoor> {
         let stats = self.guest.stats();
-        FaultDoor::new(GuestFaults::new(faults, stats.guest()), stats.tracer).install(&self.guest)
+        let guest = GuestFaults::new(faults, stats.guest());
+        let guest = match (&self.recorder, stats.tape()) {
+            (Some(recorder), Some(tape)) => guest.with_tape(recorder.of_faults(tape.guest)),
+            _ => guest,
+        };
+        FaultDoor::new(guest, stats.tracer).install(&self.guest)
     }
 
     /// Returns the path of the socket.

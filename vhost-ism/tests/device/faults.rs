@@ -9,33 +9,37 @@ use vhost_ism::fault::{FaultDoor, IsmFault};
 use crate::common::*;
 
 /// Two guests whose doors take faults.
-struct Faulty {
-    host: Host,
+pub struct Faulty {
+    pub host: Host,
     faults: Arc<Faults<IsmFault>>,
     doors: Vec<Arc<FaultDoor>>,
 }
 
 impl Faulty {
     fn new() -> Self {
+        Self::at(Host::default())
+    }
+
+    pub fn at(host: Host) -> Self {
         Self {
-            host: Host::default(),
+            host,
             faults: Faults::new(["a", "b"].map(str::to_owned).to_vec()).unwrap(),
             doors: Vec::new(),
         }
     }
 
-    fn boot(&mut self, name: &str) -> TestGuest {
+    pub fn boot(&mut self, name: &str) -> TestGuest {
         let seat = self.host.seat(name);
         self.doors.push(seat.install(&self.faults));
         seat.boot()
     }
 
-    fn apply(&self, plan: &str) {
+    pub fn apply(&self, plan: &str) {
         self.faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
         self.doors.iter().for_each(|door| door.now());
     }
 
-    fn strikes(&self) -> Vec<u64> {
+    pub fn strikes(&self) -> Vec<u64> {
         self.faults.report().iter().map(|rule| rule.strikes).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Records of guests, and their replay.
 
 use std::io::Cursor;
+use std::path::Path;
 
 use vhost_daemon::finding::Kind;
 use vhost_daemon::record::RecordError;
@@ -12,6 +13,7 @@ use vhost_ism::tape::Entry;
 
 use crate::common::Event as GuestEvent;
 use crate::common::*;
+use crate::faults::Faulty;
 
 /// Replays a record whole. Panics unless all outputs are equal.
 #[track_caller]
@@ -196,6 +198,74 @@ fn a_detach_that_is_left_out_is_found_again() {
     let shorter = replay(open().unwrap(), Some(prefix.entries - 1)).unwrap();
     assert_eq!(shorter.findings, []);
     assert_eq!(shortest_prefix(open, |found| found.kind == "bad_ring").unwrap(), None);
+}
+
+/// The records in `tests/records`; the first is of a session of this test program, which `UPDATE=1` records again. The
+/// other is recorded by a test with guests meanwhile.
+#[test]
+fn kept_records_are_replayed() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records");
+    let mut names = vec!["driver.record", "linux.record"];
+    if std::env::var_os("UPDATE").is_some() {
+        let mut best = Vec::new();
+        copy_prefix(&session()[..], &mut best, u64::MAX).unwrap();
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("driver.record"), best).unwrap();
+        names.truncate(1);
+    }
+    for name in names {
+        let report = equal(&std::fs::read(directory.join(name)).unwrap());
+        assert!(
+            report.counts.requests > 10 && report.counts.events > 2,
+            "{name}: {report}"
+        );
+    }
+}
+
+#[test]
+fn faults_are_replayed() {
+    let mut faulty = Faulty::at(Host::recorded(&["a", "b"]));
+    let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
+    let of_a = |kind: &str| format!("[[fault]]\nguest = \"a\"\ncount = 1\nkind = \"{kind}\"\n");
+    faulty.apply(&(of_a("request_refused") + "status = \"no_spc\""));
+    assert_eq!(a.alloc_for_peer(b.gid(), 5000).unwrap_err(), Status::NoSpc);
+    faulty.apply(&(of_a("request_late") + "delay = \"5ms\""));
+    a.query_gid(b.gid()).unwrap();
+    faulty.apply(&of_a("map_refused"));
+    assert_eq!(a.alloc_for_peer(b.gid(), 5000).unwrap_err(), Status::Err);
+    let owned = a.alloc_for_peer(b.gid(), 5000).unwrap();
+    let attached = b.attach(owned.token).unwrap();
+    let bell = GuestEvent::Doorbells(vec![(owned.offset / CHUNK_SIZE) as u32]);
+    faulty.apply(&of_a("bell_lost"));
+    b.ring(attached.offset);
+    eventually("the bell is lost", || faulty.strikes() == [1]);
+    for (kind, bells) in [("late", 1), ("spurious", 2)] {
+        faulty.apply(&(of_a(&format!("bell_{kind}")) + "delay = \"20ms\""));
+        b.ring(attached.offset);
+        (0..bells).for_each(|_| assert_eq!(a.expect_event(), bell));
+    }
+    faulty.apply(&of_a("event_lost"));
+    b.send_message(a.gid(), 1, 2).unwrap();
+    b.send_message(a.gid(), 3, 4).unwrap();
+    assert_eq!(a.expect_event(), GuestEvent::Message(b.gid(), 3, 4));
+    faulty.apply(&(of_a("vanish") + "on = \"now\""));
+    assert_eq!(b.expect_event(), GuestEvent::PeerGone(a.gid()));
+    faulty.apply("");
+    a.hang_up();
+    b.kill();
+    faulty.host.expect_empty();
+    let record = faulty.host.finish_record();
+    equal(&record);
+    let all = events(&record);
+    let strikes = |event: &&Event| matches!(event, Event::Strike { guest: 0, .. });
+    // All but the end of the session, which is an entry.
+    assert_eq!(all.iter().filter(strikes).count(), 7);
+    let late = |event: &&Event| matches!(event, Event::Enter(Entry::Late(_)));
+    assert_eq!(all.iter().filter(late).count(), 2);
+    let place = |entry| all.iter().position(|event| *event == Event::Enter(entry));
+    let end = place(Entry::End { guest: 0 }).unwrap();
+    // The record may end before the connection.
+    assert!(place(Entry::Close(0)).is_none_or(|close| end < close));
 }
 
 #[test]

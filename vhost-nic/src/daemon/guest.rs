@@ -1,6 +1,8 @@
 //! A guest: its NIC and its attachment.
 
+use std::fs::File;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +15,14 @@ use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::Source;
 use vhost_daemon::record::Turns;
 use vhost_daemon::trace::Tracer;
-use vhost_nic::fault::{Doors, NicFault};
+use vhost_nic::doors::GuestDoors;
+use vhost_nic::fault::NicFault;
 use vhost_nic::hca::blue_flame;
 use vhost_nic::hca::limits::Limits;
 use vhost_nic::net::Switch;
-use vhost_nic::nic::{Nic, NicConfig, NicSnapshot};
-use vhost_nic::pci::{Device, FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
-use vhost_nic::record::{Recorder, Setup};
+use vhost_nic::nic::{Nic, NicConfig, NicDoors, NicSnapshot};
+use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
+use vhost_nic::record::{Begun, Order, OrderError, Recorder, Setup};
 
 use crate::args::{Args, Attach, GuestPlan};
 
@@ -28,18 +31,9 @@ pub struct Guest {
     name: String,
     nic: Arc<Nic>,
     function: Arc<PciFunction>,
-    doors: Option<Doors>,
-    recorder: Option<Recorder>,
+    doors: GuestDoors,
+    setup: Setup,
     server: Option<Server>,
-}
-
-/// Users of the doors of a guest's NIC.
-#[derive(Clone, Copy)]
-pub enum GuestDoors<'a> {
-    /// Faults that strike there.
-    Faults(&'a Arc<Faults<NicFault>>),
-    /// The record of this guest or of another: the NICs take turns.
-    Record(&'a Arc<Turns>),
 }
 
 /// The thread that serves the guest's socket.
@@ -50,26 +44,19 @@ enum Server {
 
 impl Guest {
     /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`], and may
-    /// then share `max_memory` bytes.
+    /// then share `max_memory` bytes. Faults strike at its doors, if given, and its NIC takes turns.
     pub fn new(
         name: &str,
         plan: &GuestPlan,
         vhca_id: u16,
         args: &Args,
         switch: &Arc<Switch>,
-        at_doors: Option<GuestDoors<'_>>,
+        (faults, turns): (Option<&Arc<Faults<NicFault>>>, Option<&Arc<Turns>>),
         max_memory: u64,
     ) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
         parts.dma.set_max_bytes(max_memory);
-        let doors = match at_doors {
-            Some(GuestDoors::Faults(faults)) => Some(Doors::new(GuestFaults::new(faults, name), Tracer::new(vhca_id))),
-            _ => None,
-        };
-        if let Some(doors) = &doors {
-            doors.install(&parts);
-        }
-        let mut config = NicConfig {
+        let config = NicConfig {
             name: name.to_owned(),
             mac: plan.mac,
             vhca_id,
@@ -82,39 +69,25 @@ impl Guest {
             zeroed_capabilities: args.zero_capability.clone(),
             limits: Limits::default(),
             memory_budget: args.guest_memory_budget,
-            doors: doors.as_ref().map(Doors::of_nic).unwrap_or_default(),
+            doors: NicDoors::default(),
         };
-        let recorder = match at_doors {
-            Some(GuestDoors::Record(turns)) => Some(recorder(turns, plan, &config)?),
-            _ => None,
-        };
-        if let Some(recorder) = &recorder {
-            recorder.install(&parts);
-            config.doors = recorder.of_nic();
-        }
-        let nic = Nic::new(&config, &parts)?;
-        nic.connect(switch);
-        let config = FunctionConfig {
+        let setup = Setup::new(&config, plan.identity, plan.vectors);
+        let recorder = turns
+            .map(|turns| recorder(turns, plan, &setup, args.recordable))
+            .transpose()?;
+        let faults = faults.map(|faults| GuestFaults::new(faults, name));
+        let doors = GuestDoors::new(faults, Tracer::new(vhca_id), recorder);
+        let function = FunctionConfig {
             identity: plan.identity,
             mac: plan.mac,
         };
-        let device: Arc<dyn Device> = match &doors {
-            Some(doors) => doors.bar(nic.clone()),
-            None => nic.clone(),
-        };
-        let function = Arc::new(PciFunction::new(config, parts, device));
-        if let Some(doors) = &doors {
-            doors.connect(&nic, &function);
-        }
-        if let Some(recorder) = &recorder {
-            recorder.guard(&function);
-        }
+        let (nic, function) = doors.assemble(config, parts, function, switch)?;
         Ok(Self {
             name: name.to_owned(),
             function,
             nic,
             doors,
-            recorder,
+            setup,
             server: None,
         })
     }
@@ -131,14 +104,39 @@ impl Guest {
 
     /// Takes the actions of the faults whose occasion is now; see [`Doors::now`].
     pub fn act_now(&self) {
-        if let Some(doors) = &self.doors {
-            doors.now();
+        if let Some(faults) = self.doors.faults() {
+            faults.now();
         }
+    }
+
+    /// Begins a record of the guest in a file. Returns whether it has begun; otherwise it will when the VMM is gone.
+    pub fn begin_record(&self, path: &Path) -> Result<bool, String> {
+        let recorder = self.doors.recorder().ok_or_else(|| OrderError::TurnsOnly.to_string())?;
+        let file = regular_file(path).map_err(|error| format!("cannot write the record: {error:#}"))?;
+        let nic = Arc::downgrade(&self.nic);
+        let order = Order {
+            file,
+            setup: self.setup.clone(),
+            restore: Box::new(move || {
+                if let Some(nic) = nic.upgrade() {
+                    nic.restate_cable();
+                }
+            }),
+        };
+        let begun = recorder.begin(order, || self.function.power_cycle());
+        begun
+            .map(|begun| begun == Begun::Now)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Ends the record of the guest, or takes back the order for one. Returns false if there is neither.
+    pub fn end_recording(&self) -> bool {
+        self.doors.recorder().is_some_and(Recorder::end)
     }
 
     /// Ends the record of the guest, if there is one.
     pub fn end_record(&self) {
-        if let Some(recorder) = &self.recorder {
+        if let Some(recorder) = self.doors.recorder() {
             recorder.finish();
         }
     }
@@ -199,18 +197,23 @@ impl Guest {
     }
 }
 
-/// Opens the record of a guest; a guest that is not recorded only takes part in the turns.
-fn recorder(turns: &Arc<Turns>, plan: &GuestPlan, config: &NicConfig) -> Result<Recorder> {
+/// Opens the record of a guest; a guest that is not recorded only takes part in the turns, unless it is recordable.
+fn recorder(turns: &Arc<Turns>, plan: &GuestPlan, setup: &Setup, recordable: bool) -> Result<Recorder> {
     let Some(path) = &plan.record else {
-        return Ok(Recorder::turns_only(turns.clone(), &config.name));
+        return Ok(match recordable {
+            true => Recorder::on_demand(turns.clone(), setup),
+            false => Recorder::turns_only(turns.clone(), &setup.name),
+        });
     };
-    let open = || {
-        let output = Output::open(path)?;
-        ensure!(output.is_regular, "it is not a regular file");
-        let setup = Setup::new(config, plan.identity, plan.vectors);
-        Ok(Recorder::to_file(turns.clone(), output.file, &setup)?)
-    };
+    let open = || -> Result<Recorder> { Ok(Recorder::to_file(turns.clone(), regular_file(path)?, setup)?) };
     open().with_context(|| format!("cannot write the record to {}", path.display()))
+}
+
+/// Opens a file for a record.
+fn regular_file(path: &Path) -> Result<File> {
+    let output = Output::open(path)?;
+    ensure!(output.is_regular, "it is not a regular file");
+    Ok(output.file)
 }
 
 /// Snapshot of a [`Guest`].

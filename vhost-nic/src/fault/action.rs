@@ -60,12 +60,25 @@ impl Doors {
         self.0.faults.strike_each(object, select, |_, fault, _| {
             self.record(occasion.door(), object);
             let doors = self.clone();
-            self.0.faults.later().after(Duration::ZERO, move || doors.take(&fault));
+            self.0.faults.after(Duration::ZERO, move || doors.take(&fault));
         });
     }
 
     fn take(&self, fault: &NicFault) {
         info!("{}: fault: {fault:?}", self.0.faults.guest());
+        if let NicFault::FunctionReset { .. } = fault {
+            // The function is entered like this by its attachment as well.
+            let function = self.0.target.get().and_then(|target| target.function.upgrade());
+            if let Some(function) = function {
+                function.reset();
+            }
+            return;
+        }
+        self.0.faults.act(fault, || self.act_on_nic(fault));
+    }
+
+    /// Takes the action of a fault on the NIC, in an entry.
+    pub(crate) fn act_on_nic(&self, fault: &NicFault) {
         match fault {
             NicFault::QpError { qp, .. } => self.with_nic(|hca| fail(hca, *qp)),
             NicFault::AsyncEvent { event, number, .. } => self.with_nic(|hca| announce(hca, *event, *number)),
@@ -74,14 +87,7 @@ impl Doors {
                 let doors = self.clone();
                 self.0
                     .faults
-                    .later()
-                    .after(down.0, move || doors.with_nic(|hca| hca.port.set_cable(true)));
-            }
-            NicFault::FunctionReset { .. } => {
-                let function = self.0.target.get().and_then(|target| target.function.upgrade());
-                if let Some(function) = function {
-                    function.reset();
-                }
+                    .after_inside(down.0, move || doors.with_nic(|hca| hca.port.set_cable(true)));
             }
             NicFault::PageRequestStorm { pages, requests, .. } => {
                 for _ in 0..*requests {
@@ -97,8 +103,7 @@ impl Doors {
         let doors = self.clone();
         self.0
             .faults
-            .later()
-            .after(Duration::ZERO, move || doors.with_nic(|hca| fail(hca, number)));
+            .after_inside(Duration::ZERO, move || doors.with_nic(|hca| fail(hca, number)));
     }
 
     /// Calls `act` with the objects of the NIC, unless it is gone.

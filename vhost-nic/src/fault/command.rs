@@ -47,6 +47,6 @@ impl CommandDoor for Doors {
     }
 
     fn later(&self, delay: Duration, work: Box<dyn FnOnce() + Send>) {
-        self.0.faults.later().after(delay, work);
+        self.0.faults.after_inside(delay, work);
     }
 }

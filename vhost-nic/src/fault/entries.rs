@@ -27,7 +27,7 @@ impl EntryDoor for Doors {
             Some((NicFault::CqeLost { .. }, _)) => false,
             Some((NicFault::CqeLate { delay, .. }, _)) => {
                 let (doors, lower, cqe) = (self.clone(), lower.to_vec(), *cqe);
-                self.0.faults.later().after(delay.0, move || {
+                self.0.faults.after_inside(delay.0, move || {
                     doors.with_nic(|hca| {
                         if let Some(cq) = hca.cqs.get(cq) {
                             cq.post_past_door(&lower, cqe);
@@ -50,7 +50,7 @@ impl EntryDoor for Doors {
             }
             Some((NicFault::CqOverrun, _)) => {
                 let doors = self.clone();
-                self.0.faults.later().after(Duration::ZERO, move || {
+                self.0.faults.after_inside(Duration::ZERO, move || {
                     doors.with_nic(|hca| {
                         if let Some(cq) = hca.cqs.get(cq) {
                             cq.force_overrun();
@@ -82,7 +82,7 @@ impl EntryDoor for Doors {
             Some((NicFault::EqeLate { delay, .. }, _)) => {
                 let (doors, data) = (self.clone(), event.data.to_vec());
                 let (event_type, sub_type) = (event.event_type, event.sub_type);
-                self.0.faults.later().after(delay.0, move || {
+                self.0.faults.after_inside(delay.0, move || {
                     doors.with_nic(|hca| {
                         if let Some(eq) = hca.eqs.table.get(eq) {
                             eq.post_past_door(&EventEntry {

@@ -30,7 +30,7 @@ impl InterruptLines for Lines {
         }
         let later = |delay| {
             let own = self.own.clone();
-            self.doors.0.faults.later().after(delay, move || {
+            self.doors.0.faults.after(delay, move || {
                 if let Some(own) = own.upgrade() {
                     own.lines.deliver(vector, message);
                 }

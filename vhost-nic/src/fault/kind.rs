@@ -22,6 +22,16 @@ pub(super) enum Door {
     Now,
 }
 
+impl Door {
+    /// Whether the NIC acts on what strikes there: not on the wire, nor behind its interrupts and accesses to memory.
+    pub(super) fn is_inside(self) -> bool {
+        match self {
+            Self::Wire | Self::Interrupt | Self::Memory | Self::Now => false,
+            Self::Command | Self::Completion | Self::Event | Self::Bar => true,
+        }
+    }
+}
+
 /// A fault of the NIC or of its wire, as in a plan: `kind` is the variant in snake_case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

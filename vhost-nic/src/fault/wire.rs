@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use vhost_daemon::fault::Later;
+use vhost_daemon::fault::GuestFaults;
 
 use super::kind::{Door, Frames};
 use super::{Doors, NicFault, Occasion};
@@ -143,7 +143,7 @@ impl Doors {
                     }
                     match departure {
                         None => end.pass(&Burst::new(&[Frame::new(&bytes)])),
-                        Some(time) => pass_at(self.0.faults.later(), time, bytes, end.to_owned()),
+                        Some(time) => pass_at(&self.0.faults, time, bytes, end.to_owned()),
                     }
                 }
             }
@@ -154,7 +154,7 @@ impl Doors {
     fn release_after_timeout(&self, direction: Direction) {
         let doors = self.clone();
         let newest = *self.0.wire.next.lock();
-        self.0.faults.later().after(REORDER_TIMEOUT, move || {
+        self.0.faults.after(REORDER_TIMEOUT, move || {
             doors.0.wire.release(direction, |held| held.number <= newest);
         });
     }
@@ -285,6 +285,6 @@ fn flip_bit(bytes: &mut [u8], random: u64) {
     }
 }
 
-fn pass_at(later: &Later, time: Instant, bytes: Vec<u8>, end: OwnedEnd) {
-    later.at(time, move || end.pass(&Burst::new(&[Frame::new(&bytes)])));
+fn pass_at(faults: &GuestFaults<NicFault>, time: Instant, bytes: Vec<u8>, end: OwnedEnd) {
+    faults.at(time, move || end.pass(&Burst::new(&[Frame::new(&bytes)])));
 }

@@ -66,6 +66,12 @@ impl Default for PortState {
 }
 
 impl PortState {
+    /// Speed in Gb/s of the other end of the cable, `None` if it has all.
+    pub fn partner_speed(&self) -> Option<u32> {
+        let speed = SPEEDS.iter().find(|(_, mode)| self.partner_modes == 1 << mode);
+        speed.map(|(gbps, _)| *gbps)
+    }
+
     /// Whether the link is up: the port is administratively up, the cable is plugged in, and its ends have a link mode
     /// in common.
     pub fn link_up(&self) -> bool {

@@ -53,6 +53,10 @@ pub enum Entry {
     PartnerSpeed(Option<u32>),
     /// The end of the machine.
     PowerCycle,
+    /// An action of a fault, in JSON.
+    Fault(String),
+    /// Work that a fault delayed, by its number.
+    Late(u32),
 }
 
 /// Space of a register access.
@@ -180,6 +184,17 @@ pub enum Event {
     },
     /// End of the record.
     End,
+    /// A strike of a fault inside the NIC.
+    Strike {
+        /// Number of the door.
+        door: u32,
+        /// Number of the object.
+        object: u32,
+        /// The fault, in JSON.
+        fault: String,
+        /// The random number of the strike.
+        random: u64,
+    },
 }
 
 impl RecordEvent for Event {
@@ -218,6 +233,8 @@ impl fmt::Display for Entry {
             Self::Receive(frames) => write!(f, "frames in: {}", Frames(frames)),
             Self::Cable(true) => f.write_str("cable in"),
             Self::Cable(false) => f.write_str("cable out"),
+            Self::Fault(fault) => write!(f, "action of the fault {fault}"),
+            Self::Late(number) => write!(f, "delayed work {number}"),
             Self::PartnerSpeed(gbps) => write!(f, "speed of the other end: {gbps:?} Gb/s"),
         }
     }
@@ -268,6 +285,7 @@ impl fmt::Display for Event {
                 write!(f, "finding {kind}, {object} {number:#x}: {}", Hex(evidence))
             }
             Self::End => f.write_str("end of the record"),
+            Self::Strike { object, fault, .. } => write!(f, "fault at {object:#x}: {fault}"),
         }
     }
 }

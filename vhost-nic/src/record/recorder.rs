@@ -5,12 +5,16 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use log::{info, warn};
+use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
+use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::Object;
 use vhost_daemon::record::{Recording, Turns};
 use vhost_daemon::trace::Tracer;
 
 use super::event::{Entry, Event, Failure};
+use super::on_demand::{Begun, OnDemand, Order, OrderError};
 use super::setup::{NicRecord, Setup};
 use crate::dma::{self, MemoryAccess, MemoryDoor, MemoryTape};
 use crate::hca::nic_event;
@@ -22,38 +26,103 @@ use crate::pci::{
     Space,
 };
 
-/// Recorder of one guest, at all doors of its NIC. A guest that only takes part in the turns has one without a file.
+/// Recorder of one guest, at all doors of its NIC. One of a guest that only takes part in the turns is at no door but
+/// that of entries.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    recording: Arc<Recording<NicRecord>>,
-    has_file: bool,
+    shared: Arc<Shared>,
+    /// Whether it is at the doors.
+    records: bool,
     tracer: Tracer,
+    behind: Behind,
+}
+
+#[derive(Debug)]
+struct Shared {
+    recording: Recording<NicRecord>,
+    /// Number of records that have begun on demand, and of pieces of work that faults have delayed since.
+    delayed: Mutex<(u32, u32)>,
+    on_demand: OnDemand,
+}
+
+/// Doors of the guest between the recorder and the outside: those of faults.
+#[derive(Clone, Default)]
+pub struct Behind {
+    /// Door of guest memory.
+    pub memory: Option<Arc<dyn MemoryDoor>>,
+    /// Door of interrupts.
+    pub interrupts: Option<Arc<dyn InterruptDoor>>,
+    /// Cable.
+    pub cable: Option<Arc<dyn Cable>>,
+}
+
+impl fmt::Debug for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behind").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(recording: Recording<NicRecord>) -> Arc<Self> {
+        Arc::new(Self {
+            recording,
+            delayed: Mutex::default(),
+            on_demand: OnDemand::default(),
+        })
+    }
 }
 
 impl Recorder {
     /// Records a NIC to a file.
     pub fn to_file(turns: Arc<Turns>, file: File, setup: &Setup) -> io::Result<Self> {
         Ok(Self {
-            recording: Arc::new(Recording::to_file(&setup.name, turns, file, setup)?),
-            has_file: true,
+            shared: Shared::new(Recording::to_file(&setup.name, turns, file, setup)?),
+            records: true,
             tracer: Tracer::new(setup.vhca_id),
+            behind: Behind::default(),
         })
     }
 
     /// Makes a NIC take turns with those that are recorded.
     pub fn turns_only(turns: Arc<Turns>, name: &str) -> Self {
         Self {
-            recording: Arc::new(Recording::turns_only(name, turns)),
-            has_file: false,
+            shared: Shared::new(Recording::turns_only(name, turns)),
+            records: false,
             tracer: Tracer::default(),
+            behind: Behind::default(),
         }
+    }
+
+    /// Makes a NIC take turns, and records it on demand.
+    pub fn on_demand(turns: Arc<Turns>, setup: &Setup) -> Self {
+        Self {
+            records: true,
+            tracer: Tracer::new(setup.vhca_id),
+            ..Self::turns_only(turns, &setup.name)
+        }
+    }
+
+    /// Puts doors behind the recorder.
+    #[must_use]
+    pub fn before(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     /// Puts the recorder into guest memory and interrupts, before anything uses them.
     pub fn install(&self, parts: &FunctionParts) {
-        if self.has_file {
-            parts.dma.set_door(Arc::new(self.clone()));
-            parts.msix.set_door(Arc::new(self.clone()));
+        let Behind { memory, interrupts, .. } = match self.records {
+            true => Behind {
+                memory: Some(Arc::new(self.clone())),
+                interrupts: Some(Arc::new(self.clone())),
+                cable: None,
+            },
+            false => self.behind.clone(),
+        };
+        if let Some(memory) = memory {
+            parts.dma.set_door(memory);
+        }
+        if let Some(interrupts) = interrupts {
+            parts.msix.set_door(interrupts);
         }
     }
 
@@ -62,10 +131,14 @@ impl Recorder {
         function.set_door(Arc::new(self.clone()));
     }
 
-    /// The doors of the NIC itself.
+    /// The doors of the NIC itself, besides those of commands and entries.
     pub fn of_nic(&self) -> NicDoors {
+        let cable = match self.records {
+            true => Some(Arc::new(self.clone()) as Arc<dyn Cable>),
+            false => self.behind.cable.clone(),
+        };
         NicDoors {
-            cable: self.has_file.then(|| Arc::new(self.clone()) as Arc<dyn Cable>),
+            cable,
             tape: Some(Arc::new(self.clone())),
             ..NicDoors::default()
         }
@@ -73,16 +146,67 @@ impl Recorder {
 
     /// Ends the record after the entry in progress; later events are not recorded. Further calls are ignored.
     pub fn finish(&self) {
-        self.recording.finish();
+        self.shared.recording.finish();
+    }
+
+    /// Begins a record when the NIC is without state: at once, or when its VMM is gone.
+    pub fn begin(&self, order: Order, power_cycle: impl FnOnce()) -> Result<Begun, OrderError> {
+        let recording = &self.shared.recording;
+        let _turn = recording.turns().take();
+        if !self.records {
+            return Err(OrderError::TurnsOnly);
+        }
+        if recording.is_open() {
+            return Err(OrderError::Recorded);
+        }
+        let is_used = self.shared.on_demand.is_used();
+        self.shared.on_demand.order(order)?;
+        if !is_used {
+            power_cycle();
+            return Ok(Begun::Now);
+        }
+        Ok(Begun::Later)
+    }
+
+    /// Ends the record, or takes back the order for one. Returns false if there is neither.
+    pub fn end(&self) -> bool {
+        let recording = &self.shared.recording;
+        let _turn = recording.turns().take();
+        let is_open = recording.is_open();
+        recording.finish();
+        self.shared.on_demand.take().is_some() || is_open
+    }
+
+    /// Begins the record that was ordered, if there is one, with a power cycle of a NIC without state.
+    fn begin_ordered(&self, power_cycle: &mut dyn FnMut()) {
+        let Some(order) = self.shared.on_demand.take() else {
+            return;
+        };
+        let recording = &self.shared.recording;
+        match recording.begin_file(order.file, &order.setup) {
+            Ok(_) => info!("{}: the record begins", recording.name()),
+            Err(error) => return warn!("{}: cannot write the record: {error}", recording.name()),
+        }
+        let mut delayed = self.shared.delayed.lock();
+        *delayed = (delayed.0 + 1, 0);
+        drop(delayed);
+        self.turn(
+            || Entry::PowerCycle,
+            || {
+                power_cycle();
+                ByteBuf::new()
+            },
+        );
+        (order.restore)();
     }
 
     fn log(&self, event: impl FnOnce() -> Event) {
-        self.recording.log(event);
+        self.shared.recording.log(event);
     }
 
     /// Executes an entry in a turn. `act` returns what the entry reads.
     fn turn(&self, entry: impl FnOnce() -> Entry, act: impl FnOnce() -> ByteBuf) {
-        self.recording.turn(|| Event::Enter(entry()), act, Event::Leave);
+        self.shared.recording.turn(|| Event::Enter(entry()), act, Event::Leave);
     }
 }
 
@@ -125,6 +249,7 @@ impl Tape for Recorder {
 
 impl FunctionDoor for Recorder {
     fn read(&self, space: Space, offset: u64, data: &mut [u8], read: &mut dyn FnMut(&mut [u8])) {
+        self.shared.on_demand.set_used(true);
         let entry = Entry::Read {
             space: space.into(),
             offset,
@@ -140,6 +265,7 @@ impl FunctionDoor for Recorder {
     }
 
     fn write(&self, space: Space, offset: u64, data: &[u8], write: &mut dyn FnMut()) {
+        self.shared.on_demand.set_used(true);
         let entry = || Entry::Write {
             space: space.into(),
             offset,
@@ -162,6 +288,8 @@ impl FunctionDoor for Recorder {
             Change::Raise(vector) => Entry::Raise(vector),
             Change::Retry { first, count } => Entry::Retry(first, count),
         };
+        let _turn = self.shared.recording.turns().take();
+        self.shared.on_demand.set_used(change != Change::PowerCycle);
         self.turn(
             || entry,
             || {
@@ -169,13 +297,67 @@ impl FunctionDoor for Recorder {
                 ByteBuf::new()
             },
         );
+        if change == Change::PowerCycle {
+            self.begin_ordered(act);
+        }
+    }
+}
+
+impl FaultTape for Recorder {
+    fn struck(&self, strike: &Strike) {
+        self.log(|| Event::Strike {
+            door: strike.door,
+            object: strike.object,
+            fault: strike.fault.clone(),
+            random: strike.random,
+        });
+    }
+
+    fn replayed(&self, _: u32, _: u32, _: &mut dyn FnMut(&str) -> bool) -> Option<Strike> {
+        None
+    }
+
+    fn late(&self, work: Work) -> Option<Work> {
+        let (record, number) = {
+            let mut delayed = self.shared.delayed.lock();
+            delayed.1 += 1;
+            (delayed.0, delayed.1 - 1)
+        };
+        let recorder = self.clone();
+        let work = move || {
+            let _turn = recorder.shared.recording.turns().take();
+            // That of the VMM before is not in the record.
+            if recorder.shared.delayed.lock().0 == record {
+                recorder.turn(
+                    || Entry::Late(number),
+                    || {
+                        work();
+                        ByteBuf::new()
+                    },
+                );
+            }
+        };
+        Some(Box::new(work))
+    }
+
+    fn act(&self, fault: &str, act: &mut dyn FnMut()) {
+        let entry = || Entry::Fault(fault.to_owned());
+        self.turn(entry, || {
+            act();
+            ByteBuf::new()
+        });
     }
 }
 
 impl MemoryDoor for Recorder {
     fn access(&self, access: &MemoryAccess) -> bool {
-        nic_event::record_access(self.tracer, access);
-        true
+        match &self.behind.memory {
+            Some(memory) => memory.access(access),
+            None => {
+                nic_event::record_access(self.tracer, access);
+                true
+            }
+        }
     }
 
     fn tape(&self) -> Option<&dyn MemoryTape> {
@@ -233,6 +415,10 @@ struct Lines {
 
 impl InterruptDoor for Recorder {
     fn before(&self, lines: Arc<dyn InterruptLines>) -> Arc<dyn InterruptLines> {
+        let lines = match &self.behind.interrupts {
+            None => lines,
+            Some(door) => door.before(lines),
+        };
         Arc::new(Lines {
             recorder: self.clone(),
             lines,
@@ -255,16 +441,20 @@ impl InterruptLines for Lines {
 
 impl Cable for Recorder {
     fn carry(&self, direction: Direction, burst: &Burst<'_>, end: End<'_>) {
+        let pass = |burst: &Burst<'_>| match &self.behind.cable {
+            None => end.pass(burst),
+            Some(cable) => cable.carry(direction, burst, end),
+        };
         // The NIC itself records the frames that it gets: none without a link.
         if direction == Direction::In {
-            return end.pass(burst);
+            return pass(burst);
         }
         let mut frames = Vec::new();
         burst.each(|frame| frames.extend(frame.to_bytes().map(|bytes| ByteBuf::from(bytes.into_owned()))));
         self.log(|| Event::Send(frames.clone()));
         if !frames.is_empty() {
             let frames: Vec<Frame<'_>> = frames.iter().map(|bytes| Frame::new(bytes)).collect();
-            end.pass(&Burst::new(&frames));
+            pass(&Burst::new(&frames));
         }
         self.log(|| Event::Sent);
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
+use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::Object;
 use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{Found, Script};
@@ -32,6 +33,8 @@ struct Shared {
     /// Latest reading of the clock.
     time: AtomicU64,
     nic: OnceLock<Weak<Nic>>,
+    /// Work that faults have delayed, by its number.
+    late: Mutex<Vec<Option<Work>>>,
     nesting: AtomicU32,
 }
 
@@ -41,6 +44,7 @@ impl Player {
             script: Mutex::new(Script::new(reader)),
             time: AtomicU64::new(0),
             nic: OnceLock::new(),
+            late: Mutex::default(),
             nesting: AtomicU32::new(0),
         }))
     }
@@ -90,6 +94,15 @@ impl Player {
     /// Takes the next event as [`Script::take`] does.
     fn take<T>(&self, select: impl FnOnce(&Event) -> Option<T>, replayed: impl FnOnce() -> Event) -> Option<T> {
         self.0.script.lock().take(select, || replayed().to_string())
+    }
+
+    /// Does work that a fault delayed.
+    pub fn do_late(&self, number: u32) {
+        let work = self.0.late.lock().get_mut(number as usize).and_then(Option::take);
+        match work {
+            Some(work) => work(),
+            None => self.refuse("delayed work is not known"),
+        }
     }
 
     /// Delivers recorded frames.
@@ -182,6 +195,37 @@ impl Tape for Player {
     }
 
     fn end(&self) {}
+}
+
+impl FaultTape for Player {
+    fn struck(&self, _: &Strike) {}
+
+    fn replayed(&self, door: u32, object: u32, asks: &mut dyn FnMut(&str) -> bool) -> Option<Strike> {
+        let recorded = |event: &Event| match event {
+            Event::Strike {
+                door: at,
+                object: of,
+                fault,
+                random,
+            } if (*at, *of) == (door, object) && asks(fault) => Some(Strike {
+                door,
+                object,
+                fault: fault.clone(),
+                random: *random,
+            }),
+            _ => None,
+        };
+        self.0.script.lock().take_if(recorded)
+    }
+
+    fn late(&self, work: Work) -> Option<Work> {
+        self.0.late.lock().push(Some(work));
+        None
+    }
+
+    fn act(&self, _: &str, act: &mut dyn FnMut()) {
+        act();
+    }
 }
 
 impl MemoryDoor for Player {

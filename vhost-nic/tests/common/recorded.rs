@@ -5,10 +5,14 @@ use std::io::{self, Cursor, Seek};
 use std::sync::Arc;
 
 use mlx5_test_driver::machine::Machine;
+use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::record::Turns;
+use vhost_daemon::trace::Tracer;
+use vhost_nic::doors::GuestDoors;
+use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::net::Switch;
-use vhost_nic::nic::{Nic, NicConfig};
-use vhost_nic::pci::{FunctionConfig, FunctionParts, Identity, PciFunction};
+use vhost_nic::nic::NicConfig;
+use vhost_nic::pci::{FunctionConfig, FunctionParts, Identity};
 use vhost_nic::record::{Recorder, Setup};
 use vhost_nic::replay::{Report, replay};
 
@@ -16,8 +20,10 @@ use crate::nic::{NicFunction, VECTORS, config};
 
 /// A record in progress.
 pub struct Recording {
-    recorder: Recorder,
-    file: File,
+    /// Recorder of the guest.
+    pub recorder: Recorder,
+    /// File that it writes.
+    pub file: File,
 }
 
 impl Recording {
@@ -40,23 +46,43 @@ pub fn recorded_machine(
 ) -> (Machine, Recording) {
     let mut config = config(number);
     configure(&mut config);
-    let file = tempfile::tempfile().unwrap();
-    let setup = Setup::new(&config, Identity::default(), VECTORS);
-    let recorder = Recorder::to_file(turns.clone(), file.try_clone().unwrap(), &setup).unwrap();
+    let (recorder, file) = recorder(turns, &config);
     (behind(&recorder, switch, config), Recording { recorder, file })
 }
 
+/// A machine that is recorded, and at whose doors the faults of guest `nic<number>` strike.
+pub fn faulty_recorded_machine(
+    switch: &Arc<Switch>,
+    number: u8,
+    turns: &Arc<Turns>,
+    faults: &Arc<Faults<NicFault>>,
+) -> (Machine, Recording, Doors) {
+    let config = config(number);
+    let (recorder, file) = recorder(turns, &config);
+    let guest = GuestFaults::new(faults, &config.name);
+    let doors = GuestDoors::new(Some(guest), Tracer::new(number.into()), Some(recorder.clone()));
+    let faults = doors.faults().unwrap().clone();
+    (assemble(&doors, switch, config), Recording { recorder, file }, faults)
+}
+
+fn recorder(turns: &Arc<Turns>, config: &NicConfig) -> (Recorder, File) {
+    let file = tempfile::tempfile().unwrap();
+    let setup = Setup::new(config, Identity::default(), VECTORS);
+    let recorder = Recorder::to_file(turns.clone(), file.try_clone().unwrap(), &setup).unwrap();
+    (recorder, file)
+}
+
 /// A machine with a NIC behind a recorder.
-pub fn behind(recorder: &Recorder, switch: &Arc<Switch>, mut config: NicConfig) -> Machine {
+pub fn behind(recorder: &Recorder, switch: &Arc<Switch>, config: NicConfig) -> Machine {
+    let doors = GuestDoors::new(None, Tracer::new(config.vhca_id), Some(recorder.clone()));
+    assemble(&doors, switch, config)
+}
+
+fn assemble(doors: &GuestDoors, switch: &Arc<Switch>, config: NicConfig) -> Machine {
     let (identity, mac) = (Identity::default(), config.mac);
     let parts = FunctionParts::new(VECTORS);
-    recorder.install(&parts);
-    config.doors = recorder.of_nic();
-    let nic = Nic::new(&config, &parts).unwrap();
-    nic.connect(switch);
-    let function = PciFunction::new(FunctionConfig { identity, mac }, parts, nic.clone());
-    recorder.guard(&function);
-    let function = Arc::new(function);
+    let function = FunctionConfig { identity, mac };
+    let (nic, function) = doors.assemble(config, parts, function, switch).unwrap();
     Machine::new(Arc::new(NicFunction { nic, function }), mac.0)
 }
 

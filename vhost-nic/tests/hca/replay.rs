@@ -3,20 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wqe::EthernetSegment;
+use mlx5_test_driver::command::CommandError;
+use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::fuzz::{commands, iterations};
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
+use mlx5_test_driver::wait::eventually;
+use vhost_daemon::fault::{Faults, Plan};
 use vhost_daemon::record::Turns;
 use vhost_nic::net::Switch;
-use vhost_nic::record::Recorder;
+use vhost_nic::pci::Identity;
+use vhost_nic::record::{Begun, Entry, Event, Order, OrderError, Reader, Recorder, Setup};
 
 use crate::frames::Packet;
 use crate::lan::shut;
-use crate::nic::config;
+use crate::nic::{VECTORS, config};
 use crate::receive::packet;
-use crate::recorded::{behind, equal, recorded_machine};
+use crate::recorded::{Recording, behind, equal, faulty_recorded_machine, recorded_machine};
+
+/// Offset in the initialization segment.
+const HEALTH_SYNDROME: u64 = 0x23c;
 
 #[test]
 fn frames_with_offloads_are_replayed() {
@@ -69,4 +78,110 @@ fn random_commands_are_replayed() {
         let report = equal(&recording.finish());
         assert!(report.counts.commands >= tally.made as u64, "{report}");
     }
+}
+
+#[test]
+fn faults_of_commands_events_interrupts_and_registers_are_replayed() {
+    let faults = Faults::new(vec!["nic1".to_owned()]).unwrap();
+    let (machine, recording, doors) = faulty_recorded_machine(&Switch::new(), 1, &Arc::default(), &faults);
+    let machine = Arc::new(machine);
+    let hca = Hca::boot(&machine);
+    let apply = |plan: &str| {
+        faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
+        doors.now();
+    };
+    apply("[[fault]]\nkind = \"command_refused\"\nopcode = \"ALLOC_PD\"\ncount = 1\nstatus = 0xf\nsyndrome = 0x123456");
+    assert_eq!(alloc_pd(&hca), Err(CommandError::Refused(0xf, 0x12_3456)));
+    apply("[[fault]]\nkind = \"command_late\"\nopcode = \"ALLOC_PD\"\ncount = 1\ndelay = \"20ms\"");
+    let late = alloc_pd(&hca).unwrap();
+    apply("[[fault]]\nkind = \"reserved_bits\"\nopcode = \"ALLOC_PD\"");
+    let random = alloc_pd(&hca).unwrap();
+    apply("");
+    for pd in [late, random] {
+        dealloc_pd(&hca, pd).unwrap();
+    }
+
+    let flap = "[[fault]]\nkind = \"link_flap\"\non = \"now\"\ndown = \"1ms\"\n";
+    let port_change = EventType::PortChange as u8;
+    let of_port = |kind: &str| format!("{flap}[[fault]]\nkind = \"eqe_{kind}\"\nevent_type = {port_change}\ncount = 1");
+    for (plan, sub_types) in [
+        (of_port("lost"), &[4][..]),
+        (of_port("duplicate"), &[1, 1, 4]),
+        (of_port("late\"\ndelay = \"20ms"), &[4, 1]),
+    ] {
+        apply(&plan);
+        for sub_type in sub_types {
+            assert_eq!(hca.wait_event(EventType::PortChange).sub_type, *sub_type);
+        }
+    }
+    let event = "[[fault]]\nkind = \"async_event\"\non = \"now\"\nevent = \"path_migrated\"\n";
+    for kind in ["lost\"", "late\"\ndelay = \"5ms\"", "spurious\""] {
+        apply(&format!("{event}[[fault]]\ncount = 1\nkind = \"interrupt_{kind}"));
+        hca.wait_event(EventType::PathMigrated);
+    }
+    apply("[[fault]]\nkind = \"bar_dead\"\ncount = 1\n[[fault]]\nkind = \"health\"\nsyndrome = 8");
+    assert_eq!(machine.read(0), u32::MAX);
+    assert_eq!(machine.read(HEALTH_SYNDROME), 0x0008_0000);
+    apply("[[fault]]\nkind = \"function_reset\"\non = \"register\"\ncount = 1");
+    machine.read(0);
+    eventually("all objects are gone", || machine.device().objects().is_empty());
+    apply("");
+    eventually("the BAR is not decoded", || machine.read(0) == u32::MAX);
+
+    let record = recording.finish();
+    equal(&record);
+    let mut reader = Reader::new(&record[..]).unwrap();
+    let mut struck = Vec::new();
+    loop {
+        match reader.next_event().unwrap() {
+            Event::End => break,
+            Event::Strike { fault, .. } => struck.push(fault.split('"').nth(3).unwrap().to_owned()),
+            _ => {}
+        }
+    }
+    let expected = [
+        "command_refused",
+        "command_late",
+        "reserved_bits",
+        "eqe_lost",
+        "eqe_duplicate",
+        "eqe_late",
+        "bar_dead",
+        "health",
+    ];
+    assert_eq!(struck, expected);
+}
+
+#[test]
+fn a_record_on_demand_begins_with_a_nic_without_state() {
+    let setup = Setup::new(&config(1), Identity::default(), VECTORS);
+    let recorder = Recorder::on_demand(Arc::default(), &setup);
+    let machine = Arc::new(behind(&recorder, &Switch::new(), config(1)));
+    let file = tempfile::tempfile().unwrap();
+    let order = || Order {
+        file: file.try_clone().unwrap(),
+        setup: setup.clone(),
+        restore: Box::new(|| ()),
+    };
+    // A driver that leaves objects behind, and changes what a reset leaves.
+    let hca = Hca::boot(&machine);
+    let left = alloc_pd(&hca).unwrap();
+    let begin = || recorder.begin(order(), || panic!("the NIC is in use"));
+    assert_eq!(begin(), Ok(Begun::Later));
+    assert_eq!(begin(), Err(OrderError::Ordered));
+    alloc_pd(&hca).unwrap();
+    machine.device().power_cycle();
+    assert_eq!(begin(), Err(OrderError::Recorded));
+    // The next VMM.
+    machine.device().connect(Arc::clone(&machine.interrupts));
+    machine.enable();
+    let hca = Hca::boot(&machine);
+    assert_eq!(alloc_pd(&hca), Ok(left), "numbers begin anew");
+    hca.machine.device().reset();
+    let recording = Recording { recorder, file };
+    let record = recording.finish();
+    let report = equal(&record);
+    assert!(report.counts.commands > 10, "{report}");
+    let first = Reader::new(&record[..]).unwrap().next_event().unwrap();
+    assert_eq!(first, Event::Enter(Entry::PowerCycle));
 }

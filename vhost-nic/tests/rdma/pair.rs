@@ -14,7 +14,7 @@ use vhost_nic::nic::NicConfig;
 
 use crate::faulty::faulty_machine;
 use crate::nic::machine_with;
-use crate::recorded::{Recording, recorded_machine};
+use crate::recorded::{Recording, faulty_recorded_machine, recorded_machine};
 use crate::wire::Wire;
 
 /// Bytes of each region.
@@ -102,6 +102,18 @@ impl Pair {
         connect((&a.node, &a.qp), (&b.node, &b.qp), how);
         let wire = Wire::new(&Switch::new(), &Switch::new());
         (Self { a, b, wire }, [of_first, of_second])
+    }
+
+    /// Two recorded guests as [`Pair::recorded`] makes them, `nic1` and `nic2` in plans of faults.
+    pub fn faulty_recorded(shape: Shape, how: &Connection) -> (Self, Arc<Faults<NicFault>>, [Recording; 2]) {
+        let faults = Faults::new(vec!["nic1".to_owned(), "nic2".to_owned()]).unwrap();
+        let (switch, turns) = (Switch::new(), Arc::default());
+        let [(first, of_first, _), (second, of_second, _)] =
+            [1, 2].map(|number| faulty_recorded_machine(&switch, number, &turns, &faults));
+        let (a, b) = (End::new(first, 1, shape), End::new(second, 2, shape));
+        connect((&a.node, &a.qp), (&b.node, &b.qp), how);
+        let wire = Wire::new(&Switch::new(), &Switch::new());
+        (Self { a, b, wire }, faults, [of_first, of_second])
     }
 
     /// Two guests with a queue pair each, in reset.

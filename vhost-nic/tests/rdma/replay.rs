@@ -11,6 +11,7 @@ use mlx5_test_driver::fuzz::{iterations, wqes};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::wait::eventually;
+use vhost_daemon::fault::Plan;
 use vhost_daemon::record::{RecordError, Turns};
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::net::Switch;
@@ -274,8 +275,8 @@ fn a_record_that_no_recorder_makes_is_replayed_to_its_fault() {
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 }
 
-/// The records in `tests/records`; the first is of a session of this test program, which `UPDATE=1` records again. Those
-/// of guests are recorded by their own tests meanwhile.
+/// The records in `tests/records`; the first is of a session of this test program, which `UPDATE=1` records again.
+/// Those of guests are recorded by their own tests meanwhile.
 #[test]
 fn kept_records_are_replayed() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records");
@@ -458,4 +459,110 @@ fn what_waits_for_time_is_replayed() {
         let report = equal(&recording.finish());
         assert!(report.counts.frames_in > 2 && report.counts.frames_out > 2, "{report}");
     }
+}
+
+/// Number of strikes of a kind in a record.
+fn strikes(record: &[u8], kind: &str) -> usize {
+    let name = format!("\"kind\":\"{kind}\"");
+    let is_strike = |event: &&Event| matches!(event, Event::Strike { fault, .. } if fault.contains(&name));
+    events(record).iter().filter(is_strike).count()
+}
+
+#[test]
+fn faults_of_completions_memory_and_the_wire_are_replayed() {
+    let how = Connection {
+        log_depth: 3,
+        ..Connection::default()
+    };
+    let (mut pair, faults, recordings) = Pair::faulty_recorded(Shape::new(service::RC), &how);
+    let apply = |plan: &str| faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
+    // Of the wire: their effects are frames that arrive, or not.
+    let kinds = [
+        "loss\"\nprobability = 0.02",
+        "duplicate\"\nprobability = 0.1",
+        "delay\"\ndelay = \"50us\"",
+    ];
+    for kind in kinds {
+        apply(&format!("seed = 1\n[[fault]]\nkind = \"frame_{kind}"));
+        everything_once(&mut pair, 3);
+        everything_once(&mut pair, 4);
+        assert!(faults.report()[0].strikes > 0, "{kind}");
+    }
+    apply("[[fault]]\nkind = \"dma_failed\"\nguest = \"nic1\"\npurpose = \"gather\"\ncount = 1");
+    everything_once(&mut pair, 5);
+    assert_eq!(faults.report()[0].strikes, 1);
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    for (plan, second_only) in [("cqe_late\"\ndelay = \"20ms\"", false), ("cqe_lost\"", true)] {
+        apply(&format!("[[fault]]\nguest = \"nic1\"\ncount = 1\nkind = \"{plan}"));
+        let [first, second] = [0, 1].map(|_| pair.a.qp.post(&request));
+        pair.a.qp.sent(WqeOpcode::RdmaWrite, second);
+        if !second_only {
+            pair.a.qp.sent(WqeOpcode::RdmaWrite, first);
+        }
+    }
+    apply("[[fault]]\nkind = \"cqe_error\"\nguest = \"nic1\"\nsyndrome = 0x22\ncount = 1");
+    let counter = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(counter), 0x22);
+    eventually("the error state", || {
+        pair.a.qp.query(&pair.a.node).unwrap().state() == 6
+    });
+    let number = pair.b.qp.number;
+    apply(&format!(
+        "[[fault]]\nkind = \"qp_error\"\nguest = \"nic2\"\non = \"command\"\nqp = {number}\ncount = 1"
+    ));
+    pair.b.qp.query(&pair.b.node).unwrap();
+    eventually("the error state", || {
+        pair.b.qp.query(&pair.b.node).unwrap().state() == 6
+    });
+    apply("");
+    pair.end();
+    let [a, b] = recordings.map(Recording::finish);
+    equal(&a);
+    equal(&b);
+    for kind in ["cqe_late", "cqe_lost", "cqe_error"] {
+        assert_eq!((strikes(&a, kind), strikes(&b, kind)), (1, 0), "{kind}");
+    }
+    // The frames and the memory are behind the recorder.
+    assert_eq!((strikes(&a, "frame_loss"), strikes(&a, "dma_failed")), (0, 0));
+    let entries = |of: fn(&Entry) -> bool| {
+        let is_entry = |event: &&Event| matches!(event, Event::Enter(entry) if of(entry));
+        [&a, &b].map(|record| events(record).iter().filter(is_entry).count())
+    };
+    // The late CQE, and the error of the queue pair behind the error CQE.
+    assert_eq!(entries(|entry| matches!(entry, Entry::Late(_))), [2, 0]);
+    assert_eq!(entries(|entry| matches!(entry, Entry::Fault(_))), [0, 1]);
+}
+
+#[test]
+fn a_record_without_one_of_its_strikes_is_a_difference() {
+    let (mut pair, faults, recordings) = Pair::faulty_recorded(Shape::new(service::RC), &Connection::default());
+    let plan = "[[fault]]\nkind = \"cqe_lost\"\nguest = \"nic1\"\ncount = 1";
+    faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    pair.a.qp.post(&request);
+    let second = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, second);
+    pair.end();
+    let [record, _] = recordings.map(Recording::finish);
+    equal(&record);
+    let mut all = events(&record);
+    let place = all
+        .iter()
+        .position(|event| matches!(event, Event::Strike { .. }))
+        .unwrap();
+    all.remove(place);
+    let difference = replayed(&with_events(&record, &all)).difference.unwrap();
+    // The CQE is written, in the entry of the strike.
+    let (mut depth, mut entry) = (0, 0);
+    for event in &all[..place] {
+        match event {
+            Event::Enter(_) => depth += 1,
+            Event::Leave(_) => {
+                depth -= 1;
+                entry += u64::from(depth == 0);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((difference.entry, difference.event >= place as u64), (entry, true));
 }
