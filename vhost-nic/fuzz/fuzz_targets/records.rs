@@ -1,12 +1,20 @@
-//! Bytes become a record that is replayed: `cargo +nightly fuzz run records tests/records` in vhost-nic, with the kept
-//! records as seeds.
+//! Bytes become a record that is replayed: `cargo +nightly fuzz run records ../tests/records` in vhost-nic/fuzz, with
+//! the kept records as seeds. Their events are changed before compression.
 
 #![no_main]
 
 use std::io::Cursor;
 
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use vhost_nic::replay::replay;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+#[path = "../../../vhost-daemon/fuzz/mutation.rs"]
+mod mutation;
+
+fuzz_target!(|input: &[u8]| {
     let _ = replay(Cursor::new(input.to_vec()), Some(1 << 16));
+});
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, _seed: u32| {
+    mutation::mutate(data, size, max_size, libfuzzer_sys::fuzzer_mutate)
 });
