@@ -112,6 +112,10 @@ impl Guest {
     /// Begins a record of the guest in a file. Returns whether it has begun; otherwise it will when the VMM is gone.
     pub fn begin_record(&self, path: &Path) -> Result<bool, String> {
         let recorder = self.doors.recorder().ok_or_else(|| OrderError::TurnsOnly.to_string())?;
+        // The generator goes on after a reset, and a replay begins with its seed.
+        if self.setup.random_numbers.is_some() {
+            return Err("a guest with random-numbers is recorded from the start only (record=FILE)".to_owned());
+        }
         let file = regular_file(path).map_err(|error| format!("cannot write the record: {error:#}"))?;
         let nic = Arc::downgrade(&self.nic);
         let order = Order {
