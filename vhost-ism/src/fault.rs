@@ -316,6 +316,19 @@ mod tests {
                 page.contains(&format!("\n| `{kind}` |")),
                 "{kind} is not in docs/faults.md"
             );
+            let table = page
+                .split("| fault | SMC |")
+                .nth(1)
+                .and_then(|table| table.split("\n\n").next());
+            let mut faults = table
+                .expect("a table")
+                .lines()
+                .filter_map(|row| row.split(" | ").next());
+            let quoted = format!("`{kind}`");
+            assert!(
+                faults.any(|fault| fault.contains(&quoted)),
+                "no row has what SMC does under {kind}"
+            );
         }
     }
 }

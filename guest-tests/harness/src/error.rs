@@ -100,6 +100,17 @@ pub enum Error {
         /// QEMU's description of the error.
         reason: String,
     },
+    /// A daemon or its program refused a command of the control socket.
+    #[error("`{command}` failed: {reason}")]
+    Control {
+        /// The command.
+        command: String,
+        /// Reason that the program gave.
+        reason: String,
+    },
+    /// A sweep cannot begin.
+    #[error("cannot sweep: {0}")]
+    Sweep(String),
     /// A process ended unexpectedly.
     #[error("{name} has ended with {status}; the end of its log:\n{log}")]
     Ended {

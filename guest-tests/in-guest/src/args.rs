@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use guest_harness::sweep::Occasion;
 
 /// Limit on the number of guests.
 const MAX_GUESTS: i64 = 4;
@@ -82,6 +83,23 @@ pub struct Arguments {
     /// Faults on purpose: a plan in TOML (docs/faults.md), in force when the devices are up
     #[arg(long, value_name = "PLAN")]
     pub faults: Option<PathBuf>,
+
+    /// Run the command again and again, and let its 1st, 2nd, 3rd ... occasion at the NIC of guest a fail in turn:
+    /// `command`, `dma`, `dma:PURPOSE` or `cqe`; or reset the function at each command: `reset` (docs/fault-sweep.md)
+    #[arg(long, value_name = "OCCASION", conflicts_with = "faults")]
+    pub sweep: Option<Occasion>,
+
+    /// Script for guest a that undoes the command after each run of a sweep
+    #[arg(long, value_name = "SCRIPT", requires = "sweep")]
+    pub sweep_undo: Option<String>,
+
+    /// First occasion that fails
+    #[arg(long, value_name = "N", requires = "sweep", default_value_t = 1)]
+    pub sweep_from: u64,
+
+    /// Maximum number of occasions that fail
+    #[arg(long, value_name = "N", requires = "sweep", default_value_t = 1000)]
+    pub sweep_steps: u64,
 
     /// Findings of these kinds fail the run (docs/findings.md)
     #[arg(long, value_name = "KIND,...")]
@@ -178,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_is_of_one_occasion_and_excludes_other_faults() {
+        let arguments = parse(&["--sweep", "dma:eqe", "--sweep-from", "3", "--", "true"]).unwrap();
+        assert_eq!(arguments.sweep, Some(Occasion::Dma(Some("eqe".to_owned()))));
+        assert_eq!((arguments.sweep_from, arguments.sweep_steps), (3, 1000));
+        assert!(parse(&["--sweep", "frame", "--", "true"]).is_err());
+        assert!(parse(&["--sweep", "cqe", "--faults", "plan.toml", "--", "true"]).is_err());
+        assert!(parse(&["--sweep-from", "3", "--", "true"]).is_err());
+    }
+
+    #[test]
     fn a_root_port_is_no_setting_of_the_daemon() {
         let arguments = parse(&["--nic=id=connectx-7,root-port,blue-flame=on", "--", "true"]).unwrap();
         let settings = vec!["id=connectx-7".to_owned(), "blue-flame=on".to_owned()];
@@ -205,7 +233,7 @@ mod tests {
         let root = guest_harness::workspace_dir();
         for (page, count) in [
             ("README.md", 3),
-            ("docs/in-guest.md", 3),
+            ("docs/in-guest.md", 4),
             ("docs/recipes/module.md", 1),
             ("docs/recipes/rdma-core.md", 1),
             ("docs/recipes/github-actions.yml", 1),

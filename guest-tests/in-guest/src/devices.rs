@@ -1,10 +1,9 @@
 //! The devices of the guests and their daemons: options, control sockets, faults, traces, findings.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use guest_harness::{Builder, IsmOptions, NicOptions, NicSetup, Testbed};
+use anyhow::Result;
+use guest_harness::{Builder, DaemonControl, IsmOptions, NicOptions, NicSetup, Testbed};
 use serde_json::Value;
 
 use crate::args::Arguments;
@@ -15,8 +14,8 @@ use crate::results;
 pub struct DeviceDaemon {
     /// Name in file names.
     pub name: &'static str,
-    program: PathBuf,
-    control: PathBuf,
+    /// Its control socket.
+    pub control: DaemonControl,
 }
 
 /// Adds the devices of the command line to a testbed. The control sockets are below `scratch`.
@@ -36,7 +35,8 @@ pub fn add(
         if let Some(kinds) = &arguments.fail_on {
             args.extend(["--fail-on".to_owned(), kinds.clone()]);
         }
-        daemons.push(DeviceDaemon { name, program, control });
+        let control = DaemonControl::new(program, control);
+        daemons.push(DeviceDaemon { name, control });
         args
     };
     if arguments.has_nic() {
@@ -79,14 +79,14 @@ impl DeviceDaemon {
     /// Puts a plan of faults in force.
     pub fn apply_faults(&self, plan: &Path) -> Result<()> {
         let plan = plan.display().to_string();
-        self.ctl(&["faults", "--plan", &plan]).map(drop)
+        Ok(self.control.ctl(&["faults", "--plan", &plan]).map(drop)?)
     }
 
     /// Leaves findings, faults and, if asked for, the trace in the results; returns the numbers of findings by name.
     pub fn collect(&self, trace: bool, folder: &Path) -> Result<Vec<(String, usize)>> {
-        let findings = self.ctl(&["findings"])?;
+        let findings = self.control.ctl(&["findings"])?;
         results::write(folder, &format!("findings-{}.json", self.name), format!("{findings:#}"))?;
-        let faults = self.ctl(&["faults"])?;
+        let faults = self.control.ctl(&["faults"])?;
         if faults.as_array().is_some_and(|rules| !rules.is_empty()) {
             results::write(folder, &format!("faults-{}.json", self.name), format!("{faults:#}"))?;
         }
@@ -95,33 +95,12 @@ impl DeviceDaemon {
                 .join(format!("trace-{}.pftrace", self.name))
                 .display()
                 .to_string();
-            let times = self.run(&["trace", "--recent", "--seconds", "0", "--output", &path])?;
+            let times = self
+                .control
+                .run("trace", &["--recent", "--seconds", "0", "--output", &path])?;
             results::write(folder, &format!("trace-{}.txt", self.name), times)?;
         }
         Ok(count(&findings))
-    }
-
-    fn ctl(&self, words: &[&str]) -> Result<Value> {
-        let text = self.run(&[&["ctl", "--json"], words].concat())?;
-        serde_json::from_slice(&text).with_context(|| format!("cannot read what {} says", self.name))
-    }
-
-    /// Runs a command of the daemon's program.
-    fn run(&self, words: &[&str]) -> Result<Vec<u8>> {
-        let mut command = Command::new(&self.program);
-        command.args(&words[..1]).arg("--control-socket").arg(&self.control);
-        let output = command
-            .args(&words[1..])
-            .output()
-            .with_context(|| format!("cannot run {}", self.program.display()))?;
-        ensure!(
-            output.status.success(),
-            "{} {} failed: {}",
-            self.name,
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(output.stdout)
     }
 }
 

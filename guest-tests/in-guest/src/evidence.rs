@@ -27,6 +27,11 @@ impl Evidence {
         self.reports.extend(found.map(|report| (source.to_owned(), report)));
     }
 
+    /// Adds a report.
+    pub fn add(&mut self, source: &str, report: Report) {
+        self.reports.push((source.to_owned(), report));
+    }
+
     /// Adds the splats of a guest, each complete.
     pub fn add_splats(&mut self, guest: &Guest) {
         for splat in guest.splats() {

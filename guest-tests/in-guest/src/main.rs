@@ -14,6 +14,7 @@ mod report;
 mod results;
 mod session;
 mod share;
+mod sweep;
 
 use std::process::ExitCode;
 

@@ -52,12 +52,24 @@ impl Outcome {
     }
 }
 
+/// Way in which the output of a command is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// As it is.
+    Plain,
+    /// With the name of the guest in front of every line.
+    Prefixed,
+    /// Not at all.
+    Hidden,
+}
+
 /// A started command.
 pub struct Program {
     job: Arc<Job>,
     log: File,
-    /// Name of the guest in front of every line, for all but one command.
-    prefix: Option<String>,
+    shown: Shown,
+    /// Name of the guest.
+    guest: String,
 }
 
 /// Outcome and output of a command.
@@ -69,13 +81,14 @@ pub struct Ended {
 }
 
 impl Program {
-    /// Starts a command whose output is kept in `log`; with `prefix`, the guest's name is in front of what is shown.
-    pub fn start(guest: &Guest, command: Cmd, log: &Path, prefix: bool) -> Result<Self> {
+    /// Starts a command whose output is kept in `log`.
+    pub fn start(guest: &Guest, command: Cmd, log: &Path, shown: Shown) -> Result<Self> {
         let log = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         Ok(Self {
             job: Arc::new(command.stdin("").spawn()?),
             log,
-            prefix: prefix.then(|| format!("{}| ", guest.name())),
+            shown,
+            guest: guest.name().to_owned(),
         })
     }
 
@@ -106,6 +119,8 @@ impl Program {
     /// Shows the output until the command ends, or is ended by `stop` or the time limit.
     pub fn wait(mut self, limit: Duration, stop: &AtomicBool) -> Result<Ended> {
         let begin = Instant::now();
+        let prefix = (self.shown == Shown::Prefixed).then(|| format!("{}| ", self.guest));
+        let is_shown = self.shown != Shown::Hidden;
         let mut output = Vec::new();
         let mut lines = [Vec::new(), Vec::new()];
         let outcome = loop {
@@ -116,7 +131,9 @@ impl Program {
                             .write_all(&bytes)
                             .context("cannot write the command's output to the results")?;
                         output.extend_from_slice(&bytes[..bytes.len().min(KEPT.saturating_sub(output.len()))]);
-                        show(index == 1, self.prefix.as_deref(), &mut lines[index], &bytes, false);
+                        if is_shown {
+                            show(index == 1, prefix.as_deref(), &mut lines[index], &bytes, false);
+                        }
                     }
                 }
                 Ok(Streamed::Ended(exit)) => break Outcome::Exit(exit),
@@ -133,7 +150,7 @@ impl Program {
             }
         };
         for (index, line) in lines.iter_mut().enumerate() {
-            show(index == 1, self.prefix.as_deref(), line, b"", true);
+            show(index == 1, prefix.as_deref(), line, b"", true);
         }
         Ok(Ended {
             outcome,

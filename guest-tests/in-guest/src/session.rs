@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use guest_harness::{Accel, Guest, Testbed};
+use guest_harness::sweep::Occasion;
+use guest_harness::{Accel, Cmd, Guest, Testbed};
 
 use crate::args::Arguments;
 use crate::devices::{self, DeviceDaemon};
@@ -15,9 +16,10 @@ use crate::environment;
 use crate::evidence::Evidence;
 use crate::kernel;
 use crate::module;
-use crate::program::{Ended, Outcome, Program};
+use crate::program::{Ended, Outcome, Program, Shown};
 use crate::results;
 use crate::share::Share;
+use crate::sweep;
 
 /// Time for which scripts of other guests may go on when the command has ended.
 const GRACE: Duration = Duration::from_secs(10);
@@ -126,7 +128,12 @@ impl Session<'_> {
             if !self.arguments.quiet {
                 eprintln!("==> up after {:.1} s", begin.elapsed().as_secs_f64());
             }
-            self.run_commands(testbed, scripts)
+            match &self.arguments.sweep {
+                None => self.run_commands(testbed, scripts),
+                Some(occasion) => self
+                    .sweep(testbed, scripts, occasion, &mut evidence)
+                    .map(|()| Vec::new()),
+            }
         });
         let lines = self.collect(testbed, ended.as_deref().unwrap_or_default(), &mut evidence);
         for complaint in &evidence.complaints {
@@ -144,6 +151,7 @@ impl Session<'_> {
         Ok(failed.unwrap_or(if evidence.complaints.is_empty() { 0 } else { COMPLAINED }))
     }
 
+    /// Makes booted guests ready for commands.
     fn set_up(&self, testbed: &Testbed) -> Result<()> {
         let mount = self.share.mount_script();
         testbed.each(|guest| {
@@ -170,21 +178,24 @@ impl Session<'_> {
             let guest = testbed.guest(*index);
             let argv = ["bash", "-c", script].map(str::to_owned).to_vec();
             let before = listeners(guest)?;
-            let program = self.start(testbed, guest, argv, true)?;
+            let program = self.start(testbed, guest, argv, Shown::Prefixed)?;
             program.starve();
             wait_listening(guest, &program, &before)?;
             others.push((guest.name().to_owned(), program));
         }
         if self.arguments.each {
             for guest in &testbed.guests()[1..] {
-                let program = self.start(testbed, guest, self.arguments.argv(), true)?;
+                let program = self.start(testbed, guest, self.arguments.argv(), Shown::Prefixed)?;
                 program.starve();
                 others.push((guest.name().to_owned(), program));
             }
         }
         let first = testbed.guest(0);
-        let program = self.start(testbed, first, self.arguments.argv(), false)?;
-        program.feed();
+        let program = self.start(testbed, first, self.arguments.argv(), Shown::Plain)?;
+        match self.arguments.sweep {
+            None => program.feed(),
+            Some(_) => program.starve(),
+        }
         let limit = self.arguments.timeout;
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -211,15 +222,59 @@ impl Session<'_> {
         })
     }
 
-    fn start(&self, testbed: &Testbed, guest: &Guest, argv: Vec<String>, prefix: bool) -> Result<Program> {
+    fn start(&self, testbed: &Testbed, guest: &Guest, argv: Vec<String>, shown: Shown) -> Result<Program> {
+        let command = self.command(testbed, guest, argv)?.called("the command");
+        // A sweep repeats the command too often.
+        let shown = if self.arguments.sweep.is_some() {
+            Shown::Hidden
+        } else {
+            shown
+        };
+        let log = self.results.join(format!("output-{}.log", guest.name()));
+        Program::start(guest, command, &log, shown)
+    }
+
+    /// Returns a command with the variables of its guest, in the shared folder.
+    fn command(&self, testbed: &Testbed, guest: &Guest, argv: Vec<String>) -> Result<Cmd> {
         let variables = environment::variables(guest, testbed.guests(), self.arguments.has_nic(), &self.share)?;
         let command = variables
             .into_iter()
-            .fold(guest.command(argv), |command, (name, value)| command.env(name, value))
-            .called("the command")
-            .cwd(self.share.directory().display().to_string());
-        let log = self.results.join(format!("output-{}.log", guest.name()));
-        Program::start(guest, command, &log, prefix)
+            .fold(guest.command(argv), |command, (name, value)| command.env(name, value));
+        Ok(command.cwd(self.share.directory().display().to_string()))
+    }
+
+    /// Runs all commands again and again, with the next occasion at the first guest's NIC failing each time.
+    fn sweep(
+        &self,
+        testbed: &Testbed,
+        scripts: &[(usize, String)],
+        occasion: &Occasion,
+        evidence: &mut Evidence,
+    ) -> Result<()> {
+        let nic = self.daemons.iter().find(|daemon| daemon.name == "vhost-nic");
+        let nic = nic.context("--sweep is about the NIC, and there is none")?;
+        let undo = || {
+            let script = self.arguments.sweep_undo.as_ref();
+            let argv = script.map(|script| ["bash", "-c", script].map(str::to_owned).to_vec());
+            let command = argv
+                .map(|argv| self.command(testbed, testbed.guest(0), argv))
+                .transpose()?;
+            Ok(command.map(|command| command.called("the undoing").timeout(self.arguments.timeout)))
+        };
+        let commands = sweep::Commands {
+            testbed,
+            run: &|| self.run_commands(testbed, scripts),
+            undo: &undo,
+            set_up: &|| self.set_up(testbed),
+        };
+        sweep::run(
+            self.arguments,
+            occasion,
+            &nic.control,
+            &commands,
+            self.results,
+            evidence,
+        )
     }
 
     /// Leaves logs, findings, traces and reports in the results, and ends guests and daemons; returns lines about them.

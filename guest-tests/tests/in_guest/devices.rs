@@ -14,6 +14,28 @@ fn a_plan_of_faults_makes_the_command_fail() {
     assert_eq!(folder.json("faults-vhost-nic.json")[0]["strikes"], 1);
 }
 
+#[test]
+#[ignore = "long: two runs for each firmware command"]
+fn a_sweep_refuses_each_command_once() {
+    let folder = Folder::new();
+    let words = ["--kernel", "own", "--sweep", "command", "--", "ibv_devinfo > /dev/null"];
+    let run = folder.run(&words, "");
+    assert_eq!(run.status, Some(0));
+    let (table, summary) = run.stdout.split_once("\n\n").expect("a table and a summary");
+    for command in ["ALLOC_TRANSPORT_DOMAIN", "ALLOC_UAR", "QUERY_ADAPTER", "DEALLOC_UAR"] {
+        assert!(table.contains(&format!("\n| `{command}` | ")), "{table}");
+    }
+    let adapter = table.lines().find(|row| row.starts_with("| `QUERY_ADAPTER` |"));
+    assert_eq!(adapter, Some("| `QUERY_ADAPTER` | 3 | 8 |  |"));
+    assert_eq!(summary, "12 steps: 9 recovered, 3 failed cleanly\n");
+    assert_eq!(folder.result("sweep.md"), run.stdout);
+    assert!(
+        folder
+            .result("junit.xml")
+            .contains("tests=\"12\" skipped=\"0\" failures=\"0\"")
+    );
+}
+
 /// A write of one byte, where there is no register.
 #[test]
 fn a_finding_of_a_kind_that_fails_the_run_does() {

@@ -1,12 +1,9 @@
 //! Behaviour of stock drivers and programs under faults of the NIC.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, thread};
 
-use guest_harness::{NIC, NicOptions, Result};
-use serde_json::Value;
+use guest_harness::{DaemonControl, NIC, NicOptions, Result};
 
 use crate::fixture::{Fixture, Setup, step};
 
@@ -17,41 +14,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Guests whose daemon takes plans of faults.
 pub struct Faulty {
     pub fixture: Fixture,
-    control: PathBuf,
+    pub control: DaemonControl,
 }
 
 impl Faulty {
     pub fn new(name: &'static str, guests: usize, args: &[&str]) -> Result<Self> {
-        let control = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let socket = env::temp_dir().join(format!("{name}-{}", std::process::id()));
         let args = args.iter().map(|arg| (*arg).to_owned());
         let options = NicOptions::default()
             .args(args)
-            .args(["--control-socket".to_owned(), control.display().to_string()]);
+            .args(["--control-socket".to_owned(), socket.display().to_string()]);
+        let control = DaemonControl::new(NicOptions::program()?, socket);
         let fixture = Setup::new(name, guests).options(options).boot()?;
         Ok(Self { fixture, control })
     }
 
-    /// Runs the program's `ctl` command and returns its result.
-    fn ctl(&self, words: &[&str]) -> Value {
-        let mut command = Command::new(NicOptions::program().expect("the daemon is built"));
-        command.arg("ctl").arg("--control-socket").arg(&self.control);
-        let output = command.arg("--json").args(words).output().expect("ctl runs");
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).expect("ctl prints JSON")
-    }
-
     /// Puts a plan in force.
     pub fn apply(&self, plan: &str) {
-        let path = self.fixture.testbed().logs().join("plan.toml");
-        fs::write(&path, plan).expect("write the plan");
-        self.ctl(&["faults", "--plan", &path.display().to_string()]);
+        self.control.apply(plan).expect("the daemon takes the plan");
     }
 
     /// Number of strikes of all faults in force.
     pub fn strikes(&self) -> u64 {
-        let rules = self.ctl(&["faults"]);
-        let rules = rules.as_array().expect("a list of rules").iter();
-        rules.filter_map(|rule| rule["strikes"].as_u64()).sum()
+        self.control.strikes().expect("the daemon reports its faults")
     }
 
     /// Runs ping-pong between the guests; returns what the failing client printed.
@@ -164,6 +149,16 @@ fn a_stock_driver_meets_faults() -> Result<()> {
             Ok(())
         })?;
     }
+    step("a receiver that is not ready", || {
+        let counter = "cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/rnr_nak_retry_err";
+        let naks = || -> Result<u64> { Ok(fixture.guest(0).run(counter)?.check()?.text().parse().expect("a count")) };
+        let before = naks()?;
+        faulty.apply("[[fault]]\nguest = \"nic-1\"\nkind = \"rnr_nak\"\ntimer = 1\ncount = 20");
+        faulty.ping_pong().unwrap_or_else(|error| panic!("RNR: {error}"));
+        assert_eq!((faulty.strikes(), naks()? - before), (20, 20));
+        Ok(())
+    })?;
+    step("asynchronous events", || meets_events(&faulty))?;
     step("a link flap", || {
         faulty.mark(0, "FLAP")?;
         faulty.apply("[[fault]]\nguest = \"nic-0\"\nkind = \"link_flap\"\non = \"now\"\ndown = \"300ms\"");
@@ -181,6 +176,127 @@ fn a_stock_driver_meets_faults() -> Result<()> {
             .nic_check_log(&["CREATE_QP(0x500)", "Create QP type 2 failed"])?;
         fixture.guest(guest).run("dmesg -C")?.check()?;
     }
+    faulty.fixture.finish()
+}
+
+/// Events without a cause, each with what a program gets.
+const EVENTS: &[(&str, &str)] = &[
+    ("path_migrated", "IBV_EVENT_PATH_MIG"),
+    ("path_migration_failed", "IBV_EVENT_PATH_MIG_ERR"),
+    ("communication_established", "IBV_EVENT_COMM_EST"),
+    ("send_queue_drained", "IBV_EVENT_SQ_DRAINED"),
+    ("wq_catastrophic_error", "IBV_EVENT_QP_FATAL"),
+    ("wq_invalid_request_error", "IBV_EVENT_QP_REQ_ERR"),
+    ("wq_access_error", "IBV_EVENT_QP_ACCESS_ERR"),
+    ("srq_catastrophic_error", "IBV_EVENT_SRQ_ERR"),
+    ("srq_rq_limit", "IBV_EVENT_SRQ_LIMIT_REACHED"),
+    ("lid_change", "IBV_EVENT_LID_CHANGE"),
+    // The kernel reads the GID table again and reports each change, of which there is none here.
+    ("guid_change", ""),
+    ("client_reregister", "IBV_EVENT_CLIENT_REREGISTER"),
+];
+
+/// A program gets all events about its queue pair and its SRQ. One whose queue pair fails connects it anew.
+fn meets_events(faulty: &Faulty) -> Result<()> {
+    let guest = faulty.fixture.guest(0);
+    let path = "/tmp/async_events.py";
+    guest.put_bytes(include_bytes!("async_events.py"), path, 0o644)?;
+    let program = format!("exec python3 {path} {}", NicOptions::address(0));
+    let job = guest.shell(&program).stdin("").spawn()?;
+    let answer = || -> Result<String> { Ok(job.read_line(LIMIT)?.unwrap_or_else(|| panic!("{:?}", job.peek()))) };
+    let ask = |what: &str| {
+        job.write(what.as_bytes())?;
+        answer()
+    };
+    let numbers = answer()?;
+    let (qp, srq) = numbers.split_once(' ').expect("two numbers");
+    let act = |action: &str| faulty.apply(&format!("[[fault]]\nguest = \"nic-0\"\non = \"now\"\n{action}"));
+    for (event, name) in EVENTS {
+        let number = if event.starts_with("srq") { srq } else { qp };
+        act(&format!(
+            "kind = \"async_event\"\nevent = \"{event}\"\nnumber = {number}"
+        ));
+        assert_eq!(faulty.strikes(), 1);
+        if !name.is_empty() {
+            assert_eq!(ask("event\n")?, *name);
+        }
+    }
+    act(&format!("kind = \"qp_error\"\nqp = {qp}"));
+    assert_eq!(ask("event\n")?, "IBV_EVENT_QP_LAST_WQE_REACHED");
+    assert_eq!(ask("state\n")?, "IBV_QPS_ERR");
+    assert_eq!(ask("renew\n")?, "IBV_QPS_RTS");
+    job.close_stdin();
+    job.wait(LIMIT)?.check().map(drop)
+}
+
+/// Faults of the queues of a program, each with its number of strikes, and what the program prints or how it ends.
+const QUEUES: &[(&str, u64, Option<&str>)] = &[
+    ("kind = \"cqe_late\"\ndelay = \"50ms\"", 5, None),
+    ("kind = \"cqe_lost\"", 1, Some(TIMED_OUT)),
+    ("kind = \"cq_overrun\"", 1, Some(TIMED_OUT)),
+    ("kind = \"dma_failed\"\npurpose = \"cqe\"", 1, Some(TIMED_OUT)),
+    // A single packet is sent again.
+    ("kind = \"dma_failed\"\npurpose = \"gather\"", 1, None),
+    ("kind = \"dma_failed\"\npurpose = \"scatter\"", 1, None),
+    ("kind = \"dma_failed\"\npurpose = \"send_wqe\"", 1, None),
+    ("kind = \"dma_failed\"\npurpose = \"receive_wqe\"", 1, None),
+    (
+        "kind = \"dma_failed\"\npurpose = \"gather\"",
+        16,
+        Some("Failed status transport retry counter exceeded (12)"),
+    ),
+    (
+        "kind = \"dma_failed\"\npurpose = \"scatter\"",
+        2,
+        Some("Failed status local protection error (4)"),
+    ),
+];
+
+/// End of a program that timeout(1) kills.
+const TIMED_OUT: &str = "exit status 124";
+
+#[test]
+#[ignore = "long: programs that wait for what is lost"]
+fn a_stock_program_meets_faults_of_its_queues() -> Result<()> {
+    let faulty = Faulty::new("nic-queue-faults", 2, &[])?;
+    let fixture = &faulty.fixture;
+    fixture.up()?;
+    let works = |after: &str| {
+        faulty.apply("");
+        faulty
+            .ping_pong()
+            .unwrap_or_else(|error| panic!("after {after}: {error}"));
+    };
+    for (fault, count, end) in QUEUES {
+        step(fault, || {
+            // In the midst of the ping-pong, far from the frames that set it up.
+            faulty.apply(&format!(
+                "[[fault]]\nguest = \"nic-1\"\nskip = 300\ncount = {count}\n{fault}"
+            ));
+            let program = format!("timeout 10 {PINGPONG}");
+            let result = fixture.flow(1, 0).converse_alike(&program, LIMIT);
+            assert_eq!(faulty.strikes(), *count, "{fault}");
+            match (result, end) {
+                (Ok(_), None) => {}
+                (Err(error), Some(end)) if error.to_string().contains(end) => {}
+                (result, _) => panic!("{fault}: {result:?}"),
+            }
+            works(fault);
+            Ok(())
+        })?;
+    }
+    let log = fixture.guest(1).run("dmesg")?.check()?.stdout;
+    assert!(log.contains("CQ error on CQN"), "{log}");
+    fixture.guest(1).run("dmesg -C")?.check()?;
+    // A key that cannot be registered is an error of the program, and a warning of the kernel.
+    faulty.apply("[[fault]]\nguest = \"nic-1\"\nkind = \"dma_failed\"\npurpose = \"gather\"\ncount = 1");
+    let error = faulty.ping_pong().expect_err("a key that firmware cannot read");
+    assert!(error.contains("Couldn't register MR"), "{error}");
+    works("a key that cannot be registered");
+    let log = fixture.guest(1).run("dmesg")?.check()?.stdout;
+    assert!(log.contains("mlx5r_umr_post_send_wait"), "{log}");
+    fixture.guest(1).run("dmesg -C")?.check()?;
+    fixture.testbed().allow_splat("mlx5r_umr_post_send_wait");
     faulty.fixture.finish()
 }
 

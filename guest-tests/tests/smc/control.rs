@@ -1,41 +1,32 @@
 //! The control socket of the daemon, through the program's own command.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use guest_harness::IsmOptions;
+use guest_harness::{DaemonControl, IsmOptions};
 use serde_json::Value;
 
-/// The path of the control socket.
-pub struct Control(pub PathBuf);
+/// The control socket.
+pub struct Control(DaemonControl);
 
 impl Control {
-    /// Runs the program's `ctl` command and returns its result.
-    fn ctl(&self, words: &[&str]) -> Value {
-        let mut command = Command::new(IsmOptions::program().expect("the daemon is built"));
-        command.arg("ctl").arg("--control-socket").arg(&self.0).arg("--json");
-        let output = command.args(words).output().expect("ctl runs");
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).expect("ctl prints JSON")
+    pub fn new(socket: PathBuf) -> Self {
+        let program = IsmOptions::program().expect("the daemon is built");
+        Self(DaemonControl::new(program, socket))
     }
 
     /// Puts a plan of faults in force.
-    pub fn apply(&self, logs: &Path, plan: &str) {
-        let path = logs.join("plan.toml");
-        fs::write(&path, plan).expect("write the plan");
-        self.ctl(&["faults", "--plan", &path.display().to_string()]);
+    pub fn apply(&self, plan: &str) {
+        self.0.apply(plan).expect("the daemon takes the plan");
     }
 
-    /// Strikes of the first fault in force.
+    /// Strikes of all faults in force.
     pub fn strikes(&self) -> u64 {
-        let rules = self.ctl(&["faults"]);
-        rules[0]["strikes"].as_u64().expect("a count")
+        self.0.strikes().expect("the daemon reports its faults")
     }
 
     /// Findings of one kind so far.
     pub fn findings(&self, kind: &str) -> Vec<Value> {
-        let all = self.ctl(&["findings"]);
+        let all = self.0.ctl(&["findings"]).expect("the daemon reports its findings");
         let all = all.as_array().expect("a list of findings");
         all.iter()
             .filter(|finding| finding["finding"] == kind)

@@ -14,15 +14,17 @@ fn smc_meets_faults_of_its_device() -> Result<()> {
     let fixture = Setup::new("ism-faults", 2)
         .daemon_args(["--control-socket", &socket])
         .start()?;
-    let (control, logs) = (Control(path), fixture.testbed().logs().to_owned());
+    let control = Control::new(path);
     // Without a DMB, SMC falls back to TCP. First, as SMC keeps the buffers of ended connections.
-    control.apply(
-        &logs,
-        "[[fault]]\nguest = \"ism-1\"\nkind = \"request_refused\"\nrequest = \"alloc_for_peer\"\nstatus = \"no_spc\"",
-    );
-    falls_back(&fixture)?;
-    assert!(control.strikes() > 0);
-    control.apply(&logs, "");
+    for fault in [
+        "kind = \"request_refused\"\nrequest = \"alloc_for_peer\"\nstatus = \"no_spc\"",
+        "kind = \"map_refused\"",
+    ] {
+        control.apply(&format!("[[fault]]\nguest = \"ism-1\"\n{fault}"));
+        falls_back(&fixture)?;
+        assert!(control.strikes() > 0, "{fault} never struck");
+        control.apply("");
+    }
     fixture.call(0, 1, "rtt --count 50")?;
     fixture.call(1, 0, "rtt --count 50")?;
 
@@ -32,11 +34,50 @@ fn smc_meets_faults_of_its_device() -> Result<()> {
         "kind = \"bell_spurious\"\ndelay = \"1ms\"",
         "kind = \"request_late\"\ndelay = \"20ms\"",
     ] {
-        control.apply(&logs, &format!("[[fault]]\n{fault}"));
+        control.apply(&format!("[[fault]]\n{fault}"));
         fixture.call(0, 1, "bulk --bytes 2M --direction both --check hash")?;
         assert!(control.strikes() > 0, "{fault} never struck");
     }
-    fixture.finish()
+
+    // A reader does not notice what a lost bell is about, until the next.
+    control.apply("[[fault]]\nkind = \"bell_lost\"\ncount = 1");
+    let address = fixture.guest(1).addr(0);
+    let rtt = format!("/host/smc-tool rtt --count 50 --to {address}:{PORT} --expect-mode smcd --timeout 2");
+    let output = fixture.guest(0).run(&rtt)?;
+    assert!(output.stderr.ends_with("timed out\n"), "{output}");
+    assert_eq!(control.strikes(), 1);
+    control.apply("");
+    for guest in fixture.testbed().guests() {
+        fixture.ledger().open(guest)?;
+    }
+    fixture.call(0, 1, "rtt --count 50")?;
+
+    // A guest vanishes with its driver unaware: the other's connection ends; the driver works once it is loaded anew.
+    let held = fixture.run(0, 1, "hold")?;
+    control.apply("[[fault]]\nguest = \"ism-1\"\nkind = \"vanish\"\non = \"now\"");
+    let end = held.end(fixture.seconds(30))?;
+    assert!(
+        ["eof", "error"].contains(&end["end"].as_str().unwrap_or_default()),
+        "{end}"
+    );
+    control.apply("");
+    comes_back(&fixture)?;
+
+    // A guest that does not hear of another's end connects to its next session all the same.
+    control.apply("[[fault]]\nguest = \"ism-0\"\nkind = \"event_lost\"\nevent = \"peer_gone\"");
+    comes_back(&fixture)?;
+    assert_eq!(control.strikes(), 1);
+    control.apply("");
+    // The driver of a guest that has vanished makes requests without a session.
+    fixture.finish_despite(Some(1))
+}
+
+/// Loads the driver of the second guest anew, and connects in both directions.
+fn comes_back(fixture: &Fixture) -> Result<()> {
+    fixture.unload_driver(1)?;
+    fixture.load_driver(1)?;
+    fixture.call(0, 1, "rtt --count 50")?;
+    fixture.call(1, 0, "rtt --count 50").map(drop)
 }
 
 /// A connection works, over TCP.

@@ -60,7 +60,7 @@ fn a_driver_that_does_not_detach_is_found_and_repeated() -> Result<()> {
         .daemon_args(["--control-socket", &socket.display().to_string()])
         .daemon_args(["--record", &record.display().to_string()])
         .start()?;
-    let control = Control(socket);
+    let control = Control::new(socket);
     let module = build(fixture.testbed().logs())?;
     fixture.unload_driver(0)?;
     fixture.guest(0).put(module, "/tmp/virtio_ism.ko")?;

@@ -1,6 +1,8 @@
 //! User Mode Linux guests with the NIC.
 
-use guest_harness::{NicOptions, NicSetup, Result, Testbed};
+use std::env;
+
+use guest_harness::{DaemonControl, NicOptions, NicSetup, Result, Testbed};
 
 /// Boots User Mode Linux guests and brings their NICs up.
 pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
@@ -11,6 +13,20 @@ pub fn nic_testbed(name: &str, guests: usize) -> Result<Testbed> {
         .start()?;
     testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
     Ok(testbed)
+}
+
+/// Boots User Mode Linux guests whose daemon takes plans of faults.
+pub fn faulty_testbed(name: &str, guests: usize) -> Result<(Testbed, DaemonControl)> {
+    let socket = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    let options = NicOptions::default().args(["--control-socket".to_owned(), socket.display().to_string()]);
+    let control = DaemonControl::new(NicOptions::program()?, socket);
+    let testbed = Testbed::builder(name)
+        .guests(0)
+        .uml_guests(guests)
+        .nic(options)
+        .kernel_arg("log_buf_len=2M")
+        .start()?;
+    Ok((testbed, control))
 }
 
 /// Asserts that the daemon holds no objects or pages of any guest.

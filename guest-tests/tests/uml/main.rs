@@ -1,5 +1,7 @@
 //! User Mode Linux guests: the harness itself, the NIC over PCI over virtio, and kernel users of RDMA.
 
+mod fault_sweep;
+mod faults;
 mod fixture;
 mod guests;
 mod nic;

@@ -397,7 +397,8 @@ impl Kind for NicFault {
             Self::CommandRefused { .. }
             | Self::CommandLate { .. }
             | Self::CommandLost { .. }
-            | Self::ReservedBits { .. } => {
+            | Self::ReservedBits { .. }
+            | Self::FunctionReset { on: Occasion::Command } => {
                 let opcode = Opcode(u16::try_from(object).ok()?);
                 Some(opcode.to_string())
             }
@@ -457,6 +458,22 @@ mod tests {
             assert!(
                 page.contains(&format!("\n| `{kind}` |")),
                 "{kind} is not in docs/faults.md"
+            );
+        }
+        let section = page
+            .split("\n## ")
+            .find(|section| section.starts_with("What stock drivers do"));
+        let faults: Vec<&str> = section
+            .expect("a section")
+            .lines()
+            .filter_map(|row| row.split(" | ").next())
+            .collect();
+        for kind in &kinds {
+            let kind = format!("`{kind}`");
+            let is_in_a_row = |fault: &&str| fault.starts_with("| ") && fault.contains(&kind);
+            assert!(
+                faults.iter().any(is_in_a_row),
+                "no row has what stock drivers do under {kind}"
             );
         }
         let refusal = serde_json::from_str::<AsyncEvent>(r#""""#).unwrap_err().to_string();

@@ -1,0 +1,124 @@
+//! The first, second, third … command, completion and access to memory of the probe of mlx5_core and mlx5_ib fails in
+//! turn. User Mode Linux loads the drivers in a fraction of a second. `docs/fault-sweep.md` has the results.
+
+use std::time::Duration;
+
+use guest_harness::sweep::{Occasion, Scripts, Step, Sweep, compare_with_page};
+use guest_harness::{NicSetup, Result};
+
+use crate::fixture::faulty_testbed;
+
+/// Limit on a run: a driver waits for a minute for each command that is not answered.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// RDS frees what it has of an RDMA device on a workqueue, at times too late: one unbinding in a hundred warns.
+const RDS_RACE: &str = "rdma_restrack_clean";
+
+/// Probe, until the interface has a carrier and the RDMA device exists.
+const PROBE: &str = "
+    cd /sys/bus/pci/devices/0000:00:00.0 || exit 1
+    echo 0000:00:00.0 > /sys/bus/pci/drivers/mlx5_core/bind || exit 1
+    interface=$(ls net) && ls infiniband/mlx5_0 > /dev/null && ip link set $interface up || exit 1
+    for try in $(seq 30); do [ $(cat net/$interface/carrier) = 1 ] && exit 0; sleep 0.1; done
+    exit 1
+";
+
+const UNBIND: &str = "
+    [ ! -e /sys/bus/pci/drivers/mlx5_core/0000:00:00.0 ] || echo 0000:00:00.0 > /sys/bus/pci/drivers/mlx5_core/unbind
+";
+
+/// Occasions that fail: the first, and how many.
+struct Range {
+    occasion: Occasion,
+    first: u64,
+    steps: u64,
+}
+
+impl Range {
+    fn all(occasion: Occasion) -> Self {
+        Self {
+            occasion,
+            first: 1,
+            steps: 1000,
+        }
+    }
+}
+
+fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
+    let (testbed, control) = faulty_testbed("uml-fault-sweep", 1)?;
+    let guest = testbed.guest(0);
+    let set_up = || {
+        guest.nic_load(NicSetup::default().rdma)?;
+        guest.nic_unload()
+    };
+    set_up()?;
+    let scripts = Scripts {
+        guest,
+        run: PROBE,
+        undo: UNBIND,
+        limit: LIMIT,
+        set_up: &set_up,
+    };
+    let mut steps = Vec::new();
+    for range in ranges {
+        let sweep = Sweep {
+            occasion: range.occasion.clone(),
+            guest: "nic-0".to_owned(),
+            first: range.first,
+            steps: range.steps,
+            allowed_splats: vec![RDS_RACE.to_owned()],
+        };
+        steps.extend(sweep.run(&control, &scripts, Step::print)?);
+    }
+    assert!(steps.len() >= ranges.len(), "{steps:?}");
+    testbed.allow_splat("");
+    compare_with_page(name, &steps)
+}
+
+#[test]
+#[ignore = "long: loads the drivers twice for every command of the probe"]
+fn every_command_of_the_probe_fails_once() -> Result<()> {
+    sweep("probe, commands", &[Range::all(Occasion::Command)])
+}
+
+#[test]
+#[ignore = "long: loads the drivers twice for every completion of the probe"]
+fn every_completion_of_the_probe_fails_once() -> Result<()> {
+    sweep("probe, completions", &[Range::all(Occasion::Cqe)])
+}
+
+/// A failure of the memory of a command or of its event costs minutes: one of each is swept.
+#[test]
+#[ignore = "long: loads the drivers twice for every access of the probe to memory"]
+fn accesses_of_the_probe_fail_once() -> Result<()> {
+    let purposes = [
+        ("command_fetch", 1),
+        ("command_reply", 1),
+        ("doorbell_record", 1000),
+        ("send_wqe", 1000),
+        ("receive_wqe", 1000),
+        ("gather", 1000),
+        ("scatter", 1000),
+        ("cqe", 1000),
+        ("eqe", 1),
+        ("translation", 1000),
+    ];
+    let ranges = purposes.map(|(purpose, steps)| Range {
+        occasion: Occasion::Dma(Some(purpose.to_owned())),
+        first: 1,
+        steps,
+    });
+    sweep("probe, memory", &ranges)
+}
+
+/// After a reset the driver waits minutes for its commands: a few resets are swept.
+#[test]
+#[ignore = "long: commands that are not answered"]
+fn the_function_is_reset_during_the_probe() -> Result<()> {
+    let ranges = [1, 17, 30, 53, 138].map(|first| Range {
+        occasion: Occasion::Reset,
+        first,
+        steps: 1,
+    });
+    sweep("probe, resets", &ranges)
+}
