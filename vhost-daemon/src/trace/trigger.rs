@@ -59,8 +59,8 @@ impl fmt::Debug for Trigger {
     }
 }
 
-/// Compares the events that are recorded from now on; writes to `wake` when the first asks for a dump. A process has one
-/// trigger.
+/// Compares the events that are recorded from now on; writes to `wake` when the first asks for a dump. A process has
+/// one trigger.
 pub fn arm(wants: Wants, wake: UnixStream) -> io::Result<&'static Trigger> {
     wake.set_nonblocking(true)?;
     let trigger = Trigger {
