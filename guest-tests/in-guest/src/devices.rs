@@ -14,7 +14,7 @@ use crate::results;
 pub struct DeviceDaemon {
     /// Name in file names.
     pub name: &'static str,
-    /// Its control socket.
+    /// Control socket of the daemon.
     pub control: DaemonControl,
 }
 

@@ -12,7 +12,7 @@ use crate::record::{Format, Reader, RecordError, RecordEvent, Writer};
 pub struct Prefix<E, C> {
     /// Number of its entries from outside.
     pub entries: u64,
-    /// Its replay.
+    /// Replay of the prefix.
     pub report: Report<E, C>,
 }
 

@@ -12,7 +12,7 @@ use crate::tape::Entry;
 /// An event buffer that was used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buffer {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub capacity: u64,
     /// The event in it; no bytes if it did not fit.
     pub event: ByteBuf,
@@ -45,7 +45,7 @@ pub enum Event {
     Awake {
         /// Number of the guest.
         guest: u16,
-        /// Its value.
+        /// Value of the word.
         awake: bool,
     },
     /// A pass over a guest's doorbell area.
@@ -61,7 +61,7 @@ pub enum Event {
     Take {
         /// Number of the guest.
         guest: u16,
-        /// Its chunk.
+        /// Chunk of the doorbell.
         chunk: u32,
         /// Whether it was rung.
         rung: bool,
@@ -86,7 +86,7 @@ pub enum Event {
         connection: u32,
         /// Whether there is one.
         found: bool,
-        /// Its readable bytes, unless they cannot be read or are too many.
+        /// Readable bytes of the request, unless they cannot be read or are too many.
         bytes: Option<ByteBuf>,
         /// Maximum length of the answer in bytes.
         room: u64,

@@ -39,7 +39,7 @@ struct Shared {
     late: Mutex<Vec<Option<Work>>>,
 }
 
-/// What the threads of entries send when they wait or end.
+/// Notices of the threads of entries: each waits or has ended.
 pub(super) struct Yields(Receiver<()>);
 
 impl Yields {

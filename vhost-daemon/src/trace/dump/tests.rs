@@ -61,7 +61,7 @@ fn labels(directory: &Path, number: u32) -> Vec<String> {
     events.into_iter().map(|event| event.label).collect()
 }
 
-/// One test for all: a process has one trigger.
+/// In one test, because a process can arm a trigger only once.
 #[test]
 fn a_dump_has_the_event_that_asked_for_it_and_those_before() {
     let directory = tempfile::tempdir().unwrap();
