@@ -9,7 +9,7 @@ use crate::dma::{self, Dma, DmaError, Held, Purpose};
 use crate::hca::Hca;
 use crate::hca::mkey::{self, Access, Accessor, MkeyError, Segment};
 use crate::hca::qp::{Data, DataList};
-use crate::net::{Cursor, Origin, Payload};
+use crate::net::{Cursor, Origin, Payload, Sources};
 
 /// Reason why memory could not be accessed.
 #[derive(Debug, Error)]
@@ -179,6 +179,28 @@ fn write_segment(data: &mut impl Scatter, memory: &mut Held<'_>, segment: Segmen
     }
 }
 
+/// Calls `act` with the parts of data segments that a range of their bytes has, all of which must exist.
+fn each_part(
+    list: impl Iterator<Item = DataSegment>,
+    range: Range<usize>,
+    mut act: impl FnMut(KeyRange) -> Result<(), AccessError>,
+) -> Result<(), AccessError> {
+    let mut at = 0;
+    for segment in list {
+        let size = segment.byte_count.get() as usize;
+        let (from, until) = (at.max(range.start), (at + size).min(range.end));
+        if from < until {
+            act(KeyRange::from(segment).part(from - at..until - at))?;
+        }
+        at += size;
+    }
+    if at < range.end {
+        Err(AccessError::Length)
+    } else {
+        Ok(())
+    }
+}
+
 /// Guest memory as one queue may access it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory<'a> {
@@ -209,20 +231,42 @@ impl Memory<'_> {
 
     /// Gathers a range.
     pub fn gather(&self, range: KeyRange, access: Access, to: &mut impl Gather) -> Result<(), AccessError> {
-        to.origin(Origin {
+        to.origin(self.origin(range, access));
+        self.each(range, access, |segment| self.gather_segment(segment, to))
+    }
+
+    /// Gathers a range as [`gather`](Self::gather) does; the key stays locked.
+    pub fn gather_recent(
+        &self,
+        keys: &mut mkey::Recent<'_>,
+        range: KeyRange,
+        access: Access,
+        to: &mut impl Gather,
+    ) -> Result<(), AccessError> {
+        to.origin(self.origin(range, access));
+        translate(keys, self.accessor, range, access, |segment| {
+            self.gather_segment(segment, to)
+        })
+    }
+
+    fn origin(&self, range: KeyRange, access: Access) -> Origin {
+        Origin {
             queue: self.accessor.qpn,
             key: range.key,
             address: range.address,
             length: range.length,
             remote: access == Access::RemoteRead,
-        });
-        self.each(range, access, |segment| match segment {
+        }
+    }
+
+    fn gather_segment(&self, segment: Segment, to: &mut impl Gather) -> dma::Result<()> {
+        match segment {
             Segment::Memory(address, length) => to.memory(&self.hca.dma, address, length),
             Segment::Null(length) => {
                 to.zeros(length);
                 Ok(())
             }
-        })
+        }
     }
 
     /// Gathers a range of the data of a message.
@@ -254,23 +298,11 @@ impl Memory<'_> {
             return Ok(());
         }
         let mut memory = self.hca.dma.hold(Purpose::Scatter);
-        let mut at = 0;
-        for segment in list {
-            let size = segment.byte_count.get() as usize;
-            let (from, until) = (at.max(range.start), (at + size).min(range.end));
-            if from < until {
-                let part = KeyRange::from(segment).part(from - at..until - at);
-                self.each(part, Access::LocalWrite, |segment| {
-                    write_segment(data, &mut memory, segment)
-                })?;
-            }
-            at += size;
-        }
-        if at < range.end {
-            Err(AccessError::Length)
-        } else {
-            Ok(())
-        }
+        each_part(list, range, |part| {
+            self.each(part, Access::LocalWrite, |segment| {
+                write_segment(data, &mut memory, segment)
+            })
+        })
     }
 
     /// Replaces the 8 bytes at an address by what `change` returns, if anything, and returns the original. Memory has
@@ -292,27 +324,38 @@ impl Memory<'_> {
     }
 }
 
-/// Memory accessed by a burst of RDMA writes: keeps the guest's mappings and the last key locked from one write to the
-/// next.
-pub(super) struct AccessContext<'a> {
+/// Memory accessed by a burst of packets: keeps the mappings of both guests and the last key locked from one packet to
+/// the next.
+pub(super) struct AccessContext<'a, 'p> {
     dma: &'a Dma,
     keys: mkey::Recent<'a>,
     held: Option<Held<'a>>,
+    sources: Sources<'p>,
 }
 
-impl<'a> AccessContext<'a> {
+impl<'a, 'p> AccessContext<'a, 'p> {
     pub fn new(hca: &'a Hca) -> Self {
         Self {
             dma: &hca.dma,
             keys: mkey::Recent::new(&hca.mkeys),
             held: None,
+            sources: Sources::default(),
         }
     }
 
     /// Unlocks everything. Required before the same thread accesses the memory in another way or changes a key.
     pub fn unlock(&mut self) {
+        self.sources.release();
         self.held = None;
         self.keys.unlock();
+    }
+
+    /// Does the same as [`Memory::check`].
+    pub fn check(&mut self, accessor: Accessor, range: KeyRange, access: Access) -> Result<(), AccessError> {
+        let KeyRange { key, address, length } = range;
+        self.keys
+            .check(key, accessor, address, length as u64, access)
+            .map_err(|error| AccessError::Mkey(error, range))
     }
 
     /// Writes a payload to an address of a key.
@@ -321,22 +364,58 @@ impl<'a> AccessContext<'a> {
         accessor: Accessor,
         key: u32,
         address: u64,
-        payload: &Payload<'_>,
+        payload: &Payload<'p>,
     ) -> Result<(), AccessError> {
-        let Self { dma, keys, held } = self;
+        let Self {
+            dma,
+            keys,
+            held,
+            sources,
+        } = self;
         let memory = held.get_or_insert_with(|| dma.hold(Purpose::Scatter));
-        let (mut cursor, length) = (payload.cursor(), payload.len() as u64);
-        keys.translate(key, accessor, address, length, Access::RemoteWrite, |segment| {
+        let mut cursor = payload.cursor(sources);
+        let length = payload.len();
+        let range = KeyRange { key, address, length };
+        translate(keys, accessor, range, Access::RemoteWrite, |segment| {
             write_segment(&mut cursor, memory, segment)
         })
-        .map_err(|error| {
-            let range = KeyRange {
-                key,
-                address,
-                length: payload.len(),
-            };
-            AccessError::Mkey(error, range)
-        })??;
-        Ok(())
     }
+
+    /// Writes a payload to this range of a scatter list, all of which must exist.
+    pub fn scatter(
+        &mut self,
+        accessor: Accessor,
+        list: impl Iterator<Item = DataSegment>,
+        range: Range<usize>,
+        payload: &Payload<'p>,
+    ) -> Result<(), AccessError> {
+        let Self {
+            dma,
+            keys,
+            held,
+            sources,
+        } = self;
+        let memory = held.get_or_insert_with(|| dma.hold(Purpose::Scatter));
+        let mut cursor = payload.cursor(sources);
+        each_part(list, range, |part| {
+            translate(keys, accessor, part, Access::LocalWrite, |segment| {
+                write_segment(&mut cursor, memory, segment)
+            })
+        })
+    }
+}
+
+/// Calls `act` with each segment of a range, in order; the key stays locked.
+#[inline]
+fn translate(
+    keys: &mut mkey::Recent<'_>,
+    accessor: Accessor,
+    range: KeyRange,
+    access: Access,
+    act: impl FnMut(Segment) -> Result<(), DmaError>,
+) -> Result<(), AccessError> {
+    let KeyRange { key, address, length } = range;
+    keys.translate(key, accessor, address, length as u64, access, act)
+        .map_err(|error| AccessError::Mkey(error, range))??;
+    Ok(())
 }

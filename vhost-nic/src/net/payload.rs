@@ -1,5 +1,6 @@
 //! Payload by reference: a scatter-gather list in the memory of the sending guest.
 
+use std::ptr;
 use std::sync::atomic::{Ordering, fence};
 
 use smallvec::SmallVec;
@@ -36,11 +37,39 @@ struct Source<'a> {
     permissions: &'a dyn Permissions,
 }
 
-/// Memory of the sending guest while it is read.
+/// Memory of a sending guest while it is read.
 #[derive(Debug)]
 struct Reader<'a> {
     held: Held<'a>,
-    _reading: Reading<'a>,
+    reading: Reading<'a>,
+    memory: &'a Dma,
+}
+
+/// Memory of the sending guest that a burst of payloads is read from, held from one payload to the next.
+///
+/// Meanwhile the thread must not access this memory in any other way, nor revoke permissions of the guest.
+#[derive(Debug, Default)]
+pub struct Sources<'a>(Option<Reader<'a>>);
+
+impl<'a> Sources<'a> {
+    /// Lets go of the memory.
+    pub fn release(&mut self) {
+        self.0 = None;
+    }
+
+    /// Holds the memory of a payload, to read `length` bytes at `address`.
+    fn hold(&mut self, payload: &Payload<'a>, address: u64, length: usize) -> dma::Result<()> {
+        let is_held = |reader: &Reader<'_>| {
+            let memory = payload.source.map(|source| source.memory);
+            memory.is_some_and(|memory| ptr::eq(memory, reader.memory)) && reader.reading.revocations == payload.stamp
+        };
+        if !self.0.as_ref().is_some_and(is_held) {
+            // The last one is let go of first: a revocation that it does not know may wait for it.
+            self.0 = None;
+            self.0 = Some(payload.hold(address, length)?);
+        }
+        Ok(())
+    }
 }
 
 /// A payload. It may change until it is read: it is the sender's memory.
@@ -143,7 +172,8 @@ impl<'a> Payload<'a> {
         }
         Ok(Reader {
             held: source.memory.hold(Purpose::Gather),
-            _reading: reading,
+            reading,
+            memory: source.memory,
         })
     }
 
@@ -226,11 +256,12 @@ impl<'a> Payload<'a> {
         part
     }
 
-    /// Returns a reader at the start.
-    pub fn cursor(&self) -> Cursor<'_, 'a> {
+    /// Returns a reader at the start. It holds the sender's memory in `sources`, after its first read from it.
+    pub fn cursor<'p>(&'p self, sources: &'p mut Sources<'a>) -> Cursor<'p, 'a> {
         Cursor {
             payload: self,
-            source: None,
+            sources,
+            is_held: false,
             segment: 0,
             skip: 0,
         }
@@ -248,8 +279,9 @@ fn unreadable(address: u64, length: usize) -> DmaError {
 #[derive(Debug)]
 pub struct Cursor<'p, 'a> {
     payload: &'p Payload<'a>,
-    /// The sender's memory, after the first read from it.
-    source: Option<Reader<'a>>,
+    sources: &'p mut Sources<'a>,
+    /// Whether the sender's memory is held in `sources`.
+    is_held: bool,
     /// Index of the next segment to read, and the number of its bytes already read.
     segment: usize,
     skip: usize,
@@ -282,10 +314,11 @@ impl Cursor<'_, '_> {
                 Segment::Zeros(_) => target.write(address, &vec![0; now])?,
                 Segment::Memory { address: source, .. } => {
                     let source = source.wrapping_add(self.skip as u64);
-                    let reader = match &mut self.source {
-                        Some(reader) => reader,
-                        none => none.insert(self.payload.hold(source, now)?),
-                    };
+                    if !self.is_held {
+                        self.sources.hold(self.payload, source, now)?;
+                        self.is_held = true;
+                    }
+                    let reader = self.sources.0.as_mut().ok_or_else(|| unreadable(source, now))?;
                     target.copy_from(address, &mut reader.held, source, now)?;
                 }
             }
@@ -308,5 +341,98 @@ impl Cursor<'_, '_> {
 impl Default for Payload<'_> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use mlx5_test_driver::memory::{BASE, Memory, SIZE};
+
+    use super::*;
+    use crate::dma::{Backing, GuestMap};
+
+    /// Permissions of which a revocation leaves none.
+    #[derive(Debug, Default)]
+    struct Revocable(Readers);
+
+    impl Permissions for Revocable {
+        fn readers(&self) -> &Readers {
+            &self.0
+        }
+
+        fn memory_of(&self, _: &Origin, _: u64) -> Vec<(u64, usize)> {
+            Vec::new()
+        }
+    }
+
+    fn guest(ram: &Arc<Memory>) -> Dma {
+        let dma = Dma::new();
+        let backing = Backing {
+            file: ram.file(),
+            offset: 0,
+            writable: true,
+        };
+        dma.map(BASE, SIZE, Some(backing)).unwrap();
+        dma
+    }
+
+    fn copy<'a>(payload: &Payload<'a>, sources: &mut Sources<'a>, to: &Dma, address: u64) -> dma::Result<()> {
+        let mut memory = to.hold(Purpose::Scatter);
+        payload.cursor(sources).write_to(payload.len(), &mut memory, address)
+    }
+
+    #[test]
+    fn a_revocation_waits_for_a_burst_and_ends_what_was_made_before_it() {
+        let ram = [Memory::new(), Memory::new()];
+        let [sender, receiver] = ram.each_ref().map(guest);
+        sender.write(Purpose::Gather, BASE, b"abcd").unwrap();
+        let permissions = Revocable::default();
+        let [first, second, late] = [0, 2, 0].map(|offset| {
+            let mut payload = Payload::of_memory(&sender, &permissions);
+            payload.push_memory(BASE + offset, 2);
+            payload
+        });
+        let mut sources = Sources::default();
+        let revoked = AtomicBool::new(false);
+        thread::scope(|scope| {
+            copy(&first, &mut sources, &receiver, BASE).unwrap();
+            scope.spawn(|| {
+                permissions.0.revoke();
+                revoked.store(true, Ordering::SeqCst);
+            });
+            while permissions.0.revocations() == 0 {
+                thread::yield_now();
+            }
+            copy(&second, &mut sources, &receiver, BASE + 2).unwrap();
+            assert!(!revoked.load(Ordering::SeqCst));
+            sources.release();
+        });
+        let refused = copy(&late, &mut sources, &receiver, BASE).unwrap_err();
+        assert!(matches!(refused, DmaError::Source(_)), "{refused}");
+        let mut bytes = [0; 4];
+        receiver.read(Purpose::Scatter, BASE, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"abcd");
+    }
+
+    #[test]
+    fn a_burst_of_two_senders_is_read_from_the_memory_of_each() {
+        let ram = [Memory::new(), Memory::new(), Memory::new()];
+        let [one, other, receiver] = ram.each_ref().map(guest);
+        one.write(Purpose::Gather, BASE, b"one").unwrap();
+        other.write(Purpose::Gather, BASE, b"two").unwrap();
+        let permissions = [Revocable::default(), Revocable::default()];
+        let mut sources = Sources::default();
+        for (sender, permissions, sent) in [(&one, &permissions[0], b"one"), (&other, &permissions[1], b"two")] {
+            let mut payload = Payload::of_memory(sender, permissions);
+            payload.push_memory(BASE, 3);
+            copy(&payload, &mut sources, &receiver, BASE).unwrap();
+            let mut bytes = [0; 3];
+            receiver.read(Purpose::Scatter, BASE, &mut bytes).unwrap();
+            assert_eq!(&bytes, sent);
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
 use crate::hca::srq::event_data;
-use crate::net::{CqePlace, Effect, FrameNumber, Payload, QueueKind, WqeId};
+use crate::net::{CqePlace, Effect, FrameNumber, Payload, QueueKind, Sources, WqeId};
 
 /// A queue pair with a snapshot of its parameters, and the function it belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,11 @@ impl<'a> Endpoint<'a> {
             },
         };
         let range = offset..offset + payload.len();
-        memory.scatter(receive.segments.iter().copied(), range, &mut payload.cursor())
+        memory.scatter(
+            receive.segments.iter().copied(),
+            range,
+            &mut payload.cursor(&mut Sources::default()),
+        )
     }
 
     pub fn schedule(&self) {

@@ -70,12 +70,12 @@ pub(super) enum Step {
 }
 
 /// Executes the requests of a burst for a queue pair.
-pub(super) struct Executor<'a> {
+pub(super) struct Executor<'a, 'p> {
     pub endpoint: &'a Endpoint<'a>,
-    access: AccessContext<'a>,
+    access: AccessContext<'a, 'p>,
 }
 
-impl<'a> Executor<'a> {
+impl<'a, 'p> Executor<'a, 'p> {
     pub fn new(endpoint: &'a Endpoint<'a>) -> Self {
         Self {
             endpoint,
@@ -90,11 +90,11 @@ impl<'a> Executor<'a> {
     }
 
     /// Executes all packets of a super-packet or none.
-    pub fn execute(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
+    pub fn execute(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'p>) -> Step {
         let parameters = self.endpoint.parameters;
         let head = &super_packet.head;
         let (operation, position) = (head.opcode.operation(), head.opcode.position());
-        if operation != Operation::Write {
+        if !matches!(operation, Operation::Write | Operation::ReadRequest) {
             self.access.unlock();
         }
         let (length, mtu) = (head.payload_length, parameters.mtu);
@@ -250,7 +250,7 @@ impl<'a> Executor<'a> {
         responder.drop_message();
     }
 
-    fn write(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
+    fn write(&mut self, responder: &mut Responder, super_packet: &SuperPacket<'p>) -> Step {
         let endpoint = self.endpoint;
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
@@ -331,7 +331,7 @@ impl<'a> Executor<'a> {
         Step::Done(Response::None)
     }
 
-    fn read(&self, responder: &mut Responder, packet: &Packet) -> Step {
+    fn read(&mut self, responder: &mut Responder, packet: &Packet) -> Step {
         let parameters = self.endpoint.parameters;
         let Some(reth) = packet.headers.reth else {
             return Step::Refused(INVALID);
@@ -347,7 +347,7 @@ impl<'a> Executor<'a> {
             length,
         };
         if length > 0
-            && let Err(error) = self.endpoint.memory().check(range, Access::RemoteRead)
+            && let Err(error) = self.access.check(self.endpoint.accessor(), range, Access::RemoteRead)
         {
             return no_access(error);
         }

@@ -61,14 +61,14 @@ fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
 }
 
 /// Accepts requests of a reliable service. Breaks if the queue pair moves to the error state.
-fn reliable(
-    executor: &mut Executor<'_>,
+fn reliable<'p>(
+    executor: &mut Executor<'_, 'p>,
     responder: &mut Responder,
-    super_packet: &SuperPacket<'_>,
+    super_packet: &SuperPacket<'p>,
     responses: &mut Responses,
 ) -> ControlFlow<()> {
     let parameters = executor.endpoint.parameters;
-    let mut each = |executor: &mut Executor<'_>, responder: &mut Responder| {
+    let mut each = |executor: &mut Executor<'_, 'p>, responder: &mut Responder| {
         let mut packets = super_packet.split();
         packets.try_for_each(|packet| reliable(executor, responder, &packet, responses))
     };
@@ -178,7 +178,7 @@ fn duplicate(responder: &Responder, packet: &Packet, parameters: &Parameters) ->
 
 /// Accepts requests of an unreliable service. A message with a gap, or one that cannot be executed, is dropped as a
 /// whole.
-fn unreliable(executor: &mut Executor<'_>, responder: &mut Responder, super_packet: &SuperPacket<'_>) {
+fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, super_packet: &SuperPacket<'p>) {
     let head = &super_packet.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();

@@ -9,7 +9,7 @@ use super::super::denial;
 use super::super::memory::KeyRange;
 use super::batch::{self, Batch};
 use super::endpoint::Endpoint;
-use crate::hca::mkey::Access;
+use crate::hca::mkey::{self, Access};
 use crate::hca::nic_event::NicEvent;
 use crate::hca::queue_counter::QueueCounter;
 use crate::roce::headers::{Aeth, AtomicAckEth, Bth, Headers};
@@ -69,11 +69,12 @@ impl Responses {
         let mut packets = Packets {
             endpoint,
             batch: Batch::new(endpoint.context, endpoint.qp.number),
+            keys: mkey::Recent::new(&endpoint.hca().mkeys),
         };
         for response in self.0 {
             packets.respond(response);
         }
-        packets.batch.send();
+        packets.send();
     }
 }
 
@@ -81,6 +82,8 @@ impl Responses {
 struct Packets<'a> {
     endpoint: &'a Endpoint<'a>,
     batch: Batch<'a>,
+    /// The key of the last read, unlocked before packets are sent.
+    keys: mkey::Recent<'a>,
 }
 
 impl Packets<'_> {
@@ -122,7 +125,8 @@ impl Packets<'_> {
             let Some(path) = endpoint.parameters.path else { return };
             let head = Packet::new(path, opcode, headers, range.length);
             let pushed = self.batch.push(head, mtu, None, |payload| {
-                endpoint.memory().gather(range, Access::RemoteRead, payload)
+                let memory = endpoint.memory();
+                memory.gather_recent(&mut self.keys, range, Access::RemoteRead, payload)
             });
             match pushed {
                 Ok(()) => {
@@ -131,6 +135,7 @@ impl Packets<'_> {
                 }
                 Err(_) if packets > 1 => limit = 1,
                 Err(error) => {
+                    self.keys.unlock();
                     denial::report(endpoint.hca(), endpoint.qp.number, &error);
                     // The key was revoked after the request had been accepted.
                     self.acknowledge(psn, Syndrome::Nak(Nak::RemoteAccess), read.msn);
@@ -171,7 +176,12 @@ impl Packets<'_> {
 
     fn send_if_full(&mut self) {
         if self.batch.is_full() {
-            self.batch.send();
+            self.send();
         }
+    }
+
+    fn send(&mut self) {
+        self.keys.unlock();
+        self.batch.send();
     }
 }

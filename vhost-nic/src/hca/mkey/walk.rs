@@ -37,7 +37,12 @@ pub fn check(
         return Ok(());
     }
     let mkey = table.get(key >> VARIANT_BITS).ok_or(MkeyError::Unknown(key))?;
-    let state = mkey.state.read_recursive();
+    let range = Range { key, address, length };
+    check_locked(&mkey.state.read_recursive(), accessor, range, access)
+}
+
+fn check_locked(state: &State, accessor: Accessor, range: Range, access: Access) -> Result<(), MkeyError> {
+    let Range { key, address, length } = range;
     check_user(&state.context, key, accessor)?;
     check_range(&state.context, key, address, length, access).map(drop)
 }
@@ -91,6 +96,34 @@ impl<'a> Recent<'a> {
         self.held = None;
     }
 
+    /// Locks a key, and unlocks the one before it.
+    #[inline]
+    fn hold(&mut self, key: u32) -> Option<&State> {
+        let index = key >> VARIANT_BITS;
+        if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
+            self.unlock();
+            let mkey = self.table.get(index);
+            self.held = mkey.map(|mkey| (index, mkey.state.read_arc_recursive()));
+        }
+        self.held.as_ref().map(|(_, state)| &**state)
+    }
+
+    /// Does the same as [`check`].
+    pub fn check(
+        &mut self,
+        key: u32,
+        accessor: Accessor,
+        address: u64,
+        length: u64,
+        access: Access,
+    ) -> Result<(), MkeyError> {
+        let table = self.table;
+        let (Some(state), 1..) = (self.hold(key), length) else {
+            return check(table, key, accessor, address, length, access);
+        };
+        check_locked(state, accessor, Range { key, address, length }, access)
+    }
+
     /// Does the same as [`translate`].
     pub fn translate<E>(
         &mut self,
@@ -101,16 +134,8 @@ impl<'a> Recent<'a> {
         access: Access,
         mut act: impl FnMut(Segment) -> Result<(), E>,
     ) -> Result<Result<(), E>, MkeyError> {
-        let index = key >> VARIANT_BITS;
-        if self.held.as_ref().is_none_or(|(held, _)| *held != index) {
-            self.unlock();
-            self.held = self
-                .table
-                .get(index)
-                .map(|mkey| (index, mkey.state.read_arc_recursive()));
-        }
         let table = self.table;
-        let (Some((_, state)), 1..) = (&self.held, length) else {
+        let (Some(state), 1..) = (self.hold(key), length) else {
             return translate(table, key, accessor, address, length, access, act);
         };
         let mut act = |segment| act(segment).map_err(Stop::Act);
