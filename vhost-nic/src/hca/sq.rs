@@ -50,6 +50,8 @@ pub struct SqState {
     pub state: QueueState,
     /// Consumer index, in basic blocks modulo 2^16.
     pub consumer: u16,
+    /// Whether the WQE at `consumer` could not be read and is completed already: its length is not known.
+    pub unread: bool,
     /// PCIe transactions of the frames.
     pub payload: PayloadAccount,
 }
@@ -77,6 +79,7 @@ impl Sq {
                 context,
                 state: QueueState::Reset,
                 consumer: 0,
+                unread: false,
                 payload: PayloadAccount::default(),
             }),
             held: Mutex::new(held),
@@ -108,6 +111,7 @@ impl SqState {
     pub fn become_state(&mut self, next: QueueState) {
         if next == QueueState::Reset {
             self.consumer = 0;
+            self.unread = false;
         }
         self.state = next;
         self.context.set_state(next as u8);

@@ -6,11 +6,14 @@ use std::time::Duration;
 use mlx5_prm::command::Status;
 use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_entry::EventType;
+use mlx5_prm::queue_entry::{EventType, Syndrome};
+use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::command::CommandError;
+use mlx5_test_driver::cq::error_of;
 use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::hca::{ASYNC_VECTOR, Hca};
 use mlx5_test_driver::machine::Machine;
+use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::{Faults, Plan};
 use vhost_nic::fault::{Doors, NicFault};
@@ -290,4 +293,36 @@ fn firmware_requests_pages_again_and_again() {
         assert_eq!(eqe.data[..8], [0, 0, 0, 0, 0, 0, 0, 3]);
     }
     hca.shutdown();
+}
+
+#[test]
+fn the_flush_of_a_send_queue_goes_on_behind_a_wqe_that_could_not_be_read() {
+    // The first access is the check of the doorbell, the second the fetch, all others those of the flush.
+    for failures in [1, 4] {
+        let faulty = Faulty::new();
+        let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
+        let channel = &mut guest.channels[0];
+        faulty.apply(&format!(
+            "[[fault]]\nkind = \"dma_failed\"\npurpose = \"send_wqe\"\nskip = 1\ncount = {failures}"
+        ));
+        let mut last = Vec::new();
+        let counters = [(); 3].map(|()| {
+            let control = channel.sq.control(WqeOpcode::Nop as u8, 11 * 16, false);
+            last = control.as_bytes().to_vec();
+            last.resize(11 * 16, 0);
+            channel.sq.put(&last)
+        });
+        assert_eq!(counters, [0, 3, 6], "each takes three basic blocks");
+        channel.sq.ring(*last.first_chunk().unwrap());
+        let errors = counters.map(|_| error_of(&channel.send_cq.wait()).unwrap());
+        let [unread, flushed] = [Syndrome::LocalProtection, Syndrome::WrFlush].map(|syndrome| syndrome as u8);
+        assert_eq!(errors, [(unread, 0), (flushed, 3), (flushed, 6)]);
+        let late = channel.sq.nop();
+        assert_eq!(error_of(&channel.send_cq.wait()), Some((flushed, late)));
+        assert!(channel.send_cq.poll().is_none(), "more completions than entries");
+        assert_eq!(faulty.strikes(), failures);
+        let hca = Arc::clone(&guest.hca);
+        guest.close();
+        Arc::into_inner(hca).unwrap().shutdown();
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::cq::{error_of, vendor_error_of};
-use mlx5_test_driver::qp::{Connection, Request, Shape, service};
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
 use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::Plan;
 use vhost_daemon::trace::{Event, start_flight_recorder};
@@ -301,6 +301,31 @@ fn a_queue_pair_fails_at_a_chosen_completion() {
         pair.a.qp.query(&pair.a.node).unwrap().state() == 6
     });
     pair.end();
+}
+
+#[test]
+fn the_flush_goes_on_behind_a_wqe_that_could_not_be_read() {
+    // The first access is the check of the doorbell, the second the fetch, all others those of the flush.
+    for failures in [1, 4] {
+        let (mut pair, apply, strikes) = faulty("");
+        let mut request = pair.request(WqeOpcode::RdmaWrite, Vec::new(), 0);
+        request.data = vec![Data::Inline(vec![0; 100])];
+        apply(&format!(
+            "[[fault]]\nkind = \"dma_failed\"\nguest = \"nic1\"\npurpose = \"send_wqe\"\nskip = 1\ncount = {failures}"
+        ));
+        let counters = [(); 3].map(|()| pair.a.qp.put(&request));
+        assert_eq!(counters, [0, 3, 6], "each takes three basic blocks");
+        pair.a.qp.ring();
+        assert_eq!(pair.a.qp.send_error(0), Syndrome::LocalQpOperation as u8);
+        for counter in &counters[1..] {
+            assert_eq!(pair.a.qp.send_error(*counter), Syndrome::WrFlush as u8);
+        }
+        let late = pair.a.qp.post(&request);
+        assert_eq!(pair.a.qp.send_error(late), Syndrome::WrFlush as u8);
+        pair.a.qp.silent();
+        assert_eq!(strikes(), [failures]);
+        pair.end();
+    }
 }
 
 #[test]

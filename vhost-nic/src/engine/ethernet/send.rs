@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
@@ -13,6 +14,7 @@ use super::super::denial;
 use super::super::egress::transmit;
 use super::super::memory::{AccessError, Memory};
 use super::super::wqe_check;
+use crate::dma;
 use crate::frame::checksum::{self, Fill};
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
@@ -23,6 +25,7 @@ use crate::hca::pcie_account::Transactions;
 use crate::hca::pcie_latency::{Batch, Transaction};
 use crate::hca::qp::Data;
 use crate::hca::rq::QueueState;
+use crate::hca::scheduler::Task;
 use crate::hca::send_opcodes;
 use crate::hca::sq::{Sq, SqState};
 use crate::net::{Burst, CqePlace, Effect, Frame, FrameNumber, QueueKind, Sender, WqeId};
@@ -37,6 +40,8 @@ const BUDGET_BYTES: usize = 4 << 20;
 const MAX_LSO: usize = 8 * 65_535 + 512;
 /// Maximum number of segments of a frame (`GSO_MAX_SEGS`, include/linux/netdevice.h).
 const MAX_SEGMENTS: usize = 65_535;
+/// Interval at which a WQE that cannot be read is read again, to flush those behind it.
+const UNREAD_INTERVAL: Duration = Duration::from_millis(5);
 /// Minimum bytes of a frame, without its check sequence (IEEE 802.3).
 const MIN_FRAME: usize = 60;
 
@@ -121,7 +126,12 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
                     return hca.scheduler.schedule(number);
                 }
             }
-            QueueState::Error if state.context.flush_in_error_en() => sending.flush(&mut state, producer),
+            QueueState::Error if state.context.flush_in_error_en() => {
+                if sending.flush(&mut state, producer).is_err() {
+                    let again = hca.clock.instant() + UNREAD_INTERVAL;
+                    return hca.scheduler.schedule_at(again, Task::Queue(number));
+                }
+            }
             QueueState::Error | QueueState::Reset => return,
         }
     }
@@ -175,7 +185,7 @@ impl Sending<'_> {
                 }
                 executed
                     .map(|length| (wqe.control, length))
-                    .map_err(|failure| (wqe.control, failure))
+                    .map_err(|failure| (Some(wqe.control), failure))
             });
             state.payload.reads += std::mem::take(&mut turn.reads);
             match result {
@@ -190,7 +200,8 @@ impl Sending<'_> {
                     let cqe = signaled.then(|| self.complete(state, &control, index)).flatten();
                     self.note(index, cqe);
                 }
-                Err((control, failure)) => {
+                Err((read, failure)) => {
+                    let control = read.unwrap_or_default();
                     let hca = &self.context.hca;
                     let what = format_args!("send queue {:#x}, WQE {index:#x}: {}", self.sq.number, failure.why);
                     let object = queue(self.sq.number);
@@ -204,7 +215,10 @@ impl Sending<'_> {
                     state.become_state(QueueState::Error);
                     // The flush continues behind the WQE: the driver knows completions by the first block of a WQE. One
                     // whose size cannot be right counts as one block.
-                    state.consumer = index.wrapping_add(blocks(&control, posted).unwrap_or(1));
+                    match read {
+                        Some(control) => state.consumer = index.wrapping_add(blocks(&control, posted).unwrap_or(1)),
+                        None => state.unread = true,
+                    }
                 }
             }
         }
@@ -221,14 +235,14 @@ impl Sending<'_> {
         }
     }
 
-    /// Reads a WQE of at most `posted` basic blocks.
+    /// Reads a WQE of at most `posted` basic blocks. A failure comes with the control segment, if that could be read.
     fn fetch<'a>(
         &self,
         index: u16,
         posted: u16,
         blue_flame: Option<BlueFlameWqe>,
         memory: &'a mut [u8; MAX_WQE],
-    ) -> Result<Wqe<'a>, (ControlSegment, Failure)> {
+    ) -> Result<Wqe<'a>, (Option<ControlSegment>, Failure)> {
         let (hca, wq) = (&self.context.hca, &self.sq.wq);
         if let Some(BlueFlameWqe { bytes, .. }) = &blue_flame
             && let Ok((control, _)) = ControlSegment::read_from_prefix(bytes)
@@ -242,20 +256,20 @@ impl Sending<'_> {
             });
         }
         wq.send_bytes(&hca.dma, index, &mut memory[..SEND_WQE_BB])
-            .map_err(|error| (ControlSegment::default(), protection(error)))?;
+            .map_err(|error| (None, protection(error)))?;
         let Ok((control, _)) = ControlSegment::read_from_prefix(memory) else {
-            return Err((ControlSegment::default(), malformed("it has no control segment")));
+            return Err((None, malformed("it has no control segment")));
         };
         self.check_index(&control, index);
         let length = control.ds() * SEND_WQE_DS;
         if blocks(&control, posted).is_none() {
             let why = format!("its size of {} units exceeds what is posted", control.ds());
-            return Err((control, malformed(why)));
+            return Err((Some(control), malformed(why)));
         }
         if length > SEND_WQE_BB {
             let rest = &mut memory[SEND_WQE_BB..length];
             wq.send_bytes(&hca.dma, index.wrapping_add(1), rest)
-                .map_err(|error| (control, protection(error)))?;
+                .map_err(|error| (Some(control), protection(error)))?;
         }
         Ok(Wqe {
             control,
@@ -414,21 +428,22 @@ impl Sending<'_> {
         self.sq.cq.post(error.into());
     }
 
-    /// Completes the WQEs of a queue in error as flushed.
-    fn flush(&self, state: &mut SqState, producer: u16) {
+    /// Completes the WQEs of a queue in error as flushed, up to the first that cannot be read: where the next one
+    /// begins is not known then.
+    fn flush(&self, state: &mut SqState, producer: u16) -> dma::Result<()> {
         while state.consumer != producer {
             let index = state.consumer;
             let mut control = ControlSegment::default();
-            // An unreadable WQE counts as one block.
-            let read = self
-                .sq
-                .wq
-                .send_bytes(&self.context.hca.dma, index, control.as_mut_bytes());
+            let (wq, dma) = (&self.sq.wq, &self.context.hca.dma);
+            wq.send_bytes(dma, index, control.as_mut_bytes())?;
             let blocks = (control.ds() * SEND_WQE_DS).div_ceil(SEND_WQE_BB).max(1) as u16;
-            self.fail(state, &control, index, Syndrome::WrFlush);
+            if !std::mem::take(&mut state.unread) {
+                self.fail(state, &control, index, Syndrome::WrFlush);
+            }
             let left = producer.wrapping_sub(index);
-            state.consumer = index.wrapping_add(if read.is_ok() { blocks.min(left) } else { 1 });
+            state.consumer = index.wrapping_add(blocks.min(left));
         }
+        Ok(())
     }
 }
 

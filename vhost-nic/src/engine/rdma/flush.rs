@@ -6,7 +6,7 @@ use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::completion::{self, ReceiveCq};
 use super::endpoint::Endpoint;
-use super::send_wqe::Reader;
+use super::send_wqe::{Reader, WqeOrigin};
 use crate::hca::nic_event::Timer;
 use crate::hca::qp::{Message, ReceiveSource};
 
@@ -34,9 +34,19 @@ fn flush_sends(endpoint: &Endpoint<'_>) {
         return;
     }
     while reader.is_posted(requester.fetched()) {
-        let (blocks, _) = reader.read(requester.append());
+        let (blocks, origin) = reader.read(requester.append());
+        if origin == WqeOrigin::Nowhere {
+            // Where the next one begins is not known. The next check reads it again.
+            requester.withdraw();
+            return;
+        }
+        let is_completed = requester.take_unread();
         requester.post(blocks, 0);
-        requester.flush(flush);
+        requester.flush(|message| {
+            if !is_completed {
+                flush(message);
+            }
+        });
     }
 }
 

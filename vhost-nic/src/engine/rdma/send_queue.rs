@@ -266,7 +266,10 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
     }
     let opcode = message.control().opcode();
     let index = message.index();
-    let first = requester.post(blocks, packets);
+    let first = match origin {
+        WqeOrigin::Nowhere => requester.post_unread(),
+        WqeOrigin::Ring | WqeOrigin::Register => requester.post(blocks, packets),
+    };
     endpoint.trace(NicEvent::Wqe, || [index.into(), opcode.into(), first.value(), packets]);
     true
 }

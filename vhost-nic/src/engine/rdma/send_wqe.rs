@@ -105,7 +105,8 @@ impl<'a> Reader<'a> {
         self.producer.wrapping_sub(index)
     }
 
-    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, and its origin.
+    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, none if it cannot be
+    /// read, and its origin.
     pub fn read(&mut self, message: &mut Message) -> (u16, WqeOrigin) {
         let index = message.index();
         let posted = self.posted(index);
@@ -124,7 +125,7 @@ impl<'a> Reader<'a> {
         }
         self.ring_read = true;
         let Some(memory) = self.blocks(index, 1) else {
-            return (1, WqeOrigin::Nowhere);
+            return (0, WqeOrigin::Nowhere);
         };
         if let Ok((control, _)) = ControlSegment::read_from_prefix(memory) {
             message.set_control(control);

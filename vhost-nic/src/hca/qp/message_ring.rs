@@ -52,6 +52,11 @@ impl Messages {
         self.first = if self.length == 0 { 0 } else { self.place(count) };
     }
 
+    /// Removes the newest message.
+    pub fn remove_last(&mut self) {
+        self.length = self.length.saturating_sub(1);
+    }
+
     /// The oldest message.
     pub fn first_mut(&mut self) -> Option<&mut Message> {
         self.iter_mut().next()

@@ -34,6 +34,8 @@ pub enum Timers {
 #[derive(Debug, Serialize)]
 pub struct Requester {
     fetched: u16,
+    /// Whether the WQE at `fetched` could not be read and has its message already: its length is not known.
+    unread: bool,
     #[serde(serialize_with = "Messages::serialize_length")]
     messages: Messages,
     /// Index of the message that is being sent; the number of messages if all are sent.
@@ -69,6 +71,7 @@ impl Requester {
     pub(super) fn new() -> Self {
         Self {
             fetched: 0,
+            unread: false,
             messages: Messages::default(),
             current: 0,
             send_psn: Psn::default(),
@@ -172,6 +175,22 @@ impl Requester {
         self.next_psn += packets;
         self.fetched = self.fetched.wrapping_add(blocks);
         first
+    }
+
+    /// Posts the appended message for a WQE that cannot be read. The next WQE is not known before this one is.
+    pub fn post_unread(&mut self) -> Psn {
+        self.unread = true;
+        self.post(0, 0)
+    }
+
+    /// Removes the appended message again.
+    pub fn withdraw(&mut self) {
+        self.messages.remove_last();
+    }
+
+    /// Whether the next WQE to be read has its message already; it is taken for read then.
+    pub fn take_unread(&mut self) -> bool {
+        std::mem::take(&mut self.unread)
     }
 
     /// Number of reads and atomics that are sent and not answered.
