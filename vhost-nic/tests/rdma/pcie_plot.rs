@@ -52,22 +52,34 @@ fn distinct<T: PartialEq + Copy>(values: impl Iterator<Item = T>) -> Vec<T> {
     seen
 }
 
+/// A panel for each place, one below the other: the times of a place have a scale of their own.
 fn plot(times: &[Time<'_>]) -> String {
+    let places = distinct(times.iter().map(|time| time.place));
+    let (mut panels, mut top) = (String::new(), 0);
+    for place in places {
+        let of_place: Vec<&Time<'_>> = times.iter().filter(|time| time.place == place).collect();
+        let (panel, height) = plot_place(place, &of_place);
+        writeln!(panels, "<g transform=\"translate(0 {top})\">\n{panel}</g>").unwrap();
+        top += height;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" font-family=\"sans-serif\" \
+         font-size=\"12\" fill=\"#808080\">\n{panels}</svg>\n"
+    )
+}
+
+/// Returns the panel of a place, and its height.
+fn plot_place(place: &str, times: &[&Time<'_>]) -> (String, usize) {
     let methods = distinct(times.iter().map(|time| time.method));
     let round_trips = distinct(times.iter().map(|time| time.round_trip_ns));
-    let places = distinct(times.iter().map(|time| time.place)).join(", ");
     let longest = times.iter().map(|time| time.time_us).fold(0.0, f64::max);
     let row = round_trips.len() * BAR + GAP;
-    let height = TOP + methods.len() * row;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\" fill=\"#808080\">\n<text x=\"8\" y=\"20\" font-size=\"14\">Time of a message in \
-         microseconds ({places})</text>\n"
-    );
+    let mut panel =
+        format!("<text x=\"8\" y=\"20\" font-size=\"14\">Time of a message in microseconds ({place})</text>\n");
     for (at, round_trip) in round_trips.iter().enumerate() {
         let (x, colour) = (8 + at * 190, COLOURS[at]);
         writeln!(
-            svg,
+            panel,
             "<rect x=\"{x}\" y=\"34\" width=\"12\" height=\"12\" fill=\"{colour}\"/><text x=\"{}\" y=\"44\">PCIe round \
              trip {round_trip} ns</text>",
             x + 18
@@ -79,7 +91,7 @@ fn plot(times: &[Time<'_>]) -> String {
         let middle = top + (row - GAP) / 2 + 4;
         let name = method.replace('`', "");
         writeln!(
-            svg,
+            panel,
             "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{name}</text>",
             LABELS - 8
         )
@@ -91,7 +103,7 @@ fn plot(times: &[Time<'_>]) -> String {
             let Some(Time { time_us, .. }) = time else { continue };
             let (y, width, colour) = (top + at * BAR, time_us / longest * BARS, COLOURS[at]);
             writeln!(
-                svg,
+                panel,
                 "<rect x=\"{LABELS}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{colour}\"/><text \
                  x=\"{:.1}\" y=\"{}\">{time_us:.2}</text>",
                 BAR - 1,
@@ -101,14 +113,14 @@ fn plot(times: &[Time<'_>]) -> String {
             .unwrap();
         }
     }
-    svg + "</svg>\n"
+    (panel, TOP + methods.len() * row)
 }
 
 fn page(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).join(name)
 }
 
-/// The data are measured by the benchmark `pcie_latency`, or between guests by the test of the PCIe account there.
+/// The data are measured by the benchmark `pcie_latency`, and between guests by the test of the PCIe account there.
 #[test]
 fn the_plot_shows_the_data() {
     let data = fs::read_to_string(page("pcie-account.tsv")).unwrap();
