@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use crate::sandbox::{FileAccess, Sandbox, SandboxError, User, enter};
 use crate::size::parse_size;
 use crate::sockets::SocketAccess;
 
@@ -87,6 +88,16 @@ pub struct CommonArgs {
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
 
+    /// Restrict the daemon after its set-up, as far as the kernel can: no capabilities, no files but those of the
+    /// options, and of the system calls those that each thread needs (docs/sandbox.md).
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub sandbox: Sandbox,
+
+    /// Become this user and group, by their numbers, once sockets and outputs are open; all other groups are left. The
+    /// daemon has to start as root, or with CAP_SETUID and CAP_SETGID.
+    #[arg(long, value_name = "UID:GID")]
+    pub user: Option<User>,
+
     /// Bytes of memory that the VMM of each guest may share with the daemon; by default an equal share of 64T, half of
     /// the addresses that the process has.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -108,6 +119,22 @@ impl CommonArgs {
             mode: self.socket_mode.unwrap_or(default),
             group: self.socket_group,
         }
+    }
+
+    /// Enters the sandbox of --sandbox and --user. The files of the options in this structure are added to `files`. The
+    /// process has no other thread yet.
+    pub fn enter_sandbox(&self, mut files: FileAccess) -> Result<(), SandboxError> {
+        let own = [&self.stats_socket, &self.metrics_socket, &self.control_socket];
+        for socket in self.socket_path.iter().chain(own.into_iter().flatten()) {
+            files.remove_socket(socket);
+        }
+        if let Some(plan) = &self.faults {
+            files.read(plan);
+        }
+        if let Some(directory) = &self.trace_dump {
+            files.rotate(directory);
+        }
+        enter(self.sandbox, self.user, &files)
     }
 
     /// Returns the bytes of memory that each of `guests` guests may have.

@@ -20,6 +20,7 @@ pub mod fault;
 pub mod finding;
 mod foreign_eventfd;
 mod guarded_ram;
+pub mod heartbeat;
 mod limited_log;
 pub mod lost_memory;
 mod main_loop;
@@ -31,7 +32,9 @@ mod program;
 pub mod record;
 pub mod replay;
 mod replay_command;
+pub mod sandbox;
 mod server;
+mod service_manager;
 mod size;
 mod socket_server;
 mod sockets;
@@ -70,12 +73,12 @@ pub use output::{Output, OutputError};
 pub use panic::isolate;
 pub use program::{Document, Program};
 pub use replay_command::{ReplayArgs, ReplayError, ReplayFailure, Replayed};
-pub use server::{Current, STOP_TIME, Server, Service};
+pub use server::{Current, STOP_TIME, Server, Service, stop_all};
 pub use size::{InvalidSize, parse_size};
 pub use sockets::{GuestSocket, OwnSockets, SocketAccess, SocketError, inherited};
 pub use top_command::{Interval, TopArgs};
 pub use trace_command::{TraceArgs, TraceError};
-pub use trace_dump::{NamedEvent, TraceDumpError, TraceSource};
+pub use trace_dump::{NamedEvent, TraceDumpError, TraceSource, await_dump_signal};
 
 /// For [`counters!`].
 #[doc(hidden)]

@@ -19,6 +19,9 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, fstat, fstatfs};
 
+use crate::panic::isolate;
+use crate::sandbox::{ThreadKind, confine};
+
 /// Size of a page in bytes, but for huge pages.
 pub const PAGE_SIZE: usize = 4096;
 /// Maximum number of guarded mappings; the kernel allows a process 65,530 mappings (vm.max_map_count).
@@ -72,9 +75,11 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 /// Descriptor of the eventfd that wakes the thread.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// Action that ends the connection of a guest whose memory is lost.
+/// Action that ends the connection of a guest whose memory is lost, or whose device has panicked.
 #[derive(Default)]
-pub struct Loss(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+pub struct Loss(Mutex<Option<Box<End>>>);
+
+type End = dyn Fn(&str) + Send + Sync;
 
 impl fmt::Debug for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,8 +88,9 @@ impl fmt::Debug for Loss {
 }
 
 impl Loss {
-    /// Sets the action, in place of any earlier one. It runs on a thread that serves all guests, and must not wait.
-    pub fn set(&self, end: impl Fn() + Send + Sync + 'static) {
+    /// Sets the action, in place of any earlier one; it is given the reason. It may run on a thread that serves all
+    /// guests, and must not wait.
+    pub fn set(&self, end: impl Fn(&str) + Send + Sync + 'static) {
         *self.0.lock() = Some(Box::new(end));
     }
 
@@ -93,9 +99,10 @@ impl Loss {
         *self.0.lock() = None;
     }
 
-    fn report(&self) {
+    /// Ends the connection, if there is one.
+    pub fn end(&self, reason: &str) {
         if let Some(end) = &*self.0.lock() {
-            end();
+            end(reason);
         }
     }
 }
@@ -201,6 +208,7 @@ fn start() -> io::Result<()> {
 }
 
 fn report_losses(wake: &OwnedFd) {
+    confine(ThreadKind::LostMemory);
     loop {
         // Fails only if a signal interrupts it.
         let _ = rustix::io::read(wake, &mut [0; 8]);
@@ -213,7 +221,10 @@ fn report_losses(wake: &OwnedFd) {
                 .filter_map(|(_, loss)| loss.clone())
                 .collect()
         };
-        lost.iter().for_each(|loss| loss.report());
+        // One action that panics leaves those of the others.
+        for loss in lost {
+            isolate("the end of a connection", || loss.end("memory of the guest is gone"));
+        }
     }
 }
 
@@ -346,7 +357,7 @@ mod tests {
             .zip(0..)
             .map(|((map, loss), number)| {
                 let lost = lost.clone();
-                loss.set(move || lost.send(number).unwrap());
+                loss.set(move |_| lost.send(number).unwrap());
                 map.get_slice(0, 0x4000).unwrap().write_slice(&[7; 0x4000], 0).unwrap();
                 // SAFETY: the mappings are dropped after the guards.
                 unsafe { Guard::new(map.as_ptr() as usize, map.size(), loss) }.unwrap()

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use log::{info, warn};
@@ -15,9 +16,15 @@ use vmm_sys_util::epoll::EventSet;
 use crate::control_socket::ControlService;
 use crate::controlled::Controlled;
 use crate::foreign_eventfd::check_signals;
+use crate::heartbeat::watch;
 use crate::metrics_socket::MetricsService;
+use crate::sandbox::{ThreadKind, confine};
+use crate::service_manager::ServiceManager;
 use crate::socket_server::{Serve, SocketServer};
 use crate::stats_socket::StatsService;
+
+/// Longest time between two looks at the threads.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 type Subscriber = Rc<RefCell<dyn MutEventSubscriber>>;
 
@@ -47,6 +54,7 @@ pub enum MainLoopError {
 pub struct MainLoop {
     manager: EventManager<Subscriber>,
     stop: Rc<Cell<bool>>,
+    service_manager: ServiceManager,
 }
 
 impl MainLoop {
@@ -57,7 +65,11 @@ impl MainLoop {
         let stop = Rc::default();
         let signals = Signals::new(&stop).map_err(MainLoopError::Signals)?;
         manager.add_subscriber(Rc::new(RefCell::new(signals)));
-        Ok(Self { manager, stop })
+        Ok(Self {
+            manager,
+            stop,
+            service_manager: ServiceManager::connect(),
+        })
     }
 
     /// Answers every connection to `listener` with the daemon's state as a JSON document.
@@ -90,11 +102,30 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Runs until a signal.
+    /// Runs until a signal. Meanwhile looks at the threads that serve guests, and notifies the watchdog of the service
+    /// manager as long as none of them is stuck.
     pub fn run(&mut self) -> Result<(), MainLoopError> {
+        confine(ThreadKind::Main);
+        let interval = self
+            .service_manager
+            .interval()
+            .unwrap_or(LOOK_INTERVAL)
+            .min(LOOK_INTERVAL);
+        let mut next = Instant::now();
+        self.service_manager.ready();
         while !self.stop.get() {
-            self.manager.run()?;
+            let now = Instant::now();
+            if now >= next {
+                next = now + interval;
+                if watch(now) == 0 {
+                    self.service_manager.alive(now);
+                }
+            }
+            // Rounded up: a wait of 0 ms would be none.
+            let wait = next.saturating_duration_since(now).as_millis() as i32 + 1;
+            self.manager.run_with_timeout(wait)?;
         }
+        self.service_manager.stopping();
         info!("ending on a signal");
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{Shutdown, shutdown};
 
 use crate::panic::isolate;
+use crate::sandbox::{ThreadKind, confine};
 
 /// Pause after a connection that could not be accepted or served, for lack of descriptors or threads.
 const RETRY_PAUSE: Timespec = Timespec {
@@ -134,6 +135,7 @@ impl Server {
             let (name, shared) = (name.clone(), shared.clone());
             move || {
                 let _end = end;
+                confine(ThreadKind::Attachment);
                 shared.run(&name, listener, &service);
             }
         })?;
@@ -148,9 +150,14 @@ impl Server {
     /// Ends the connection in service, if any, and accepts no more; returns after the device's last reset, or
     /// [`STOP_TIME`] later at the latest: a client can hold up what must end for its connection to end.
     pub fn stop(&mut self) {
+        self.stop_by(Instant::now() + STOP_TIME);
+    }
+
+    fn stop_by(&mut self, deadline: Instant) {
         let Some(thread) = self.thread.take() else { return };
         self.request_stop();
-        if self.ended.get_mut().recv_timeout(STOP_TIME) == Err(RecvTimeoutError::Timeout) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.ended.get_mut().recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
             error!(
                 "{}: the connection does not end, and is left to the process's end",
                 self.name
@@ -182,6 +189,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Stops servers as [`Server::stop`] does, all within [`STOP_TIME`].
+pub fn stop_all<'a>(servers: impl IntoIterator<Item = &'a mut Server>) {
+    let servers: Vec<&mut Server> = servers.into_iter().collect();
+    servers.iter().for_each(|server| server.request_stop());
+    let deadline = Instant::now() + STOP_TIME;
+    servers.into_iter().for_each(|server| server.stop_by(deadline));
 }
 
 impl Shared {
@@ -355,5 +370,23 @@ mod tests {
             thread::yield_now();
         }
         server.stop();
+    }
+
+    #[test]
+    fn any_number_of_connections_that_do_not_end_have_one_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let serve = |number: u32| {
+            let path = dir.path().join(number.to_string());
+            let server = Server::start("a", UnixListener::bind(&path).unwrap(), Stuck).unwrap();
+            let client = UnixStream::connect(&path).unwrap();
+            while server.shared.current.0.lock().end.is_none() {
+                thread::yield_now();
+            }
+            (server, client)
+        };
+        // One after the other, they would take longer than a test may.
+        let (mut servers, _clients): (Vec<_>, Vec<_>) = (0..60).map(serve).unzip();
+        stop_all(&mut servers);
+        assert!(servers.iter().all(|server| server.thread.is_none()));
     }
 }

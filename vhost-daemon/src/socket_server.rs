@@ -11,6 +11,7 @@ use log::{debug, warn};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::panic::isolate;
+use crate::sandbox::{ThreadKind, confine};
 
 /// Maximum number of connections to a socket at a time.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -80,6 +81,7 @@ impl<S: Serve> SocketServer<S> {
         }
         let (name, service) = (self.name, self.service.clone());
         let serve = move || {
+            confine(ThreadKind::Operator);
             isolate(format_args!("the {name} socket"), || {
                 if let Err(error) = service.serve(&stream) {
                     debug!("a client of the {name} socket ended early: {error}");

@@ -1,21 +1,25 @@
 //! Harness for tests of the daemons' binaries, and assertions that several of them use.
 
 mod catalogue;
+mod confinement;
 mod control_page;
 mod daemon;
 pub mod json;
 mod manual;
 mod open_metrics;
+mod service;
 mod terminal;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use catalogue::assert_catalogue;
+pub use confinement::filters_of_threads;
 pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;
 pub use open_metrics::{http, read_metrics};
+pub use service::assert_notifies;
 pub use terminal::{Terminal, assert_top};
 
 use crate::trace::EventInfo;

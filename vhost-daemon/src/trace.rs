@@ -16,7 +16,7 @@ mod stream;
 mod times;
 mod trigger;
 
-pub use dump::{DumpOptions, Dumper};
+pub use dump::{DumpOptions, DumpSignal, Dumper};
 pub use event::{EventInfo, Events};
 pub use file::{Timeline, write_json, write_perfetto};
 #[cfg(any(test, feature = "testing"))]

@@ -9,7 +9,7 @@ use crate::args::CommonArgs;
 use crate::finding::KindInfo;
 use crate::program::Program;
 use crate::trace::{
-    DEFAULT_RING_BYTES, DumpOptions, Dumper, EventInfo, Header, Timeline, Trace, Wants, set_ring_bytes,
+    DEFAULT_RING_BYTES, DumpOptions, DumpSignal, Dumper, EventInfo, Header, Timeline, Trace, Wants, set_ring_bytes,
     start_flight_recorder,
 };
 
@@ -45,6 +45,17 @@ pub enum TraceDumpError {
     },
 }
 
+/// Takes SIGUSR1 for the dumps, if the options ask for them: before there is a socket by which others see the daemon.
+pub fn await_dump_signal(args: &CommonArgs) -> Result<Option<DumpSignal>, TraceDumpError> {
+    let register = |directory: &PathBuf| {
+        DumpSignal::register().map_err(|source| TraceDumpError::Start {
+            directory: directory.clone(),
+            source,
+        })
+    };
+    args.trace_dump.as_ref().map(register).transpose()
+}
+
 /// An event with arguments that make it one of another name.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedEvent {
@@ -74,14 +85,15 @@ pub struct TraceSource<'a, T> {
 }
 
 impl<T: Timeline + 'static> TraceSource<'_, T> {
-    /// Starts the flight recorder and the dumps, as far as the options ask for them.
-    pub fn start(&self, args: &CommonArgs) -> Result<Option<Dumper>, TraceDumpError> {
+    /// Starts the flight recorder and the dumps, as far as the options ask for them; these need the signal of
+    /// [`await_dump_signal`].
+    pub fn start(&self, args: &CommonArgs, signal: Option<DumpSignal>) -> Result<Option<Dumper>, TraceDumpError> {
         let wants = self.wants(&args.trace_dump_on)?;
         if args.flight_recorder.is_some() || args.trace_dump.is_some() {
             set_ring_bytes(args.flight_recorder.unwrap_or(DEFAULT_RING_BYTES));
             start_flight_recorder();
         }
-        let Some(directory) = args.trace_dump.clone() else {
+        let (Some(directory), Some(signal)) = (args.trace_dump.clone(), signal) else {
             return Ok(None);
         };
         let options = DumpOptions {
@@ -91,7 +103,7 @@ impl<T: Timeline + 'static> TraceSource<'_, T> {
             header: Header::new(self.program, self.guests, self.events),
             wants,
         };
-        let dumper = Dumper::start(options, self.timeline);
+        let dumper = Dumper::start(options, signal, self.timeline);
         dumper
             .map(Some)
             .map_err(|source| TraceDumpError::Start { directory, source })

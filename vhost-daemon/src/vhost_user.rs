@@ -83,8 +83,8 @@ impl Supervisor {
         daemon.start(&mut listener).map_err(ConnectionError::Start)?;
         if let Some(handle) = daemon.shutdown_handle() {
             let name = name.clone();
-            self.loss.set(move || {
-                warn!("{name}: memory of the guest is gone; its connection ends");
+            self.loss.set(move |reason| {
+                warn!("{name}: {reason}; its connection ends");
                 handle.shutdown();
             });
         }

@@ -104,6 +104,18 @@ fn sockets() -> ArgGroup {
 }
 
 impl Args {
+    /// Returns the paths of the sockets in --socket-dir.
+    pub fn sockets_in_directory(&self) -> impl Iterator<Item = PathBuf> {
+        let numbers = 0..self.guests.unwrap_or(0);
+        let in_directory = move |directory: &PathBuf| {
+            let directory = directory.clone();
+            numbers
+                .clone()
+                .map(move |number| directory.join(format!("guest{number}.sock")))
+        };
+        self.socket_dir.iter().flat_map(in_directory)
+    }
+
     /// Returns the fabric's limits, if they are consistent.
     pub fn limits(&self) -> Result<Limits> {
         if !self.region_size.is_power_of_two() || self.region_size < 4 * DOORBELL_TAIL || self.region_size > MAX_REGION

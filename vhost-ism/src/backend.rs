@@ -19,9 +19,12 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures};
+use vhost_daemon::heartbeat::Heartbeat;
+use vhost_daemon::lost_memory::Loss;
+use vhost_daemon::sandbox::{ThreadKind, confine};
 use vhost_daemon::vhost_user::{ConnectionError, ExitEvents, Supervisor};
 use vhost_daemon::vring::{self, Memory, Vring};
-use vhost_daemon::{Current, GuardedRam, Server, Service};
+use vhost_daemon::{Current, GuardedRam, Server, Service, isolate};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -61,10 +64,15 @@ pub struct IsmBackend {
     /// The VMM has queried the shared memory regions.
     knows_regions: AtomicBool,
     exits: ExitEvents,
+    /// Of the control and of the doorbell worker.
+    heartbeats: [Arc<Heartbeat>; 2],
+    loss: Arc<Loss>,
 }
 
 impl IsmBackend {
-    fn new(connection: Connection, described: Memory, ram: GuardedRam) -> Self {
+    fn new(connection: Connection, described: Memory, ram: GuardedRam, loss: Arc<Loss>) -> Self {
+        let guest = connection.guest().stats().guest();
+        let heartbeats = ["control", "doorbell"].map(|thread| Heartbeat::new(guest, thread));
         Self {
             connection,
             ram: Arc::new(Mutex::new(ram)),
@@ -74,6 +82,8 @@ impl IsmBackend {
             mapper: OnceLock::new(),
             knows_regions: AtomicBool::new(false),
             exits: ExitEvents::default(),
+            heartbeats,
+            loss,
         }
     }
 
@@ -108,6 +118,24 @@ impl IsmBackend {
 
     fn guest(&self) -> &Guest {
         self.connection.guest()
+    }
+
+    /// Serves a queue of a worker.
+    fn serve(&self, thread: usize, event: u16, vrings: &[Vring]) {
+        match (thread, event) {
+            (CONTROL_THREAD, CONTROL_QUEUE) => {
+                self.connection.serve_control(&Virtqueues::new(self, vrings));
+                // A request that waited for a map has kept the memory table from before.
+                self.ram.lock().release();
+            }
+            (CONTROL_THREAD, EVENT_QUEUE) => self.connection.serve_events(),
+            // Queues are numbered within their thread.
+            (DOORBELL_THREAD, 0) => self.connection.serve_doorbells(),
+            _ => debug!(
+                "{}: unexpected event {event} of worker {thread}",
+                self.guest().stats().guest()
+            ),
+        }
     }
 }
 
@@ -201,19 +229,15 @@ impl VhostUserBackend for IsmBackend {
 
     /// Handles a kick. Never fails: an error would end the worker, and with it the device.
     fn handle_event(&self, event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
-        match (thread, event) {
-            (CONTROL_THREAD, CONTROL_QUEUE) => {
-                self.connection.serve_control(&Virtqueues::new(self, vrings));
-                // A request that waited for a map has kept the memory table from before.
-                self.ram.lock().release();
-            }
-            (CONTROL_THREAD, EVENT_QUEUE) => self.connection.serve_events(),
-            // Queues are numbered within their thread.
-            (DOORBELL_THREAD, 0) => self.connection.serve_doorbells(),
-            _ => debug!(
-                "{}: unexpected event {event} of worker {thread}",
-                self.guest().stats().guest()
-            ),
+        // The worker is started by vhost-user-backend.
+        confine(ThreadKind::VringWorker);
+        let guest = self.guest().stats().guest();
+        let Some(heartbeat) = self.heartbeats.get(thread) else {
+            return Ok(());
+        };
+        let serve = || heartbeat.work(|| self.serve(thread, event, vrings));
+        if isolate(format_args!("{guest}: a worker"), serve).is_none() {
+            self.loss.end("its device has failed");
         }
         Ok(())
     }
@@ -241,7 +265,12 @@ impl Service for IsmService {
         let described = Memory::new(GuestMemoryMmap::new());
         let ram = GuardedRam::new(self.supervisor.loss().clone(), self.max_guest_memory);
         let connection = Connection::new(self.guest.clone(), self.door.clone());
-        let backend = Arc::new(IsmBackend::new(connection, described.clone(), ram));
+        let backend = Arc::new(IsmBackend::new(
+            connection,
+            described.clone(),
+            ram,
+            self.supervisor.loss().clone(),
+        ));
         let disconnected = || backend.connection.close();
         let connected = || ();
         self.supervisor

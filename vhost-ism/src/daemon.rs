@@ -11,9 +11,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::{Kind, Source};
+use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events, Tracer};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, Server, TraceSource,
+    await_dump_signal,
 };
 use vhost_ism::backend;
 use vhost_ism::connection::FrontendDoor;
@@ -38,13 +40,27 @@ pub fn run(args: &Args) -> Result<()> {
     let limits = args.limits()?;
     let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS])?;
     let mut main_loop = MainLoop::new()?;
+    let dump_signal = await_dump_signal(&args.common)?;
     let mut own = OwnSockets::new(args.common.socket_access());
     let sockets = sockets(args, &mut own)?;
     let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
+    let stats = stats.transpose()?;
+    let metrics = args.common.metrics_socket.as_deref().map(|path| own.listen(path));
+    let metrics = metrics.transpose()?;
+    let control = args
+        .common
+        .control_socket
+        .as_deref()
+        .map(|path| own.listen_privately(path));
+    let control = control.transpose()?;
     let recorder = match &args.record {
         None => None,
         Some(path) => Some(recorder(path, &Setup::new(args.chid, &limits, names.clone()))?),
     };
+    let mut files = FileAccess::default();
+    args.sockets_in_directory().for_each(|path| files.remove_socket(&path));
+    args.common.enter_sandbox(files)?;
     let (fabric, guests) = match &recorder {
         None => guests(Fabric::new(args.chid, limits), &names),
         Some(recorder) => recorder.create(|tape| guests(Fabric::with_tape(args.chid, limits, tape), &names)),
@@ -57,22 +73,12 @@ pub fn run(args: &Args) -> Result<()> {
         named: &[],
         timeline: IsmTimeline::new,
     };
-    let _dumper = traces.start(&args.common)?;
+    let _dumper = traces.start(&args.common, dump_signal)?;
     let faults = Faults::of_daemon(&args.common, names)?;
     let doors = faults
         .iter()
         .flat_map(|faults| doors(&guests, faults, recorder.as_ref()))
         .collect();
-    let stats = args.common.stats_socket.as_deref().map(|path| own.listen(path));
-    let stats = stats.transpose()?;
-    let metrics = args.common.metrics_socket.as_deref().map(|path| own.listen(path));
-    let metrics = metrics.transpose()?;
-    let control = args
-        .common
-        .control_socket
-        .as_deref()
-        .map(|path| own.listen_privately(path));
-    let control = control.transpose()?;
 
     info!("serving {} guest(s), SMC fabric id {:#06x}", guests.len(), args.chid);
     let max_memory = args.common.guest_memory_limit(guests.len());
@@ -148,12 +154,14 @@ fn doors(guests: &[Arc<Guest>], faults: &Arc<Faults<IsmFault>>, recorder: Option
 }
 
 fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {
-    let in_dir = args
-        .socket_dir
-        .iter()
-        .flat_map(|dir| (0..args.guests.unwrap_or(0)).map(move |n| dir.join(format!("guest{n}.sock"))));
     let mut sockets = Vec::new();
-    for path in args.common.socket_path.iter().cloned().chain(in_dir) {
+    for path in args
+        .common
+        .socket_path
+        .iter()
+        .cloned()
+        .chain(args.sockets_in_directory())
+    {
         sockets.push(own.listen_for_guest(&path)?);
     }
     for &fd in &args.common.fd {

@@ -10,6 +10,7 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use vhost_daemon::finding::Object;
+use vhost_daemon::heartbeat;
 use vhost_daemon::trace::Tracer;
 
 use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
@@ -414,11 +415,13 @@ impl Session {
         }
         loop {
             while !rung.is_empty() && self.alive.load(Ordering::Relaxed) {
+                heartbeat::progress();
                 for (owner, chunks) in rung {
                     owner.ring(&chunks);
                 }
                 rung = self.collect(None);
             }
+            heartbeat::progress();
             self.area.set_awake(false);
             rung = self.collect(None);
             if rung.is_empty() || !self.alive.load(Ordering::Relaxed) {

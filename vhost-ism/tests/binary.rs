@@ -15,7 +15,7 @@ use common::*;
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
-use vhost_daemon::testing::{Daemon, Program, await_socket, is_empty, read_stats};
+use vhost_daemon::testing::{Daemon, Program, assert_notifies, await_socket, filters_of_threads, is_empty, read_stats};
 use vhost_ism::abi::{NUM_QUEUES, PERM_ATTACH, PERM_READ, PERM_WRITE, Status, Token};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-ism"));
@@ -582,4 +582,27 @@ fn a_record_is_complete_after_a_signal_and_can_be_replayed() {
     assert!(output.status.success() && text.contains(", 5 requests, "), "{text}");
     assert_eq!(replay(&["--find", "finding=dmb_left"]).0, Some(1));
     assert_eq!(replay(&["--find", "finding=nothing"]).0, Some(2));
+}
+
+#[test]
+fn every_thread_is_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path));
+    await_socket(&path);
+    // Two filters of all threads, and those of the thread's kind.
+    let expected = [("a", 4), ("vhost-ism", 3)].map(|(name, count)| (name.to_owned(), count));
+    eventually("each thread has its filters", || {
+        filters_of_threads(daemon.pid()) == expected
+    });
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    assert!(is_empty(dir.path()));
+}
+
+#[test]
+fn the_service_manager_is_notified() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = PROGRAM.command();
+    command.arg("--socket-path").arg(dir.path().join("a.sock"));
+    assert_notifies(&mut command, dir.path());
 }

@@ -87,9 +87,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Let `ctl record` record guests while the daemon runs. The NICs take turns, which slows them down.
-    #[arg(long)]
-    pub recordable: bool,
+    /// Let `ctl record` record guests while the daemon runs, to files beneath this directory; by default, beneath the
+    /// daemon's working directory. The NICs take turns, which slows them down.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    pub recordable: Option<PathBuf>,
 
     /// Keep polling a drained send queue for this many microseconds: WQEs posted meanwhile are sent before their
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
@@ -228,7 +229,7 @@ impl Args {
                 _ => bail!("--record is for a daemon with one guest; record=FILE in --guest names the guest"),
             }
         }
-        if self.recordable || plans.iter().any(|plan| plan.record.is_some()) {
+        if self.recordable.is_some() || plans.iter().any(|plan| plan.record.is_some()) {
             self.check_record()?;
         }
         let (mut sockets, mut macs, mut records) = (HashSet::new(), HashSet::new(), HashSet::new());

@@ -4,6 +4,7 @@ mod guest;
 mod metrics;
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,14 @@ use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::record::Turns;
+use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, TraceSource,
+    await_dump_signal, stop_all,
 };
 use vhost_nic::fault::NicFault;
+use vhost_nic::firmware;
 use vhost_nic::hca::nic_event::{self, NicEvent};
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::hca::port::SPEEDS;
@@ -29,7 +33,7 @@ use vhost_nic::timeline::NicTimeline;
 
 use crate::args::{Args, GuestPlan, Socket};
 use crate::control_command::NicCommand;
-use guest::{Guest, GuestSnapshot};
+use guest::{DoorPlan, Guest, GuestSnapshot, open_record};
 
 /// Identification in the documents of the stats socket.
 pub const PROGRAM: Program = Program {
@@ -44,7 +48,9 @@ const FILE_LIMIT: u64 = 1 << 30;
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
     let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS, vhost_user_pci::Finding::INFOS])?;
+    firmware::Capabilities::check_names(&args.zero_capability)?;
     let mut main_loop = MainLoop::new()?;
+    let dump_signal = await_dump_signal(&args.common)?;
     let mut own = OwnSockets::new(args.common.socket_access());
     let mut sockets = Vec::new();
     for plan in &plans {
@@ -69,22 +75,31 @@ pub fn run(args: &Args) -> Result<()> {
         named: &[nic_event::ERROR_CQE],
         timeline: NicTimeline::new,
     };
+    let records = plans.iter().map(open_record).collect::<Result<Vec<_>>>()?;
+    let output = args.capture.as_deref().map(|path| open_capture(args, path, &names));
+    let output = output.transpose()?;
+    args.common.enter_sandbox(file_access(args, &plans))?;
     // Ends after the guests, whose last findings it writes.
-    let _dumper = traces.start(&args.common)?;
+    let _dumper = traces.start(&args.common, dump_signal)?;
     let turns = plans
         .iter()
-        .any(|plan| plan.record.is_some() || args.recordable)
+        .any(|plan| plan.record.is_some() || args.recordable.is_some())
         .then(Arc::<Turns>::default);
     let faults = Faults::of_daemon(&args.common, names.clone())?;
     let switch = Switch::new();
     let max_memory = args.common.guest_memory_limit(plans.len());
     let mut guests = Vec::new();
-    for ((plan, socket), vhca_id) in plans.iter().zip(&sockets).zip(0..) {
-        let doors = (faults.as_ref(), turns.as_ref());
+    for (((plan, socket), record), vhca_id) in plans.iter().zip(&sockets).zip(records).zip(0..) {
+        let doors = DoorPlan {
+            faults: faults.as_ref(),
+            turns: turns.as_ref(),
+            record,
+        };
         let guest = Guest::new(&socket.name, plan, vhca_id, args, &switch, doors, max_memory)?;
         guests.push(guest);
     }
-    let capture = capture(args, &names, &switch)?.map(Arc::new);
+    let capture = output.map(|output| capture(args, output, &switch)).transpose()?;
+    let capture = capture.map(Arc::new);
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
         info!("{}: {} with MAC address {}", socket.name, plan.identity, plan.mac);
         guest.serve(plan.attach, socket.listener)?;
@@ -123,23 +138,39 @@ fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
     })
 }
 
-/// Starts the capture of --capture.
-fn capture(args: &Args, guests: &[String], switch: &Arc<Switch>) -> Result<Option<Capture>> {
-    let Some(path) = &args.capture else { return Ok(None) };
+/// Returns the files that the daemon's own options name.
+fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
+    let mut files = FileAccess::default();
+    for plan in plans {
+        if let Socket::Path(path) = &plan.socket {
+            files.remove_socket(path);
+        }
+    }
+    if let Some(directory) = &args.recordable {
+        files.write_beneath(directory);
+    }
+    files
+}
+
+/// Opens the output of --capture.
+fn open_capture(args: &Args, path: &Path, guests: &[String]) -> Result<Output> {
     if let Some(port) = &args.capture_port
         && !guests.contains(port)
     {
         bail!("--capture-port: there is no guest {port}");
     }
-    let output = Output::open(path).with_context(|| format!("cannot write the capture to {}", path.display()))?;
+    Output::open(path).with_context(|| format!("cannot write the capture to {}", path.display()))
+}
+
+/// Starts the capture of --capture.
+fn capture(args: &Args, output: Output, switch: &Arc<Switch>) -> Result<Capture> {
     let options = CaptureOptions {
         port: args.capture_port.clone(),
         commands: args.capture_commands,
         limit: args.capture_limit.or(output.is_regular.then_some(FILE_LIMIT)),
         ..CaptureOptions::default()
     };
-    let capture = Capture::start(switch, output.file, &options).context("cannot start the capture")?;
-    Ok(Some(capture))
+    Capture::start(switch, output.file, &options).context("cannot start the capture")
 }
 
 /// The guests of a daemon and the switch between them.
@@ -148,6 +179,12 @@ struct Daemon {
     switch: Arc<Switch>,
     capture: Option<Arc<Capture>>,
     faults: Option<Arc<Faults<NicFault>>>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        stop_all(self.guests.iter_mut().filter_map(Guest::server));
+    }
 }
 
 impl Daemon {

@@ -13,7 +13,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
-use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
+use vhost_daemon::testing::{
+    Daemon, Program, assert_notifies, await_socket, eventually, filters_of_threads, is_empty, read_stats,
+};
 use vhost_nic::hca::nic_finding::Finding;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
@@ -467,4 +469,27 @@ fn bad_command_lines() {
         assert!(!Path::new(capture).exists(), "{args:?}");
     }
     assert_eq!(fs::read_to_string(file).unwrap(), "kept");
+}
+
+#[test]
+fn every_thread_is_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path));
+    await_socket(&path);
+    // Two filters of all threads, and those of the thread's kind.
+    let expected = [("a", 4), ("a", 4), ("vhost-nic", 3)].map(|(name, count)| (name.to_owned(), count));
+    eventually("each thread has its filters", || {
+        filters_of_threads(daemon.pid()) == expected
+    });
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    assert!(is_empty(dir.path()));
+}
+
+#[test]
+fn the_service_manager_is_notified() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = PROGRAM.command();
+    command.arg("--socket-path").arg(dir.path().join("a.sock"));
+    assert_notifies(&mut command, dir.path());
 }

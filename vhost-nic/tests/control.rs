@@ -24,6 +24,7 @@ impl Host {
     fn start(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = PROGRAM.command();
+        command.current_dir(directory.path());
         let sockets = [
             ("--socket-path", "a.sock"),
             ("--socket-path", "b.sock"),
@@ -136,6 +137,15 @@ fn a_guest_is_recorded_on_demand() {
     let text = replay(&first);
     // The power cycle, the cable, the connection, a read; then the end, if the daemon has seen it.
     assert!(text.contains(" entries (1 register accesses, 0 commands), "), "{text}");
+
+    // The sandbox has the working directory only.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("a.record").display().to_string();
+    let refused = host.refusal("ctl", &["record", "a", &file]);
+    assert!(
+        refused.ends_with(": cannot write the record: Permission denied (os error 13)\n"),
+        "{refused}"
+    );
 
     // A VMM uses the NIC: the record begins with the next one.
     let mut client = vfio_user::Client::new(&host.path("b.sock")).unwrap();

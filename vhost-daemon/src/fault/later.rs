@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::panic::isolate;
+use crate::sandbox::{ThreadKind, confine};
 
 /// Maximum number of pieces of work that wait; each may be a frame of 10 KB.
 const MAX_WAITING: usize = 8192;
@@ -67,6 +68,7 @@ impl Later {
 
 impl Queue {
     fn run(&self) {
+        confine(ThreadKind::Faults);
         let mut state = self.state.lock();
         while !state.ended {
             match state.waiting.first_entry() {

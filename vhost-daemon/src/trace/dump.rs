@@ -12,6 +12,9 @@ use log::{info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::SIGUSR1;
 
+use crate::panic::isolate;
+use crate::sandbox::{ThreadKind, confine};
+
 use super::dump_directory::{DumpDirectory, UnfinishedDump};
 use super::file::{Timeline, write_perfetto};
 use super::recorder::Session;
@@ -37,6 +40,26 @@ pub struct DumpOptions {
     pub wants: Wants,
 }
 
+/// SIGUSR1, which asks for a dump from now on.
+#[derive(Debug)]
+pub struct DumpSignal {
+    pipe: UnixStream,
+    wake: UnixStream,
+    signalled: Arc<AtomicBool>,
+}
+
+impl DumpSignal {
+    /// Takes the signal in place of its default action.
+    pub fn register() -> io::Result<Self> {
+        let (pipe, wake) = UnixStream::pair()?;
+        let signalled = Arc::default();
+        // In this order: the flag is set when the pipe wakes the thread.
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&signalled))?;
+        signal_hook::low_level::pipe::register(SIGUSR1, wake.try_clone()?)?;
+        Ok(Self { pipe, wake, signalled })
+    }
+}
+
 /// The thread that writes dumps. Dropping it writes the dump that was asked for last, and ends the thread.
 #[derive(Debug)]
 pub struct Dumper {
@@ -46,15 +69,16 @@ pub struct Dumper {
 }
 
 impl Dumper {
-    /// Starts a thread that writes a dump for events and for SIGUSR1. A process has one.
-    pub fn start<T: Timeline + 'static>(options: DumpOptions, timeline: fn(&Trace) -> T) -> io::Result<Self> {
+    /// Starts a thread that writes a dump for events and for the signal. A process has one.
+    pub fn start<T: Timeline + 'static>(
+        options: DumpOptions,
+        signal: DumpSignal,
+        timeline: fn(&Trace) -> T,
+    ) -> io::Result<Self> {
         let daemon = options.header.daemon.clone();
         let directory = DumpDirectory::open(&options.directory, &daemon, options.files)?;
-        let (pipe, wake) = UnixStream::pair()?;
-        let (stop, signalled) = (Arc::<AtomicBool>::default(), Arc::default());
-        // In this order: the flag is set when the pipe wakes the thread.
-        signal_hook::flag::register(SIGUSR1, Arc::clone(&signalled))?;
-        signal_hook::low_level::pipe::register(SIGUSR1, wake.try_clone()?)?;
+        let stop = Arc::<AtomicBool>::default();
+        let DumpSignal { pipe, wake, signalled } = signal;
         let writer = Writer {
             directory,
             header: options.header,
@@ -98,6 +122,7 @@ struct Writer<T> {
 
 impl<T: Timeline> Writer<T> {
     fn run(mut self) {
+        confine(ThreadKind::TraceDump);
         let mut next = Instant::now();
         loop {
             let stops = self.stop.load(Ordering::Acquire);
@@ -105,7 +130,8 @@ impl<T: Timeline> Writer<T> {
             let now = Instant::now();
             let asked = self.trigger.is_set();
             if signalled || asked && (stops || now >= next) {
-                if let Err(error) = self.dump(signalled, if stops { Duration::ZERO } else { AFTER }) {
+                let after = if stops { Duration::ZERO } else { AFTER };
+                if let Some(Err(error)) = isolate("a dump", || self.dump(signalled, after)) {
                     warn!("cannot write a trace of the latest events: {error}");
                 }
                 next = Instant::now() + self.interval;

@@ -124,18 +124,20 @@ pub const PLANS: &[Plan] = &[
     package(
         "vhost-daemon",
         &[
+            &["panic", "sandbox"],
             &[
                 "completion",
                 "counter",
                 "display",
                 "foreign_eventfd",
+                "heartbeat",
                 "limited_log",
                 "lost_memory",
                 "metrics",
                 "output",
-                "panic",
                 "program",
                 "record",
+                "service_manager",
                 "size",
                 "sockets",
             ],

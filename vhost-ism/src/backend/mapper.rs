@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use uuid::Uuid;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags, VhostUserSharedMsg};
 use vhost::vhost_user::{Backend, Error as VhostUserError, VhostUserFrontendReqHandler};
+use vhost_daemon::heartbeat;
 
 use crate::abi::SHMID_REGIONS;
 use crate::window::RegionMapper;
@@ -39,8 +40,8 @@ impl ChannelMapper {
 
     /// Requests the removal of an object that cannot exist, which QEMU refuses without doing or printing anything.
     fn remove_unknown_object(&self) -> io::Result<u64> {
-        self.channel
-            .shared_object_remove(&VhostUserSharedMsg { uuid: Uuid::new_v4() })
+        let object = VhostUserSharedMsg { uuid: Uuid::new_v4() };
+        heartbeat::wait(|| self.channel.shared_object_remove(&object))
     }
 }
 
@@ -61,7 +62,7 @@ impl RegionMapper for ChannelMapper {
             flags: VhostUserMMapFlags::WRITABLE.bits(),
             ..Default::default()
         };
-        self.channel.shmem_map(&request, &memfd.as_raw_fd())?;
+        heartbeat::wait(|| self.channel.shmem_map(&request, &memfd.as_raw_fd()))?;
         self.barrier()
     }
 
@@ -72,7 +73,7 @@ impl RegionMapper for ChannelMapper {
             len,
             ..Default::default()
         };
-        self.channel.shmem_unmap(&request)?;
+        heartbeat::wait(|| self.channel.shmem_unmap(&request))?;
         self.barrier()
     }
 }

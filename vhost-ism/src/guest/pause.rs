@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
+use vhost_daemon::isolate;
 
 use super::{Guest, Session, State};
 use crate::tape::{Entry, GuestTape};
@@ -30,7 +31,12 @@ impl Guest {
             });
         let Some(session) = session else { return };
         let guest = self.clone();
-        let watch = move || guest.watch(&session, release);
+        let watch = move || {
+            let name = guest.stats.guest();
+            isolate(format_args!("{name}: the watch for a reset"), || {
+                guest.watch(&session, release)
+            });
+        };
         if let Err(error) = thread::Builder::new().name("pause".to_owned()).spawn(watch) {
             // A VMM that only pauses its machine loses the session.
             warn!(

@@ -42,16 +42,27 @@ enum Server {
     VhostUser(vhost_user_pci::Server),
 }
 
+/// Doors of a guest, as far as it has them.
+pub struct DoorPlan<'a> {
+    /// Faults, if the daemon has any.
+    pub faults: Option<&'a Arc<Faults<NicFault>>>,
+    /// Turns, if the daemon records.
+    pub turns: Option<&'a Arc<Turns>>,
+    /// Record of the guest.
+    pub record: Option<File>,
+}
+
 impl Guest {
     /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`], and may
-    /// then share `max_memory` bytes. Faults strike at its doors, if given, and its NIC takes turns.
+    /// then share `max_memory` bytes. Faults strike at its doors, if given, and its NIC takes turns; its record is this
+    /// file, if it has one.
     pub fn new(
         name: &str,
         plan: &GuestPlan,
         vhca_id: u16,
         args: &Args,
         switch: &Arc<Switch>,
-        (faults, turns): (Option<&Arc<Faults<NicFault>>>, Option<&Arc<Turns>>),
+        DoorPlan { faults, turns, record }: DoorPlan<'_>,
         max_memory: u64,
     ) -> Result<Self> {
         let parts = FunctionParts::new(plan.vectors);
@@ -73,7 +84,7 @@ impl Guest {
         };
         let setup = Setup::new(&config, plan.identity, plan.vectors);
         let recorder = turns
-            .map(|turns| recorder(turns, plan, &setup, args.recordable))
+            .map(|turns| recorder(turns, record, &setup, args.recordable.is_some()))
             .transpose()?;
         let faults = faults.map(|faults| GuestFaults::new(faults, name));
         let doors = GuestDoors::new(faults, Tracer::new(vhca_id), recorder);
@@ -100,6 +111,14 @@ impl Guest {
             Attach::VhostUser => Server::VhostUser(vhost_user_pci::Server::start(name, listener, function)?),
         });
         Ok(())
+    }
+
+    /// Returns the server of the guest's socket.
+    pub fn server(&mut self) -> Option<&mut vhost_daemon::Server> {
+        self.server.as_mut().map(|server| match server {
+            Server::VfioUser(server) => server.as_mut(),
+            Server::VhostUser(server) => server.as_mut(),
+        })
     }
 
     /// Takes the actions of the faults whose occasion is now; see [`Doors::now`].
@@ -201,16 +220,20 @@ impl Guest {
     }
 }
 
-/// Opens the record of a guest; a guest that is not recorded only takes part in the turns, unless it is recordable.
-fn recorder(turns: &Arc<Turns>, plan: &GuestPlan, setup: &Setup, recordable: bool) -> Result<Recorder> {
-    let Some(path) = &plan.record else {
-        return Ok(match recordable {
-            true => Recorder::on_demand(turns.clone(), setup),
-            false => Recorder::turns_only(turns.clone(), &setup.name),
-        });
-    };
-    let open = || -> Result<Recorder> { Ok(Recorder::to_file(turns.clone(), regular_file(path)?, setup)?) };
-    open().with_context(|| format!("cannot write the record to {}", path.display()))
+/// Begins the record of a guest; a guest that is not recorded only takes part in the turns, unless it is recordable.
+fn recorder(turns: &Arc<Turns>, record: Option<File>, setup: &Setup, recordable: bool) -> Result<Recorder> {
+    match record {
+        Some(file) => Recorder::to_file(turns.clone(), file, setup).context("cannot begin the record"),
+        None if recordable => Ok(Recorder::on_demand(turns.clone(), setup)),
+        None => Ok(Recorder::turns_only(turns.clone(), &setup.name)),
+    }
+}
+
+/// Opens the record of a guest that has one.
+pub fn open_record(plan: &GuestPlan) -> Result<Option<File>> {
+    let Some(path) = &plan.record else { return Ok(None) };
+    let file = regular_file(path).with_context(|| format!("cannot write the record to {}", path.display()))?;
+    Ok(Some(file))
 }
 
 /// Opens a file for a record.

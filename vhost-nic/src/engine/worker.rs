@@ -4,6 +4,9 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use vhost_daemon::heartbeat::Heartbeat;
+use vhost_daemon::sandbox::{ThreadKind, confine};
+
 use super::Engine;
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
 use crate::hca::tape::{Entry, Tape};
@@ -30,13 +33,15 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let scheduler = engine.scheduler().clone();
         let of_thread = tape.clone();
+        let heartbeat = Heartbeat::new(name, "worker");
         let (engine, source) = (Arc::downgrade(engine), scheduler.clone());
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || match of_thread {
-                None => work(&engine, &source, busy_poll),
-                Some(tape) => work_by_turns(&engine, &source, &*tape),
-            })?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            confine(ThreadKind::Worker);
+            match of_thread {
+                None => work(&engine, &source, busy_poll, &heartbeat),
+                Some(tape) => work_by_turns(&engine, &source, &*tape, &heartbeat),
+            }
+        })?;
         Ok(Self {
             scheduler,
             thread: Some(thread),
@@ -64,7 +69,7 @@ impl Drop for Worker {
 }
 
 /// Services scheduled tasks until the scheduler stops or the engine is gone; polls busy queues in between.
-fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
+fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbeat: &Arc<Heartbeat>) {
     let mut busy = BusyQueues {
         period,
         queues: Vec::new(),
@@ -78,7 +83,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
                 Next::Stop => None,
                 Next::Later(_) => {
                     let Some(engine) = engine.upgrade() else { return };
-                    busy.poll(&engine);
+                    heartbeat.work(|| busy.poll(&engine));
                     continue;
                 }
             }
@@ -87,7 +92,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
             return;
         };
         // The thread is all that the NIC has: a panic must cost a task, not every later one.
-        vhost_daemon::isolate("a task of the NIC", || engine.service(due));
+        heartbeat.work(|| vhost_daemon::isolate("a task of the NIC", || engine.service(due)));
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
@@ -100,12 +105,12 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration) {
 
 /// Enters the engine for each task that is due, until the scheduler stops or the engine is gone. The task is chosen in
 /// the turn: what others enter before it may change the choice.
-fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape) {
+fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape, heartbeat: &Arc<Heartbeat>) {
     while scheduler.wait_for_due()
         && let Some(engine) = engine.upgrade()
     {
         tape.enter(Entry::Step, &mut || {
-            vhost_daemon::isolate("a task of the NIC", || engine.step());
+            heartbeat.work(|| vhost_daemon::isolate("a task of the NIC", || engine.step()));
         });
     }
 }

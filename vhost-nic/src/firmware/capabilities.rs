@@ -34,6 +34,15 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Fails if one of the names is not that of a capability.
+    pub fn check_names(names: &[String]) -> std::result::Result<(), UnknownCapability> {
+        let is_known = |name: &&String| TABLE.iter().any(|entry| entry.field == name.as_str());
+        match names.iter().find(|name| !is_known(name)) {
+            Some(unknown) => Err(UnknownCapability(unknown.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the device's capabilities for the function `vhca_id` within `limits`, with or without BlueFlame,
     /// and with the fields in `zeroed` cleared.
     pub fn new(
@@ -46,12 +55,7 @@ impl Capabilities {
             .into_iter()
             .map(|group| (group, Box::new([0; GROUP_SIZE])))
             .collect();
-        if let Some(unknown) = zeroed
-            .iter()
-            .find(|name| !TABLE.iter().any(|entry| entry.field == name.as_str()))
-        {
-            return Err(UnknownCapability(unknown.clone()));
-        }
+        Self::check_names(zeroed)?;
         for entry in TABLE
             .iter()
             .filter(|entry| !zeroed.iter().any(|name| name == entry.field))

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vhost_daemon::sandbox::{ThreadKind, confine};
+
 use super::switch::Switch;
 use super::tap::Tap;
 use queue::Queue;
@@ -120,9 +122,10 @@ impl Capture {
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(options, None));
         let (limit, shared) = (options.limit, queue.clone());
-        thread::Builder::new()
-            .name("capture".to_owned())
-            .spawn(move || writer::run(&shared, output, limit))?;
+        thread::Builder::new().name("capture".to_owned()).spawn(move || {
+            confine(ThreadKind::Capture);
+            writer::run(&shared, output, limit);
+        })?;
         let attached = Some(Attached::new(switch, &queue));
         Ok(Self { queue, attached })
     }

@@ -128,6 +128,11 @@ impl SendQueue {
         self.producer
     }
 
+    /// Guest address of the send producer index.
+    pub fn record(&self) -> u64 {
+        self.record.address() + SEND_RECORD
+    }
+
     /// Clears the producer index, after a reset of the queue.
     pub fn forget(&mut self) {
         self.producer = 0;

@@ -17,6 +17,7 @@ mod boot;
 mod commands;
 mod crowd;
 mod delivery;
+mod endless;
 mod faults;
 mod findings;
 mod frame_account;

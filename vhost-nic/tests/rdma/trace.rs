@@ -11,7 +11,7 @@ use vhost_daemon::trace::{
     Event, Events, Header, Session, Timeline, Trace, read_perfetto, start_flight_recorder, write_json, write_perfetto,
     write_stream,
 };
-use vhost_daemon::{CommonArgs, Program, TraceSource};
+use vhost_daemon::{CommonArgs, Program, TraceSource, await_dump_signal};
 use vhost_nic::dma::Purpose;
 use vhost_nic::hca::nic_event::{ERROR_CQE, NicEvent};
 use vhost_nic::hca::nic_finding::Finding;
@@ -280,12 +280,14 @@ fn an_error_cqe_is_in_the_dump_that_it_asks_for() {
         trace_dump_files: 1,
         ..CommonArgs::default()
     };
-    let unknown = source.start(&args("error_cqes")).unwrap_err().to_string();
+    let unknown = source.start(&args("error_cqes"), None).unwrap_err().to_string();
     let begin = "--trace-dump-on error_cqes: there is no such event; the events are signal, error_cqe, doorbell, ";
     assert!(unknown.starts_with(begin), "{unknown}");
     assert!(unknown.contains(", finding=stray_doorbell, "), "{unknown}");
 
-    let dumper = source.start(&args("error_cqe")).unwrap();
+    let args = args("error_cqe");
+    let signal = await_dump_signal(&args).unwrap();
+    let dumper = source.start(&args, signal).unwrap();
     let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
     let mut request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
     let index = pair.a.qp.post(&request);

@@ -79,7 +79,7 @@ fn a_dump_has_the_event_that_asked_for_it_and_those_before() {
                 event == PortEvent::Drop.index() && object == 7 && *reason > 1
             }),
         };
-        Dumper::start(options, |_| Labels)
+        Dumper::start(options, DumpSignal::register().unwrap(), |_| Labels)
     };
     record(PortEvent::Drop, 9);
     set_flight_recorder(true);

@@ -35,6 +35,9 @@ const MAX_WQE: usize = 1024;
 /// Maximum number of WQEs executed, and bytes of frames sent, before the queue yields to others.
 const BUDGET: usize = 64;
 const BUDGET_BYTES: usize = 4 << 20;
+/// Maximum number of times in a row that a queue is found with more WQEs: a driver that posts without end must not keep
+/// the NIC from its reset, nor a command from the queue.
+const TURNS: usize = 64;
 /// Bytes of the largest frame that can be segmented, with its headers. mlx5e sends up to `GSO_MAX_SIZE` (8 * 65,535,
 /// include/linux/netdevice.h) whatever `max_lso_cap` says (`mlx5e_build_nic_netdev`, core/en_main.c).
 const MAX_LSO: usize = 8 * 65_535 + 512;
@@ -105,7 +108,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
         left_at: Cell::default(),
     };
     let mut state = sq.lock();
-    loop {
+    for _ in 0..TURNS {
         let arrived = sq.blue_flame.take();
         let producer = match sq.wq.send_producer(&hca.dma) {
             Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
@@ -122,9 +125,6 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
             QueueState::Ready => {
                 sq.wq.check_overrun(&hca.findings, number, producer, state.consumer);
                 sending.send(&mut state, producer, arrived.wqe);
-                if hca.scheduler.has_other_work() {
-                    return hca.scheduler.schedule(number);
-                }
             }
             QueueState::Error if state.context.flush_in_error_en() => {
                 if sending.flush(&mut state, producer).is_err() {
@@ -134,7 +134,11 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
             }
             QueueState::Error | QueueState::Reset => return,
         }
+        if hca.scheduler.has_other_work() || !context.initialized() {
+            break;
+        }
     }
+    hca.scheduler.schedule(number);
 }
 
 /// Whether the queue is ready and has unread WQEs.

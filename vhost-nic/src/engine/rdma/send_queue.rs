@@ -25,6 +25,8 @@ use crate::net::SuperPacket;
 const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
 /// Shortest acknowledgement timeout: a busy host must not look like loss.
 const MIN_TIMEOUT: Duration = Duration::from_millis(20);
+/// Maximum number of batches in a row: a driver that posts without end must not keep the NIC from its reset.
+const BATCHES: usize = 64;
 /// Fence mode in `fm_ce_se` (`MLX5_FENCE_MODE_*`, qp.h).
 const FENCE_SHIFT: u8 = 5;
 const FENCE_SMALL: u8 = 1;
@@ -35,6 +37,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
     let hca = &context.hca;
     let mut reader = None;
     let mut batch = Batch::new(context, qp.number);
+    let mut batches = 0..BATCHES;
     loop {
         let pending;
         let waits;
@@ -77,7 +80,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
         }
         waits.spend(&hca.pcie_latency);
         batch.send();
-        if !pending && hca.scheduler.has_other_work() {
+        let yields = batches.next().is_none() || hca.scheduler.has_other_work();
+        // A reset drops what came through a doorbell register as well.
+        if !pending && yields || !context.initialized() {
             return hca.scheduler.schedule(qp.number);
         }
     }

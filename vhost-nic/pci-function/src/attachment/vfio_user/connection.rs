@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use log::{debug, warn};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
+use vhost_daemon::heartbeat::Heartbeat;
 use zerocopy::IntoBytes;
 
 use super::interrupts::EventFds;
@@ -43,13 +44,14 @@ fn converse(name: &str, stream: &UnixStream, mut session: Session<'_>, stats: &V
     let mut descriptors = Descriptors::default();
     let mut reply = Vec::new();
     let mut silent = false;
+    let heartbeat = Heartbeat::new(name, "attachment");
     while let Some(message) = receiver.next(&mut descriptors)? {
         stats.messages.increment();
         let mut header = message.header;
         let wanted = header.flags.get() & flags::NO_REPLY == 0;
         reply.clear();
         reply.resize(size_of::<Header>(), 0);
-        let result = session.execute(&message, &mut descriptors, &mut reply);
+        let result = heartbeat.work(|| session.execute(&message, &mut descriptors, &mut reply));
         header.flags = flags::REPLY.into();
         header.error = 0.into();
         if let Err(errno) = result {

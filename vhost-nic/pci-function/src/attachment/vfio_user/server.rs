@@ -49,6 +49,12 @@ impl Server {
     }
 }
 
+impl AsMut<vhost_daemon::Server> for Server {
+    fn as_mut(&mut self) -> &mut vhost_daemon::Server {
+        &mut self.server
+    }
+}
+
 impl Service for VfioUserService {
     type Error = io::Error;
 
@@ -56,8 +62,8 @@ impl Service for VfioUserService {
         let (client, _) = listener.accept()?;
         debug!("{}: a client connected", self.name);
         let (name, lossy) = (self.name.clone(), client.try_clone()?);
-        self.function.dma().loss().set(move || {
-            warn!("{name}: memory of the guest is gone; its connection ends");
+        self.function.dma().loss().set(move |reason| {
+            warn!("{name}: {reason}; its connection ends");
             let _ = lossy.shutdown(Shutdown::Both);
         });
         let ours = client.try_clone()?;

@@ -21,9 +21,12 @@ use super::commands;
 use super::interrupts::InterruptQueue;
 use super::message::{COMMAND_QUEUE, INTERRUPT_QUEUE, NUM_QUEUES};
 use super::stats::VhostUserPciStats;
-use vhost_daemon::GuardedRam;
+use vhost_daemon::heartbeat::Heartbeat;
+use vhost_daemon::lost_memory::Loss;
+use vhost_daemon::sandbox::{ThreadKind, confine};
 use vhost_daemon::vhost_user::ExitEvents;
 use vhost_daemon::vring::{Memory, Vring, replace};
+use vhost_daemon::{GuardedRam, isolate};
 
 /// Largest queue that arch/um/drivers/virtio_uml.c requests.
 const MAX_QUEUE_SIZE: usize = 256;
@@ -45,11 +48,15 @@ pub struct VhostUserPciBackend {
     /// Whether the function's interrupts are connected.
     connected: AtomicBool,
     exits: ExitEvents,
+    /// Of the workers for commands and for interrupts.
+    heartbeats: [Arc<Heartbeat>; NUM_QUEUES],
+    loss: Arc<Loss>,
 }
 
 impl VhostUserPciBackend {
     /// Creates a connection before its first message.
-    pub fn new(function: Arc<PciFunction>, ram: GuardedRam, stats: Arc<VhostUserPciStats>) -> Self {
+    pub fn new(function: Arc<PciFunction>, ram: GuardedRam, stats: Arc<VhostUserPciStats>, loss: Arc<Loss>) -> Self {
+        let heartbeats = ["command", "interrupt"].map(|thread| Heartbeat::new(stats.guest(), thread));
         Self {
             function,
             memory: Memory::new(GuestMemoryMmap::new()),
@@ -58,12 +65,30 @@ impl VhostUserPciBackend {
             closed: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             exits: ExitEvents::default(),
+            heartbeats,
+            loss,
         }
     }
 
     /// Stops serving the queues: the guest may have died at any point.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Serves the queue of a worker.
+    fn serve(&self, thread: usize, vring: &Vring) {
+        match thread {
+            COMMAND_THREAD => commands::serve(&self.function, vring, &self.memory, &self.stats, || self.is_open()),
+            INTERRUPT_THREAD if self.is_open() => {
+                if !self.connected.swap(true, Ordering::AcqRel) {
+                    let queue =
+                        InterruptQueue::new(vring.clone(), self.memory.clone(), self.ram.clone(), self.stats.clone());
+                    self.function.connect(Arc::new(queue), Masking::Function);
+                }
+                self.function.retry_interrupts(0, self.function.msix().vectors());
+            }
+            _ => {}
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -141,19 +166,15 @@ impl VhostUserBackend for VhostUserPciBackend {
 
     /// Serves a queue. Never fails: an error would end the worker, and with it the device.
     fn handle_event(&self, _event: u16, _events: EventSet, vrings: &[Vring], thread: usize) -> io::Result<()> {
+        // The worker is started by vhost-user-backend.
+        confine(ThreadKind::VringWorker);
+        let Some(heartbeat) = self.heartbeats.get(thread) else {
+            return Ok(());
+        };
         // Each worker has one queue, at index 0.
-        let vring = &vrings[0];
-        match thread {
-            COMMAND_THREAD => commands::serve(&self.function, vring, &self.memory, &self.stats, || self.is_open()),
-            INTERRUPT_THREAD if self.is_open() => {
-                if !self.connected.swap(true, Ordering::AcqRel) {
-                    let queue =
-                        InterruptQueue::new(vring.clone(), self.memory.clone(), self.ram.clone(), self.stats.clone());
-                    self.function.connect(Arc::new(queue), Masking::Function);
-                }
-                self.function.retry_interrupts(0, self.function.msix().vectors());
-            }
-            _ => {}
+        let serve = || heartbeat.work(|| self.serve(thread, &vrings[0]));
+        if isolate(format_args!("{}: a worker", self.stats.guest()), serve).is_none() {
+            self.loss.end("its device has failed");
         }
         Ok(())
     }

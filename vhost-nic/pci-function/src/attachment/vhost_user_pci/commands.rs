@@ -9,6 +9,7 @@ use super::message::{COMMAND_QUEUE, Header, Operation};
 use super::queue::{Chain, next_chain, return_chain};
 use super::stats::{Finding, VhostUserPciStats};
 use vhost_daemon::finding::MAX_EVIDENCE;
+use vhost_daemon::heartbeat;
 use vhost_daemon::vring::{Memory, Vring};
 
 /// Longest access in bytes: far more than any driver copies at a time, and short enough to be served promptly.
@@ -25,6 +26,7 @@ pub fn serve(
     while go_on()
         && let Some(chain) = next_chain(vring, memory, COMMAND_QUEUE, stats)
     {
+        heartbeat::progress();
         let written = if chain.is_sound() {
             execute(function, &chain, stats)
         } else {

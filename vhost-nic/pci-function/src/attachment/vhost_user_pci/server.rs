@@ -52,6 +52,12 @@ impl Server {
     }
 }
 
+impl AsMut<vhost_daemon::Server> for Server {
+    fn as_mut(&mut self) -> &mut vhost_daemon::Server {
+        &mut self.server
+    }
+}
+
 impl Service for VhostUserPciService {
     type Error = ConnectionError;
 
@@ -59,7 +65,12 @@ impl Service for VhostUserPciService {
         let guest = self.stats.guest();
         let described = Memory::new(GuestMemoryMmap::new());
         let ram = GuardedRam::new(self.supervisor.loss().clone(), self.function.dma().max_bytes());
-        let backend = Arc::new(VhostUserPciBackend::new(self.function.clone(), ram, self.stats.clone()));
+        let backend = Arc::new(VhostUserPciBackend::new(
+            self.function.clone(),
+            ram,
+            self.stats.clone(),
+            self.supervisor.loss().clone(),
+        ));
         let connected = || {
             self.stats.counters.connections.increment();
             info!("{guest}: a guest connected");
