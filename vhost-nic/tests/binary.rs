@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{CWD, FileType, MemfdFlags, Mode, ftruncate, memfd_create, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
@@ -20,6 +21,11 @@ use vhost_nic::hca::nic_finding::Finding;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
+/// VFIO_PCI_MSIX_IRQ_INDEX, and VFIO_IRQ_SET_DATA_EVENTFD with VFIO_IRQ_SET_ACTION_TRIGGER (linux/vfio.h).
+const VFIO_PCI_MSIX_IRQ_INDEX: u32 = 2;
+const EVENTFD_TRIGGER: u32 = 1 << 2 | 1 << 5;
+/// Address of the command queue in the initialization segment; its doorbell follows.
+const COMMAND_QUEUE: u64 = 0x10;
 /// Doorbell register of the first UAR in BAR 0.
 const UAR_DOORBELL: u64 = 0x1_0800;
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
@@ -492,4 +498,40 @@ fn the_service_manager_is_notified() {
     let mut command = PROGRAM.command();
     command.arg("--socket-path").arg(dir.path().join("a.sock"));
     assert_notifies(&mut command, dir.path());
+}
+
+#[test]
+fn a_guest_whose_memory_goes_away_is_served_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let mut command = PROGRAM.command();
+    let daemon = Daemon::start(command.arg("--socket-path").arg(&path));
+    await_socket(&path);
+    let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&memory, 0x4000).unwrap();
+    let line = eventfd(0, EventfdFlags::empty()).unwrap();
+    let mut client = vfio_user::Client::new(&path).unwrap();
+    client.dma_map(0, 0x1_0000, 0x4000, memory.as_raw_fd()).unwrap();
+    client
+        .set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, EVENTFD_TRIGGER, 0, 1, &[line.as_raw_fd()])
+        .unwrap();
+    // Memory decoding and bus mastering, then the address of the command queue and the doorbell of its first entry.
+    let both = [1 << 1 | 1 << 2, 0];
+    client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, 4, &both).unwrap();
+    client.region_write(0, COMMAND_QUEUE, &[0; 4]).unwrap();
+    client
+        .region_write(0, COMMAND_QUEUE + 4, &0x1_0000_u32.to_be_bytes())
+        .unwrap();
+    ftruncate(&memory, 0).unwrap();
+    // The connection ends before or after the answer.
+    let _ = client.region_write(0, COMMAND_QUEUE + 8, &1_u32.to_be_bytes());
+    eventually("the end of the connection", || {
+        client
+            .region_read(VFIO_PCI_CONFIG_REGION_INDEX, 0, &mut [0; 2])
+            .is_err()
+    });
+    vfio_user::Client::new(&path).unwrap().shutdown().unwrap();
+    let log = daemon.log();
+    let lost = "a: memory of the guest is gone; its connection ends";
+    assert_eq!(log.iter().filter(|line| line.ends_with(lost)).count(), 1, "{log:#?}");
 }

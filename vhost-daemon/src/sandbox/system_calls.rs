@@ -135,6 +135,7 @@ const DEVICE: Group = Group {
         Sysno::fallocate,
         Sysno::fstat,
         Sysno::newfstatat,
+        Sysno::statx,
         Sysno::fstatfs,
     ],
 };
@@ -179,7 +180,6 @@ pub const DENIED: &[Sysno] = &[
     Sysno::access,
     Sysno::getcwd,
     Sysno::stat,
-    Sysno::statx,
 ];
 
 impl ThreadKind {
