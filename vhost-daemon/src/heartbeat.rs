@@ -57,6 +57,11 @@ impl Heartbeat {
         heartbeat
     }
 
+    /// Name of the guest.
+    pub fn guest(&self) -> &str {
+        &self.guest
+    }
+
     /// Does a piece of work of the calling thread, whose heartbeat this is.
     pub fn work<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         CURRENT.with_borrow_mut(|current| {

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vhost_daemon::heartbeat::Heartbeat;
+use vhost_daemon::isolate;
 use vhost_daemon::sandbox::{ThreadKind, confine};
 
 use super::Engine;
@@ -68,6 +69,11 @@ impl Drop for Worker {
     }
 }
 
+/// Does a task, whose panic names the guest.
+fn isolate_task(heartbeat: &Heartbeat, task: impl FnOnce()) {
+    isolate(format_args!("{}: a task of the NIC", heartbeat.guest()), task);
+}
+
 /// Services scheduled tasks until the scheduler stops or the engine is gone; polls busy queues in between.
 fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbeat: &Arc<Heartbeat>) {
     let mut busy = BusyQueues {
@@ -83,7 +89,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbea
                 Next::Stop => None,
                 Next::Later(_) => {
                     let Some(engine) = engine.upgrade() else { return };
-                    heartbeat.work(|| busy.poll(&engine));
+                    heartbeat.work(|| busy.poll(&engine, heartbeat));
                     continue;
                 }
             }
@@ -92,7 +98,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbea
             return;
         };
         // The thread is all that the NIC has: a panic must cost a task, not every later one.
-        heartbeat.work(|| vhost_daemon::isolate("a task of the NIC", || engine.service(due)));
+        heartbeat.work(|| isolate_task(heartbeat, || engine.service(due)));
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
@@ -110,7 +116,7 @@ fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape, 
         && let Some(engine) = engine.upgrade()
     {
         tape.enter(Entry::Step, &mut || {
-            heartbeat.work(|| vhost_daemon::isolate("a task of the NIC", || engine.step()));
+            heartbeat.work(|| isolate_task(heartbeat, || engine.step()));
         });
     }
 }
@@ -139,11 +145,11 @@ impl BusyQueues {
     }
 
     /// Services the queues that have work and drops those that had none for the period.
-    fn poll(&mut self, engine: &Engine) {
+    fn poll(&mut self, engine: &Engine, heartbeat: &Heartbeat) {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                vhost_daemon::isolate("a task of the NIC", || engine.service_polled(*number));
+                isolate_task(heartbeat, || engine.service_polled(*number));
                 *last = Instant::now();
                 idle = false;
             }
