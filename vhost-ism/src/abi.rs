@@ -16,6 +16,8 @@ pub const CONTROL_QUEUE: u16 = 0;
 pub const EVENT_QUEUE: u16 = 1;
 /// Index of the doorbell queue, which carries no buffers.
 pub const DOORBELL_QUEUE: u16 = 2;
+/// Index of the move queue, which a device in copy mode has in place of the doorbell queue.
+pub const MOVE_QUEUE: u16 = 2;
 /// Number of queues.
 pub const NUM_QUEUES: usize = 3;
 
@@ -36,11 +38,20 @@ pub const F_PEER: u32 = 1 << 0;
 pub const F_AWAKE: u32 = 1 << 1;
 /// Feature of the extension: the first chunk of every slab that two guests share holds their bells.
 pub const F_BELLS: u32 = 1 << 2;
+/// Feature of the extension: copy mode. No memory is shared; data moves by [`Move`] requests.
+pub const F_MOVE: u32 = 1 << 3;
 
 /// Offset of the awake word in the doorbell area.
 pub const DOORBELL_AWAKE: u64 = 0;
 /// Offset of the doorbell bytes in the doorbell area.
 pub const DOORBELL_BYTES: u64 = 4096;
+
+/// Offset of the awake word of side 0 in the first chunk of a slab with bells.
+pub const SLAB_AWAKE: u64 = 0;
+/// Offset of the present word of side 0 in that chunk.
+pub const SLAB_PRESENT: u64 = 4;
+/// Offset of the bells in that chunk.
+pub const SLAB_BELLS: u64 = 4096;
 
 /// Permission to read.
 pub const PERM_READ: u32 = 1;
@@ -162,7 +173,7 @@ wire! {
         36 => version: U16,
         /// Fabric id for SMC.
         38 => chid: U16,
-        /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`].
+        /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`], [`F_MOVE`].
         40 => features: U32,
         /// Maximum number of DMBs this guest owns and attaches together.
         44 => max_dmbs: U32,
@@ -210,6 +221,9 @@ pub const CMD_SEND_MESSAGE: (u8, u8) = (0x80, 2);
 
 /// Class and command of QUERY_SLAB.
 pub const CMD_QUERY_SLAB: (u8, u8) = (0x80, 3);
+
+/// Class and command of MOVE, the only request of the move queue.
+pub const CMD_MOVE: (u8, u8) = (0x80, 4);
 
 wire! {
     /// ALLOC.
@@ -301,6 +315,25 @@ wire! {
         0 => token: Token,
     }
 }
+
+wire! {
+    /// MOVE, without its data, which are the remaining readable bytes.
+    Move, 24 {
+        /// The DMB.
+        0 => token: Token,
+        /// Offset in the DMB in bytes.
+        8 => offset: U64,
+        /// [`MOVE_SIGNAL`].
+        16 => flags: U32,
+        /// Element of the DMB, zero.
+        20 => index: U32,
+    }
+}
+
+/// Flag of MOVE: the owner is notified when the data is visible.
+pub const MOVE_SIGNAL: u32 = 1 << 0;
+/// Length of a MOVE request without its data in bytes.
+pub const MOVE_HEAD: usize = size_of::<RequestHeader>() + size_of::<Move>();
 
 wire! {
     /// A range of the DMB window.

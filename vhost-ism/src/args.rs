@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
 use vhost_daemon::{CommonArgs, CtlArgs, ReplayArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
-use vhost_ism::fabric::Limits;
+use vhost_ism::fabric::{Limits, Mode};
 use vhost_ism::guest::DOORBELL_TAIL;
 use vhost_ism::ism_finding::Finding;
 
@@ -67,6 +67,11 @@ pub struct Args {
     /// Maximum number of memory regions in a guest's window, up to 128.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_maps: u32,
+
+    /// Share no memory between guests: the device copies what a guest moves, once, to the buffer of its peer. For
+    /// partitions without a common mapping.
+    #[arg(long)]
+    pub copy: bool,
 
     /// Record all guests: their requests, doorbells and event buffers, the answers of their VMMs, and all that the
     /// devices do, to this file (docs/replay.md). The guests take turns meanwhile, which slows them down.
@@ -129,6 +134,7 @@ impl Args {
             bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512");
         }
         Ok(Limits {
+            mode: if self.copy { Mode::Copy } else { Mode::Mapped },
             window_size: self.region_size - DOORBELL_TAIL,
             max_dmb_size: self.max_dmb_size,
             max_dmbs: self.max_dmbs,

@@ -1,12 +1,14 @@
 //! The device as a vhost-user back-end.
 //!
 //! Two worker threads per connection: one answers control requests and receives event buffers, the other serves
-//! doorbells, so that a request that waits for the VMM to map delays no doorbell.
+//! doorbells, so that a request that waits for the VMM to map delays no doorbell. In copy mode there is one, as a
+//! session that resumes executes the moves that its device was stopped with.
 //!
 //! Lock rule: while a map is requested of the VMM, no lock is held that [`VhostUserBackend::update_memory`] or
 //! [`VhostUserBackend::stop_vring`] takes. QEMU sends its memory table, or stops the device, before it answers.
 
 mod mapper;
+mod move_queue;
 mod virtqueue;
 mod virtqueues;
 
@@ -32,8 +34,9 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
-use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, NUM_QUEUES, SHMID_REGIONS};
+use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, MOVE_QUEUE, NUM_QUEUES, SHMID_REGIONS};
 use crate::connection::{Connection, FrontendDoor};
+use crate::fabric::Mode;
 use crate::guest::Guest;
 use crate::window::RegionMapper;
 
@@ -42,7 +45,7 @@ use virtqueues::Virtqueues;
 
 const MAX_QUEUE_SIZE: usize = 256;
 
-/// Worker that answers control requests and receives event buffers.
+/// Worker that answers control requests, receives event buffers and, in copy mode, executes moves.
 const CONTROL_THREAD: usize = 0;
 /// Worker that serves doorbells.
 const DOORBELL_THREAD: usize = 1;
@@ -129,6 +132,7 @@ impl IsmBackend {
                 self.ram.lock().release();
             }
             (CONTROL_THREAD, EVENT_QUEUE) => self.connection.serve_events(),
+            (CONTROL_THREAD, MOVE_QUEUE) => self.connection.serve_moves(&Virtqueues::new(self, vrings)),
             // Queues are numbered within their thread.
             (DOORBELL_THREAD, 0) => self.connection.serve_doorbells(),
             _ => debug!(
@@ -205,7 +209,11 @@ impl VhostUserBackend for IsmBackend {
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
-        vec![1 << CONTROL_QUEUE | 1 << EVENT_QUEUE, 1 << DOORBELL_QUEUE]
+        let control = 1 << CONTROL_QUEUE | 1 << EVENT_QUEUE;
+        match self.guest().mode() {
+            Mode::Mapped => vec![control, 1 << DOORBELL_QUEUE],
+            Mode::Copy => vec![control | 1 << MOVE_QUEUE],
+        }
     }
 
     fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {

@@ -12,8 +12,10 @@ use zerocopy::IntoBytes;
 use crate::abi::{CONTROL_QUEUE, Status};
 use crate::control;
 use crate::event::EventRing;
+use crate::fabric::Mode;
 use crate::guest::{Guest, Session, Start};
 use crate::ism_finding::Finding;
+use crate::mover::{self, CopyData, ExecuteMove, MoveRequest};
 use crate::tape::{Entry, GuestTape};
 use crate::window::RegionMapper;
 
@@ -62,6 +64,14 @@ pub trait Frontend {
     /// Enables the kick for the next request. Returns whether one has become available meanwhile; false if the queue is
     /// not ready.
     fn await_requests(&self) -> bool;
+
+    /// Takes the next move and answers it with the status that `execute` returns, unless the queue has been stopped, or
+    /// stopped and restarted: then `current` returns false. Returns nothing if there is none.
+    fn serve_move(&self, current: &dyn Fn() -> bool, execute: &mut ExecuteMove<'_>) -> Option<Outcome>;
+
+    /// Enables the kick for the next move. Returns whether one has become available meanwhile; false if the queue is
+    /// not ready.
+    fn await_moves(&self) -> bool;
 
     /// Returns the event queue.
     fn events(&self) -> Box<dyn EventRing>;
@@ -220,6 +230,17 @@ impl Connection {
         });
     }
 
+    /// Handles a kick of the move queue.
+    pub fn serve_moves(&self, frontend: &dyn Frontend) {
+        self.enter(Entry::Move, || {
+            self.with(frontend, |frontend| {
+                if let Some(session) = self.guest.session() {
+                    execute_moves(&session, frontend);
+                }
+            });
+        });
+    }
+
     /// Returns the handling of control requests; begins or resumes a session if the device has just been started.
     /// Called on the control worker only.
     fn handling(&self, frontend: &dyn Frontend) -> Handling {
@@ -239,8 +260,11 @@ impl Connection {
         };
         match self.guest.start(still_up, how, frontend.events(), mapper) {
             Ok(Some(session)) => {
-                // Doorbells that rang while the device was stopped.
-                session.serve_doorbells();
+                // Doorbells that rang, and moves that were posted, while the device was stopped.
+                match self.guest.mode() {
+                    Mode::Mapped => session.serve_doorbells(),
+                    Mode::Copy => execute_moves(&session, frontend),
+                }
                 Handling::Session(session)
             }
             Ok(None) => Handling::None,
@@ -297,6 +321,19 @@ impl Connection {
             if !frontend.is_ready() || current() && !frontend.await_requests() {
                 return;
             }
+        }
+    }
+}
+
+/// Executes moves until there is none.
+fn execute_moves(session: &Session, frontend: &dyn Frontend) {
+    session.stats().counters.kicks.increment();
+    let current = || session.is_alive();
+    loop {
+        let mut execute = |request: &MoveRequest, copy: &mut CopyData<'_>| mover::execute(session, request, copy);
+        while frontend.serve_move(&current, &mut execute).is_some() {}
+        if !current() || !frontend.await_moves() {
+            return;
         }
     }
 }

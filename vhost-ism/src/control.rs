@@ -18,9 +18,6 @@ use crate::tape::GuestTape;
 /// Upper limit on the length of a request in bytes; every valid one is shorter.
 pub const MAX_REQUEST: usize = 64;
 
-/// The control queue, as the object of a finding about a request.
-const REQUESTS: Object = Object::new("virtqueue", CONTROL_QUEUE as u64);
-
 /// The reply, which follows the status.
 #[derive(Debug)]
 enum Reply {
@@ -65,14 +62,30 @@ impl From<io::Error> for Status {
 /// Executes one request and returns the answer: status, then reply. `request` is `None` if it could not be read or is
 /// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
+    session.stats().counters.requests.increment();
+    let (status, reply) = match observe(session, request, |request| execute(session, request, room)) {
+        Ok(reply) => (Status::Ok, reply),
+        Err(status) => (status, Reply::None),
+    };
+    let mut bytes = vec![status as u8];
+    bytes.extend_from_slice(reply.as_bytes());
+    bytes
+}
+
+/// Executes a request behind the door of its guest; counts, reports and traces the answer. `request` is `None` if it
+/// could not be read.
+pub fn observe<T>(
+    session: &Session,
+    request: Option<&[u8]>,
+    execute: impl FnOnce(&[u8]) -> Result<T, Status>,
+) -> Result<T, Status> {
     let stats = session.stats();
-    stats.counters.requests.increment();
     let begun = stats.tracer.is_on().then(Instant::now);
     let result = match (request, fate(session, request)) {
         (None, _) => Err(Status::Err),
         (Some(_), RequestFate::Refused(status)) => Err(status),
         (Some(request), fate) => {
-            let result = execute(session, request, room);
+            let result = execute(request);
             if let RequestFate::Late(delay) = fate {
                 match stats.tape() {
                     None => thread::sleep(delay),
@@ -82,24 +95,21 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
             result
         }
     };
-    let (status, reply) = match result {
-        Ok(reply) => (Status::Ok, reply),
-        Err(status) => {
-            stats.counters.refusals.increment();
-            let finding = match status {
-                Status::Err => Some(Finding::BadRequest),
-                Status::NoEnt if names_token(request) => Some(Finding::UnknownToken),
-                Status::PermAttach | Status::PermRead | Status::PermWrite => Some(Finding::AttachDenied),
-                _ => None,
-            };
-            if let Some(kind) = finding {
-                let text = format_args!("{}: {status:?}", kind.text());
-                stats.report_with(kind, REQUESTS, request.unwrap_or_default(), text);
-            }
-            debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
-            (status, Reply::None)
+    let status = result.as_ref().err().copied().unwrap_or(Status::Ok);
+    if status != Status::Ok {
+        stats.counters.refusals.increment();
+        let finding = match status {
+            Status::Err => Some(Finding::BadRequest),
+            Status::NoEnt if names_token(request) => Some(Finding::UnknownToken),
+            Status::PermAttach | Status::PermRead | Status::PermWrite => Some(Finding::AttachDenied),
+            _ => None,
+        };
+        if let Some(kind) = finding {
+            let text = format_args!("{}: {status:?}", kind.text());
+            stats.report_with(kind, object(request), request.unwrap_or_default(), text);
         }
-    };
+        debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
+    }
     if let Some(begun) = begun {
         let command = request
             .and_then(<[u8]>::first_chunk)
@@ -107,9 +117,13 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
         let arguments = || [command.into(), status as u32, nanoseconds(begun.elapsed()), 0];
         stats.tracer.record(IsmEvent::Request, 0, arguments);
     }
-    let mut bytes = vec![status as u8];
-    bytes.extend_from_slice(reply.as_bytes());
-    bytes
+    result
+}
+
+/// Returns the queue that a request came by, as the object of a finding.
+fn object(request: Option<&[u8]>) -> Object {
+    let is_move = request.is_some_and(|request| request.starts_with(&[CMD_MOVE.0, CMD_MOVE.1]));
+    Object::new("virtqueue", if is_move { MOVE_QUEUE } else { CONTROL_QUEUE }.into())
 }
 
 /// Asks the door what becomes of a request.
@@ -126,7 +140,7 @@ fn names_token(request: Option<&[u8]>) -> bool {
     header.is_some_and(|(header, _)| {
         matches!(
             (header.class, header.cmd),
-            CMD_ATTACH | CMD_DETACH | CMD_GRANT_DEFAULT | CMD_GRANT_DEVICE | CMD_QUERY_SLAB
+            CMD_ATTACH | CMD_DETACH | CMD_GRANT_DEFAULT | CMD_GRANT_DEVICE | CMD_QUERY_SLAB | CMD_MOVE
         )
     })
 }

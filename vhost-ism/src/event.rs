@@ -18,7 +18,9 @@ use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, EVENT_QUEUE, Gid, M
 use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
+use crate::slab_view::SlabView;
 use crate::stats::GuestStats;
+use crate::tape::GuestTape;
 
 /// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
 pub const MAX_MESSAGES: usize = 64;
@@ -139,6 +141,20 @@ impl EventSink {
             }
         }
         self.ring_past_door(&now);
+    }
+
+    /// Notifies the owner of a DMB of a move: by its bell, and if it does not poll that, by an event. `slab_chunk` is
+    /// the first chunk of the DMB in its slab, `chunk` in the window of this guest.
+    pub fn signal(self: &Arc<Self>, view: &SlabView, slab_chunk: u32, chunk: u32) {
+        // A bell passes no door.
+        let asleep = self.stats.door().is_some() || view.ring(slab_chunk);
+        let asleep = match self.stats.tape() {
+            None => asleep,
+            Some(GuestTape { tape, guest }) => tape.bell(*guest, slab_chunk, asleep),
+        };
+        if asleep {
+            self.ring(&[chunk]);
+        }
     }
 
     fn ring_past_door(&self, chunks: &[u32]) {

@@ -4,6 +4,7 @@
 //! object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
 //! session's window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
 
+mod destination;
 mod dmb;
 mod placement;
 mod refusal;
@@ -25,9 +26,10 @@ use dmb::Access;
 use session::{Session, WINDOW_UNIT};
 use state::{SlabKind, State, pair};
 
+pub use destination::{Destination, Moved};
 pub use dmb::Permissions;
 pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement};
-pub use refusal::{Limits, Refusal};
+pub use refusal::{Limits, Mode, Refusal};
 
 /// Numbers of objects in a fabric.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -140,10 +142,10 @@ impl Fabric {
     /// with, which must be notified.
     pub fn leave(&self, gid: Gid) -> Vec<Arc<EventSink>> {
         let mut state = self.state();
-        if state.sessions.remove(&gid).is_none() {
+        if !state.sessions.contains_key(&gid) {
             return Vec::new();
         }
-        let mut peers: Vec<Gid> = Vec::new();
+        let mut peers: Vec<Gid> = state.forget(gid);
         for shared in state.slabs.values() {
             if let SlabKind::Pair(a, b) = shared.kind
                 && (a == gid || b == gid)
@@ -210,21 +212,45 @@ impl Fabric {
         if !state.sessions.contains_key(&peer) {
             return Err(Refusal::NoSuchPeer);
         }
+        match self.limits.mode {
+            Mode::Mapped => self.alloc_among_others(&mut state, pair(owner, peer), owner, size, Access::Peer(peer)),
+            Mode::Copy => {
+                let kind = SlabKind::Private(owner);
+                let placement = self.alloc_among_others(&mut state, kind, owner, size, Access::Peer(peer))?;
+                state.acquaint(owner, peer);
+                Ok(placement)
+            }
+        }
+    }
+
+    /// Allocates a DMB in a slab that holds others of the same kind.
+    fn alloc_among_others(
+        &self,
+        state: &mut State,
+        kind: SlabKind,
+        owner: Gid,
+        size: u64,
+        access: Access,
+    ) -> Result<Placement, Refusal> {
         state.check_room(owner, &self.limits)?;
-        let kind = pair(owner, peer);
         let id = match state.slab_with_room(kind, owner, size, &self.limits) {
             Some(id) => id,
-            None => state.new_pair_slab(kind, owner, size, &self.limits)?,
+            None => state.new_large_slab(kind, owner, size, &self.limits)?,
         };
         let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
         let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
-        state.add_dmb(owner, id, block, size, Access::Peer(peer))
+        state.add_dmb(owner, id, block, size, access)
     }
 
-    /// Allocates a DMB in a slab of its own, which no guest can attach until [`Fabric::grant`].
+    /// Allocates a DMB that no guest can attach or move to until [`Fabric::grant`]; in mapped mode, in a slab of its
+    /// own.
     pub fn alloc(&self, owner: Gid, size: u64) -> Result<Placement, Refusal> {
         self.check_size(size)?;
         let mut state = self.state();
+        let access = Access::Granted(Permissions::default());
+        if self.limits.mode == Mode::Copy {
+            return self.alloc_among_others(&mut state, SlabKind::Private(owner), owner, size, access);
+        }
         state.check_room(owner, &self.limits)?;
         let len = size.next_power_of_two().max(WINDOW_UNIT);
         let id = state.new_slab(SlabKind::Solo, len)?;
@@ -235,7 +261,7 @@ impl Fabric {
         placed?;
         let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
         let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
-        state.add_dmb(owner, id, block, size, Access::Granted(Permissions::default()))
+        state.add_dmb(owner, id, block, size, access)
     }
 
     fn check_size(&self, size: u64) -> Result<(), Refusal> {
@@ -257,6 +283,9 @@ impl Fabric {
             .filter(|dmb| dmb.owner_holds)
             .ok_or(Refusal::NoSuchDmb)?;
         dmb.check_attach(gid, devid, rw_perm)?;
+        if self.limits.mode == Mode::Copy {
+            return Err(Refusal::Attach);
+        }
         let (id, owner_gid, block, size) = (dmb.slab, dmb.owner, dmb.block, dmb.size);
         state.check_room(gid, &self.limits)?;
         let owner = state.sessions.get(&owner_gid).ok_or(Refusal::NoSuchDmb)?;
@@ -287,7 +316,7 @@ impl Fabric {
         self.state().detach(gid, token).ok_or(Refusal::NoSuchDmb)
     }
 
-    /// Returns the slab of a DMB that the guest owns or has attached, if two guests share it.
+    /// Returns the slab of a DMB that the guest owns or has attached, if it has bells.
     pub fn pair_slab(&self, gid: Gid, token: Token) -> Result<PairSlab, Refusal> {
         let state = self.state();
         let dmb = state
@@ -296,15 +325,17 @@ impl Fabric {
             .filter(|dmb| dmb.is_held_by(gid))
             .ok_or(Refusal::NoSuchDmb)?;
         let shared = state.slabs.get(&dmb.slab).ok_or(Refusal::NoSuchDmb)?;
-        let SlabKind::Pair(lower, _) = shared.kind else {
-            return Err(Refusal::Invalid);
+        let first = match shared.kind {
+            SlabKind::Pair(lower, _) => lower,
+            SlabKind::Private(owner) => owner,
+            SlabKind::Solo => return Err(Refusal::Invalid),
         };
         let session = state.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
         let base = session.places.get(&dmb.slab).ok_or(Refusal::NoSuchDmb)?.base();
         Ok(PairSlab {
             base,
             len: shared.slab.memory().len,
-            side: u32::from(gid != lower),
+            side: u32::from(gid != first),
         })
     }
 

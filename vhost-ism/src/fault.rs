@@ -76,6 +76,7 @@ pub enum Request {
     QueryGid,
     SendMessage,
     QuerySlab,
+    Move,
 }
 
 impl Request {
@@ -91,6 +92,7 @@ impl Request {
             Self::QueryGid => CMD_QUERY_GID,
             Self::SendMessage => CMD_SEND_MESSAGE,
             Self::QuerySlab => CMD_QUERY_SLAB,
+            Self::Move => CMD_MOVE,
         }
     }
 }

@@ -13,10 +13,10 @@ use vhost_daemon::finding::Object;
 use vhost_daemon::heartbeat;
 use vhost_daemon::trace::Tracer;
 
-use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
+use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
-use crate::fabric::{Attachment, Detached, Fabric, Mapping};
+use crate::fabric::{Attachment, Detached, Fabric, Mapping, Mode};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
@@ -143,6 +143,11 @@ impl Guest {
         &self.stats
     }
 
+    /// Returns the way of the data between this guest and its peers.
+    pub fn mode(&self) -> Mode {
+        self.fabric.limits().mode
+    }
+
     /// Returns the length of the shared memory region in bytes.
     pub fn region_size(&self) -> u64 {
         self.fabric.limits().window_size + DOORBELL_TAIL
@@ -152,6 +157,10 @@ impl Guest {
     pub fn config(&self) -> Config {
         let state = self.state.lock();
         let limits = self.fabric.limits();
+        let features = match limits.mode {
+            Mode::Mapped => F_PEER | F_AWAKE | F_BELLS,
+            Mode::Copy => F_PEER | F_BELLS | F_MOVE,
+        };
         Config {
             gid: self.fabric.id().into(),
             devid: state.devid.into(),
@@ -160,7 +169,7 @@ impl Guest {
             magic: MAGIC.into(),
             version: VERSION.into(),
             chid: self.fabric.chid().into(),
-            features: (F_PEER | F_AWAKE | F_BELLS).into(),
+            features: features.into(),
             max_dmbs: limits.max_dmbs.into(),
             dmb_gid: state.gid,
             window_size: limits.window_size.into(),

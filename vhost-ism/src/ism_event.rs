@@ -9,14 +9,14 @@ use vhost_daemon::trace::{Event, Events, Timeline, Times, Trace};
 
 use crate::abi::{
     CMD_ALLOC, CMD_ALLOC_FOR_PEER, CMD_ATTACH, CMD_DETACH, CMD_EVENT_VECTOR, CMD_GRANT_DEFAULT, CMD_GRANT_DEVICE,
-    CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE,
+    CMD_MOVE, CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE,
 };
 use crate::ism_finding::Finding;
 
 vhost_daemon::trace_events! {
     /// An event of the execution trace.
     pub enum IsmEvent {
-        /// A control request was answered. Class in bits 15:8 of `command`; duration in nanoseconds.
+        /// A control request or a move was answered. Class in bits 15:8 of `command`; duration in nanoseconds.
         Request = "request" of "control_queue" [command, status, duration],
         /// The VMM mapped memory into the window. Page and number of pages of 4 KiB; duration in nanoseconds.
         Map = "map" of "window" [page, pages, duration],
@@ -40,7 +40,7 @@ pub(crate) fn nanoseconds(duration: Duration) -> u32 {
 }
 
 /// Names of the requests in the device's specification.
-const REQUESTS: [((u8, u8), &str); 10] = [
+const REQUESTS: [((u8, u8), &str); 11] = [
     (CMD_ALLOC, "ALLOC"),
     (CMD_ATTACH, "ATTACH"),
     (CMD_DETACH, "DETACH"),
@@ -51,6 +51,7 @@ const REQUESTS: [((u8, u8), &str); 10] = [
     (CMD_QUERY_GID, "QUERY_GID"),
     (CMD_SEND_MESSAGE, "SEND_MESSAGE"),
     (CMD_QUERY_SLAB, "QUERY_SLAB"),
+    (CMD_MOVE, "MOVE"),
 ];
 
 /// A trace with the cause of each event.

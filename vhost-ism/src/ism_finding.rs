@@ -45,10 +45,10 @@ vhost_daemon::findings! {
             source: "device.md, Control queue and Life",
             answer: "status ENOENT",
         },
-        /// An attachment that the owner of the DMB has not permitted.
+        /// An attachment or a move that the owner of the DMB has not permitted.
         AttachDenied = Suspicion "attach_denied" {
-            rule: "A guest attaches a DMB once, with the access that its owner granted.",
-            source: "device.md, Control queue",
+            rule: "A guest attaches a DMB once, or moves data to it, with the access that its owner granted.",
+            source: "device.md, Control queue and Moves",
             answer: "status PERM_EATTACH, PERM_EREAD or PERM_EWRITE",
         },
         /// A DMB that its owner freed while a peer had it attached.
@@ -83,7 +83,7 @@ impl Finding {
             Self::ShortEventBuffer => "event buffer too small",
             Self::EventOverflow => "event dropped, the guest does not take its events",
             Self::UnknownToken => "request with a token of no DMB",
-            Self::AttachDenied => "attachment that is not permitted",
+            Self::AttachDenied => "attachment or move that is not permitted",
             Self::DmbFreedAttached => "DMB freed while a peer has it attached",
             Self::DmbLeft => "session ended with DMBs",
             Self::AttachmentLeft => "session ended with attached DMBs",

@@ -168,6 +168,10 @@ impl Player {
             Entry::Start(connection) => devices.connection(connection)?.start(),
             Entry::Event(connection) => devices.connection(connection)?.serve_events(),
             Entry::Doorbell(connection) => devices.connection(connection)?.serve_doorbells(),
+            Entry::Move(connection) => {
+                let frontend = PlayedFrontend::new(self, connection);
+                devices.connection(connection)?.serve_moves(&frontend);
+            }
             Entry::Stop(connection) => devices.connection(connection)?.stop(),
             Entry::Close(connection) => devices.connection(connection)?.close(),
             Entry::Abandoned { guest } => devices.guest(guest)?.stop_if_paused(),

@@ -1,7 +1,8 @@
 //! A slab: one sealed memfd, shared by a fixed set of guests, and the DMBs placed in it.
 //!
 //! A guest sees the whole of a memfd that is mapped into it, so a slab is only ever mapped by the guests it was created
-//! for. This process does not map slabs: freed blocks are zeroed by punching a hole, which also returns the memory.
+//! for. Freed blocks are zeroed by punching a hole, which also returns the memory. This process maps the slabs of copy
+//! mode only ([`SlabView`]).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::abi::CHUNK_SIZE;
 use crate::buddy::Buddy;
+use crate::slab_view::SlabView;
 
 /// Identifier of a slab, unique for the life of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -57,6 +59,8 @@ pub struct Slab {
     memory: SlabMemory,
     #[serde(rename = "used_chunks")]
     blocks: Buddy,
+    #[serde(skip)]
+    view: Option<Arc<SlabView>>,
 }
 
 impl Slab {
@@ -69,7 +73,20 @@ impl Slab {
                 len,
             },
             blocks: Buddy::new((len / CHUNK_SIZE) as u32),
+            view: None,
         })
+    }
+
+    /// Creates a slab as [`Slab::new`] does, and maps it into this process.
+    pub fn with_view(id: SlabId, len: u64) -> io::Result<Self> {
+        let mut slab = Self::new(id, len)?;
+        slab.view = Some(Arc::new(SlabView::new(slab.memory.memfd.as_fd(), len)?));
+        Ok(slab)
+    }
+
+    /// Returns this process' mapping, if the slab has one.
+    pub fn view(&self) -> Option<&Arc<SlabView>> {
+        self.view.as_ref()
     }
 
     /// Returns the memory to map.

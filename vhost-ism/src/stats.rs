@@ -19,7 +19,7 @@ vhost_daemon::counters! {
         sessions,
         /// Control requests answered.
         requests,
-        /// Control requests answered with a status other than OK.
+        /// Control requests and moves answered with a status other than OK.
         refusals,
         /// DMBs allocated.
         allocs,
@@ -31,7 +31,7 @@ vhost_daemon::counters! {
         maps,
         /// Slabs unmapped from the guest.
         unmaps,
-        /// Kicks of the doorbell queue.
+        /// Kicks of the doorbell or move queue.
         kicks,
         /// Doorbell bytes collected and forwarded to the DMB's owner.
         doorbells,
@@ -43,6 +43,10 @@ vhost_daemon::counters! {
         interrupts,
         /// Messages sent to peers.
         messages,
+        /// Moves answered.
+        moves,
+        /// Bytes moved into DMBs of peers.
+        moved_bytes,
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Entry {
     },
     /// Work that a fault delayed, by its number.
     Late(u32),
+    /// A kick of the move queue.
+    Move(u32),
 }
 
 /// A tape. Entries take turns, and are executed on the calling thread.
@@ -85,6 +87,10 @@ pub trait Tape: Debug + Send + Sync {
 
     /// Takes whether the doorbell of a chunk was rung, and returns the answer to use.
     fn take(&self, guest: u16, chunk: u32, rung: bool) -> bool;
+
+    /// Takes whether a guest needs an event besides the bell of a chunk in one of its slabs, and returns the answer to
+    /// use.
+    fn bell(&self, guest: u16, chunk: u32, asleep: bool) -> bool;
 }
 
 /// The tape of one guest.

@@ -99,7 +99,7 @@ fn metrics_are_those_of_the_stats_socket() {
         assert_eq!(*value, metrics[&metric], "{name}");
         count += 1;
     }
-    assert_eq!(count, 13);
+    assert_eq!(count, 15);
 }
 
 #[test]

@@ -35,6 +35,9 @@
 #define ISM_EVENT_BUFFERS	64
 #define ISM_EVENT_SIZE		256
 
+/* DMBs remembered of which a write failed; tokens are not reused */
+#define ISM_FAILED_TOKENS	16U
+
 /* Counters in debugfs; ism_main.c has their names */
 enum ism_counter {
 	ISM_COMMANDS,
@@ -54,6 +57,10 @@ enum ism_counter {
 	ISM_MESSAGES_RECEIVED,
 	ISM_PEERS_GONE,
 	ISM_BYTES_MOVED,
+	ISM_MOVES_POSTED,
+	ISM_MOVES_WAITED,
+	ISM_MOVES_NOTIFIED,
+	ISM_MOVES_FAILED,
 	ISM_WRITES_QUEUED,
 	ISM_WRITES_DROPPED,
 	ISM_DETACHES_DEFERRED,
@@ -99,6 +106,7 @@ struct ism_window {
  *	event_lock	hard interrupt; inside virtio-pci's own lock for INTx
  *	dibs->lock	hard interrupt; the client takes its own locks inside it
  *
+ *	move_lock	BH; control_lock is taken inside
  *	control_lock	hard interrupt; leaf
  *	bell_lock	hard interrupt; leaf
  *
@@ -132,6 +140,14 @@ struct virtio_ism {
 	struct ism_window *window;
 	u8 *doorbell;
 	struct virtqueue *doorbell_vq;
+
+	/* Move queue of a device in copy mode */
+	spinlock_t move_lock;		/* all of these */
+	struct virtqueue *move_vq;
+	struct ism_move_slot **move_slots;
+	struct ism_move_slot *move_free;
+	u64 moves_failed[ISM_FAILED_TOKENS];
+	unsigned int move_failures;
 
 	/* Mappings */
 	struct mutex map_lock;
@@ -192,6 +208,12 @@ static inline bool ism_is_broken(const struct virtio_ism *ism)
 	return READ_ONCE(ism->broken);
 }
 
+/* The device is in copy mode: it shares no memory between guests. */
+static inline bool ism_moves_by_request(const struct virtio_ism *ism)
+{
+	return ism->config.features & VIRTIO_ISM_FEATURE_MOVE;
+}
+
 /* A zero high half is "any peer" to SMC; the low half identifies the peer. */
 static inline bool ism_gid_valid(const uuid_t *gid)
 {
@@ -200,6 +222,7 @@ static inline bool ism_gid_valid(const uuid_t *gid)
 
 /* ism_control.c */
 void ism_control_init(struct virtio_ism *ism);
+int ism_status_to_errno(u8 status);
 int ism_control(struct virtio_ism *ism, u8 class, u8 cmd,
 		const void *command, size_t command_len,
 		void *reply, size_t reply_len);
@@ -245,6 +268,13 @@ int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 /* ism_queue.c */
 void ism_queue_init(struct virtio_ism *ism);
 void ism_queue_drain(struct virtio_ism *ism);
+
+/* ism_request.c */
+int ism_moves_init(struct virtio_ism *ism);
+void ism_moves_free(struct virtio_ism *ism);
+int ism_move_by_request(struct virtio_ism *ism, u64 token, bool signal,
+			unsigned int offset, const void *data,
+			unsigned int size);
 
 /* ism_dibs.c */
 struct dibs_dev *ism_dibs_alloc(struct virtio_ism *ism);

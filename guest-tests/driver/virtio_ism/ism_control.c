@@ -48,7 +48,7 @@ struct ism_request {
 	} __packed in ____cacheline_aligned;
 };
 
-static int ism_status_to_errno(u8 status)
+int ism_status_to_errno(u8 status)
 {
 	switch (status) {
 	case VIRTIO_ISM_S_OK:

@@ -116,7 +116,7 @@ static int ism_support_mmapped_rdmb(struct dibs_dev *dibs)
 {
 	struct virtio_ism *ism = dibs->drv_priv;
 
-	return !ism->copy;
+	return !ism->copy && !ism_moves_by_request(ism);
 }
 
 static int ism_attach_dmb(struct dibs_dev *dibs, struct dibs_dmb *dmb)

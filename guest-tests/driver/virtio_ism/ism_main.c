@@ -42,10 +42,21 @@ static const char * const ism_counter_names[ISM_COUNTERS] = {
 	[ISM_MESSAGES_RECEIVED] = "messages_received",
 	[ISM_PEERS_GONE] = "peers_gone",
 	[ISM_BYTES_MOVED] = "bytes_moved",
+	[ISM_MOVES_POSTED] = "moves_posted",
+	[ISM_MOVES_WAITED] = "moves_waited",
+	[ISM_MOVES_NOTIFIED] = "moves_notified",
+	[ISM_MOVES_FAILED] = "moves_failed",
 	[ISM_WRITES_QUEUED] = "writes_queued",
 	[ISM_WRITES_DROPPED] = "writes_dropped",
 	[ISM_DETACHES_DEFERRED] = "detaches_deferred",
 };
+
+static const char *ism_mode(const struct virtio_ism *ism)
+{
+	if (ism_moves_by_request(ism))
+		return "copy";
+	return ism->copy ? "mapped, copying" : "mapped";
+}
 
 static u64 ism_counter(struct virtio_ism *ism, enum ism_counter counter)
 {
@@ -65,7 +76,7 @@ static int ism_stats_show(struct seq_file *m, void *unused)
 
 	ism_dmb_usage(ism, &usage);
 	seq_printf(m, "gid: %pUb\n", &ism->config.gid);
-	seq_printf(m, "copy: %d\n", ism->copy);
+	seq_printf(m, "mode: %s\n", ism_mode(ism));
 	seq_printf(m, "broken: %d\n", ism_is_broken(ism));
 	seq_printf(m, "chunks: %u\n", ism->config.chunks);
 	seq_printf(m, "chunks_used: %u\n", usage.chunks);
@@ -229,7 +240,10 @@ static int ism_find_vqs(struct virtio_ism *ism)
 		return ret;
 	ism->control_vq = vqs[VIRTIO_ISM_QUEUE_CONTROL];
 	ism->event_vq = vqs[VIRTIO_ISM_QUEUE_EVENT];
-	ism->doorbell_vq = vqs[VIRTIO_ISM_QUEUE_DOORBELL];
+	if (ism_moves_by_request(ism))
+		ism->move_vq = vqs[VIRTIO_ISM_QUEUE_DOORBELL];
+	else
+		ism->doorbell_vq = vqs[VIRTIO_ISM_QUEUE_DOORBELL];
 	return 0;
 }
 
@@ -246,6 +260,7 @@ static void ism_stop(struct virtio_ism *ism)
 	cancel_work_sync(&ism->broken_work);
 	virtio_reset_device(ism->vdev);
 	ism_attachments_free(ism);
+	ism_moves_free(ism);
 	ism_control_free(ism);
 }
 
@@ -293,10 +308,13 @@ static int ism_probe(struct virtio_device *vdev)
 	ret = ism_window_map(ism);
 	if (ret)
 		goto put_dibs;
+	ret = ism_moves_init(ism);
+	if (ret)
+		goto unmap;
 	ret = ism_find_vqs(ism);
 	if (ret) {
 		dev_err(&vdev->dev, "cannot set up the queues: %d\n", ret);
-		goto unmap;
+		goto free_moves;
 	}
 	ism_attachments_init(ism);
 	ism_queue_init(ism);
@@ -323,7 +341,7 @@ static int ism_probe(struct virtio_device *vdev)
 	dev_info(&vdev->dev,
 		 "GID %pUb, fabric ID %#x, window of %llu MiB, %s mode\n",
 		 &ism->config.gid, ism->config.chid,
-		 ism->config.window_size / SZ_1M, copy ? "copy" : "mapped");
+		 ism->config.window_size / SZ_1M, ism_mode(ism));
 
 	ism_bells_start(ism);
 	ism_watch_start(ism);
@@ -340,6 +358,8 @@ remove_debugfs:
 stop:
 	ism_stop(ism);
 	vdev->config->del_vqs(vdev);
+free_moves:
+	ism_moves_free(ism);
 unmap:
 	ism_window_unmap(ism);
 put_dibs:

@@ -158,6 +158,9 @@ int ism_move(struct virtio_ism *ism, u64 token, bool signal,
 	struct ism_attachment *att;
 	int ret = -EINVAL;
 
+	if (ism_moves_by_request(ism))
+		return ism_move_by_request(ism, token, signal, offset, data,
+					   size);
 	if (ism->copy)
 		return ism_move_copying(ism, token, signal, offset, data, size);
 	if (ism_is_broken(ism))

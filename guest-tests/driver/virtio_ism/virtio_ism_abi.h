@@ -21,7 +21,7 @@
 enum virtio_ism_queue {
 	VIRTIO_ISM_QUEUE_CONTROL,
 	VIRTIO_ISM_QUEUE_EVENT,
-	VIRTIO_ISM_QUEUE_DOORBELL,
+	VIRTIO_ISM_QUEUE_DOORBELL,	/* in copy mode the move queue */
 	VIRTIO_ISM_QUEUES
 };
 
@@ -39,6 +39,7 @@ enum virtio_ism_queue {
 #define VIRTIO_ISM_FEATURE_PEER		BIT(0)
 #define VIRTIO_ISM_FEATURE_AWAKE	BIT(1)
 #define VIRTIO_ISM_FEATURE_BELLS	BIT(2)
+#define VIRTIO_ISM_FEATURE_MOVE		BIT(3)
 
 /* Alignment of start and length of the window */
 #define VIRTIO_ISM_WINDOW_ALIGN		SZ_2M
@@ -86,12 +87,16 @@ enum virtio_ism_ctrl_class {
 	VIRTIO_ISM_CTRL_PEER		= 0x80,
 };
 
-/* Commands of VIRTIO_ISM_CTRL_PEER; ATTACH and DETACH have only command 0 */
+/*
+ * Commands of VIRTIO_ISM_CTRL_PEER; ATTACH and DETACH have only command 0. MOVE
+ * is sent to the move queue.
+ */
 enum virtio_ism_ctrl_peer {
 	VIRTIO_ISM_CTRL_PEER_ALLOC_FOR_PEER	= 0,
 	VIRTIO_ISM_CTRL_PEER_QUERY_GID		= 1,
 	VIRTIO_ISM_CTRL_PEER_SEND_MESSAGE	= 2,
 	VIRTIO_ISM_CTRL_PEER_QUERY_SLAB		= 3,
+	VIRTIO_ISM_CTRL_PEER_MOVE		= 4,
 };
 
 enum virtio_ism_status {
@@ -172,6 +177,18 @@ struct virtio_ism_slab_reply {
 	__le32 reserved;
 };
 
+/* The data follows */
+struct virtio_ism_move {
+	__le64 token;
+	__le64 offset;
+	__le32 flags;
+	__le32 index;
+};
+
+#define VIRTIO_ISM_MOVE_SIGNAL		BIT(0)
+
+static_assert(sizeof(struct virtio_ism_move) == 24);
+static_assert(offsetof(struct virtio_ism_move, flags) == 16);
 static_assert(sizeof(struct virtio_ism_ctrl_hdr) == 2);
 static_assert(sizeof(struct virtio_ism_area) == 16);
 static_assert(sizeof(struct virtio_ism_alloc_for_peer) == 24);

@@ -4,6 +4,7 @@
 //! sockets have, between which devices, and how many connections fell back ([`fixture`], [`ledger`]).
 
 mod control;
+mod copy_mode;
 mod disruption;
 mod faults;
 mod fixture;

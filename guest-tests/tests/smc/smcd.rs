@@ -61,7 +61,7 @@ fn copying(name: &'static str, bytes: &str, classes: &[u64]) -> Result<()> {
 
 #[test]
 fn three_guests_in_pairs() -> Result<()> {
-    pairs(Setup::new("pairs", 3), "100M")
+    pairs(Setup::new("pairs", 3), "100M", &["attaches", "rings"])
 }
 
 #[test]
@@ -90,17 +90,21 @@ fn debug_two_guests_copying() -> Result<()> {
 #[test]
 #[ignore = "long: the debug kernel"]
 fn debug_three_guests_in_pairs() -> Result<()> {
-    pairs(Setup::new("debug-pairs", 3).kernel(Kernel::Debug), "8M")
+    pairs(
+        Setup::new("debug-pairs", 3).kernel(Kernel::Debug),
+        "8M",
+        &["attaches", "rings"],
+    )
 }
 
 #[test]
 #[ignore = "long: 500 MiB each way"]
 fn three_guests_in_pairs_for_long() -> Result<()> {
-    pairs(Setup::new("pairs-long", 3), "500M")
+    pairs(Setup::new("pairs-long", 3), "500M", &["attaches", "rings"])
 }
 
 /// Runs a step and prints its duration.
-fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let begin = Instant::now();
     run()?;
     eprintln!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
@@ -108,7 +112,7 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Transfers data in each direction and in both at once; the digests at both ends must match.
-fn bulk(fixture: &Fixture, bytes: &str) -> Result<()> {
+pub fn bulk(fixture: &Fixture, bytes: &str) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         for direction in ["to", "from", "both"] {
             // Symmetric: one client is enough.
@@ -139,7 +143,7 @@ fn buffer_sizes(fixture: &Fixture, bytes: &str) -> Result<()> {
 }
 
 /// Transfers data through buffers of this size at both ends, as reported by both kernels.
-fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
+pub fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
     let port = 6000;
     let server = Server::start(
         fixture.guest(1),
@@ -158,7 +162,7 @@ fn buffer_size(fixture: &Fixture, class: u64, bytes: &str) -> Result<()> {
 }
 
 /// Opens connections in parallel, all with the same peer and so in one link group.
-fn many_connections(fixture: &Fixture, count: u64) -> Result<()> {
+pub fn many_connections(fixture: &Fixture, count: u64) -> Result<()> {
     // The kernel gives a handshake six seconds, and the debug kernel is slow.
     let parallel = if fixture.kernel() == Kernel::Debug { 2 } else { 8 };
     let options = format!("--count {count} --open-parallel {parallel} --bytes-each 64K");
@@ -175,7 +179,7 @@ fn many_connections(fixture: &Fixture, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn ipv6_rtt_and_messages(fixture: &Fixture) -> Result<()> {
+pub fn ipv6_rtt_and_messages(fixture: &Fixture) -> Result<()> {
     let v6 = fixture.guest(1).addr_v6(0).into();
     fixture.call_at(0, 1, (v6, PORT), "bulk --bytes 1M --direction both --check hash")?;
     for (from, to) in [(0, 1), (1, 0)] {
@@ -191,8 +195,8 @@ fn ipv6_rtt_and_messages(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Every pair of three guests exchanges data at the same time.
-fn pairs(setup: Setup, bytes: &str) -> Result<()> {
+/// Every pair of three guests exchanges data at the same time; these counters of the daemon grow.
+pub fn pairs(setup: Setup, bytes: &str, counters: &[&str]) -> Result<()> {
     let fixture = setup.start()?;
     let before = fixture.daemon_stats()?;
     let begin = Instant::now();
@@ -210,8 +214,11 @@ fn pairs(setup: Setup, bytes: &str) -> Result<()> {
             .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     eprintln!("{bytes} each way in every pair: {:.1} s", begin.elapsed().as_secs_f64());
-    fixture.assert_daemon_saw(&before, &[0, 1, 2], &["attaches", "rings"])?;
+    fixture.assert_daemon_saw(&before, &[0, 1, 2], counters)?;
     let slabs = fixture.daemon_stats()?["fabric"]["slabs"].as_u64();
-    assert!(slabs >= Some(3), "each pair must have its own memory: {slabs:?} slabs");
+    assert!(
+        slabs >= Some(3),
+        "each pair or guest must have its own memory: {slabs:?} slabs"
+    );
     fixture.finish()
 }

@@ -1,5 +1,5 @@
-//! Virtqueue access, the only code that touches guest memory: requests from the control queue, answers and events into
-//! theirs.
+//! Virtqueue access: requests from the control queue, answers and events into theirs. Only this and
+//! [`move_queue`](super::move_queue) touch guest memory.
 //!
 //! Guest memory is written only under the queue's lock and only while the queue is ready. GET_VRING_BASE takes that
 //! lock to stop the queue, so the memory of a guest that has reset the device is not written.
@@ -28,7 +28,7 @@ use crate::stats::GuestStats;
 pub type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
 /// Takes the next available chain from a queue that is ready.
-fn next_chain(state: &mut VringState<Memory>, memory: &Memory, queue: u16, stats: &GuestStats) -> Option<Chain> {
+pub fn next_chain(state: &mut VringState<Memory>, memory: &Memory, queue: u16, stats: &GuestStats) -> Option<Chain> {
     match state.get_queue_mut().iter(memory.memory()) {
         Ok(mut chains) => chains.next(),
         Err(error) => {
@@ -50,7 +50,7 @@ fn add_used(state: &mut VringState<Memory>, memory: &GuestMemoryMmap, head: u16,
 }
 
 /// Writes `bytes` into a chain of a queue that is ready, and puts it on the used ring.
-fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, bytes: &[u8]) {
+pub fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, bytes: &[u8]) {
     let head = chain.head_index();
     let memory = memory.memory();
     let written = chain
@@ -62,7 +62,7 @@ fn return_chain(state: &mut VringState<Memory>, memory: &Memory, chain: Chain, b
 }
 
 /// Interrupts the guest unless it has suppressed the interrupt. Returns whether it was interrupted.
-fn signal(vring: &Vring, state: &mut VringState<Memory>, memory: &Memory) -> bool {
+pub fn signal(vring: &Vring, state: &mut VringState<Memory>, memory: &Memory) -> bool {
     let needed = state.get_queue_mut().needs_notification(memory.memory().deref());
     needed.unwrap_or(true) && vring.signal_used_queue().is_ok()
 }

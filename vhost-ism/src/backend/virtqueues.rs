@@ -8,10 +8,12 @@ use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
 use super::IsmBackend;
+use super::move_queue::{self, Segment};
 use super::virtqueue::{self, Chain, EventQueue};
-use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE};
+use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE, MOVE_QUEUE};
 use crate::connection::{Frontend, Outcome, Request};
 use crate::event::EventRing;
+use crate::mover::ExecuteMove;
 use crate::window::RegionMapper;
 
 /// The queues for the time of a kick.
@@ -20,6 +22,8 @@ pub struct Virtqueues<'a> {
     vrings: &'a [Vring],
     /// The request that was taken last.
     chain: RefCell<Option<Chain>>,
+    /// The data of a move; kept to reuse the allocation.
+    segments: RefCell<Vec<Segment>>,
 }
 
 impl<'a> Virtqueues<'a> {
@@ -29,6 +33,7 @@ impl<'a> Virtqueues<'a> {
             backend,
             vrings,
             chain: RefCell::new(None),
+            segments: RefCell::default(),
         }
     }
 
@@ -69,6 +74,17 @@ impl Frontend for Virtqueues<'_> {
 
     fn await_requests(&self) -> bool {
         virtqueue::await_chains(self.control(), &self.backend.memory)
+    }
+
+    fn serve_move(&self, current: &dyn Fn() -> bool, execute: &mut ExecuteMove<'_>) -> Option<Outcome> {
+        let backend = self.backend;
+        let (vring, stats) = (&self.vrings[MOVE_QUEUE as usize], backend.guest().stats());
+        let segments = &mut self.segments.borrow_mut();
+        move_queue::serve_move(vring, &backend.memory, stats, segments, current, execute)
+    }
+
+    fn await_moves(&self) -> bool {
+        virtqueue::await_chains(&self.vrings[MOVE_QUEUE as usize], &self.backend.memory)
     }
 
     fn events(&self) -> Box<dyn EventRing> {

@@ -11,12 +11,12 @@ use vhost_ism::stats::GuestSnapshot;
 /// Name and help of a guest's counter, and its value.
 type Counter = (&'static str, &'static str, fn(&GuestSnapshot) -> u64);
 
-const COUNTERS: [Counter; 14] = [
+const COUNTERS: [Counter; 16] = [
     ("guest_sessions", "Driver sessions begun", |guest| guest.sessions),
     ("requests", "Control requests answered", |guest| guest.requests),
     (
         "refusals",
-        "Control requests answered with a status other than OK",
+        "Control requests and moves answered with a status other than OK",
         |guest| guest.refusals,
     ),
     ("allocs", "DMBs allocated", |guest| guest.allocs),
@@ -24,12 +24,16 @@ const COUNTERS: [Counter; 14] = [
     ("detaches", "DMBs detached", |guest| guest.detaches),
     ("maps", "Slabs and doorbell areas mapped", |guest| guest.maps),
     ("unmaps", "Slabs unmapped", |guest| guest.unmaps),
-    ("kicks", "Kicks of the doorbell queue", |guest| guest.kicks),
+    ("kicks", "Kicks of the doorbell or move queue", |guest| guest.kicks),
     ("doorbells", "Doorbells rung by the guest", |guest| guest.doorbells),
     ("rings", "Doorbells received by the guest", |guest| guest.rings),
     ("events", "Events put on the event queue", |guest| guest.events),
     ("interrupts", "Interrupts raised for events", |guest| guest.interrupts),
     ("messages", "Messages sent to peers", |guest| guest.messages),
+    ("moves", "Moves answered", |guest| guest.moves),
+    ("moved_bytes", "Bytes moved into DMBs of peers", |guest| {
+        guest.moved_bytes
+    }),
 ];
 
 /// Adds the metrics of fabric and guests.

@@ -16,6 +16,10 @@ pub struct Dmb {
     pub owner_holds: bool,
     pub attached: HashSet<Gid>,
     pub access: Access,
+    /// Sessions of which a move was refused: their later moves are refused as well.
+    pub broken: HashSet<Gid>,
+    /// Moves in progress.
+    pub moves: u32,
     pub slab: SlabId,
     #[serde(flatten)]
     pub block: Block,
@@ -83,6 +87,8 @@ impl Dmb {
             owner_holds: true,
             attached: HashSet::new(),
             access,
+            broken: HashSet::new(),
+            moves: 0,
             slab,
             block,
             size,
@@ -90,11 +96,29 @@ impl Dmb {
     }
 
     pub fn is_held(&self) -> bool {
-        self.owner_holds || !self.attached.is_empty()
+        self.owner_holds || !self.attached.is_empty() || self.moves > 0
     }
 
     pub fn is_held_by(&self, gid: Gid) -> bool {
         (self.owner_holds && self.owner == gid) || self.attached.contains(&gid)
+    }
+
+    /// Checks whether a session may move data into this range.
+    pub fn check_move(&self, gid: Gid, devid: u64, offset: u64, length: u64) -> Result<(), Refusal> {
+        if self.broken.contains(&gid) {
+            return Err(Refusal::NoSuchDmb);
+        }
+        let granted = match &self.access {
+            Access::Peer(peer) => *peer == gid,
+            Access::Granted(table) => table.of(devid) & PERM_WRITE != 0,
+        };
+        if self.owner == gid || !granted {
+            return Err(Refusal::Write);
+        }
+        match offset.checked_add(length) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Refusal::Invalid),
+        }
     }
 
     /// Checks whether a session may attach with this access. The transport has no read-only or write-only mapping.

@@ -1,11 +1,26 @@
 //! Limits of a fabric, and refusals of requests.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Limits that hold for every guest of a fabric.
+/// Way of the data from one guest to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// A guest maps the DMBs of its peers.
+    #[default]
+    Mapped,
+    /// No memory is mapped by two guests; the device copies what a guest moves.
+    Copy,
+}
+
+/// Limits that hold for every guest of a fabric, and its mode.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of each guest's window that hold DMBs, a multiple of 2 MiB. One pair of guests gets at most half of it.
+    /// Way of the data.
+    pub mode: Mode,
+    /// Bytes of each guest's window that hold DMBs, a multiple of 2 MiB. One pair of guests that shares memory gets at
+    /// most half of it.
     pub window_size: u64,
     /// Largest DMB in bytes, a power of two.
     pub max_dmb_size: u64,

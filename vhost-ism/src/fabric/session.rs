@@ -1,10 +1,11 @@
 //! A session in the fabric: its window, and the number of DMBs it holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::abi::Gid;
 use crate::buddy::Buddy;
 use crate::event::EventSink;
 use crate::slab::SlabId;
@@ -40,6 +41,9 @@ pub struct Session {
     pub places: HashMap<SlabId, Place>,
     /// Slabs that have a place but are no longer used.
     pub stale: Vec<SlabId>,
+    /// In copy mode, live sessions that a DMB of this one was allocated for or moved to, and owners of such DMBs.
+    #[serde(skip)]
+    pub peers: BTreeSet<Gid>,
     #[serde(skip)]
     window: Buddy,
 }
@@ -62,6 +66,7 @@ impl Session {
             dmbs: 0,
             places: HashMap::new(),
             stale: Vec::new(),
+            peers: BTreeSet::new(),
             window,
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::dmb::{Access, Dmb};
 use super::placement::{Detached, Mapping, Placement};
-use super::refusal::{Limits, Refusal};
+use super::refusal::{Limits, Mode, Refusal};
 use super::session::{Session, WINDOW_UNIT};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::slab::{Block, Slab, SlabId};
@@ -53,6 +53,8 @@ pub enum SlabKind {
     Pair(Gid, Gid),
     /// Holds one DMB of the draft's ALLOC.
     Solo,
+    /// Holds the DMBs of this session in copy mode, and is mapped by no other.
+    Private(Gid),
 }
 
 /// Returns the kind of slab that two sessions share.
@@ -75,12 +77,16 @@ impl State {
     pub fn new_slab(&mut self, kind: SlabKind, len: u64) -> Result<SlabId, Refusal> {
         self.next_slab += 1;
         let id = SlabId(self.next_slab);
-        let mut slab = Slab::new(id, len).map_err(|error| {
+        let slab = match kind {
+            SlabKind::Pair(..) | SlabKind::Solo => Slab::new(id, len),
+            SlabKind::Private(_) => Slab::with_view(id, len),
+        };
+        let mut slab = slab.map_err(|error| {
             warn!("the host refused a slab of {len} bytes: {error}");
             Refusal::NoMemory
         })?;
-        if let SlabKind::Pair(..) = kind {
-            // The first chunk holds the two guests' bells for the life of the slab.
+        if kind != SlabKind::Solo {
+            // The first chunk holds the bells for the life of the slab.
             slab.alloc(CHUNK_SIZE);
         }
         self.slabs.insert(id, SharedSlab { slab, kind, live: 0 });
@@ -98,10 +104,20 @@ impl State {
         fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
     }
 
-    /// Creates a slab for a pair, twice as large as its largest so far, or the largest smaller size that fits the
-    /// owner's window. The peer's place is allocated on its first use, so that no guest can fill another guest's
+    /// Creates a slab of many DMBs, twice as large as the largest of its kind so far, or the largest smaller size that
+    /// fits the owner's window. A peer's place is allocated on its first use, so that no guest can fill another guest's
     /// window.
-    pub fn new_pair_slab(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Result<SlabId, Refusal> {
+    pub fn new_large_slab(
+        &mut self,
+        kind: SlabKind,
+        owner: Gid,
+        size: u64,
+        limits: &Limits,
+    ) -> Result<SlabId, Refusal> {
+        let budget = match limits.mode {
+            Mode::Mapped => limits.window_size / 2,
+            Mode::Copy => limits.window_size,
+        };
         let lens = self
             .slabs
             .values()
@@ -112,7 +128,7 @@ impl State {
         let least = (2 * size.next_power_of_two()).max(WINDOW_UNIT);
         let mut len = (largest * 2).clamp(MIN_SLAB, MAX_SLAB).max(least);
         while len >= least {
-            if total + len <= limits.window_size / 2 {
+            if total + len <= budget {
                 let id = self.new_slab(kind, len)?;
                 if self.place(owner, id, limits).is_ok() {
                     return Ok(id);
@@ -212,18 +228,24 @@ impl State {
         let dead = match shared.kind {
             SlabKind::Solo => true,
             SlabKind::Pair(a, b) => !(self.sessions.contains_key(&a) && self.sessions.contains_key(&b)),
+            SlabKind::Private(owner) => !self.sessions.contains_key(&owner),
         };
         if dead && self.slabs.get(&id).is_some_and(|s| s.live == 0) {
             self.drop_slab(id);
         }
     }
 
-    /// Drops the empty pair slabs of a session that left: the remaining peer cannot use them.
+    /// Drops the empty slabs of a session that left: no remaining peer can use them.
     pub fn drop_empty_slabs_of(&mut self, gid: Gid) {
+        let is_of = |kind: SlabKind| match kind {
+            SlabKind::Pair(a, b) => a == gid || b == gid,
+            SlabKind::Private(owner) => owner == gid,
+            SlabKind::Solo => false,
+        };
         let empty: Vec<SlabId> = self
             .slabs
             .iter()
-            .filter(|(_, s)| s.live == 0 && matches!(s.kind, SlabKind::Pair(a, b) if a == gid || b == gid))
+            .filter(|(_, s)| s.live == 0 && is_of(s.kind))
             .map(|(id, _)| *id)
             .collect();
         for id in empty {

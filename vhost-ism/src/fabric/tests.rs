@@ -17,6 +17,7 @@ fn limits() -> Limits {
         max_dmb_size: 1 << 20,
         max_dmbs: 8,
         max_maps: 4,
+        mode: Mode::Mapped,
     }
 }
 
@@ -145,4 +146,46 @@ fn the_largest_dmb_fits() {
         fabric.attach(b, dmb.token, RW).unwrap();
         fabric.alloc(b, region / 8).unwrap();
     }
+}
+
+/// A detach during a move: the token dies at once, the memory is reused when the move is done.
+#[test]
+fn a_move_in_progress_holds_the_memory() {
+    let copying = Limits {
+        mode: Mode::Copy,
+        ..limits()
+    };
+    let fabric = Fabric::new(0xff00, copying);
+    let [a, b] = [(); 2].map(|()| {
+        let gid = fabric.new_gid();
+        let stats = GuestStats::new("guest".into(), Tracer::default());
+        fabric.join(gid, fabric.new_devid(), Arc::new(EventSink::new(Arc::new(stats))));
+        gid
+    });
+    let dmb = fabric.alloc_for_peer(a, b, 1 << 14).unwrap();
+    let moving = fabric.begin_move(b, dmb.token, 16, 8).unwrap();
+    assert_eq!((moving.offset, moving.length), (dmb.offset + 16, 8));
+    fabric.detach(a, dmb.token).unwrap();
+    assert_eq!(fabric.begin_move(b, dmb.token, 0, 8).unwrap_err(), Refusal::NoSuchDmb);
+    let next = fabric.alloc_for_peer(a, b, 1 << 14).unwrap();
+    assert_ne!(next.offset, dmb.offset, "the move still writes there");
+    assert_eq!(fabric.stats().dmbs, 2);
+    assert!(moving.view.write_words(moving.offset, &[0xff; 8]));
+    assert!(fabric.end_move(dmb.token).is_none(), "there is no owner to notify");
+    assert_eq!(fabric.stats().dmbs, 1);
+    let again = fabric.alloc_for_peer(a, b, 1 << 14).unwrap();
+    assert_eq!(again.offset, dmb.offset);
+    let reused = moving.view.range(again.offset, 1 << 14).unwrap();
+    let mut bytes = vec![1_u8; 1 << 14];
+    reused.copy_to(&mut bytes[..]);
+    assert!(bytes.iter().all(|byte| *byte == 0), "and it is zeroed");
+
+    // The owner's end is no different.
+    let moving = fabric.begin_move(b, again.token, 0, 8).unwrap();
+    assert_eq!(fabric.leave(a).len(), 1, "the peer is notified");
+    assert_eq!((fabric.stats().dmbs, fabric.stats().slabs), (1, 1));
+    assert!(moving.view.write_words(moving.offset, &[0xff; 8]));
+    assert!(fabric.end_move(again.token).is_none());
+    assert_eq!((fabric.stats().dmbs, fabric.stats().slabs), (0, 0));
+    assert!(fabric.leave(b).is_empty());
 }

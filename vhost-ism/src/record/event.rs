@@ -168,6 +168,49 @@ pub enum Event {
     },
     /// End of the record.
     End,
+    /// A look for a move.
+    Move {
+        /// Connection.
+        connection: u32,
+        /// Whether there is one.
+        found: bool,
+        /// Readable bytes of the request before its data, unless they cannot be read.
+        head: Option<ByteBuf>,
+        /// Length of the data in bytes.
+        length: u64,
+    },
+    /// The copy of a move's data, which is in no record.
+    Copy {
+        /// Connection.
+        connection: u32,
+        /// Whether the data could be read.
+        ok: bool,
+    },
+    /// An answer to a move.
+    Moved {
+        /// Connection.
+        connection: u32,
+        /// Status.
+        status: u8,
+        /// Outcome.
+        outcome: Outcome,
+    },
+    /// Request of a kick for the next move.
+    AwaitMoves {
+        /// Connection.
+        connection: u32,
+        /// Whether there is one already.
+        more: bool,
+    },
+    /// A look at the bell of a guest after a move.
+    Bell {
+        /// Number of the guest.
+        guest: u16,
+        /// Chunk in the slab.
+        chunk: u32,
+        /// Whether the guest needs an event.
+        asleep: bool,
+    },
 }
 
 impl RecordEvent for Event {
@@ -199,6 +242,7 @@ impl fmt::Display for Entry {
             Self::Control(connection) => write!(f, "kick of the control queue by connection {connection}"),
             Self::Event(connection) => write!(f, "kick of the event queue by connection {connection}"),
             Self::Doorbell(connection) => write!(f, "kick of the doorbell queue by connection {connection}"),
+            Self::Move(connection) => write!(f, "kick of the move queue by connection {connection}"),
             Self::Stop(connection) => write!(f, "stop by connection {connection}"),
             Self::Close(connection) => write!(f, "end of connection {connection}"),
             Self::Answer { connection, ok } => {
@@ -323,6 +367,38 @@ impl fmt::Display for Event {
                 guest, object, fault, ..
             } => write!(f, "fault of guest {guest} at {object:#x}: {fault}"),
             Self::End => f.write_str("end of the record"),
+            Self::Move {
+                connection,
+                found: false,
+                ..
+            } => write!(f, "no move of connection {connection}"),
+            Self::Move {
+                connection,
+                head,
+                length,
+                ..
+            } => {
+                write!(f, "move of connection {connection}, {length} bytes: ")?;
+                match head {
+                    Some(head) => Hex(head).fmt(f),
+                    None => f.write_str("not readable"),
+                }
+            }
+            Self::Copy { connection, ok } => {
+                let copied = if *ok { "copied" } else { "not readable" };
+                write!(f, "data of a move of connection {connection}: {copied}")
+            }
+            Self::Moved {
+                connection,
+                status,
+                outcome,
+            } => write!(f, "answer to a move of connection {connection}: {status}, {outcome}"),
+            Self::AwaitMoves { connection, more } => {
+                write!(f, "wait for moves of connection {connection}, there are more: {more}")
+            }
+            Self::Bell { guest, chunk, asleep } => {
+                write!(f, "bell of guest {guest}, chunk {chunk}, asleep: {asleep}")
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::event::{Buffer, Event};
 use super::recorder::Recorder;
 use crate::connection::{Frontend, FrontendDoor, Outcome, Request};
 use crate::event::EventRing;
+use crate::mover::ExecuteMove;
 use crate::window::RegionMapper;
 
 impl FrontendDoor for Recorder {
@@ -79,6 +80,47 @@ impl Frontend for RecordedFrontend<'_> {
         let more = self.frontend.await_requests();
         let connection = self.connection;
         self.recorder.log(|| Event::AwaitRequests { connection, more });
+        more
+    }
+
+    fn serve_move(&self, current: &dyn Fn() -> bool, execute: &mut ExecuteMove<'_>) -> Option<Outcome> {
+        let (recorder, connection) = (&self.recorder, self.connection);
+        let mut answer = None;
+        let outcome = self.frontend.serve_move(current, &mut |request, copy| {
+            recorder.log(|| Event::Move {
+                connection,
+                found: true,
+                head: request.head.map(ByteBuf::from),
+                length: request.length,
+            });
+            let status = execute(request, &mut |destination| {
+                let ok = copy(destination);
+                recorder.log(|| Event::Copy { connection, ok });
+                ok
+            });
+            answer = Some(status as u8);
+            status
+        });
+        recorder.log(|| match (answer, outcome) {
+            (Some(status), Some(outcome)) => Event::Moved {
+                connection,
+                status,
+                outcome,
+            },
+            _ => Event::Move {
+                connection,
+                found: false,
+                head: None,
+                length: 0,
+            },
+        });
+        outcome
+    }
+
+    fn await_moves(&self) -> bool {
+        let more = self.frontend.await_moves();
+        let connection = self.connection;
+        self.recorder.log(|| Event::AwaitMoves { connection, more });
         more
     }
 

@@ -190,4 +190,9 @@ impl Tape for Recorder {
         self.log(|| Event::Take { guest, chunk, rung });
         rung
     }
+
+    fn bell(&self, guest: u16, chunk: u32, asleep: bool) -> bool {
+        self.log(|| Event::Bell { guest, chunk, asleep });
+        asleep
+    }
 }

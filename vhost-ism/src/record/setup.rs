@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vhost_daemon::record::Format;
 
 use super::event::Event;
-use crate::fabric::Limits;
+use crate::fabric::{Limits, Mode};
 
 /// Format of the records of a fabric.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,9 @@ pub struct Setup {
     pub program: String,
     /// SMC fabric id.
     pub chid: u16,
+    /// Way of the data.
+    #[serde(default)]
+    pub mode: Mode,
     /// Length of a guest's window in bytes.
     pub window_size: u64,
     /// Maximum length of a DMB in bytes.
@@ -44,6 +47,7 @@ impl Setup {
             guests,
             program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             chid,
+            mode: limits.mode,
             window_size: limits.window_size,
             max_dmb_size: limits.max_dmb_size,
             max_dmbs: limits.max_dmbs,
@@ -54,6 +58,7 @@ impl Setup {
     /// Returns the limits of every guest.
     pub fn limits(&self) -> Limits {
         Limits {
+            mode: self.mode,
             window_size: self.window_size,
             max_dmb_size: self.max_dmb_size,
             max_dmbs: self.max_dmbs,

@@ -10,6 +10,7 @@ use serde_bytes::ByteBuf;
 use super::player::Player;
 use crate::connection::{Frontend, Outcome, Request};
 use crate::event::EventRing;
+use crate::mover::{ExecuteMove, MoveRequest};
 use crate::record::{Buffer, Event};
 use crate::window::RegionMapper;
 
@@ -115,6 +116,56 @@ impl Frontend for PlayedFrontend {
             _ => None,
         };
         self.read_bool(select, "wait for requests")
+    }
+
+    fn serve_move(&self, _: &dyn Fn() -> bool, execute: &mut ExecuteMove<'_>) -> Option<Outcome> {
+        self.player.take_ring_findings();
+        let recorded = |event: &Event| match event {
+            Event::Move {
+                connection,
+                found,
+                head,
+                length,
+            } if *connection == self.connection => Some(found.then(|| MoveRequest {
+                head: head.as_deref().and_then(|head| head.as_slice().try_into().ok()),
+                length: *length,
+            })),
+            _ => None,
+        };
+        let replayed = || format!("look for a move of connection {}", self.connection);
+        let count = |counts: &mut super::Counts, request: &Option<MoveRequest>| {
+            counts.requests += u64::from(request.is_some());
+        };
+        let request = self.player.take(recorded, replayed, count).flatten()?;
+        let status = execute(&request, &mut |_| {
+            let select = |event: &Event| match event {
+                Event::Copy { connection, ok } if *connection == self.connection => Some(*ok),
+                _ => None,
+            };
+            self.read_bool(select, "copy of a move")
+        });
+        let recorded = |event: &Event| match event {
+            Event::Moved {
+                connection,
+                status: answer,
+                outcome,
+            } if (*connection, *answer) == (self.connection, status as u8) => Some(*outcome),
+            _ => None,
+        };
+        let replayed = || format!("answer to a move of connection {}: {}", self.connection, status as u8);
+        let count = |counts: &mut super::Counts, outcome: &Outcome| {
+            counts.answers += 1;
+            counts.interrupts += u64::from(*outcome == Outcome::Written { interrupt: true });
+        };
+        self.player.take(recorded, replayed, count)
+    }
+
+    fn await_moves(&self) -> bool {
+        let select = |event: &Event| match event {
+            Event::AwaitMoves { connection, more } if *connection == self.connection => Some(*more),
+            _ => None,
+        };
+        self.read_bool(select, "wait for moves")
     }
 
     fn events(&self) -> Box<dyn EventRing> {

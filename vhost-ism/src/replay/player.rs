@@ -87,7 +87,9 @@ impl Player {
         });
         match entry {
             None => script.expect_end(),
-            Some(Entry::Control(_) | Entry::Event(_) | Entry::Doorbell(_)) => script.counts().kicks += 1,
+            Some(Entry::Control(_) | Entry::Event(_) | Entry::Doorbell(_) | Entry::Move(_)) => {
+                script.counts().kicks += 1
+            }
             Some(_) => {}
         }
         entry
@@ -300,6 +302,19 @@ impl Tape for Player {
     }
 
     fn sleep(&self, _: Duration) {}
+
+    fn bell(&self, guest: u16, chunk: u32, _: bool) -> bool {
+        let recorded = |event: &Event| match event {
+            Event::Bell {
+                guest: of,
+                chunk: at,
+                asleep,
+            } if (*of, *at) == (guest, chunk) => Some(*asleep),
+            _ => None,
+        };
+        let replayed = || format!("bell of guest {guest}, chunk {chunk}");
+        self.take(recorded, replayed, |_, _| {}).unwrap_or(false)
+    }
 
     fn take(&self, guest: u16, chunk: u32, _: bool) -> bool {
         let recorded = |event: &Event| match event {

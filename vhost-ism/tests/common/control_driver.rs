@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use vhost_ism::abi::*;
 use vhost_ism::control;
 use vhost_ism::event::EventRing;
-use vhost_ism::fabric::{Fabric, Limits};
+use vhost_ism::fabric::{Fabric, Limits, Mode};
 use vhost_ism::guest::{Guest, Session, Start};
 use vhost_ism::window::RegionMapper;
 use zerocopy::{FromBytes, IntoBytes};
@@ -167,6 +167,7 @@ impl Default for Driver {
             max_dmb_size: 1 << 20,
             max_dmbs: 24,
             max_maps: 8,
+            mode: Mode::Mapped,
         };
         let fabric = Arc::new(Fabric::new(0xff00, limits));
         let slots: Vec<Slot> = (0..GUESTS).map(|_| Slot::new(&fabric)).collect();

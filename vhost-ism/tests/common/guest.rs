@@ -1,6 +1,7 @@
 //! A guest: the VMM here, the driver in `driver`.
 
 mod driver;
+mod mover;
 mod wire;
 
 use std::net::Shutdown;
@@ -27,6 +28,7 @@ use super::ring::Ring;
 use super::window::Window;
 
 pub use driver::SCRATCH;
+pub use mover::{Piece, SOURCE};
 pub use wire::{Answer, Desc, Dmb, Event, Part, Refused, encode, parse_event, status};
 
 /// Options of a guest.

@@ -12,7 +12,7 @@ use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend;
 use vhost_ism::connection::FrontendDoor;
-use vhost_ism::fabric::{Fabric, FabricStats, Limits};
+use vhost_ism::fabric::{Fabric, FabricStats, Limits, Mode};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_finding::Finding;
@@ -31,6 +31,7 @@ pub fn limits() -> Limits {
         max_dmb_size: 1 << 20,
         max_dmbs: 4096,
         max_maps: 64,
+        mode: Mode::Mapped,
     }
 }
 
@@ -75,14 +76,27 @@ impl Host {
         }
     }
 
+    /// Creates a daemon in copy mode.
+    pub fn copying() -> Self {
+        Self::new(Limits {
+            mode: Mode::Copy,
+            ..limits()
+        })
+    }
+
     /// Creates a daemon that is recorded, with these guests.
     pub fn recorded(guests: &[&str]) -> Self {
+        Self::recorded_with(guests, limits())
+    }
+
+    /// Does the same with these limits.
+    pub fn recorded_with(guests: &[&str], limits: Limits) -> Self {
         let names: Vec<String> = guests.iter().map(|name| (*name).to_owned()).collect();
         let file = tempfile::tempfile().unwrap();
-        let setup = Setup::new(CHID, &limits(), names.clone());
+        let setup = Setup::new(CHID, &limits, names.clone());
         let recorder = Recorder::to_file(file.try_clone().unwrap(), &setup).unwrap();
         let (fabric, guests) = recorder.create(|tape| {
-            let fabric = Arc::new(Fabric::with_tape(CHID, limits(), tape));
+            let fabric = Arc::new(Fabric::with_tape(CHID, limits, tape));
             let guest = |(name, number): (String, u16)| Guest::new(name, Tracer::new(number), fabric.clone());
             let guests = names.into_iter().zip(0..).map(guest).map(Arc::new).collect();
             (fabric, guests)

@@ -1,7 +1,7 @@
 //! Requests beyond a limit are refused, and succeed once there is room again.
 
 use vhost_ism::abi::*;
-use vhost_ism::fabric::Limits;
+use vhost_ism::fabric::{Limits, Mode};
 use vhost_ism::ism_finding::Finding;
 
 use crate::common::*;
@@ -143,6 +143,7 @@ fn room_comes_back_when_a_peer_goes() {
 fn regions_of_the_vmm_are_bounded() {
     let host = Host::new(Limits {
         max_maps: 3,
+        mode: Mode::Mapped,
         ..limits()
     });
     let (mut a, mut b, mut c) = (host.boot("a"), host.boot("b"), host.boot("c"));

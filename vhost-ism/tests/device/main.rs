@@ -15,6 +15,7 @@ mod findings;
 mod grants;
 mod isolation;
 mod life;
+mod moves;
 mod pause;
 mod replay;
 mod requests;

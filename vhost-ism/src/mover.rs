@@ -1,0 +1,71 @@
+//! MOVE requests, in copy mode: their execution on the fabric.
+
+use zerocopy::FromBytes;
+
+use crate::abi::{CMD_MOVE, MOVE_HEAD, MOVE_SIGNAL, Move, RequestHeader, Status};
+use crate::control::observe;
+use crate::fabric::Destination;
+use crate::guest::Session;
+
+/// A request from the move queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRequest {
+    /// The bytes before the data; `None` if they cannot be read, or there are too many descriptors.
+    pub head: Option<[u8; MOVE_HEAD]>,
+    /// Length of the data in bytes.
+    pub length: u64,
+}
+
+/// Copies the data of a move to its destination. Returns false if it cannot be read.
+pub type CopyData<'a> = dyn FnMut(&Destination) -> bool + 'a;
+/// Executes a move.
+pub type ExecuteMove<'a> = dyn FnMut(&MoveRequest, &mut CopyData<'_>) -> Status + 'a;
+
+/// Executes a move; `copy` copies its data.
+pub fn execute(session: &Session, request: &MoveRequest, copy: &mut CopyData<'_>) -> Status {
+    let head = request.head.as_ref().map(|head| &head[..]);
+    let command = request.head.as_ref().and_then(decode);
+    let counters = &session.stats().counters;
+    counters.moves.increment();
+    let result = observe(session, head, |_| {
+        let command = command.as_ref().ok_or(Status::Err)?;
+        run(session, command, request.length, copy)
+    });
+    match (result, command) {
+        (Ok(()), _) => {
+            counters.moved_bytes.add(request.length);
+            Status::Ok
+        }
+        (Err(status), Some(command)) => {
+            session.fabric().break_moves(session.gid(), command.token);
+            status
+        }
+        (Err(status), None) => status,
+    }
+}
+
+fn decode(head: &[u8; MOVE_HEAD]) -> Option<Move> {
+    let (header, command) = RequestHeader::read_from_prefix(head).ok()?;
+    let command = Move::read_from_bytes(command).ok()?;
+    ((header.class, header.cmd) == CMD_MOVE).then_some(command)
+}
+
+fn run(session: &Session, command: &Move, length: u64, copy: &mut CopyData<'_>) -> Result<(), Status> {
+    let flags = command.flags.get();
+    if flags & !MOVE_SIGNAL != 0 || command.index.get() != 0 {
+        return Err(Status::Err);
+    }
+    let fabric = session.fabric();
+    let destination = fabric.begin_move(session.gid(), command.token, command.offset.get(), length)?;
+    let copied = copy(&destination);
+    let moved = fabric.end_move(command.token);
+    if !copied {
+        return Err(Status::Err);
+    }
+    if let Some(moved) = moved
+        && flags & MOVE_SIGNAL != 0
+    {
+        moved.owner.signal(&moved.view, moved.slab_chunk, moved.owner_chunk);
+    }
+    Ok(())
+}
