@@ -4,9 +4,10 @@
 //! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
 //! no other.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
@@ -22,14 +23,16 @@ use crate::slab_view::SlabView;
 use crate::stats::GuestStats;
 use crate::tape::GuestTape;
 
-/// Maximum number of messages that wait for buffers; SEND_MESSAGE is refused beyond it.
+/// Maximum number of messages of one sender that wait for buffers; SEND_MESSAGE is refused beyond it. As many wait of
+/// all senders together that are gone.
 pub const MAX_MESSAGES: usize = 64;
 /// Maximum number of buffers too small for their event that are returned per kick. A driver could post them without
 /// end, and a peer's thread would return them.
 const MAX_SHORT: usize = 256;
 /// The event queue, as the object of a finding.
 const EVENTS: Object = Object::new("virtqueue", EVENT_QUEUE as u64);
-/// Maximum number of departures that wait for buffers; further ones are dropped.
+/// Maximum number of departures that wait for buffers, and of peers whose departure will: beyond it, no memory is shared
+/// with further peers.
 pub const MAX_DEPARTURES: usize = 1024;
 
 /// The buffers that a driver posts for events.
@@ -46,6 +49,8 @@ pub trait EventRing: Send {
 /// The events of one session.
 pub struct EventSink {
     pending: Mutex<Pending>,
+    /// Departures that wait, or are about to.
+    departures: AtomicUsize,
     stats: Arc<GuestStats>,
 }
 
@@ -55,6 +60,8 @@ struct Pending {
     chunks: BTreeSet<u32>,
     departed: VecDeque<Gid>,
     messages: VecDeque<MessageEvent>,
+    /// Number of messages of each sender that is not gone.
+    waiting: HashMap<Gid, usize>,
 }
 
 /// Serializes as the numbers of pending events.
@@ -76,7 +83,7 @@ impl Serialize for EventSink {
     }
 }
 
-/// Refusal of a message: [`MAX_MESSAGES`] wait already.
+/// Refusal of a message: [`MAX_MESSAGES`] of its sender wait already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -93,6 +100,7 @@ impl EventSink {
     pub fn new(stats: Arc<GuestStats>) -> Self {
         Self {
             pending: Mutex::default(),
+            departures: AtomicUsize::new(0),
             stats,
         }
     }
@@ -164,18 +172,39 @@ impl EventSink {
         self.deliver(&mut pending);
     }
 
-    /// Delivers the departure of a peer.
+    /// Number of departures that wait, or are about to.
+    pub fn departures(&self) -> usize {
+        self.departures.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a departure, before [`EventSink::peer_gone`].
+    pub fn expect_departure(&self) {
+        self.departures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn free_departure(&self) {
+        self.departures.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Delivers the departure of a peer, which has a place.
     pub fn peer_gone(&self, gid: Gid) {
         if !self.passes(EventKind::PeerGone) {
+            self.free_departure();
             return;
         }
         let mut pending = self.pending.lock();
-        if pending.departed.len() < MAX_DEPARTURES {
-            pending.departed.push_back(gid);
-        } else {
-            self.stats.report(Finding::EventOverflow, EVENTS, &gid.0);
-        }
+        pending.departed.push_back(gid);
         self.deliver(&mut pending);
+    }
+
+    /// Handles the end of a sender of messages: those that wait do not count against another one.
+    pub fn sender_gone(&self, gid: Gid) {
+        self.pending.lock().sender_gone(gid);
+    }
+
+    /// Reports that a peer cannot share memory with this guest, as it does not take its events.
+    pub fn report_overflow(&self, peer: Gid) {
+        self.stats.report(Finding::EventOverflow, EVENTS, &peer.0);
     }
 
     /// Delivers a peer's message.
@@ -185,9 +214,11 @@ impl EventSink {
         }
         let mut pending = self.pending.lock();
         self.deliver(&mut pending);
-        if pending.messages.len() >= MAX_MESSAGES {
+        let waiting = pending.waiting.entry(message.gid).or_default();
+        if *waiting >= MAX_MESSAGES {
             return Err(Full);
         }
+        *waiting += 1;
         pending.messages.push_back(message);
         self.deliver(&mut pending);
         Ok(())
@@ -202,6 +233,7 @@ impl EventSink {
         let (mut sent, mut short) = (0, 0);
         while pending.is_pending() && short < MAX_SHORT {
             let mut fits = true;
+            let departures = pending.departed.len();
             let taken = ring.send(&mut |capacity| {
                 let event = pending.next_event(capacity);
                 fits = !event.is_empty();
@@ -209,6 +241,9 @@ impl EventSink {
             });
             if !taken {
                 if ring.await_buffers() { continue } else { break }
+            }
+            if pending.departed.len() < departures {
+                self.free_departure();
             }
             if !fits {
                 self.stats.report(Finding::ShortEventBuffer, EVENTS, &[]);
@@ -232,6 +267,21 @@ impl Pending {
         !self.chunks.is_empty() || !self.departed.is_empty() || !self.messages.is_empty()
     }
 
+    fn sender_gone(&mut self, gid: Gid) {
+        if self.waiting.remove(&gid).is_none() {
+            return;
+        }
+        let is_orphan = |message: &MessageEvent| !self.waiting.contains_key(&message.gid);
+        let orphans = self.messages.iter().filter(|message| is_orphan(message)).count();
+        let mut excess = orphans.saturating_sub(MAX_MESSAGES);
+        let waiting = &self.waiting;
+        self.messages.retain(|message| {
+            let drops = excess > 0 && !waiting.contains_key(&message.gid);
+            excess -= usize::from(drops);
+            !drops
+        });
+    }
+
     /// Takes the next event, in at most `capacity` bytes. Returns no bytes, and loses nothing, if it does not fit.
     fn next_event(&mut self, capacity: usize) -> Vec<u8> {
         // Departures first: they end connections that doorbells would only wake.
@@ -251,6 +301,12 @@ impl Pending {
                 return Vec::new();
             }
             self.messages.pop_front();
+            if let Some(waiting) = self.waiting.get_mut(&event.gid) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    self.waiting.remove(&event.gid);
+                }
+            }
             return event.as_bytes().to_vec();
         }
         let room = capacity.saturating_sub(size_of::<DoorbellsEvent>()) / size_of::<U32>();

@@ -4,6 +4,7 @@
 //! object of a dead session can be mistaken for one of the next. The fabric decides the place of every slab in each
 //! session's window; the guest's own thread maps it there. No call blocks: one lock, no I/O beyond memfds.
 
+mod acquaintance;
 mod destination;
 mod dmb;
 mod placement;
@@ -30,6 +31,9 @@ pub use destination::{Destination, Moved};
 pub use dmb::Permissions;
 pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement};
 pub use refusal::{Limits, Mode, Refusal};
+
+/// Maximum number of grants for single devices that a guest makes for all its DMBs together.
+pub const MAX_GRANTS: u32 = 4096;
 
 /// Numbers of objects in a fabric.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -145,14 +149,7 @@ impl Fabric {
         if !state.sessions.contains_key(&gid) {
             return Vec::new();
         }
-        let mut peers: Vec<Gid> = state.forget(gid);
-        for shared in state.slabs.values() {
-            if let SlabKind::Pair(a, b) = shared.kind
-                && (a == gid || b == gid)
-            {
-                peers.push(if a == gid { b } else { a });
-            }
-        }
+        let peers = state.forget(gid);
         let mut held: Vec<Token> = state
             .dmbs
             .iter()
@@ -162,18 +159,10 @@ impl Fabric {
         // The order is that of the unmaps to come: the same in every replay.
         held.sort_unstable();
         for token in held {
-            if let Some(dmb) = state.dmbs.get(&token) {
-                peers.extend(dmb.attached.iter().chain([&dmb.owner]).filter(|peer| **peer != gid));
-            }
             state.detach(gid, token);
         }
         state.drop_empty_slabs_of(gid);
-        peers.sort_unstable();
-        peers.dedup();
         peers
-            .iter()
-            .filter_map(|peer| Some(state.sessions.get(peer)?.sink.clone()))
-            .collect()
     }
 
     /// Returns the DMBs that a session holds.
@@ -212,15 +201,21 @@ impl Fabric {
         if !state.sessions.contains_key(&peer) {
             return Err(Refusal::NoSuchPeer);
         }
-        match self.limits.mode {
-            Mode::Mapped => self.alloc_among_others(&mut state, pair(owner, peer), owner, size, Access::Peer(peer)),
-            Mode::Copy => {
-                let kind = SlabKind::Private(owner);
-                let placement = self.alloc_among_others(&mut state, kind, owner, size, Access::Peer(peer))?;
-                state.acquaint(owner, peer);
-                Ok(placement)
+        let kind = match self.limits.mode {
+            Mode::Mapped => pair(owner, peer),
+            Mode::Copy => SlabKind::Private(owner),
+        };
+        if let Err(refusal) = state.check_acquaintance(owner, &[peer]) {
+            let sink = state.sessions.get(&peer).map(|session| session.sink.clone());
+            drop(state);
+            if let Some(sink) = sink.filter(|sink| sink.departures() > 0) {
+                sink.report_overflow(owner);
             }
+            return Err(refusal);
         }
+        let placement = self.alloc_among_others(&mut state, kind, owner, size, Access::Peer(peer))?;
+        state.acquaint(owner, &[peer]);
+        Ok(placement)
     }
 
     /// Allocates a DMB in a slab that holds others of the same kind.
@@ -287,11 +282,14 @@ impl Fabric {
             return Err(Refusal::Attach);
         }
         let (id, owner_gid, block, size) = (dmb.slab, dmb.owner, dmb.block, dmb.size);
+        let others: Vec<Gid> = dmb.attached.iter().copied().chain([owner_gid]).collect();
         state.check_room(gid, &self.limits)?;
         let owner = state.sessions.get(&owner_gid).ok_or(Refusal::NoSuchDmb)?;
         let owner_base = owner.places.get(&id).ok_or(Refusal::NoSuchDmb)?.base();
         let owner_sink = owner.sink.clone();
+        state.check_acquaintance(gid, &others)?;
         let mapping = state.place(gid, id, &self.limits)?;
+        state.acquaint(gid, &others);
         if let Some(dmb) = state.dmbs.get_mut(&token) {
             dmb.attached.insert(gid);
         }
@@ -342,7 +340,7 @@ impl Fabric {
     /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner: the default, or those of one
     /// device.
     pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let dmb = state
             .dmbs
             .get_mut(&token)
@@ -351,14 +349,19 @@ impl Fabric {
         if dmb.owner != owner {
             return Err(Refusal::NoSuchDmb);
         }
-        match &mut dmb.access {
-            // For its one peer only: no other guest has the slab.
-            Access::Peer(_) => Err(Refusal::Invalid),
-            Access::Granted(table) => {
-                table.set(devid, u32::try_from(permissions).map_err(|_| Refusal::Invalid)?);
-                Ok(())
-            }
+        // For its one peer only: no other guest has the slab.
+        let Access::Granted(table) = &mut dmb.access else {
+            return Err(Refusal::Invalid);
+        };
+        let permissions = u32::try_from(permissions).map_err(|_| Refusal::Invalid)?;
+        let is_new = devid.is_some_and(|devid| !table.has(devid));
+        let session = state.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
+        if is_new && session.grants >= MAX_GRANTS {
+            return Err(Refusal::Full);
         }
+        session.grants += u32::from(is_new);
+        table.set(devid, permissions);
+        Ok(())
     }
 
     /// Returns the unused slabs in this session's window, to be unmapped and then [vacated](Fabric::vacate).

@@ -276,6 +276,9 @@ impl Guest {
         for peer in &peers {
             peer.peer_gone(session.gid);
         }
+        for sink in self.fabric.sinks() {
+            sink.sender_gone(session.gid);
+        }
         info!(
             "{}: driver is down, GID {}, {} peer(s) notified",
             self.stats.guest(),

@@ -33,11 +33,11 @@ vhost_daemon::findings! {
             source: "device.md, Event queue",
             answer: "the buffer is returned empty; the event waits",
         },
-        /// An event dropped because the guest does not take its events.
+        /// An allocation refused to a peer because the guest does not take its events.
         EventOverflow = Error "event_overflow" {
             rule: "A driver posts event buffers, and takes its events.",
             source: "device.md, Event queue",
-            answer: "the event is lost",
+            answer: "the peer's request gets ENOSPC: the guest could not be told of the peer's end",
         },
         /// A request with a token that names no live DMB, or none of the guest.
         UnknownToken = Suspicion "unknown_token" {
@@ -81,7 +81,7 @@ impl Finding {
             Self::BadRing => "ring with impossible indices",
             Self::StrayDoorbell => "doorbell for a DMB that is not attached",
             Self::ShortEventBuffer => "event buffer too small",
-            Self::EventOverflow => "event dropped, the guest does not take its events",
+            Self::EventOverflow => "no place for the departure of a peer, the guest does not take its events",
             Self::UnknownToken => "request with a token of no DMB",
             Self::AttachDenied => "attachment or move that is not permitted",
             Self::DmbFreedAttached => "DMB freed while a peer has it attached",

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use guest_harness::{cache_dir, workspace_dir};
 use serde::{Deserialize, Serialize};
 
-/// Medians of the first and of the second variant.
-pub type Medians = [f64; 2];
+/// Medians of each variant, in the order of the table.
+pub type Medians = Vec<f64>;
 
 /// The measurements of one commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,8 +106,8 @@ impl History {
     }
 
     /// Medians of one series at the earlier commit.
-    pub fn earlier_medians(&self, series: &str) -> Option<Medians> {
-        self.earlier.as_ref()?.medians.get(series).copied()
+    pub fn earlier_medians(&self, series: &str) -> Option<&Medians> {
+        self.earlier.as_ref()?.medians.get(series)
     }
 
     /// Adds a series to the record being measured.

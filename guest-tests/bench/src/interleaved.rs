@@ -1,4 +1,4 @@
-//! Two variants measured in interleaved runs (A, B, A, B, ...), so that other load on the host affects both alike.
+//! Variants measured in interleaved runs (A, B, A, B, ...), so that other load on the host affects all alike.
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
@@ -6,7 +6,7 @@ use comfy_table::Cell;
 use crate::history::{History, Medians};
 use crate::table::{round, table, times};
 
-/// Required ratio of the medians, second variant to first.
+/// Required ratio of the medians, a later variant to the first.
 #[derive(Clone, Copy)]
 pub enum Goal {
     /// Upper bound, for times.
@@ -25,23 +25,31 @@ pub enum Extreme {
     Best,
 }
 
-/// A measurement: the values of both variants.
-pub struct Series {
+/// A measurement: the values of `N` variants.
+pub struct Series<const N: usize = 2> {
     name: String,
     unit: &'static str,
-    goal: Goal,
-    values: [Vec<f64>; 2],
+    /// Of the variants after the first.
+    goals: Vec<Goal>,
+    values: [Vec<f64>; N],
 }
 
-impl Series {
-    /// Creates an empty series. Less is better for microseconds, more for any other unit.
+impl<const N: usize> Series<N> {
+    /// Creates an empty series with the goal of the second variant. Less is better for microseconds, more for any other
+    /// unit.
     pub fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
         Self {
             name: name.into(),
             unit,
-            goal,
-            values: Default::default(),
+            goals: vec![goal],
+            values: [const { Vec::new() }; N],
         }
+    }
+
+    /// Adds the goal of the next variant.
+    pub fn goal(mut self, goal: Goal) -> Self {
+        self.goals.push(goal);
+        self
     }
 
     fn less_is_better(&self) -> bool {
@@ -64,15 +72,15 @@ impl Series {
     }
 
     fn medians(&self) -> Medians {
-        [self.median(0), self.median(1)]
+        (0..N).map(|variant| self.median(variant)).collect()
     }
 
-    fn verdict(&self) -> String {
-        let [first, second] = self.medians();
-        match self.goal {
-            Goal::AtMost(limit) => verdict(second <= limit * first, &format!("<= {limit}x")),
-            Goal::AtLeast(limit) => verdict(second >= limit * first, &format!(">= {limit}x")),
-            Goal::None => String::new(),
+    fn verdict(&self, variant: usize) -> String {
+        let (first, later) = (self.median(0), self.median(variant));
+        match self.goals.get(variant - 1) {
+            Some(Goal::AtMost(limit)) => verdict(later <= limit * first, &format!("<= {limit}x")),
+            Some(Goal::AtLeast(limit)) => verdict(later >= limit * first, &format!(">= {limit}x")),
+            Some(Goal::None) | None => String::new(),
         }
     }
 }
@@ -82,16 +90,16 @@ pub fn verdict(reached: bool, goal: &str) -> String {
     format!("{goal}, {}", if reached { "reached" } else { "MISSED" })
 }
 
-/// A benchmark of two variants.
-pub struct Interleaved {
+/// A benchmark of `N` variants.
+pub struct Interleaved<const N: usize = 2> {
     title: &'static str,
-    variants: [&'static str; 2],
-    series: Vec<Series>,
+    variants: [&'static str; N],
+    series: Vec<Series<N>>,
 }
 
-impl Interleaved {
+impl<const N: usize> Interleaved<N> {
     /// Creates a benchmark without any measurement.
-    pub fn new(title: &'static str, variants: [&'static str; 2], series: Vec<Series>) -> Self {
+    pub fn new(title: &'static str, variants: [&'static str; N], series: Vec<Series<N>>) -> Self {
         Self {
             title,
             variants,
@@ -101,7 +109,7 @@ impl Interleaved {
 
     /// Runs one round; `measure` returns the figures of a variant in the order of the series.
     pub fn round(&mut self, mut measure: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<()> {
-        for variant in 0..2 {
+        for variant in 0..N {
             let figures = measure(variant)?;
             ensure!(
                 figures.len() == self.series.len(),
@@ -117,46 +125,45 @@ impl Interleaved {
     }
 
     /// Returns the series at `index`, in the order given to [`Interleaved::new`].
-    pub fn series(&self, index: usize) -> &Series {
+    pub fn series(&self, index: usize) -> &Series<N> {
         &self.series[index]
     }
 
     /// Prints the table, with the second variant's medians at an earlier commit, and adds the medians to `history`.
     pub fn print(&self, extreme: Extreme, history: &mut History) {
-        let [first, second] = self.variants;
         let shown = match extreme {
             Extreme::Min => "min",
             Extreme::Best => "best",
         };
-        let mut header = vec![
-            self.title.to_owned(),
-            "unit".to_owned(),
-            format!("{first} {shown}"),
-            format!("{first} median"),
-            format!("{second} {shown}"),
-            format!("{second} median"),
-            "ratio of medians".to_owned(),
-            "goal".to_owned(),
-        ];
+        let mut header = vec![self.title.to_owned(), "unit".to_owned()];
+        for variant in self.variants {
+            header.extend([format!("{variant} {shown}"), format!("{variant} median")]);
+        }
+        for variant in &self.variants[1..] {
+            let ratio = match N {
+                2 => "ratio of medians".to_owned(),
+                _ => format!("{variant}, ratio of medians"),
+            };
+            header.extend([ratio, "goal".to_owned()]);
+        }
         let earlier = history.earlier();
+        let second = self.variants[1];
         header.extend(earlier.map(|commit| format!("{second} median at {commit}")));
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         let mut figures = table(&header);
         for series in &self.series {
-            let [first, second] = series.medians();
-            let mut row = vec![
-                Cell::new(&series.name),
-                Cell::new(series.unit),
-                Cell::new(round(series.extreme(0, extreme))),
-                Cell::new(round(first)),
-                Cell::new(round(series.extreme(1, extreme))),
-                Cell::new(round(second)),
-                Cell::new(times(second / first)),
-                Cell::new(series.verdict()),
-            ];
+            let medians = series.medians();
+            let mut row = vec![Cell::new(&series.name), Cell::new(series.unit)];
+            for (variant, median) in medians.iter().enumerate() {
+                row.extend([round(series.extreme(variant, extreme)), round(*median)].map(Cell::new));
+            }
+            for variant in 1..N {
+                row.extend([times(medians[variant] / medians[0]), series.verdict(variant)].map(Cell::new));
+            }
             if earlier.is_some() {
                 let before = history.earlier_medians(&series.name);
-                let text = before.map(|[_, before]| format!("{} (now {})", round(before), times(second / before)));
+                let before = before.and_then(|medians| medians.get(1).copied());
+                let text = before.map(|before| format!("{} (now {})", round(before), times(medians[1] / before)));
                 row.push(Cell::new(text.unwrap_or_default()));
             }
             figures.add_row(row);
@@ -164,6 +171,17 @@ impl Interleaved {
         println!("{figures}");
         for series in &self.series {
             history.add(&series.name, series.medians());
+        }
+    }
+
+    /// Prints the figures of every round, as ratios to the first variant.
+    pub fn print_rounds(&self) {
+        for series in &self.series {
+            for (variant, name) in self.variants.iter().enumerate().skip(1) {
+                let ratios = series.values[0].iter().zip(&series.values[variant]);
+                let ratios: Vec<String> = ratios.map(|(first, later)| times(later / first)).collect();
+                println!("{}, {name} of each round: {}", series.name, ratios.join(" "));
+            }
         }
     }
 }
@@ -191,13 +209,21 @@ mod tests {
 
     #[test]
     fn a_goal_is_reached_at_the_limit_and_missed_beyond() {
-        let least = |second| series("MB/s", Goal::AtLeast(5.0), [&[2.0], &[second]]).verdict();
+        let least = |second| series("MB/s", Goal::AtLeast(5.0), [&[2.0], &[second]]).verdict(1);
         assert_eq!(least(10.0), ">= 5x, reached");
         assert_eq!(least(9.9), ">= 5x, MISSED");
-        let most = |second| series("us", Goal::AtMost(0.25), [&[8.0], &[second]]).verdict();
+        let most = |second| series("us", Goal::AtMost(0.25), [&[8.0], &[second]]).verdict(1);
         assert_eq!(most(2.0), "<= 0.25x, reached");
         assert_eq!(most(2.1), "<= 0.25x, MISSED");
         assert_eq!(most(f64::NAN), "<= 0.25x, MISSED");
+    }
+
+    #[test]
+    fn every_variant_has_its_own_goal() {
+        let mut series = Series::<3>::new("x", "MB/s", Goal::AtLeast(5.0)).goal(Goal::AtLeast(2.0));
+        series.values = [vec![1.0], vec![3.0], vec![3.0]];
+        assert_eq!(series.verdict(1), ">= 5x, MISSED");
+        assert_eq!(series.verdict(2), ">= 2x, reached");
     }
 
     #[test]

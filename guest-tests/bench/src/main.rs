@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use guest_harness::{IsmOptions, Testbed};
+use guest_harness::{Builder, IsmOptions, Testbed};
 
 use workload::Pair;
 
@@ -41,7 +41,7 @@ enum Command {
         #[arg(long)]
         shell: bool,
     },
-    /// Measure SMC-D and TCP in interleaved runs
+    /// Measure SMC-D, with the device in both of its modes, and TCP in interleaved runs
     SmcBench {
         /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
@@ -66,14 +66,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::SmcDemo { shell } => boot("smc-demo").and_then(|testbed| {
+        Command::SmcDemo { shell } => boot("smc-demo", IsmOptions::default()).and_then(|testbed| {
             smc_demo::run(&Pair::start(&testbed)?)?;
             end_demo(testbed, shell)
         }),
-        Command::SmcBench { rounds } => boot("smc-bench").and_then(|testbed| {
-            smc_bench::run(&Pair::start(&testbed)?, rounds)?;
-            Ok(testbed.finish()?)
-        }),
+        Command::SmcBench { rounds } => bench_smc(rounds),
         Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
@@ -92,6 +89,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn bench_smc(rounds: usize) -> Result<()> {
+    let mapped = boot("smc-bench", IsmOptions::default())?;
+    let copy_mode = IsmOptions::default().args(["--copy"]);
+    let copying = start(Testbed::builder("smc-bench-copy").beside_another(), copy_mode)?;
+    smc_bench::run(&Pair::start(&mapped)?, &Pair::start(&copying)?, rounds)?;
+    mapped.finish()?;
+    Ok(copying.finish()?)
+}
+
 fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {
     if shell {
         shell::run(&testbed)?;
@@ -102,15 +108,14 @@ fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {
 
 /// Boots two guests with a virtio-ism device each and a virtio-net link between them. Each has one processor because
 /// the host may have only two; the README says what that means for the figures.
-fn boot(name: &str) -> Result<Testbed> {
+fn boot(name: &str, ism: IsmOptions) -> Result<Testbed> {
+    start(Testbed::builder(name), ism)
+}
+
+fn start(builder: Builder, ism: IsmOptions) -> Result<Testbed> {
     let begin = Instant::now();
     eprintln!("==> booting two guests");
-    let testbed = Testbed::builder(name)
-        .guests(2)
-        .smp(1)
-        .mesh()
-        .ism(IsmOptions::default())
-        .start()?;
+    let testbed = builder.guests(2).smp(1).mesh().ism(ism).start()?;
     for guest in testbed.guests() {
         guest.pin(guest.index())?;
     }

@@ -1,4 +1,4 @@
-//! SMC-D against TCP in interleaved runs.
+//! SMC-D against TCP in interleaved runs, with the device in mapped mode and in copy mode.
 
 use anyhow::Result;
 
@@ -12,8 +12,9 @@ use crate::workload::{Buffers, Pair, Transport};
 const IVSHMEM_ROUND_TRIP: (f64, f64) = (37.0, 46.0);
 const IVSHMEM_MEGABYTES: (f64, f64) = (127.0, 170.0);
 
-/// Measures `rounds` times and prints the table.
-pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
+/// Measures `rounds` times between two guests with a device in mapped mode and two with one in copy mode, and prints
+/// the table.
+pub fn run(mapped: &Pair<'_>, copying: &Pair<'_>, rounds: usize) -> Result<()> {
     let mut history = History::open("smc", rounds)?;
     let series = vec![
         Series::new("64 B round trip, minimum", "us", Goal::None),
@@ -26,11 +27,31 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
         Series::new("1 KiB messages", "1/s", Goal::AtLeast(4.0)),
         Series::new("1 KiB messages, 1 MiB buffers", "1/s", Goal::None),
     ];
-    let mut runs = Interleaved::new("between two guests", ["TCP", "SMC-D"], series);
+    let copy_goals = [
+        Goal::None,
+        Goal::AtMost(0.5),
+        Goal::AtMost(0.5),
+        Goal::AtLeast(2.0),
+        Goal::AtLeast(2.0),
+        Goal::AtLeast(2.0),
+        Goal::AtLeast(2.0),
+        Goal::AtLeast(2.0),
+        Goal::AtLeast(2.0),
+    ];
+    let series = series
+        .into_iter()
+        .zip(copy_goals)
+        .map(|(series, goal)| series.goal(goal));
+    let variants = ["TCP", "SMC-D", "SMC-D copy mode"];
+    let mut runs = Interleaved::<3>::new("between two guests", variants, series.collect());
     for round in 1..=rounds {
         eprintln!("    round {round} of {rounds}");
         runs.round(|variant| {
-            let transport = Transport::BOTH[variant];
+            let (pair, transport) = [
+                (mapped, Transport::Tcp),
+                (mapped, Transport::SmcD),
+                (copying, Transport::SmcD),
+            ][variant];
             let small = pair.round_trips(transport, 64, 2000)?;
             let bulk = |buffers| pair.bulk(transport, buffers, "64M", "none");
             Ok(vec![
@@ -47,6 +68,7 @@ pub fn run(pair: &Pair<'_>, rounds: usize) -> Result<()> {
         })?;
     }
     runs.print(Extreme::Best, &mut history);
+    runs.print_rounds();
 
     let rtt = runs.series(1).median(1);
     let rate = [3, 4]

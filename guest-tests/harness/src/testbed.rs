@@ -38,6 +38,7 @@ pub struct Builder {
     stock_kernel: Option<String>,
     image: Option<Image>,
     results: Option<PathBuf>,
+    beside_another: bool,
     mtu: Option<u32>,
     devices: Vec<Arc<dyn Device>>,
     shared: Vec<PathBuf>,
@@ -97,6 +98,12 @@ impl Builder {
     /// that others use, as the files they would agree by are in a source tree that may be read-only.
     pub fn results(mut self, directory: impl Into<PathBuf>) -> Self {
         self.results = Some(directory.into());
+        self
+    }
+
+    /// Uses the processors of another testbed of this process, which is idle while this one is not.
+    pub fn beside_another(mut self) -> Self {
+        self.beside_another = true;
         self
     }
 
@@ -168,9 +175,9 @@ impl Builder {
         };
         let uml_image = (self.uml_guests > 0).then(UmlImage::load).transpose()?;
         let count = self.guests + self.uml_guests;
-        let budget = match &self.results {
-            Some(_) => None,
-            None => {
+        let budget = match self.beside_another || self.results.is_some() {
+            true => None,
+            false => {
                 let processors = thread::available_parallelism().map_or(1, |count| count.get());
                 let tokens = target_dir().join("guest-tests").join("tokens");
                 Some(Budget::acquire(&tokens, processors, count, BUDGET_TIMEOUT)?)
@@ -342,6 +349,7 @@ impl Testbed {
             stock_kernel: None,
             image: None,
             results: None,
+            beside_another: false,
             mtu: None,
             devices: Vec::new(),
             shared: Vec::new(),

@@ -86,6 +86,7 @@ fn more_rings_than_fit_take_more_buffers() {
 #[test]
 fn a_short_buffer_loses_nothing() {
     let (sink, fake) = sink(&[8, 256]);
+    sink.expect_departure();
     sink.peer_gone(Gid([9; 16]));
     let state = fake.0.lock();
     assert_eq!(state.sent.len(), 2);
@@ -128,6 +129,7 @@ fn what_comes_while_the_device_is_stopped_waits() {
     let (sink, fake) = sink(&[256; 4]);
     sink.park();
     sink.ring(&[5]);
+    sink.expect_departure();
     sink.peer_gone(Gid([1; 16]));
     assert!(fake.0.lock().sent.is_empty());
     sink.open(Box::new(fake.clone()));
@@ -136,11 +138,73 @@ fn what_comes_while_the_device_is_stopped_waits() {
     assert_eq!(chunks(&sent[1]), [5]);
 }
 
+fn message(sender: u8, code: u32) -> MessageEvent {
+    MessageEvent {
+        ev_type: EV_MESSAGE.into(),
+        gid: Gid([sender; 16]),
+        code: code.into(),
+        reserved: 0.into(),
+        info: 6.into(),
+    }
+}
+
+fn codes(fake: &Fake) -> Vec<u32> {
+    let sent = std::mem::take(&mut fake.0.lock().sent);
+    let code = |event: &Vec<u8>| MessageEvent::read_from_bytes(event).unwrap().code.get();
+    sent.iter().map(code).collect()
+}
+
 #[test]
-fn departures_that_nobody_takes_overflow() {
-    let sink = EventSink::new(Arc::default());
-    (0..MAX_DEPARTURES).for_each(|_| sink.peer_gone(Gid([1; 16])));
-    assert_eq!(sink.stats.findings().count(Finding::EventOverflow), 0);
-    sink.peer_gone(Gid([2; 16]));
-    assert_eq!(sink.stats.findings().count(Finding::EventOverflow), 1);
+fn one_sender_does_not_fill_the_queue_of_another() {
+    let (sink, fake) = sink(&[]);
+    for code in 0..MAX_MESSAGES as u32 {
+        sink.message(message(1, code)).unwrap();
+    }
+    assert_eq!(sink.message(message(1, 99)), Err(Full));
+    for code in 0..MAX_MESSAGES as u32 {
+        sink.message(message(2, 100 + code)).unwrap();
+    }
+    assert_eq!(sink.message(message(2, 99)), Err(Full));
+    fake.0.lock().posted.extend([256; MAX_MESSAGES + 1]);
+    sink.flush();
+    let expected: Vec<u32> = (0..MAX_MESSAGES as u32).chain([100]).collect();
+    assert_eq!(codes(&fake), expected, "in the order of arrival");
+    assert_eq!(sink.message(message(2, 164)), Ok(()), "of its own places one is free");
+    assert_eq!(sink.message(message(2, 165)), Err(Full));
+    assert_eq!(sink.message(message(1, 64)), Ok(()));
+}
+
+/// A sender that resets its device over and over has as many places as one that does not.
+#[test]
+fn messages_of_senders_that_are_gone_have_a_bound() {
+    let (sink, fake) = sink(&[]);
+    sink.message(message(200, 1000)).unwrap();
+    for sender in 1..=5u8 {
+        for code in 0..MAX_MESSAGES as u32 {
+            sink.message(message(sender, u32::from(sender) * 100 + code)).unwrap();
+        }
+        sink.sender_gone(Gid([sender; 16]));
+    }
+    assert_eq!(sink.pending.lock().messages.len(), MAX_MESSAGES + 1);
+    fake.0.lock().posted.extend([256; 2 * MAX_MESSAGES]);
+    sink.flush();
+    let expected: Vec<u32> = [1000].into_iter().chain(500..500 + MAX_MESSAGES as u32).collect();
+    assert_eq!(codes(&fake), expected, "the latest, and those of the sender that lives");
+    assert_eq!(sink.pending.lock().waiting.len(), 0);
+}
+
+#[test]
+fn a_place_for_a_departure_is_free_when_it_is_delivered() {
+    let (sink, fake) = sink(&[]);
+    for number in 0..3 {
+        sink.expect_departure();
+        sink.peer_gone(Gid([number; 16]));
+    }
+    assert_eq!(sink.departures(), 3);
+    fake.0.lock().posted.extend([8, 256, 256]);
+    sink.flush();
+    assert_eq!(sink.departures(), 1, "a short buffer frees none");
+    fake.0.lock().posted.push_back(256);
+    sink.flush();
+    assert_eq!(sink.departures(), 0);
 }

@@ -47,10 +47,11 @@ impl Fabric {
         let (id, owner, start) = (dmb.slab, dmb.owner, dmb.block.offset());
         let view = state.slabs.get(&id).and_then(|shared| shared.slab.view().cloned());
         let view = view.ok_or(Refusal::Invalid)?;
+        state.check_acquaintance(gid, &[owner])?;
+        state.acquaint(gid, &[owner]);
         if let Some(dmb) = state.dmbs.get_mut(&token) {
             dmb.moves += 1;
         }
-        state.acquaint(gid, owner);
         Ok(Destination {
             view,
             offset: start + offset,
@@ -93,31 +94,5 @@ impl State {
     fn live(&self, token: Token) -> Result<&dmb::Dmb, Refusal> {
         let dmb = self.dmbs.get(&token).filter(|dmb| dmb.owner_holds);
         dmb.ok_or(Refusal::NoSuchDmb)
-    }
-
-    /// Notes that one of two sessions owns a DMB for the other: each must learn of the departure of the other.
-    pub fn acquaint(&mut self, a: Gid, b: Gid) {
-        for (gid, peer) in [(a, b), (b, a)] {
-            if let Some(session) = self.sessions.get_mut(&gid)
-                && !session.peers.contains(&peer)
-            {
-                session.peers.insert(peer);
-            }
-        }
-    }
-
-    /// Removes a session, and its name from its peers in copy mode. Returns these peers.
-    pub fn forget(&mut self, gid: Gid) -> Vec<Gid> {
-        let peers = self.sessions.remove(&gid).map(|session| session.peers);
-        let peers: Vec<Gid> = peers.into_iter().flatten().collect();
-        for peer in &peers {
-            if let Some(session) = self.sessions.get_mut(peer) {
-                session.peers.remove(&gid);
-            }
-        }
-        for dmb in self.dmbs.values_mut() {
-            dmb.broken.remove(&gid);
-        }
-        peers
     }
 }

@@ -70,6 +70,16 @@ impl Permissions {
         }
     }
 
+    /// Returns whether a device has a grant of its own.
+    pub fn has(&self, devid: u64) -> bool {
+        self.by_device.contains_key(&devid)
+    }
+
+    /// Removes the grants of single devices. Returns their number.
+    pub fn clear(&mut self) -> u32 {
+        std::mem::take(&mut self.by_device).len() as u32
+    }
+
     /// Returns the permissions of a device.
     pub fn of(&self, devid: u64) -> u32 {
         match self.by_device.get(&devid) {

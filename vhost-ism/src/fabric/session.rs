@@ -37,11 +37,15 @@ pub struct Session {
     pub sink: Arc<EventSink>,
     /// DMBs owned and attached.
     pub dmbs: u32,
+    /// Grants for single devices, of all DMBs it owns.
+    #[serde(skip)]
+    pub grants: u32,
     #[serde(rename = "slabs", serialize_with = "slabs")]
     pub places: HashMap<SlabId, Place>,
     /// Slabs that have a place but are no longer used.
     pub stale: Vec<SlabId>,
-    /// In copy mode, live sessions that a DMB of this one was allocated for or moved to, and owners of such DMBs.
+    /// Live sessions with which this one has shared a DMB. For each there is a place among the departures that wait for
+    /// this one.
     #[serde(skip)]
     pub peers: BTreeSet<Gid>,
     #[serde(skip)]
@@ -64,6 +68,7 @@ impl Session {
             devid,
             sink,
             dmbs: 0,
+            grants: 0,
             places: HashMap::new(),
             stale: Vec::new(),
             peers: BTreeSet::new(),

@@ -189,8 +189,12 @@ impl State {
     pub fn detach(&mut self, gid: Gid, token: Token) -> Option<Detached> {
         let chunk = self.chunk(gid, self.dmbs.get(&token)?);
         let dmb = self.dmbs.get_mut(&token)?;
+        let mut grants = 0;
         let detached = if dmb.owner == gid && dmb.owner_holds {
             dmb.owner_holds = false;
+            if let Access::Granted(table) = &mut dmb.access {
+                grants = table.clear();
+            }
             Detached::Owned {
                 chunk,
                 attached: dmb.attached.len(),
@@ -203,6 +207,7 @@ impl State {
         let (id, block, free) = (dmb.slab, dmb.block, !dmb.is_held());
         if let Some(session) = self.sessions.get_mut(&gid) {
             session.dmbs -= 1;
+            session.grants -= grants;
         }
         if free {
             self.dmbs.remove(&token);

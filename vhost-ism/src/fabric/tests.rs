@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::abi::{PERM_ATTACH, PERM_READ, PERM_WRITE};
+use crate::event::MAX_DEPARTURES;
+use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
 use vhost_daemon::trace::Tracer;
 
@@ -188,4 +190,41 @@ fn a_move_in_progress_holds_the_memory() {
     assert!(fabric.end_move(again.token).is_none());
     assert_eq!((fabric.stats().dmbs, fabric.stats().slabs), (0, 0));
     assert!(fabric.leave(b).is_empty());
+}
+
+/// A guest that takes no events is told of every end all the same.
+#[test]
+fn a_session_shares_memory_with_no_more_than_it_can_be_told_of() {
+    let fabric = fabric();
+    let join = || {
+        let (gid, sink) = (fabric.new_gid(), new_sink());
+        fabric.join(gid, fabric.new_devid(), sink.clone());
+        (gid, sink)
+    };
+    let stats = Arc::new(GuestStats::new("victim".into(), Tracer::default()));
+    let (victim, sink) = (fabric.new_gid(), Arc::new(EventSink::new(stats.clone())));
+    fabric.join(victim, fabric.new_devid(), sink.clone());
+    let (friend, _) = join();
+    fabric.alloc_for_peer(friend, victim, 1).unwrap();
+    for _ in 0..MAX_DEPARTURES - 1 {
+        let (attacker, _) = join();
+        fabric.alloc_for_peer(attacker, victim, 1).unwrap();
+        let notified = fabric.leave(attacker);
+        assert_eq!(notified.len(), 1);
+        notified[0].peer_gone(attacker);
+    }
+    assert_eq!(sink.departures(), MAX_DEPARTURES - 1);
+    let (late, _) = join();
+    let before = fabric.stats();
+    assert_eq!(fabric.alloc_for_peer(late, victim, 1).unwrap_err(), Refusal::Full);
+    assert_eq!(stats.findings().count(Finding::EventOverflow), 1);
+    assert_eq!(fabric.alloc_for_peer(victim, late, 1).unwrap_err(), Refusal::Full);
+    assert_eq!(fabric.stats().dmbs, before.dmbs);
+    // The friend has its place, and needs no second one.
+    fabric.alloc_for_peer(victim, friend, 1).unwrap();
+    fabric.alloc_for_peer(late, friend, 1).unwrap();
+    for peer in fabric.leave(friend) {
+        peer.peer_gone(friend);
+    }
+    assert_eq!(sink.departures(), MAX_DEPARTURES);
 }

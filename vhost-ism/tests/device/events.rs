@@ -46,11 +46,11 @@ fn messages_to_oneself_and_to_nobody() {
 }
 
 #[test]
-fn sixty_four_messages_wait() {
+fn sixty_four_messages_of_each_sender_wait() {
     let host = Host::default();
     let mut b = host.boot_with("b", without_buffers());
     let (mut a, mut c) = (host.boot("a"), host.boot("c"));
-    for code in 0..64 {
+    for code in 0..128 {
         let sender = if code % 2 == 0 { &mut a } else { &mut c };
         sender.send_message(b.gid(), code, 0).unwrap();
     }
@@ -59,7 +59,7 @@ fn sixty_four_messages_wait() {
     // C itself is not full.
     a.send_message(c.gid(), 1, 1).unwrap();
     assert_eq!(c.expect_event(), Event::Message(a.gid(), 1, 1));
-    for code in 0..64 {
+    for code in 0..128 {
         b.post_event(64);
         let sender = if code % 2 == 0 { a.gid() } else { c.gid() };
         assert_eq!(b.last_event(PATIENCE), Some(Event::Message(sender, code, 0)));

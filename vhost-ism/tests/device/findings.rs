@@ -136,6 +136,7 @@ fn every_kind_is_provoked_by_a_test() {
         include_str!("rings.rs"),
         include_str!("events.rs"),
         include_str!("../../src/event/tests.rs"),
+        include_str!("../../src/fabric/tests.rs"),
     ];
     let provoked = |kind: &&Finding| {
         let variant = format!("Finding::{kind:?}");

@@ -1,6 +1,7 @@
 //! The draft's ALLOC and GRANT.
 
 use vhost_ism::abi::*;
+use vhost_ism::fabric::MAX_GRANTS;
 
 use crate::common::*;
 
@@ -137,6 +138,25 @@ fn who_may_grant_what() {
     assert_eq!(a.attach(dmb.token), Err(Status::PermAttach), "the owner has it already");
     a.detach(dmb.token).unwrap();
     assert_eq!(a.grant(dmb.token, None, ALL), Err(Status::NoEnt));
+}
+
+#[test]
+fn grants_for_single_devices_have_a_budget() {
+    let host = Host::default();
+    let mut a = host.boot("a");
+    let [first, second] = [(); 2].map(|()| a.alloc(1 << 14).unwrap());
+    for devid in 0..u64::from(MAX_GRANTS) - 1 {
+        a.grant(first.token, Some(devid), ALL).unwrap();
+    }
+    a.grant(second.token, Some(0), ALL).unwrap();
+    assert_eq!(a.grant(second.token, Some(1), ALL), Err(Status::NoSpc));
+    assert_eq!(a.grant(first.token, Some(u64::MAX), ALL), Err(Status::NoSpc));
+    // What is there can be changed, and the default costs nothing.
+    a.grant(second.token, Some(0), READ).unwrap();
+    a.grant(first.token, None, READ).unwrap();
+    // They are given back with the DMB.
+    a.detach(first.token).unwrap();
+    a.grant(second.token, Some(1), ALL).unwrap();
 }
 
 #[test]

@@ -122,6 +122,8 @@ struct Model {
     dmbs: Vec<ModelDmb>,
     /// Guests that have been given a mapping of each slab.
     may_see: HashMap<SlabId, HashSet<Gid>>,
+    /// Pairs of sessions that share memory, or have.
+    acquainted: HashSet<(Gid, Gid)>,
 }
 
 impl Model {
@@ -138,6 +140,7 @@ impl Model {
             fabric,
             dmbs: Vec::new(),
             may_see: HashMap::new(),
+            acquainted: HashSet::new(),
         }
     }
 
@@ -182,6 +185,7 @@ impl Model {
         let seers = self.may_see.entry(dmb.memory.id).or_default();
         seers.insert(owner);
         seers.extend(peer);
+        self.acquainted.extend(peer.map(|peer| (owner, peer)));
         self.dmbs.push(dmb);
     }
 
@@ -289,25 +293,14 @@ impl Model {
 
     fn leave(&mut self, guest: usize) {
         let gid = self.guests[guest].gid;
-        // Guests that share a slab or a DMB with it.
-        let mut expected: HashSet<Gid> = self
-            .fabric
-            .state()
-            .slabs
-            .values()
-            .filter_map(|shared| match shared.kind {
-                SlabKind::Pair(a, b) if a == gid => Some(b),
-                SlabKind::Pair(a, b) if b == gid => Some(a),
+        let pairs = self.acquainted.iter();
+        let expected: HashSet<Gid> = pairs
+            .filter_map(|&(a, b)| match gid {
+                gid if gid == a => Some(b),
+                gid if gid == b => Some(a),
                 _ => None,
             })
             .collect();
-        for dmb in &self.dmbs {
-            let holders: HashSet<Gid> = dmb.attached.iter().copied().chain([dmb.owner]).collect();
-            if dmb.is_held() && holders.contains(&gid) && (dmb.owner_holds || dmb.owner != gid) {
-                expected.extend(holders);
-            }
-        }
-        expected.remove(&gid);
         let notified = self.fabric.leave(gid);
         let notified: HashSet<*const EventSink> = notified.iter().map(Arc::as_ptr).collect();
         for other in self.guests.iter().filter(|other| other.up && other.gid != gid) {
@@ -342,6 +335,8 @@ impl Model {
                 let owner = self.guests.iter().find(|guest| guest.gid == dmb.owner).unwrap();
                 assert!(Arc::ptr_eq(&attachment.owner, &owner.sink));
                 self.may_see.entry(dmb.memory.id).or_default().insert(guest.gid);
+                let others = dmb.attached.iter().chain([&dmb.owner]);
+                self.acquainted.extend(others.map(|other| (guest.gid, *other)));
                 let token = dmb.token;
                 let dmb = self.dmbs.iter_mut().find(|dmb| dmb.token == token).unwrap();
                 dmb.attached.insert(guest.gid);
