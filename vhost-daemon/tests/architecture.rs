@@ -55,6 +55,11 @@ fn every_test_of_the_threat_model_exists() {
     assert_names_exist("docs/threat-model.md", 40);
 }
 
+#[test]
+fn every_test_of_the_specification_exists() {
+    assert_names_exist("docs/spec.md", 35);
+}
+
 /// Checks the references of a page, which has at least `count` of them.
 fn assert_names_exist(page: &str, count: usize) {
     let repository = repository();

@@ -31,8 +31,8 @@ pub const MAX_MESSAGES: usize = 64;
 const MAX_SHORT: usize = 256;
 /// The event queue, as the object of a finding.
 const EVENTS: Object = Object::new("virtqueue", EVENT_QUEUE as u64);
-/// Maximum number of departures that wait for buffers, and of peers whose departure will: beyond it, no memory is shared
-/// with further peers.
+/// Maximum number of departures that wait for buffers, and of peers whose departure will: beyond it, no memory is
+/// shared with further peers.
 pub const MAX_DEPARTURES: usize = 1024;
 
 /// The buffers that a driver posts for events.

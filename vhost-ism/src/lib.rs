@@ -8,6 +8,12 @@
 //! doorbell page + kick -> backend -> doorbell -> event -> peer's event queue
 //! ```
 //!
+//! In copy mode no memory is shared, and the payload passes through this process once:
+//!
+//! ```text
+//! move queue -> backend -> connection -> mover -> fabric -> slab view (copy) -> bell or event -> status
+//! ```
+//!
 //! [`fabric`] decides which guests share which memory, independently of virtio; [`control`] turns a request into calls
 //! on it; [`connection`] is the device as one connection of a VMM sees it; [`backend`] is the only module that uses the
 //! vhost crates and the only one that touches guest memory. A [`record`] has what passes [`tape`] and connections, and
