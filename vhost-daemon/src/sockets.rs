@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -98,25 +98,38 @@ impl OwnSockets {
         self.bind(path, SocketAccess::default())
     }
 
+    /// Binds a new datagram socket. Replaces the socket of a dead process, and no other file.
+    pub fn bind_datagram(&mut self, path: &Path) -> Result<UnixDatagram, SocketError> {
+        let socket = self.create(path, SocketType::DGRAM, self.access)?;
+        Ok(UnixDatagram::from(socket))
+    }
+
     fn bind(&mut self, path: &Path, access: SocketAccess) -> Result<UnixListener, SocketError> {
+        let socket = self.create(path, SocketType::STREAM, access)?;
+        // Nobody could connect before it listens.
+        listen(&socket, BACKLOG).map_err(|error| SocketError::Create(path.to_owned(), error.into()))?;
+        Ok(UnixListener::from(socket))
+    }
+
+    fn create(&mut self, path: &Path, kind: SocketType, access: SocketAccess) -> Result<OwnedFd, SocketError> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
                 return Err(SocketError::NotASocket(path.to_owned()));
             }
-            if is_in_use(path) {
+            if is_in_use(path, kind) {
                 return Err(SocketError::InUse(path.to_owned()));
             }
             fs::remove_file(path).map_err(|error| SocketError::Stale(path.to_owned(), error))?;
         }
         let failed = |error| SocketError::Create(path.to_owned(), error);
-        let listener = listen_at(path, access).map_err(failed)?;
+        let socket = bind_at(path, kind, access).map_err(failed)?;
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
         self.sockets.push(OwnSocket {
             path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
         });
-        Ok(listener)
+        Ok(socket)
     }
 
     /// Does the same as [`OwnSockets::listen`], for a guest named after the path.
@@ -142,23 +155,21 @@ impl Drop for OwnSockets {
     }
 }
 
-/// Listens on a new socket.
-fn listen_at(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+/// Binds a new socket.
+fn bind_at(path: &Path, kind: SocketType, access: SocketAccess) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Nobody can connect before it listens.
     if access.group.is_some() {
         lchown(path, None, access.group)?;
     }
     fs::set_permissions(path, Permissions::from_mode(access.mode))?;
-    listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(socket))
+    Ok(socket)
 }
 
-/// Returns whether a process listens on a socket, also one that accepts nobody at the moment.
-fn is_in_use(path: &Path) -> bool {
+/// Returns whether a process has a socket open, also one that accepts nobody at the moment.
+fn is_in_use(path: &Path, kind: SocketType) -> bool {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let connected = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    let connected = socket_with(AddressFamily::UNIX, kind, flags, None)
         .and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?));
     !matches!(connected, Err(Errno::CONNREFUSED | Errno::NOENT))
 }

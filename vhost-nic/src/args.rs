@@ -1,6 +1,7 @@
 //! Command-line options.
 
 mod guest;
+mod port;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use vhost_nic::pci::Identity;
 use crate::control_command::NicCommand;
 
 pub use guest::{Attach, GuestArg, Numbers, Socket};
+pub use port::{PortArg, PortMedium};
 
 /// First of the default MAC addresses; the others count up from it. Locally administered, in the range that QEMU's
 /// begin with.
@@ -60,6 +62,16 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 
+    /// Add a port to the switch whose peer is outside the daemon, as comma-separated KEY=VALUE (docs/ports.md);
+    /// repeatable.
+    ///
+    /// stream=PATH: a listening socket for QEMU's `-netdev stream`. dgram=PATH,remote=PATH: a socket and that of its
+    /// peer, for `-netdev dgram`. name=NAME: the name of the port, by default the file name of its socket without
+    /// extension. queue=SIZE: the memory for the frames that wait for the peer, 64M by default; what does not fit is
+    /// dropped.
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub port: Vec<PortArg>,
+
     /// Compare every send WQE with memory when it completes: a finding if the guest changed it meanwhile
     /// (`wqe_changed`). Costs a copy per WQE.
     #[arg(long)]
@@ -73,7 +85,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "capture")]
     pub capture_limit: Option<u64>,
 
-    /// Capture only the frames that this guest sends or receives, and its commands.
+    /// Capture only the frames that this guest, or port of --port, sends or receives, and its commands.
     #[arg(long, value_name = "GUEST", requires = "capture")]
     pub capture_port: Option<String>,
 
@@ -255,6 +267,14 @@ impl Args {
             bail!("a guest cannot be recorded with --hot-period");
         }
         Ok(())
+    }
+}
+
+/// Sets an option; fails if it is set already.
+fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{key} is given twice")),
     }
 }
 

@@ -10,9 +10,9 @@ use vhost_daemon::switch;
 #[derive(Subcommand, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NicCommand {
-    /// Plug in or pull the cable between a guest's NIC and the switch.
+    /// Plug in or pull the cable between a guest's NIC, or another port, and the switch.
     Cable {
-        /// Name of the guest.
+        /// Name of the guest or port.
         guest: String,
 
         /// The state of the cable.
@@ -64,7 +64,7 @@ pub enum NicCommand {
     /// Captures frames and commands; on the command line a program of its own writes them.
     #[command(skip)]
     Capture {
-        /// Guest whose frames and commands are captured; by default, those of all.
+        /// Guest or port whose frames and commands are captured; by default, those of all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<String>,
         /// Whether commands are captured.

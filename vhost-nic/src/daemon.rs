@@ -1,5 +1,6 @@
 //! The daemon: guests, the switch between them, and the document of the stats socket.
 
+mod external_ports;
 mod guest;
 mod metrics;
 
@@ -22,6 +23,7 @@ use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, TraceSource,
     await_dump_signal, stop_all,
 };
+use vhost_nic::external_port::{ExternalPort, ExternalPortStats};
 use vhost_nic::fault::NicFault;
 use vhost_nic::firmware;
 use vhost_nic::hca::nic_event::{self, NicEvent};
@@ -33,6 +35,7 @@ use vhost_nic::timeline::NicTimeline;
 
 use crate::args::{Args, GuestPlan, Socket};
 use crate::control_command::NicCommand;
+use external_ports::OpenPort;
 use guest::{DoorPlan, Guest, GuestSnapshot, open_record};
 
 /// Identification in the documents of the stats socket.
@@ -76,7 +79,13 @@ pub fn run(args: &Args) -> Result<()> {
         timeline: NicTimeline::new,
     };
     let records = plans.iter().map(open_record).collect::<Result<Vec<_>>>()?;
-    let output = args.capture.as_deref().map(|path| open_capture(args, path, &names));
+    let ports = external_ports::open(&args.port, &names, &mut own)?;
+    let all_ports: Vec<&str> = ports
+        .iter()
+        .map(OpenPort::name)
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let output = args.capture.as_deref().map(|path| open_capture(args, path, &all_ports));
     let output = output.transpose()?;
     args.common.enter_sandbox(file_access(args, &plans))?;
     // Ends after the guests, whose last findings it writes.
@@ -98,6 +107,8 @@ pub fn run(args: &Args) -> Result<()> {
         let guest = Guest::new(&socket.name, plan, vhca_id, args, &switch, doors, max_memory)?;
         guests.push(guest);
     }
+    let ports = ports.into_iter().map(|port| port.start(&switch));
+    let ports = ports.collect::<Result<Vec<_>>>()?;
     let capture = output.map(|output| capture(args, output, &switch)).transpose()?;
     let capture = capture.map(Arc::new);
     for ((guest, plan), socket) in guests.iter_mut().zip(&plans).zip(sockets) {
@@ -106,6 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let daemon = Arc::new(Daemon {
         guests,
+        ports,
         switch,
         capture,
         faults,
@@ -146,6 +158,9 @@ fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
             files.remove_socket(path);
         }
     }
+    for port in &args.port {
+        files.remove_socket(port.socket());
+    }
     if let Some(directory) = &args.recordable {
         files.write_beneath(directory);
     }
@@ -153,11 +168,11 @@ fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
 }
 
 /// Opens the output of --capture.
-fn open_capture(args: &Args, path: &Path, guests: &[String]) -> Result<Output> {
+fn open_capture(args: &Args, path: &Path, ports: &[&str]) -> Result<Output> {
     if let Some(port) = &args.capture_port
-        && !guests.contains(port)
+        && !ports.contains(&port.as_str())
     {
-        bail!("--capture-port: there is no guest {port}");
+        bail!("--capture-port: there is no port {port}");
     }
     Output::open(path).with_context(|| format!("cannot write the capture to {}", path.display()))
 }
@@ -173,9 +188,15 @@ fn capture(args: &Args, output: Output, switch: &Arc<Switch>) -> Result<Capture>
     Capture::start(switch, output.file, &options).context("cannot start the capture")
 }
 
+/// Whether the switch has a port of this name, of a guest or another.
+fn has_port(switch: &Switch, name: &str) -> bool {
+    switch.stats().ports.iter().any(|port| port.name == name)
+}
+
 /// The guests of a daemon and the switch between them.
 struct Daemon {
     guests: Vec<Guest>,
+    ports: Vec<ExternalPort>,
     switch: Arc<Switch>,
     capture: Option<Arc<Capture>>,
     faults: Option<Arc<Faults<NicFault>>>,
@@ -192,6 +213,14 @@ impl Daemon {
     fn guest(&self, name: &str) -> Result<&Guest, String> {
         let guest = self.guests.iter().find(|guest| guest.name() == name);
         guest.ok_or_else(|| format!("there is no guest {name:?}"))
+    }
+
+    /// Checks that the switch has a port of a name.
+    fn port<'a>(&self, name: &'a str) -> Result<&'a str, String> {
+        match has_port(&self.switch, name) {
+            true => Ok(name),
+            false => Err(format!("there is no guest or port {name:?}")),
+        }
     }
 }
 
@@ -215,6 +244,7 @@ impl Controlled for Daemon {
         State {
             guests: self.guests.iter().map(Guest::snapshot).collect(),
             switch: self.switch.stats(),
+            ports: self.ports.iter().map(ExternalPort::stats).collect(),
             capture: self.capture.as_ref().map(|capture| capture.stats()),
         }
     }
@@ -240,7 +270,7 @@ impl Controlled for Daemon {
     fn execute(&self, command: NicCommand) -> Result<Answer, String> {
         match command {
             NicCommand::Cable { guest, plugged } => {
-                self.switch.set_cable(self.guest(&guest)?.name(), plugged);
+                self.switch.set_cable(self.port(&guest)?, plugged);
                 info!("{guest}: the cable is {}", if plugged { "in" } else { "out" });
                 Ok(Answer::done())
             }
@@ -278,7 +308,7 @@ impl Controlled for Daemon {
                 seconds,
             } => {
                 if let Some(port) = &port {
-                    self.guest(port)?;
+                    self.port(port)?;
                 }
                 let duration = seconds.map(Duration::try_from_secs_f64).transpose();
                 let duration = duration.map_err(|error| format!("a capture cannot take this time: {error}"))?;
@@ -303,6 +333,7 @@ impl Controlled for Daemon {
 struct State {
     guests: Vec<GuestSnapshot>,
     switch: SwitchStats,
+    ports: Vec<ExternalPortStats>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capture: Option<CaptureStats>,
 }

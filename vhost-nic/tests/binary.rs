@@ -275,6 +275,8 @@ fn every_field_of_the_stats_socket_is_documented() {
             .args(["--guest", &format!("path={},attach=vhost-user", b.display())])
             .arg("--stats-socket")
             .arg(&stats)
+            .arg("--port")
+            .arg(format!("stream={}", dir.path().join("c.sock").display()))
             .arg("--capture")
             .arg(dir.path().join("frames.pcapng")),
     );
@@ -298,6 +300,49 @@ fn every_field_of_the_stats_socket_is_documented() {
     }
     assert_documented(&document, page, "vhost-nic");
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn ports_beside_the_nics_have_sockets_and_names_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let stats = dir.path().join("stats.sock");
+    let (stream, datagram) = (
+        format!("stream={}", at("b.sock")),
+        format!("dgram={},remote={},name=far", at("d.sock"), at("e.sock")),
+    );
+    let daemon = Daemon::start(PROGRAM.command().args([
+        "--socket-path",
+        &at("a.sock"),
+        "--stats-socket",
+        &at("stats.sock"),
+        "--port",
+        &stream,
+        "--port",
+        &datagram,
+    ]));
+    await_socket(&stats);
+    let links = || {
+        let stats = read_stats(&stats);
+        let ports = stats["switch"]["ports"].as_array().unwrap().iter();
+        let links: Vec<(String, bool)> = ports
+            .map(|port| (port["name"].as_str().unwrap().to_owned(), port["link_up"] == true))
+            .collect();
+        links
+    };
+    let expected = |up| [("a", true), ("b", up), ("far", true)].map(|(name, up)| (name.to_owned(), up));
+    assert_eq!(links(), expected(false));
+    let peer = UnixStream::connect(dir.path().join("b.sock")).unwrap();
+    eventually("the link of the stream", || links() == expected(true));
+    drop(peer);
+    eventually("the end of the link", || links() == expected(false));
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    assert!(is_empty(dir.path()));
+    let clash = format!("stream={},name=a", at("b.sock"));
+    let args = ["--socket-path", &at("a.sock"), "--port", &clash];
+    let (code, text) = Daemon::start(PROGRAM.command().args(args)).fail();
+    assert_eq!(code, Some(1));
+    assert!(text.contains("cannot share the name a"), "{text}");
 }
 
 #[test]
@@ -351,7 +396,7 @@ fn a_capture_of_a_running_daemon() {
     for (more, reason) in [
         (
             &["--port", "b", "--output", path][..],
-            "cannot capture: the daemon refused: there is no guest \"b\"",
+            "cannot capture: the daemon refused: there is no guest or port \"b\"",
         ),
         (
             &["--output", control],

@@ -211,7 +211,7 @@ fn a_cable_is_pulled_and_plugged_in() {
     }
     assert_eq!(
         host.refusal("ctl", &["cable", "c", "out"]),
-        "error: the daemon refused: there is no guest \"c\"\n"
+        "error: the daemon refused: there is no guest or port \"c\"\n"
     );
     assert_eq!(host.run("ctl", &["cable", "b", "up"]).status.code(), Some(2));
 }

@@ -67,7 +67,7 @@ pub use image::{Accel, Image};
 pub use ism::IsmOptions;
 pub use link::Link;
 pub use locate::{cache_dir, program, target_dir, workspace_dir};
-pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup};
+pub use nic::{Conversation, Flow, Iperf, KernelMessage, NIC, NicOptions, NicSetup, RXE};
 pub use noise::noise;
 pub use process::Process;
 pub use qmp::Qmp;

@@ -7,7 +7,7 @@ mod programs;
 mod smc_r;
 mod traffic;
 
-pub use driver::NicSetup;
+pub use driver::{NicSetup, RXE};
 pub use log::KernelMessage;
 pub use options::{NIC, NicOptions};
 pub use programs::Conversation;

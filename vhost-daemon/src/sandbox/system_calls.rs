@@ -15,6 +15,8 @@ pub enum ThreadKind {
     VringWorker,
     /// The data path of a NIC.
     Worker,
+    /// A port of the switch that is no NIC's, with the data path of the receivers.
+    Port,
     /// What faults delay.
     Faults,
     /// The writer of a capture.
@@ -184,12 +186,13 @@ pub const DENIED: &[Sysno] = &[
 
 impl ThreadKind {
     /// All kinds, in the order of the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Main,
         Self::Operator,
         Self::Attachment,
         Self::VringWorker,
         Self::Worker,
+        Self::Port,
         Self::Faults,
         Self::Capture,
         Self::TraceDump,
@@ -204,6 +207,7 @@ impl ThreadKind {
             Self::Attachment => "attachment",
             Self::VringWorker => "vring worker",
             Self::Worker => "worker",
+            Self::Port => "port",
             Self::Faults => "faults",
             Self::Capture => "capture",
             Self::TraceDump => "trace dump",
@@ -219,6 +223,7 @@ impl ThreadKind {
             Self::Attachment => "attachment, accept, messages, join, pause",
             Self::VringWorker => "control, doorbell, and the vring workers of User Mode Linux",
             Self::Worker => "worker",
+            Self::Port => "port",
             Self::Faults => "faults",
             Self::Capture => "capture",
             Self::TraceDump => "trace dump",
@@ -233,6 +238,7 @@ impl ThreadKind {
             Self::Operator => &[RUNTIME, STREAM, DEVICE, OUTPUT, FILES],
             Self::Attachment => &[RUNTIME, THREADS, WAIT, STREAM, ACCEPT, DEVICE, OUTPUT],
             Self::VringWorker => &[RUNTIME, WAIT, DEVICE, OUTPUT],
+            Self::Port => &[RUNTIME, WAIT, STREAM, ACCEPT, DEVICE, OUTPUT],
             Self::Worker | Self::Faults => &[RUNTIME, DEVICE, OUTPUT],
             Self::Capture => &[RUNTIME, OUTPUT],
             Self::TraceDump => &[RUNTIME, WAIT, STREAM, OUTPUT, FILES],

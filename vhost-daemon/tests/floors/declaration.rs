@@ -26,7 +26,7 @@ pub const PLANS: &[Plan] = &[
             &["frame"],
             &["dma", "roce"],
             &["net"],
-            &["pci"],
+            &["external_port", "pci"],
             &["hca"],
             &["engine", "firmware", "timeline"],
             &["nic"],

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use vhost_nic::frame::mac::{Mac, ParseMacError};
 use vhost_nic::pci::{Identity, MAX_VECTORS};
 
+use super::set;
+
 /// Socket that a guest's VMM connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Socket {
@@ -132,14 +134,6 @@ impl FromStr for GuestArg {
             spoof_check: spoof_check.unwrap_or_default(),
             numbers: numbers.unwrap_or_default(),
         })
-    }
-}
-
-/// Sets an option; fails if it is set already.
-fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(format!("{key} is given twice")),
     }
 }
 

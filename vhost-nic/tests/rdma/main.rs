@@ -18,6 +18,7 @@ mod attack_uar;
 mod blue_flame;
 mod counters;
 mod errors;
+mod external_port;
 mod faults;
 mod findings;
 mod fuzzing;

@@ -15,6 +15,9 @@ const DRIVER: &str = "/sys/bus/pci/drivers/mlx5_core";
 const FUNCTION: &str = "0000:00:00.0";
 const BOUND: &str = "/sys/bus/pci/drivers/mlx5_core/0000:00:00.0";
 
+/// Name of the device of software RoCE.
+pub const RXE: &str = "rxe0";
+
 /// Configuration of a guest's NIC.
 #[derive(Debug, Clone)]
 pub struct NicSetup {
@@ -38,6 +41,20 @@ impl Guest {
         } else {
             "mlx5_core"
         };
+        self.load_modules(modules)
+    }
+
+    /// Loads software RoCE (rdma_rxe) and its user interfaces, waits for the interface of a guest without a NIC,
+    /// renames it to [`NIC`], and brings it up with the device [`RXE`] on it.
+    pub fn rxe_up(&self, mtu: u32) -> Result<()> {
+        self.load_modules("rdma_rxe ib_uverbs rdma_ucm")?;
+        self.nic_configure(mtu)?;
+        let add = format!("rdma link add {RXE} type rxe netdev {NIC}");
+        self.run(&add)?.check().map(drop)
+    }
+
+    /// Loads drivers, waits for the interface and renames it to [`NIC`].
+    fn load_modules(&self, modules: &str) -> Result<()> {
         let load = if self.is_uml() {
             // The drivers are built in.
             format!("[ -e {BOUND} ] || echo {FUNCTION} > {DRIVER}/bind")

@@ -11,6 +11,7 @@ use crate::daemon::Daemon;
 use crate::device::{Device, Place};
 use crate::error::Result;
 use crate::locate::binary;
+use crate::qemu::escape;
 
 /// Name of the NIC's interface in every guest, given when the driver is loaded.
 pub const NIC: &str = "nic0";
@@ -29,6 +30,8 @@ pub struct NicOptions {
     pub root_port: bool,
     /// Whether every guest is recorded, to the file of [`NicOptions::record`] in the directory of the logs.
     pub recorded: bool,
+    /// Number of guests, the last ones, that have a virtio-net device at a port of the switch instead of a NIC.
+    pub virtio_guests: usize,
     /// Whether QEMU waits for the daemon after each register write. For debugging only, as it hides races.
     pub no_posted_writes: bool,
 }
@@ -56,6 +59,16 @@ impl NicOptions {
     pub fn recorded(mut self) -> Self {
         self.recorded = true;
         self
+    }
+
+    /// Gives the last `count` guests a virtio-net device at a port of the switch instead of a NIC.
+    pub fn virtio_guests(mut self, count: usize) -> Self {
+        self.virtio_guests = count;
+        self
+    }
+
+    fn is_virtio(&self, guest: usize, place: &Place) -> bool {
+        guest + self.virtio_guests >= place.guests()
     }
 
     /// Returns the name of the record of a guest.
@@ -102,6 +115,10 @@ impl Device for NicOptions {
         let stats = place.sockets().join("nic-stats");
         let mut command = Command::new(Self::program()?);
         for (guest, path) in sockets.iter().enumerate() {
+            if self.is_virtio(guest, place) {
+                command.arg("--port").arg(format!("stream={}", path.display()));
+                continue;
+            }
             let mut settings = vec![format!("path={}", path.display()), format!("mac={}", Self::mac(guest))];
             if place.is_uml(guest) {
                 settings.push("attach=vhost-user".to_owned());
@@ -123,6 +140,14 @@ impl Device for NicOptions {
 
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String> {
         let mut args = Vec::new();
+        if self.is_virtio(guest, place) {
+            let path = escape(&socket(guest, place));
+            let netdev = format!("stream,id=nic,addr.type=unix,addr.path={path},reconnect-ms=100");
+            // Without the boot ROM: nothing boots over the network.
+            let device = format!("virtio-net-pci,netdev=nic,mac={},romfile=", Self::mac(guest));
+            args.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
+            return args;
+        }
         // JSON, as the short form of -device cannot express a structured `socket`.
         let mut device = json!({
             "driver": "vfio-user-pci",
@@ -171,6 +196,18 @@ mod tests {
         let args = NicOptions::default().root_port().qemu_args(0, &place());
         assert!(args[1].starts_with("pcie-root-port,id=nic-port"));
         assert!(args[3].contains(r#""bus":"nic-port""#), "{}", args[3]);
+    }
+
+    #[test]
+    fn the_last_guests_can_have_virtio_net() {
+        let options = NicOptions::default().virtio_guests(1);
+        assert!(options.qemu_args(0, &place())[1].contains("vfio-user-pci"));
+        let args = options.qemu_args(1, &place());
+        assert_eq!(
+            args[1],
+            "stream,id=nic,addr.type=unix,addr.path=/s/nic-1,reconnect-ms=100"
+        );
+        assert_eq!(args[3], "virtio-net-pci,netdev=nic,mac=52:54:00:00:c5:02,romfile=");
     }
 
     #[test]

@@ -67,7 +67,8 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             check_overrun(endpoint, requester, reader, ring);
             batch.reserve(reader.posted(requester.fetched()).into());
             let progress = Progress::of(requester);
-            while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
+            let is_open = !parameters.is_reliable() || !requester.is_window_full(parameters.mtu);
+            while is_open && !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
             if batch.is_empty() {
                 complete_sent(endpoint, requester);
                 return arm_timer(endpoint, requester);
@@ -99,7 +100,8 @@ fn check_overrun(endpoint: &Endpoint<'_>, requester: &Requester, reader: &Reader
 }
 
 /// Requests an acknowledgement of the packets that are about to be sent, in the last that ends a message; if none does,
-/// in the last of all once enough packets have been sent without a request.
+/// in the last of all once enough packets have been sent without a request. In the last of all, too, if nothing more is
+/// sent without it.
 fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, super_packets: &mut [SuperPacket<'_>]) {
     let parameters = endpoint.parameters;
     if !parameters.is_reliable() {
@@ -107,10 +109,14 @@ fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, s
     }
     let packets = super_packets.iter().map(SuperPacket::packets).sum();
     let many = requester.count_packets(packets, parameters.acknowledge_every);
-    let last_end = super_packets
-        .iter()
-        .rposition(|super_packet| super_packet.head.opcode.position().ends());
-    let at = last_end.or_else(|| many.then(|| super_packets.len() - 1));
+    let last = super_packets.len() - 1;
+    let at = match requester.is_window_full(parameters.mtu) {
+        true => Some(last),
+        false => super_packets
+            .iter()
+            .rposition(|super_packet| super_packet.head.opcode.position().ends())
+            .or(many.then_some(last)),
+    };
     if let Some(super_packet) = at.and_then(|at| super_packets.get_mut(at)) {
         let bth = &mut super_packet.head.headers.bth;
         *bth = bth.with_ack_request(true);

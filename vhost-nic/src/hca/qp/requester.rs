@@ -16,6 +16,9 @@ pub(super) const MAX_MESSAGES: usize = 256;
 /// Limit on the packets of a message, and on outstanding packets before it: PSN comparison is unambiguous only within
 /// half the sequence space.
 pub const MAX_PACKETS: u32 = 1 << 22;
+/// Unacknowledged bytes after which no batch is begun. The peers of one switch acknowledge before a batch ends; others
+/// have a queue in between, and its delay must stay below their acknowledgement timeouts.
+const WINDOW: usize = 512 << 10;
 /// `rnr_retry` value 7: retry indefinitely.
 const RNR_RETRY_INFINITE: u8 = 7;
 
@@ -158,6 +161,14 @@ impl Requester {
     pub fn is_full(&self, reliable: bool) -> bool {
         let waiting = self.next_psn.distance(self.unacknowledged).unsigned_abs();
         self.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS
+    }
+
+    /// Whether the window of unacknowledged packets is full: an acknowledgement opens it. Packets before the window,
+    /// which are sent again, are none.
+    #[inline]
+    pub fn is_window_full(&self, mtu: usize) -> bool {
+        let sent = self.send_psn.distance(self.unacknowledged).max(0) as usize;
+        sent * mtu >= WINDOW
     }
 
     /// Appends a blank message for the next WQE.

@@ -1,0 +1,168 @@
+//! Ports of the switch whose peers are outside the daemon: guests of other devices, other daemons, the host.
+//!
+//! A port is a [`Medium`] with a thread of its own. What the peer sends is checked, and delivered into the receivers on
+//! that thread, as the thread of a NIC does. What is sent to the peer is serialized on the sender's thread, which then
+//! leaves it in a bounded queue: it never waits for the peer. A peer that is gone is a link that is down.
+
+mod arrival;
+mod datagram;
+mod departure;
+mod length_prefix;
+mod medium;
+mod port_thread;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde::Serialize;
+use vhost_daemon::sandbox::{ThreadKind, confine};
+
+use crate::net::{Burst, Frame, Port, Switch};
+
+pub use arrival::{Arrived, admit};
+pub use datagram::DatagramMedium;
+use departure::Departure;
+pub use length_prefix::{LengthPrefixed, MAX_LENGTH, OversizedFrame};
+pub use medium::{Incoming, Medium};
+pub use stream::StreamMedium;
+
+vhost_daemon::counters! {
+    /// Frames that a port dropped.
+    pub struct ExternalPortDrops -> ExternalPortDropStats {
+        /// To the peer, while the queue to it was full.
+        queue_full,
+        /// To the peer, with a payload that was no longer in the sender's memory.
+        unreadable,
+        /// To the peer, in the queue when it disconnected.
+        disconnected,
+        /// To the peer, which the host refused to send: the peer is absent, or the frame too long for it.
+        refused,
+        /// From the peer, with a length of zero or beyond the limit.
+        malformed,
+        /// From the peer, RoCE packets with a wrong ICRC.
+        bad_icrc,
+    }
+}
+
+/// State that the threads of senders share with that of the port.
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    drops: ExternalPortDrops,
+    departure: Departure,
+    connected: AtomicBool,
+    connections: vhost_daemon::Counter,
+    stop: AtomicBool,
+}
+
+/// The port at the switch.
+impl Port for Shared {
+    fn receive(&self, frame: Frame<'_>) {
+        self.receive_burst(&Burst::new(&[frame]));
+    }
+
+    fn receive_burst(&self, burst: &Burst<'_>) {
+        burst.each(|frame| match frame.to_bytes() {
+            None => drop(self.drops.unreadable.increment()),
+            Some(bytes) => {
+                if !self.departure.push(bytes) {
+                    self.drops.queue_full.increment();
+                }
+            }
+        });
+        self.departure.wake_if_asleep();
+    }
+}
+
+/// Snapshot of an [`ExternalPort`].
+#[derive(Debug, Clone, Serialize)]
+pub struct ExternalPortStats {
+    /// Name of the port.
+    pub name: String,
+    /// Kind of the medium.
+    pub medium: &'static str,
+    /// Whether there is a peer.
+    pub connected: bool,
+    /// Number of connections so far.
+    pub connections: u64,
+    /// Frames in the queue to the peer.
+    pub queued_frames: u64,
+    /// Bytes in the queue to the peer.
+    pub queued_bytes: u64,
+    /// Dropped frames.
+    pub dropped: ExternalPortDropStats,
+}
+
+/// A port whose peer is outside the daemon. Dropping it detaches it from the switch.
+pub struct ExternalPort {
+    shared: Arc<Shared>,
+    kind: &'static str,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for ExternalPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shared.name)
+    }
+}
+
+impl ExternalPort {
+    /// Attaches a port to the switch and starts its thread. At most `queue_bytes` of frames wait for the peer.
+    pub fn start(switch: &Arc<Switch>, name: &str, medium: Box<dyn Medium>, queue_bytes: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            drops: ExternalPortDrops::default(),
+            departure: Departure::new(queue_bytes)?,
+            connected: AtomicBool::new(medium.is_connected()),
+            connections: vhost_daemon::Counter::default(),
+            stop: AtomicBool::new(false),
+        });
+        let kind = medium.kind();
+        let weak = Arc::downgrade(&shared);
+        let port = switch.attach(name, weak);
+        port.set_enabled(medium.is_connected());
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new().name(format!("port {name}")).spawn(move || {
+            confine(ThreadKind::Port);
+            port_thread::run(&of_thread, &port, medium);
+        })?;
+        Ok(Self {
+            shared,
+            kind,
+            thread: Some(thread),
+        })
+    }
+
+    /// Name of the port.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Takes a snapshot of state and counters.
+    pub fn stats(&self) -> ExternalPortStats {
+        let (frames, bytes) = self.shared.departure.waiting();
+        ExternalPortStats {
+            name: self.shared.name.clone(),
+            medium: self.kind,
+            connected: self.shared.connected.load(Ordering::Relaxed),
+            connections: self.shared.connections.get(),
+            queued_frames: frames as u64,
+            queued_bytes: bytes as u64,
+            dropped: self.shared.drops.snapshot(),
+        }
+    }
+}
+
+impl Drop for ExternalPort {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.departure.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

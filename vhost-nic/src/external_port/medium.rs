@@ -1,0 +1,50 @@
+//! Media: the ways to a peer outside the daemon.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Result of [`Medium::receive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incoming {
+    /// A frame is in the buffer.
+    Frame,
+    /// Nothing for now.
+    Nothing,
+    /// A peer has connected.
+    Connected,
+    /// The peer is gone.
+    Disconnected,
+    /// A frame that can be none was skipped.
+    Malformed,
+    /// The peer sent what can be no frame, and was disconnected for it.
+    Confused,
+}
+
+/// A way to a peer. No method waits.
+pub trait Medium: Send {
+    /// Kind of the medium, for the statistics.
+    fn kind(&self) -> &'static str;
+
+    /// Descriptor that becomes readable when [`receive`](Self::receive) has something.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Time after which frames can be sent again; `None` if the descriptor becomes writable then.
+    fn retry(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether there is a peer. A medium without connections always has one.
+    fn is_connected(&self) -> bool;
+
+    /// Receives the next frame into `frame`, in place of what that holds.
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Incoming;
+
+    /// Sends a frame. Returns false if it must be sent again later, and an error if that would not help.
+    fn send(&mut self, frame: &[u8]) -> io::Result<bool>;
+
+    /// Sends what [`send`](Self::send) has kept. Returns false if some is left.
+    fn flush(&mut self) -> bool {
+        true
+    }
+}
