@@ -12,6 +12,7 @@ mod fixture;
 mod flr;
 mod frames;
 mod golden;
+mod interop;
 mod lspci;
 mod mixed;
 mod operations;

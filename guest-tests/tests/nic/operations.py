@@ -3,9 +3,10 @@
 usage: operations.py answer ADDRESS         the responder, for one driver after the other
        operations.py drive ADDRESS [PEER]   the requester; without a peer, this process is also the responder
 
-ADDRESS is the local address and selects the GID. The driver reads orders from standard input, one line of JSON each,
-and answers each with a line of JSON: the number of successful cases by kind, or the first fault. An order selects
-service, operations, sizes and variants, and configures the queues; see Order.
+ADDRESS is the local address and selects the GID; the variable RDMA_DEVICE names the device, by default mlx5_0. The
+driver reads orders from standard input, one line of JSON each, and answers each with a line of JSON: the number of
+successful cases by kind, or the first fault. An order selects service, operations, sizes and variants, and configures
+the queues; see Order.
 """
 import ctypes
 import ipaddress
@@ -25,6 +26,7 @@ import pyverbs.providers.mlx5.mlx5_enums as dv
 from cases import BLOCK, GRH, GUARD, GUARD_BYTES, INVERSE, WORD, Case, Fault, Order, same
 from pyverbs.addr import GID, AH, AHAttr, GlobalRoute
 from pyverbs.cq import CQ, CqInitAttrEx, PollCqAttr
+from pyverbs.device import Context
 from pyverbs.mr import MR, MW, MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.providers.mlx5.mlx5dv import (
@@ -41,7 +43,7 @@ from pyverbs.srq import SRQ, SrqInitAttrEx
 from pyverbs.wr import SGE, RecvWR, SendWR
 from pyverbs.xrcd import XRCD, XRCDInitAttr
 
-DEVICE, PORT = "mlx5_0", 1
+DEVICE, PORT = os.environ.get("RDMA_DEVICE", "mlx5_0"), 1
 TCP_PORT = 18515
 # Seconds to wait for a completion: enough for the longest message, under emulation on a busy host.
 PATIENCE = 100
@@ -159,7 +161,8 @@ class Side:
 
     def __init__(self, address):
         self.address = ipaddress.ip_address(address)
-        self.context = Mlx5Context(Mlx5DVContextAttr(), name=DEVICE)
+        is_mlx5 = DEVICE.startswith("mlx5")
+        self.context = Mlx5Context(Mlx5DVContextAttr(), name=DEVICE) if is_mlx5 else Context(name=DEVICE)
         self.pd = PD(self.context)
         self.gid_index = self.find_gid()
         self.buffer = Buffer(self.pd, 1 << 21)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use guest_harness::{Job, NicOptions, Result};
+use guest_harness::{Guest, Job, NicOptions, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -57,6 +57,14 @@ pub struct Report {
     seconds: f64,
 }
 
+/// A device in a guest, and the address that selects its GID.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub guest: &'a Guest,
+    pub device: &'a str,
+    pub address: IpAddr,
+}
+
 /// A requester with a responder in another guest or in the same process.
 #[derive(Debug)]
 pub struct Pair {
@@ -95,12 +103,32 @@ impl Pair {
         })
     }
 
+    /// Starts a requester and a responder on devices of any kind.
+    pub fn of_devices(requester: &Place<'_>, responder: &Place<'_>) -> Result<Self> {
+        let job = Self::start_on(responder, &format!("answer {}", responder.address))?;
+        job.wait_line("ready", PATIENCE)?;
+        let driver = Self::start_on(requester, &format!("drive {} {}", requester.address, responder.address))?;
+        Ok(Self {
+            driver,
+            _responder: Some(job),
+        })
+    }
+
     fn start(fixture: &Fixture, guest: usize, arguments: &str) -> Result<Job> {
-        let guest = fixture.guest(guest);
+        let place = Place {
+            guest: fixture.guest(guest),
+            device: "mlx5_0",
+            address: NicOptions::address(guest).into(),
+        };
+        Self::start_on(&place, arguments)
+    }
+
+    fn start_on(place: &Place<'_>, arguments: &str) -> Result<Job> {
+        let Place { guest, device, .. } = place;
         guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
         guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
         guest
-            .shell(&format!("exec python3 {PATH} {arguments}"))
+            .shell(&format!("RDMA_DEVICE={device} exec python3 {PATH} {arguments}"))
             .stdin("")
             .spawn()
     }
@@ -128,6 +156,16 @@ impl Pair {
         assert_eq!(report.done, expected_cases(order), "{order}");
         assert_eq!(report.completions, expected_completions(order), "{order}");
         Ok(())
+    }
+
+    /// Executes an order and returns its fault, if there is one; asserts that no case was skipped otherwise.
+    pub fn fault_of(&self, order: &Value) -> Result<Option<String>> {
+        let report = self.order(order)?;
+        if report.fault.is_none() {
+            assert_eq!(report.done, expected_cases(order), "{order}");
+            assert_eq!(report.completions, expected_completions(order), "{order}");
+        }
+        Ok(report.fault)
     }
 }
 

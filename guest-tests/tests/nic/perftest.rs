@@ -22,16 +22,22 @@ fn run(fixture: &Fixture, server: usize, client: usize, program: &str) -> Result
             .flow(client, server)
             .converse_alike(&format!("{program} {COMMON}"), TIMEOUT)?
             .client;
-        let all_sizes = program.split(' ').any(|argument| argument == "-a");
-        let expected = if all_sizes { ALL_SIZES } else { 1 };
-        assert_eq!(results(&said.stdout), expected, "{said}");
+        assert_eq!(results(&said.stdout), expected_results(program), "{said}");
         Ok(())
     })
 }
 
+/// Returns the number of results that a program prints.
+pub fn expected_results(program: &str) -> usize {
+    match program.split(' ').any(|argument| argument == "-a") {
+        true => ALL_SIZES,
+        false => 1,
+    }
+}
+
 /// Counts result lines: size, iterations and measurements. The values do not matter: the time stamp counters of a guest
 /// may differ, and a few iterations then seem to take no time, or forever.
-fn results(text: &str) -> usize {
+pub fn results(text: &str) -> usize {
     text.lines()
         .filter(|line| {
             let fields: Vec<f64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();

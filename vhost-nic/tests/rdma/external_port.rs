@@ -365,3 +365,33 @@ fn an_unexpected_response_of_the_peer_changes_nothing() {
     assert_eq!(peer.receive()[42], 0x04);
     qp.silent();
 }
+
+#[test]
+fn a_distant_peer_gets_no_more_than_it_has_acknowledged_and_a_window() {
+    /// Packets of 1024 bytes in the window, and in the first batch, before the distance is known.
+    const WINDOW: u32 = 128;
+    const BATCH: u32 = 1024;
+    let bench = Bench::new(QUEUE);
+    let mut peer = bench.connect();
+    let mut qp = bench.queue_pair(service::RC);
+    let memory = bench.node.region(4 << 20);
+    let part = Data::Memory((memory.at(0), 4 << 20, memory.key));
+    let counter = qp.post(&Request::new(WqeOpcode::Send, vec![part]));
+    let first = Connection::default().psn.0;
+    let (mut received, mut allowed) = (0, BATCH);
+    while received < 4096 {
+        while received < allowed {
+            assert_eq!(peer.receive()[51..54], (first + received).to_be_bytes()[1..]);
+            received += 1;
+        }
+        peer.0.set_nonblocking(true).unwrap();
+        assert_eq!(peer.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        peer.0.set_nonblocking(false).unwrap();
+        let opcode = Opcode::new(Transport::Rc, Operation::Acknowledge, Position::Only, Suffix::None).unwrap();
+        let mut headers = Headers::new(Bth::new(opcode, qp.number, Psn::new(first + received - 1)));
+        headers.aeth = Some(Aeth::new(Syndrome::ACK.byte(), u32::from(received == 4096)));
+        peer.send(&bench.packet(&headers, &[]));
+        allowed = received + WINDOW;
+    }
+    qp.sent(WqeOpcode::Send, counter);
+}

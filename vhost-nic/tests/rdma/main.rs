@@ -36,6 +36,7 @@ mod pcie_plot;
 mod programs;
 mod raw_peer;
 mod replay;
+mod rxe_packets;
 mod services;
 mod super_packets;
 mod timestamps;

@@ -50,6 +50,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 qp,
                 parameters: &parameters,
             };
+            if requester.is_in_service() {
+                requester.judge_distance();
+            }
             requester.set_in_service(false);
             if parameters.state != QpState::ReadyToSend || !check_timers(endpoint, requester) {
                 return;
@@ -67,8 +70,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             check_overrun(endpoint, requester, reader, ring);
             batch.reserve(reader.posted(requester.fetched()).into());
             let progress = Progress::of(requester);
-            let is_open = !parameters.is_reliable() || !requester.is_window_full(parameters.mtu);
-            while is_open && !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
+            while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
             if batch.is_empty() {
                 complete_sent(endpoint, requester);
                 return arm_timer(endpoint, requester);
@@ -110,17 +112,18 @@ fn request_acknowledgement(endpoint: &Endpoint<'_>, requester: &mut Requester, s
     let packets = super_packets.iter().map(SuperPacket::packets).sum();
     let many = requester.count_packets(packets, parameters.acknowledge_every);
     let last = super_packets.len() - 1;
-    let at = match requester.is_window_full(parameters.mtu) {
-        true => Some(last),
-        false => super_packets
+    let at = match requester.window(parameters.mtu) {
+        Some(0) => Some(last),
+        _ => super_packets
             .iter()
             .rposition(|super_packet| super_packet.head.opcode.position().ends())
             .or(many.then_some(last)),
     };
     if let Some(super_packet) = at.and_then(|at| super_packets.get_mut(at)) {
+        let packets = super_packet.packets();
         let bth = &mut super_packet.head.headers.bth;
         *bth = bth.with_ack_request(true);
-        requester.acknowledgement_requested();
+        requester.acknowledgement_requested(bth.psn() + packets);
     }
 }
 
@@ -172,6 +175,12 @@ fn send_next<'a>(
     batch: &mut Batch<'a>,
 ) -> bool {
     let parameters = endpoint.parameters;
+    let limit = match requester.window(parameters.mtu) {
+        // Without a request on its way, there would be no acknowledgement to wait for.
+        Some(0) if !batch.is_empty() || requester.awaits_acknowledgement() => return false,
+        Some(window) => window.max(parameters.mtu),
+        None => batch::LENGTH,
+    };
     if requester.is_caught_up() && !fetch(endpoint, requester, reader) {
         return false;
     }
@@ -206,7 +215,7 @@ fn send_next<'a>(
         }
         Work::Bad(syndrome) => Err((*syndrome).into()),
         Work::Datagram { .. } => datagram::push_packet(endpoint, message, psn, batch).map(|()| 1),
-        _ => outbound_request::push(endpoint, message, psn, batch::LENGTH, batch)
+        _ => outbound_request::push(endpoint, message, psn, limit, batch)
             // If the payload cannot be accessed as a whole, the packets before the first that cannot are sent.
             .or_else(|_| outbound_request::push(endpoint, message, psn, parameters.mtu, batch)),
     };

@@ -16,9 +16,9 @@ pub(super) const MAX_MESSAGES: usize = 256;
 /// Limit on the packets of a message, and on outstanding packets before it: PSN comparison is unambiguous only within
 /// half the sequence space.
 pub const MAX_PACKETS: u32 = 1 << 22;
-/// Unacknowledged bytes after which no batch is begun. The peers of one switch acknowledge before a batch ends; others
-/// have a queue in between, and its delay must stay below their acknowledgement timeouts.
-const WINDOW: usize = 512 << 10;
+/// Limit on unacknowledged bytes to a distant peer: the delay of the queue in between must stay below the
+/// acknowledgement timeout. That of rdma_rxe is 128 packets (`RXE_MAX_UNACKED_PSNS`).
+const WINDOW: usize = 128 << 10;
 /// `rnr_retry` value 7: retry indefinitely.
 const RNR_RETRY_INFINITE: u8 = 7;
 
@@ -64,6 +64,12 @@ pub struct Requester {
     in_service: bool,
     /// Packets since the last acknowledgement request.
     unrequested: u32,
+    /// PSN behind the last packet with an acknowledgement request.
+    #[serde(skip)]
+    requested: Psn,
+    /// The peer does not acknowledge before its packets are sent.
+    #[serde(skip)]
+    distant: bool,
     payload: PayloadAccount,
     /// Number of the response that is being received.
     #[serde(skip)]
@@ -88,6 +94,8 @@ impl Requester {
             not_before: None,
             in_service: false,
             unrequested: 0,
+            requested: Psn::default(),
+            distant: false,
             payload: PayloadAccount::default(),
             response: FrameNumber::default(),
         }
@@ -106,6 +114,7 @@ impl Requester {
         self.next_psn = psn;
         self.send_psn = psn;
         self.unacknowledged = psn;
+        self.requested = psn;
     }
 
     /// Index of the next WQE to be read, in basic blocks.
@@ -163,12 +172,31 @@ impl Requester {
         self.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS
     }
 
-    /// Whether the window of unacknowledged packets is full: an acknowledgement opens it. Packets before the window,
-    /// which are sent again, are none.
+    /// Bytes that may be sent before an acknowledgement; `None` without a limit. A peer at the switch acknowledges
+    /// before its packets are sent, so that only a distant one needs a limit.
     #[inline]
-    pub fn is_window_full(&self, mtu: usize) -> bool {
-        let sent = self.send_psn.distance(self.unacknowledged).max(0) as usize;
-        sent * mtu >= WINDOW
+    pub fn window(&self, mtu: usize) -> Option<usize> {
+        self.distant
+            .then(|| WINDOW.saturating_sub(self.unacknowledged_bytes(mtu)))
+    }
+
+    /// Whether an acknowledgement was requested that has not arrived.
+    pub fn awaits_acknowledgement(&self) -> bool {
+        self.unacknowledged.is_before(self.requested)
+    }
+
+    fn unacknowledged_bytes(&self, mtu: usize) -> usize {
+        self.send_psn.distance(self.unacknowledged).max(0) as usize * mtu
+    }
+
+    /// Judges by what is acknowledged after packets were sent whether the peer is distant.
+    #[inline]
+    pub fn judge_distance(&mut self) {
+        if self.unacknowledged == self.send_psn {
+            self.distant = false;
+        } else if self.awaits_acknowledgement() {
+            self.distant = true;
+        }
     }
 
     /// Appends a blank message for the next WQE.
@@ -266,9 +294,11 @@ impl Requester {
         self.unrequested >= every
     }
 
-    /// Restarts the count of packets without an acknowledgement request.
-    pub fn acknowledgement_requested(&mut self) {
+    /// Notes that an acknowledgement of all packets before `psn` was requested, and restarts the count of packets
+    /// without such a request.
+    pub fn acknowledgement_requested(&mut self, psn: Psn) {
         self.unrequested = 0;
+        self.requested = psn;
     }
 
     /// Whether a signaled message is among those at the front that are done.

@@ -1,0 +1,145 @@
+//! RoCE v2 between the NIC and the kernel's software RoCE (rdma_rxe), whose guest has a virtio-net device at a port of
+//! the same switch. `docs/interop.md` has the results.
+
+mod outcome;
+mod peers;
+mod programs;
+
+use guest_harness::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::operations::{ATOMIC, Pair, Place};
+use outcome::{Difference, Outcome, compare_with_page};
+use peers::{End, Peers};
+
+/// The pingpong programs of rdma-core, which check the data with `-c`.
+const PING_PONGS: [&str; 7] = [
+    "ibv_rc_pingpong -c",
+    "ibv_rc_pingpong -c -e",
+    "ibv_rc_pingpong -c -s 1048577 -n 20",
+    "ibv_uc_pingpong -c",
+    "ibv_ud_pingpong -c -s 1024",
+    "ibv_srq_pingpong -c",
+    "ibv_srq_pingpong -c -e",
+];
+
+/// A perftest program of each kind.
+const SOME: [&str; 10] = [
+    "ib_send_lat -n 200",
+    "ib_send_bw -n 200 -e",
+    "ib_write_lat -n 200 -c UC",
+    "ib_write_bw -n 200 -s 65536",
+    "ib_write_bw -n 200 -R",
+    "ib_read_lat -n 200",
+    "ib_read_bw -n 200",
+    "ib_atomic_lat -n 200",
+    "ib_atomic_bw -n 200 -A CMP_AND_SWAP",
+    "ib_send_bw -n 200 -c UD -s 1024",
+];
+
+/// Programs of perftest with all sizes from 2 bytes to 8 MiB.
+const SIZES: [&str; 5] = [
+    "ib_send_bw -a -n 16",
+    "ib_write_bw -a -n 16",
+    "ib_read_bw -a -n 16",
+    "ib_send_bw -a -n 16 -c UC",
+    "ib_write_bw -a -n 16 -c UC",
+];
+
+/// Differences that are not faults of the NIC.
+const KNOWN: &[Difference] = &[(
+    "rc send_inv",
+    true,
+    "rdma_rxe reports `IBV_WC_IP_CSUM_OK` for `IBV_WC_WITH_INV` ([below](#differences))",
+)];
+
+#[test]
+fn the_nic_and_software_roce_talk_to_each_other() -> Result<()> {
+    let peers = Peers::start("nic-interop")?;
+    let mut outcomes = vec![peers.both_ways("ping -c 5 -s 1472", |client, server| {
+        client.to(server).ping(5, 1472).map(drop)
+    })];
+    outcomes.extend(
+        PING_PONGS
+            .map(|program| peers.both_ways(program, |client, server| programs::ping_pong(client, server, program))),
+    );
+    outcomes.extend(
+        programs::CONNECTED
+            .map(|program| peers.both_ways(program.0, |client, server| programs::connect(client, server, program))),
+    );
+    outcomes.push(peers.both_ways("mckey -C 10 -S 500", programs::multicast));
+    outcomes.extend(
+        SOME.map(|program| peers.both_ways(program, |client, server| programs::perftest(client, server, program))),
+    );
+    compare_with_page("programs", &outcomes, KNOWN);
+    peers.finish()
+}
+
+#[test]
+#[ignore = "long: perftest with all sizes up to 8 MiB, both ways"]
+fn perftest_runs_against_software_roce_with_all_sizes() -> Result<()> {
+    let peers = Peers::start("nic-interop-sizes")?;
+    let outcomes =
+        SIZES.map(|program| peers.both_ways(program, |client, server| programs::perftest(client, server, program)));
+    compare_with_page("sizes", &outcomes, KNOWN);
+    peers.finish()
+}
+
+/// Path MTU of the connections.
+const MTU: usize = 1024;
+
+/// Operations of a service, and their sizes.
+fn orders() -> Vec<(String, Value)> {
+    let sizes = [0, 1, 31, 32, 33, 63, 64, 65, MTU - 1, MTU, MTU + 1, 1 << 20];
+    let datagrams: Vec<usize> = sizes.into_iter().filter(|&size| size <= MTU).collect();
+    let mut orders = Vec::new();
+    let mut add = |service: &str, operation: &str, sizes: &[usize], variants: &[&str]| {
+        let order = json!({
+            "service": service, "operations": [operation], "sizes": sizes, "variants": variants, "mtu": MTU,
+            "inline": 65,
+        });
+        orders.push((format!("{service} {operation}"), order));
+    };
+    let variants = ["plain", "inline", "parts"];
+    for operation in ["send", "send_imm", "send_inv", "write", "write_imm", "read"] {
+        add("rc", operation, &sizes, &variants);
+    }
+    for operation in ATOMIC {
+        add("rc", operation, &[8], &["plain"]);
+    }
+    for operation in ["send", "send_imm", "write", "write_imm"] {
+        add("uc", operation, &sizes, &variants);
+    }
+    for operation in ["send", "send_imm"] {
+        add("ud", operation, &datagrams, &variants);
+    }
+    orders
+}
+
+fn place(end: End<'_>) -> Place<'_> {
+    Place {
+        guest: end.guest,
+        device: end.device,
+        address: end.address.into(),
+    }
+}
+
+/// Carries out an order, with every byte and every completion checked by `operations.py`.
+fn carry_out(requester: End<'_>, responder: End<'_>, order: &Value) -> Result<()> {
+    let pair = Pair::of_devices(&place(requester), &place(responder))?;
+    match pair.fault_of(order)? {
+        None => Ok(()),
+        Some(fault) => Err(Error::Agent(fault)),
+    }
+}
+
+#[test]
+fn every_operation_carries_its_data_to_and_from_software_roce() -> Result<()> {
+    let peers = Peers::start("nic-interop-operations")?;
+    let outcomes: Vec<Outcome> = orders()
+        .iter()
+        .map(|(name, order)| peers.both_ways(name, |requester, responder| carry_out(requester, responder, order)))
+        .collect();
+    compare_with_page("operations", &outcomes, KNOWN);
+    peers.finish()
+}
