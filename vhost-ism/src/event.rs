@@ -154,8 +154,9 @@ impl EventSink {
     /// Notifies the owner of a DMB of a move: by its bell, and if it does not poll that, by an event. `slab_chunk` is
     /// the first chunk of the DMB in its slab, `chunk` in the window of this guest.
     pub fn signal(self: &Arc<Self>, view: &SlabView, slab_chunk: u32, chunk: u32) {
-        // A bell passes no door.
-        let asleep = self.stats.door().is_some() || view.ring(slab_chunk);
+        // A bell that the owner polls passes no door.
+        let takes_bells = self.stats.door().is_some_and(|door| door.takes_bells());
+        let asleep = takes_bells || view.ring(slab_chunk);
         let asleep = match self.stats.tape() {
             None => asleep,
             Some(GuestTape { tape, guest }) => tape.bell(*guest, slab_chunk, asleep),

@@ -269,6 +269,10 @@ impl Door for FaultDoor {
         self.strike(Place::Map, 0, select).is_none()
     }
 
+    fn takes_bells(&self) -> bool {
+        self.armed(Place::Bell)
+    }
+
     fn bell(&self, chunk: u32) -> BellFate {
         if !self.armed(Place::Bell) {
             return BellFate::Delivered;

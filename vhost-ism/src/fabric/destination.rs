@@ -41,14 +41,16 @@ impl Fabric {
     pub fn begin_move(&self, gid: Gid, token: Token, offset: u64, length: u64) -> Result<Destination, Refusal> {
         let mut state = self.state();
         let session = state.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
-        let devid = session.devid;
         let dmb = state.live(token)?;
+        let (devid, is_peer) = (session.devid, session.peers.contains(&dmb.owner));
         dmb.check_move(gid, devid, offset, length)?;
         let (id, owner, start) = (dmb.slab, dmb.owner, dmb.block.offset());
         let view = state.slabs.get(&id).and_then(|shared| shared.slab.view().cloned());
         let view = view.ok_or(Refusal::Invalid)?;
-        state.check_acquaintance(gid, &[owner])?;
-        state.acquaint(gid, &[owner]);
+        if !is_peer {
+            state.check_acquaintance(gid, &[owner])?;
+            state.acquaint(gid, &[owner]);
+        }
         if let Some(dmb) = state.dmbs.get_mut(&token) {
             dmb.moves += 1;
         }
