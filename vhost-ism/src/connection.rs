@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use log::warn;
 use parking_lot::Mutex;
 use vhost_daemon::finding::Object;
+use vhost_daemon::heartbeat;
 use zerocopy::IntoBytes;
 
 use crate::abi::{CONTROL_QUEUE, Status};
@@ -303,6 +304,7 @@ impl Connection {
             // The driver may reset the device while its request waits for the VMM, and start it again.
             let current = || session.as_ref().is_none_or(|session| session.is_alive());
             while let Some(request) = frontend.next_request(&current) {
+                heartbeat::progress();
                 let answer = match &session {
                     _ if request.room == 0 => {
                         let control = Object::new("virtqueue", CONTROL_QUEUE.into());
@@ -331,7 +333,9 @@ fn execute_moves(session: &Session, frontend: &dyn Frontend) {
     let current = || session.is_alive();
     loop {
         let mut execute = |request: &MoveRequest, copy: &mut CopyData<'_>| mover::execute(session, request, copy);
-        while frontend.serve_move(&current, &mut execute).is_some() {}
+        while frontend.serve_move(&current, &mut execute).is_some() {
+            heartbeat::progress();
+        }
         if !current() || !frontend.await_moves() {
             return;
         }
