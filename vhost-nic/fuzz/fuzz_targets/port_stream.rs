@@ -9,7 +9,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     // Cut where the first byte says.
     for part in input.chunks(usize::from(input.first().copied().unwrap_or(0)) + 1) {
         stream.push(part);
-        while let Ok(Some(frame)) = stream.next() {
+        while let Ok(Some(frame)) = stream.next_frame() {
             if let Some(arrived) = admit(frame) {
                 assert!(arrived.frame().to_bytes().is_some());
             }

@@ -16,7 +16,7 @@ const COMPACT: usize = 64 << 10;
 pub struct OversizedFrame(pub u32);
 
 /// Bytes of a stream that were not taken as frames. The memory is limited by what is pushed between two calls of
-/// [`next`](Self::next), plus one frame.
+/// [`next_frame`](Self::next_frame), plus one frame.
 #[derive(Debug, Default)]
 pub struct LengthPrefixed {
     bytes: Vec<u8>,
@@ -37,7 +37,7 @@ impl LengthPrefixed {
     }
 
     /// Takes the next frame if it is complete.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, OversizedFrame> {
+    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, OversizedFrame> {
         let rest = self.bytes.get(self.taken..).unwrap_or_default();
         let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX>() else {
             return Ok(None);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     fn frames(parser: &mut LengthPrefixed) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| parser.next().unwrap().map(<[u8]>::to_vec)).collect()
+        std::iter::from_fn(|| parser.next_frame().unwrap().map(<[u8]>::to_vec)).collect()
     }
 
     #[test]
@@ -93,11 +93,11 @@ mod tests {
     fn an_endless_length_is_refused_and_the_longest_is_not() {
         let mut parser = LengthPrefixed::default();
         parser.push(&stream(&[&vec![1; MAX_LENGTH]]));
-        assert_eq!(parser.next().unwrap().map(<[u8]>::len), Some(MAX_LENGTH));
+        assert_eq!(parser.next_frame().unwrap().map(<[u8]>::len), Some(MAX_LENGTH));
         for length in [MAX_LENGTH as u32 + 1, u32::MAX] {
             let mut parser = LengthPrefixed::default();
             parser.push(&length.to_be_bytes());
-            assert_eq!(parser.next(), Err(OversizedFrame(length)));
+            assert_eq!(parser.next_frame(), Err(OversizedFrame(length)));
         }
     }
 

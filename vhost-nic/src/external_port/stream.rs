@@ -123,7 +123,7 @@ impl Medium for StreamMedium {
             let Some(connection) = &mut self.connection else {
                 return self.accept();
             };
-            match connection.incoming.next() {
+            match connection.incoming.next_frame() {
                 Ok(Some([])) => return Incoming::Malformed,
                 Ok(Some(bytes)) => {
                     frame.clear();
