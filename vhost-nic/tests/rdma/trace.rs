@@ -183,7 +183,16 @@ fn an_access_to_memory_has_its_purpose_and_cause() {
     };
     assert_eq!((checked.arguments[2], fetched.arguments[2]), (16, 64));
     assert_eq!(by_doorbell[..], [("dma_read", a), ("doorbell", a)]);
-    assert_eq!(by_service[..], [("dma_read", a), ("service", a), ("doorbell", a)]);
+    // The queue is serviced when it becomes ready to send, too, and the WQE may be there before its doorbell.
+    let times = |name| {
+        all(&trace, &timeline, name, a)
+            .into_iter()
+            .map(|(event, ..)| event.time)
+    };
+    let serviced = times("service").filter(|time| *time <= fetched.time).max();
+    let is_caused = serviced >= times("doorbell").min();
+    let chain = [("dma_read", a), ("service", a), ("doorbell", a)];
+    assert_eq!(by_service[..], chain[..if is_caused { 3 } else { 2 }]);
     let cqes = of_purpose("dma_write", a, Purpose::Cqe);
     assert_eq!(cqes[0].2[..2], [("dma_write", a), ("packet_in", a)], "{cqes:#?}");
     let (cqe, label, _) = &cqes[0];
