@@ -372,8 +372,8 @@ fn options(round_trip: u64) -> NicOptions {
     }
 }
 
-/// With `UPDATE=1`, the times replace those of guests in docs/pcie-account.tsv, from which a test of vhost-nic makes the
-/// plot.
+/// With `UPDATE=1`, the times replace those of guests in docs/pcie-account.tsv, from which a test of vhost-nic makes
+/// the plot.
 #[test]
 fn each_method_costs_its_transactions() -> Result<()> {
     let mut data = String::new();

@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         self.producer.wrapping_sub(index)
     }
 
-    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, none if it cannot be
+    /// Reads the WQE of a blank message; it is posted. Returns the number of basic blocks it takes, 0 if it cannot be
     /// read, and its origin.
     pub fn read(&mut self, message: &mut Message) -> (u16, WqeOrigin) {
         let index = message.index();
