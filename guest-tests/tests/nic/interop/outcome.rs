@@ -35,10 +35,8 @@ impl Outcome {
     }
 }
 
-/// Compares outcomes with a section of the page, which is between `<!-- interop NAME -->` and the next `<!-- end -->`;
-/// with the variable UPDATE, rewrites the section. Panics if a program failed without a known difference, or passed in
-/// spite of one.
-pub fn compare_with_page(section: &str, outcomes: &[Outcome], known: &[Difference]) {
+/// Returns the outcomes as a table. Panics if a program failed without a known difference, or passed in spite of one.
+pub fn table_of(outcomes: &[Outcome], known: &[Difference]) -> String {
     let (mut table, mut wrong) = (
         String::from("\n| program | from the NIC | from rxe |\n|---|---|---|\n"),
         Vec::new(),
@@ -55,6 +53,13 @@ pub fn compare_with_page(section: &str, outcomes: &[Outcome], known: &[Differenc
         table += &format!("| `{program}` | {} | {} |\n", cells[0], cells[1]);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    table
+}
+
+/// Compares outcomes with a section of the page, which is between `<!-- interop NAME -->` and the next `<!-- end -->`;
+/// with the variable UPDATE, rewrites the section. Panics where [`table_of`] does.
+pub fn compare_with_page(section: &str, outcomes: &[Outcome], known: &[Difference]) {
+    let table = table_of(outcomes, known);
     let page = fs::read_to_string(PAGE).unwrap_or_else(|error| panic!("{PAGE}: {error}"));
     let mark = format!("<!-- interop {section} -->\n");
     let (before, rest) = page.split_once(&mark).expect("the page has the section");
