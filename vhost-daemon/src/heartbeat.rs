@@ -110,7 +110,7 @@ impl Heartbeat {
     }
 }
 
-/// One beat now, and one at the end, by a panic as well.
+/// Beats when work begins, and again when it ends or panics.
 struct Beats<'a>(&'a Heartbeat);
 
 impl<'a> Beats<'a> {

@@ -54,7 +54,7 @@ pub enum SandboxError {
 /// Restrictions of a daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sandbox {
-    /// All that the kernel has.
+    /// Every restriction that the kernel supports.
     #[default]
     On,
     /// None.

@@ -91,7 +91,7 @@ fn no_page_of_a_guest_is_mapped_in_the_vmm_of_another() -> Result<()> {
     fixture.finish()
 }
 
-/// What the test above looks for, where it is.
+/// Shows that [`files`] finds a common mapping where there is one.
 #[test]
 fn in_mapped_mode_both_vmms_map_the_slab_of_a_pair() -> Result<()> {
     let fixture = Setup::new("mapped-mode-maps", 2).start()?;

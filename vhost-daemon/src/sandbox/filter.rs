@@ -19,7 +19,7 @@ use super::system_calls::{DENIED, SET_UP, ThreadKind};
 pub struct Limit {
     /// The call.
     pub call: Sysno,
-    /// What is allowed, in the documentation and in the line about a violation.
+    /// Description of the allowed calls, for the documentation and the line about a violation.
     pub text: &'static str,
     argument: u8,
     values: Values,
@@ -27,7 +27,7 @@ pub struct Limit {
 
 #[derive(Debug)]
 enum Values {
-    /// One of these.
+    /// Equal to one of the values.
     OneOf(&'static [u64]),
     /// With this bit.
     With(u64),

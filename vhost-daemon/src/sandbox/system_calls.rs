@@ -17,7 +17,7 @@ pub enum ThreadKind {
     Worker,
     /// A port of the switch that is no NIC's, with the data path of the receivers.
     Port,
-    /// What faults delay.
+    /// Delayed frames, answers, events and interrupts.
     Faults,
     /// The writer of a capture.
     Capture,
@@ -167,7 +167,7 @@ const FILES: Group = Group {
     ],
 };
 
-/// All groups, in the order of the documentation.
+/// Groups, in the order of the documentation.
 pub const GROUPS: [Group; 8] = [RUNTIME, THREADS, WAIT, STREAM, ACCEPT, DEVICE, OUTPUT, FILES];
 
 /// Calls that only the rest of the set-up makes.
@@ -185,7 +185,7 @@ pub const DENIED: &[Sysno] = &[
 ];
 
 impl ThreadKind {
-    /// All kinds, in the order of the documentation.
+    /// Kinds, in the order of the documentation.
     pub const ALL: [Self; 10] = [
         Self::Main,
         Self::Operator,
