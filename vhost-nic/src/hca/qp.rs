@@ -5,6 +5,7 @@ mod message_ring;
 mod parameters;
 mod requester;
 mod responder;
+mod send_window;
 mod state;
 
 use std::sync::Arc;

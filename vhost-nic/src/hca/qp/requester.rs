@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::message::{Data, Message};
 use super::message_ring::Messages;
+use super::send_window::SendWindow;
 use crate::hca::pcie_account::PayloadAccount;
 use crate::net::FrameNumber;
 use crate::roce::psn::Psn;
@@ -16,9 +17,6 @@ pub(super) const MAX_MESSAGES: usize = 256;
 /// Limit on the packets of a message, and on outstanding packets before it: PSN comparison is unambiguous only within
 /// half the sequence space.
 pub const MAX_PACKETS: u32 = 1 << 22;
-/// Limit on unacknowledged bytes to a distant peer: the delay of the queue in between must stay below the
-/// acknowledgement timeout. That of rdma_rxe is 128 packets (`RXE_MAX_UNACKED_PSNS`).
-const WINDOW: usize = 128 << 10;
 /// `rnr_retry` value 7: retry indefinitely.
 const RNR_RETRY_INFINITE: u8 = 7;
 
@@ -62,14 +60,8 @@ pub struct Requester {
     not_before: Option<Instant>,
     /// The NIC's thread is sending and will check again before it leaves.
     in_service: bool,
-    /// Packets since the last acknowledgement request.
-    unrequested: u32,
-    /// PSN behind the last packet with an acknowledgement request.
-    #[serde(skip)]
-    requested: Psn,
-    /// The peer does not acknowledge before its packets are sent.
-    #[serde(skip)]
-    distant: bool,
+    #[serde(flatten)]
+    send_window: SendWindow,
     payload: PayloadAccount,
     /// Number of the response that is being received.
     #[serde(skip)]
@@ -93,9 +85,7 @@ impl Requester {
             alarm: None,
             not_before: None,
             in_service: false,
-            unrequested: 0,
-            requested: Psn::default(),
-            distant: false,
+            send_window: SendWindow::default(),
             payload: PayloadAccount::default(),
             response: FrameNumber::default(),
         }
@@ -114,7 +104,7 @@ impl Requester {
         self.next_psn = psn;
         self.send_psn = psn;
         self.unacknowledged = psn;
-        self.requested = psn;
+        self.send_window.start_at(psn);
     }
 
     /// Index of the next WQE to be read, in basic blocks.
@@ -172,31 +162,21 @@ impl Requester {
         self.messages.len() >= MAX_MESSAGES || reliable && waiting >= MAX_PACKETS
     }
 
-    /// Bytes that may be sent before an acknowledgement; `None` without a limit. A peer at the switch acknowledges
-    /// before its packets are sent, so that only a distant one needs a limit.
+    /// Bytes that may be sent before an acknowledgement; `None` without a limit.
     #[inline]
     pub fn window(&self, mtu: usize) -> Option<usize> {
-        self.distant
-            .then(|| WINDOW.saturating_sub(self.unacknowledged_bytes(mtu)))
+        self.send_window.left(self.unacknowledged, self.send_psn, mtu)
     }
 
     /// Whether an acknowledgement was requested that has not arrived.
     pub fn awaits_acknowledgement(&self) -> bool {
-        self.unacknowledged.is_before(self.requested)
-    }
-
-    fn unacknowledged_bytes(&self, mtu: usize) -> usize {
-        self.send_psn.distance(self.unacknowledged).max(0) as usize * mtu
+        self.send_window.awaits_acknowledgement(self.unacknowledged)
     }
 
     /// Judges by what is acknowledged after packets were sent whether the peer is distant.
     #[inline]
     pub fn judge_distance(&mut self) {
-        if self.unacknowledged == self.send_psn {
-            self.distant = false;
-        } else if self.awaits_acknowledgement() {
-            self.distant = true;
-        }
+        self.send_window.judge_distance(self.unacknowledged, self.send_psn);
     }
 
     /// Appends a blank message for the next WQE.
@@ -290,15 +270,13 @@ impl Requester {
     /// Counts packets that are about to be sent. Returns whether `every` packets have been sent without an
     /// acknowledgement request.
     pub fn count_packets(&mut self, packets: u32, every: u32) -> bool {
-        self.unrequested = self.unrequested.saturating_add(packets);
-        self.unrequested >= every
+        self.send_window.count(packets) >= every
     }
 
     /// Notes that an acknowledgement of all packets before `psn` was requested, and restarts the count of packets
     /// without such a request.
     pub fn acknowledgement_requested(&mut self, psn: Psn) {
-        self.unrequested = 0;
-        self.requested = psn;
+        self.send_window.acknowledgement_requested(psn);
     }
 
     /// Whether a signaled message is among those at the front that are done.
