@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use catalogue::assert_catalogue;
-pub use confinement::filters_of_threads;
+pub use confinement::assert_confined;
 pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;

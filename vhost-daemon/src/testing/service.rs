@@ -2,20 +2,19 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::process::{Signal, kill_process};
 
-use super::{Daemon, PATIENCE};
+use super::{Daemon, PATIENCE, Program};
 
-/// Starts a daemon under a service manager with a watchdog, whose socket is in `directory`, and asserts that it reports
-/// when it is ready, that it is alive, and its end.
+/// Starts a daemon under a service manager with a watchdog, in an empty directory, and asserts that it reports when it
+/// is ready, that it is alive, and its end.
 ///
 /// # Panics
 ///
 /// Panics if it reports anything else.
 #[track_caller]
-pub fn assert_notifies(command: &mut Command, directory: &Path) {
+pub fn assert_notifies(program: Program, directory: &Path) {
     let path = directory.join("notify");
     let socket = UnixDatagram::bind(&path).expect("the directory is free");
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket has timeouts");
@@ -28,6 +27,8 @@ pub fn assert_notifies(command: &mut Command, directory: &Path) {
         ("NOTIFY_SOCKET", path.as_os_str()),
         ("WATCHDOG_USEC", "100000".as_ref()),
     ];
+    let mut command = program.command();
+    command.arg("--socket-path").arg(directory.join("a.sock"));
     let daemon = Daemon::start(command.envs(environment).env_remove("WATCHDOG_PID"));
     assert_eq!(receive(), "READY=1");
     for _ in 0..3 {

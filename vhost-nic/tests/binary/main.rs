@@ -1,67 +1,28 @@
-//! The daemon's binary: arguments, sockets, exit.
+//! The daemon's binary.
+
+mod arguments;
+mod confined;
+mod record;
 
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{CWD, FileType, MemfdFlags, Mode, ftruncate, memfd_create, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
-use vhost_daemon::testing::{
-    Daemon, Program, assert_notifies, await_socket, eventually, filters_of_threads, is_empty, read_stats,
-};
+use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
 use vhost_nic::hca::nic_finding::Finding;
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
-/// VFIO_PCI_MSIX_IRQ_INDEX, and VFIO_IRQ_SET_DATA_EVENTFD with VFIO_IRQ_SET_ACTION_TRIGGER (linux/vfio.h).
-const VFIO_PCI_MSIX_IRQ_INDEX: u32 = 2;
-const EVENTFD_TRIGGER: u32 = 1 << 2 | 1 << 5;
-/// Address of the command queue in the initialization segment; its doorbell follows.
-const COMMAND_QUEUE: u64 = 0x10;
 /// Doorbell register of the first UAR in BAR 0.
 const UAR_DOORBELL: u64 = 0x1_0800;
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
-
-#[test]
-fn capabilities() {
-    let output = PROGRAM.run(&["--print-capabilities"]);
-    assert!(output.status.success());
-    assert!(output.stderr.is_empty());
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(json["type"].is_string(), "{json}");
-    assert!(json["features"].is_array(), "{json}");
-    // Each of them can be zeroed.
-    let names = json["device"]["capabilities"].as_array().unwrap();
-    assert!(names.len() > 50, "{json}");
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.sock");
-    let zeroed = names
-        .iter()
-        .flat_map(|name| ["--zero-capability", name.as_str().unwrap()]);
-    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path).args(zeroed));
-    await_socket(&path);
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-}
-
-#[test]
-fn help_and_version() {
-    for flag in ["--help", "--version"] {
-        let output = PROGRAM.run(&[flag]);
-        assert!(output.status.success());
-        assert!(
-            String::from_utf8(output.stdout).unwrap().contains("vhost-nic"),
-            "{flag}"
-        );
-    }
-}
 
 #[test]
 fn a_signal_ends_it_and_its_sockets_are_gone() {
@@ -131,99 +92,6 @@ fn vmms_come_and_go_and_the_daemon_ends_before_the_last() {
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(is_empty(dir.path()));
-}
-
-#[test]
-fn a_record_is_complete_after_a_signal_and_can_be_replayed() {
-    let dir = tempfile::tempdir().unwrap();
-    let [a, b, record] = ["a.sock", "b.sock", "a.record"].map(|name| dir.path().join(name));
-    let guest = format!("path={},record={}", a.display(), record.display());
-    let mut command = PROGRAM.command();
-    command.args(["--guest", &guest]).arg("--socket-path").arg(&b);
-    let daemon = Daemon::start(&mut command);
-    await_socket(&a);
-    let mut client = vfio_user::Client::new(&a).unwrap();
-    assert_eq!(read_ids(&mut client), [0xb3, 0x15, 0x17, 0x10]);
-    // Memory decoding, then a doorbell in a UAR that is not allocated.
-    let command = [1 << 1, 0];
-    client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, 4, &command).unwrap();
-    client.region_write(0, UAR_DOORBELL, &[0; 8]).unwrap();
-    read_ids(&mut client);
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    let mode = fs::metadata(&record).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-
-    let path = record.to_str().unwrap();
-    let replay = |arguments: &[&str]| {
-        let output = PROGRAM.run(&[&["replay", path], arguments].concat());
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let whole = "guest a, recorded by vhost-nic 0.1.0\n\
-                 5 entries (4 register accesses, 0 commands), 0 memory reads, 0 frames in\n\
-                 0 memory writes, 0 interrupts, 0 frames out\n\
-                 finding stray_doorbell in entry 3: doorbell in UAR 16, which is not allocated\n\
-                 all outputs are equal\n";
-    assert_eq!(replay(&[]), (Some(0), whole.to_owned()));
-    let (code, text) = replay(&["--until", "3"]);
-    assert_eq!(code, Some(0));
-    assert!(
-        text.contains("\n3 entries (2 register accesses") && !text.contains("stray"),
-        "{text}"
-    );
-
-    let [prefix, trace] = ["prefix.record", "t.pftrace"].map(|name| dir.path().join(name));
-    let [prefix, trace] = [&prefix, &trace].map(|path| path.to_str().unwrap());
-    let find = ["--find", "finding=stray_doorbell", "--output", prefix, "--trace", trace];
-    let (code, text) = replay(&find);
-    assert_eq!(code, Some(0));
-    assert!(
-        text.contains("\nshortest prefix that shows stray_doorbell: 4 entries\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains(": write to BAR 0 at 0x10800: 0000000000000000\n"),
-        "{text}"
-    );
-    assert!(text.contains("\n1 events in the trace, 0 lost\n"), "{text}");
-    assert!(fs::metadata(trace).unwrap().len() > 0);
-    let output = PROGRAM.run(&["replay", prefix]);
-    assert!(output.status.success());
-    assert!(String::from_utf8(output.stdout).unwrap().contains("\n4 entries"));
-    assert_eq!(replay(&["--find", "finding=stale_key"]).0, Some(1));
-    assert_eq!(replay(&["--find", "finding=nothing"]).0, Some(2));
-
-    fs::write(&record, &fs::read(&record).unwrap()[..200]).unwrap();
-    let output = PROGRAM.run(&["replay", path]);
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        error.contains("cannot replay") && error.contains("it is truncated"),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_record_has_neither_polling_nor_another_guest() {
-    let dir = tempfile::tempdir().unwrap();
-    let record = dir.path().join("a.record");
-    let record = ["--record", record.to_str().unwrap()];
-    let refused = |more: &[&str]| {
-        let output = PROGRAM.run(&[&record[..], &["--socket-path", "a.sock"], more].concat());
-        assert_eq!(output.status.code(), Some(1), "{more:?}");
-        String::from_utf8(output.stderr).unwrap()
-    };
-    assert!(refused(&["--hot-period", "1"]).contains("a guest cannot be recorded with --hot-period"));
-    assert!(refused(&["--socket-path", "b.sock"]).contains("--record is for a daemon with one guest"));
-    let link = dir.path().join("link");
-    symlink("elsewhere", &link).unwrap();
-    let guest = format!("path={},record={}", dir.path().join("a.sock").display(), link.display());
-    let output = PROGRAM.run(&["--guest", &guest]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("it is a symbolic link")
-    );
 }
 
 #[test]
@@ -444,139 +312,4 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(path.exists());
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-}
-
-#[test]
-fn bad_command_lines() {
-    // Refused by the parser.
-    for args in [
-        &[][..],
-        &["--no-such-flag"],
-        &["--guest", "attach=vfio-user"],
-        &["--guest", "path=a,mac=ff:ff:ff:ff:ff:ff"],
-        &["--guest", "path=a,id=e1000"],
-        &["--guest", "path=a,vectors=0"],
-        &["--socket-path", "x", "--print-capabilities"],
-        &["--socket-path", "x", "--capture-port", "x"],
-        &["--socket-path", "x", "--capture-commands"],
-        &["--fd", "three"],
-        &["--fd", "-1"],
-        &["x.sock"],
-    ] {
-        let output = PROGRAM.run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(text.starts_with("error: "), "{args:?}: {text}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-    }
-    // Refused by the daemon, in one line and without leftovers.
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("file");
-    fs::write(&file, "kept").unwrap();
-    let (file, free) = (file.to_str().unwrap(), dir.path().join("free"));
-    let free = free.to_str().unwrap();
-    let capture = dir.path().join("frames.pcapng");
-    let capture = capture.to_str().unwrap();
-    let [link, fifo] = ["link", "fifo"].map(|name| dir.path().join(name));
-    symlink(file, &link).unwrap();
-    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let [link, fifo] = [&link, &fifo].map(|path| path.to_str().unwrap());
-    let guest = format!("path={free}");
-    for args in [
-        &["--socket-path", "/no/such/directory/a.sock"][..],
-        &["--socket-path", free, "--socket-path", free],
-        &["--socket-path", free, "--guest", &guest],
-        &["--guest", &guest, "--guest", "path=other,mac=52:54:00:00:c5:01"],
-        &["--socket-path", free, "--socket-path", file],
-        &["--socket-path", free, "--stats-socket", file],
-        &["--socket-path", free, "--fd", "1"],
-        &["--socket-path", free, "--fd", "77"],
-        &["--socket-path", free, "--zero-capability", "no_such_capability"],
-        &["--socket-path", free, "--capture", "/no/such/directory/frames.pcapng"],
-        &["--socket-path", free, "--capture", link],
-        &["--socket-path", free, "--capture", fifo],
-        &["--socket-path", free, "--capture", "/dev/null"],
-        &["--socket-path", free, "--capture", capture, "--capture-port", "other"],
-        &[
-            "--socket-path",
-            free,
-            "--capture",
-            capture,
-            "--zero-capability",
-            "no_such_capability",
-        ],
-    ] {
-        let output = PROGRAM.run(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-        assert!(
-            text.starts_with("error: ") && !text.ends_with(".\n"),
-            "{args:?}: {text}"
-        );
-        assert!(!text.contains("panicked"), "{args:?}: {text}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(!Path::new(free).exists(), "{args:?}");
-        assert!(!Path::new(capture).exists(), "{args:?}");
-    }
-    assert_eq!(fs::read_to_string(file).unwrap(), "kept");
-}
-
-#[test]
-fn every_thread_is_in_the_sandbox() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.sock");
-    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path));
-    await_socket(&path);
-    // Two filters of all threads, and those of the thread's kind.
-    let expected = [("a", 4), ("a", 4), ("vhost-nic", 3)].map(|(name, count)| (name.to_owned(), count));
-    eventually("each thread has its filters", || {
-        filters_of_threads(daemon.pid()) == expected
-    });
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(is_empty(dir.path()));
-}
-
-#[test]
-fn the_service_manager_is_notified() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = PROGRAM.command();
-    command.arg("--socket-path").arg(dir.path().join("a.sock"));
-    assert_notifies(&mut command, dir.path());
-}
-
-#[test]
-fn a_guest_whose_memory_goes_away_is_served_in_the_sandbox() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.sock");
-    let mut command = PROGRAM.command();
-    let daemon = Daemon::start(command.arg("--socket-path").arg(&path));
-    await_socket(&path);
-    let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&memory, 0x4000).unwrap();
-    let line = eventfd(0, EventfdFlags::empty()).unwrap();
-    let mut client = vfio_user::Client::new(&path).unwrap();
-    client.dma_map(0, 0x1_0000, 0x4000, memory.as_raw_fd()).unwrap();
-    client
-        .set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, EVENTFD_TRIGGER, 0, 1, &[line.as_raw_fd()])
-        .unwrap();
-    // Memory decoding and bus mastering, then the address of the command queue and the doorbell of its first entry.
-    let both = [1 << 1 | 1 << 2, 0];
-    client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, 4, &both).unwrap();
-    client.region_write(0, COMMAND_QUEUE, &[0; 4]).unwrap();
-    client
-        .region_write(0, COMMAND_QUEUE + 4, &0x1_0000_u32.to_be_bytes())
-        .unwrap();
-    ftruncate(&memory, 0).unwrap();
-    // The connection ends before or after the answer.
-    let _ = client.region_write(0, COMMAND_QUEUE + 8, &1_u32.to_be_bytes());
-    eventually("the end of the connection", || {
-        client
-            .region_read(VFIO_PCI_CONFIG_REGION_INDEX, 0, &mut [0; 2])
-            .is_err()
-    });
-    vfio_user::Client::new(&path).unwrap().shutdown().unwrap();
-    let log = daemon.log();
-    let lost = "a: memory of the guest is gone; its connection ends";
-    assert_eq!(log.iter().filter(|line| line.ends_with(lost)).count(), 1, "{log:#?}");
 }

@@ -1,12 +1,15 @@
 //! The daemon as a program.
 
 #[allow(unused_imports, reason = "other test binaries use them")]
+#[path = "../common/mod.rs"]
 mod common;
 
-use std::fs;
+mod arguments;
+mod confined;
+mod record;
+
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,8 +18,8 @@ use common::*;
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
-use vhost_daemon::testing::{Daemon, Program, assert_notifies, await_socket, filters_of_threads, is_empty, read_stats};
-use vhost_ism::abi::{NUM_QUEUES, PERM_ATTACH, PERM_READ, PERM_WRITE, Status, Token};
+use vhost_daemon::testing::{Daemon, Program, await_socket, is_empty, read_stats};
+use vhost_ism::abi::{NUM_QUEUES, PERM_ATTACH, PERM_READ, PERM_WRITE, Status};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-ism"));
 
@@ -37,25 +40,6 @@ fn meet(first: &Path, second: &Path) -> (TestGuest, TestGuest) {
     assert!(matches!(a.expect_event(), Event::Doorbells(_)));
     assert_eq!(a.window.read(dmb.offset, 10), b"over there");
     (a, b)
-}
-
-#[test]
-fn capabilities() {
-    let output = PROGRAM.run(&["--print-capabilities"]);
-    assert!(output.status.success());
-    assert!(output.stderr.is_empty());
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(json["type"].is_string(), "{json}");
-    assert!(json["features"].is_array(), "{json}");
-}
-
-#[test]
-fn help_and_version() {
-    for flag in ["--help", "--version"] {
-        let output = PROGRAM.run(&[flag]);
-        assert!(output.status.success());
-        assert!(String::from_utf8(output.stdout).unwrap().contains("vhost-ism") || flag == "--help");
-    }
 }
 
 #[test]
@@ -247,67 +231,6 @@ fn a_second_daemon_does_not_take_the_counters_of_the_first() {
     assert!(!b.exists(), "a daemon that cannot start leaves no socket behind");
     assert!(read_stats(&stats)["guests"].is_array());
     assert_eq!(first.end(Signal::TERM).0, Some(0));
-}
-
-#[test]
-fn bad_command_lines() {
-    // Refused by the parser.
-    for args in [
-        &[][..],
-        &["--no-such-flag"],
-        &["--socket-dir", "/tmp"],
-        &["--guests", "2"],
-        &["--socket-path", "x", "--chid", "0x1234"],
-        &["--socket-path", "x", "--chid", "0xffff"],
-        &["--socket-path", "x", "--region-size", "lots"],
-        &["--socket-path", "x", "--max-dmbs", "-1"],
-        &["--socket-path", "x", "--print-capabilities"],
-        &["--fd", "three"],
-        &["--fd", "-1"],
-        &["x.sock"],
-    ] {
-        let output = PROGRAM.run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(text.starts_with("error: "), "{args:?}: {text}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-    }
-    // Refused by the daemon: in one line, and nothing is left behind.
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("file");
-    fs::write(&file, "kept").unwrap();
-    let (file, free) = (file.to_str().unwrap(), dir.path().join("free"));
-    let free = free.to_str().unwrap();
-    for args in [
-        &["--socket-path", free, "--region-size", "100M"][..],
-        &["--socket-path", free, "--region-size", "4M"],
-        &["--socket-path", free, "--region-size", "1G"],
-        &["--socket-path", free, "--max-dmb-size", "3M"],
-        &["--socket-path", free, "--max-dmb-size", "8K"],
-        &["--socket-path", free, "--max-dmb-size", "128M"],
-        &["--socket-path", free, "--max-maps", "0"],
-        &["--socket-path", free, "--max-maps", "200"],
-        &["--socket-path", "/no/such/directory/a.sock"],
-        &["--socket-path", free, "--socket-path", free],
-        &["--socket-path", free, "--socket-path", file],
-        &["--socket-path", free, "--stats-socket", file],
-        &["--socket-path", free, "--fd", "1"],
-        &["--socket-path", free, "--fd", "77"],
-        &["--socket-dir", file, "--guests", "1"],
-    ] {
-        let output = PROGRAM.run(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-        assert!(
-            text.starts_with("error: ") && !text.ends_with(".\n"),
-            "{args:?}: {text}"
-        );
-        assert!(!text.contains("panicked"), "{args:?}: {text}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(!Path::new(free).exists(), "{args:?}");
-    }
-    assert_eq!(fs::read_to_string(file).unwrap(), "kept");
 }
 
 /// The log of a guest that makes the same errors many times: at most one line per error and second.
@@ -537,72 +460,4 @@ fn an_attachment_that_is_left_fails_the_daemon_if_asked_to() {
             None => assert_eq!(code, Some(0), "{text}"),
         }
     }
-}
-
-#[test]
-fn a_record_is_complete_after_a_signal_and_can_be_replayed() {
-    let dir = tempfile::tempdir().unwrap();
-    let [a, b, record] = ["a.sock", "b.sock", "ism.record"].map(|name| dir.path().join(name));
-    let mut command = PROGRAM.command();
-    command.arg("--socket-path").arg(&a).arg("--socket-path").arg(&b);
-    let daemon = Daemon::start(command.arg("--record").arg(&record));
-    let (mut a, mut b) = meet(&a, &b);
-    assert_eq!(b.detach(Token(7.into())), Err(Status::NoEnt));
-    a.query_gid(b.gid()).unwrap();
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    [a, b].into_iter().for_each(TestGuest::kill);
-    assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);
-
-    let path = record.to_str().unwrap();
-    let replay = |arguments: &[&str]| {
-        let output = PROGRAM.run(&[&["replay", path], arguments].concat());
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, text) = replay(&[]);
-    assert_eq!(code, Some(0), "{text}");
-    assert!(text.starts_with("guests a, b, recorded by vhost-ism 0.1.0\n"), "{text}");
-    // A query at each start, ALLOC_FOR_PEER, ATTACH, DETACH, another query.
-    assert!(
-        text.contains(" kicks), 6 requests, 1 doorbells\n6 answers, 4 maps and unmaps, 1 events, "),
-        "{text}"
-    );
-    assert!(text.contains(": b: virtqueue 0: "), "{text}");
-    assert!(text.ends_with("\nall outputs are equal\n"), "{text}");
-
-    let [prefix, trace] = ["prefix.record", "t.pftrace"].map(|name| dir.path().join(name));
-    let [prefix, trace] = [&prefix, &trace].map(|path| path.to_str().unwrap());
-    let (code, text) = replay(&["--find", "finding=unknown_token", "--output", prefix, "--trace", trace]);
-    assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("\nshortest prefix that shows unknown_token: "), "{text}");
-    assert!(text.contains(", 5 requests, 1 doorbells\n"), "{text}");
-    assert!(text.contains(" events in the trace, 0 lost\n"), "{text}");
-    assert!(fs::metadata(trace).unwrap().len() > 0);
-    let output = PROGRAM.run(&["replay", prefix]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains(", 5 requests, "), "{text}");
-    assert_eq!(replay(&["--find", "finding=dmb_left"]).0, Some(1));
-    assert_eq!(replay(&["--find", "finding=nothing"]).0, Some(2));
-}
-
-#[test]
-fn every_thread_is_in_the_sandbox() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.sock");
-    let daemon = Daemon::start(PROGRAM.command().arg("--socket-path").arg(&path));
-    await_socket(&path);
-    // Two filters of all threads, and those of the thread's kind.
-    let expected = [("a", 4), ("vhost-ism", 3)].map(|(name, count)| (name.to_owned(), count));
-    eventually("each thread has its filters", || {
-        filters_of_threads(daemon.pid()) == expected
-    });
-    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
-    assert!(is_empty(dir.path()));
-}
-
-#[test]
-fn the_service_manager_is_notified() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = PROGRAM.command();
-    command.arg("--socket-path").arg(dir.path().join("a.sock"));
-    assert_notifies(&mut command, dir.path());
 }
