@@ -66,9 +66,11 @@ pub struct Args {
     /// repeatable.
     ///
     /// stream=PATH: a listening socket for QEMU's `-netdev stream`. dgram=PATH,remote=PATH: a socket and that of its
-    /// peer, for `-netdev dgram`. name=NAME: the name of the port, by default the file name of its socket without
-    /// extension. queue=SIZE: the memory for the frames that wait for the peer, 64M by default; what does not fit is
-    /// dropped.
+    /// peer, for `-netdev dgram`. tap=NAME: a TAP device of the host; with create=on the daemon makes it, otherwise it
+    /// exists. offload=on or off: whether the host leaves checksums and segmentation to the port, on by default with
+    /// create=on. name=NAME: the name of the port, by default the file name of its socket without extension, or the
+    /// name of the device. queue=SIZE: the memory for the frames that wait for the peer, 64M by default; what does not
+    /// fit is dropped.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub port: Vec<PortArg>,
 
@@ -271,6 +273,14 @@ impl Args {
 }
 
 /// Sets an option; fails if it is set already.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
+    }
+}
+
 fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
     match place.replace(value) {
         None => Ok(()),

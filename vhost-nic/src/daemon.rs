@@ -159,7 +159,9 @@ fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
         }
     }
     for port in &args.port {
-        files.remove_socket(port.socket());
+        if let Some(path) = port.socket() {
+            files.remove_socket(path);
+        }
     }
     if let Some(directory) = &args.recordable {
         files.write_beneath(directory);

@@ -11,6 +11,8 @@ mod length_prefix;
 mod medium;
 mod port_thread;
 mod stream;
+mod tap_device;
+mod vnet_header;
 
 use std::fmt;
 use std::io;
@@ -29,6 +31,8 @@ use departure::Departure;
 pub use length_prefix::{LengthPrefixed, MAX_LENGTH, OversizedFrame};
 pub use medium::{Incoming, Medium};
 pub use stream::StreamMedium;
+pub use tap_device::{TapError, TapMedium, TapPlan};
+pub use vnet_header::{VnetError, VnetHeader};
 
 vhost_daemon::counters! {
     /// Frames that a port dropped.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use vhost_nic::frame::mac::{Mac, ParseMacError};
 use vhost_nic::pci::{Identity, MAX_VECTORS};
 
-use super::set;
+use super::{parse_switch, set};
 
 /// Socket that a guest's VMM connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,14 +149,6 @@ fn parse_attach(text: &str) -> Result<Attach, String> {
         "vfio-user" => Ok(Attach::VfioUser),
         "vhost-user" => Ok(Attach::VhostUser),
         _ => Err("a guest attaches over vfio-user or vhost-user".to_owned()),
-    }
-}
-
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{text:?} is neither on nor off")),
     }
 }
 

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use vhost_daemon::parse_size;
+use vhost_nic::external_port::TapPlan;
 
-use super::set;
+use super::{parse_switch, set};
+
+const KEYS: [&str; 8] = ["stream", "dgram", "remote", "tap", "create", "offload", "name", "queue"];
 
 /// Memory for the frames that wait for a peer.
 const DEFAULT_QUEUE: u64 = 64 << 20;
@@ -22,6 +25,8 @@ pub enum PortMedium {
         /// Socket of the peer.
         remote: PathBuf,
     },
+    /// A TAP device.
+    Tap(TapPlan),
 }
 
 /// A port of the switch whose peer is outside the daemon, as given on the command line.
@@ -36,11 +41,12 @@ pub struct PortArg {
 }
 
 impl PortArg {
-    /// The socket that the daemon creates.
-    pub fn socket(&self) -> &Path {
+    /// The socket that the daemon creates, if any.
+    pub fn socket(&self) -> Option<&Path> {
         match &self.medium {
-            PortMedium::Stream(path) => path,
-            PortMedium::Datagram { local, .. } => local,
+            PortMedium::Stream(path) => Some(path),
+            PortMedium::Datagram { local, .. } => Some(local),
+            PortMedium::Tap(_) => None,
         }
     }
 }
@@ -49,21 +55,24 @@ impl FromStr for PortArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut medium, mut remote, mut name, mut queue) = (None, None, None, None);
+        let (mut medium, mut name, mut queue) = (None, None, None);
+        let (mut remote, mut create, mut offload) = (None, None, None);
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
                 .filter(|(_, value)| !value.is_empty())
                 .ok_or_else(|| format!("{pair:?} is not KEY=VALUE"))?;
             match key {
-                "stream" | "dgram" => set(&mut medium, (key, value), "the medium"),
+                "stream" | "dgram" | "tap" => set(&mut medium, (key, value), "the medium"),
                 "remote" => set(&mut remote, value, key),
+                "create" => parse_switch(value).and_then(|on| set(&mut create, on, key)),
+                "offload" => parse_switch(value).and_then(|on| set(&mut offload, on, key)),
                 "name" => set(&mut name, value.to_owned(), key),
                 "queue" => {
                     let size = parse_size(value).map_err(|error| error.to_string())?;
                     set(&mut queue, size, key)
                 }
-                _ => Err(format!("{key:?} is none of stream, dgram, remote, name, queue")),
+                _ => Err(format!("{key:?} is none of {}", KEYS.join(", "))),
             }?;
         }
         let (default_name, medium) = match (medium, remote) {
@@ -75,10 +84,22 @@ impl FromStr for PortArg {
                 };
                 (stem(path), medium)
             }
+            (Some(("tap", device)), None) => {
+                let create = create.take().unwrap_or(false);
+                let plan = TapPlan {
+                    name: device.to_owned(),
+                    create,
+                    offload: offload.take().unwrap_or(create),
+                };
+                (device.to_owned(), PortMedium::Tap(plan))
+            }
             (Some(("dgram", _)), None) => return Err("dgram=PATH needs the peer's socket, remote=PATH".to_owned()),
             (Some(_), Some(_)) => return Err("remote=PATH is for dgram=PATH".to_owned()),
-            _ => return Err("a port needs stream=PATH or dgram=PATH".to_owned()),
+            (None, _) | (Some(_), None) => return Err("a port needs stream=PATH, dgram=PATH or tap=NAME".to_owned()),
         };
+        if create.is_some() || offload.is_some() {
+            return Err("create and offload are for tap=NAME".to_owned());
+        }
         Ok(Self {
             name: name.unwrap_or(default_name),
             medium,
@@ -119,6 +140,19 @@ mod tests {
             queue: 1 << 20,
         };
         assert_eq!(datagram, expected);
+        let tap = |text: &str| match text.parse::<PortArg>().unwrap() {
+            PortArg {
+                name,
+                medium: PortMedium::Tap(plan),
+                ..
+            } => (name, plan.name, plan.create, plan.offload),
+            other => panic!("{other:?}"),
+        };
+        let names = |create, offload| ("tap0".to_owned(), "tap0".to_owned(), create, offload);
+        assert_eq!(tap("tap=tap0"), names(false, false));
+        assert_eq!(tap("tap=tap0,offload=on"), names(false, true));
+        assert_eq!(tap("create=on,tap=tap0"), names(true, true));
+        assert_eq!(tap("tap=tap0,create=on,offload=off"), names(true, false));
     }
 
     #[test]
@@ -134,6 +168,11 @@ mod tests {
             "dgram=a",
             "stream=a,queue=much",
             "stream=a,mtu=1500",
+            "stream=a,create=on",
+            "tap=",
+            "tap=a,stream=b",
+            "tap=a,remote=b",
+            "tap=a,create=yes",
         ] {
             assert!(bad.parse::<PortArg>().is_err(), "{bad:?}");
         }

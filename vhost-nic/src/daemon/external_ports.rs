@@ -5,19 +5,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use log::info;
 use vhost_daemon::OwnSockets;
-use vhost_nic::external_port::{DatagramMedium, ExternalPort, Medium, StreamMedium};
+use vhost_nic::external_port::{DatagramMedium, ExternalPort, Medium, StreamMedium, TapMedium};
 use vhost_nic::net::Switch;
 
 use crate::args::{PortArg, PortMedium};
 
-/// A port whose sockets exist, and that is not at the switch.
+/// A port whose socket or device exists, and that is not at the switch.
 pub struct OpenPort {
     name: String,
     medium: Box<dyn Medium>,
     queue: usize,
 }
 
-/// Creates the sockets of all ports. Their names must differ, also from those of the guests.
+/// Opens what all ports need of the host. Their names must differ, also from those of the guests.
 pub fn open(plans: &[PortArg], guests: &[String], own: &mut OwnSockets) -> Result<Vec<OpenPort>> {
     let mut ports: Vec<OpenPort> = Vec::new();
     for plan in plans {
@@ -39,6 +39,7 @@ fn medium(plan: &PortArg, own: &mut OwnSockets) -> Result<Box<dyn Medium>> {
         PortMedium::Datagram { local, remote } => {
             Box::new(DatagramMedium::new(own.bind_datagram(local)?, remote.clone())?)
         }
+        PortMedium::Tap(plan) => Box::new(TapMedium::open(plan)?),
     };
     Ok(medium)
 }

@@ -38,8 +38,8 @@ impl Medium for DatagramMedium {
         "dgram"
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
     }
 
     /// Only a connected socket becomes writable when its peer has room, and it could not find the next peer: the

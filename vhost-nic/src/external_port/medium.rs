@@ -26,8 +26,8 @@ pub trait Medium: Send {
     /// Kind of the medium, for the statistics.
     fn kind(&self) -> &'static str;
 
-    /// Descriptor that becomes readable when [`receive`](Self::receive) has something.
-    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Descriptor that becomes readable when [`receive`](Self::receive) has something; `None` if it never will.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
     /// Time after which frames can be sent again; `None` if the descriptor becomes writable then.
     fn retry(&self) -> Option<Duration> {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use log::debug;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smallvec::SmallVec;
 
 use super::Shared;
 use super::arrival::{Arrived, admit};
@@ -110,11 +111,12 @@ fn wait(shared: &Shared, medium: &dyn Medium, can_send: bool) {
         true => PollFlags::IN,
         false => PollFlags::IN | PollFlags::OUT,
     };
-    let (descriptor, waker) = (medium.descriptor(), shared.departure.waker());
-    let mut descriptors = [
-        PollFd::from_borrowed_fd(waker, PollFlags::IN),
-        PollFd::from_borrowed_fd(descriptor, events),
-    ];
+    let of_medium = medium.descriptor().map(|descriptor| (descriptor, events));
+    let mut descriptors: SmallVec<[PollFd<'_>; 2]> = [(shared.departure.waker(), PollFlags::IN)]
+        .into_iter()
+        .chain(of_medium)
+        .map(|(descriptor, events)| PollFd::from_borrowed_fd(descriptor, events))
+        .collect();
     let timeout = retry.and_then(|time| Timespec::try_from(time).ok());
     let _ = poll(&mut descriptors, timeout.as_ref());
     shared.departure.awake();

@@ -107,11 +107,11 @@ impl Medium for StreamMedium {
         "stream"
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.connection {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(match &self.connection {
             Some(connection) => connection.stream.as_fd(),
             None => self.listener.as_fd(),
-        }
+        })
     }
 
     fn is_connected(&self) -> bool {

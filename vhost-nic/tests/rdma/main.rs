@@ -39,6 +39,7 @@ mod replay;
 mod rxe_packets;
 mod services;
 mod super_packets;
+mod tap_device;
 mod timestamps;
 mod trace;
 mod turns;
