@@ -12,8 +12,8 @@ use super::{Daemon, Program, await_socket, eventually, is_empty};
 ///
 /// # Panics
 ///
-/// Panics if there are other threads or filters, if a thread keeps a capability or could get one by a program, or if the
-/// daemon does not end as it should.
+/// Panics if there are other threads or filters, if a thread keeps a capability or could get one by a program, or if
+/// the daemon does not end as it should.
 #[track_caller]
 pub fn assert_confined(program: Program, directory: &Path, threads: &[(&str, u32)]) {
     let path = directory.join("a.sock");
@@ -30,8 +30,8 @@ pub fn assert_confined(program: Program, directory: &Path, threads: &[(&str, u32
     assert!(is_empty(directory));
 }
 
-/// Names of a process's threads in order, each with the number of its filters of system calls. `None` while a thread has
-/// a capability or could get one by a program: the sockets exist before the sandbox does.
+/// Names of a process's threads in order, each with the number of its filters of system calls. `None` while a thread
+/// has a capability or could get one by a program: the sockets exist before the sandbox does.
 fn filters_of_threads(pid: Pid) -> Option<Vec<(String, u32)>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     // A thread may end meanwhile.
