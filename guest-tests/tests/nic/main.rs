@@ -26,4 +26,5 @@ mod seeded_bugs;
 mod stock;
 mod suite;
 mod trace;
+mod two_hosts;
 mod verbs;

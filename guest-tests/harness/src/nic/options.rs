@@ -32,6 +32,8 @@ pub struct NicOptions {
     pub recorded: bool,
     /// Number of guests, the last ones, that have a virtio-net device at a port of the switch instead of a NIC.
     pub virtio_guests: usize,
+    /// The only guest that has a NIC of this daemon, and the daemon's name. All have one otherwise.
+    pub alone: Option<(usize, &'static str)>,
     /// Whether QEMU waits for the daemon after each register write. For debugging only, as it hides races.
     pub no_posted_writes: bool,
 }
@@ -65,6 +67,16 @@ impl NicOptions {
     pub fn virtio_guests(mut self, count: usize) -> Self {
         self.virtio_guests = count;
         self
+    }
+
+    /// Gives one guest a NIC, of a daemon with a name of its own. For each guest there is another.
+    pub fn alone(mut self, guest: usize, daemon: &'static str) -> Self {
+        self.alone = Some((guest, daemon));
+        self
+    }
+
+    fn serves(&self, guest: usize) -> bool {
+        self.alone.is_none_or(|(only, _)| only == guest)
     }
 
     fn is_virtio(&self, guest: usize, place: &Place) -> bool {
@@ -107,14 +119,16 @@ fn socket(guest: usize, place: &Place) -> PathBuf {
 
 impl Device for NicOptions {
     fn name(&self) -> &str {
-        "vhost-nic"
+        self.alone.map_or("vhost-nic", |(_, name)| name)
     }
 
     fn start(&self, place: &Place) -> Result<Option<Daemon>> {
-        let sockets: Vec<PathBuf> = (0..place.guests()).map(|guest| socket(guest, place)).collect();
-        let stats = place.sockets().join("nic-stats");
+        let guests = (0..place.guests()).filter(|guest| self.serves(*guest));
+        let sockets: Vec<(usize, PathBuf)> = guests.map(|guest| (guest, socket(guest, place))).collect();
+        let stats = place.sockets().join(format!("{}-stats", self.name()));
         let mut command = Command::new(Self::program()?);
-        for (guest, path) in sockets.iter().enumerate() {
+        for (guest, path) in &sockets {
+            let guest = *guest;
             if self.is_virtio(guest, place) {
                 command.arg("--port").arg(format!("stream={}", path.display()));
                 continue;
@@ -134,12 +148,16 @@ impl Device for NicOptions {
             command.env("RUST_LOG", "info");
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        let log = place.logs().join("vhost-nic.log");
-        Daemon::start("vhost-nic", command, &log, &sockets, Some(stats)).map(Some)
+        let log = place.logs().join(format!("{}.log", self.name()));
+        let sockets: Vec<PathBuf> = sockets.into_iter().map(|(_, path)| path).collect();
+        Daemon::start(self.name(), command, &log, &sockets, Some(stats)).map(Some)
     }
 
     fn qemu_args(&self, guest: usize, place: &Place) -> Vec<String> {
         let mut args = Vec::new();
+        if !self.serves(guest) {
+            return args;
+        }
         if self.is_virtio(guest, place) {
             let path = escape(&socket(guest, place));
             let netdev = format!("stream,id=nic,addr.type=unix,addr.path={path},reconnect-ms=100");
@@ -165,7 +183,7 @@ impl Device for NicOptions {
     }
 
     fn uml_pci(&self, guest: usize, place: &Place) -> Option<PathBuf> {
-        Some(socket(guest, place))
+        self.serves(guest).then(|| socket(guest, place))
     }
 }
 
