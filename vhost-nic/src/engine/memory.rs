@@ -269,8 +269,14 @@ impl Memory<'_> {
         }
     }
 
-    /// Gathers a range of the data of a message.
-    pub fn gather_list(&self, list: &DataList, range: Range<usize>, to: &mut impl Gather) -> Result<(), AccessError> {
+    /// Gathers a range of the data of a message; the last key stays locked.
+    pub fn gather_list(
+        &self,
+        keys: &mut mkey::Recent<'_>,
+        list: &DataList,
+        range: Range<usize>,
+        to: &mut impl Gather,
+    ) -> Result<(), AccessError> {
         let mut at = 0;
         for data in list.parts() {
             let size = data.length();
@@ -279,7 +285,10 @@ impl Memory<'_> {
                 let part = from - at..until - at;
                 match data {
                     Data::Inline(bytes) => to.bytes(&bytes[part]),
-                    Data::Memory(segment) => self.gather(KeyRange::from(segment).part(part), Access::LocalRead, to)?,
+                    Data::Memory(segment) => {
+                        let range = KeyRange::from(segment).part(part);
+                        self.gather_recent(keys, range, Access::LocalRead, to)?;
+                    }
                 }
             }
             at += size;

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::{pcie_wait, receive_queue};
 use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
+use crate::hca::mkey;
 use crate::hca::nic_event::NicEvent;
 use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Message, Qp, Work, service};
@@ -42,6 +43,7 @@ pub(super) fn push_packet(
     endpoint: &Endpoint<'_>,
     message: &Message,
     psn: Psn,
+    keys: &mut mkey::Recent<'_>,
     batch: &mut Batch<'_>,
 ) -> Result<(), Failure> {
     let Work::Datagram { to, immediate } = message.work() else {
@@ -97,7 +99,7 @@ pub(super) fn push_packet(
     let head = Packet::new(path, opcode, headers, length);
     batch
         .push(head, length, Some(message.index()), |payload| {
-            endpoint.memory().gather_list(message.data(), 0..length, payload)
+            endpoint.memory().gather_list(keys, message.data(), 0..length, payload)
         })
         .map_err(Failure::access)
 }

@@ -111,7 +111,8 @@ impl<'a, 'p> Executor<'a, 'p> {
             }
             _ => false,
         };
-        let step = match operation {
+        // One variable, which is the caller's: a step that is copied stalls the processor.
+        let mut step = match operation {
             _ if !length_fits || !in_order => Step::Refused(INVALID),
             Operation::Send => self.send(responder, super_packet),
             Operation::Write => self.write(responder, super_packet),
@@ -124,18 +125,16 @@ impl<'a, 'p> Executor<'a, 'p> {
             if position.begins() && in_order {
                 responder.abandon_message();
             }
-            return Step::Split;
-        }
-        if matches!(step, Step::Lost) && position.begins() {
+            step = Step::Split;
+        } else if matches!(step, Step::Lost) && position.begins() {
             responder.abandon_message();
-        }
-        if let Step::Refused(Refused {
+        } else if let Step::Refused(Refused {
             denied: Some(error), ..
         }) = &step
         {
             denial::report(self.endpoint.hca(), self.endpoint.qp.number, error);
         }
-        if length_fits && in_order {
+        if length_fits && in_order && !matches!(step, Step::Split) {
             match operation {
                 Operation::Write if position.begins() => parameters.count(QueueCounter::RxWriteRequests),
                 Operation::ReadRequest => parameters.count(QueueCounter::RxReadRequests),

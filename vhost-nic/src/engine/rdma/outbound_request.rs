@@ -7,6 +7,7 @@ use mlx5_prm::queue_entry::Syndrome;
 use super::batch::Batch;
 use super::endpoint::Endpoint;
 use super::failure::Failure;
+use crate::hca::mkey;
 use crate::hca::qp::{Message, Work};
 use crate::roce::headers::{AtomicEth, Bth, Headers, Ieth, ImmDt, Reth, XrcEth};
 use crate::roce::opcode::{Opcode, Operation, Position, Suffix};
@@ -14,12 +15,13 @@ use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 
 /// Adds packets of a message from `psn` on to the batch, with `limit` bytes of payload at most. Returns the number of
-/// PSNs they take, or the failure if the payload cannot be accessed.
+/// PSNs they take, or the failure if the payload cannot be accessed. The last key of the payload stays locked in `keys`.
 pub(super) fn push(
     endpoint: &Endpoint<'_>,
     message: &Message,
     psn: Psn,
     limit: usize,
+    keys: &mut mkey::Recent<'_>,
     batch: &mut Batch<'_>,
 ) -> Result<u32, Failure> {
     let parameters = endpoint.parameters;
@@ -58,7 +60,7 @@ pub(super) fn push(
     batch
         .push(head, parameters.mtu, Some(message.index()), |payload| {
             let memory = endpoint.memory();
-            memory.gather_list(message.data(), offset..offset + length, payload)
+            memory.gather_list(keys, message.data(), offset..offset + length, payload)
         })
         .map_err(Failure::access)?;
     Ok(packets)

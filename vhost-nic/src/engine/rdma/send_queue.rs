@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::pcie_wait::Progress;
 use super::send_wqe::{Reader, WqeOrigin};
 use super::{datagram, key_update, outbound_request};
+use crate::hca::mkey;
 use crate::hca::nic_event::{NicEvent, Timer};
 use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::qp::{MAX_PACKETS, Qp, QpState, Requester, Timers, Work};
@@ -70,7 +71,9 @@ pub(super) fn run(context: &Context, qp: &Qp) {
             check_overrun(endpoint, requester, reader, ring);
             batch.reserve(reader.posted(requester.fetched()).into());
             let progress = Progress::of(requester);
-            while !batch.is_full() && send_next(endpoint, requester, reader, &mut batch) {}
+            let mut keys = mkey::Recent::new(&hca.mkeys);
+            while !batch.is_full() && send_next(endpoint, requester, reader, &mut keys, &mut batch) {}
+            drop(keys);
             if batch.is_empty() {
                 complete_sent(endpoint, requester);
                 return arm_timer(endpoint, requester);
@@ -172,6 +175,7 @@ fn send_next<'a>(
     endpoint: &Endpoint<'_>,
     requester: &mut Requester,
     reader: &mut Reader<'_>,
+    keys: &mut mkey::Recent<'_>,
     batch: &mut Batch<'a>,
 ) -> bool {
     let parameters = endpoint.parameters;
@@ -206,6 +210,8 @@ fn send_next<'a>(
         }
         Work::Bad(_) | Work::Umr { .. } if !is_first(requester, batch) => return false,
         Work::Umr { bytes } => {
+            // It may change the key that is locked.
+            keys.unlock();
             if let Some(read) = key_update::execute(endpoint, message.control().immediate.get(), bytes) {
                 requester.account_list(read);
                 requester.finish_local();
@@ -214,10 +220,17 @@ fn send_next<'a>(
             Err(Syndrome::MwBind.into())
         }
         Work::Bad(syndrome) => Err((*syndrome).into()),
-        Work::Datagram { .. } => datagram::push_packet(endpoint, message, psn, batch).map(|()| 1),
-        _ => outbound_request::push(endpoint, message, psn, limit, batch)
+        Work::Datagram { .. } => datagram::push_packet(endpoint, message, psn, keys, batch).map(|()| 1),
+        _ => match outbound_request::push(endpoint, message, psn, limit, keys, batch) {
+            // The frequent case ends here: a result that is copied stalls the processor.
+            Ok(packets) => {
+                requester.account_sent(packets, parameters.mtu);
+                requester.advance(packets, parameters.is_reliable());
+                return true;
+            }
             // If the payload cannot be accessed as a whole, the packets before the first that cannot are sent.
-            .or_else(|_| outbound_request::push(endpoint, message, psn, parameters.mtu, batch)),
+            Err(_) => outbound_request::push(endpoint, message, psn, parameters.mtu, keys, batch),
+        },
     };
     match made {
         Ok(packets) => {
@@ -228,6 +241,7 @@ fn send_next<'a>(
         // Earlier messages are completed first.
         Err(_) if !is_first(requester, batch) => false,
         Err(failure) => {
+            keys.unlock();
             if let Some(error) = &failure.denied {
                 denial::report(endpoint.hca(), endpoint.qp.number, error);
             }
