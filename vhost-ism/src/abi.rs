@@ -63,8 +63,16 @@ pub const PERM_ATTACH: u32 = 4;
 pub const PERM_MANAGE: u32 = 8;
 /// A grant for one device that replaces the default instead of adding to it.
 pub const PERM_CLEAN_DEFAULT: u32 = 16;
+/// All permissions.
+pub const PERMISSIONS: u32 = PERM_READ | PERM_WRITE | PERM_ATTACH | PERM_MANAGE | PERM_CLEAN_DEFAULT;
 
-/// Event type: doorbells of DMBs that this guest owns.
+/// Event type of the draft: a DMB that this guest holds was rung.
+pub const EV_UPDATE: u64 = 1 << 0;
+/// Event type of the draft: a device attached a DMB that this guest holds.
+pub const EV_ATTACH: u64 = 1 << 1;
+/// Event type of the draft: a device detached a DMB that this guest holds.
+pub const EV_DETACH: u64 = 1 << 2;
+/// Event type: doorbells of DMBs that this guest holds.
 pub const EV_DOORBELLS: u64 = 1 << 16;
 /// Event type: a peer's session ended.
 pub const EV_PEER_GONE: u64 = 1 << 17;
@@ -222,6 +230,9 @@ pub const CMD_SEND_MESSAGE: (u8, u8) = (0x80, 2);
 /// Class and command of QUERY_SLAB.
 pub const CMD_QUERY_SLAB: (u8, u8) = (0x80, 3);
 
+/// Class and command of SUBSCRIBE.
+pub const CMD_SUBSCRIBE: (u8, u8) = (0x80, 5);
+
 /// Class and command of MOVE, the only request of the move queue.
 pub const CMD_MOVE: (u8, u8) = (0x80, 4);
 
@@ -277,6 +288,19 @@ wire! {
 }
 
 wire! {
+    /// EVENT_VECTOR SET.
+    EventVector, 16 {
+        /// The DMB.
+        0 => token: Token,
+        /// Vector of the DMB's events, or [`NO_VECTOR`].
+        8 => vector: U64,
+    }
+}
+
+/// Vector of EVENT_VECTOR for a DMB without one of its own (VIRTIO_MSI_NO_VECTOR of virtio 1.2, 4.1.5.1.2).
+pub const NO_VECTOR: u64 = 0xffff;
+
+wire! {
     /// ALLOC_FOR_PEER.
     AllocForPeer, 24 {
         /// Length of the DMB in bytes.
@@ -313,6 +337,14 @@ wire! {
     QuerySlab, 8 {
         /// A DMB in it that the guest owns or has attached.
         0 => token: Token,
+    }
+}
+
+wire! {
+    /// SUBSCRIBE.
+    Subscribe, 8 {
+        /// [`EV_UPDATE`], and [`EV_ATTACH`] together with [`EV_DETACH`].
+        0 => events: U64,
     }
 }
 
@@ -376,6 +408,32 @@ wire! {
         16 => side: U32,
         /// Zero.
         20 => reserved: U32,
+    }
+}
+
+wire! {
+    /// UPDATE event.
+    UpdateEvent, 24 {
+        /// [`EV_UPDATE`].
+        0 => ev_type: U64,
+        /// Location of the DMB in the window of the receiver.
+        8 => offset: U64,
+        /// The device that rang last.
+        16 => devid: U64,
+    }
+}
+
+wire! {
+    /// ATTACH or DETACH event.
+    AttachDetachEvent, 32 {
+        /// [`EV_ATTACH`] or [`EV_DETACH`].
+        0 => ev_type: U64,
+        /// Location of the DMB in the window of the receiver.
+        8 => offset: U64,
+        /// The device that attached or detached it.
+        16 => devid: U64,
+        /// Number of devices that have it attached afterwards.
+        24 => peers: U64,
     }
 }
 

@@ -140,7 +140,13 @@ fn names_token(request: Option<&[u8]>) -> bool {
     header.is_some_and(|(header, _)| {
         matches!(
             (header.class, header.cmd),
-            CMD_ATTACH | CMD_DETACH | CMD_GRANT_DEFAULT | CMD_GRANT_DEVICE | CMD_QUERY_SLAB | CMD_MOVE
+            CMD_ATTACH
+                | CMD_DETACH
+                | CMD_GRANT_DEFAULT
+                | CMD_GRANT_DEVICE
+                | CMD_EVENT_VECTOR
+                | CMD_QUERY_SLAB
+                | CMD_MOVE
         )
     })
 }
@@ -153,6 +159,7 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             let command: Alloc = decode(body)?;
             reserve::<AllocReply>(room)?;
             let placement = session.fabric().alloc(session.gid(), command.size.get())?;
+            session.connect_own_doorbell(&placement);
             finish_alloc(session, placement)
         }
         CMD_ALLOC_FOR_PEER => {
@@ -181,6 +188,7 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
                 session.stats().report(Finding::DmbFreedAttached, object, request);
             }
             session.disconnect_doorbell(detached);
+            session.deliver_attachments();
             session.stats().counters.detaches.increment();
             // The slab may be unused now.
             session.settle_window()?;
@@ -213,6 +221,16 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             let command: SendMessage = decode(body)?;
             send_message(session, command)
         }
+        CMD_SUBSCRIBE => {
+            let command: Subscribe = decode(body)?;
+            let events = command.events.get();
+            let together = EV_ATTACH | EV_DETACH;
+            if events & !(EV_UPDATE | together) != 0 || ![0, together].contains(&(events & together)) {
+                return Err(Status::Err);
+            }
+            session.events().subscribe(events);
+            Ok(Reply::None)
+        }
         CMD_QUERY_SLAB => {
             let command: QuerySlab = decode(body)?;
             reserve::<SlabReply>(room)?;
@@ -227,7 +245,15 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
                 reserved: 0.into(),
             }))
         }
-        // Includes EVENT_VECTOR: there is only one vector.
+        CMD_EVENT_VECTOR => {
+            let command: EventVector = decode(body)?;
+            session.fabric().check_hold(session.gid(), command.token)?;
+            // The transport has one vector, so no DMB has one of its own.
+            match command.vector.get() {
+                NO_VECTOR => Ok(Reply::None),
+                _ => Err(Status::Err),
+            }
+        }
         _ => Err(Status::Err),
     }
 }
@@ -249,7 +275,9 @@ fn reserve<T>(room: usize) -> Result<(), Status> {
 fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Status> {
     if let Err(error) = session.map(&placement.mapping) {
         // No other guest has the token yet.
-        let _ = session.fabric().detach(session.gid(), placement.token);
+        if let Ok(detached) = session.fabric().detach(session.gid(), placement.token) {
+            session.disconnect_doorbell(detached);
+        }
         return Err(error.into());
     }
     session.stats().counters.allocs.increment();
@@ -266,9 +294,11 @@ fn attach(session: &Session, command: Attach) -> Result<Reply, Status> {
         .attach(session.gid(), command.token, command.rw_perm.get())?;
     if let Err(error) = session.map(&attachment.placement.mapping) {
         let _ = session.fabric().detach(session.gid(), command.token);
+        session.deliver_attachments();
         return Err(error.into());
     }
     session.connect_doorbell(&attachment);
+    session.deliver_attachments();
     session.stats().counters.attaches.increment();
     Ok(Reply::Attach(AttachReply {
         num: 1.into(),

@@ -1,27 +1,37 @@
 //! Events for one guest: doorbells of its DMBs, peers that left, messages.
 //!
-//! Doorbells coalesce per DMB while they wait for a buffer; other events wait in bounded queues. Events are delivered
+//! Doorbells coalesce per DMB while they wait for a buffer, attachments and detachments cancel out, and other events wait
+//! in bounded queues. Events are delivered
 //! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
 //! no other.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod attachment_events;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use vhost_daemon::finding::Object;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
+use zerocopy::{Immutable, IntoBytes};
 
-use crate::abi::{DoorbellsEvent, EV_DOORBELLS, EV_PEER_GONE, EVENT_QUEUE, Gid, MessageEvent, PeerGoneEvent};
+use crate::abi::{
+    AttachDetachEvent, CHUNK_SIZE, DoorbellsEvent, EV_ATTACH, EV_DETACH, EV_DOORBELLS, EV_PEER_GONE, EV_UPDATE,
+    EVENT_QUEUE, Gid, MessageEvent, PeerGoneEvent, UpdateEvent,
+};
 use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
 use crate::slab_view::SlabView;
 use crate::stats::GuestStats;
 use crate::tape::GuestTape;
+
+use attachment_events::AttachmentEvents;
+
+pub use attachment_events::AttachmentEvent;
 
 /// Maximum number of messages of one sender that wait for buffers; SEND_MESSAGE is refused beyond it. As many wait of
 /// all senders together that are gone.
@@ -49,6 +59,10 @@ pub trait EventRing: Send {
 /// The events of one session.
 pub struct EventSink {
     pending: Mutex<Pending>,
+    /// A leaf, taken under the fabric's lock, so that the order is that of the attachments.
+    attachments: Mutex<AttachmentEvents>,
+    /// Event types of the draft that the driver has subscribed to.
+    subscribed: AtomicU64,
     /// Departures that wait, or are about to.
     departures: AtomicUsize,
     stats: Arc<GuestStats>,
@@ -57,7 +71,8 @@ pub struct EventSink {
 #[derive(Default)]
 struct Pending {
     ring: Option<Box<dyn EventRing>>,
-    chunks: BTreeSet<u32>,
+    /// Doorbells by chunk, with the device that rang last.
+    chunks: BTreeMap<u32, u64>,
     departed: VecDeque<Gid>,
     messages: VecDeque<MessageEvent>,
     /// Number of messages of each sender that is not gone.
@@ -75,6 +90,7 @@ impl Serialize for EventSink {
             ..
         } = &*pending;
         let counts = [
+            ("attachments", self.attachments.lock().len()),
             ("doorbells", chunks.len()),
             ("departures", departed.len()),
             ("messages", messages.len()),
@@ -100,6 +116,8 @@ impl EventSink {
     pub fn new(stats: Arc<GuestStats>) -> Self {
         Self {
             pending: Mutex::default(),
+            attachments: Mutex::default(),
+            subscribed: AtomicU64::new(0),
             departures: AtomicUsize::new(0),
             stats,
         }
@@ -120,6 +138,33 @@ impl EventSink {
     /// Drops the ring and the pending events of a session that ended.
     pub fn close(&self) {
         *self.pending.lock() = Pending::default();
+        self.attachments.lock().clear();
+    }
+
+    /// Subscribes to event types of the draft, in place of an earlier subscription: [`EV_UPDATE`], which replaces
+    /// DOORBELLS, and [`EV_ATTACH`] together with [`EV_DETACH`].
+    pub fn subscribe(&self, events: u64) {
+        let mut attachments = self.attachments.lock();
+        self.subscribed.store(events, Ordering::Relaxed);
+        if events & EV_ATTACH == 0 {
+            attachments.clear();
+        }
+    }
+
+    /// Notes the event of a DMB that this guest holds, if it has subscribed; [`EventSink::flush`] delivers it. Returns
+    /// whether that is necessary.
+    pub fn note(&self, event: AttachmentEvent) -> bool {
+        let mut attachments = self.attachments.lock();
+        let subscribed = self.subscribed.load(Ordering::Relaxed) & EV_ATTACH != 0;
+        if subscribed {
+            attachments.push(event);
+        }
+        subscribed
+    }
+
+    /// Drops the noted events of a DMB that this guest has detached.
+    pub fn forget(&self, chunk: u32) {
+        self.attachments.lock().forget(chunk);
     }
 
     /// Delivers pending events into newly posted buffers.
@@ -127,10 +172,11 @@ impl EventSink {
         self.deliver(&mut self.pending.lock());
     }
 
-    /// Delivers the doorbells of DMBs, each named by its first chunk in the window of this guest, their owner.
-    pub fn ring(self: &Arc<Self>, chunks: &[u32]) {
+    /// Delivers the doorbells of DMBs that a device rang, each named by its first chunk in the window of this guest,
+    /// which holds them.
+    pub fn ring(self: &Arc<Self>, chunks: &[u32], devid: u64) {
         let Some(door) = self.stats.door() else {
-            return self.ring_past_door(chunks);
+            return self.ring_past_door(chunks, devid);
         };
         let mut now = Vec::with_capacity(chunks.len());
         for &chunk in chunks {
@@ -142,18 +188,18 @@ impl EventSink {
                 let sink = Arc::downgrade(self);
                 let ring = move || {
                     if let Some(sink) = sink.upgrade() {
-                        sink.ring_past_door(&[chunk]);
+                        sink.ring_past_door(&[chunk], devid);
                     }
                 };
                 door.later(delay, Box::new(ring));
             }
         }
-        self.ring_past_door(&now);
+        self.ring_past_door(&now, devid);
     }
 
-    /// Notifies the owner of a DMB of a move: by its bell, and if it does not poll that, by an event. `slab_chunk` is
-    /// the first chunk of the DMB in its slab, `chunk` in the window of this guest.
-    pub fn signal(self: &Arc<Self>, view: &SlabView, slab_chunk: u32, chunk: u32) {
+    /// Notifies the owner of a DMB of a device's move: by its bell, and if it does not poll that, by an event.
+    /// `slab_chunk` is the first chunk of the DMB in its slab, `chunk` in the window of this guest.
+    pub fn signal(self: &Arc<Self>, view: &SlabView, slab_chunk: u32, chunk: u32, devid: u64) {
         // A bell that the owner polls passes no door.
         let takes_bells = self.stats.door().is_some_and(|door| door.takes_bells());
         let asleep = takes_bells || view.ring(slab_chunk);
@@ -162,14 +208,14 @@ impl EventSink {
             Some(GuestTape { tape, guest }) => tape.bell(*guest, slab_chunk, asleep),
         };
         if asleep {
-            self.ring(&[chunk]);
+            self.ring(&[chunk], devid);
         }
     }
 
-    fn ring_past_door(&self, chunks: &[u32]) {
+    fn ring_past_door(&self, chunks: &[u32], devid: u64) {
         self.stats.counters.rings.add(chunks.len() as u64);
         let mut pending = self.pending.lock();
-        pending.chunks.extend(chunks);
+        pending.chunks.extend(chunks.iter().map(|chunk| (*chunk, devid)));
         self.deliver(&mut pending);
     }
 
@@ -191,7 +237,7 @@ impl EventSink {
     pub fn peer_gone(&self, gid: Gid) {
         if !self.passes(EventKind::PeerGone) {
             self.free_departure();
-            return;
+            return self.flush();
         }
         let mut pending = self.pending.lock();
         pending.departed.push_back(gid);
@@ -232,11 +278,11 @@ impl EventSink {
     fn deliver(&self, pending: &mut Pending) {
         let Some(mut ring) = pending.ring.take() else { return };
         let (mut sent, mut short) = (0, 0);
-        while pending.is_pending() && short < MAX_SHORT {
+        while self.is_pending(pending) && short < MAX_SHORT {
             let mut fits = true;
             let departures = pending.departed.len();
             let taken = ring.send(&mut |capacity| {
-                let event = pending.next_event(capacity);
+                let event = self.next_event(pending, capacity);
                 fits = !event.is_empty();
                 event
             });
@@ -261,13 +307,60 @@ impl EventSink {
         }
         pending.ring = Some(ring);
     }
+
+    fn is_pending(&self, pending: &Pending) -> bool {
+        let Pending {
+            chunks,
+            departed,
+            messages,
+            ..
+        } = pending;
+        !(chunks.is_empty() && departed.is_empty() && messages.is_empty() && self.attachments.lock().len() == 0)
+    }
+
+    /// Takes the next event, in at most `capacity` bytes. Returns no bytes, and loses nothing, if it does not fit.
+    fn next_event(&self, pending: &mut Pending, capacity: usize) -> Vec<u8> {
+        // Departures first: they end connections that doorbells would only wake.
+        if let Some(&gid) = pending.departed.front() {
+            let event = PeerGoneEvent {
+                ev_type: EV_PEER_GONE.into(),
+                gid,
+            };
+            return take(&event, capacity, || {
+                pending.departed.pop_front();
+            });
+        }
+        let mut attachments = self.attachments.lock();
+        if let Some(&next) = attachments.front() {
+            let event = AttachDetachEvent {
+                ev_type: if next.attached { EV_ATTACH } else { EV_DETACH }.into(),
+                offset: (u64::from(next.chunk) * CHUNK_SIZE).into(),
+                devid: next.devid.into(),
+                peers: next.peers.into(),
+            };
+            return take(&event, capacity, || attachments.pop_front());
+        }
+        drop(attachments);
+        if let Some(&event) = pending.messages.front() {
+            return take(&event, capacity, || pending.pop_message());
+        }
+        match self.subscribed.load(Ordering::Relaxed) & EV_UPDATE {
+            0 => pending.next_doorbells(capacity),
+            _ => pending.next_update(capacity),
+        }
+    }
+}
+
+/// Returns an event, which is then removed from those that wait, or no bytes if it does not fit.
+fn take(event: &(impl IntoBytes + Immutable), capacity: usize, remove: impl FnOnce()) -> Vec<u8> {
+    if size_of_val(event) > capacity {
+        return Vec::new();
+    }
+    remove();
+    event.as_bytes().to_vec()
 }
 
 impl Pending {
-    fn is_pending(&self) -> bool {
-        !self.chunks.is_empty() || !self.departed.is_empty() || !self.messages.is_empty()
-    }
-
     fn sender_gone(&mut self, gid: Gid) {
         if self.waiting.remove(&gid).is_none() {
             return;
@@ -283,33 +376,33 @@ impl Pending {
         });
     }
 
-    /// Takes the next event, in at most `capacity` bytes. Returns no bytes, and loses nothing, if it does not fit.
-    fn next_event(&mut self, capacity: usize) -> Vec<u8> {
-        // Departures first: they end connections that doorbells would only wake.
-        if let Some(&gid) = self.departed.front() {
-            let event = PeerGoneEvent {
-                ev_type: EV_PEER_GONE.into(),
-                gid,
-            };
-            if size_of_val(&event) > capacity {
-                return Vec::new();
+    fn pop_message(&mut self) {
+        let Some(message) = self.messages.pop_front() else {
+            return;
+        };
+        if let Some(waiting) = self.waiting.get_mut(&message.gid) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.waiting.remove(&message.gid);
             }
-            self.departed.pop_front();
-            return event.as_bytes().to_vec();
         }
-        if let Some(&event) = self.messages.front() {
-            if size_of_val(&event) > capacity {
-                return Vec::new();
-            }
-            self.messages.pop_front();
-            if let Some(waiting) = self.waiting.get_mut(&event.gid) {
-                *waiting -= 1;
-                if *waiting == 0 {
-                    self.waiting.remove(&event.gid);
-                }
-            }
-            return event.as_bytes().to_vec();
-        }
+    }
+
+    fn next_update(&mut self, capacity: usize) -> Vec<u8> {
+        let Some((&chunk, &devid)) = self.chunks.first_key_value() else {
+            return Vec::new();
+        };
+        let event = UpdateEvent {
+            ev_type: EV_UPDATE.into(),
+            offset: (u64::from(chunk) * CHUNK_SIZE).into(),
+            devid: devid.into(),
+        };
+        take(&event, capacity, || {
+            self.chunks.pop_first();
+        })
+    }
+
+    fn next_doorbells(&mut self, capacity: usize) -> Vec<u8> {
         let room = capacity.saturating_sub(size_of::<DoorbellsEvent>()) / size_of::<U32>();
         let count = room.min(self.chunks.len());
         if count == 0 {
@@ -322,7 +415,7 @@ impl Pending {
         };
         let mut event = head.as_bytes().to_vec();
         for _ in 0..count {
-            if let Some(chunk) = self.chunks.pop_first() {
+            if let Some((chunk, _)) = self.chunks.pop_first() {
                 event.extend_from_slice(&chunk.to_le_bytes());
             }
         }

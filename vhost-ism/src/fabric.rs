@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
-use crate::abi::{CHUNK_SIZE, Gid, Token};
+use crate::abi::{CHUNK_SIZE, Gid, PERMISSIONS, Token};
 use crate::event::EventSink;
 use crate::slab::SlabId;
 use crate::tape::{GuestTape, Random, Tape};
@@ -29,7 +29,7 @@ use state::{SlabKind, State, pair};
 
 pub use destination::{Destination, Moved};
 pub use dmb::Permissions;
-pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement};
+pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement, SharedBy};
 pub use refusal::{Limits, Mode, Refusal};
 
 /// Maximum number of grants for single devices that a guest makes for all its DMBs together.
@@ -146,9 +146,9 @@ impl Fabric {
     /// with, which must be notified.
     pub fn leave(&self, gid: Gid) -> Vec<Arc<EventSink>> {
         let mut state = self.state();
-        if !state.sessions.contains_key(&gid) {
+        let Some(devid) = state.sessions.get(&gid).map(|session| session.devid) else {
             return Vec::new();
-        }
+        };
         let peers = state.forget(gid);
         let mut held: Vec<Token> = state
             .dmbs
@@ -159,7 +159,7 @@ impl Fabric {
         // The order is that of the unmaps to come: the same in every replay.
         held.sort_unstable();
         for token in held {
-            state.detach(gid, token);
+            state.detach(gid, devid, token);
         }
         state.drop_empty_slabs_of(gid);
         peers
@@ -282,6 +282,10 @@ impl Fabric {
             return Err(Refusal::Attach);
         }
         let (id, owner_gid, block, size) = (dmb.slab, dmb.owner, dmb.block, dmb.size);
+        let shared_by = match dmb.access {
+            Access::Peer(_) => SharedBy::Pair,
+            Access::Granted(_) => SharedBy::Granted,
+        };
         let others: Vec<Gid> = dmb.attached.iter().copied().chain([owner_gid]).collect();
         state.check_room(gid, &self.limits)?;
         let owner = state.sessions.get(&owner_gid).ok_or(Refusal::NoSuchDmb)?;
@@ -296,6 +300,7 @@ impl Fabric {
         if let Some(session) = state.sessions.get_mut(&gid) {
             session.dmbs += 1;
         }
+        state.note_attachment(gid, devid, token, true);
         let offset = mapping.base + block.offset();
         Ok(Attachment {
             placement: Placement {
@@ -306,12 +311,29 @@ impl Fabric {
             },
             owner: owner_sink,
             owner_chunk: ((owner_base + block.offset()) / CHUNK_SIZE) as u32,
+            shared_by,
         })
     }
 
     /// Ends a guest's hold on a DMB that it owns or has attached.
     pub fn detach(&self, gid: Gid, token: Token) -> Result<Detached, Refusal> {
-        self.state().detach(gid, token).ok_or(Refusal::NoSuchDmb)
+        let mut state = self.state();
+        let devid = state.sessions.get(&gid).map(|session| session.devid);
+        let detached = devid.and_then(|devid| state.detach(gid, devid, token));
+        detached.ok_or(Refusal::NoSuchDmb)
+    }
+
+    /// Takes the event sinks that attachments and detachments have been noted in, which must be flushed.
+    pub fn take_noted(&self) -> Vec<Arc<EventSink>> {
+        std::mem::take(&mut self.state().noted)
+    }
+
+    /// Returns the other holders of a DMB, which a ring of it must notify: the sink of each, and the first chunk of the
+    /// DMB in its window. Nobody, if the session does not hold it.
+    pub fn other_holders(&self, gid: Gid, token: Token) -> Vec<(Arc<EventSink>, u32)> {
+        let state = self.state();
+        let others = state.dmbs.get(&token).map(|dmb| state.others(gid, dmb));
+        others.unwrap_or_default()
     }
 
     /// Returns the slab of a DMB that the guest owns or has attached, if it has bells.
@@ -337,25 +359,33 @@ impl Fabric {
         })
     }
 
-    /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner: the default, or those of one
-    /// device.
-    pub fn grant(&self, owner: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
+    /// Checks that a guest owns or has attached a DMB.
+    pub fn check_hold(&self, gid: Gid, token: Token) -> Result<(), Refusal> {
+        let state = self.state();
+        let dmb = state.dmbs.get(&token).filter(|dmb| dmb.is_held_by(gid));
+        dmb.map(|_| ()).ok_or(Refusal::NoSuchDmb)
+    }
+
+    /// Sets the permissions of a DMB from [`Fabric::alloc`], on behalf of its owner or of a session with MANAGE: the
+    /// default, or those of one device. The owner's budget of grants pays.
+    pub fn grant(&self, gid: Gid, token: Token, devid: Option<u64>, permissions: u64) -> Result<(), Refusal> {
         let state = &mut *self.state();
+        let own_devid = state.sessions.get(&gid).map(|session| session.devid);
         let dmb = state
             .dmbs
             .get_mut(&token)
-            .filter(|dmb| dmb.owner_holds)
+            .filter(|dmb| dmb.owner_holds && own_devid.is_some_and(|devid| dmb.may_manage(gid, devid)))
             .ok_or(Refusal::NoSuchDmb)?;
-        if dmb.owner != owner {
-            return Err(Refusal::NoSuchDmb);
-        }
         // For its one peer only: no other guest has the slab.
         let Access::Granted(table) = &mut dmb.access else {
             return Err(Refusal::Invalid);
         };
         let permissions = u32::try_from(permissions).map_err(|_| Refusal::Invalid)?;
+        if permissions & !PERMISSIONS != 0 {
+            return Err(Refusal::Invalid);
+        }
         let is_new = devid.is_some_and(|devid| !table.has(devid));
-        let session = state.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
+        let session = state.sessions.get_mut(&dmb.owner).ok_or(Refusal::NoSuchPeer)?;
         if is_new && session.grants >= MAX_GRANTS {
             return Err(Refusal::Full);
         }

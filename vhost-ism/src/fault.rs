@@ -77,6 +77,7 @@ pub enum Request {
     SendMessage,
     QuerySlab,
     Move,
+    Subscribe,
 }
 
 impl Request {
@@ -93,6 +94,7 @@ impl Request {
             Self::SendMessage => CMD_SEND_MESSAGE,
             Self::QuerySlab => CMD_QUERY_SLAB,
             Self::Move => CMD_MOVE,
+            Self::Subscribe => CMD_SUBSCRIBE,
         }
     }
 }

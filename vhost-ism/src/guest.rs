@@ -13,10 +13,10 @@ use vhost_daemon::finding::Object;
 use vhost_daemon::heartbeat;
 use vhost_daemon::trace::Tracer;
 
-use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
+use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, Token, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
-use crate::fabric::{Attachment, Detached, Fabric, Mapping, Mode};
+use crate::fabric::{Attachment, Detached, Fabric, Mapping, Mode, Placement, SharedBy};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
@@ -53,6 +53,8 @@ struct State {
 #[derive(Serialize)]
 pub struct Session {
     gid: Gid,
+    #[serde(skip)]
+    devid: u64,
     #[serde(skip)]
     fabric: Arc<Fabric>,
     #[serde(skip)]
@@ -109,9 +111,11 @@ fn connected<S: Serializer>(doorbells: &Mutex<Doorbells>, serializer: S) -> Resu
 
 /// The DMB that a doorbell byte belongs to.
 #[derive(Debug, Clone)]
-struct Doorbell {
-    owner: Arc<EventSink>,
-    owner_chunk: u32,
+enum Doorbell {
+    /// One that a guest and its peer share: rings for its owner.
+    Owner(Arc<EventSink>, u32),
+    /// One of the draft's ALLOC: rings for all its other holders.
+    Holders(Token),
 }
 
 impl std::fmt::Debug for Session {
@@ -217,6 +221,7 @@ impl Guest {
         sink.open(ring);
         let session = Arc::new(Session {
             gid: state.gid,
+            devid: state.devid,
             fabric: self.fabric.clone(),
             stats: self.stats.clone(),
             sink,
@@ -279,6 +284,7 @@ impl Guest {
         for sink in self.fabric.sinks() {
             sink.sender_gone(session.gid);
         }
+        session.deliver_attachments();
         info!(
             "{}: driver is down, GID {}, {} peer(s) notified",
             self.stats.guest(),
@@ -307,6 +313,11 @@ impl Session {
     /// Returns the session's GID.
     pub fn gid(&self) -> Gid {
         self.gid
+    }
+
+    /// Returns the session's device id.
+    pub fn devid(&self) -> u64 {
+        self.devid
     }
 
     /// Returns the session's fabric.
@@ -387,23 +398,36 @@ impl Session {
         }
     }
 
-    /// Connects the doorbell byte of an attached DMB to the DMB's owner.
+    /// Connects the doorbell byte of an attached DMB.
     pub fn connect_doorbell(&self, attachment: &Attachment) {
-        let chunk = (attachment.placement.offset / CHUNK_SIZE) as usize;
+        let placement = &attachment.placement;
+        let doorbell = match attachment.shared_by {
+            SharedBy::Pair => Doorbell::Owner(attachment.owner.clone(), attachment.owner_chunk),
+            SharedBy::Granted => Doorbell::Holders(placement.token),
+        };
+        self.connect(placement.offset, doorbell);
+    }
+
+    /// Connects the doorbell byte of a DMB of this guest that any number of others can attach.
+    pub fn connect_own_doorbell(&self, placement: &Placement) {
+        if self.fabric.limits().mode == Mode::Mapped {
+            self.connect(placement.offset, Doorbell::Holders(placement.token));
+        }
+    }
+
+    fn connect(&self, offset: u64, doorbell: Doorbell) {
+        let chunk = (offset / CHUNK_SIZE) as usize;
         let mut doorbells = self.doorbells.lock();
         if doorbells.connected.len() <= chunk {
             doorbells.connected.resize(chunk + 1, None);
         }
-        doorbells.connected[chunk] = Some(Doorbell {
-            owner: attachment.owner.clone(),
-            owner_chunk: attachment.owner_chunk,
-        });
+        doorbells.connected[chunk] = Some(doorbell);
     }
 
     /// Disconnects the doorbell of a detached DMB. An earlier ring is still delivered: SMC rings and then detaches at
     /// once when it aborts a connection, and the owner must be notified.
     pub fn disconnect_doorbell(&self, detached: Detached) {
-        let Detached::Attached { chunk } = detached else { return };
+        let (Detached::Owned { chunk, .. } | Detached::Attached { chunk }) = detached;
         let last_ring = {
             let mut doorbells = self.doorbells.lock();
             let doorbell = doorbells.connected.get_mut(chunk as usize).and_then(Option::take);
@@ -411,7 +435,24 @@ impl Session {
         };
         if let Some(doorbell) = last_ring {
             self.stats.counters.doorbells.increment();
-            doorbell.owner.ring(&[doorbell.owner_chunk]);
+            for (holder, chunk) in self.rung_for(&doorbell) {
+                holder.ring(&[chunk], self.devid);
+            }
+        }
+    }
+
+    /// Returns the sinks to notify of a ring, and the chunk of the DMB in the window of each.
+    fn rung_for(&self, doorbell: &Doorbell) -> Vec<(Arc<EventSink>, u32)> {
+        match doorbell {
+            Doorbell::Owner(owner, chunk) => vec![(owner.clone(), *chunk)],
+            Doorbell::Holders(token) => self.fabric.other_holders(self.gid, *token),
+        }
+    }
+
+    /// Delivers the attachments and detachments that have been noted for peers.
+    pub fn deliver_attachments(&self) {
+        for sink in self.fabric.take_noted() {
+            sink.flush();
         }
     }
 
@@ -428,8 +469,8 @@ impl Session {
         loop {
             while !rung.is_empty() && self.alive.load(Ordering::Relaxed) {
                 heartbeat::progress();
-                for (owner, chunks) in rung {
-                    owner.ring(&chunks);
+                for (holder, chunks) in rung {
+                    holder.ring(&chunks, self.devid);
                 }
                 rung = self.collect(None);
             }
@@ -443,10 +484,10 @@ impl Session {
         }
     }
 
-    /// Collects the doorbells that rang, by owner; nearly always one owner with one doorbell. Collection and look-up
-    /// share one lock, so that a ring cannot be lost to a concurrent disconnection.
+    /// Collects the doorbells that rang, by receiver; nearly always one with one doorbell. Collection and look-up share
+    /// one lock, so that a ring cannot be lost to a concurrent disconnection.
     fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
-        let mut owners: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
+        let mut receivers: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
         let Doorbells { connected, rung } = &mut *self.doorbells.lock();
         self.area.collect(limit.unwrap_or(connected.len() as u32), rung);
         for &chunk in rung.iter() {
@@ -457,11 +498,13 @@ impl Session {
             };
             self.stats.counters.doorbells.increment();
             self.stats.tracer.record(IsmEvent::Bell, chunk, Default::default);
-            match owners.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &doorbell.owner)) {
-                Some((_, chunks)) => chunks.push(doorbell.owner_chunk),
-                None => owners.push((doorbell.owner.clone(), vec![doorbell.owner_chunk])),
+            for (sink, chunk) in self.rung_for(doorbell) {
+                match receivers.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &sink)) {
+                    Some((_, chunks)) => chunks.push(chunk),
+                    None => receivers.push((sink, vec![chunk])),
+                }
             }
         }
-        owners
+        receivers
     }
 }

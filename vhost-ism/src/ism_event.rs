@@ -9,7 +9,7 @@ use vhost_daemon::trace::{Event, Events, Timeline, Times, Trace};
 
 use crate::abi::{
     CMD_ALLOC, CMD_ALLOC_FOR_PEER, CMD_ATTACH, CMD_DETACH, CMD_EVENT_VECTOR, CMD_GRANT_DEFAULT, CMD_GRANT_DEVICE,
-    CMD_MOVE, CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE,
+    CMD_MOVE, CMD_QUERY_GID, CMD_QUERY_SLAB, CMD_SEND_MESSAGE, CMD_SUBSCRIBE,
 };
 use crate::ism_finding::Finding;
 
@@ -40,7 +40,7 @@ pub(crate) fn nanoseconds(duration: Duration) -> u32 {
 }
 
 /// Names of the requests in the device's specification.
-const REQUESTS: [((u8, u8), &str); 11] = [
+const REQUESTS: [((u8, u8), &str); 12] = [
     (CMD_ALLOC, "ALLOC"),
     (CMD_ATTACH, "ATTACH"),
     (CMD_DETACH, "DETACH"),
@@ -52,6 +52,7 @@ const REQUESTS: [((u8, u8), &str); 11] = [
     (CMD_SEND_MESSAGE, "SEND_MESSAGE"),
     (CMD_QUERY_SLAB, "QUERY_SLAB"),
     (CMD_MOVE, "MOVE"),
+    (CMD_SUBSCRIBE, "SUBSCRIBE"),
 ];
 
 /// A trace with the cause of each event.

@@ -65,7 +65,8 @@ fn run(session: &Session, command: &Move, length: u64, copy: &mut CopyData<'_>) 
     if let Some(moved) = moved
         && flags & MOVE_SIGNAL != 0
     {
-        moved.owner.signal(&moved.view, moved.slab_chunk, moved.owner_chunk);
+        let (view, devid) = (&moved.view, session.devid());
+        moved.owner.signal(view, moved.slab_chunk, moved.owner_chunk, devid);
     }
     Ok(())
 }

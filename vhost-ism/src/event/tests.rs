@@ -60,7 +60,7 @@ fn chunks(event: &[u8]) -> Vec<u32> {
 fn rings_coalesce_while_no_buffer_is_posted() {
     let (sink, fake) = sink(&[]);
     for _ in 0..10 {
-        sink.ring(&[7, 3]);
+        sink.ring(&[7, 3], 0);
     }
     assert!(fake.0.lock().awaited, "the driver is asked to kick for new buffers");
     fake.0.lock().posted.push_back(256);
@@ -75,7 +75,7 @@ fn rings_coalesce_while_no_buffer_is_posted() {
 fn more_rings_than_fit_take_more_buffers() {
     let (sink, fake) = sink(&[64; 8]);
     let rung: Vec<u32> = (0..30).collect();
-    sink.ring(&rung);
+    sink.ring(&rung, 0);
     let state = fake.0.lock();
     let got: Vec<u32> = state.sent.iter().flat_map(|e| chunks(e)).collect();
     assert_eq!(got, rung);
@@ -119,7 +119,7 @@ fn messages_wait_up_to_a_bound() {
 fn a_closed_sink_drops_what_comes() {
     let (sink, fake) = sink(&[256]);
     sink.close();
-    sink.ring(&[1]);
+    sink.ring(&[1], 0);
     sink.peer_gone(Gid([1; 16]));
     assert!(fake.0.lock().sent.is_empty());
 }
@@ -128,7 +128,7 @@ fn a_closed_sink_drops_what_comes() {
 fn what_comes_while_the_device_is_stopped_waits() {
     let (sink, fake) = sink(&[256; 4]);
     sink.park();
-    sink.ring(&[5]);
+    sink.ring(&[5], 0);
     sink.expect_departure();
     sink.peer_gone(Gid([1; 16]));
     assert!(fake.0.lock().sent.is_empty());

@@ -1,11 +1,11 @@
 //! A DMB: its owner, its holders, and the permission to attach it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::{Serialize, Serializer};
 
 use super::refusal::Refusal;
-use crate::abi::{Gid, PERM_ATTACH, PERM_CLEAN_DEFAULT, PERM_READ, PERM_WRITE};
+use crate::abi::{Gid, PERM_ATTACH, PERM_CLEAN_DEFAULT, PERM_MANAGE, PERM_READ, PERM_WRITE};
 use crate::slab::{Block, SlabId};
 
 /// A DMB and its holders.
@@ -14,7 +14,7 @@ pub struct Dmb {
     pub owner: Gid,
     /// The owner has not detached: the token is alive.
     pub owner_holds: bool,
-    pub attached: HashSet<Gid>,
+    pub attached: BTreeSet<Gid>,
     pub access: Access,
     /// Sessions of which a move was refused: their later moves are refused as well.
     pub broken: HashSet<Gid>,
@@ -95,7 +95,7 @@ impl Dmb {
         Self {
             owner,
             owner_holds: true,
-            attached: HashSet::new(),
+            attached: BTreeSet::new(),
             access,
             broken: HashSet::new(),
             moves: 0,
@@ -111,6 +111,15 @@ impl Dmb {
 
     pub fn is_held_by(&self, gid: Gid) -> bool {
         (self.owner_holds && self.owner == gid) || self.attached.contains(&gid)
+    }
+
+    /// Whether a session may change the permissions.
+    pub fn may_manage(&self, gid: Gid, devid: u64) -> bool {
+        let granted = match &self.access {
+            Access::Peer(_) => 0,
+            Access::Granted(table) => table.of(devid),
+        };
+        self.owner == gid || granted & PERM_MANAGE != 0
     }
 
     /// Checks whether a session may move data into this range.

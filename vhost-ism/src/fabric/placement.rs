@@ -37,6 +37,17 @@ pub struct Attachment {
     pub owner: Arc<EventSink>,
     /// First chunk of the DMB in the owner's window.
     pub owner_chunk: u32,
+    /// The guests that can attach the DMB.
+    pub shared_by: SharedBy,
+}
+
+/// The guests that can attach a DMB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedBy {
+    /// The owner and one peer.
+    Pair,
+    /// The owner and all guests with its grant.
+    Granted,
 }
 
 /// A slab of two guests in the window of one of them.

@@ -1,6 +1,7 @@
 //! The tables behind the fabric's lock, and the operations that keep them consistent.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use log::warn;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::placement::{Detached, Mapping, Placement};
 use super::refusal::{Limits, Mode, Refusal};
 use super::session::{Session, WINDOW_UNIT};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
+use crate::event::{AttachmentEvent, EventSink};
 use crate::slab::{Block, Slab, SlabId};
 use crate::tape::Random;
 
@@ -28,6 +30,9 @@ pub struct State {
     // Serialized without the tokens, which let any session attach a granted DMB.
     #[serde(serialize_with = "crate::inspect::values")]
     pub dmbs: HashMap<Token, Dmb>,
+    /// Sinks with noted attachments that have not been flushed.
+    #[serde(skip)]
+    pub noted: Vec<Arc<EventSink>>,
     #[serde(skip)]
     pub random: Random,
     #[serde(skip)]
@@ -185,8 +190,34 @@ impl State {
         ((base + dmb.block.offset()) / CHUNK_SIZE) as u32
     }
 
-    /// Ends one guest's hold on a DMB. The last holder's detach frees it.
-    pub fn detach(&mut self, gid: Gid, token: Token) -> Option<Detached> {
+    /// Returns the holders of a DMB other than a session, in the order of their GIDs after the owner: the sink of each,
+    /// and the first chunk of the DMB in its window.
+    pub fn others(&self, gid: Gid, dmb: &Dmb) -> Vec<(Arc<EventSink>, u32)> {
+        let owner = dmb.owner_holds.then_some(dmb.owner);
+        let holders = owner.iter().chain(&dmb.attached).filter(|holder| **holder != gid);
+        let target = |holder: &Gid| Some((self.sessions.get(holder)?.sink.clone(), self.chunk(*holder, dmb)));
+        holders.filter_map(target).collect()
+    }
+
+    /// Notes for the other holders of a DMB that a device has attached or detached it.
+    pub fn note_attachment(&mut self, gid: Gid, devid: u64, token: Token, attached: bool) {
+        let Some(dmb) = self.dmbs.get(&token) else { return };
+        let peers = dmb.attached.len() as u64;
+        for (sink, chunk) in self.others(gid, dmb) {
+            let event = AttachmentEvent {
+                chunk,
+                devid,
+                peers,
+                attached,
+            };
+            if sink.note(event) {
+                self.noted.push(sink);
+            }
+        }
+    }
+
+    /// Ends the hold of a device on a DMB. The last holder's detach frees it.
+    pub fn detach(&mut self, gid: Gid, devid: u64, token: Token) -> Option<Detached> {
         let chunk = self.chunk(gid, self.dmbs.get(&token)?);
         let dmb = self.dmbs.get_mut(&token)?;
         let mut grants = 0;
@@ -208,7 +239,9 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&gid) {
             session.dmbs -= 1;
             session.grants -= grants;
+            session.sink.forget(chunk);
         }
+        self.note_attachment(gid, devid, token, false);
         if free {
             self.dmbs.remove(&token);
             self.free_block(id, block);

@@ -71,7 +71,8 @@ impl EventRing for FakeRing {
         let event = event(64);
         assert!((20..=64).contains(&event.len()));
         let ev_type = u64::from_le_bytes(event[..8].try_into().unwrap());
-        assert!([EV_DOORBELLS, EV_PEER_GONE, EV_MESSAGE].contains(&ev_type));
+        let types = [EV_DOORBELLS, EV_PEER_GONE, EV_MESSAGE, EV_UPDATE, EV_ATTACH, EV_DETACH];
+        assert!(types.contains(&ev_type));
         true
     }
 
@@ -254,7 +255,7 @@ impl Driver {
             byte if byte < 128 => 7,
             byte => u64::from(byte & 31),
         };
-        let (command, body) = match choices.below(16) {
+        let (command, body) = match choices.below(17) {
             0 => {
                 let size = Self::size(choices).into();
                 (CMD_ALLOC, Alloc { size }.as_bytes().to_vec())
@@ -302,6 +303,10 @@ impl Driver {
             14 => {
                 let gid = self.gid(choices);
                 (CMD_QUERY_GID, QueryGid { gid }.as_bytes().to_vec())
+            }
+            15 => {
+                let events = u64::from(choices.byte()).into();
+                (CMD_SUBSCRIBE, Subscribe { events }.as_bytes().to_vec())
             }
             _ => {
                 let command = SendMessage {

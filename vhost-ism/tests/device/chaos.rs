@@ -106,6 +106,7 @@ impl Player {
                 Event::Message(sender, _, word) => assert_eq!(word, word_of(sender, self.guest.gid())),
                 Event::PeerGone(gid) => assert_ne!(gid, self.guest.gid()),
                 Event::Nothing => panic!("a buffer came back empty"),
+                other => panic!("{other:?} without a subscription"),
             }
         }
     }

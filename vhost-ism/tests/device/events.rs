@@ -231,6 +231,6 @@ fn a_delivery_of_short_buffers_ends() {
     let stats = Arc::new(GuestStats::new("hostile".to_owned(), Tracer::default()));
     let sink = Arc::new(EventSink::new(stats.clone()));
     sink.open(Box::new(Endless::default()));
-    sink.ring(&[1]);
+    sink.ring(&[1], 0);
     assert!(stats.findings().count(Finding::ShortEventBuffer) > 0);
 }

@@ -8,6 +8,7 @@ use crate::common::*;
 const READ: u64 = PERM_READ as u64;
 const WRITE: u64 = PERM_WRITE as u64;
 const ATTACH: u64 = PERM_ATTACH as u64;
+const MANAGE: u64 = PERM_MANAGE as u64;
 const CLEAN: u64 = PERM_CLEAN_DEFAULT as u64;
 const ALL: u64 = READ | WRITE | ATTACH;
 
@@ -51,7 +52,7 @@ fn grants_and_access() {
         // The default has nothing to replace.
         (CLEAN | ALL, None, 3, Status::Ok),
         // Managing is not attaching.
-        (u64::from(PERM_MANAGE) | READ | WRITE, None, 3, Status::PermAttach),
+        (MANAGE | READ | WRITE, None, 3, Status::PermAttach),
     ];
     let host = Host::default();
     let (mut a, mut b) = (host.boot("a"), host.boot("b"));
@@ -138,6 +139,76 @@ fn who_may_grant_what() {
     assert_eq!(a.attach(dmb.token), Err(Status::PermAttach), "the owner has it already");
     a.detach(dmb.token).unwrap();
     assert_eq!(a.grant(dmb.token, None, ALL), Err(Status::NoEnt));
+}
+
+#[test]
+fn a_device_with_manage_grants_in_place_of_the_owner() {
+    let host = Host::default();
+    let (mut a, mut b, mut c) = (host.boot("a"), host.boot("b"), host.boot("c"));
+    let dmb = a.alloc(1 << 16).unwrap();
+    a.grant(dmb.token, Some(b.devid()), READ | WRITE | ATTACH).unwrap();
+    assert_eq!(b.grant(dmb.token, None, ALL), Err(Status::NoEnt), "without MANAGE");
+    a.grant(dmb.token, Some(b.devid()), MANAGE).unwrap();
+    assert_eq!(
+        b.attach(dmb.token),
+        Err(Status::PermAttach),
+        "managing is not attaching"
+    );
+    assert_eq!(c.grant(dmb.token, None, ALL), Err(Status::NoEnt), "it is b's");
+
+    // To all, to one, and to itself.
+    b.grant(dmb.token, None, ALL).unwrap();
+    let attached = c.attach(dmb.token).unwrap();
+    a.window.write(dmb.offset, b"by b");
+    assert_eq!(c.window.read(attached.offset, 4), b"by b");
+    c.detach(dmb.token).unwrap();
+    b.grant(dmb.token, Some(c.devid()), CLEAN).unwrap();
+    assert_eq!(c.attach(dmb.token), Err(Status::PermAttach));
+    b.grant(dmb.token, Some(b.devid()), ALL | MANAGE).unwrap();
+    b.attach(dmb.token).unwrap();
+    // On, by the default.
+    b.grant(dmb.token, None, MANAGE).unwrap();
+    assert_eq!(
+        c.grant(dmb.token, None, 0),
+        Err(Status::NoEnt),
+        "its own grant replaces the default"
+    );
+    b.grant(dmb.token, Some(c.devid()), 0).unwrap();
+    c.grant(dmb.token, None, 0).unwrap();
+    assert_eq!(
+        c.grant(dmb.token, None, ALL),
+        Err(Status::NoEnt),
+        "it has taken MANAGE from itself"
+    );
+
+    // The owner cannot be shut out, and takes it back.
+    b.grant(dmb.token, Some(a.devid()), CLEAN).unwrap();
+    a.grant(dmb.token, Some(b.devid()), 0).unwrap();
+    assert_eq!(b.grant(dmb.token, None, ALL), Err(Status::NoEnt));
+    // The token dies with the owner's detach, for managers as well.
+    a.grant(dmb.token, Some(c.devid()), MANAGE).unwrap();
+    a.detach(dmb.token).unwrap();
+    assert_eq!(c.grant(dmb.token, None, ALL), Err(Status::NoEnt));
+}
+
+#[test]
+fn a_managers_grants_are_charged_to_the_owner() {
+    let host = Host::default();
+    let (mut a, mut b) = (host.boot("a"), host.boot("b"));
+    let [managed, of_b] = [a.alloc(1 << 14).unwrap(), b.alloc(1 << 14).unwrap()];
+    a.grant(managed.token, Some(b.devid()), MANAGE).unwrap();
+    let devid = b.devid();
+    let mut others = (1..).filter(|other| *other != devid);
+    for devid in others.by_ref().take(MAX_GRANTS as usize - 1) {
+        b.grant(managed.token, Some(devid), ALL).unwrap();
+    }
+    let next = others.next().unwrap();
+    assert_eq!(b.grant(managed.token, Some(next), ALL), Err(Status::NoSpc));
+    assert_eq!(a.grant(managed.token, Some(next), ALL), Err(Status::NoSpc));
+    b.grant(of_b.token, Some(next), ALL).unwrap();
+    a.detach(managed.token).unwrap();
+    let again = a.alloc(1 << 14).unwrap();
+    a.grant(again.token, Some(next), ALL).unwrap();
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod findings;
 mod grants;
+mod holders;
 mod isolation;
 mod life;
 mod moves;

@@ -7,7 +7,7 @@ use crate::common::guest::encode;
 use crate::common::*;
 
 /// Every command with a body of the right length.
-const COMMANDS: [((u8, u8), usize); 10] = [
+const COMMANDS: [((u8, u8), usize); 11] = [
     (CMD_ALLOC, size_of::<Alloc>()),
     (CMD_ATTACH, size_of::<Attach>()),
     (CMD_DETACH, size_of::<Detach>()),
@@ -18,6 +18,7 @@ const COMMANDS: [((u8, u8), usize); 10] = [
     (CMD_QUERY_GID, size_of::<QueryGid>()),
     (CMD_SEND_MESSAGE, size_of::<SendMessage>()),
     (CMD_QUERY_SLAB, size_of::<QuerySlab>()),
+    (CMD_SUBSCRIBE, size_of::<Subscribe>()),
 ];
 
 /// Three guests; A has a DMB of its own, one for B, and one of B's attached.
@@ -133,9 +134,7 @@ fn unknown_commands() {
     let mut scene = Scene::new();
     for class in 0..=255u8 {
         for cmd in [0, 1, 2, 3, 0x7f, 0x80, 0xff] {
-            let known = COMMANDS
-                .iter()
-                .find(|((c, d), _)| (*c, *d) == (class, cmd) && (class, cmd) != CMD_EVENT_VECTOR);
+            let known = COMMANDS.iter().find(|((c, d), _)| (*c, *d) == (class, cmd));
             let length = known.map_or(16, |(_, length)| *length);
             let body = vec![0_u8; length];
             let request = encode((class, cmd), &body[..]);
@@ -239,6 +238,7 @@ fn requests_that_make_no_sense() {
         ("another's DMB", scene.of_b.token, 7, Status::NoEnt),
         ("a DMB for B", scene.for_b.token, 7, Status::Err),
         ("too many bits", scene.own.token, 1 << 32, Status::Err),
+        ("a permission that there is not", scene.own.token, 32, Status::Err),
     ];
     for (what, token, permissions, expected) in grants {
         let permissions = permissions.into();
@@ -255,13 +255,32 @@ fn requests_that_make_no_sense() {
             expected,
         );
     }
+    scene.all_well();
+}
+
+/// The transport has one vector: no DMB gets one of its own, and the device does not pretend otherwise.
+#[test]
+fn no_dmb_has_a_vector_of_its_own() {
+    let mut scene = Scene::new();
+    let vector = |token: Token, vector: u64| {
+        let vector = vector.into();
+        encode(CMD_EVENT_VECTOR, &EventVector { token, vector })
+    };
     for token in [scene.own.token, scene.for_b.token, scene.of_b.token] {
-        let body = GrantDefault {
-            token,
-            permissions: 0.into(),
-        };
-        scene.refused("EVENT_VECTOR", &encode(CMD_EVENT_VECTOR, &body), Status::Err);
+        for number in [0, 1, 3, NO_VECTOR - 1, NO_VECTOR + 1, u64::MAX] {
+            scene.refused(&format!("vector {number:#x}"), &vector(token, number), Status::Err);
+        }
+        let answer = scene.a.request(&vector(token, NO_VECTOR), 64);
+        assert_eq!(answer.written(), [Status::Ok as u8], "it is so");
     }
+    for token in [Token(0.into()), scene.between_b_and_c.token] {
+        for number in [0, NO_VECTOR] {
+            scene.refused("the vector of another's DMB", &vector(token, number), Status::NoEnt);
+        }
+    }
+    let own = scene.own.token;
+    scene.a.detach(own).unwrap();
+    scene.refused("the vector of a dead DMB", &vector(own, NO_VECTOR), Status::NoEnt);
     scene.all_well();
 }
 

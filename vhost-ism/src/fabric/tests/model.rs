@@ -8,7 +8,7 @@ use rustix::io::{pread, pwrite};
 use crate::slab::SlabMemory;
 
 use super::*;
-use crate::abi::PERM_CLEAN_DEFAULT;
+use crate::abi::{PERM_CLEAN_DEFAULT, PERM_MANAGE};
 
 /// A step of a random program. Guests and DMBs are named by a number that is taken modulo their number.
 #[derive(Clone, Debug)]
@@ -89,12 +89,8 @@ impl ModelDmb {
         self.size.next_power_of_two().max(CHUNK_SIZE)
     }
 
-    /// Returns the answer to ATTACH, if there is room.
-    fn attach(&self, guest: &ModelGuest, rw_perm: u32) -> Result<(), Refusal> {
-        if !self.owner_holds {
-            return Err(Refusal::NoSuchDmb);
-        }
-        let granted = match self.peer {
+    fn granted(&self, guest: &ModelGuest) -> u32 {
+        match self.peer {
             Some(peer) if peer == guest.gid => ALL as u32,
             Some(_) => 0,
             None => match self.by_device.get(&guest.devid) {
@@ -102,7 +98,15 @@ impl ModelDmb {
                 Some(own) => own | self.default,
                 None => self.default,
             },
-        };
+        }
+    }
+
+    /// Returns the answer to ATTACH, if there is room.
+    fn attach(&self, guest: &ModelGuest, rw_perm: u32) -> Result<(), Refusal> {
+        if !self.owner_holds {
+            return Err(Refusal::NoSuchDmb);
+        }
+        let granted = self.granted(guest);
         if self.owner == guest.gid || self.attached.contains(&guest.gid) || granted & PERM_ATTACH == 0 {
             Err(Refusal::Attach)
         } else if granted & rw_perm & PERM_READ == 0 {
@@ -347,9 +351,11 @@ impl Model {
     }
 
     fn grant(&mut self, guest: usize, dmb: usize, devid: Option<u64>, permissions: u32) {
-        let gid = self.guests[guest].gid;
+        let guest = &self.guests[guest];
+        let gid = guest.gid;
         let dmb = &mut self.dmbs[dmb];
-        let expected = if !dmb.owner_holds || dmb.owner != gid {
+        let manages = dmb.owner == gid || guest.up && dmb.granted(guest) & PERM_MANAGE != 0;
+        let expected = if !dmb.owner_holds || !manages {
             Err(Refusal::NoSuchDmb)
         } else if dmb.peer.is_some() {
             Err(Refusal::Invalid)

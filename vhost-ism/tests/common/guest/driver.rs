@@ -261,6 +261,13 @@ impl TestGuest {
         Ok((reply.area.offset.get(), reply.area.size.get(), reply.side.get()))
     }
 
+    /// Submits SUBSCRIBE.
+    #[track_caller]
+    pub fn subscribe(&mut self, events: u64) -> Result<(), Refused> {
+        let events = events.into();
+        self.command(CMD_SUBSCRIBE, &Subscribe { events }, 0).map(drop)
+    }
+
     /// Submits SEND_MESSAGE.
     #[track_caller]
     pub fn send_message(&mut self, peer: Gid, code: u32, info: u64) -> Result<(), Refused> {
@@ -333,6 +340,15 @@ impl TestGuest {
     #[track_caller]
     pub fn expect_event(&mut self) -> Event {
         self.next_event(PATIENCE).expect("an event")
+    }
+
+    /// Takes the next event, which must be one of doorbells; returns their chunks.
+    #[track_caller]
+    pub fn expect_event_of_doorbells(&mut self) -> Vec<u32> {
+        match self.expect_event() {
+            Event::Doorbells(chunks) => chunks,
+            other => panic!("{other:?} is not of doorbells"),
+        }
     }
 
     /// Fails if an event comes.

@@ -26,6 +26,12 @@ pub enum Event {
     PeerGone(Gid),
     /// Message: sender, code, info.
     Message(Gid, u32, u64),
+    /// Ring of a DMB: its offset, the device that rang.
+    Update(u64, u64),
+    /// Attachment of a DMB: its offset, the device, the number of attachers.
+    Attach(u64, u64, u64),
+    /// Detachment, with the same.
+    Detach(u64, u64, u64),
     /// A buffer returned without an event, too small for it.
     Nothing,
 }
@@ -119,6 +125,18 @@ pub fn parse_event(bytes: &[u8]) -> Event {
             let message = MessageEvent::read_from_bytes(bytes).unwrap();
             assert_eq!(message.reserved.get(), 0);
             Event::Message(message.gid, message.code.get(), message.info.get())
+        }
+        EV_UPDATE => {
+            let update = UpdateEvent::read_from_bytes(bytes).unwrap();
+            Event::Update(update.offset.get(), update.devid.get())
+        }
+        ev_type @ (EV_ATTACH | EV_DETACH) => {
+            let event = AttachDetachEvent::read_from_bytes(bytes).unwrap();
+            let (offset, devid, peers) = (event.offset.get(), event.devid.get(), event.peers.get());
+            match ev_type {
+                EV_ATTACH => Event::Attach(offset, devid, peers),
+                _ => Event::Detach(offset, devid, peers),
+            }
         }
         other => panic!("an event of type {other:#x}"),
     }
