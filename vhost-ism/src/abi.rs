@@ -21,8 +21,10 @@ pub const MOVE_QUEUE: u16 = 2;
 /// Number of queues.
 pub const NUM_QUEUES: usize = 3;
 
-/// Shared memory id of the region that holds DMB window and doorbell area.
+/// Shared memory id of the region that holds the DMB window and, unless it is in [`SHMID_NOTIFY`], the doorbell area.
 pub const SHMID_REGIONS: u8 = 1;
+/// Shared memory id of the doorbell area in the draft's layout ([`F_NOTIFY`]).
+pub const SHMID_NOTIFY: u8 = 2;
 
 /// Unit of the DMB window in bytes; also the smallest DMB.
 pub const CHUNK_SIZE: u64 = 16 << 10;
@@ -41,10 +43,15 @@ pub const F_BELLS: u32 = 1 << 2;
 /// Feature of the extension: copy mode. No memory is shared; data moves by [`Move`] requests.
 pub const F_MOVE: u32 = 1 << 3;
 
-/// Offset of the awake word in the doorbell area.
+/// Feature of the extension: the doorbell area is in a region of its own, the bytes first.
+pub const F_NOTIFY: u32 = 1 << 4;
+
+/// Offset of the awake word in the doorbell area; with [`F_NOTIFY`], it is at the start of the last page.
 pub const DOORBELL_AWAKE: u64 = 0;
-/// Offset of the doorbell bytes in the doorbell area.
+/// Offset of the doorbell bytes in the doorbell area; with [`F_NOTIFY`], they are at its start.
 pub const DOORBELL_BYTES: u64 = 4096;
+/// Length of the page of the awake word.
+pub const DOORBELL_PAGE: u64 = 4096;
 
 /// Offset of the awake word of side 0 in the first chunk of a slab with bells.
 pub const SLAB_AWAKE: u64 = 0;
@@ -181,7 +188,7 @@ wire! {
         36 => version: U16,
         /// Fabric id for SMC.
         38 => chid: U16,
-        /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`], [`F_MOVE`].
+        /// [`F_PEER`], [`F_AWAKE`], [`F_BELLS`], [`F_MOVE`], [`F_NOTIFY`].
         40 => features: U32,
         /// Maximum number of DMBs this guest owns and attaches together.
         44 => max_dmbs: U32,
@@ -189,7 +196,7 @@ wire! {
         48 => dmb_gid: Gid,
         /// Bytes of shared memory 1, from offset 0, that hold DMBs.
         64 => window_size: U64,
-        /// Offset of the doorbell area in shared memory 1.
+        /// Offset of the doorbell area in its region.
         72 => doorbell_offset: U64,
         /// Length of the doorbell area in bytes.
         80 => doorbell_size: U64,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser, Subcommand};
 use vhost_daemon::{CommonArgs, CtlArgs, ReplayArgs, Shell, TopArgs, TraceArgs, parse_size};
 use vhost_ism::abi::CHUNK_SIZE;
-use vhost_ism::fabric::{Limits, Mode};
+use vhost_ism::fabric::{Layout, Limits, Mode, WINDOW_UNIT};
 use vhost_ism::guest::DOORBELL_TAIL;
 use vhost_ism::ism_finding::Finding;
 
@@ -59,6 +59,16 @@ pub struct Args {
     /// Largest buffer a guest may allocate, a power of two.
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
     pub max_dmb_size: u64,
+
+    /// Largest contiguous area of a buffer that is for any number of guests, a power of two from 2M; a larger buffer is
+    /// a list of areas. By default a buffer is split only where the window has no room for the whole.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_area_size: Option<u64>,
+
+    /// Give the doorbells a shared memory region of their own, as the draft of the virtio-ism device does. Such a
+    /// device does not fit behind a PCIe root port.
+    #[arg(long)]
+    pub two_regions: bool,
 
     /// Maximum number of buffers a guest owns and attaches together.
     #[arg(long, value_name = "N", default_value_t = 4096)]
@@ -130,6 +140,10 @@ impl Args {
         if !self.max_dmb_size.is_power_of_two() || !(CHUNK_SIZE..=self.region_size / 8).contains(&self.max_dmb_size) {
             bail!("--max-dmb-size must be a power of two from 16K to an eighth of --region-size");
         }
+        let max_area_size = self.max_area_size.unwrap_or(self.max_dmb_size).max(WINDOW_UNIT);
+        if self.max_area_size.is_some_and(|size| size != max_area_size) || !max_area_size.is_power_of_two() {
+            bail!("--max-area-size must be a power of two from 2M");
+        }
         if self.max_maps == 0 || self.max_maps > MAX_MAPS {
             bail!("--max-maps must be from 1 to {MAX_MAPS}: QEMU slows down with more regions and aborts at 512");
         }
@@ -137,6 +151,11 @@ impl Args {
             mode: if self.copy { Mode::Copy } else { Mode::Mapped },
             window_size: self.region_size - DOORBELL_TAIL,
             max_dmb_size: self.max_dmb_size,
+            max_area_size,
+            layout: match self.two_regions {
+                false => Layout::OneRegion,
+                true => Layout::TwoRegions,
+            },
             max_dmbs: self.max_dmbs,
             max_maps: self.max_maps,
         })
@@ -200,6 +219,8 @@ mod tests {
             ["--region-size", "4M"],
             ["--max-maps", "129"],
             ["--max-dmb-size", "3M"],
+            ["--max-area-size", "1M"],
+            ["--max-area-size", "6M"],
         ] {
             assert!(
                 parse(&["--socket-path", "a", bad[0], bad[1]])

@@ -34,7 +34,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
-use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, MOVE_QUEUE, NUM_QUEUES, SHMID_REGIONS};
+use crate::abi::{CONTROL_QUEUE, DOORBELL_QUEUE, EVENT_QUEUE, MOVE_QUEUE, NUM_QUEUES};
 use crate::connection::{Connection, FrontendDoor};
 use crate::fabric::Mode;
 use crate::guest::Guest;
@@ -252,9 +252,9 @@ impl VhostUserBackend for IsmBackend {
 
     fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
         self.knows_regions.store(true, Ordering::Release);
-        let mut sizes = [0; SHMID_REGIONS as usize + 1];
-        sizes[SHMID_REGIONS as usize] = self.guest().region_size();
-        Ok(VhostUserShMemConfig::new(1, &sizes))
+        let sizes = self.guest().region_sizes();
+        let regions = sizes.iter().filter(|size| **size > 0).count();
+        Ok(VhostUserShMemConfig::new(regions as u32, &sizes))
     }
 }
 

@@ -22,19 +22,68 @@ pub const MAX_REQUEST: usize = 64;
 #[derive(Debug)]
 enum Reply {
     None,
-    Alloc(AllocReply),
-    Attach(AttachReply),
+    Alloc(Token, Areas),
+    Attach(Areas),
     Slab(SlabReply),
 }
 
-impl Reply {
-    fn as_bytes(&self) -> &[u8] {
+/// The areas of a DMB.
+#[derive(Debug)]
+enum Areas {
+    List(Vec<Area>),
+    /// Their number alone, for which there is no room.
+    Number(u64),
+}
+
+impl Areas {
+    fn append(&self, bytes: &mut Vec<u8>) {
         match self {
-            Self::None => &[],
-            Self::Alloc(reply) => reply.as_bytes(),
-            Self::Attach(reply) => reply.as_bytes(),
-            Self::Slab(reply) => reply.as_bytes(),
+            Self::List(areas) => {
+                bytes.extend_from_slice(&(areas.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(areas.as_bytes());
+            }
+            Self::Number(number) => bytes.extend_from_slice(&number.to_le_bytes()),
         }
+    }
+}
+
+impl Reply {
+    fn append(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::None => {}
+            Self::Alloc(token, areas) => {
+                bytes.extend_from_slice(token.as_bytes());
+                areas.append(bytes);
+            }
+            Self::Attach(areas) => areas.append(bytes),
+            Self::Slab(reply) => bytes.extend_from_slice(reply.as_bytes()),
+        }
+    }
+}
+
+/// The answer to a request with another status than OK.
+struct Failure {
+    status: Status,
+    /// The number of areas, with E2BIG.
+    reply: Reply,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let reply = Reply::None;
+        Self { status, reply }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Status::from(refusal).into()
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Status::from(error).into()
     }
 }
 
@@ -46,6 +95,7 @@ impl From<Refusal> for Status {
             Refusal::Attach => Self::PermAttach,
             Refusal::Read => Self::PermRead,
             Refusal::Write => Self::PermWrite,
+            Refusal::Areas(_) => Self::TooBig,
             Refusal::Full => Self::NoSpc,
             Refusal::NoMemory => Self::NoMem,
         }
@@ -63,12 +113,23 @@ impl From<io::Error> for Status {
 /// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
     session.stats().counters.requests.increment();
-    let (status, reply) = match observe(session, request, |request| execute(session, request, room)) {
+    let mut short = Reply::None;
+    let result = observe(session, request, |request| {
+        execute(session, request, room).map_err(|failure| {
+            short = failure.reply;
+            failure.status
+        })
+    });
+    let (status, reply) = match result {
         Ok(reply) => (Status::Ok, reply),
-        Err(status) => (status, Reply::None),
+        Err(status) => (status, short),
     };
     let mut bytes = vec![status as u8];
-    bytes.extend_from_slice(reply.as_bytes());
+    reply.append(&mut bytes);
+    // The number of areas is left out, too, where there is no room for it.
+    if bytes.len() > room {
+        bytes.truncate(1);
+    }
     bytes
 }
 
@@ -151,20 +212,25 @@ fn names_token(request: Option<&[u8]>) -> bool {
     })
 }
 
-fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Status> {
+fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Failure> {
     session.settle_window()?;
     let (header, body) = RequestHeader::read_from_prefix(request).map_err(|_| Status::Err)?;
     match (header.class, header.cmd) {
         CMD_ALLOC => {
             let command: Alloc = decode(body)?;
-            reserve::<AllocReply>(room)?;
-            let placement = session.fabric().alloc(session.gid(), command.size.get())?;
+            let max_areas = areas_in(room, size_of::<Token>());
+            let placement = session
+                .fabric()
+                .alloc(session.gid(), command.size.get(), max_areas)
+                .map_err(|refusal| failure(refusal, |areas| Reply::Alloc(Token(0.into()), areas)))?;
             session.connect_own_doorbell(&placement);
             finish_alloc(session, placement)
         }
         CMD_ALLOC_FOR_PEER => {
             let command: AllocForPeer = decode(body)?;
-            reserve::<AllocReply>(room)?;
+            if areas_in(room, size_of::<Token>()) == 0 {
+                return Err(failure(Refusal::Areas(1), |areas| Reply::Alloc(Token(0.into()), areas)));
+            }
             let placement = session
                 .fabric()
                 .alloc_for_peer(session.gid(), command.peer_gid, command.size.get())?;
@@ -177,8 +243,7 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
                 body
             };
             let command: Attach = decode(packed)?;
-            reserve::<AttachReply>(room)?;
-            attach(session, command)
+            attach(session, command, areas_in(room, 0))
         }
         CMD_DETACH => {
             let command: Detach = decode(body)?;
@@ -211,10 +276,9 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
         }
         CMD_QUERY_GID => {
             let command: QueryGid = decode(body)?;
-            if session.fabric().is_up(command.gid) {
-                Ok(Reply::None)
-            } else {
-                Err(Status::NoEnt)
+            match session.fabric().is_up(command.gid) {
+                true => Ok(Reply::None),
+                false => Err(Status::NoEnt.into()),
             }
         }
         CMD_SEND_MESSAGE => {
@@ -226,14 +290,16 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             let events = command.events.get();
             let together = EV_ATTACH | EV_DETACH;
             if events & !(EV_UPDATE | together) != 0 || ![0, together].contains(&(events & together)) {
-                return Err(Status::Err);
+                return Err(Status::Err.into());
             }
             session.events().subscribe(events);
             Ok(Reply::None)
         }
         CMD_QUERY_SLAB => {
             let command: QuerySlab = decode(body)?;
-            reserve::<SlabReply>(room)?;
+            if room <= size_of::<SlabReply>() {
+                return Err(Status::TooBig.into());
+            }
             let place = session.fabric().pair_slab(session.gid(), command.token)?;
             let area = Area {
                 offset: place.base.into(),
@@ -251,10 +317,10 @@ fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Stat
             // The transport has one vector, so no DMB has one of its own.
             match command.vector.get() {
                 NO_VECTOR => Ok(Reply::None),
-                _ => Err(Status::Err),
+                _ => Err(Status::Err.into()),
             }
         }
-        _ => Err(Status::Err),
+        _ => Err(Status::Err.into()),
     }
 }
 
@@ -263,16 +329,24 @@ fn decode<T: FromBytes + KnownLayout + Immutable + Unaligned>(body: &[u8]) -> Re
     T::read_from_bytes(body).map_err(|_| Status::Err)
 }
 
-/// Checks that the answer will fit, before the request is executed.
-fn reserve<T>(room: usize) -> Result<(), Status> {
-    if room > size_of::<T>() {
-        Ok(())
-    } else {
-        Err(Status::TooBig)
+/// Returns the number of areas for which an answer has room, after status, `before` more bytes, and their number.
+fn areas_in(room: usize, before: usize) -> usize {
+    room.saturating_sub(1 + before + size_of::<u64>()) / size_of::<Area>()
+}
+
+/// Returns the answer to a request that was refused; `reply` holds the number of areas for which there was no room.
+fn failure(refusal: Refusal, reply: impl FnOnce(Areas) -> Reply) -> Failure {
+    let reply = match refusal {
+        Refusal::Areas(number) => reply(Areas::Number(number)),
+        _ => Reply::None,
+    };
+    Failure {
+        status: refusal.into(),
+        reply,
     }
 }
 
-fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Status> {
+fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Failure> {
     if let Err(error) = session.map(&placement.mapping) {
         // No other guest has the token yet.
         if let Ok(detached) = session.fabric().detach(session.gid(), placement.token) {
@@ -281,17 +355,14 @@ fn finish_alloc(session: &Session, placement: Placement) -> Result<Reply, Status
         return Err(error.into());
     }
     session.stats().counters.allocs.increment();
-    Ok(Reply::Alloc(AllocReply {
-        token: placement.token,
-        num: 1.into(),
-        area: area(&placement),
-    }))
+    Ok(Reply::Alloc(placement.token, Areas::List(placement.areas)))
 }
 
-fn attach(session: &Session, command: Attach) -> Result<Reply, Status> {
+fn attach(session: &Session, command: Attach, max_areas: usize) -> Result<Reply, Failure> {
     let attachment = session
         .fabric()
-        .attach(session.gid(), command.token, command.rw_perm.get())?;
+        .attach(session.gid(), command.token, command.rw_perm.get(), max_areas)
+        .map_err(|refusal| failure(refusal, Reply::Attach))?;
     if let Err(error) = session.map(&attachment.placement.mapping) {
         let _ = session.fabric().detach(session.gid(), command.token);
         session.deliver_attachments();
@@ -300,22 +371,12 @@ fn attach(session: &Session, command: Attach) -> Result<Reply, Status> {
     session.connect_doorbell(&attachment);
     session.deliver_attachments();
     session.stats().counters.attaches.increment();
-    Ok(Reply::Attach(AttachReply {
-        num: 1.into(),
-        area: area(&attachment.placement),
-    }))
+    Ok(Reply::Attach(Areas::List(attachment.placement.areas)))
 }
 
-fn area(placement: &Placement) -> Area {
-    Area {
-        offset: placement.offset.into(),
-        size: placement.size.into(),
-    }
-}
-
-fn send_message(session: &Session, command: SendMessage) -> Result<Reply, Status> {
+fn send_message(session: &Session, command: SendMessage) -> Result<Reply, Failure> {
     if command.peer_gid == session.gid() {
-        return Err(Status::Err);
+        return Err(Status::Err.into());
     }
     let message = MessageEvent {
         ev_type: EV_MESSAGE.into(),

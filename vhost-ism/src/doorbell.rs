@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use parking_lot::RwLock;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
-use crate::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES};
+use crate::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES, DOORBELL_PAGE};
 use crate::slab::{seal_against_writing, sized_memfd};
 use crate::tape::GuestTape;
 
@@ -19,6 +19,10 @@ pub struct DoorbellArea {
     view: RwLock<Option<MmapRegion>>,
     file: File,
     len: u64,
+    /// Offset of the awake word.
+    awake: u64,
+    /// Offset of the bytes.
+    bytes: u64,
     chunks: u32,
     tape: Option<GuestTape>,
 }
@@ -26,21 +30,23 @@ pub struct DoorbellArea {
 impl DoorbellArea {
     /// Returns the length of the area for a window in bytes, in whole pages.
     pub fn len_for(window_size: u64) -> u64 {
-        DOORBELL_BYTES + (window_size / CHUNK_SIZE).next_multiple_of(4096)
+        DOORBELL_PAGE + (window_size / CHUNK_SIZE).next_multiple_of(DOORBELL_PAGE)
     }
 
-    /// Creates a zeroed area for a window of this size.
-    pub fn new(window_size: u64) -> io::Result<Self> {
-        Self::with_tape(window_size, None)
-    }
-
-    /// Creates a zeroed area of a guest that may have a tape.
-    pub fn with_tape(window_size: u64, tape: Option<GuestTape>) -> io::Result<Self> {
+    /// Creates a zeroed area for a window of this size, of a guest that may have a tape. In a region of its own, the
+    /// bytes come first.
+    pub fn new(window_size: u64, own_region: bool, tape: Option<GuestTape>) -> io::Result<Self> {
         let len = Self::len_for(window_size);
+        let (awake, bytes) = match own_region {
+            false => (DOORBELL_AWAKE, DOORBELL_BYTES),
+            true => (len - DOORBELL_PAGE, 0),
+        };
         let area = Self {
             view: RwLock::new(None),
             file: File::from(sized_memfd("vhost-ism-doorbell", len)?),
             len,
+            awake,
+            bytes,
             chunks: (window_size / CHUNK_SIZE) as u32,
             tape,
         };
@@ -89,7 +95,7 @@ impl DoorbellArea {
     /// the doorbell byte and its read of this word: at least one side sees the other's write.
     pub fn set_awake(&self, awake: bool) {
         if let Some(view) = &*self.view.read()
-            && let Ok(word) = bytes(view).get_atomic_ref::<AtomicU32>(DOORBELL_AWAKE as usize)
+            && let Ok(word) = bytes(view).get_atomic_ref::<AtomicU32>(self.awake as usize)
         {
             word.store(u32::from(awake).to_le(), Ordering::Relaxed);
         }
@@ -101,7 +107,7 @@ impl DoorbellArea {
 
     /// Clears a chunk's byte; returns whether it was set.
     pub fn take(&self, chunk: u32) -> bool {
-        let at = DOORBELL_BYTES as usize + chunk as usize;
+        let at = self.bytes as usize + chunk as usize;
         let rung = self.view.read().as_ref().is_some_and(|view| {
             bytes(view)
                 .get_atomic_ref::<AtomicU8>(at)
@@ -130,7 +136,7 @@ impl DoorbellArea {
         };
         let limit = limit.min(self.chunks);
         for word in (0..limit.next_multiple_of(8)).step_by(8) {
-            let at = DOORBELL_BYTES as usize + word as usize;
+            let at = self.bytes as usize + word as usize;
             // The area consists of whole pages, so every word lies inside.
             let Ok(bytes) = slice.get_atomic_ref::<AtomicU64>(at) else {
                 break;
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn collects_each_ring_once() {
-        let area = DoorbellArea::new(64 << 20).unwrap();
+        let area = DoorbellArea::new(64 << 20, false, None).unwrap();
         assert_eq!(area.len(), 8192);
         let guest = guest(&area);
         let mut rung = Vec::new();
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn looks_no_further_than_asked() {
-        let area = DoorbellArea::new(64 << 20).unwrap();
+        let area = DoorbellArea::new(64 << 20, false, None).unwrap();
         let mut rung = Vec::new();
         ring(&guest(&area), 100);
         area.collect(64, &mut rung);
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn tells_whether_it_is_awake() {
-        let area = DoorbellArea::new(64 << 20).unwrap();
+        let area = DoorbellArea::new(64 << 20, false, None).unwrap();
         let guest = guest(&area);
         area.set_awake(true);
         assert_eq!(bytes(&guest).read_obj::<u32>(0).unwrap(), 1);
@@ -206,8 +212,25 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_come_first_in_a_region_of_their_own() {
+        let area = DoorbellArea::new(64 << 20, true, None).unwrap();
+        let guest = guest(&area);
+        let mut rung = Vec::new();
+        for chunk in [0, 9, 4095] {
+            bytes(&guest).write_obj(1u8, chunk).unwrap();
+        }
+        area.set_awake(true);
+        assert_eq!(bytes(&guest).read_obj::<u32>(4096).unwrap(), 1);
+        area.collect(u32::MAX, &mut rung);
+        assert_eq!(rung, [0, 9, 4095]);
+        assert!(!area.take(9));
+        bytes(&guest).write_obj(1u8, 9).unwrap();
+        assert!(area.take(9));
+    }
+
+    #[test]
     fn rings_wait_while_the_device_is_stopped() {
-        let area = DoorbellArea::new(64 << 20).unwrap();
+        let area = DoorbellArea::new(64 << 20, false, None).unwrap();
         let guest = guest(&area);
         area.set_awake(true);
         area.pause();
@@ -228,7 +251,7 @@ mod tests {
 
     #[test]
     fn it_is_abandoned_when_the_last_vmm_has_unmapped_it() {
-        let area = DoorbellArea::new(64 << 20).unwrap();
+        let area = DoorbellArea::new(64 << 20, false, None).unwrap();
         let guest = guest(&area);
         assert!(!area.is_abandoned(), "it runs");
         area.pause();

@@ -1,7 +1,7 @@
 //! Events for one guest: doorbells of its DMBs, peers that left, messages.
 //!
-//! Doorbells coalesce per DMB while they wait for a buffer, attachments and detachments cancel out, and other events wait
-//! in bounded queues. Events are delivered
+//! Doorbells coalesce per DMB while they wait for a buffer, attachments and detachments cancel out, and other events
+//! wait in bounded queues. Events are delivered
 //! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
 //! no other.
 

@@ -24,13 +24,14 @@ use crate::slab::SlabId;
 use crate::tape::{GuestTape, Random, Tape};
 
 use dmb::Access;
-use session::{Session, WINDOW_UNIT};
+use session::Session;
 use state::{SlabKind, State, pair};
 
 pub use destination::{Destination, Moved};
 pub use dmb::Permissions;
-pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Placement, SharedBy};
-pub use refusal::{Limits, Mode, Refusal};
+pub use placement::{Attachment, Detached, Held, Mapping, PairSlab, Part, Placement, SharedBy};
+pub use refusal::{Layout, Limits, Mode, Refusal};
+pub use session::WINDOW_UNIT;
 
 /// Maximum number of grants for single devices that a guest makes for all its DMBs together.
 pub const MAX_GRANTS: u32 = 4096;
@@ -238,18 +239,21 @@ impl Fabric {
     }
 
     /// Allocates a DMB that no guest can attach or move to until [`Fabric::grant`]; in mapped mode, in a slab of its
-    /// own.
-    pub fn alloc(&self, owner: Gid, size: u64) -> Result<Placement, Refusal> {
+    /// own, and at most `max_areas` areas of the window.
+    pub fn alloc(&self, owner: Gid, size: u64, max_areas: usize) -> Result<Placement, Refusal> {
         self.check_size(size)?;
         let mut state = self.state();
         let access = Access::Granted(Permissions::default());
         if self.limits.mode == Mode::Copy {
+            if max_areas == 0 {
+                return Err(Refusal::Areas(1));
+            }
             return self.alloc_among_others(&mut state, SlabKind::Private(owner), owner, size, access);
         }
         state.check_room(owner, &self.limits)?;
         let len = size.next_power_of_two().max(WINDOW_UNIT);
         let id = state.new_slab(SlabKind::Solo, len)?;
-        let placed = state.place(owner, id, &self.limits);
+        let placed = state.place_areas(owner, id, (0, size), max_areas, &self.limits);
         if placed.is_err() {
             state.slabs.remove(&id);
         }
@@ -267,8 +271,8 @@ impl Fabric {
         }
     }
 
-    /// Attaches a DMB to a session.
-    pub fn attach(&self, gid: Gid, token: Token, rw_perm: u32) -> Result<Attachment, Refusal> {
+    /// Attaches a DMB to a session, in at most `max_areas` areas of its window.
+    pub fn attach(&self, gid: Gid, token: Token, rw_perm: u32, max_areas: usize) -> Result<Attachment, Refusal> {
         let mut state = self.state();
         let session = state.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
         let devid = session.devid;
@@ -292,7 +296,7 @@ impl Fabric {
         let owner_base = owner.places.get(&id).ok_or(Refusal::NoSuchDmb)?.base();
         let owner_sink = owner.sink.clone();
         state.check_acquaintance(gid, &others)?;
-        let mapping = state.place(gid, id, &self.limits)?;
+        let mapping = state.place_areas(gid, id, (block.offset(), size), max_areas, &self.limits)?;
         state.acquaint(gid, &others);
         if let Some(dmb) = state.dmbs.get_mut(&token) {
             dmb.attached.insert(gid);
@@ -301,14 +305,8 @@ impl Fabric {
             session.dmbs += 1;
         }
         state.note_attachment(gid, devid, token, true);
-        let offset = mapping.base + block.offset();
         Ok(Attachment {
-            placement: Placement {
-                token,
-                mapping,
-                offset,
-                size,
-            },
+            placement: Placement::new(token, mapping, block.offset(), size),
             owner: owner_sink,
             owner_chunk: ((owner_base + block.offset()) / CHUNK_SIZE) as u32,
             shared_by,

@@ -13,18 +13,20 @@ use vhost_daemon::finding::Object;
 use vhost_daemon::heartbeat;
 use vhost_daemon::trace::Tracer;
 
-use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_PEER, Gid, MAGIC, NOTIFY_SIZE, Token, VERSION};
+use crate::abi::{
+    CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_NOTIFY, F_PEER, Gid, MAGIC, NOTIFY_SIZE, Token, VERSION,
+};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
-use crate::fabric::{Attachment, Detached, Fabric, Mapping, Mode, Placement, SharedBy};
+use crate::fabric::{Attachment, Detached, Fabric, Layout, Mapping, Mode, Placement, SharedBy};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
 use crate::tape::{Entry, GuestTape};
-use crate::window::{RegionMapper, Traced, Window};
+use crate::window::{RegionMapper, RegionRange, Traced, Window};
 
-/// Bytes at the end of the shared memory region that belong to the doorbell area. As large as a memory subsection of
-/// Linux, so that the window before it can be device memory with struct pages.
+/// Bytes of shared memory that belong to the doorbell area, at the end of the region or in one of its own. As large as
+/// a memory subsection of Linux, so that the window before it can be device memory with struct pages.
 pub const DOORBELL_TAIL: u64 = 2 << 20;
 
 /// A guest of the daemon: it outlives the sessions of the guest's driver and the VMM's connections.
@@ -152,9 +154,14 @@ impl Guest {
         self.fabric.limits().mode
     }
 
-    /// Returns the length of the shared memory region in bytes.
-    pub fn region_size(&self) -> u64 {
-        self.fabric.limits().window_size + DOORBELL_TAIL
+    /// Returns the lengths of the shared memory regions in bytes, by their ids; 0 for one that there is not. Their sum
+    /// is a power of two, as they share a PCI BAR.
+    pub fn region_sizes(&self) -> Vec<u64> {
+        let limits = self.fabric.limits();
+        match limits.layout {
+            Layout::OneRegion => vec![0, limits.window_size + DOORBELL_TAIL],
+            Layout::TwoRegions => vec![0, limits.window_size, DOORBELL_TAIL],
+        }
     }
 
     /// Returns the configuration space.
@@ -164,6 +171,10 @@ impl Guest {
         let features = match limits.mode {
             Mode::Mapped => F_PEER | F_AWAKE | F_BELLS,
             Mode::Copy => F_PEER | F_BELLS | F_MOVE,
+        };
+        let features = match limits.layout {
+            Layout::OneRegion => features,
+            Layout::TwoRegions => features | F_NOTIFY,
         };
         Config {
             gid: self.fabric.id().into(),
@@ -177,7 +188,7 @@ impl Guest {
             max_dmbs: limits.max_dmbs.into(),
             dmb_gid: state.gid,
             window_size: limits.window_size.into(),
-            doorbell_offset: limits.window_size.into(),
+            doorbell_offset: limits.layout.doorbell_place(limits.window_size).1.into(),
             doorbell_size: DoorbellArea::len_for(limits.window_size).into(),
             max_dmb_size: limits.max_dmb_size.into(),
         }
@@ -215,7 +226,9 @@ impl Guest {
             }
             self.end(&mut state);
         }
-        let area = DoorbellArea::with_tape(self.fabric.limits().window_size, self.stats.tape().cloned())?;
+        let limits = self.fabric.limits();
+        let own_region = limits.layout == Layout::TwoRegions;
+        let area = DoorbellArea::new(limits.window_size, own_region, self.stats.tape().cloned())?;
         let sink = Arc::new(EventSink::new(self.stats.clone()));
         self.fabric.join(state.gid, state.devid, sink.clone());
         sink.open(ring);
@@ -357,15 +370,21 @@ impl Session {
         self.used.store(true, Ordering::Relaxed);
         let mut window = self.window.lock();
         self.check_alive()?;
-        let offset = self.fabric.limits().window_size;
-        if window.ensure_doorbell(&self.mapper, self.area.memfd(), offset, self.area.len())? {
+        let limits = self.fabric.limits();
+        let (shmid, offset) = limits.layout.doorbell_place(limits.window_size);
+        let to = RegionRange {
+            shmid,
+            offset,
+            len: self.area.len(),
+        };
+        if window.ensure_doorbell(&self.mapper, self.area.memfd(), to)? {
             self.stats.counters.maps.increment();
         }
         for id in self.fabric.stale_slabs(self.gid) {
             self.check_alive()?;
             match window.remove_slab(&self.mapper, id) {
-                Ok(was_mapped) => {
-                    self.stats.counters.unmaps.add(was_mapped.into());
+                Ok(unmapped) => {
+                    self.stats.counters.unmaps.add(unmapped);
                     self.fabric.vacate(self.gid, id);
                 }
                 // It keeps its place, and the next request tries again.
@@ -379,9 +398,7 @@ impl Session {
     pub fn map(&self, mapping: &Mapping) -> io::Result<()> {
         let mut window = self.window.lock();
         self.check_alive()?;
-        if window.ensure_slab(&self.mapper, mapping)? {
-            self.stats.counters.maps.increment();
-        }
+        self.stats.counters.maps.add(window.ensure_slab(&self.mapper, mapping)?);
         Ok(())
     }
 

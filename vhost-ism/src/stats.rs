@@ -33,9 +33,9 @@ vhost_daemon::counters! {
         unmaps,
         /// Kicks of the doorbell or move queue.
         kicks,
-        /// Doorbell bytes collected and forwarded to the DMB's owner.
+        /// Doorbell bytes collected and forwarded to the other holders of the DMB.
         doorbells,
-        /// Doorbells received for DMBs that this guest owns.
+        /// Doorbells received for DMBs that this guest holds.
         rings,
         /// Events put on the event queue.
         events,

@@ -13,17 +13,29 @@ use std::time::Instant;
 use serde::{Serialize, Serializer};
 use vhost_daemon::trace::Tracer;
 
+use crate::abi::SHMID_REGIONS;
 use crate::door::Door;
 use crate::fabric::Mapping;
 use crate::ism_event::{IsmEvent, nanoseconds};
 use crate::slab::SlabId;
 
-/// Changes the shared memory region of one guest; a call returns once the change is in effect.
+/// A range of a shared memory region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionRange {
+    /// Id of the region.
+    pub shmid: u8,
+    /// Offset in the region in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Changes the shared memory regions of one guest; a call returns once the change is in effect.
 pub trait RegionMapper: Send + Sync {
-    /// Maps the first `len` bytes of `memfd` at `offset` in the region.
-    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()>;
+    /// Maps the bytes of `memfd` from `from` to this range.
+    fn map(&self, memfd: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()>;
     /// Unmaps exactly the range of one earlier map.
-    fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
+    fn unmap(&self, range: RegionRange) -> io::Result<()>;
 }
 
 /// A mapper behind the door of its guest, whose calls are recorded in the execution trace.
@@ -39,17 +51,12 @@ impl Traced {
         Self { mapper, tracer, door }
     }
 
-    fn record(
-        &self,
-        event: IsmEvent,
-        (offset, len): (u64, u64),
-        change: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn record(&self, event: IsmEvent, range: RegionRange, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let begun = self.tracer.is_on().then(Instant::now);
         let result = change();
         if let (Some(begun), Ok(())) = (begun, &result) {
             let pages = |bytes: u64| (bytes / 4096) as u32;
-            let arguments = || [pages(offset), pages(len), nanoseconds(begun.elapsed()), 0];
+            let arguments = || [pages(range.offset), pages(range.len), nanoseconds(begun.elapsed()), 0];
             self.tracer.record(event, 0, arguments);
         }
         result
@@ -57,43 +64,47 @@ impl Traced {
 }
 
 impl RegionMapper for Traced {
-    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fn map(&self, memfd: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()> {
         if self.door.as_ref().is_some_and(|door| !door.map()) {
             return Err(io::Error::other("refused by a fault"));
         }
-        let map = || self.mapper.map(memfd, offset, len);
-        self.record(IsmEvent::Map, (offset, len), map)
+        self.record(IsmEvent::Map, to, || self.mapper.map(memfd, from, to))
     }
 
-    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
-        let unmap = || self.mapper.unmap(offset, len);
-        self.record(IsmEvent::Unmap, (offset, len), unmap)
+    fn unmap(&self, range: RegionRange) -> io::Result<()> {
+        self.record(IsmEvent::Unmap, range, || self.mapper.unmap(range))
     }
 }
 
 /// The mappings of one guest's window.
 #[derive(Debug, Default, Serialize)]
 pub struct Window {
-    /// Offset and length of each mapped slab.
+    /// Mapped ranges of each slab, in its order. Fewer than it has parts, if the VMM has refused one.
     #[serde(serialize_with = "ids")]
-    slabs: HashMap<SlabId, (u64, u64)>,
+    slabs: HashMap<SlabId, Vec<RegionRange>>,
     doorbell: bool,
 }
 
-fn ids<S: Serializer>(slabs: &HashMap<SlabId, (u64, u64)>, serializer: S) -> Result<S::Ok, S::Error> {
+fn ids<S: Serializer>(slabs: &HashMap<SlabId, Vec<RegionRange>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(slabs.keys())
 }
 
 impl Window {
-    /// Maps a slab unless it is mapped. Returns whether it was mapped by this call.
-    pub fn ensure_slab(&mut self, mapper: &dyn RegionMapper, mapping: &Mapping) -> io::Result<bool> {
+    /// Maps the parts of a slab that are not mapped. Returns their number.
+    pub fn ensure_slab(&mut self, mapper: &dyn RegionMapper, mapping: &Mapping) -> io::Result<u64> {
         let memory = &mapping.memory;
-        if self.slabs.contains_key(&memory.id) {
-            return Ok(false);
+        let mapped = self.slabs.entry(memory.id).or_default();
+        let parts = mapping.parts.get(mapped.len()..).unwrap_or_default();
+        for part in parts {
+            let to = RegionRange {
+                shmid: SHMID_REGIONS,
+                offset: part.base,
+                len: part.len,
+            };
+            mapper.map(memory.memfd.as_fd(), part.from, to)?;
+            mapped.push(to);
         }
-        mapper.map(memory.memfd.as_fd(), mapping.base, memory.len)?;
-        self.slabs.insert(memory.id, (mapping.base, memory.len));
-        Ok(true)
+        Ok(parts.len() as u64)
     }
 
     /// Maps the doorbell area unless it is mapped. Returns whether it was mapped by this call.
@@ -101,24 +112,28 @@ impl Window {
         &mut self,
         mapper: &dyn RegionMapper,
         memfd: BorrowedFd<'_>,
-        offset: u64,
-        len: u64,
+        to: RegionRange,
     ) -> io::Result<bool> {
         if self.doorbell {
             return Ok(false);
         }
-        mapper.map(memfd, offset, len)?;
+        mapper.map(memfd, 0, to)?;
         self.doorbell = true;
         Ok(true)
     }
 
-    /// Unmaps a slab if it is mapped. Returns whether it was. After an error the slab still counts as mapped.
-    pub fn remove_slab(&mut self, mapper: &dyn RegionMapper, id: SlabId) -> io::Result<bool> {
-        let Some(&(offset, len)) = self.slabs.get(&id) else {
-            return Ok(false);
-        };
-        mapper.unmap(offset, len)?;
+    /// Unmaps what is mapped of a slab. Returns the number of its parts. After an error the rest still counts as
+    /// mapped.
+    pub fn remove_slab(&mut self, mapper: &dyn RegionMapper, id: SlabId) -> io::Result<u64> {
+        let mut unmapped = 0;
+        if let Some(mapped) = self.slabs.get_mut(&id) {
+            while let Some(range) = mapped.last() {
+                mapper.unmap(*range)?;
+                mapped.pop();
+                unmapped += 1;
+            }
+        }
         self.slabs.remove(&id);
-        Ok(true)
+        Ok(unmapped)
     }
 }

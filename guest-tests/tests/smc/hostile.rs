@@ -17,6 +17,7 @@ const ALLOC_FOR_PEER: (u8, u8) = (0x80, 0);
 const QUERY_GID: (u8, u8) = (0x80, 1);
 const SEND_MESSAGE: (u8, u8) = (0x80, 2);
 const QUERY_SLAB: (u8, u8) = (0x80, 3);
+const SUBSCRIBE: (u8, u8) = (0x80, 5);
 
 const OK: u8 = 0;
 const ENOENT: u8 = 2;
@@ -25,7 +26,7 @@ const PERM_EATTACH: u8 = 100;
 const ERR: u8 = 255;
 
 /// Every command with the length of its body.
-const COMMANDS: [((u8, u8), usize); 10] = [
+const COMMANDS: [((u8, u8), usize); 11] = [
     (ALLOC, 8),
     (ATTACH, 12),
     (DETACH, 8),
@@ -36,6 +37,7 @@ const COMMANDS: [((u8, u8), usize); 10] = [
     (QUERY_GID, 16),
     (SEND_MESSAGE, 32),
     (QUERY_SLAB, 8),
+    (SUBSCRIBE, 8),
 ];
 
 /// Offset of the doorbell bytes.
@@ -207,7 +209,6 @@ fn malformed(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
         Request::new((0, 9), &[0; 8]),
         Request::new((0x80, 0x7f), &[0; 16]),
         Request::new((0xff, 0xff), &[0xff; 60]),
-        Request::new(EVENT_VECTOR, &[0; 16]),
         Request::new(ALLOC, &0_u64.to_le_bytes()),
         Request::new(ALLOC, &u64::MAX.to_le_bytes()),
         Request::new(ALLOC, &(1_u64 << 40).to_le_bytes()),
@@ -221,6 +222,7 @@ fn malformed(probe: &Probe<'_>, gids: &[[u8; 16]; 2]) -> Result<()> {
     for (request, answer) in requests.iter().zip(probe.ask(&requests)?) {
         assert_eq!(answer.bytes, [ERR], "{request:02x?}");
     }
+    assert_eq!(probe.ask_one(Request::new(EVENT_VECTOR, &[0; 16]))?.bytes, [ENOENT]);
     let small = Request::new(ALLOC, &65536_u64.to_le_bytes()).room(16);
     assert_eq!(probe.ask_one(small)?.bytes, [E2BIG]);
     // No room even for the status.

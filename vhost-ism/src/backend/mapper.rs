@@ -8,8 +8,7 @@ use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags, VhostUserSha
 use vhost::vhost_user::{Backend, Error as VhostUserError, VhostUserFrontendReqHandler};
 use vhost_daemon::heartbeat;
 
-use crate::abi::SHMID_REGIONS;
-use crate::window::RegionMapper;
+use crate::window::{RegionMapper, RegionRange};
 
 /// The mapper of one connection: sends requests over its back-end channel.
 pub struct ChannelMapper {
@@ -54,11 +53,12 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 impl RegionMapper for ChannelMapper {
-    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fn map(&self, memfd: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()> {
         let request = VhostUserMMap {
-            shmid: SHMID_REGIONS,
-            shm_offset: offset,
-            len,
+            shmid: to.shmid,
+            fd_offset: from,
+            shm_offset: to.offset,
+            len: to.len,
             flags: VhostUserMMapFlags::WRITABLE.bits(),
             ..Default::default()
         };
@@ -66,11 +66,11 @@ impl RegionMapper for ChannelMapper {
         self.barrier()
     }
 
-    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
+    fn unmap(&self, range: RegionRange) -> io::Result<()> {
         let request = VhostUserMMap {
-            shmid: SHMID_REGIONS,
-            shm_offset: offset,
-            len,
+            shmid: range.shmid,
+            shm_offset: range.offset,
+            len: range.len,
             ..Default::default()
         };
         heartbeat::wait(|| self.channel.shmem_unmap(&request))?;

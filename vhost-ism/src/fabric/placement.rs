@@ -2,17 +2,48 @@
 
 use std::sync::Arc;
 
-use crate::abi::Token;
+use crate::abi::{Area, Token};
 use crate::event::EventSink;
 use crate::slab::SlabMemory;
+
+/// A part of a slab that is contiguous in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Offset in the guest's window.
+    pub base: u64,
+    /// Offset in the slab.
+    pub from: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
 
 /// A slab at its place in one guest's window.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     /// Memory to map.
     pub memory: SlabMemory,
-    /// Offset in the guest's window.
-    pub base: u64,
+    /// Its parts, which cover it in ascending order. A slab of several DMBs has one.
+    pub parts: Vec<Part>,
+}
+
+impl Mapping {
+    /// Returns the offset of the first part in the guest's window.
+    pub fn base(&self) -> u64 {
+        self.parts.first().map_or(0, |part| part.base)
+    }
+
+    /// Returns the areas of the window that hold this range of the slab.
+    pub fn areas(&self, offset: u64, size: u64) -> Vec<Area> {
+        let within = |part: &Part| {
+            let start = offset.max(part.from);
+            let end = (offset + size).min(part.from + part.len);
+            (start < end).then(|| Area {
+                offset: (part.base + (start - part.from)).into(),
+                size: (end - start).into(),
+            })
+        };
+        self.parts.iter().filter_map(within).collect()
+    }
 }
 
 /// A DMB in one guest's window.
@@ -22,10 +53,25 @@ pub struct Placement {
     pub token: Token,
     /// The slab that holds it.
     pub mapping: Mapping,
-    /// Offset in the guest's window.
+    /// Offset of the first area in the guest's window.
     pub offset: u64,
     /// Length as allocated.
     pub size: u64,
+    /// The areas of the window, in the order of the DMB.
+    pub areas: Vec<Area>,
+}
+
+impl Placement {
+    /// Describes a DMB at this offset in its slab.
+    pub fn new(token: Token, mapping: Mapping, offset: u64, size: u64) -> Self {
+        Self {
+            token,
+            offset: mapping.base() + offset,
+            size,
+            areas: mapping.areas(offset, size),
+            mapping,
+        }
+    }
 }
 
 /// An attached DMB: its location in the attacher's window, and the target of its doorbell.

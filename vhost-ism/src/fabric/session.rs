@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::placement::Part;
 use crate::abi::Gid;
 use crate::buddy::Buddy;
 use crate::event::EventSink;
@@ -14,17 +15,36 @@ use crate::slab::SlabId;
 /// that wants compound pages of that size must not find two slabs in one.
 pub const WINDOW_UNIT: u64 = 2 << 20;
 
-/// Location of a slab in a window.
+/// A block of 2^`order` units of a window.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+struct WindowBlock {
     unit: u32,
     order: u32,
 }
 
+/// Location of a slab in a window: the blocks of its parts, in the order of the slab.
+#[derive(Debug, Clone)]
+pub struct Place(Vec<WindowBlock>);
+
 impl Place {
-    /// Returns the offset in the window in bytes.
-    pub fn base(self) -> u64 {
-        u64::from(self.unit) * WINDOW_UNIT
+    /// Returns the offset of the first part in the window in bytes.
+    pub fn base(&self) -> u64 {
+        self.0.first().map_or(0, |block| u64::from(block.unit) * WINDOW_UNIT)
+    }
+
+    /// Returns the parts.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut from = 0;
+        let part = |block: &WindowBlock| {
+            let len = WINDOW_UNIT << block.order;
+            from += len;
+            Part {
+                base: u64::from(block.unit) * WINDOW_UNIT,
+                from: from - len,
+                len,
+            }
+        };
+        self.0.iter().map(part).collect()
     }
 }
 
@@ -76,23 +96,51 @@ impl Session {
         }
     }
 
-    /// Returns the base of a slab in the window; allocates a place on first use.
-    pub fn place(&mut self, id: SlabId, len: u64, max_maps: u32) -> Option<u64> {
+    /// Returns the parts of a slab of `len` bytes in the window; allocates a place on first use, for the whole, or if
+    /// there is a largest part, for as few as there is room for.
+    pub fn place(&mut self, id: SlabId, len: u64, max_part: Option<u64>, max_maps: u32) -> Option<Vec<Part>> {
         // Attached again before it was unmapped.
         self.stale.retain(|stale| *stale != id);
         if let Some(place) = self.places.get(&id) {
-            return Some(place.base());
+            return Some(place.parts());
         }
-        if self.places.len() >= max_maps as usize {
-            return None;
-        }
-        let order = Buddy::order_for(u32::try_from(len.div_ceil(WINDOW_UNIT)).ok()?);
-        let place = Place {
-            unit: self.window.alloc(order)?,
-            order,
-        };
+        let maps: usize = self.places.values().map(|place| place.0.len()).sum();
+        let blocks = self.allocate(len, max_part, (max_maps as usize).saturating_sub(maps))?;
+        let place = Place(blocks);
+        let parts = place.parts();
         self.places.insert(id, place);
-        Some(place.base())
+        Some(parts)
+    }
+
+    fn allocate(&mut self, len: u64, max_part: Option<u64>, max_blocks: usize) -> Option<Vec<WindowBlock>> {
+        let mut rest = u32::try_from(len.div_ceil(WINDOW_UNIT)).ok()?.next_power_of_two();
+        let mut order = Buddy::order_for(rest);
+        if let Some(max_part) = max_part {
+            order = order.min((max_part / WINDOW_UNIT).max(1).ilog2());
+        }
+        let mut blocks = Vec::new();
+        while rest > 0 {
+            let unit = (blocks.len() < max_blocks).then(|| self.window.alloc(order)).flatten();
+            match unit {
+                Some(unit) => {
+                    blocks.push(WindowBlock { unit, order });
+                    rest -= 1 << order;
+                }
+                // The rest stays a multiple of the block.
+                None if max_part.is_some() && order > 0 && blocks.len() < max_blocks => order -= 1,
+                None => {
+                    self.free(&blocks);
+                    return None;
+                }
+            }
+        }
+        Some(blocks)
+    }
+
+    fn free(&mut self, blocks: &[WindowBlock]) {
+        for block in blocks {
+            self.window.free(block.unit, block.order);
+        }
     }
 
     /// Marks a slab for removal from the window.
@@ -106,7 +154,7 @@ impl Session {
     pub fn vacate(&mut self, id: SlabId) {
         self.stale.retain(|stale| *stale != id);
         if let Some(place) = self.places.remove(&id) {
-            self.window.free(place.unit, place.order);
+            self.free(&place.0);
         }
     }
 }

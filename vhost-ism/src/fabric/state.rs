@@ -147,10 +147,42 @@ impl State {
 
     /// Allocates a slab's place in a session's window unless it has one.
     pub fn place(&mut self, gid: Gid, id: SlabId, limits: &Limits) -> Result<Mapping, Refusal> {
-        let memory = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?.slab.memory().clone();
+        let shared = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?;
+        let memory = shared.slab.memory().clone();
+        // A slab of one DMB can be a list of areas.
+        let max_part = (shared.kind == SlabKind::Solo).then_some(limits.max_area_size);
         let session = self.sessions.get_mut(&gid).ok_or(Refusal::NoSuchPeer)?;
-        let base = session.place(id, memory.len, limits.max_maps).ok_or(Refusal::Full)?;
-        Ok(Mapping { memory, base })
+        let parts = session
+            .place(id, memory.len, max_part, limits.max_maps)
+            .ok_or(Refusal::Full)?;
+        Ok(Mapping { memory, parts })
+    }
+
+    /// Allocates a slab's place as [`State::place`] does, unless this range of it takes more than `max_areas` areas.
+    pub fn place_areas(
+        &mut self,
+        gid: Gid,
+        id: SlabId,
+        (offset, size): (u64, u64),
+        max_areas: usize,
+        limits: &Limits,
+    ) -> Result<Mapping, Refusal> {
+        let session = self.sessions.get(&gid).ok_or(Refusal::NoSuchPeer)?;
+        let (was_placed, was_stale) = (session.places.contains_key(&id), session.stale.contains(&id));
+        let mapping = self.place(gid, id, limits)?;
+        let areas = mapping.areas(offset, size).len();
+        if areas <= max_areas {
+            return Ok(mapping);
+        }
+        if let Some(session) = self.sessions.get_mut(&gid) {
+            match (was_placed, was_stale) {
+                (false, _) => session.vacate(id),
+                // It may still be mapped.
+                (true, true) => session.mark_stale(id),
+                (true, false) => {}
+            }
+        }
+        Err(Refusal::Areas(areas as u64))
     }
 
     /// Creates a DMB in a block of a slab that has a place in the owner's window.
@@ -167,7 +199,7 @@ impl State {
         let memory = shared.slab.memory().clone();
         let session = self.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
         session.dmbs += 1;
-        let base = session.places.get(&id).ok_or(Refusal::Full)?.base();
+        let parts = session.places.get(&id).ok_or(Refusal::Full)?.parts();
         let token = loop {
             let token = Token(self.random.nonzero().into());
             if !self.dmbs.contains_key(&token) {
@@ -175,12 +207,7 @@ impl State {
             }
         };
         self.dmbs.insert(token, Dmb::new(owner, id, block, size, access));
-        Ok(Placement {
-            token,
-            mapping: Mapping { memory, base },
-            offset: base + block.offset(),
-            size,
-        })
+        Ok(Placement::new(token, Mapping { memory, parts }, block.offset(), size))
     }
 
     /// Returns the first chunk of a DMB in the window of a session, from the start of the slab if it is not there.

@@ -11,12 +11,16 @@ use vhost_daemon::trace::Tracer;
 
 const ALL: u64 = (PERM_READ | PERM_WRITE | PERM_ATTACH) as u64;
 const RW: u32 = PERM_READ | PERM_WRITE;
+/// Room for any number of areas.
+const ANY: usize = usize::MAX;
 
 /// Returns limits with twelve units of window, so that everything fills up now and then.
 fn limits() -> Limits {
     Limits {
         window_size: 24 << 20,
         max_dmb_size: 1 << 20,
+        max_area_size: 1 << 20,
+        layout: Layout::OneRegion,
         max_dmbs: 8,
         max_maps: 4,
         mode: Mode::Mapped,
@@ -61,8 +65,8 @@ fn a_pair_shares_one_slab_in_both_directions() {
     let of_a = fabric.alloc_for_peer(a, b, 100).unwrap();
     let of_b = fabric.alloc_for_peer(b, a, 100).unwrap();
     assert_eq!(of_a.mapping.memory.id, of_b.mapping.memory.id);
-    let attached = fabric.attach(b, of_a.token, RW).unwrap();
-    assert_eq!(attached.placement.mapping.base, of_b.mapping.base);
+    let attached = fabric.attach(b, of_a.token, RW, ANY).unwrap();
+    assert_eq!(attached.placement.mapping.base(), of_b.mapping.base());
     assert_eq!(attached.owner_chunk, (of_a.offset / CHUNK_SIZE) as u32);
 }
 
@@ -72,7 +76,7 @@ fn slabs_of_different_pairs_are_different() {
     let (a, b, c) = (join(&fabric), join(&fabric), join(&fabric));
     let with_b = fabric.alloc_for_peer(a, b, 100).unwrap();
     let with_c = fabric.alloc_for_peer(a, c, 100).unwrap();
-    let alone = fabric.alloc(a, 100).unwrap();
+    let alone = fabric.alloc(a, 100, ANY).unwrap();
     let ids = [with_b, with_c, alone].map(|placement| placement.mapping.memory.id);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 3);
 }
@@ -91,12 +95,15 @@ fn gids_have_two_halves() {
 fn a_session_that_is_not_up_gets_nothing() {
     let fabric = fabric();
     let (a, nobody) = (join(&fabric), fabric.new_gid());
-    assert_eq!(fabric.alloc(nobody, 1).unwrap_err(), Refusal::NoSuchPeer);
+    assert_eq!(fabric.alloc(nobody, 1, ANY).unwrap_err(), Refusal::NoSuchPeer);
     assert_eq!(fabric.alloc_for_peer(nobody, a, 1).unwrap_err(), Refusal::NoSuchPeer);
     assert_eq!(fabric.alloc_for_peer(a, nobody, 1).unwrap_err(), Refusal::NoSuchPeer);
-    let dmb = fabric.alloc(a, 1).unwrap();
+    let dmb = fabric.alloc(a, 1, ANY).unwrap();
     fabric.grant(a, dmb.token, None, ALL).unwrap();
-    assert_eq!(fabric.attach(nobody, dmb.token, RW).unwrap_err(), Refusal::NoSuchPeer);
+    assert_eq!(
+        fabric.attach(nobody, dmb.token, RW, ANY).unwrap_err(),
+        Refusal::NoSuchPeer
+    );
     assert!(fabric.leave(nobody).is_empty());
     assert!(fabric.stale_slabs(nobody).is_empty());
     fabric.leave(a);
@@ -107,12 +114,12 @@ fn a_session_that_is_not_up_gets_nothing() {
 fn a_stale_slab_that_serves_again_stays() {
     let fabric = fabric();
     let (a, b) = (join(&fabric), join(&fabric));
-    let dmb = fabric.alloc(a, 1).unwrap();
+    let dmb = fabric.alloc(a, 1, ANY).unwrap();
     fabric.grant(a, dmb.token, None, ALL).unwrap();
-    let first = fabric.attach(b, dmb.token, RW).unwrap();
+    let first = fabric.attach(b, dmb.token, RW, ANY).unwrap();
     fabric.detach(b, dmb.token).unwrap();
     assert_eq!(fabric.stale_slabs(b).len(), 1);
-    let again = fabric.attach(b, dmb.token, RW).unwrap();
+    let again = fabric.attach(b, dmb.token, RW, ANY).unwrap();
     assert_eq!(first.placement.offset, again.placement.offset);
     assert!(fabric.stale_slabs(b).is_empty());
 }
@@ -121,14 +128,14 @@ fn a_stale_slab_that_serves_again_stays() {
 fn a_stale_slab_keeps_its_place_until_it_is_vacated() {
     let fabric = fabric();
     let a = join(&fabric);
-    let first = fabric.alloc(a, 1).unwrap();
+    let first = fabric.alloc(a, 1, ANY).unwrap();
     fabric.detach(a, first.token).unwrap();
     assert_eq!(fabric.stale_slabs(a), fabric.stale_slabs(a));
-    let second = fabric.alloc(a, 1).unwrap();
+    let second = fabric.alloc(a, 1, ANY).unwrap();
     assert_ne!(second.offset, first.offset);
     settle(&fabric, a);
     assert!(fabric.stale_slabs(a).is_empty());
-    let third = fabric.alloc(a, 1).unwrap();
+    let third = fabric.alloc(a, 1, ANY).unwrap();
     assert_eq!(third.offset, first.offset);
 }
 
@@ -140,13 +147,14 @@ fn the_largest_dmb_fits() {
         let limits = Limits {
             window_size: region - (2 << 20),
             max_dmb_size: region / 8,
+            max_area_size: region / 8,
             ..limits()
         };
         let fabric = Fabric::new(0xff00, limits);
         let (a, b) = (join(&fabric), join(&fabric));
         let dmb = fabric.alloc_for_peer(a, b, region / 8).unwrap();
-        fabric.attach(b, dmb.token, RW).unwrap();
-        fabric.alloc(b, region / 8).unwrap();
+        fabric.attach(b, dmb.token, RW, ANY).unwrap();
+        fabric.alloc(b, region / 8, ANY).unwrap();
     }
 }
 

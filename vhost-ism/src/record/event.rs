@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use vhost_daemon::record::{Hex, Level, RecordEvent};
 
+use crate::abi::SHMID_REGIONS;
 use crate::connection::Outcome;
 use crate::tape::Entry;
+use crate::window::RegionRange;
 
 /// An event buffer that was used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +213,53 @@ pub enum Event {
         /// Whether the guest needs an event.
         asleep: bool,
     },
+    /// A map of a part of a slab, or in another region than the first.
+    MapPart {
+        /// Connection.
+        connection: u32,
+        /// Id of the region.
+        region: u8,
+        /// Offset in the region.
+        offset: u64,
+        /// Length in bytes.
+        length: u64,
+        /// Offset in the slab.
+        from: u64,
+    },
+}
+
+impl Event {
+    /// Describes a map.
+    pub fn map(connection: u32, from: u64, to: RegionRange) -> Self {
+        let RegionRange {
+            shmid: region,
+            offset,
+            len: length,
+        } = to;
+        match (region, from) {
+            (SHMID_REGIONS, 0) => Self::Map {
+                connection,
+                offset,
+                length,
+            },
+            _ => Self::MapPart {
+                connection,
+                region,
+                offset,
+                length,
+                from,
+            },
+        }
+    }
+
+    /// Describes an unmap. Only slabs are unmapped, and they are in the first region.
+    pub fn unmap(connection: u32, range: RegionRange) -> Self {
+        Self::Unmap {
+            connection,
+            offset: range.offset,
+            length: range.len,
+        }
+    }
 }
 
 impl RecordEvent for Event {
@@ -336,6 +385,16 @@ impl fmt::Display for Event {
                 offset,
                 length,
             } => write!(f, "map by connection {connection} at {offset:#x}, {length:#x} bytes"),
+            Self::MapPart {
+                connection,
+                region,
+                offset,
+                length,
+                from,
+            } => write!(
+                f,
+                "map by connection {connection} in region {region} at {offset:#x}, {length:#x} bytes from {from:#x}"
+            ),
             Self::Unmap {
                 connection,
                 offset,

@@ -11,7 +11,7 @@ use super::recorder::Recorder;
 use crate::connection::{Frontend, FrontendDoor, Outcome, Request};
 use crate::event::EventRing;
 use crate::mover::ExecuteMove;
-use crate::window::RegionMapper;
+use crate::window::{RegionMapper, RegionRange};
 
 impl FrontendDoor for Recorder {
     fn connect(&self, guest: u16) -> u32 {
@@ -201,25 +201,15 @@ struct Mapper {
 }
 
 impl RegionMapper for Mapper {
-    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
-        let connection = self.connection;
-        let question = Event::Map {
-            connection,
-            offset,
-            length,
-        };
-        let map = || self.mapper.map(memfd, offset, length);
-        self.recorder.ask(connection, question, map, Result::is_ok)
+    fn map(&self, memfd: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()> {
+        let question = Event::map(self.connection, from, to);
+        let map = || self.mapper.map(memfd, from, to);
+        self.recorder.ask(self.connection, question, map, Result::is_ok)
     }
 
-    fn unmap(&self, offset: u64, length: u64) -> io::Result<()> {
-        let connection = self.connection;
-        let question = Event::Unmap {
-            connection,
-            offset,
-            length,
-        };
-        let unmap = || self.mapper.unmap(offset, length);
-        self.recorder.ask(connection, question, unmap, Result::is_ok)
+    fn unmap(&self, range: RegionRange) -> io::Result<()> {
+        let question = Event::unmap(self.connection, range);
+        let unmap = || self.mapper.unmap(range);
+        self.recorder.ask(self.connection, question, unmap, Result::is_ok)
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vhost_daemon::record::Format;
 
 use super::event::Event;
-use crate::fabric::{Limits, Mode};
+use crate::fabric::{Layout, Limits, Mode};
 
 /// Format of the records of a fabric.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +34,21 @@ pub struct Setup {
     pub window_size: u64,
     /// Maximum length of a DMB in bytes.
     pub max_dmb_size: u64,
+    /// Maximum length of an area of a DMB from ALLOC in bytes.
+    #[serde(default = "unlimited")]
+    pub max_area_size: u64,
+    /// Layout of the shared memory.
+    #[serde(default)]
+    pub layout: Layout,
     /// Maximum number of DMBs that a guest owns and attaches together.
     pub max_dmbs: u32,
     /// Maximum number of slabs in a guest's window.
     pub max_maps: u32,
+}
+
+/// Of records from before DMBs could be lists of areas.
+fn unlimited() -> u64 {
+    u64::MAX
 }
 
 impl Setup {
@@ -50,6 +61,8 @@ impl Setup {
             mode: limits.mode,
             window_size: limits.window_size,
             max_dmb_size: limits.max_dmb_size,
+            max_area_size: limits.max_area_size,
+            layout: limits.layout,
             max_dmbs: limits.max_dmbs,
             max_maps: limits.max_maps,
         }
@@ -61,6 +74,8 @@ impl Setup {
             mode: self.mode,
             window_size: self.window_size,
             max_dmb_size: self.max_dmb_size,
+            max_area_size: self.max_area_size,
+            layout: self.layout,
             max_dmbs: self.max_dmbs,
             max_maps: self.max_maps,
         }

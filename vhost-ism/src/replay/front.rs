@@ -12,7 +12,7 @@ use crate::connection::{Frontend, Outcome, Request};
 use crate::event::EventRing;
 use crate::mover::{ExecuteMove, MoveRequest};
 use crate::record::{Buffer, Event};
-use crate::window::RegionMapper;
+use crate::window::{RegionMapper, RegionRange};
 
 /// The queues of a connection and its VMM.
 pub(super) struct PlayedFrontend {
@@ -230,24 +230,12 @@ impl EventRing for PlayedFrontend {
 }
 
 impl RegionMapper for PlayedFrontend {
-    fn map(&self, _: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
-        let connection = self.connection;
-        let question = Event::Map {
-            connection,
-            offset,
-            length,
-        };
-        self.answered(&question)
+    fn map(&self, _: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()> {
+        self.answered(&Event::map(self.connection, from, to))
     }
 
-    fn unmap(&self, offset: u64, length: u64) -> io::Result<()> {
-        let connection = self.connection;
-        let question = Event::Unmap {
-            connection,
-            offset,
-            length,
-        };
-        self.answered(&question)
+    fn unmap(&self, range: RegionRange) -> io::Result<()> {
+        self.answered(&Event::unmap(self.connection, range))
     }
 }
 

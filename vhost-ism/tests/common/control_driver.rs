@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use vhost_ism::abi::*;
 use vhost_ism::control;
 use vhost_ism::event::EventRing;
-use vhost_ism::fabric::{Fabric, Limits, Mode};
+use vhost_ism::fabric::{Fabric, Layout, Limits, Mode};
 use vhost_ism::guest::{Guest, Session, Start};
-use vhost_ism::window::RegionMapper;
+use vhost_ism::window::{RegionMapper, RegionRange};
 use zerocopy::{FromBytes, IntoBytes};
 
 const GUESTS: usize = 3;
@@ -31,7 +31,9 @@ struct FakeVmm {
 }
 
 impl RegionMapper for FakeVmm {
-    fn map(&self, memfd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fn map(&self, memfd: BorrowedFd<'_>, from: u64, to: RegionRange) -> io::Result<()> {
+        let RegionRange { shmid, offset, len } = to;
+        assert_eq!(shmid, SHMID_REGIONS);
         let file = File::from(memfd.try_clone_to_owned()?);
         let metadata = file.metadata()?;
         let mut maps = self.maps.lock().unwrap();
@@ -39,7 +41,8 @@ impl RegionMapper for FakeVmm {
             maps.iter()
                 .all(|(start, (size, _))| offset + len <= *start || start + size <= offset)
         );
-        assert!(metadata.len() >= len && offset.is_multiple_of(4096) && len.is_multiple_of(4096));
+        assert!(metadata.len() >= from + len && from.is_multiple_of(4096));
+        assert!(offset.is_multiple_of(4096) && len.is_multiple_of(4096));
         if offset == self.window_size {
             *self.doorbell.lock().unwrap() = Some(file);
         } else {
@@ -52,7 +55,7 @@ impl RegionMapper for FakeVmm {
         Ok(())
     }
 
-    fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
+    fn unmap(&self, RegionRange { offset, len, .. }: RegionRange) -> io::Result<()> {
         let mut maps = self.maps.lock().unwrap();
         assert_eq!(maps.get(&offset).expect("only mapped ranges are unmapped").0, len);
         if self.refuses.load(Ordering::Relaxed) {
@@ -165,7 +168,9 @@ impl Default for Driver {
     fn default() -> Self {
         let limits = Limits {
             window_size: 30 << 20,
-            max_dmb_size: 1 << 20,
+            max_dmb_size: 4 << 20,
+            max_area_size: 2 << 20,
+            layout: Layout::OneRegion,
             max_dmbs: 24,
             max_maps: 8,
             mode: Mode::Mapped,
@@ -345,7 +350,13 @@ impl Driver {
         self.tally.requests += 1;
         assert!((1..=room).contains(&answer.len()));
         if answer[0] != Status::Ok as u8 {
-            assert_eq!(answer.len(), 1);
+            // The number of areas of a DMB, if there was room for it.
+            let lengths = if answer[0] == Status::TooBig as u8 {
+                &[1, 9, 17][..]
+            } else {
+                &[1]
+            };
+            assert!(lengths.contains(&answer.len()));
             assert!(
                 [2, 7, 12, 28, 100, 101, 102, 255].contains(&answer[0]),
                 "status {}",
@@ -355,38 +366,41 @@ impl Driver {
         }
         self.tally.granted += 1;
         let reply = &answer[1..];
-        let area = match (request[0], request[1]) {
+        let areas = match (request[0], request[1]) {
             CMD_ALLOC | CMD_ALLOC_FOR_PEER => {
-                let reply = AllocReply::read_from_bytes(reply).unwrap();
-                assert!(!self.tokens.contains(&reply.token), "a token comes twice");
-                self.tokens.push(reply.token);
-                Some(reply.area)
+                let (token, areas) = Token::read_from_prefix(reply).unwrap();
+                assert!(!self.tokens.contains(&token), "a token comes twice");
+                self.tokens.push(token);
+                listed(areas)
             }
-            CMD_ATTACH => Some(AttachReply::read_from_bytes(reply).unwrap().area),
-            CMD_QUERY_SLAB => Some(SlabReply::read_from_bytes(reply).unwrap().area),
+            CMD_ATTACH => listed(reply),
+            CMD_QUERY_SLAB => vec![SlabReply::read_from_bytes(reply).unwrap().area],
             _ => {
                 assert!(reply.is_empty());
-                None
+                Vec::new()
             }
         };
-        if let Some(area) = area {
+        for area in areas {
             // It lies within a mapping.
             let (start, end) = (area.offset.get(), area.offset.get() + area.size.get());
             let maps = slot.vmm.maps.lock().unwrap();
             let map = maps.range(..=start).next_back().expect("a DMB lies in a slab");
-            assert!(end <= map.0 + map.1.0);
+            assert!(start < end && end <= map.0 + map.1.0);
         }
         self.check_isolation();
     }
 
-    /// Checks that no memory lies in three windows unless it was granted: then it is the slab of one DMB, of 2 MiB.
+    /// Checks that no memory lies in three windows unless it was granted: then it is the slab of one DMB, in areas of 2
+    /// MiB.
     fn check_isolation(&self) {
         let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in &self.slots {
-            for (len, inode) in slot.vmm.maps.lock().unwrap().values() {
-                let count = seen.entry(*inode).or_default();
+            let maps = slot.vmm.maps.lock().unwrap();
+            let slabs: BTreeMap<u64, u64> = maps.values().map(|(len, inode)| (*inode, *len)).collect();
+            for (inode, len) in slabs {
+                let count = seen.entry(inode).or_default();
                 *count += 1;
-                assert!(*count <= 2 || *len == 2 << 20, "{count} guests see one slab");
+                assert!(*count <= 2 || len == 2 << 20, "{count} guests see one slab");
             }
         }
     }
@@ -399,4 +413,15 @@ impl Driver {
         }
         slot.session.serve_doorbells();
     }
+}
+
+/// Decodes the areas of a DMB.
+fn listed(bytes: &[u8]) -> Vec<Area> {
+    let (number, areas) = bytes.split_first_chunk::<8>().unwrap();
+    assert_eq!(
+        areas.len() as u64,
+        u64::from_le_bytes(*number) * size_of::<Area>() as u64
+    );
+    let areas = areas.chunks(size_of::<Area>());
+    areas.map(|area| Area::read_from_bytes(area).unwrap()).collect()
 }

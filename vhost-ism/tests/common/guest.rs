@@ -116,15 +116,17 @@ impl TestGuest {
         assert_eq!(frontend.get_queue_num().unwrap(), NUM_QUEUES as u64);
 
         let config = read_config(&mut frontend);
-        let mut region = config.window_size.get() + (2 << 20);
+        let mut regions = [config.window_size.get() + (2 << 20), 0];
         if protocol.contains(VhostUserProtocolFeatures::SHMEM) {
             let shmem = frontend.get_shmem_config().unwrap();
-            assert_eq!(shmem.nregions, 1);
-            region = shmem.memory_sizes[SHMID_REGIONS as usize];
-            let others: u64 = shmem.memory_sizes.iter().sum();
-            assert_eq!(others, region, "there is one region");
+            regions = [SHMID_REGIONS, SHMID_NOTIFY].map(|shmid| shmem.memory_sizes[shmid as usize]);
+            let number = regions.iter().filter(|size| **size > 0).count();
+            assert_eq!(shmem.nregions as usize, number);
+            let all: u64 = shmem.memory_sizes.iter().sum();
+            assert_eq!(all, regions.iter().sum::<u64>(), "there are no others");
+            assert!(all.is_power_of_two(), "they share a PCI BAR");
         }
-        let window = Arc::new(Window::new(region, config.doorbell_offset.get()));
+        let window = Arc::new(Window::new(regions, &config));
         let channel = protocol
             .contains(VhostUserProtocolFeatures::BACKEND_REQ)
             .then(|| channel(&mut frontend, window.clone(), protocol));

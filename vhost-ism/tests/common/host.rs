@@ -12,7 +12,7 @@ use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend;
 use vhost_ism::connection::FrontendDoor;
-use vhost_ism::fabric::{Fabric, FabricStats, Limits, Mode};
+use vhost_ism::fabric::{Fabric, FabricStats, Layout, Limits, Mode};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_finding::Finding;
@@ -29,6 +29,8 @@ pub fn limits() -> Limits {
     Limits {
         window_size: 62 << 20,
         max_dmb_size: 1 << 20,
+        max_area_size: 1 << 20,
+        layout: Layout::OneRegion,
         max_dmbs: 4096,
         max_maps: 64,
         mode: Mode::Mapped,

@@ -1,4 +1,5 @@
-//! Shared memory region 1 in a VMM: a reserved address range, and the mappings that the device requested in it.
+//! The shared memory of a VMM: a reserved address range as the PCI BAR, in which region 2 follows region 1, and the
+//! mappings that the device requested in it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +13,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use vhost::vhost_user::VhostUserFrontendReqHandler;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags, VhostUserSharedMsg};
-use vhost_ism::abi::{CHUNK_SIZE, DOORBELL_AWAKE, DOORBELL_BYTES, SHMID_REGIONS};
+use vhost_ism::abi::{
+    CHUNK_SIZE, Config, DOORBELL_AWAKE, DOORBELL_BYTES, DOORBELL_PAGE, F_NOTIFY, SHMID_NOTIFY, SHMID_REGIONS,
+};
 
 /// Behaviour of the VMM on requests of the back-end channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Policy {
     RefuseMap,
     /// Refuses unmaps.
     RefuseUnmap,
+    /// Refuses maps of a file beyond its start.
+    RefuseParts,
 }
 
 /// A mapping.
@@ -36,7 +41,8 @@ pub struct Map {
 }
 
 enum Change {
-    Map(u64, u64, File),
+    /// Offset, length, file and offset in the file.
+    Map(u64, u64, File, u64),
     Unmap(u64, u64),
 }
 
@@ -80,7 +86,13 @@ impl Bell<'_> {
 pub struct Window {
     base: NonNull<u8>,
     len: u64,
+    /// Length of region 1.
+    first: u64,
     doorbell: u64,
+    /// Offset of the doorbell bytes.
+    bytes: u64,
+    /// Offset of the awake word.
+    awake: u64,
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
     commit: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -95,8 +107,17 @@ unsafe impl Send for Window {}
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// Reserves a region of this size without mappings, with the doorbell area at `doorbell`.
-    pub fn new(len: u64, doorbell: u64) -> Self {
+    /// Reserves regions of these sizes without mappings, with the doorbell area that the configuration describes.
+    pub fn new([first, second]: [u64; 2], config: &Config) -> Self {
+        let len = first + second;
+        let (doorbell, bytes, awake) = match config.features.get() & F_NOTIFY {
+            0 => (config.doorbell_offset.get(), DOORBELL_BYTES, DOORBELL_AWAKE),
+            _ => (
+                first + config.doorbell_offset.get(),
+                0,
+                config.doorbell_size.get() - DOORBELL_PAGE,
+            ),
+        };
         // SAFETY: a new mapping, wherever there is room.
         let base = unsafe {
             mmap_anonymous(
@@ -109,7 +130,10 @@ impl Window {
         Self {
             base: NonNull::new(base.unwrap().cast()).unwrap(),
             len,
+            first,
             doorbell,
+            bytes: doorbell + bytes,
+            awake: doorbell + awake,
             state: Mutex::default(),
             hook: Mutex::default(),
             commit: OnceLock::new(),
@@ -235,9 +259,8 @@ impl Window {
     #[track_caller]
     pub fn bell(&self, offset: u64) -> Bell<'_> {
         let state = self.state();
-        let byte = self.doorbell + DOORBELL_BYTES + offset / CHUNK_SIZE;
-        let byte = self.at(&state, byte, 1);
-        let awake = self.at(&state, self.doorbell + DOORBELL_AWAKE, 4).cast();
+        let byte = self.at(&state, self.bytes + offset / CHUNK_SIZE, 1);
+        let awake = self.at(&state, self.awake, 4).cast();
         Bell {
             // SAFETY: mapped, and the caller keeps it so.
             byte: unsafe { AtomicU8::from_ptr(byte) },
@@ -286,13 +309,13 @@ impl Window {
         let committed = !changes.is_empty();
         for change in changes {
             match change {
-                Change::Map(offset, len, file) => {
+                Change::Map(offset, len, file, from) => {
                     // SAFETY: inside of the reserved range.
                     let at = unsafe { self.base.as_ptr().add(offset as usize) };
                     let protection = ProtFlags::READ | ProtFlags::WRITE;
                     let flags = MapFlags::SHARED | MapFlags::FIXED;
                     // SAFETY: replaces pages of the reserved range, which nothing else uses.
-                    let mapped = unsafe { mmap(at.cast(), len as usize, protection, flags, &file, 0) };
+                    let mapped = unsafe { mmap(at.cast(), len as usize, protection, flags, &file, from) };
                     mapped.unwrap();
                     let inode = file.metadata().unwrap().ino();
                     state.maps.insert(offset, Map { len, inode });
@@ -311,20 +334,32 @@ impl Window {
         state
     }
 
-    fn check_map(&self, state: &State, request: &VhostUserMMap, file: &File) -> Result<(), String> {
-        let (offset, len, flags) = (request.shm_offset, request.len, request.flags);
-        if request.shmid != SHMID_REGIONS {
-            return Err(format!("a map in region {}", request.shmid));
+    /// Returns the place of a region in the address range, and its length.
+    fn region(&self, shmid: u8) -> Option<(u64, u64)> {
+        match shmid {
+            SHMID_REGIONS => Some((0, self.first)),
+            SHMID_NOTIFY if self.first < self.len => Some((self.first, self.len - self.first)),
+            _ => None,
         }
-        if !offset.is_multiple_of(4096) || !len.is_multiple_of(4096) || offset + len > self.len {
+    }
+
+    /// Returns the offset of a valid map in the address range.
+    fn check_map(&self, state: &State, request: &VhostUserMMap, file: &File) -> Result<u64, String> {
+        let (offset, len, flags) = (request.shm_offset, request.len, request.flags);
+        let Some((start, region)) = self.region(request.shmid) else {
+            return Err(format!("a map in region {}", request.shmid));
+        };
+        if !offset.is_multiple_of(4096) || !len.is_multiple_of(4096) || offset + len > region {
             return Err(format!("a map of {len:#x} bytes at {offset:#x}"));
         }
         if VhostUserMMapFlags::from_bits(flags) != Some(VhostUserMMapFlags::WRITABLE) {
             return Err(format!("a map with flags {flags:#x}"));
         }
-        if request.fd_offset != 0 || file.metadata().unwrap().len() < len {
+        let end = request.fd_offset + len;
+        if !request.fd_offset.is_multiple_of(4096) || file.metadata().unwrap().len() < end {
             return Err("a map beyond its file".to_owned());
         }
+        let offset = start + offset;
         let overlaps = state
             .maps
             .iter()
@@ -332,7 +367,7 @@ impl Window {
         if overlaps {
             return Err(format!("a map of {len:#x} bytes at {offset:#x} over another one"));
         }
-        Ok(())
+        Ok(offset)
     }
 }
 
@@ -348,15 +383,21 @@ impl VhostUserFrontendReqHandler for Window {
         let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
         let file = File::from(fd.try_clone_to_owned()?);
         state.inodes.push(file.metadata()?.ino());
-        if state.policy == Policy::RefuseMap {
+        let refuses_part = state.policy == Policy::RefuseParts && request.fd_offset > 0;
+        if state.policy == Policy::RefuseMap || refuses_part {
             return Err(io::Error::from_raw_os_error(12));
         }
-        if let Err(violation) = self.check_map(&state, request, &file) {
-            state.violations.push(violation);
-            return Err(io::Error::from_raw_os_error(22));
+        match self.check_map(&state, request, &file) {
+            Ok(offset) => {
+                let map = Change::Map(offset, request.len, file, request.fd_offset);
+                state.pending.push(map);
+                Ok(0)
+            }
+            Err(violation) => {
+                state.violations.push(violation);
+                Err(io::Error::from_raw_os_error(22))
+            }
         }
-        state.pending.push(Change::Map(request.shm_offset, request.len, file));
-        Ok(0)
     }
 
     fn shmem_unmap(&self, request: &VhostUserMMap) -> io::Result<u64> {

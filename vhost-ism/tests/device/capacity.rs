@@ -21,6 +21,7 @@ fn fill(owner: &mut TestGuest, peer: Gid, size: u64) -> Vec<Dmb> {
     }
 }
 
+// Draft: ENOSPC
 #[test]
 fn the_dmb_table_is_bounded() {
     let host = Host::new(Limits {

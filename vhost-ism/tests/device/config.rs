@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use crate::common::*;
 
+// Draft: Configuration: gid; Configuration: chunk_size; Configuration: notify_size
 #[test]
 fn the_fields_say_what_the_fabric_is() {
     let host = Host::new(Limits {
@@ -36,6 +37,7 @@ fn the_fields_say_what_the_fabric_is() {
     assert!(first != [0; 8] && second != [0; 8], "{}", config.dmb_gid);
 }
 
+// Draft: Shared memory: REGIONS
 #[test]
 fn the_region_holds_window_and_doorbells() {
     let host = Host::default();
@@ -50,6 +52,7 @@ fn the_region_holds_window_and_doorbells() {
     assert!(config.doorbell_size.get() >= DOORBELL_BYTES + bytes);
 }
 
+// Draft: Configuration: gid; Configuration: devid
 #[test]
 fn guests_share_the_fabric_and_nothing_else() {
     let host = Host::default();

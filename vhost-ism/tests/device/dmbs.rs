@@ -94,6 +94,7 @@ fn live_dmbs_never_overlap() {
     }
 }
 
+// Draft: DETACH: last reference
 #[test]
 fn a_token_dies_with_its_owners_detach() {
     let host = Host::default();

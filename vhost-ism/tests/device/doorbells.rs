@@ -80,6 +80,7 @@ fn pair() -> (End, End) {
     pair_with(&Options::default())
 }
 
+// Draft: Virtqueues; Notification
 #[test]
 fn a_ring_reaches_the_owner() {
     let (mut a, mut b) = pair();

@@ -12,6 +12,7 @@ const MANAGE: u64 = PERM_MANAGE as u64;
 const CLEAN: u64 = PERM_CLEAN_DEFAULT as u64;
 const ALL: u64 = READ | WRITE | ATTACH;
 
+// Draft: ALLOC; ATTACH; GRANT SET_DEFAULT; ATTACH permission; PERM_EATTACH
 #[test]
 fn nobody_attaches_without_a_grant() {
     let host = Host::default();
@@ -28,6 +29,7 @@ fn nobody_attaches_without_a_grant() {
 }
 
 /// Default, grant of B's device if any, requested access, and the answer.
+// Draft: READ; WRITE; ATTACH permission; CLEAN_DEFAULT; PERM_EATTACH; PERM_EREAD; PERM_EWRITE
 #[test]
 fn grants_and_access() {
     let table: &[(u64, Option<u64>, u32, Status)] = &[
@@ -76,6 +78,7 @@ fn grants_and_access() {
     assert_eq!(host.stats().slabs, 0);
 }
 
+// Draft: GRANT SET_FOR_DEVICE
 #[test]
 fn a_grant_for_one_device_is_for_that_one() {
     let host = Host::default();
@@ -123,6 +126,7 @@ fn a_revoked_grant_stops_the_next_attach_and_not_the_last() {
     assert_eq!(b.attach(dmb.token), Err(Status::PermAttach));
 }
 
+// Draft: GRANT SET_DEFAULT; GRANT SET_FOR_DEVICE; MANAGE
 #[test]
 fn who_may_grant_what() {
     let host = Host::default();
@@ -141,6 +145,7 @@ fn who_may_grant_what() {
     assert_eq!(a.grant(dmb.token, None, ALL), Err(Status::NoEnt));
 }
 
+// Draft: MANAGE; CLEAN_DEFAULT
 #[test]
 fn a_device_with_manage_grants_in_place_of_the_owner() {
     let host = Host::default();
@@ -211,6 +216,7 @@ fn a_managers_grants_are_charged_to_the_owner() {
     a.grant(again.token, Some(next), ALL).unwrap();
 }
 
+// Draft: ENOSPC
 #[test]
 fn grants_for_single_devices_have_a_budget() {
     let host = Host::default();
@@ -230,6 +236,7 @@ fn grants_for_single_devices_have_a_budget() {
     a.grant(second.token, Some(1), ALL).unwrap();
 }
 
+// Draft: DETACH; DETACH: last reference
 #[test]
 fn the_owner_goes_first() {
     let host = Host::default();

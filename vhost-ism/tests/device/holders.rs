@@ -21,6 +21,7 @@ fn chunk(dmb: &Dmb) -> u32 {
     (dmb.offset / CHUNK_SIZE) as u32
 }
 
+// Draft: ATTACH: several devices; Notification
 #[test]
 fn what_the_owner_writes_and_rings_reaches_every_attacher() {
     let host = Host::default();
@@ -45,6 +46,7 @@ fn what_the_owner_writes_and_rings_reaches_every_attacher() {
     assert_eq!(owner.seat.as_ref().unwrap().found(Finding::StrayDoorbell), 0);
 }
 
+// Draft: ATTACH: several devices; Notification
 #[test]
 fn an_attachers_ring_reaches_the_owner_and_the_other_attachers() {
     let host = Host::default();
@@ -100,6 +102,7 @@ fn the_owners_last_ring_is_delivered_with_its_detach() {
     assert_eq!(b.expect_event(), Event::Doorbells(vec![chunk(&attached)]));
 }
 
+// Draft: ATTACH event; DETACH event
 #[test]
 fn attachments_are_told_to_all_holders_with_the_number_of_attachers() {
     let host = Host::default();
@@ -142,6 +145,7 @@ fn attachments_are_told_to_all_holders_with_the_number_of_attachers() {
     }
 }
 
+// Draft: DETACH event
 #[test]
 fn the_end_of_a_session_detaches() {
     let host = Host::default();
@@ -225,6 +229,7 @@ fn what_cancels_out_while_no_buffer_is_posted_is_not_told() {
     assert_eq!(owner.last_event(BRIEF), None);
 }
 
+// Draft: UPDATE
 #[test]
 fn an_update_names_place_and_ringer() {
     let host = Host::default();
@@ -255,6 +260,7 @@ fn an_update_names_place_and_ringer() {
     }
 }
 
+// Draft: UPDATE
 #[test]
 fn updates_of_one_dmb_coalesce_and_name_the_last_ringer() {
     let host = Host::default();
@@ -322,6 +328,7 @@ fn a_buffer_too_small_for_an_attachment_loses_nothing() {
     assert_eq!(owner.last_event(PATIENCE), Some(Event::Update(dmb.offset, b.devid())));
 }
 
+// Draft: Feature bits; Virtqueues
 #[test]
 fn subscriptions() {
     let host = Host::default();

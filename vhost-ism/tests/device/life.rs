@@ -6,6 +6,7 @@ use vhost_ism::abi::*;
 
 use crate::common::*;
 
+// Draft: Configuration: devid; DETACH: last reference
 #[test]
 fn a_reset_is_told_and_takes_nothing_from_the_peer_before_it_lets_go() {
     ends_well(|mut a| {

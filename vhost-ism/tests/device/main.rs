@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod areas;
 mod attack;
 mod capacity;
 mod chaos;
@@ -18,6 +19,7 @@ mod isolation;
 mod life;
 mod moves;
 mod pause;
+mod regions;
 mod replay;
 mod requests;
 mod rings;

@@ -165,7 +165,7 @@ impl Model {
     /// Adds a new DMB: zero, and marked so that a second user of its memory would be seen.
     fn add(&mut self, owner: Gid, peer: Option<Gid>, placement: &Placement) {
         let memory = placement.mapping.memory.clone();
-        let offset = placement.offset - placement.mapping.base;
+        let offset = placement.offset - placement.mapping.base();
         let mut bytes = vec![1; placement.size as usize];
         pread(&*memory.memfd, &mut bytes, offset).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0), "a new DMB is not zero");
@@ -258,7 +258,7 @@ impl Model {
             }
             Step::Alloc(owner, size) => {
                 let owner = self.guests[owner].clone();
-                let result = self.fabric.alloc(owner.gid, size);
+                let result = self.fabric.alloc(owner.gid, size, ANY);
                 let refusal = result.as_ref().err().copied();
                 if size == 0 || size > limits().max_dmb_size {
                     assert_eq!(refusal, Some(Refusal::Invalid));
@@ -324,7 +324,7 @@ impl Model {
         let guest = self.guests[guest].clone();
         let dmb = &self.dmbs[dmb];
         let expected = dmb.attach(&guest, rw_perm);
-        let result = self.fabric.attach(guest.gid, dmb.token, rw_perm);
+        let result = self.fabric.attach(guest.gid, dmb.token, rw_perm, ANY);
         if !guest.up {
             assert_eq!(result.unwrap_err(), Refusal::NoSuchPeer);
             return;
@@ -334,7 +334,7 @@ impl Model {
                 assert!(self.held(guest.gid) < limits().max_dmbs);
                 let placement = attachment.placement;
                 assert_eq!(placement.mapping.memory.id, dmb.memory.id);
-                assert_eq!(placement.offset - placement.mapping.base, dmb.offset);
+                assert_eq!(placement.offset - placement.mapping.base(), dmb.offset);
                 assert_eq!(placement.size, dmb.size);
                 let owner = self.guests.iter().find(|guest| guest.gid == dmb.owner).unwrap();
                 assert!(Arc::ptr_eq(&attachment.owner, &owner.sink));
@@ -493,7 +493,7 @@ proptest! {
             model.step(&Step::Join(guest));
         }
         let (a, b) = (model.guests[0].gid, model.guests[1].gid);
-        let count = (0..).take_while(|_| model.fabric.alloc(a, 1).is_ok()).count();
+        let count = (0..).take_while(|_| model.fabric.alloc(a, 1, ANY).is_ok()).count();
         assert_eq!(count, 4, "max_maps slabs of its own");
         let count = (0..).take_while(|_| model.fabric.alloc_for_peer(b, model.guests[2].gid, 1).is_ok()).count();
         assert_eq!(count, 8, "max_dmbs DMBs in one slab");

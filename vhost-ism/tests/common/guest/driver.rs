@@ -191,6 +191,47 @@ impl TestGuest {
         Ok(self.allocated(&reply, size))
     }
 
+    /// Submits ALLOC with room for this number of areas. Returns token and areas, or the number of areas that there
+    /// are.
+    #[track_caller]
+    pub fn alloc_areas(&mut self, size: u64, room: usize) -> Result<(Token, Vec<Area>), u64> {
+        let request = encode(CMD_ALLOC, &Alloc { size: size.into() });
+        let answer = self.request(&request, 17 + room * size_of::<Area>());
+        let (token, rest) = Token::read_from_prefix(&answer.written()[1..]).unwrap();
+        let areas = areas(&answer, rest);
+        if areas.is_err() {
+            assert_eq!(token.0.get(), 0);
+        }
+        areas.map(|areas| (token, areas))
+    }
+
+    /// Submits ATTACH for reading and writing with room for this number of areas. Returns the areas, or their number.
+    #[track_caller]
+    pub fn attach_areas(&mut self, token: Token, room: usize) -> Result<Vec<Area>, u64> {
+        let rw_perm = (PERM_READ | PERM_WRITE).into();
+        let request = encode(CMD_ATTACH, &Attach { token, rw_perm });
+        let answer = self.request(&request, 9 + room * size_of::<Area>());
+        areas(&answer, &answer.written()[1..])
+    }
+
+    /// Writes to the DMB in these areas, from its start.
+    #[track_caller]
+    pub fn write_areas(&self, areas: &[Area], mut bytes: &[u8]) {
+        for area in areas {
+            let (part, rest) = bytes.split_at(area.size.get() as usize);
+            self.window.write(area.offset.get(), part);
+            bytes = rest;
+        }
+        assert!(bytes.is_empty());
+    }
+
+    /// Reads the DMB in these areas.
+    #[track_caller]
+    pub fn read_areas(&self, areas: &[Area]) -> Vec<u8> {
+        let read = |area: &Area| self.window.read(area.offset.get(), area.size.get());
+        areas.iter().flat_map(read).collect()
+    }
+
     /// Submits ALLOC.
     #[track_caller]
     pub fn alloc(&mut self, size: u64) -> Result<Dmb, Refused> {
@@ -356,5 +397,25 @@ impl TestGuest {
     pub fn expect_silence(&mut self) {
         let event = self.next_event(BRIEF);
         assert_eq!(event, None);
+    }
+}
+
+/// Decodes the areas of a DMB, or with E2BIG their number.
+#[track_caller]
+fn areas(answer: &Answer, bytes: &[u8]) -> Result<Vec<Area>, u64> {
+    let (number, areas) = bytes.split_first_chunk::<8>().unwrap();
+    let number = u64::from_le_bytes(*number);
+    match answer.status() {
+        Some(Status::TooBig) => {
+            assert!(areas.is_empty());
+            Err(number)
+        }
+        status => {
+            assert_eq!(status, Some(Status::Ok));
+            let areas = areas.chunks(size_of::<Area>());
+            let areas: Vec<Area> = areas.map(|area| Area::read_from_bytes(area).unwrap()).collect();
+            assert_eq!(areas.len() as u64, number);
+            Ok(areas)
+        }
     }
 }
