@@ -50,7 +50,9 @@ fn a_byte_of_region_2_rings() {
     for (round, dmb) in dmbs.iter().enumerate() {
         let attached = b.attach(dmb.token).unwrap();
         assert_ne!(attached.offset, dmb.offset);
-        let bytes: Vec<u8> = (0..1 << 16).map(|at: u32| (at * 31 >> 3) as u8 ^ round as u8).collect();
+        let bytes: Vec<u8> = (0..1 << 16)
+            .map(|at: u32| ((at * 31) >> 3) as u8 ^ round as u8)
+            .collect();
         b.window.write(attached.offset, &bytes);
         let at = attached.offset / b.config.chunk_size.get() * b.config.notify_size.get();
         b.window.write(region_2 + at, &[1]);
