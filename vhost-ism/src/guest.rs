@@ -1,6 +1,7 @@
 //! A guest of the daemon, and the session of its driver.
 
 mod pause;
+mod rings;
 
 use std::io;
 use std::sync::Arc;
@@ -8,22 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{debug, info, warn};
 use parking_lot::Mutex;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use vhost_daemon::finding::Object;
-use vhost_daemon::heartbeat;
 use vhost_daemon::trace::Tracer;
 
-use crate::abi::{
-    CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_NOTIFY, F_PEER, Gid, MAGIC, NOTIFY_SIZE, Token, VERSION,
-};
+use crate::abi::{CHUNK_SIZE, Config, F_AWAKE, F_BELLS, F_MOVE, F_NOTIFY, F_PEER, Gid, MAGIC, NOTIFY_SIZE, VERSION};
 use crate::doorbell::DoorbellArea;
 use crate::event::{EventRing, EventSink};
-use crate::fabric::{Attachment, Detached, Fabric, Layout, Mapping, Mode, Placement, SharedBy};
-use crate::ism_event::IsmEvent;
+use crate::fabric::{Fabric, Layout, Mapping, Mode};
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
 use crate::tape::{Entry, GuestTape};
 use crate::window::{RegionMapper, RegionRange, Traced, Window};
+
+use rings::Doorbells;
 
 /// Bytes of shared memory that belong to the doorbell area, at the end of the region or in one of its own. As large as
 /// a memory subsection of Linux, so that the window before it can be device memory with struct pages.
@@ -65,7 +64,7 @@ pub struct Session {
     sink: Arc<EventSink>,
     #[serde(skip)]
     area: DoorbellArea,
-    #[serde(rename = "connected_doorbells", serialize_with = "connected")]
+    #[serde(rename = "connected_doorbells", serialize_with = "rings::connected")]
     doorbells: Mutex<Doorbells>,
     /// Locked while the VMM maps: not to be waited for with the guest's state locked.
     #[serde(serialize_with = "crate::inspect::unless_locked")]
@@ -90,34 +89,6 @@ pub enum Start {
     Initial,
     /// At their position when the device was stopped.
     Resumed,
-}
-
-/// The targets of the doorbell bytes.
-#[derive(Debug, Default)]
-struct Doorbells {
-    /// By chunk of this guest's window.
-    connected: Vec<Option<Doorbell>>,
-    /// Chunks found in one pass over the area; kept to reuse the allocation.
-    rung: Vec<u32>,
-}
-
-fn connected<S: Serializer>(doorbells: &Mutex<Doorbells>, serializer: S) -> Result<S::Ok, S::Error> {
-    doorbells
-        .lock()
-        .connected
-        .iter()
-        .flatten()
-        .count()
-        .serialize(serializer)
-}
-
-/// The DMB that a doorbell byte belongs to.
-#[derive(Debug, Clone)]
-enum Doorbell {
-    /// One that a guest and its peer share: rings for its owner.
-    Owner(Arc<EventSink>, u32),
-    /// One of the draft's ALLOC: rings for all its other holders.
-    Holders(Token),
 }
 
 impl std::fmt::Debug for Session {
@@ -415,113 +386,10 @@ impl Session {
         }
     }
 
-    /// Connects the doorbell byte of an attached DMB.
-    pub fn connect_doorbell(&self, attachment: &Attachment) {
-        let placement = &attachment.placement;
-        let doorbell = match attachment.shared_by {
-            SharedBy::Pair => Doorbell::Owner(attachment.owner.clone(), attachment.owner_chunk),
-            SharedBy::Granted => Doorbell::Holders(placement.token),
-        };
-        self.connect(placement.offset, doorbell);
-    }
-
-    /// Connects the doorbell byte of a DMB of this guest that any number of others can attach.
-    pub fn connect_own_doorbell(&self, placement: &Placement) {
-        if self.fabric.limits().mode == Mode::Mapped {
-            self.connect(placement.offset, Doorbell::Holders(placement.token));
-        }
-    }
-
-    fn connect(&self, offset: u64, doorbell: Doorbell) {
-        let chunk = (offset / CHUNK_SIZE) as usize;
-        let mut doorbells = self.doorbells.lock();
-        if doorbells.connected.len() <= chunk {
-            doorbells.connected.resize(chunk + 1, None);
-        }
-        doorbells.connected[chunk] = Some(doorbell);
-    }
-
-    /// Disconnects the doorbell of a detached DMB. An earlier ring is still delivered: SMC rings and then detaches at
-    /// once when it aborts a connection, and the owner must be notified.
-    pub fn disconnect_doorbell(&self, detached: Detached) {
-        let (Detached::Owned { chunk, .. } | Detached::Attached { chunk }) = detached;
-        let last_ring = {
-            let mut doorbells = self.doorbells.lock();
-            let doorbell = doorbells.connected.get_mut(chunk as usize).and_then(Option::take);
-            doorbell.filter(|_| self.area.take(chunk))
-        };
-        if let Some(doorbell) = last_ring {
-            self.stats.counters.doorbells.increment();
-            for (holder, chunk) in self.rung_for(&doorbell) {
-                holder.ring(&[chunk], self.devid);
-            }
-        }
-    }
-
-    /// Returns the sinks to notify of a ring, and the chunk of the DMB in the window of each.
-    fn rung_for(&self, doorbell: &Doorbell) -> Vec<(Arc<EventSink>, u32)> {
-        match doorbell {
-            Doorbell::Owner(owner, chunk) => vec![(owner.clone(), *chunk)],
-            Doorbell::Holders(token) => self.fabric.other_holders(self.gid, *token),
-        }
-    }
-
     /// Delivers the attachments and detachments that have been noted for peers.
     pub fn deliver_attachments(&self) {
         for sink in self.fabric.take_noted() {
             sink.flush();
         }
-    }
-
-    /// Handles a kick: delivers the guest's doorbells until none is left.
-    pub fn serve_doorbells(&self) {
-        self.stats.counters.kicks.increment();
-        self.area.set_awake(true);
-        // Doorbells are only connected in the part of the window that is in use. A ring elsewhere is a guest error,
-        // searched for only when no other doorbell rang.
-        let mut rung = self.collect(None);
-        if rung.is_empty() {
-            rung = self.collect(Some(u32::MAX));
-        }
-        loop {
-            while !rung.is_empty() && self.alive.load(Ordering::Relaxed) {
-                heartbeat::progress();
-                for (holder, chunks) in rung {
-                    holder.ring(&chunks, self.devid);
-                }
-                rung = self.collect(None);
-            }
-            heartbeat::progress();
-            self.area.set_awake(false);
-            rung = self.collect(None);
-            if rung.is_empty() || !self.alive.load(Ordering::Relaxed) {
-                return;
-            }
-            self.area.set_awake(true);
-        }
-    }
-
-    /// Collects the doorbells that rang, by receiver; nearly always one with one doorbell. Collection and look-up share
-    /// one lock, so that a ring cannot be lost to a concurrent disconnection.
-    fn collect(&self, limit: Option<u32>) -> Vec<(Arc<EventSink>, Vec<u32>)> {
-        let mut receivers: Vec<(Arc<EventSink>, Vec<u32>)> = Vec::new();
-        let Doorbells { connected, rung } = &mut *self.doorbells.lock();
-        self.area.collect(limit.unwrap_or(connected.len() as u32), rung);
-        for &chunk in rung.iter() {
-            let Some(doorbell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
-                let object = Object::new("chunk", chunk.into());
-                self.stats.report(Finding::StrayDoorbell, object, &[1]);
-                continue;
-            };
-            self.stats.counters.doorbells.increment();
-            self.stats.tracer.record(IsmEvent::Bell, chunk, Default::default);
-            for (sink, chunk) in self.rung_for(doorbell) {
-                match receivers.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &sink)) {
-                    Some((_, chunks)) => chunks.push(chunk),
-                    None => receivers.push((sink, vec![chunk])),
-                }
-            }
-        }
-        receivers
     }
 }
