@@ -9,7 +9,7 @@ mod findings;
 mod record;
 mod subscription;
 
-pub use findings::{FIRST_OF_KIND, Findings, LATEST, Source};
+pub use findings::{FIRST_OF_KIND, Findings, LATEST, Observer, Source};
 pub use record::{MAX_EVIDENCE, Object, Record};
 pub use subscription::{QUEUE, Subscription};
 

@@ -76,8 +76,8 @@ pub struct TraceSource<'a, T> {
     pub guests: &'a [String],
     /// Events of the daemon.
     pub events: &'static [EventInfo],
-    /// Kinds of findings, in the order of their rows.
-    pub findings: &'static [KindInfo],
+    /// Catalogues of findings. An event has the row of its kind, counted through all of them.
+    pub findings: &'static [&'static [KindInfo]],
     /// Further events that may ask for a dump.
     pub named: &'static [NamedEvent],
     /// Reading of a trace.
@@ -122,11 +122,11 @@ impl<T: Timeline + 'static> TraceSource<'_, T> {
         };
         let index = |name: &str| self.events.iter().position(|event| event.name == name);
         let mut whole = vec![false; self.events.len()];
-        let mut kinds = vec![false; self.findings.len()];
+        let mut kinds = vec![false; self.kinds().count()];
         let mut named = Vec::new();
         for name in names {
             if let Some(kind) = name.strip_prefix(KIND)
-                && let Some(row) = self.findings.iter().position(|info| info.name == kind)
+                && let Some(row) = self.kinds().position(|info| info.name == kind)
             {
                 kinds[row] = true;
             } else if let Some(found) = self.named.iter().find(|named| named.name == name) {
@@ -146,8 +146,12 @@ impl<T: Timeline + 'static> TraceSource<'_, T> {
         }))
     }
 
+    fn kinds(&self) -> impl Iterator<Item = &'static KindInfo> {
+        self.findings.iter().copied().flatten()
+    }
+
     fn unknown(&self, name: &str) -> TraceDumpError {
-        let kinds = self.findings.iter().map(|kind| format!("{KIND}{}", kind.name));
+        let kinds = self.kinds().map(|kind| format!("{KIND}{}", kind.name));
         let named = self.named.iter().map(|named| named.name.to_owned());
         let events = self.events.iter().map(|event| event.name.to_owned());
         TraceDumpError::Unknown {

@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
         program: PROGRAM,
         guests: &names,
         events: IsmEvent::EVENTS,
-        findings: Finding::INFOS,
+        findings: &[Finding::INFOS],
         named: &[],
         timeline: IsmTimeline::new,
     };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
-use vhost_daemon::finding::{Findings, Kind, Object, Severity};
+use vhost_daemon::finding::{Findings, Kind, Object, Observer, Severity};
 use vhost_daemon::trace::Tracer;
 
 use crate::door::Door;
@@ -72,7 +72,7 @@ impl GuestStats {
     /// Creates zero counters for a guest with this name.
     pub fn new(guest: String, tracer: Tracer) -> Self {
         Self {
-            findings: Arc::new(Findings::new(&guest)),
+            findings: Arc::new(Findings::new(&guest).observed_by(trace(tracer))),
             guest,
             tracer,
             ..Self::default()
@@ -119,8 +119,6 @@ impl GuestStats {
         if let Some(GuestTape { tape, guest }) = &self.tape {
             tape.finding(*guest, kind.name(), object, evidence, text);
         }
-        let arguments = || [object.number as u32, self.findings.count(kind) as u32, 0, 0];
-        self.tracer.record(IsmEvent::Finding, kind.index() as u32, arguments);
     }
 
     /// Returns the findings of the guest.
@@ -132,6 +130,14 @@ impl GuestStats {
     pub fn total_errors(&self) -> u64 {
         self.findings.counts_of(Severity::Error).map(|(_, count)| count).sum()
     }
+}
+
+/// Records findings in a guest's trace.
+fn trace(tracer: Tracer) -> Observer<Finding> {
+    Box::new(move |kind, object, count| {
+        let arguments = || [object.number as u32, count as u32, 0, 0];
+        tracer.record(IsmEvent::Finding, kind.index() as u32, arguments);
+    })
 }
 
 #[cfg(test)]

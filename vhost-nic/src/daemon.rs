@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use log::info;
-use pci_function::attachment::vhost_user_pci;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
-use vhost_daemon::finding::{Kind, Source};
+use vhost_daemon::finding::Source;
 use vhost_daemon::record::Turns;
 use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events};
@@ -27,7 +26,7 @@ use vhost_nic::external_port::{ExternalPort, ExternalPortStats};
 use vhost_nic::fault::NicFault;
 use vhost_nic::firmware;
 use vhost_nic::hca::nic_event::{self, NicEvent};
-use vhost_nic::hca::nic_finding::Finding;
+use vhost_nic::hca::nic_finding::CATALOGUES;
 use vhost_nic::hca::port::SPEEDS;
 use vhost_nic::net::capture::{Capture, CaptureOptions, CaptureStats, capture_for};
 use vhost_nic::net::{Switch, SwitchStats};
@@ -50,7 +49,7 @@ const FILE_LIMIT: u64 = 1 << 30;
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
     let plans = args.guests()?;
-    let mut fail_on = FailOn::new(&args.common.fail_on, &[Finding::INFOS, vhost_user_pci::Finding::INFOS])?;
+    let mut fail_on = FailOn::new(&args.common.fail_on, &CATALOGUES)?;
     firmware::Capabilities::check_names(&args.zero_capability)?;
     let mut main_loop = MainLoop::new()?;
     let dump_signal = await_dump_signal(&args.common)?;
@@ -74,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
         program: PROGRAM,
         guests: &names,
         events: NicEvent::EVENTS,
-        findings: Finding::INFOS,
+        findings: &CATALOGUES,
         named: &[nic_event::ERROR_CQE],
         timeline: NicTimeline::new,
     };

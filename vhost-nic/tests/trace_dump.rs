@@ -8,6 +8,12 @@ use rustix::process::{Signal, kill_process};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty};
 use vhost_daemon::trace::{ReadEvent, read_perfetto};
 
+use driver::{Driver, header};
+
+#[path = "../pci-function/tests/vhost_user_pci/driver.rs"]
+#[expect(dead_code, reason = "a part of it is used here")]
+mod driver;
+
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
 /// First doorbell of a UAR that is not allocated.
@@ -75,6 +81,35 @@ fn a_finding_is_in_the_dump_that_it_asks_for() {
         );
         assert!(log.iter().any(|text| text.ends_with(&line)), "no {line:?} in {log:#?}");
     }
+}
+
+#[test]
+fn a_finding_of_an_attachment_by_vhost_user_is_in_the_dump_that_it_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, dumps) = (dir.path().join("uml.sock"), dir.path().join("dumps"));
+    fs::create_dir(&dumps).unwrap();
+    let mut command = PROGRAM.command();
+    command
+        .arg("--guest")
+        .arg(format!("path={},attach=vhost-user", socket.display()))
+        .arg("--trace-dump")
+        .arg(&dumps)
+        .args(["--trace-dump-on", "finding=bad_command"]);
+    let _daemon = Daemon::start(&mut command);
+    await_socket(&socket);
+    let mut driver = Driver::connect(&socket);
+    // Half a header; then a whole one of an unknown command.
+    assert!(driver.command(&[1; 8], &[], 4).is_empty());
+    assert_eq!(driver.command(&header(255, 0, 4, 0), &[], 4), [0xff; 4]);
+    let found = |event: &ReadEvent| event.event == "finding";
+    let findings: Vec<ReadEvent> = read(&dumps, 1).into_iter().filter(found).collect();
+    let finding = ReadEvent {
+        track: ["uml", "finding bad_command"].map(str::to_owned),
+        event: "finding".to_owned(),
+        // The object is the virtqueue of commands.
+        label: "bad_command 0x0".to_owned(),
+    };
+    assert_eq!(findings, [finding.clone(), finding]);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,12 +33,15 @@ pub trait Source: Send + Sync {
     fn subscribe(&self, subscription: &Subscription);
 }
 
+/// Sees the findings of a guest as they happen: kind, object, and number of findings of the kind so far.
+pub type Observer<K> = Box<dyn Fn(K, Object, u64) + Send + Sync>;
+
 /// The findings of one guest. Serializes as two maps from names to counts: `guest_errors` and `suspicions`.
 pub struct Findings<K> {
     guest: Arc<str>,
     kinds: Box<[PerKind]>,
     kept: Mutex<Kept>,
-    of: PhantomData<K>,
+    observer: Option<Observer<K>>,
 }
 
 #[derive(Default)]
@@ -110,7 +112,16 @@ impl<K: Kind> Findings<K> {
             guest: guest.into(),
             kinds: K::ALL.iter().map(|_| PerKind::default()).collect(),
             kept: Mutex::default(),
-            of: PhantomData,
+            observer: None,
+        }
+    }
+
+    /// Shows every finding to `observer`, on the thread that reports it.
+    #[must_use]
+    pub fn observed_by(self, observer: Observer<K>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
         }
     }
 
@@ -138,6 +149,9 @@ impl<K: Kind> Findings<K> {
             text: text.to_string(),
             evidence: evidence[..evidence.len().min(MAX_EVIDENCE)].to_vec(),
         });
+        if let Some(observer) = &self.observer {
+            observer(kind, object, count);
+        }
     }
 
     fn log(&self, kind: K, count: u64, admitted: Option<u64>, text: fmt::Arguments<'_>) {

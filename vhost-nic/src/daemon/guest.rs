@@ -19,6 +19,7 @@ use vhost_nic::doors::GuestDoors;
 use vhost_nic::fault::NicFault;
 use vhost_nic::hca::blue_flame;
 use vhost_nic::hca::limits::Limits;
+use vhost_nic::hca::nic_finding::trace_attachment;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicDoors, NicSnapshot};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
@@ -108,7 +109,12 @@ impl Guest {
         let (name, function) = (self.name.as_str(), self.function.clone());
         self.server = Some(match attach {
             Attach::VfioUser => Server::VfioUser(vfio_user::Server::start(name, listener, function)?),
-            Attach::VhostUser => Server::VhostUser(vhost_user_pci::Server::start(name, listener, function)?),
+            Attach::VhostUser => {
+                let observer = trace_attachment(Tracer::new(self.setup.vhca_id));
+                Server::VhostUser(vhost_user_pci::Server::start_observed(
+                    name, listener, function, observer,
+                )?)
+            }
         });
         Ok(())
     }

@@ -68,7 +68,8 @@ vhost_daemon::trace_events! {
         Fault = "fault" of "object" [door],
         /// A command was executed. Duration in nanoseconds; delivery status in bits 15:8 of `status`, status in 7:0.
         Command = "command" of "command_queue" [opcode, status, syndrome, duration],
-        /// A finding; its object is the row of its kind in docs/findings.md, from 0. `number` is that of the finding's
+        /// A finding; its object is the row of its kind in docs/findings.md, from 0, counted through the two catalogues
+        /// of this daemon. `number` is that of the finding's
         /// own object, `count` that of the findings of the kind.
         Finding = "finding" of "kind" [number, count],
     }

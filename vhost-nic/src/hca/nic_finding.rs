@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vhost_daemon::finding::{self, Kind};
+use pci_function::attachment::vhost_user_pci;
+use vhost_daemon::finding::{self, Kind, KindInfo, Observer};
 use vhost_daemon::trace::Tracer;
 
 pub use vhost_daemon::finding::Object;
@@ -12,11 +13,27 @@ use super::nic_event::NicEvent;
 use super::tape::Tape;
 use crate::dma::DmaError;
 
+/// Catalogues of the findings of a guest: those of its NIC, then those of its attachment. An event has the row of its
+/// kind, counted through both.
+pub const CATALOGUES: [&[KindInfo]; 2] = [Finding::INFOS, vhost_user_pci::Finding::INFOS];
+
+/// Records the findings of a guest's attachment in its trace.
+pub fn trace_attachment(tracer: Tracer) -> Observer<vhost_user_pci::Finding> {
+    trace(tracer, Finding::INFOS.len())
+}
+
+/// Records findings of kinds whose first row is this.
+fn trace<K: Kind>(tracer: Tracer, first: usize) -> Observer<K> {
+    Box::new(move |kind, object, count| {
+        let arguments = || [object.number as u32, count as u32, 0, 0];
+        tracer.record(NicEvent::Finding, (first + kind.index()) as u32, arguments);
+    })
+}
+
 /// The findings of a NIC.
 #[derive(Debug, Default)]
 pub struct Findings {
     all: Arc<finding::Findings<Finding>>,
-    tracer: Tracer,
     tape: Option<Arc<dyn Tape>>,
 }
 
@@ -24,8 +41,7 @@ impl Findings {
     /// Creates the findings of the guest of this name, none so far.
     pub fn new(guest: &str, tracer: Tracer, tape: Option<Arc<dyn Tape>>) -> Self {
         Self {
-            all: Arc::new(finding::Findings::new(guest)),
-            tracer,
+            all: Arc::new(finding::Findings::new(guest).observed_by(trace(tracer, 0))),
             tape,
         }
     }
@@ -37,8 +53,6 @@ impl Findings {
             tape.finding(kind.name(), object, evidence, text);
         }
         self.all.report(kind, object, evidence, text);
-        let arguments = || [object.number as u32, self.all.count(kind) as u32, 0, 0];
-        self.tracer.record(NicEvent::Finding, kind.index() as u32, arguments);
     }
 
     /// Reports an access to guest memory that failed.
@@ -267,7 +281,6 @@ vhost_daemon::findings! {
 mod tests {
     use std::path::Path;
 
-    use pci_function::attachment::vhost_user_pci;
     use vhost_daemon::testing::assert_catalogue;
 
     use super::*;

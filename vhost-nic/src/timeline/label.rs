@@ -6,13 +6,12 @@ use mlx5_prm::opcode::Opcode as CommandOpcode;
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use pci_function::dma::Purpose as _;
-use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{Event, Events};
 use zerocopy::TryFromBytes;
 
 use crate::dma::Purpose;
 use crate::hca::nic_event::{NicEvent, Timer, is_error_cqe};
-use crate::hca::nic_finding::Finding;
+use crate::hca::nic_finding::CATALOGUES;
 use crate::roce::opcode::Opcode;
 use crate::roce::syndrome::Syndrome as RoceSyndrome;
 
@@ -90,7 +89,8 @@ pub fn of(event: &Event) -> Cow<'static, str> {
 
 /// Returns the name of a kind of findings by its row.
 pub fn finding(row: u32) -> Option<&'static str> {
-    Finding::ALL.get(row as usize).map(|kind| kind.name())
+    let kinds = CATALOGUES.iter().copied().flatten();
+    kinds.map(|kind| kind.name).nth(row as usize)
 }
 
 /// Returns the name of a purpose by its number.

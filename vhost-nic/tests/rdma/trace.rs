@@ -6,7 +6,6 @@ use mlx5_prm::queue_entry::{CqeOpcode, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::qp::{Connection, Request, Shape, service};
 use mlx5_test_driver::wait::eventually;
-use vhost_daemon::finding::Kind;
 use vhost_daemon::trace::{
     Event, Events, Header, Session, Timeline, Trace, read_perfetto, start_flight_recorder, write_json, write_perfetto,
     write_stream,
@@ -14,7 +13,7 @@ use vhost_daemon::trace::{
 use vhost_daemon::{CommonArgs, Program, TraceSource, await_dump_signal};
 use vhost_nic::dma::Purpose;
 use vhost_nic::hca::nic_event::{ERROR_CQE, NicEvent};
-use vhost_nic::hca::nic_finding::Finding;
+use vhost_nic::hca::nic_finding::CATALOGUES;
 use vhost_nic::net::Switch;
 use vhost_nic::timeline::{NicTimeline, stages};
 
@@ -279,7 +278,7 @@ fn an_error_cqe_is_in_the_dump_that_it_asks_for() {
         },
         guests: &["none", "a", "b"].map(str::to_owned),
         events: NicEvent::EVENTS,
-        findings: Finding::INFOS,
+        findings: &CATALOGUES,
         named: &[ERROR_CQE],
         timeline: NicTimeline::new,
     };
@@ -292,7 +291,10 @@ fn an_error_cqe_is_in_the_dump_that_it_asks_for() {
     let unknown = source.start(&args("error_cqes"), None).unwrap_err().to_string();
     let begin = "--trace-dump-on error_cqes: there is no such event; the events are signal, error_cqe, doorbell, ";
     assert!(unknown.starts_with(begin), "{unknown}");
-    assert!(unknown.contains(", finding=stray_doorbell, "), "{unknown}");
+    // Of the NIC, and of an attachment.
+    for kind in ["stray_doorbell", "short_buffer"] {
+        assert!(unknown.contains(&format!(", finding={kind}")), "{unknown}");
+    }
 
     let args = args("error_cqe");
     let signal = await_dump_signal(&args).unwrap();

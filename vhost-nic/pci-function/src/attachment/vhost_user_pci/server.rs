@@ -5,13 +5,14 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use log::info;
+use vhost_daemon::finding::Observer;
 use vhost_daemon::vhost_user::{ConnectionError, Supervisor};
 use vhost_daemon::vring::Memory;
 use vhost_daemon::{Current, GuardedRam, Service};
 use vm_memory::GuestMemoryMmap;
 
 use super::backend::VhostUserPciBackend;
-use super::stats::VhostUserPciStats;
+use super::stats::{Finding, VhostUserPciStats};
 use crate::attachment::release;
 use crate::function::PciFunction;
 
@@ -30,7 +31,22 @@ struct VhostUserPciService {
 impl Server {
     /// Serves `function` on a thread of its own. `name` names the guest in logs.
     pub fn start(name: &str, listener: UnixListener, function: Arc<PciFunction>) -> io::Result<Self> {
-        let stats = Arc::new(VhostUserPciStats::new(name));
+        Self::with_stats(VhostUserPciStats::new(name), listener, function)
+    }
+
+    /// Does the same, and shows the findings of the guest to `observer`.
+    pub fn start_observed(
+        name: &str,
+        listener: UnixListener,
+        function: Arc<PciFunction>,
+        observer: Observer<Finding>,
+    ) -> io::Result<Self> {
+        Self::with_stats(VhostUserPciStats::observed_by(name, observer), listener, function)
+    }
+
+    fn with_stats(stats: VhostUserPciStats, listener: UnixListener, function: Arc<PciFunction>) -> io::Result<Self> {
+        let stats = Arc::new(stats);
+        let name = stats.guest();
         let service = VhostUserPciService {
             function,
             stats: stats.clone(),

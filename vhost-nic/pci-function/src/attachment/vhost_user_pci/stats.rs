@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use vhost_daemon::finding::{Findings, Object};
+use vhost_daemon::finding::{Findings, Object, Observer};
 
 vhost_daemon::counters! {
     /// Counters of one attachment, over all its connections.
@@ -68,6 +68,14 @@ impl VhostUserPciStats {
     pub fn new(guest: &str) -> Self {
         Self {
             findings: Arc::new(Findings::new(guest)),
+            ..Self::default()
+        }
+    }
+
+    /// Creates counters at 0 for a guest with this name, whose findings `observer` sees.
+    pub fn observed_by(guest: &str, observer: Observer<Finding>) -> Self {
+        Self {
+            findings: Arc::new(Findings::new(guest).observed_by(observer)),
             ..Self::default()
         }
     }
