@@ -88,6 +88,11 @@ pub struct CommonArgs {
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
 
+    /// Let `ctl record` record guests while the daemon runs, to files beneath this directory; by default, beneath the
+    /// daemon's working directory (docs/replay.md). The guests take turns, which slows them down.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    pub recordable: Option<PathBuf>,
+
     /// Restrict the daemon after its set-up, as far as the kernel can: no capabilities, no files but those of the
     /// options, and of the system calls those that each thread needs (docs/sandbox.md).
     #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
@@ -133,6 +138,9 @@ impl CommonArgs {
         }
         if let Some(directory) = &self.trace_dump {
             files.rotate(directory);
+        }
+        if let Some(directory) = &self.recordable {
+            files.write_beneath(directory);
         }
         enter(self.sandbox, self.user, &files)
     }

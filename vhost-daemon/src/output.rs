@@ -31,6 +31,9 @@ pub enum OutputError {
     /// No process has opened the FIFO for reading; a socket is the same to the kernel.
     #[error("it is a FIFO that no process reads from, or a socket")]
     NoReader,
+    /// Standard output, or a FIFO, where a regular file is needed.
+    #[error("it is not a regular file")]
+    Irregular,
     /// Standard output is a terminal.
     #[error("standard output is a terminal")]
     Terminal,
@@ -74,6 +77,15 @@ impl Output {
             // A FIFO without a reader must not block.
             Err(Errno::EXIST) => Self::existing(open(path, flags | OFlags::NONBLOCK, Mode::empty())?),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a regular file in the same way.
+    pub fn open_file(path: &Path) -> Result<File, OutputError> {
+        let output = Self::open(path)?;
+        match output.is_regular {
+            true => Ok(output.file),
+            false => Err(OutputError::Irregular),
         }
     }
 

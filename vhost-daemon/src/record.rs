@@ -7,6 +7,7 @@
 mod error;
 mod format;
 mod hex;
+mod on_demand;
 mod reader;
 mod recording;
 mod turns;
@@ -15,6 +16,7 @@ mod writer;
 pub use error::RecordError;
 pub use format::{Format, Level, RecordEvent};
 pub use hex::Hex;
+pub use on_demand::{Begun, OnDemand, OrderError};
 pub use reader::Reader;
 pub use recording::Recording;
 pub use turns::{Turn, Turns};

@@ -1,8 +1,8 @@
 //! The device as a connection of a guest's VMM sees it, independently of vhost-user.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use log::warn;
 use parking_lot::Mutex;
@@ -86,6 +86,9 @@ pub trait FrontendDoor: Send + Sync {
     /// Returns the number of a new connection of a guest.
     fn connect(&self, guest: u16) -> u32;
 
+    /// Notes that a connection is gone, and all of its workers.
+    fn disconnect(&self, connection: u32);
+
     /// Calls `serve` with what is to be used in place of a front-end.
     fn serve(&self, connection: u32, frontend: &dyn Frontend, serve: &mut dyn FnMut(&dyn Frontend));
 }
@@ -106,7 +109,8 @@ type LateAnswer = (Arc<Session>, Vec<u8>);
 /// A connection of a guest's VMM.
 pub struct Connection {
     guest: Arc<Guest>,
-    number: u32,
+    /// Number at the door, from the first entry on.
+    number: OnceLock<u32>,
     door: Option<Arc<dyn FrontendDoor>>,
     /// The device is stopped, and its restart has not begun.
     stopped: AtomicBool,
@@ -118,13 +122,9 @@ pub struct Connection {
 impl Connection {
     /// Creates the connection of a VMM. A guest with a tape has a `door`.
     pub fn new(guest: Arc<Guest>, door: Option<Arc<dyn FrontendDoor>>) -> Self {
-        let number = match (&door, guest.stats().tape()) {
-            (Some(door), Some(tape)) => door.connect(tape.guest),
-            _ => 0,
-        };
         Self {
             guest,
-            number,
+            number: OnceLock::new(),
             door,
             stopped: AtomicBool::new(true),
             late: Mutex::default(),
@@ -137,14 +137,25 @@ impl Connection {
         &self.guest
     }
 
+    /// Announces the connection to its door, on the first call, and returns its number there. Until then the VMM has
+    /// changed nothing: a back-end waits for one with a connection already.
+    pub fn number(&self) -> u32 {
+        *self
+            .number
+            .get_or_init(|| match (&self.door, self.guest.stats().tape()) {
+                (Some(door), Some(tape)) => door.connect(tape.guest),
+                _ => 0,
+            })
+    }
+
     fn enter(&self, entry: impl FnOnce(u32) -> Entry, act: impl FnMut()) {
-        GuestTape::enter(self.guest.stats().tape(), |_| entry(self.number), act);
+        GuestTape::enter(self.guest.stats().tape(), |_| entry(self.number()), act);
     }
 
     fn with(&self, frontend: &dyn Frontend, mut serve: impl FnMut(&dyn Frontend)) {
         match &self.door {
             None => serve(frontend),
-            Some(door) => door.serve(self.number, frontend, &mut serve),
+            Some(door) => door.serve(self.number(), frontend, &mut serve),
         }
     }
 
@@ -155,7 +166,7 @@ impl Connection {
             return read();
         };
         let entry = Entry::Config {
-            connection: self.number,
+            connection: self.number(),
             offset,
             length,
         };
@@ -323,6 +334,14 @@ impl Connection {
             if !frontend.is_ready() || current() && !frontend.await_requests() {
                 return;
             }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let (Some(number), Some(door)) = (self.number.get(), &self.door) {
+            door.disconnect(*number);
         }
     }
 }

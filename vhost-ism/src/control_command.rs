@@ -1,5 +1,7 @@
 //! Commands of the control socket that only this daemon has.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
@@ -13,4 +15,16 @@ pub enum IsmCommand {
         /// Name of the guest.
         guest: String,
     },
+
+    /// Record all guests of a daemon with --recordable (docs/replay.md).
+    ///
+    /// The record begins at once if no guest has a VMM, and otherwise when the last VMM is gone: until then, the fabric
+    /// has state that would not be in it.
+    Record {
+        /// File to write, relative to the daemon's working directory.
+        file: PathBuf,
+    },
+
+    /// End the record, or take back one that has not begun.
+    RecordEnd {},
 }

@@ -5,12 +5,13 @@ mod metrics;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use log::info;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::{Kind, Source};
+use vhost_daemon::record::{Begun, OrderError};
 use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events, Tracer};
 use vhost_daemon::{
@@ -24,7 +25,7 @@ use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_event::{IsmEvent, IsmTimeline};
 use vhost_ism::ism_finding::Finding;
-use vhost_ism::record::{Recorder, Setup};
+use vhost_ism::record::{Order, Recorder, Setup};
 
 use crate::args::Args;
 use crate::control_command::IsmCommand;
@@ -54,10 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
         .as_deref()
         .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
-    let recorder = match &args.record {
-        None => None,
-        Some(path) => Some(recorder(path, &Setup::new(args.chid, &limits, names.clone()))?),
-    };
+    let recorder = recorder(args, || Setup::new(args.chid, &limits, names.clone()))?;
     let mut files = FileAccess::default();
     args.sockets_in_directory().for_each(|path| files.remove_socket(&path));
     args.common.enter_sandbox(files)?;
@@ -96,6 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         servers,
         faults,
         doors,
+        recorder,
     });
     if let Some(listener) = stats {
         main_loop.serve_stats(listener, &daemon)?;
@@ -108,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     let ended = main_loop.run();
-    if let Some(recorder) = &recorder {
+    if let Some(recorder) = &daemon.recorder {
         recorder.finish();
     }
     ended?;
@@ -130,14 +129,15 @@ fn guests(fabric: Fabric, names: &[String]) -> (Arc<Fabric>, Vec<Arc<Guest>>) {
     (fabric, guests)
 }
 
-/// Opens the record of --record.
-fn recorder(path: &Path, setup: &Setup) -> Result<Recorder> {
-    let open = || {
-        let output = Output::open(path)?;
-        ensure!(output.is_regular, "it is not a regular file");
-        Ok(Recorder::to_file(output.file, setup)?)
+/// Returns the recorder of --record and --recordable; opens the record of the former.
+fn recorder(args: &Args, setup: impl FnOnce() -> Setup) -> Result<Option<Recorder>> {
+    let Some(path) = &args.record else {
+        let is_recordable = args.common.recordable.is_some();
+        return Ok(is_recordable.then(|| Recorder::on_demand(&setup())));
     };
-    open().with_context(|| format!("cannot write the record to {}", path.display()))
+    let open = || -> Result<Recorder> { Ok(Recorder::to_file(Output::open_file(path)?, &setup())?) };
+    let recorder = open().with_context(|| format!("cannot write the record to {}", path.display()))?;
+    Ok(Some(recorder))
 }
 
 /// Puts a door before every guest, at which the faults strike.
@@ -178,6 +178,7 @@ struct Daemon {
     servers: Vec<Server>,
     faults: Option<Arc<Faults<IsmFault>>>,
     doors: Vec<Arc<FaultDoor>>,
+    recorder: Option<Recorder>,
 }
 
 impl Daemon {
@@ -185,6 +186,18 @@ impl Daemon {
     fn number(&self, name: &str) -> Result<usize, String> {
         let number = self.guests.iter().position(|guest| guest.stats().guest() == name);
         number.ok_or_else(|| format!("there is no guest {name:?}"))
+    }
+
+    /// Begins a record in a file. Returns whether it has begun; otherwise it will when the last VMM is gone.
+    fn begin_record(&self, path: &Path) -> Result<bool> {
+        let recorder = self.recorder.as_ref().ok_or(OrderError::NotRecordable)?;
+        let order = || -> Result<Order> {
+            Ok(Order {
+                file: Output::open_file(path).context("cannot write the record")?,
+                guests: self.guests.clone(),
+            })
+        };
+        Ok(recorder.begin(order)? == Begun::Now)
     }
 }
 
@@ -253,6 +266,14 @@ impl Controlled for Daemon {
                 info!("{guest}: disconnected by the operator");
                 Ok(Answer::done())
             }
+            IsmCommand::Record { file } => {
+                let begun = self.begin_record(&file).map_err(|error| format!("{error:#}"))?;
+                Ok(Answer::Value(json!({ "begun": begun })))
+            }
+            IsmCommand::RecordEnd {} => match self.recorder.as_ref().is_some_and(Recorder::end) {
+                true => Ok(Answer::done()),
+                false => Err("there is no record".to_owned()),
+            },
         }
     }
 }

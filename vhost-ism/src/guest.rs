@@ -115,6 +115,11 @@ impl Guest {
         }
     }
 
+    /// Returns the guest's fabric.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
     /// Returns the guest's statistics.
     pub fn stats(&self) -> &Arc<GuestStats> {
         &self.stats
@@ -163,6 +168,13 @@ impl Guest {
             doorbell_size: DoorbellArea::len_for(limits.window_size).into(),
             max_dmb_size: limits.max_dmb_size.into(),
         }
+    }
+
+    /// Returns the random numbers that the identity of the next session was made of, in the order of their drawing.
+    pub fn identity(&self) -> [u64; 3] {
+        let state = self.state.lock();
+        let gid = u128::from_be_bytes(state.gid.0);
+        [(gid >> 64) as u64, gid as u64, state.devid]
     }
 
     /// Returns the session, while the device runs.

@@ -7,12 +7,14 @@
 
 mod event;
 mod front;
+mod order;
 mod recorder;
 mod setup;
 
 use vhost_daemon::record;
 
 pub use event::{Buffer, Event};
+pub use order::Order;
 pub use recorder::Recorder;
 pub use setup::{IsmRecord, Setup};
 

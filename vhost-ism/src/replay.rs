@@ -157,6 +157,7 @@ impl Player {
             Entry::Connect { guest } => {
                 let guest = devices.guest(guest)?.clone();
                 let connection = Connection::new(guest, Some(Arc::new(self.clone())));
+                connection.number();
                 devices.connections.push(Arc::new(connection));
             }
             Entry::Config { length, .. } if length > MAX_ACCESS => return None,

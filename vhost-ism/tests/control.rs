@@ -1,21 +1,25 @@
 //! The control socket, the metrics and `top` of the daemon.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use vhost_daemon::testing::{Daemon, Program, assert_control_page, await_socket, read_metrics, read_stats};
+use vhost::VhostBackend;
+use vhost::vhost_user::Frontend;
+use vhost_daemon::testing::{Daemon, Program, assert_control_page, await_socket, eventually, read_metrics, read_stats};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-ism"));
 
 /// A daemon with the guests a and b.
 struct Host {
     directory: tempfile::TempDir,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Host {
-    fn start() -> Self {
+    fn start(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = PROGRAM.command();
         let sockets = [
@@ -28,12 +32,11 @@ impl Host {
         for (option, name) in sockets {
             command.arg(option).arg(directory.path().join(name));
         }
-        let daemon = Daemon::start(&mut command);
+        // Where records on demand may be.
+        command.current_dir(directory.path());
+        let daemon = Daemon::start(command.args(more));
         await_socket(&directory.path().join("control.sock"));
-        Self {
-            directory,
-            _daemon: daemon,
-        }
+        Self { directory, daemon }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -48,11 +51,78 @@ impl Host {
             .arg(self.path("control.sock"));
         program.args(arguments).output().unwrap()
     }
+
+    /// Executes a command. Returns its result.
+    fn ctl(&self, arguments: &[&str]) -> Value {
+        let output = self.run("ctl", &[&["--json"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Executes a command that the daemon refuses. Returns the reason.
+    fn refusal(&self, arguments: &[&str]) -> String {
+        let output = self.run("ctl", arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        let reason = text.strip_prefix("error: the daemon refused: ");
+        reason.expect(&text).trim_end().to_owned()
+    }
+}
+
+/// A VMM that has started the device.
+fn visit(socket: &Path) -> Frontend {
+    let frontend = Frontend::connect(socket, 3).unwrap();
+    frontend.set_owner().unwrap();
+    let features = frontend.get_features().unwrap();
+    frontend.set_features(features).unwrap();
+    // The back-end answers in order.
+    frontend.get_features().unwrap();
+    frontend
+}
+
+#[test]
+fn the_guests_are_recorded_on_demand() {
+    let host = Host::start(&["--recordable"]);
+    let [first, second] = ["first.record", "second.record"].map(|name| host.path(name).display().to_string());
+    let replay = |record: &str| {
+        let output = PROGRAM.run(&["replay", record]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(host.ctl(&["record", &first]), json!({ "begun": true }));
+    // The file in progress is left alone.
+    assert_eq!(host.refusal(&["record", &first]), "a record is in progress already");
+    drop(visit(&host.path("b.sock")));
+    host.ctl(&["record-end"]);
+    assert_eq!(host.refusal(&["record-end"]), "there is no record");
+    let text = replay(&first);
+    assert!(text.starts_with("guests a, b, recorded by vhost-ism "), "{text}");
+    assert!(text.ends_with("all outputs are equal\n"), "{text}");
+
+    // The sandbox has the working directory only.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("ism.record").display().to_string();
+    let refused = "cannot write the record: Permission denied (os error 13)";
+    assert_eq!(host.refusal(&["record", &file]), refused);
+
+    // The record begins behind the last VMM, on a thread that has waited for its workers.
+    let vmm = visit(&host.path("a.sock"));
+    assert_eq!(host.ctl(&["record", &second]), json!({ "begun": false }));
+    assert_eq!(host.refusal(&["record", &first]), "a record is to begin already");
+    drop(visit(&host.path("b.sock")));
+    assert_eq!(fs::metadata(&second).unwrap().len(), 0);
+    drop(vmm);
+    eventually("the begin of the record", || fs::metadata(&second).unwrap().len() > 0);
+    drop(visit(&host.path("b.sock")));
+    // The daemon completes it.
+    assert_eq!(host.daemon.end(Signal::TERM).0, Some(0));
+    let text = replay(&second);
+    assert!(text.ends_with("all outputs are equal\n"), "{text}");
 }
 
 #[test]
 fn every_command_is_documented() {
-    let host = Host::start();
+    let host = Host::start(&[]);
     let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/control.md"));
     let headings = ["Commands of both daemons", "Commands of vhost-ism"];
     assert_control_page(page, &headings, &host.path("control.sock"));
@@ -60,7 +130,7 @@ fn every_command_is_documented() {
 
 #[test]
 fn a_guest_without_a_vmm_cannot_be_disconnected() {
-    let host = Host::start();
+    let host = Host::start(&[]);
     for (guest, reason) in [
         ("a", "no VMM is connected to guest \"a\""),
         ("c", "there is no guest \"c\""),
@@ -74,7 +144,7 @@ fn a_guest_without_a_vmm_cannot_be_disconnected() {
 
 #[test]
 fn objects_are_by_guest() {
-    let host = Host::start();
+    let host = Host::start(&[]);
     let output = host.run("ctl", &["--json", "objects"]);
     let objects: Value = serde_json::from_slice(&output.stdout).unwrap();
     let none = json!({ "sessions": [], "slabs": [], "dmbs": [] });
@@ -83,7 +153,7 @@ fn objects_are_by_guest() {
 
 #[test]
 fn metrics_are_those_of_the_stats_socket() {
-    let host = Host::start();
+    let host = Host::start(&[]);
     let metrics = read_metrics(&host.path("metrics.sock"));
     let stats = read_stats(&host.path("stats.sock"));
     for name in ["sessions", "slabs", "slab_bytes", "used_bytes", "dmbs"] {
@@ -104,7 +174,7 @@ fn metrics_are_those_of_the_stats_socket() {
 
 #[test]
 fn top_shows_fabric_and_guests_once() {
-    let host = Host::start();
+    let host = Host::start(&[]);
     let output = host.run("top", &["--once", "--interval", "0.1"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();

@@ -101,11 +101,6 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Let `ctl record` record guests while the daemon runs, to files beneath this directory; by default, beneath the
-    /// daemon's working directory. The NICs take turns, which slows them down.
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
-    pub recordable: Option<PathBuf>,
-
     /// Keep polling a drained send queue for this many microseconds: WQEs posted meanwhile are sent before their
     /// doorbell arrives. Occupies a processor for that time; 0 disables it.
     #[arg(long, value_name = "US", default_value_t = 0)]
@@ -243,7 +238,7 @@ impl Args {
                 _ => bail!("--record is for a daemon with one guest; record=FILE in --guest names the guest"),
             }
         }
-        if self.recordable.is_some() || plans.iter().any(|plan| plan.record.is_some()) {
+        if self.common.recordable.is_some() || plans.iter().any(|plan| plan.record.is_some()) {
             self.check_record()?;
         }
         let (mut sockets, mut macs, mut records) = (HashSet::new(), HashSet::new(), HashSet::new());

@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     let _dumper = traces.start(&args.common, dump_signal)?;
     let turns = plans
         .iter()
-        .any(|plan| plan.record.is_some() || args.recordable.is_some())
+        .any(|plan| plan.record.is_some() || args.common.recordable.is_some())
         .then(Arc::<Turns>::default);
     let faults = Faults::of_daemon(&args.common, names.clone())?;
     let switch = Switch::new();
@@ -161,9 +161,6 @@ fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
         if let Some(path) = port.socket() {
             files.remove_socket(path);
         }
-    }
-    if let Some(directory) = &args.recordable {
-        files.write_beneath(directory);
     }
     files
 }
@@ -296,7 +293,8 @@ impl Controlled for Daemon {
                 Ok(Answer::done())
             }
             NicCommand::Record { guest, file } => {
-                let begun = self.guest(&guest)?.begin_record(&file)?;
+                let begun = self.guest(&guest)?.begin_record(&file);
+                let begun = begun.map_err(|error| format!("{error:#}"))?;
                 Ok(Answer::Value(json!({ "begun": begun })))
             }
             NicCommand::RecordEnd { guest } => match self.guest(&guest)?.end_recording() {

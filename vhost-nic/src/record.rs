@@ -5,14 +5,14 @@
 //! guest's memory is in a record only as far as the NIC reads it.
 
 mod event;
-mod on_demand;
+mod order;
 mod recorder;
 mod setup;
 
 use vhost_daemon::record;
 
 pub use event::{Entry, Event, Failure, Space};
-pub use on_demand::{Begun, Order, OrderError};
+pub use order::Order;
 pub use recorder::{Behind, Recorder};
 pub use setup::{NicRecord, Setup};
 

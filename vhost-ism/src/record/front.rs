@@ -18,6 +18,10 @@ impl FrontendDoor for Recorder {
         self.connection(guest)
     }
 
+    fn disconnect(&self, _: u32) {
+        self.connection_gone();
+    }
+
     fn serve(&self, connection: u32, frontend: &dyn Frontend, serve: &mut dyn FnMut(&dyn Frontend)) {
         serve(&RecordedFrontend {
             recorder: self.clone(),

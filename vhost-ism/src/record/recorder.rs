@@ -4,18 +4,23 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use log::{info, warn};
+use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::Object;
-use vhost_daemon::record::{Recording, Turns};
+use vhost_daemon::record::{Begun, OnDemand, OrderError, Recording};
 
 use super::event::Event;
+use super::order::Order;
 use super::setup::{IsmRecord, Setup};
 use crate::tape::{Entry, Tape};
+
+/// Name of the device in logs.
+const NAME: &str = "fabric";
 
 /// Recorder of a fabric.
 #[derive(Debug, Clone)]
@@ -24,19 +29,43 @@ pub struct Recorder(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     recording: Recording<IsmRecord>,
-    connections: AtomicU32,
-    /// Number of pieces of work that faults have delayed.
-    delayed: AtomicU32,
+    setup: Setup,
+    on_demand: OnDemand<Order>,
+    /// A leaf.
+    numbers: Mutex<Numbers>,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Connections that have begun since the record did.
+    connections: u32,
+    /// Connections that have not ended.
+    live: u32,
+    /// Records that have begun on demand.
+    records: u32,
+    /// Pieces of work that faults have delayed since.
+    delayed: u32,
 }
 
 impl Recorder {
     /// Records a fabric to a file.
     pub fn to_file(file: File, setup: &Setup) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared {
-            recording: Recording::to_file("fabric", Arc::<Turns>::default(), file, setup)?,
-            connections: AtomicU32::new(0),
-            delayed: AtomicU32::new(0),
-        })))
+        let recording = Recording::to_file(NAME, Arc::default(), file, setup)?;
+        Ok(Self::new(recording, setup))
+    }
+
+    /// Makes the guests of a fabric take turns, and records them on demand.
+    pub fn on_demand(setup: &Setup) -> Self {
+        Self::new(Recording::turns_only(NAME, Arc::default()), setup)
+    }
+
+    fn new(recording: Recording<IsmRecord>, setup: &Setup) -> Self {
+        Self(Arc::new(Shared {
+            recording,
+            setup: setup.clone(),
+            on_demand: OnDemand::default(),
+            numbers: Mutex::default(),
+        }))
     }
 
     /// Calls `create`, which creates the fabric and its guests with this recorder as their tape.
@@ -63,6 +92,54 @@ impl Recorder {
         self.0.recording.finish();
     }
 
+    /// Begins a record when the fabric is without state: at once if no guest has a VMM, or when the last one is gone.
+    /// `order` is not called if there is a record or an order.
+    pub fn begin<E: From<OrderError>>(&self, order: impl FnOnce() -> Result<Order, E>) -> Result<Begun, E> {
+        let recording = &self.0.recording;
+        let _turn = recording.turns().take();
+        self.0.on_demand.place(recording, order)?;
+        if self.0.numbers.lock().live > 0 {
+            return Ok(Begun::Later);
+        }
+        self.begin_ordered();
+        Ok(Begun::Now)
+    }
+
+    /// Ends the record, or takes back the order for one. Returns false if there is neither.
+    pub fn end(&self) -> bool {
+        self.0.on_demand.end(&self.0.recording)
+    }
+
+    /// Begins the record that was ordered, if there is one, with the creation of the fabric as it is: empty, its guests
+    /// with the identities of their next sessions.
+    fn begin_ordered(&self) {
+        let Some(Order { file, guests }) = self.0.on_demand.take() else {
+            return;
+        };
+        // That of a connection whose end has failed.
+        guests.iter().for_each(|guest| guest.end_session());
+        let recording = &self.0.recording;
+        match recording.begin_file(file, &self.0.setup) {
+            Ok(_) => info!("{NAME}: the record begins"),
+            Err(error) => return warn!("{NAME}: cannot write the record: {error}"),
+        }
+        {
+            let mut numbers = self.0.numbers.lock();
+            *numbers = Numbers {
+                records: numbers.records + 1,
+                ..Numbers::default()
+            };
+        }
+        let fabric = guests.iter().map(|guest| guest.fabric().id()).take(1);
+        let identities = guests.iter().flat_map(|guest| guest.identity());
+        self.turn(Entry::Create, || {
+            fabric
+                .chain(identities)
+                .for_each(|number| self.log(|| Event::Random(number)));
+            ByteBuf::new()
+        });
+    }
+
     /// Writes an event of this turn.
     pub(super) fn log(&self, event: impl FnOnce() -> Event) {
         self.0.recording.log(event);
@@ -87,11 +164,27 @@ impl Recorder {
     pub(super) fn connection(&self, guest: u16) -> u32 {
         let mut number = 0;
         let act = || {
-            number = self.0.connections.fetch_add(1, Ordering::Relaxed);
+            let mut numbers = self.0.numbers.lock();
+            number = numbers.connections;
+            numbers.connections += 1;
+            numbers.live += 1;
             ByteBuf::new()
         };
         self.turn(Entry::Connect { guest }, act);
         number
+    }
+
+    /// Notes the end of a connection and its workers. A record that waits for the last one begins.
+    pub(super) fn connection_gone(&self) {
+        let _turn = self.0.recording.turns().take();
+        let live = {
+            let mut numbers = self.0.numbers.lock();
+            numbers.live -= 1;
+            numbers.live
+        };
+        if live == 0 {
+            self.begin_ordered();
+        }
     }
 
     fn turn(&self, entry: Entry, act: impl FnOnce() -> ByteBuf) {
@@ -122,14 +215,22 @@ impl FaultTape for GuestFaults {
     }
 
     fn late(&self, work: Work) -> Option<Work> {
-        let number = self.recorder.0.delayed.fetch_add(1, Ordering::Relaxed);
+        let (record, number) = {
+            let mut numbers = self.recorder.0.numbers.lock();
+            numbers.delayed += 1;
+            (numbers.records, numbers.delayed - 1)
+        };
         let recorder = self.recorder.clone();
         let work = move || {
-            let act = || {
-                work();
-                ByteBuf::new()
-            };
-            recorder.turn(Entry::Late(number), act);
+            let _turn = recorder.0.recording.turns().take();
+            // That of the sessions before is not in the record.
+            if recorder.0.numbers.lock().records == record {
+                let act = || {
+                    work();
+                    ByteBuf::new()
+                };
+                recorder.turn(Entry::Late(number), act);
+            }
         };
         Some(Box::new(work))
     }

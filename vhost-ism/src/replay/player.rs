@@ -375,6 +375,8 @@ impl FrontendDoor for Player {
         self.0.connections.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn disconnect(&self, _: u32) {}
+
     fn serve(&self, _: u32, frontend: &dyn Frontend, serve: &mut dyn FnMut(&dyn Frontend)) {
         serve(frontend);
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::record::{Begun, OrderError};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend;
 use vhost_ism::connection::FrontendDoor;
@@ -16,7 +17,7 @@ use vhost_ism::fabric::{Fabric, FabricStats, Layout, Limits, Mode};
 use vhost_ism::fault::{FaultDoor, IsmFault};
 use vhost_ism::guest::Guest;
 use vhost_ism::ism_finding::Finding;
-use vhost_ism::record::{Recorder, Setup};
+use vhost_ism::record::{Order, Recorder, Setup};
 use vhost_ism::stats::GuestSnapshot;
 
 use super::{Options, TestGuest, eventually};
@@ -93,10 +94,19 @@ impl Host {
 
     /// Does the same with these limits.
     pub fn recorded_with(guests: &[&str], limits: Limits) -> Self {
+        Self::with_recorder(guests, limits, |file, setup| Recorder::to_file(file, setup).unwrap())
+    }
+
+    /// Creates a daemon that is recorded on demand, with these guests.
+    pub fn recordable(guests: &[&str]) -> Self {
+        Self::with_recorder(guests, limits(), |_, setup| Recorder::on_demand(setup))
+    }
+
+    fn with_recorder(guests: &[&str], limits: Limits, recorder: impl FnOnce(File, &Setup) -> Recorder) -> Self {
         let names: Vec<String> = guests.iter().map(|name| (*name).to_owned()).collect();
         let file = tempfile::tempfile().unwrap();
         let setup = Setup::new(CHID, &limits, names.clone());
-        let recorder = Recorder::to_file(file.try_clone().unwrap(), &setup).unwrap();
+        let recorder = recorder(file.try_clone().unwrap(), &setup);
         let (fabric, guests) = recorder.create(|tape| {
             let fabric = Arc::new(Fabric::with_tape(CHID, limits, tape));
             let guest = |(name, number): (String, u16)| Guest::new(name, Tracer::new(number), fabric.clone());
@@ -113,6 +123,30 @@ impl Host {
     /// Returns the counters of a guest of a daemon that is recorded.
     pub fn counters(&self, name: &str) -> GuestSnapshot {
         self.guest(name).0.stats().counters.snapshot()
+    }
+
+    /// Begins a record of a daemon that is recorded on demand, and forgets the one before.
+    pub fn begin_record(&self) -> Result<Begun, OrderError> {
+        let recording = self.recording.as_ref().expect("the daemon is recorded");
+        recording.recorder.begin(|| {
+            recording.file.set_len(0).unwrap();
+            (&recording.file).rewind().unwrap();
+            Ok(Order {
+                file: recording.file.try_clone().unwrap(),
+                guests: recording.guests.clone(),
+            })
+        })
+    }
+
+    /// Whether a record has begun.
+    pub fn has_record(&self) -> bool {
+        let recording = self.recording.as_ref().expect("the daemon is recorded");
+        recording.file.metadata().unwrap().len() > 0
+    }
+
+    /// Ends the record or takes back the order for one.
+    pub fn end_record(&self) -> bool {
+        self.recording.as_ref().expect("the daemon is recorded").recorder.end()
     }
 
     /// Ends the record of a daemon that is recorded, and returns its bytes.

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use vhost_daemon::finding::Kind;
-use vhost_daemon::record::RecordError;
+use vhost_daemon::record::{Begun, OrderError, RecordError};
 use vhost_ism::abi::*;
 use vhost_ism::ism_finding::Finding;
 use vhost_ism::record::{Event, Reader, Writer};
@@ -57,6 +57,12 @@ fn exchange(a: &mut TestGuest, b: &mut TestGuest) {
     assert_eq!(a.expect_event(), GuestEvent::Message(b.gid(), 7, 8));
     b.detach(dmb.token).unwrap();
     a.detach(dmb.token).unwrap();
+}
+
+/// Lets a guest allocate a DMB and give it back.
+fn exchange_alone(guest: &mut TestGuest) {
+    let dmb = guest.alloc(1 << 14).unwrap();
+    guest.detach(dmb.token).unwrap();
 }
 
 /// The record of two guests that did everything once.
@@ -266,6 +272,98 @@ fn faults_are_replayed() {
     let end = place(Entry::End { guest: 0 }).unwrap();
     // The record may end before the connection.
     assert!(place(Entry::Close(0)).is_none_or(|close| end < close));
+}
+
+#[test]
+fn a_record_on_demand_begins_with_an_empty_fabric() {
+    let host = Host::recordable(&["a", "b"]);
+    let seats = ["a", "b"].map(|name| host.seat(name));
+    let boot = || seats.each_ref().map(|seat| seat.boot());
+    // No VMM has been there.
+    assert_eq!(host.begin_record(), Ok(Begun::Now));
+    let [mut a, mut b] = boot();
+    exchange(&mut a, &mut b);
+    assert_eq!(host.begin_record(), Err(OrderError::Recorded));
+    let first = host.finish_record();
+    let report = equal(&first);
+    assert_eq!((report.counts.requests, report.counts.doorbells), (7, 1));
+
+    // The guests have sessions, and one leaves a DMB: the record begins when both are gone.
+    exchange(&mut a, &mut b);
+    a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
+    assert_eq!(host.begin_record(), Ok(Begun::Later));
+    assert_eq!(host.begin_record(), Err(OrderError::Ordered));
+    let seen = [a.gid(), b.gid()];
+    a.kill();
+    exchange_alone(&mut b);
+    assert!(!host.has_record());
+    b.kill();
+    eventually("the record begins", || host.has_record());
+    let [mut a, mut b] = boot();
+    assert!(!seen.contains(&a.gid()) && !seen.contains(&b.gid()));
+    exchange(&mut a, &mut b);
+    // A session of the record that ends in it.
+    a.kill();
+    assert!(matches!(b.expect_event(), GuestEvent::PeerGone(_)));
+    let mut a = seats[0].boot();
+    exchange(&mut a, &mut b);
+    let second = host.finish_record();
+    assert_ne!(first, second);
+    let report = equal(&second);
+    assert_eq!(report.findings, []);
+    assert_eq!((report.counts.requests, report.counts.doorbells), (13, 2));
+    assert_eq!(events(&second)[0], Event::Enter(Entry::Create));
+}
+
+#[test]
+fn an_order_for_a_record_can_be_taken_back() {
+    let host = Host::recordable(&["a", "b"]);
+    let seats = ["a", "b"].map(|name| host.seat(name));
+    assert!(!host.end_record());
+    let a = seats[0].boot();
+    assert_eq!(host.begin_record(), Ok(Begun::Later));
+    assert!(host.end_record());
+    a.kill();
+    host.expect_empty();
+    let mut b = seats[1].boot();
+    exchange_alone(&mut b);
+    assert!(!host.has_record());
+    b.kill();
+    host.expect_empty();
+    // Its workers may end after its session.
+    if host.begin_record() == Ok(Begun::Later) {
+        eventually("the record begins", || host.has_record());
+    }
+    exchange_alone(&mut seats[0].boot());
+    assert!(host.end_record());
+    assert_eq!(equal(&host.finish_record()).counts.requests, 3);
+}
+
+#[test]
+fn what_a_fault_has_delayed_before_a_record_is_not_in_it() {
+    let mut faulty = Faulty::at(Host::recordable(&["a", "b"]));
+    let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
+    let owned = a.alloc_for_peer(b.gid(), 5000).unwrap();
+    let attached = b.attach(owned.token).unwrap();
+    faulty.apply("[[fault]]\nguest = \"a\"\ncount = 1\nkind = \"bell_late\"\ndelay = \"200ms\"\n");
+    b.ring(attached.offset);
+    eventually("the bell is delayed", || faulty.strikes() == [1]);
+    assert_eq!(faulty.host.begin_record(), Ok(Begun::Later));
+    let seats = [&a, &b].map(|guest| guest.seat.clone().unwrap());
+    a.kill();
+    b.kill();
+    eventually("the record begins", || faulty.host.has_record());
+    let [mut a, mut b] = seats.map(|seat| seat.boot());
+    faulty.apply("[[fault]]\nguest = \"a\"\ncount = 1\nkind = \"bell_late\"\ndelay = \"500ms\"\n");
+    exchange(&mut a, &mut b);
+    let record = faulty.host.finish_record();
+    equal(&record);
+    let late = |event: &&Event| matches!(event, Event::Enter(Entry::Late(_)));
+    let all = events(&record);
+    assert_eq!(
+        all.iter().filter(late).collect::<Vec<_>>(),
+        [&Event::Enter(Entry::Late(0))]
+    );
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use pci_function::attachment::{vfio_user, vhost_user_pci};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::Output;
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::Source;
-use vhost_daemon::record::Turns;
+use vhost_daemon::record::{Begun, OrderError, Turns};
 use vhost_daemon::trace::Tracer;
 use vhost_nic::doors::GuestDoors;
 use vhost_nic::fault::NicFault;
@@ -23,7 +23,7 @@ use vhost_nic::hca::nic_finding::trace_attachment;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicDoors, NicSnapshot};
 use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
-use vhost_nic::record::{Begun, Order, OrderError, Recorder, Setup};
+use vhost_nic::record::{Order, Recorder, Setup};
 
 use crate::args::{Args, Attach, GuestPlan};
 
@@ -85,7 +85,7 @@ impl Guest {
         };
         let setup = Setup::new(&config, plan.identity, plan.vectors);
         let recorder = turns
-            .map(|turns| recorder(turns, record, &setup, args.recordable.is_some()))
+            .map(|turns| recorder(turns, record, &setup, args.common.recordable.is_some()))
             .transpose()?;
         let faults = faults.map(|faults| GuestFaults::new(faults, name));
         let doors = GuestDoors::new(faults, Tracer::new(vhca_id), recorder);
@@ -135,27 +135,27 @@ impl Guest {
     }
 
     /// Begins a record of the guest in a file. Returns whether it has begun; otherwise it will when the VMM is gone.
-    pub fn begin_record(&self, path: &Path) -> Result<bool, String> {
-        let recorder = self.doors.recorder().ok_or_else(|| OrderError::TurnsOnly.to_string())?;
+    pub fn begin_record(&self, path: &Path) -> Result<bool> {
+        let recorder = self.doors.recorder().ok_or(OrderError::NotRecordable)?;
         // The generator goes on after a reset, and a replay begins with its seed.
         if self.setup.random_numbers.is_some() {
-            return Err("a guest with random-numbers is recorded from the start only (record=FILE)".to_owned());
+            bail!("a guest with random-numbers is recorded from the start only (record=FILE)");
         }
-        let file = regular_file(path).map_err(|error| format!("cannot write the record: {error:#}"))?;
-        let nic = Arc::downgrade(&self.nic);
-        let order = Order {
-            file,
-            setup: self.setup.clone(),
-            restore: Box::new(move || {
-                if let Some(nic) = nic.upgrade() {
-                    nic.restate_cable();
-                }
-            }),
+        let order = || -> Result<Order> {
+            let file = Output::open_file(path).context("cannot write the record")?;
+            let nic = Arc::downgrade(&self.nic);
+            Ok(Order {
+                file,
+                setup: self.setup.clone(),
+                restore: Box::new(move || {
+                    if let Some(nic) = nic.upgrade() {
+                        nic.restate_cable();
+                    }
+                }),
+            })
         };
-        let begun = recorder.begin(order, || self.function.power_cycle());
-        begun
-            .map(|begun| begun == Begun::Now)
-            .map_err(|error| error.to_string())
+        let begun = recorder.begin(order, || self.function.power_cycle())?;
+        Ok(begun == Begun::Now)
     }
 
     /// Ends the record of the guest, or takes back the order for one. Returns false if there is neither.
@@ -238,15 +238,8 @@ fn recorder(turns: &Arc<Turns>, record: Option<File>, setup: &Setup, recordable:
 /// Opens the record of a guest that has one.
 pub fn open_record(plan: &GuestPlan) -> Result<Option<File>> {
     let Some(path) = &plan.record else { return Ok(None) };
-    let file = regular_file(path).with_context(|| format!("cannot write the record to {}", path.display()))?;
+    let file = Output::open_file(path).with_context(|| format!("cannot write the record to {}", path.display()))?;
     Ok(Some(file))
-}
-
-/// Opens a file for a record.
-fn regular_file(path: &Path) -> Result<File> {
-    let output = Output::open(path)?;
-    ensure!(output.is_regular, "it is not a regular file");
-    Ok(output.file)
 }
 
 /// Snapshot of a [`Guest`].

@@ -4,17 +4,18 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{info, warn};
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use vhost_daemon::fault::{FaultTape, Strike, Work};
 use vhost_daemon::finding::Object;
-use vhost_daemon::record::{Recording, Turns};
+use vhost_daemon::record::{Begun, OnDemand, OrderError, Recording, Turns};
 use vhost_daemon::trace::Tracer;
 
 use super::event::{Entry, Event, Failure};
-use super::on_demand::{Begun, OnDemand, Order, OrderError};
+use super::order::Order;
 use super::setup::{NicRecord, Setup};
 use crate::dma::{self, MemoryAccess, MemoryDoor, MemoryTape};
 use crate::hca::nic_event;
@@ -42,7 +43,9 @@ struct Shared {
     recording: Recording<NicRecord>,
     /// Number of records that have begun on demand, and of pieces of work that faults have delayed since.
     delayed: Mutex<(u32, u32)>,
-    on_demand: OnDemand,
+    on_demand: OnDemand<Order>,
+    /// Whether a VMM has used the NIC since its last power cycle.
+    used: AtomicBool,
 }
 
 /// Doors of the guest between the recorder and the outside: those of faults.
@@ -68,6 +71,7 @@ impl Shared {
             recording,
             delayed: Mutex::default(),
             on_demand: OnDemand::default(),
+            used: AtomicBool::new(false),
         })
     }
 }
@@ -149,19 +153,20 @@ impl Recorder {
         self.shared.recording.finish();
     }
 
-    /// Begins a record when the NIC is without state: at once, or when its VMM is gone.
-    pub fn begin(&self, order: Order, power_cycle: impl FnOnce()) -> Result<Begun, OrderError> {
+    /// Begins a record when the NIC is without state: at once, or when its VMM is gone. `order` is not called if there
+    /// is a record or an order.
+    pub fn begin<E: From<OrderError>>(
+        &self,
+        order: impl FnOnce() -> Result<Order, E>,
+        power_cycle: impl FnOnce(),
+    ) -> Result<Begun, E> {
         let recording = &self.shared.recording;
         let _turn = recording.turns().take();
         if !self.records {
-            return Err(OrderError::TurnsOnly);
+            return Err(OrderError::NotRecordable.into());
         }
-        if recording.is_open() {
-            return Err(OrderError::Recorded);
-        }
-        let is_used = self.shared.on_demand.is_used();
-        self.shared.on_demand.order(order)?;
-        if !is_used {
+        self.shared.on_demand.place(recording, order)?;
+        if !self.shared.used.load(Ordering::Relaxed) {
             power_cycle();
             return Ok(Begun::Now);
         }
@@ -170,11 +175,7 @@ impl Recorder {
 
     /// Ends the record, or takes back the order for one. Returns false if there is neither.
     pub fn end(&self) -> bool {
-        let recording = &self.shared.recording;
-        let _turn = recording.turns().take();
-        let is_open = recording.is_open();
-        recording.finish();
-        self.shared.on_demand.take().is_some() || is_open
+        self.shared.on_demand.end(&self.shared.recording)
     }
 
     /// Begins the record that was ordered, if there is one, with a power cycle of a NIC without state.
@@ -249,7 +250,7 @@ impl Tape for Recorder {
 
 impl FunctionDoor for Recorder {
     fn read(&self, space: Space, offset: u64, data: &mut [u8], read: &mut dyn FnMut(&mut [u8])) {
-        self.shared.on_demand.set_used(true);
+        self.shared.used.store(true, Ordering::Relaxed);
         let entry = Entry::Read {
             space: space.into(),
             offset,
@@ -265,7 +266,7 @@ impl FunctionDoor for Recorder {
     }
 
     fn write(&self, space: Space, offset: u64, data: &[u8], write: &mut dyn FnMut()) {
-        self.shared.on_demand.set_used(true);
+        self.shared.used.store(true, Ordering::Relaxed);
         let entry = || Entry::Write {
             space: space.into(),
             offset,
@@ -289,7 +290,8 @@ impl FunctionDoor for Recorder {
             Change::Retry { first, count } => Entry::Retry(first, count),
         };
         let _turn = self.shared.recording.turns().take();
-        self.shared.on_demand.set_used(change != Change::PowerCycle);
+        let used = change != Change::PowerCycle;
+        self.shared.used.store(used, Ordering::Relaxed);
         self.turn(
             || entry,
             || {

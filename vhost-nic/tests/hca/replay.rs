@@ -14,9 +14,10 @@ use mlx5_test_driver::sq::Request;
 use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::{Faults, Plan};
 use vhost_daemon::record::Turns;
+use vhost_daemon::record::{Begun, OrderError};
 use vhost_nic::net::Switch;
 use vhost_nic::pci::Identity;
-use vhost_nic::record::{Begun, Entry, Event, Order, OrderError, Reader, Recorder, Setup};
+use vhost_nic::record::{Entry, Event, Order, Reader, Recorder, Setup};
 
 use crate::frames::Packet;
 use crate::lan::shut;
@@ -158,15 +159,17 @@ fn a_record_on_demand_begins_with_a_nic_without_state() {
     let recorder = Recorder::on_demand(Arc::default(), &setup);
     let machine = Arc::new(behind(&recorder, &Switch::new(), config(1)));
     let file = tempfile::tempfile().unwrap();
-    let order = || Order {
-        file: file.try_clone().unwrap(),
-        setup: setup.clone(),
-        restore: Box::new(|| ()),
+    let order = || -> Result<Order, OrderError> {
+        Ok(Order {
+            file: file.try_clone().unwrap(),
+            setup: setup.clone(),
+            restore: Box::new(|| ()),
+        })
     };
     // A driver that leaves objects behind, and changes what a reset leaves.
     let hca = Hca::boot(&machine);
     let left = alloc_pd(&hca).unwrap();
-    let begin = || recorder.begin(order(), || panic!("the NIC is in use"));
+    let begin = || recorder.begin(order, || panic!("the NIC is in use"));
     assert_eq!(begin(), Ok(Begun::Later));
     assert_eq!(begin(), Err(OrderError::Ordered));
     alloc_pd(&hca).unwrap();
