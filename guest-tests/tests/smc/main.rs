@@ -17,4 +17,5 @@ mod scene;
 mod seeded_bug;
 mod server;
 mod smcd;
+mod trace;
 mod workload;

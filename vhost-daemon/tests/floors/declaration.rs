@@ -162,7 +162,7 @@ pub const PLANS: &[Plan] = &[
         &[
             &["error", "noise", "splat"],
             &["daemon_control", "deadline", "locate"],
-            &["budget", "image", "sync"],
+            &["budget", "image", "perfetto", "sync"],
             &["control", "interrupt", "qmp", "serial_port"],
             &["artefacts", "process"],
             &["console", "daemon", "vm"],

@@ -6,8 +6,9 @@ use super::NicTimeline;
 use crate::hca::nic_event::NicEvent;
 
 /// Stages in order: the time from a cause to its effect.
-const STAGES: [(&str, NicEvent, NicEvent); 13] = [
+const STAGES: [(&str, NicEvent, NicEvent); 17] = [
     ("doorbell to command", NicEvent::CommandDoorbell, NicEvent::Command),
+    ("command to EQE", NicEvent::Command, NicEvent::Eqe),
     ("doorbell to service", NicEvent::Doorbell, NicEvent::Service),
     ("doorbell to WQE", NicEvent::Doorbell, NicEvent::Wqe),
     ("BlueFlame to WQE", NicEvent::BlueFlame, NicEvent::Wqe),
@@ -16,10 +17,13 @@ const STAGES: [(&str, NicEvent, NicEvent); 13] = [
     ("peer to response", NicEvent::PacketIn, NicEvent::PacketOut),
     ("packet to CQE", NicEvent::PacketIn, NicEvent::Cqe),
     ("doorbell to frame WQE", NicEvent::Doorbell, NicEvent::FrameWqe),
+    ("frame WQE to peer", NicEvent::FrameWqe, NicEvent::FrameIn),
+    ("frame to CQE", NicEvent::FrameIn, NicEvent::Cqe),
     ("frame WQE to CQE", NicEvent::FrameWqe, NicEvent::Cqe),
     ("CQE to EQE", NicEvent::Cqe, NicEvent::Eqe),
     ("EQE to interrupt", NicEvent::Eqe, NicEvent::Interrupt),
     ("timer", NicEvent::TimerSet, NicEvent::TimerExpired),
+    ("moderation", NicEvent::ModerationSet, NicEvent::ModerationExpired),
 ];
 
 /// Measures the stages of all messages, or of those of one queue: what its doorbells and WQEs caused.

@@ -108,7 +108,15 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
     }
 
     let table = stages(&trace, &timeline, Some(qpn)).to_string();
-    for stage in ["doorbell to WQE", "WQE to packet", "packet to peer", "packet to CQE"] {
+    let all = stages(&trace, &timeline, None).to_string();
+    for (table, stage) in [
+        (&table, "doorbell to WQE"),
+        (&table, "WQE to packet"),
+        (&table, "packet to peer"),
+        (&table, "packet to CQE"),
+        (&all, "doorbell to command"),
+        (&all, "command to EQE"),
+    ] {
         let line = table.lines().find(|line| line.starts_with(stage));
         let count = line.and_then(|line| line[stage.len()..].split_whitespace().next());
         assert!(count.is_some_and(|count| count != "0"), "{stage}: {table}");

@@ -1,0 +1,53 @@
+//! The execution trace of two guests with SMC-D, in Perfetto's trace processor.
+
+use std::process::Command;
+
+use guest_harness::{IsmOptions, Result, query_trace, workspace_dir};
+
+/// What the trace processor could not take.
+const LOSSES: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
+
+#[test]
+fn perfetto_answers_sql_about_the_trace_of_a_replay() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("trace.pftrace");
+    let record = workspace_dir().join("vhost-ism/tests/records/linux.record");
+    let mut command = Command::new(IsmOptions::program()?);
+    command.arg("replay").arg(record).arg("--trace").arg(&trace);
+    let output = command.output().expect("the replay command runs");
+    assert!(output.status.success(), "{output:?}");
+    let answers = query_trace(
+        &trace,
+        &[
+            LOSSES,
+            "select sum(dur < 0) as open, sum(name = 'request') as requests, \
+             sum(name = 'request' and dur > 0) as lasting from event",
+            "select distinct guest || '/' || track as name from event",
+            "select (select count(*) from event where name = 'bell') as bells, \
+             (select count(*) from flow cross join event bell on bell.id = slice_out \
+              cross join event deliver on deliver.id = slice_in where bell.name = 'bell' \
+              and deliver.name = 'deliver' and bell.guest <> deliver.guest) as delivered",
+            "select count(*) as n from event join args using (arg_set_id) \
+             where name = 'request' and key = 'debug.status' and int_value = 0",
+        ],
+    )?;
+    assert_eq!(answers[0], [], "the trace processor has lost something");
+    let number = |answer: usize, column: &str| answers[answer][0][column].as_u64().expect("a number");
+    assert_eq!(number(1, "open"), 0);
+    let requests = number(1, "requests");
+    assert!(requests > 0 && number(1, "lasting") == requests, "{:?}", answers[1]);
+    assert!(number(4, "n") > 0, "no request is granted");
+    assert!(number(3, "delivered") > 100, "{:?}", answers[3]);
+    assert!(number(3, "bells") > 100, "{:?}", answers[3]);
+    let tracks: Vec<&str> = answers[2].iter().filter_map(|row| row["name"].as_str()).collect();
+    for guest in ["ism-0", "ism-1"] {
+        for object in ["control_queue", "dmb 0x", "event_queue"] {
+            let track = format!("{guest}/{object}");
+            assert!(
+                tracks.iter().any(|name| name.starts_with(&track)),
+                "no {track}: {tracks:?}"
+            );
+        }
+    }
+    Ok(())
+}
