@@ -9,6 +9,7 @@ use guest_harness::{Image, IsmOptions, Result, workspace_dir};
 
 use crate::control::Control;
 use crate::fixture::Setup;
+use crate::trace::check_summary;
 
 const DETACH: &str = "\tret = ism_detach_token(ism, att->token);\n";
 const NO_DETACH: &str = "\tret = 0;\n";
@@ -58,9 +59,9 @@ fn a_driver_that_does_not_detach_is_found_and_repeated() -> Result<()> {
     let (socket, record) = (own.with_extension("sock"), own.with_extension("record"));
     let fixture = Setup::new("ism-seeded-bug", 2)
         .daemon_args(["--control-socket", &socket.display().to_string()])
-        .daemon_args(["--record", &record.display().to_string()])
+        .daemon_args(["--record", &record.display().to_string(), "--flight-recorder"])
         .start()?;
-    let control = Control::new(socket);
+    let control = Control::new(socket.clone());
     let module = build(fixture.testbed().logs())?;
     fixture.unload_driver(0)?;
     fixture.guest(0).put(module, "/tmp/virtio_ism.ko")?;
@@ -69,6 +70,7 @@ fn a_driver_that_does_not_detach_is_found_and_repeated() -> Result<()> {
     // Guest 0 attaches the buffer of guest 1, which frees it while it goes on using it.
     fixture.call(0, 1, "rtt --count 20")?;
     assert_eq!(control.findings("dmb_freed_attached"), [] as [serde_json::Value; 0]);
+    check_summary(&socket, &fixture.testbed().logs().join("trace.pftrace"))?;
     fixture.unload_driver(1)?;
     let found = control.findings("dmb_freed_attached");
     let [finding] = &found[..] else { panic!("{found:#?}") };

@@ -1,8 +1,40 @@
 //! The execution trace of two guests with SMC-D, in Perfetto's trace processor.
 
+use std::path::Path;
 use std::process::Command;
 
-use guest_harness::{IsmOptions, Result, query_trace, workspace_dir};
+use guest_harness::{IsmOptions, Result, assert_in_summary, query_trace, workspace_dir};
+
+/// Writes what the flight recorder of a daemon has to a file, and compares the times in the summary with those that
+/// Perfetto's trace processor finds.
+pub fn check_summary(control: &Path, trace: &Path) -> Result<()> {
+    let mut command = Command::new(IsmOptions::program()?);
+    command.args(["trace", "--recent", "--seconds", "0", "--control-socket"]);
+    command.arg(control).arg("--output").arg(trace);
+    let output = command.output().expect("the trace command runs");
+    assert!(output.status.success(), "{output:?}");
+    let summary = String::from_utf8(output.stdout).expect("the summary is text");
+    println!("{summary}");
+    let answers = query_trace(
+        trace,
+        &[
+            LOSSES,
+            "select deliver.end - bell.end as time from flow \
+             cross join event bell on bell.id = slice_out cross join event deliver on deliver.id = slice_in \
+             where bell.name = 'bell' and deliver.name = 'deliver'",
+            "select dur as time from event where label glob 'ALLOC_FOR_PEER*'",
+            "select dur as time from event where label glob 'ATTACH*' and name = 'request'",
+            "select dur as time from event where name = 'map'",
+        ],
+    )?;
+    assert_eq!(answers[0], [], "the trace processor has lost something");
+    let rows = ["bell to delivery", "ALLOC_FOR_PEER", "ATTACH", "map"];
+    for (name, answer) in rows.iter().zip(&answers[1..]) {
+        let times = answer.iter().map(|row| row["time"].as_u64().expect("a time"));
+        assert_in_summary(&summary, name, times.collect());
+    }
+    Ok(())
+}
 
 /// What the trace processor could not take.
 const LOSSES: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";

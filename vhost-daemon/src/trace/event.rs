@@ -33,7 +33,7 @@ pub trait Events: Copy + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Record {
-    /// Nanoseconds since the daemon's first event.
+    /// Nanoseconds since a few seconds before the daemon's first event.
     pub time: U64,
     /// Index of the event's declaration.
     pub event: U16,

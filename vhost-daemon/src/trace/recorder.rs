@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -54,10 +54,19 @@ impl Rings {
     }
 }
 
-/// The time that records count from, on both clocks.
+/// Longest duration of an event, an argument in nanoseconds.
+const LONGEST: Duration = Duration::from_nanos(u32::MAX as u64);
+
+/// The time that records count from, on both clocks. The first event has begun later, too.
 fn epoch() -> (Instant, SystemTime) {
     static EPOCH: OnceLock<(Instant, SystemTime)> = OnceLock::new();
-    *EPOCH.get_or_init(|| (Instant::now(), SystemTime::now()))
+    *EPOCH.get_or_init(|| {
+        let (monotonic, wall) = (Instant::now(), SystemTime::now());
+        match (monotonic.checked_sub(LONGEST), wall.checked_sub(LONGEST)) {
+            (Some(monotonic), Some(wall)) => (monotonic, wall),
+            _ => (monotonic, wall),
+        }
+    })
 }
 
 /// Returns the wall-clock time that records count from, in nanoseconds since 1970.
