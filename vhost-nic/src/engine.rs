@@ -15,8 +15,9 @@ mod rdma;
 pub mod worker;
 mod wqe_check;
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -28,10 +29,13 @@ use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
 use context::{Context, Origin};
 
+/// Reaction to a panic of a task, on the NIC's thread and outside of the gate.
+type OnPanic = Box<dyn Fn() + Send + Sync>;
+
 /// The data path of one NIC.
-#[derive(Debug)]
 pub struct Engine {
     context: Context,
+    on_panic: OnceLock<OnPanic>,
     /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away. Lock
     /// order: before every other lock of the NIC, those of the firmware included; commands do not take it.
     gate: RwLock<()>,
@@ -42,6 +46,7 @@ impl Engine {
     pub fn new(hca: Arc<Hca>) -> Self {
         Self {
             context: Context::new(hca, ingress::receive),
+            on_panic: OnceLock::new(),
             gate: RwLock::new(()),
         }
     }
@@ -49,6 +54,18 @@ impl Engine {
     /// Connects the NIC to a switch. Further calls are ignored.
     pub fn connect(&self, port: SwitchPort) {
         let _ = self.context.wire.set(port);
+    }
+
+    /// Sets the reaction to a panic of a task. Further calls are ignored.
+    pub fn set_on_panic(&self, act: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_panic.set(Box::new(act));
+    }
+
+    /// Reacts to a panic of a task.
+    fn panicked(&self) {
+        if let Some(act) = self.on_panic.get() {
+            act();
+        }
     }
 
     /// The NIC's port of the switch.
@@ -173,5 +190,13 @@ impl Engine {
     pub fn quiesce<T>(&self, act: impl FnOnce() -> T) -> T {
         let _closed = self.gate.write();
         act()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use parking_lot::Mutex;
 use thiserror::Error;
 use vhost_daemon::finding;
@@ -152,7 +152,7 @@ impl Nic {
         let start = || Worker::start(&config.name, &engine, busy_poll, config.doors.tape.clone());
         let worker = has_thread.then(start).transpose()?;
         let strays = Arc::new(Strays::new(hca.findings.clone()));
-        Ok(Arc::new(Self {
+        let nic = Arc::new(Self {
             name: config.name.clone(),
             firmware: Firmware::new(hca.clone(), capabilities, config.doors.commands.clone()),
             cable: config.doors.cable.clone(),
@@ -163,7 +163,14 @@ impl Nic {
             _worker: worker,
             registers: Mutex::default(),
             strays,
-        }))
+        });
+        let weak = Arc::downgrade(&nic);
+        nic.engine.set_on_panic(move || {
+            if let Some(nic) = weak.upgrade() {
+                nic.fail();
+            }
+        });
+        Ok(nic)
     }
 
     /// Connects the NIC to a switch.
@@ -282,11 +289,26 @@ impl Nic {
         });
     }
 
+    /// Drops what may be half done after a panic of a task, and reports a fatal error: the driver's health check finds
+    /// the interface disabled, and sets it up anew.
+    fn fail(&self) {
+        error!(
+            "{}: fatal error of the device: it drops what the driver has set up",
+            self.name
+        );
+        self.drop_state(|| {});
+        *self.registers.lock() = Registers::after_fatal_error();
+    }
+
     /// Waits for work in progress, then drops everything that the guest has set up.
     fn stop(&self) {
+        self.drop_state(|| self.hca.report_left("a reset"));
+    }
+
+    fn drop_state(&self, report: impl FnOnce()) {
         self.hca.port.set_initialized(false);
         self.engine.quiesce(|| {
-            self.hca.report_left("a reset");
+            report();
             self.firmware.reset();
             self.hca.clear();
         });

@@ -69,9 +69,9 @@ impl Drop for Worker {
     }
 }
 
-/// Does a task, whose panic names the guest.
-fn isolate_task(heartbeat: &Heartbeat, task: impl FnOnce()) {
-    isolate(format_args!("{}: a task of the NIC", heartbeat.guest()), task);
+/// Does a task, whose panic names the guest. Returns whether it ended without one.
+fn isolate_task(heartbeat: &Heartbeat, task: impl FnOnce()) -> bool {
+    isolate(format_args!("{}: a task of the NIC", heartbeat.guest()), task).is_some()
 }
 
 /// Services scheduled tasks until the scheduler stops or the engine is gone; polls busy queues in between.
@@ -97,8 +97,12 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbea
         let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        // The thread is all that the NIC has: a panic must cost a task, not every later one.
-        heartbeat.work(|| isolate_task(heartbeat, || engine.service(due)));
+        // The thread is all that the NIC has: a panic must cost what the guest has set up, not every later task.
+        heartbeat.work(|| {
+            if !isolate_task(heartbeat, || engine.service(due)) {
+                engine.panicked();
+            }
+        });
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
@@ -115,9 +119,13 @@ fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape, 
     while scheduler.wait_for_due()
         && let Some(engine) = engine.upgrade()
     {
+        let mut done = true;
         tape.enter(Entry::Step, &mut || {
-            heartbeat.work(|| isolate_task(heartbeat, || engine.step()));
+            heartbeat.work(|| done = isolate_task(heartbeat, || engine.step()));
         });
+        if !done {
+            engine.panicked();
+        }
     }
 }
 
@@ -149,7 +157,9 @@ impl BusyQueues {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                isolate_task(heartbeat, || engine.service_polled(*number));
+                if !isolate_task(heartbeat, || engine.service_polled(*number)) {
+                    engine.panicked();
+                }
                 *last = Instant::now();
                 idle = false;
             }

@@ -13,6 +13,8 @@ const FIRMWARE_MINOR: u32 = 35;
 const FIRMWARE_SUBMINOR: u32 = 4030;
 /// Interface state that the driver sets before an abrupt stop (`MLX5_INITIAL_SEG_NIC_INTERFACE_DISABLED`, device.h).
 const INTERFACE_DISABLED: u32 = 1;
+/// Syndrome of a fatal error (`MLX5_INITIAL_SEG_HEALTH_SYNDROME_FW_INTERNAL_ERR`, mlx5_ifc.h).
+const FIRMWARE_INTERNAL_ERROR: u8 = 1;
 /// Period of the health counter, shorter than the driver's polling interval (`MLX5_HEALTH_POLL_INTERVAL`, 2 s).
 const HEALTH_TICK_NS: u64 = 100_000_000;
 
@@ -27,6 +29,8 @@ pub(super) struct Registers {
     cmdq_addr_h: u32,
     cmdq_addr_l: u32,
     nic_interface: u32,
+    /// Syndrome in the health buffer.
+    health: u8,
 }
 
 /// Action that a write requests.
@@ -53,6 +57,15 @@ impl Registers {
         }
     }
 
+    /// Registers after a fatal error of the device: those after a reset, with a syndrome until the driver sets the
+    /// interface up.
+    pub(super) fn after_fatal_error() -> Self {
+        Self {
+            health: FIRMWARE_INTERNAL_ERROR,
+            ..Self::after_reset()
+        }
+    }
+
     /// Returns the segment at a time of the device's clock.
     pub(super) fn segment(&self, nanoseconds: u64) -> InitSegment {
         let mut segment = InitSegment::default();
@@ -63,6 +76,7 @@ impl Registers {
         segment
             .cmdq_addr_l_sz
             .set(self.cmdq_addr_l | self.nic_interface << 8 | sizes);
+        segment.health.synd = self.health;
         segment.internal_timer_h.set((nanoseconds >> 32) as u32);
         segment.internal_timer_l.set(nanoseconds as u32);
         segment
@@ -81,6 +95,7 @@ impl Registers {
                 if self.nic_interface == INTERFACE_DISABLED {
                     return Action::Disable;
                 }
+                self.health = 0;
             }
             CMD_DBELL if self.nic_interface == INTERFACE_DISABLED => return Action::NoRegister,
             CMD_DBELL => {

@@ -27,6 +27,7 @@ mod lan;
 mod life;
 mod mistakes;
 mod offloads;
+mod panics;
 mod port;
 mod queues;
 mod receive;
