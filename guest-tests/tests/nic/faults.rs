@@ -238,7 +238,16 @@ const QUEUES: &[(&str, u64, Option<&str>)] = &[
     // A single packet is sent again.
     ("kind = \"dma_failed\"\npurpose = \"gather\"", 1, None),
     ("kind = \"dma_failed\"\npurpose = \"scatter\"", 1, None),
-    ("kind = \"dma_failed\"\npurpose = \"send_wqe\"", 1, None),
+    (
+        "kind = \"dma_failed\"\npurpose = \"send_wqe\"",
+        1,
+        Some("Failed status local QP operation error (2)"),
+    ),
+    (
+        "kind = \"dma_failed\"\npurpose = \"doorbell_record\"",
+        1,
+        Some("Failed status Work Request Flushed Error (5)"),
+    ),
     ("kind = \"dma_failed\"\npurpose = \"receive_wqe\"", 1, None),
     (
         "kind = \"dma_failed\"\npurpose = \"gather\"",

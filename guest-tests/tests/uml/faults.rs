@@ -148,10 +148,8 @@ fn an_interface_meets_errors_of_its_queues() -> Result<()> {
         "kind = \"cqe_lost\"",
         "kind = \"eqe_lost\"\nevent_type = 0",
         "kind = \"eqe_late\"\nevent_type = 0\ndelay = \"50ms\"",
-        "kind = \"dma_failed\"\npurpose = \"send_wqe\"",
         "kind = \"dma_failed\"\npurpose = \"cqe\"",
         "kind = \"dma_failed\"\npurpose = \"eqe\"",
-        "kind = \"dma_failed\"\npurpose = \"doorbell_record\"",
     ] {
         once(fault)?;
         faulty.answers()?;
@@ -168,6 +166,15 @@ fn an_interface_meets_errors_of_its_queues() -> Result<()> {
         (
             "kind = \"dma_failed\"\npurpose = \"gather\"",
             "opcode 0xd, syndrome 0x4",
+        ),
+        (
+            "kind = \"dma_failed\"\npurpose = \"send_wqe\"",
+            "opcode 0xd, syndrome 0x4",
+        ),
+        // What was posted is flushed.
+        (
+            "kind = \"dma_failed\"\npurpose = \"doorbell_record\"",
+            "opcode 0xd, syndrome 0x5",
         ),
         (
             "kind = \"dma_failed\"\npurpose = \"scatter\"",

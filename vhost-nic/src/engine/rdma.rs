@@ -57,7 +57,7 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     let requester = qp.requester.lock();
     // A blocked queue is scheduled when it can continue.
     let blocked = requester.is_blocked();
-    let producer = ring.send_producer(&context.hca.dma);
+    let producer = ring.look_at_send_producer(&context.hca.dma);
     qp.is_still(QpState::ReadyToSend) && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 

@@ -16,7 +16,7 @@ pub(super) fn compare(hca: &Hca, number: u32, ring: &WorkQueue, index: u16, exec
     let Some(memory) = memory.get_mut(..executed.len()) else {
         return;
     };
-    if ring.send_bytes(&hca.dma, index, memory).is_ok() && memory != executed {
+    if ring.look_at_send_bytes(&hca.dma, index, memory).is_ok() && memory != executed {
         let text = format_args!("queue {number:#x}: WQE {index:#x} was changed before its completion");
         hca.findings.report(Finding::WqeChanged, queue(number), memory, text);
     }

@@ -197,8 +197,12 @@ fn report_in_flight(hca: &Hca, qp: &Qp) {
     let index = requester.consumer();
     if let Some(message) = requester.oldest() {
         control = *message.control();
-    } else if !ring.send_producer(&hca.dma).is_ok_and(|producer| producer != index)
-        || ring.send_bytes(&hca.dma, index, control.as_mut_bytes()).is_err()
+    } else if !ring
+        .look_at_send_producer(&hca.dma)
+        .is_ok_and(|producer| producer != index)
+        || ring
+            .look_at_send_bytes(&hca.dma, index, control.as_mut_bytes())
+            .is_err()
     {
         return;
     }

@@ -8,8 +8,9 @@ use super::Firmware;
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::rq::{require_pd, work_queue};
 use crate::hca::Hca;
+use crate::hca::event::{EventQueue, event_data};
 use crate::hca::refcount::RefCount;
-use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq, event_data};
+use crate::hca::srq::{LIMIT_EVENT, ReceiveList, Rmp, XrcSrq};
 use crate::hca::wq::RingContext;
 
 pub(super) const COMMANDS: Commands = &[
@@ -26,13 +27,15 @@ pub(super) const COMMANDS: Commands = &[
 /// States of an RMP (`MLX5_RMPC_STATE_*`, mlx5_ifc.h).
 const RMP_READY: u8 = 1;
 const RMP_ERROR: u8 = 3;
+/// State of an XRC SRQ in error (`MLX5_XRC_SRQC_STATE_ERROR`, mlx5_ifc.h).
+const XRC_SRQ_ERROR: u8 = 1;
 /// Log2 of the smallest stride of an XRC SRQ in bytes.
 const XRC_SRQ_MIN_STRIDE: u8 = 4;
 
 /// Arms the limit event; raises it at once if fewer WQEs than `limit` are left.
 fn set_limit(hca: &Hca, list: &ReceiveList, number: u32, limit: u16) {
     if list.set_limit(&hca.dma, limit) {
-        hca.eqs.announce(LIMIT_EVENT, 0, &event_data(number));
+        hca.eqs.announce(LIMIT_EVENT, 0, &event_data(EventQueue::Qp, number));
     }
 }
 
@@ -102,6 +105,9 @@ fn query_rmp(firmware: &Firmware, input: Input<'_>) -> Result {
     let context = output.rmp_context_mut();
     *context = rmp.context.lock().clone();
     context.wq_mut().set_lwm(rmp.list.limit());
+    if rmp.list.has_failed() {
+        context.set_state(RMP_ERROR);
+    }
     Reply::new(output)
 }
 
@@ -172,6 +178,9 @@ fn query_xrc_srq(firmware: &Firmware, input: Input<'_>) -> Result {
     let context = output.xrc_srq_context_entry_mut();
     *context = srq.context.lock().clone();
     context.set_lwm(srq.list.limit());
+    if srq.list.has_failed() {
+        context.set_state(XRC_SRQ_ERROR);
+    }
     Reply::new(output)
 }
 

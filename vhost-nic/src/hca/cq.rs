@@ -36,8 +36,34 @@ const SHORT_DATA: usize = 32;
 const PADDED: u8 = 2;
 /// Bytes of the doorbell that arms a CQ.
 const DOORBELL: u64 = 8;
-/// Syndrome of an overrun in a CQ error event (`struct mlx5_eqe_cq_err`; `mlx5_ib_cq_event`).
-const SYNDROME_OVERRUN: u8 = 1;
+
+/// Reason why a CQ takes no more completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CqFailure {
+    /// There was no room for a completion.
+    Overrun,
+    /// The doorbell record cannot be read.
+    Access,
+}
+
+impl CqFailure {
+    /// Syndrome of the CQ error event (`struct mlx5_eqe_cq_err`, device.h).
+    fn syndrome(self) -> u8 {
+        match self {
+            Self::Overrun => 1,
+            Self::Access => 2,
+        }
+    }
+
+    /// Status of the context (`cqc.status`, mlx5_ifc.h): overflow, or write failure, the only one of an access.
+    fn status(self) -> u8 {
+        match self {
+            Self::Overrun => 0x9,
+            Self::Access => 0xa,
+        }
+    }
+}
 
 /// A completion queue.
 #[derive(Debug, Serialize)]
@@ -66,7 +92,7 @@ pub struct Cq {
     tracer: Tracer,
     #[serde(skip)]
     door: Option<Arc<dyn EntryDoor>>,
-    /// Lock order: before the table of EQs and the EQs, to which an overrun is reported.
+    /// Lock order: before the table of EQs and the EQs, to which a failure is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
     #[serde(skip)]
@@ -118,7 +144,7 @@ struct State {
     /// Latest time of the event for them.
     #[serde(skip)]
     deadline: Option<Instant>,
-    overrun: bool,
+    failure: Option<CqFailure>,
     /// MMIO writes that arm the CQ.
     doorbells: Transactions,
     /// DMA writes of CQEs.
@@ -188,7 +214,7 @@ impl Cq {
             used_events: false,
             pending: 0,
             deadline: None,
-            overrun: false,
+            failure: None,
             doorbells: Transactions::default(),
             cqe_writes: Transactions::default(),
         };
@@ -226,7 +252,10 @@ impl Cq {
         if !state.used_events || state.arm != Arm::Nothing {
             return;
         }
-        let (producer, consumer) = (state.ring.producer, self.consumer_index(&state.context));
+        let Some(consumer) = self.consumer_index(&state.context, Purpose::Look) else {
+            return;
+        };
+        let producer = state.ring.producer;
         let unread = producer.wrapping_sub(consumer) & INDEX_MASK;
         if (1..=state.ring.size()).contains(&unread) {
             let evidence = [producer.to_be_bytes(), consumer.to_be_bytes()].concat();
@@ -279,18 +308,21 @@ impl Cq {
     /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns its place
     /// if it was written.
     fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> Option<CqePlace> {
-        if state.overrun {
+        if state.failure.is_some() {
             return None;
         }
         if state.ring.is_full() && !state.context.oi() {
             // The consumer advances the doorbell record without a doorbell.
-            let consumer = self.consumer_index(&state.context);
+            let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) else {
+                self.fail(state, CqFailure::Access);
+                return None;
+            };
             state.ring.set_consumer(consumer);
             if state.ring.is_full() {
                 let text = format_args!("completion queue {} is full", self.number);
                 self.findings
                     .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
-                self.overrun_now(state);
+                self.fail(state, CqFailure::Overrun);
                 return None;
             }
         }
@@ -342,19 +374,19 @@ impl Cq {
     }
 
     /// Takes no more completions, and reports it.
-    fn overrun_now(&self, state: &mut State) {
-        state.overrun = true;
+    fn fail(&self, state: &mut State, failure: CqFailure) {
+        state.failure = Some(failure);
         let mut data = [0; 12];
         data[..4].copy_from_slice(&self.number.to_be_bytes());
-        data[11] = SYNDROME_OVERRUN;
+        data[11] = failure.syndrome();
         self.eqs.announce(EventType::CqError, 0, &data);
     }
 
     /// Lets the CQ overrun although it has room.
     pub fn force_overrun(&self) {
         let mut state = self.state.lock();
-        if !state.overrun {
-            self.overrun_now(&mut state);
+        if state.failure.is_none() {
+            self.fail(&mut state, CqFailure::Overrun);
         }
     }
 
@@ -414,12 +446,13 @@ impl Cq {
         self.eq.post(EventType::Completion, 0, &data);
     }
 
-    fn consumer_index(&self, context: &Cqc) -> u32 {
-        match self.dma.load::<u32>(Purpose::DoorbellRecord, context.dbr_addr()) {
-            Ok(record) => u32::from_be(record) & INDEX_MASK,
+    /// Reads the consumer index from the doorbell record, if that can be read.
+    fn consumer_index(&self, context: &Cqc, purpose: Purpose) -> Option<u32> {
+        match self.dma.load::<u32>(purpose, context.dbr_addr()) {
+            Ok(record) => Some(u32::from_be(record) & INDEX_MASK),
             Err(error) => {
                 self.findings.report_doorbell_record(self.object(), &error);
-                0
+                None
             }
         }
     }
@@ -433,8 +466,9 @@ impl Cq {
     /// and changes nothing, if the completions not yet read do not fit in the new one.
     pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
         let mut state = self.state.lock();
-        let consumer = self.consumer_index(&state.context);
-        state.ring.set_consumer(consumer);
+        if let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) {
+            state.ring.set_consumer(consumer);
+        }
         if state.ring.unread() > 1 << context.log_cq_size() {
             return false;
         }
@@ -454,15 +488,16 @@ impl Cq {
         let state = self.state.lock();
         let mut context = state.context.clone();
         context.set_producer_counter(state.ring.producer);
-        context.set_consumer_counter(self.consumer_index(&state.context));
+        let consumer = self.consumer_index(&state.context, Purpose::DoorbellRecord);
+        context.set_consumer_counter(consumer.unwrap_or(state.ring.consumer()));
         // Armed, solicited armed or fired (`cqc.st`, mlx5_ifc.h).
         context.set_st(match state.arm {
             Arm::Solicited => 0x6,
             Arm::Any => 0x9,
             Arm::Nothing => 0xa,
         });
-        if state.overrun {
-            context.set_status(0x9);
+        if let Some(failure) = state.failure {
+            context.set_status(failure.status());
         }
         context
     }
@@ -475,10 +510,5 @@ impl Cq {
             cqe_writes: state.cqe_writes,
             ..PcieAccount::default()
         }
-    }
-
-    /// Whether the CQ has overrun, after which it takes no more completions.
-    pub fn overrun(&self) -> bool {
-        self.state.lock().overrun
     }
 }

@@ -7,12 +7,13 @@ use mlx5_prm::wq::{Rmpc, XrcSrqc};
 use mlx5_prm::wqe::DataSegment;
 use parking_lot::Mutex;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::cq::Cq;
 use super::inspect::{self, Numbered};
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
-use crate::dma::{self, Dma};
+use crate::dma::{Dma, DmaError};
 
 /// A receive memory pool (RMP): the shared receive queue of this interface step (ISSI 1).
 #[derive(Debug, Serialize)]
@@ -88,6 +89,22 @@ struct ListState {
     taken: u16,
     /// Limit of posted WQEs below which one event is raised; 0 is off.
     limit: u16,
+    /// Whether the doorbell record could not be read: no more WQEs are taken.
+    failed: bool,
+}
+
+/// Reason why no receive WQE can be taken, posted or not.
+#[derive(Debug, Error)]
+pub enum TakeError {
+    /// The doorbell record cannot be read. The list has failed from now on.
+    #[error("cannot read the doorbell record")]
+    Record(#[source] DmaError),
+    /// The list had failed before.
+    #[error("the list is in error")]
+    Failed,
+    /// The WQE cannot be read. It stays posted.
+    #[error("cannot read the WQE")]
+    Wqe(#[source] DmaError),
 }
 
 /// A receive WQE taken from the list.
@@ -109,14 +126,21 @@ impl ReceiveList {
     }
 
     /// Takes the next WQE, and reads its scatter list into `segments`; `None` if none is posted.
-    pub fn take(&self, dma: &Dma, segments: &mut Vec<DataSegment>) -> dma::Result<Option<Taken>> {
+    pub fn take(&self, dma: &Dma, segments: &mut Vec<DataSegment>) -> Result<Option<Taken>, TakeError> {
         let mut state = self.state.lock();
-        let posted = self.ring.receive_producer(dma)?.wrapping_sub(state.taken);
+        if state.failed {
+            return Err(TakeError::Failed);
+        }
+        let producer = self.ring.receive_producer(dma).map_err(|error| {
+            state.failed = true;
+            TakeError::Record(error)
+        })?;
+        let posted = producer.wrapping_sub(state.taken);
         if posted == 0 {
             return Ok(None);
         }
         let index = state.next;
-        state.next = self.ring.receive_wqe(dma, index, segments)?;
+        state.next = self.ring.receive_wqe(dma, index, segments).map_err(TakeError::Wqe)?;
         state.taken = state.taken.wrapping_add(1);
         let limit_reached = posted - 1 < state.limit;
         if limit_reached {
@@ -131,6 +155,11 @@ impl ReceiveList {
     /// Bytes of a WQE.
     pub fn stride(&self) -> usize {
         self.ring.stride()
+    }
+
+    /// Whether no more WQEs are taken, as the doorbell record could not be read.
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().failed
     }
 
     /// Limit of posted WQEs below which the event is raised; 0 once it was.
@@ -150,13 +179,6 @@ impl ReceiveList {
         state.limit = if reached { 0 } else { limit };
         reached
     }
-}
-
-/// Returns the data of an event about a QP or an SRQ (`struct mlx5_eqe_qp_srq`, device.h).
-pub fn event_data(number: u32) -> [u8; 28] {
-    let mut data = [0; 28];
-    data[24..].copy_from_slice(&number.to_be_bytes());
-    data
 }
 
 /// Event for when fewer WQEs than the limit are left.

@@ -148,16 +148,26 @@ impl WorkQueue {
 
     /// Reads the producer index of receive WQEs from the doorbell record, modulo 2^16.
     pub fn receive_producer(&self, dma: &Dma) -> dma::Result<u16> {
-        self.record(dma, 0)
+        self.record(dma, Purpose::DoorbellRecord, 0)
     }
 
     /// Reads the producer index of send WQEs from the doorbell record, in basic blocks modulo 2^16.
     pub fn send_producer(&self, dma: &Dma) -> dma::Result<u16> {
-        self.record(dma, 4)
+        self.record(dma, Purpose::DoorbellRecord, 4)
     }
 
-    fn record(&self, dma: &Dma, offset: u64) -> dma::Result<u16> {
-        let word: u32 = dma.load(Purpose::DoorbellRecord, self.dbr_addr.wrapping_add(offset))?;
+    /// Reads the producer index of receive WQEs, not to execute them ([`Purpose::Look`]).
+    pub fn look_at_receive_producer(&self, dma: &Dma) -> dma::Result<u16> {
+        self.record(dma, Purpose::Look, 0)
+    }
+
+    /// Reads the producer index of send WQEs, not to execute them ([`Purpose::Look`]).
+    pub fn look_at_send_producer(&self, dma: &Dma) -> dma::Result<u16> {
+        self.record(dma, Purpose::Look, 4)
+    }
+
+    fn record(&self, dma: &Dma, purpose: Purpose, offset: u64) -> dma::Result<u16> {
+        let word: u32 = dma.load(purpose, self.dbr_addr.wrapping_add(offset))?;
         Ok(u32::from_be(word) as u16)
     }
 
@@ -213,5 +223,10 @@ impl WorkQueue {
     /// Reads bytes of a send queue from basic block `index` on, wrapping at the end of the ring.
     pub fn send_bytes(&self, dma: &Dma, index: u16, data: &mut [u8]) -> dma::Result<()> {
         self.read(dma, Purpose::SendWqe, u64::from(index) * SEND_WQE_BB as u64, data)
+    }
+
+    /// Reads the same, not to execute it ([`Purpose::Look`]).
+    pub fn look_at_send_bytes(&self, dma: &Dma, index: u16, data: &mut [u8]) -> dma::Result<()> {
+        self.read(dma, Purpose::Look, u64::from(index) * SEND_WQE_BB as u64, data)
     }
 }

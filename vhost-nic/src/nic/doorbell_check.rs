@@ -27,7 +27,7 @@ pub(super) fn check(hca: &Hca, rung: &Queue, doorbell: [u8; 8]) {
         findings.report(Finding::DoorbellWithoutWqe, queue(number), &doorbell, text);
     }
     // What cannot be read is reported where it is executed.
-    let Ok(record) = ring.send_producer(&hca.dma) else {
+    let Ok(record) = ring.look_at_send_producer(&hca.dma) else {
         return;
     };
     if is_behind(record, index.wrapping_add(1)) {
@@ -36,7 +36,10 @@ pub(super) fn check(hca: &Hca, rung: &Queue, doorbell: [u8; 8]) {
         findings.report(Finding::DoorbellRecordBehind, queue(number), &evidence, text);
     }
     let mut control = ControlSegment::default();
-    if ring.send_bytes(&hca.dma, index, control.as_mut_bytes()).is_err() {
+    if ring
+        .look_at_send_bytes(&hca.dma, index, control.as_mut_bytes())
+        .is_err()
+    {
         return;
     }
     let bytes = control.as_bytes();

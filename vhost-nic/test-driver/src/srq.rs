@@ -162,6 +162,24 @@ impl Srq {
         }
     }
 
+    /// Whether the queue is in error, by its context.
+    pub fn is_in_error(&self, hca: &Hca) -> Result<bool> {
+        match self.kind {
+            Kind::Rmp => {
+                let mut input = QueryRmpIn::default();
+                input.set_rmpn(self.number);
+                let output: QueryRmpOut = hca.commands.call(Opcode::QUERY_RMP, &input)?;
+                Ok(output.rmp_context().state() == 3)
+            }
+            Kind::Xrc => {
+                let mut input = QueryXrcSrqIn::default();
+                input.set_xrc_srqn(self.number);
+                let output: QueryXrcSrqOut = hca.commands.call(Opcode::QUERY_XRC_SRQ, &input)?;
+                Ok(output.xrc_srq_context_entry().state() == 1)
+            }
+        }
+    }
+
     /// Destroys the queue in the device.
     pub fn destroy(&self, hca: &Hca) -> Result<()> {
         match self.kind {

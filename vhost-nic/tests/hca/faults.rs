@@ -21,6 +21,7 @@ use vhost_nic::net::Switch;
 use zerocopy::IntoBytes;
 
 use crate::faulty::faulty_machine;
+use crate::inspect::Inspect;
 
 /// Offsets in the initialization segment.
 const HEALTH_SYNDROME: u64 = 0x23c;
@@ -297,13 +298,13 @@ fn firmware_requests_pages_again_and_again() {
 
 #[test]
 fn the_flush_of_a_send_queue_goes_on_behind_a_wqe_that_could_not_be_read() {
-    // The first access is the check of the doorbell, the second the fetch, all others those of the flush.
+    // The first access is the fetch, all others those of the flush.
     for failures in [1, 4] {
         let faulty = Faulty::new();
         let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
         let channel = &mut guest.channels[0];
         faulty.apply(&format!(
-            "[[fault]]\nkind = \"dma_failed\"\npurpose = \"send_wqe\"\nskip = 1\ncount = {failures}"
+            "[[fault]]\nkind = \"dma_failed\"\npurpose = \"send_wqe\"\ncount = {failures}"
         ));
         let mut last = Vec::new();
         let counters = [(); 3].map(|()| {
@@ -325,4 +326,42 @@ fn the_flush_of_a_send_queue_goes_on_behind_a_wqe_that_could_not_be_read() {
         guest.close();
         Arc::into_inner(hca).unwrap().shutdown();
     }
+}
+
+#[test]
+fn a_completion_queue_ends_when_it_seems_full_and_its_doorbell_record_cannot_be_read() {
+    let faulty = Faulty::new();
+    let options = Options {
+        log_cq: 2,
+        ..Options::default()
+    };
+    let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &options);
+    let channel = &mut guest.channels[0];
+    for _ in 0..4 {
+        channel.sq.nop();
+        channel.send_cq.wait();
+    }
+    // The record says that there is room.
+    channel.send_cq.release();
+    // Behind the record of the send queue.
+    faulty.apply("[[fault]]\nkind = \"dma_failed\"\npurpose = \"doorbell_record\"\nskip = 1\ncount = 1");
+    channel.sq.nop();
+    let number = channel.send_cq.number;
+    let event = guest.hca.wait_event(EventType::CqError);
+    assert_eq!(event.data[..4], number.to_be_bytes());
+    assert_eq!(event.data[11], 2, "access violation");
+    let channel = &mut guest.channels[0];
+    assert_eq!(channel.send_cq.query(&guest.hca).unwrap().status(), 0xa);
+    channel.sq.nop();
+    assert!(channel.send_cq.poll().is_none(), "a CQ in error takes no completions");
+    let guest_errors = faulty.machine.nic().snapshot().guest_errors;
+    assert_eq!(
+        guest_errors.get("unreadable_doorbell_record"),
+        Some(&1),
+        "{guest_errors:?}"
+    );
+    assert_eq!(guest_errors.get("cq_overrun"), None);
+    let hca = Arc::clone(&guest.hca);
+    guest.close();
+    Arc::into_inner(hca).unwrap().shutdown();
 }

@@ -3,6 +3,7 @@
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
 use mlx5_test_driver::cq::error_of;
+use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::memory::{BASE, SIZE};
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::rq::segment;
@@ -367,38 +368,55 @@ fn a_completion_queue_that_overruns_is_an_event() {
 }
 
 #[test]
-fn a_doorbell_record_outside_memory_is_counted() {
+fn a_doorbell_record_outside_memory_ends_its_queue() {
     let mut lan = Lan::new(2, &Options::default());
     let (a, b) = lan.pair();
     let machine = a.hca.machine.clone();
-    let (_, record) = a.channels[0].sq.addresses();
+    let counts = |machine: &Machine| machine.nic().snapshot().guest_errors;
+    // Data of the event: type of the queue (1: RQ, 2: SQ), and its number.
+    let hears = |guest: &Netdev, kind: u8, number: u32| {
+        let event = guest.hca.wait_event(EventType::WqCatastrophicError);
+        assert_eq!((event.data[20], &event.data[24..]), (kind, &number.to_be_bytes()[..]));
+    };
+    let channel = &mut a.channels[0];
+    let (_, record) = channel.sq.addresses();
     machine.function().dma().unmap(record & !0xfff, 4096).unwrap();
-    a.channels[0].sq.nop();
+    let lost = channel.sq.nop();
     eventually("a guest error", || {
-        machine
-            .nic()
-            .snapshot()
-            .guest_errors
-            .contains_key("unreadable_doorbell_record")
+        counts(&machine).contains_key("unreadable_doorbell_record")
     });
+    machine.function().dma().unmap_all();
+    machine.map();
+    // Flushed once the record can be read.
+    let channel = &mut a.channels[0];
+    assert_eq!(error_of(&channel.send_cq.wait()), Some((Syndrome::WrFlush as u8, lost)));
+    let late = channel.sq.nop();
+    assert_eq!(error_of(&channel.send_cq.wait()), Some((Syndrome::WrFlush as u8, late)));
+    channel.send_cq.release();
+    assert_eq!(channel.sq.query(&a.hca).unwrap().state(), state::ERROR);
+    let number = channel.sq.number;
+    hears(a, 2, number);
+    // The driver's recovery.
+    let channel = &mut a.channels[0];
+    channel.sq.modify(&a.hca, state::ERROR, state::RESET).unwrap();
+    channel.sq.forget();
+    channel.sq.modify(&a.hca, state::RESET, state::READY).unwrap();
     let (_, record) = b.channels[0].rq.addresses();
     let receiver = b.hca.machine.clone();
     receiver.function().dma().unmap(record & !0xfff, 4096).unwrap();
-    machine.function().dma().unmap_all();
-    machine.map();
-    // The doorbell was lost, but the next one covers both.
-    a.channels[0].sq.nop();
-    a.channels[0].send_cq.wait();
-    a.channels[0].send_cq.wait();
-    a.channels[0].send_cq.release();
-    a.send(&plain(a.hca.machine.mac, b.hca.machine.mac, 100));
+    let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 100);
+    a.send(&frame);
     eventually("a guest error", || {
-        receiver
-            .nic()
-            .snapshot()
-            .guest_errors
-            .contains_key("unreadable_doorbell_record")
+        counts(&receiver).contains_key("unreadable_doorbell_record")
     });
+    receiver.function().dma().unmap_all();
+    receiver.map();
+    hears(b, 1, b.channels[0].rq.number);
+    a.send(&frame);
+    assert!(
+        b.channels[0].receive_cq.poll().is_none(),
+        "an RQ in error receives nothing"
+    );
 }
 
 #[test]
@@ -413,8 +431,8 @@ fn memory_that_goes_away_in_use_ends_what_uses_it() {
     let guest_errors = b.hca.machine.nic().snapshot().guest_errors;
     assert_eq!(
         guest_errors.get("unreadable_doorbell_record"),
-        Some(&10),
-        "{guest_errors:?}"
+        Some(&1),
+        "an RQ in error does not look: {guest_errors:?}"
     );
     a.hca.machine.function().dma().unmap_all();
     a.channels[0].sq.nop();

@@ -304,14 +304,30 @@ fn a_queue_pair_fails_at_a_chosen_completion() {
 }
 
 #[test]
+fn the_nth_access_to_send_wqes_is_the_read_of_the_nth() {
+    let (mut pair, apply, strikes) = faulty("");
+    apply("[[fault]]\nkind = \"dma_failed\"\nguest = \"nic1\"\npurpose = \"send_wqe\"\nskip = 3\ncount = 1");
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
+    for _ in 0..3 {
+        let counter = pair.a.qp.post(&request);
+        pair.a.qp.sent(WqeOpcode::RdmaWrite, counter);
+    }
+    assert_eq!(strikes(), [0]);
+    let fourth = pair.a.qp.post(&request);
+    assert_eq!(pair.a.qp.send_error(fourth), Syndrome::LocalQpOperation as u8);
+    assert_eq!(strikes(), [1]);
+    pair.end();
+}
+
+#[test]
 fn the_flush_goes_on_behind_a_wqe_that_could_not_be_read() {
-    // The first access is the check of the doorbell, the second the fetch, all others those of the flush.
+    // The first access is the fetch, all others those of the flush.
     for failures in [1, 4] {
         let (mut pair, apply, strikes) = faulty("");
         let mut request = pair.request(WqeOpcode::RdmaWrite, Vec::new(), 0);
         request.data = vec![Data::Inline(vec![0; 100])];
         apply(&format!(
-            "[[fault]]\nkind = \"dma_failed\"\nguest = \"nic1\"\npurpose = \"send_wqe\"\nskip = 1\ncount = {failures}"
+            "[[fault]]\nkind = \"dma_failed\"\nguest = \"nic1\"\npurpose = \"send_wqe\"\ncount = {failures}"
         ));
         let counters = [(); 3].map(|()| pair.a.qp.put(&request));
         assert_eq!(counters, [0, 3, 6], "each takes three basic blocks");

@@ -17,6 +17,7 @@ mod attack_revocation;
 mod attack_uar;
 mod blue_flame;
 mod counters;
+mod doorbell_records;
 mod errors;
 mod external_port;
 mod faults;

@@ -183,12 +183,17 @@ fn an_access_to_memory_has_its_purpose_and_cause() {
     for (_, label, causes) in of_purpose("dma_read", a, Purpose::CommandFetch) {
         assert_eq!(causes, [("dma_read", a), ("command_doorbell", a)], "{label}");
     }
+    // The doorbell is compared with the record and the WQE that it announces.
+    let looks = of_purpose("dma_read", a, Purpose::Look);
+    let [(record, _, _), (checked, _, by_doorbell), ..] = &looks[..] else {
+        panic!("{looks:#?}");
+    };
+    assert_eq!((record.arguments[2], checked.arguments[2]), (4, 16));
     let wqes = of_purpose("dma_read", a, Purpose::SendWqe);
-    // The doorbell is compared with the WQE that it announces.
-    let [(checked, _, by_doorbell), (fetched, _, by_service)] = &wqes[..] else {
+    let [(fetched, _, by_service)] = &wqes[..] else {
         panic!("{wqes:#?}");
     };
-    assert_eq!((checked.arguments[2], fetched.arguments[2]), (16, 64));
+    assert_eq!(fetched.arguments[2], 64);
     assert_eq!(by_doorbell[..], [("dma_read", a), ("doorbell", a)]);
     // The queue is serviced when it becomes ready to send, too, and the WQE may be there before its doorbell.
     let times = |name| {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType, Syndrome};
 use zerocopy::IntoBytes;
 
 use super::super::context::Context;
@@ -11,6 +11,7 @@ use super::super::memory::{AccessError, Memory, Parts};
 use crate::frame::checksum::Verified;
 use crate::frame::rss::HashResult;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
+use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, queue};
@@ -54,7 +55,11 @@ impl Reception<'_> {
         let producer = match rq.wq.receive_producer(&hca.dma) {
             Ok(producer) => producer,
             Err(error) => {
-                return hca.findings.report_doorbell_record(queue(rq.number), &error);
+                hca.findings.report_doorbell_record(queue(rq.number), &error);
+                // A local work queue catastrophic error (IBTA 11.6.3.2).
+                state.become_state(QueueState::Error);
+                let data = event_data(EventQueue::Rq, rq.number);
+                return hca.eqs.announce(EventType::WqCatastrophicError, 0, &data);
             }
         };
         if producer == state.consumer {

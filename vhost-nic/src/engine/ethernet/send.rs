@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, Syndrome};
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -14,10 +14,11 @@ use super::super::denial;
 use super::super::egress::transmit;
 use super::super::memory::{AccessError, Memory};
 use super::super::wqe_check;
-use crate::dma;
+use crate::dma::{self, DmaError};
 use crate::frame::checksum::{self, Fill};
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
+use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::{Access, Accessor};
 use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, queue};
@@ -43,7 +44,7 @@ const TURNS: usize = 64;
 const MAX_LSO: usize = 8 * 65_535 + 512;
 /// Maximum number of segments of a frame (`GSO_MAX_SEGS`, include/linux/netdevice.h).
 const MAX_SEGMENTS: usize = 65_535;
-/// Interval at which a WQE that cannot be read is read again, to flush those behind it.
+/// Interval at which a doorbell record or a WQE that cannot be read is read again, to flush what is posted.
 const UNREAD_INTERVAL: Duration = Duration::from_millis(5);
 /// Minimum bytes of a frame, without its check sequence (IEEE 802.3).
 const MIN_FRAME: usize = 60;
@@ -109,14 +110,14 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
     };
     let mut state = sq.lock();
     for _ in 0..TURNS {
+        if state.state == QueueState::Reset {
+            return;
+        }
         let arrived = sq.blue_flame.take();
         let producer = match sq.wq.send_producer(&hca.dma) {
             Ok(producer) if state.state == QueueState::Ready => arrived.limit(state.consumer, producer),
             Ok(producer) => producer,
-            Err(error) => {
-                hca.findings.report_doorbell_record(queue(number), &error);
-                return;
-            }
+            Err(error) => return sending.lose_record(&mut state, &error),
         };
         if state.consumer == producer {
             return;
@@ -128,8 +129,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
             }
             QueueState::Error if state.context.flush_in_error_en() => {
                 if sending.flush(&mut state, producer).is_err() {
-                    let again = hca.clock.instant() + UNREAD_INTERVAL;
-                    return hca.scheduler.schedule_at(again, Task::Queue(number));
+                    return sending.look_again();
                 }
             }
             QueueState::Error | QueueState::Reset => return,
@@ -144,7 +144,7 @@ pub(in crate::engine) fn run(context: &Context, sq: &Sq) {
 /// Whether the queue is ready and has unread WQEs.
 pub(in crate::engine) fn has_posted(context: &Context, sq: &Sq) -> bool {
     let state = sq.lock();
-    let producer = sq.wq.send_producer(&context.hca.dma);
+    let producer = sq.wq.look_at_send_producer(&context.hca.dma);
     state.state == QueueState::Ready && producer.is_ok_and(|producer| producer != state.consumer)
 }
 
@@ -226,6 +226,28 @@ impl Sending<'_> {
                 }
             }
         }
+    }
+
+    /// Moves the queue to the error state, as its doorbell record cannot be read: a local work queue catastrophic error
+    /// (IBTA 11.6.3.2). What is posted is flushed once it can be.
+    #[cold]
+    fn lose_record(&self, state: &mut SqState, error: &DmaError) {
+        let (hca, number) = (&self.context.hca, self.sq.number);
+        if state.state == QueueState::Ready {
+            hca.findings.report_doorbell_record(queue(number), error);
+            state.become_state(QueueState::Error);
+            let data = event_data(EventQueue::Sq, number);
+            hca.eqs.announce(EventType::WqCatastrophicError, 0, &data);
+        }
+        if state.context.flush_in_error_en() {
+            self.look_again();
+        }
+    }
+
+    fn look_again(&self) {
+        let hca = &self.context.hca;
+        let again = hca.clock.instant() + UNREAD_INTERVAL;
+        hca.scheduler.schedule_at(again, Task::Queue(self.sq.number));
     }
 
     /// Reports a WQE that is not the one that was posted here.

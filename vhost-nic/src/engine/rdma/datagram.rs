@@ -1,6 +1,6 @@
 //! Unreliable datagrams, including those of the management queue pair, and multicast.
 
-use mlx5_prm::queue_entry::{Cqe, Syndrome};
+use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome};
 
 use super::super::context::Context;
 use super::super::denial;
@@ -8,7 +8,8 @@ use super::batch::Batch;
 use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
-use super::{pcie_wait, receive_queue};
+use super::pcie_wait;
+use super::receive_queue::{self, Broken};
 use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
 use crate::hca::mkey;
@@ -163,8 +164,10 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     if !endpoint.is_current() {
         return;
     }
-    let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
-        return parameters.count(QueueCounter::OutOfBuffer);
+    let receive = match receive_queue::take(endpoint, responder, packet) {
+        Ok(Some(receive)) => receive,
+        Ok(None) => return parameters.count(QueueCounter::OutOfBuffer),
+        Err(Broken) => return endpoint.fail(Some(EventType::WqCatastrophicError)),
     };
     let Some(cq) = &qp.receive_cq else { return };
     let mut grh = Payload::new();

@@ -7,12 +7,12 @@ use mlx5_prm::queue_entry::EventType;
 use super::super::context::Context;
 use super::super::memory::{AccessError, Memory};
 use crate::hca::Hca;
+use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::{NicEvent, Timer, microseconds};
 use crate::hca::qp::{Parameters, Qp, Receive};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::scheduler::Task;
-use crate::hca::srq::event_data;
 use crate::net::{CqePlace, Effect, FrameNumber, Payload, QueueKind, Sources, WqeId};
 
 /// A queue pair with a snapshot of its parameters, and the function it belongs to.
@@ -104,7 +104,9 @@ impl<'a> Endpoint<'a> {
 
     /// Announces an event of the queue pair.
     pub fn announce(&self, event: EventType) {
-        self.hca().eqs.announce(event, 0, &event_data(self.qp.number));
+        self.hca()
+            .eqs
+            .announce(event, 0, &event_data(EventQueue::Qp, self.qp.number));
     }
 
     /// Moves the queue pair to the error state. The NIC's thread, which holds no locks then, flushes the WQEs.

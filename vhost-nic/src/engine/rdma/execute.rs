@@ -7,7 +7,7 @@ use super::super::memory::{AccessContext, AccessError, KeyRange};
 use super::completion::{self, Arrival};
 use super::endpoint::Endpoint;
 use super::outbound_response::{Read, Response};
-use super::receive_queue;
+use super::receive_queue::{self, Broken};
 use crate::hca::mkey::{self, Access};
 use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Incoming, Parameters, Resource, Responder, service};
@@ -65,6 +65,8 @@ pub(super) enum Step {
     Lost,
     /// No receive WQE is posted.
     NoReceive,
+    /// The receive queue takes no WQEs any more.
+    Broken,
     /// Refused.
     Refused(Refused),
 }
@@ -120,7 +122,7 @@ impl<'a, 'p> Executor<'a, 'p> {
             Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, head),
             _ => Step::Refused(INVALID),
         };
-        if super_packet.packets() > 1 && !matches!(step, Step::Done(_)) {
+        if super_packet.packets() > 1 && !matches!(step, Step::Done(_) | Step::Broken) {
             // As if the message had not begun.
             if position.begins() && in_order {
                 responder.abandon_message();
@@ -151,10 +153,11 @@ impl<'a, 'p> Executor<'a, 'p> {
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
-            let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
-                return Step::NoReceive;
-            };
-            responder.begin_send(receive);
+            match receive_queue::take(endpoint, responder, packet) {
+                Ok(Some(receive)) => responder.begin_send(receive),
+                Ok(None) => return Step::NoReceive,
+                Err(Broken) => return Step::Broken,
+            }
         }
         let Some(Incoming::Send { receive, received }) = responder.incoming() else {
             return Step::Refused(INVALID);
@@ -306,11 +309,14 @@ impl<'a, 'p> Executor<'a, 'p> {
         }
         if packet.headers.immediate.is_some() {
             self.access.unlock();
-            let Some(receive) = receive_queue::take(endpoint, responder, packet) else {
-                if position.begins() {
-                    responder.drop_message();
+            let receive = match receive_queue::take(endpoint, responder, packet) {
+                Ok(Some(receive)) => receive,
+                taken => {
+                    if position.begins() {
+                        responder.drop_message();
+                    }
+                    return taken.map_or(Step::Broken, |_| Step::NoReceive);
                 }
-                return Step::NoReceive;
             };
             let arrival = Arrival {
                 write: true,

@@ -67,7 +67,7 @@ fn flush_receives(endpoint: &Endpoint<'_>) {
     }
     match &qp.receives {
         ReceiveSource::Own(ring) => {
-            let Ok(producer) = ring.receive_producer(&endpoint.hca().dma) else {
+            let Ok(producer) = ring.look_at_receive_producer(&endpoint.hca().dma) else {
                 return;
             };
             while responder.consumer() != producer {

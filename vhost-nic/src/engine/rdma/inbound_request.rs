@@ -130,6 +130,15 @@ fn reliable<'p>(
             });
             ControlFlow::Continue(())
         }
+        Step::Broken => {
+            executor.fail(Some(EventType::WqCatastrophicError));
+            responses.push(Response::Acknowledge {
+                syndrome: Syndrome::Nak(Nak::RemoteOperational),
+                psn,
+                msn: responder.msn(),
+            });
+            ControlFlow::Break(())
+        }
         Step::Refused(Refused { nak, event, .. }) => {
             match event {
                 Some(EventType::WqInvalidRequestError) => parameters.count(QueueCounter::RespRemoteInvalidRequest),
@@ -197,6 +206,8 @@ fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, su
             executor.endpoint.count(QueueCounter::OutOfBuffer);
             responder.skip_message();
         }
+        // For every service: the fault is on this side.
+        Step::Broken => executor.fail(Some(EventType::WqCatastrophicError)),
         Step::Refused(_) | Step::Lost => responder.skip_message(),
     }
 }

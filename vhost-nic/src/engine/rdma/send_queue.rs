@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mlx5_prm::queue_entry::Syndrome;
+use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::SEND_WQE_DS;
 use zerocopy::IntoBytes;
 
@@ -67,6 +67,7 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));
             if let Err(error) = reader.look(&qp.blue_flame, requester.fetched()) {
                 hca.findings.report_doorbell_record(queue(qp.number), &error);
+                return endpoint.fail(Some(EventType::WqCatastrophicError));
             }
             check_overrun(endpoint, requester, reader, ring);
             batch.reserve(reader.posted(requester.fetched()).into());

@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
 
     /// Reads the producer index, regardless of doorbell registers.
     pub fn look_at_all(&mut self) -> dma::Result<()> {
-        self.producer = self.ring.send_producer(self.dma)?;
+        self.producer = self.ring.look_at_send_producer(self.dma)?;
         Ok(())
     }
 
