@@ -135,6 +135,10 @@ pub struct Sweep {
     pub first: u64,
     /// Maximum number of steps.
     pub steps: u64,
+    /// Distance of the occasions that fail, from 1: the others of a long sweep are alike.
+    pub stride: u64,
+    /// Rules in force in every run, in TOML.
+    pub background: String,
     /// Texts of splats that occur without a fault, too.
     pub allowed_splats: Vec<String>,
 }
@@ -148,7 +152,7 @@ impl Sweep {
         workload: &dyn Workload,
         mut report: impl FnMut(&Step),
     ) -> Result<Vec<Step>> {
-        control.apply("")?;
+        control.apply(&self.background)?;
         let statuses = [workload.run(), workload.undo()];
         if statuses != [Some(0); 2] {
             return Err(Error::Sweep(format!(
@@ -156,7 +160,9 @@ impl Sweep {
             )));
         }
         let mut steps = Vec::new();
-        for number in (self.first.max(1)..).take(usize::try_from(self.steps).unwrap_or(usize::MAX)) {
+        let stride = usize::try_from(self.stride.max(1)).unwrap_or(usize::MAX);
+        let steps_at_most = usize::try_from(self.steps).unwrap_or(usize::MAX);
+        for number in (self.first.max(1)..).step_by(stride).take(steps_at_most) {
             let Some(step) = self.step(number, control, workload)? else {
                 break;
             };
@@ -167,21 +173,23 @@ impl Sweep {
             }
             steps.push(step);
         }
+        control.apply("")?;
         Ok(steps)
     }
 
     /// Runs the workload with one occasion failing; `None` if it has not that many.
     fn step(&self, number: u64, control: &DaemonControl, workload: &dyn Workload) -> Result<Option<Step>> {
         workload.take_log();
-        control.apply(&self.occasion.plan(&self.guest, number - 1))?;
+        let plan = self.occasion.plan(&self.guest, number - 1);
+        control.apply(&format!("{plan}{}", self.background))?;
         let run = workload.run();
         let rules = control.faults()?;
-        control.apply("")?;
-        if rules.iter().all(|rule| rule["strikes"] == 0) {
+        control.apply(&self.background)?;
+        if rules[0]["strikes"] == 0 {
             workload.undo();
             return Ok(None);
         }
-        let after = [workload.undo(), workload.run(), workload.undo()];
+        let after = repeat(workload);
         let log = workload.take_log();
         Ok(Some(Step {
             number,
@@ -199,9 +207,52 @@ impl Sweep {
     }
 }
 
+/// Undoes, repeats and undoes the workload, up to the first of these that fails.
+fn repeat(workload: &dyn Workload) -> [Option<i32>; 3] {
+    let mut after = [None; 3];
+    for (result, act) in after.iter_mut().zip([Workload::undo, Workload::run, Workload::undo]) {
+        *result = act(workload);
+        if *result != Some(0) {
+            break;
+        }
+    }
+    after
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    /// Acts with these results, the last first.
+    struct Scripted(RefCell<Vec<Option<i32>>>);
+
+    impl Workload for Scripted {
+        fn run(&self) -> Option<i32> {
+            self.undo()
+        }
+
+        fn undo(&self) -> Option<i32> {
+            self.0.borrow_mut().pop().expect("no more acts")
+        }
+
+        fn take_log(&self) -> String {
+            String::new()
+        }
+
+        fn restore(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_workload_that_cannot_be_undone_is_not_repeated() {
+        let repeat = |results: &[Option<i32>]| repeat(&Scripted(RefCell::new(results.to_vec())));
+        assert_eq!(repeat(&[Some(0); 3]), [Some(0); 3]);
+        assert_eq!(repeat(&[None]), [None; 3]);
+        assert_eq!(repeat(&[Some(1), Some(0)]), [Some(0), Some(1), None]);
+    }
 
     #[test]
     fn occasions_are_named_as_on_the_command_line() {

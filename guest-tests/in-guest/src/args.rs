@@ -97,6 +97,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", requires = "sweep", default_value_t = 1)]
     pub sweep_from: u64,
 
+    /// Distance of the occasions that fail
+    #[arg(long, value_name = "N", requires = "sweep", default_value_t = 1)]
+    pub sweep_stride: u64,
+
     /// Maximum number of occasions that fail
     #[arg(long, value_name = "N", requires = "sweep", default_value_t = 1000)]
     pub sweep_steps: u64,

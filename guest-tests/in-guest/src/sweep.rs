@@ -78,6 +78,8 @@ pub fn run(
         guest: GUEST.to_owned(),
         first: arguments.sweep_from,
         steps: arguments.sweep_steps,
+        stride: arguments.sweep_stride,
+        background: String::new(),
         allowed_splats: Vec::new(),
     };
     let mut last = Instant::now();

@@ -24,9 +24,9 @@ pub struct InitSegment {
     /// Health buffer.
     pub health: HealthBuffer,
     reserved_240: [u8; 0xdb8],
-    /// Command timeout.
+    /// Command timeout, as [`timeout`](Self::timeout); 0 for the driver's own.
     pub cmd_exec_to: U32,
-    /// Timeout of the command queue's initialization.
+    /// Timeout of the command queue's initialization, as [`timeout`](Self::timeout); 0 for the driver's own of both.
     pub cmd_q_init_to: U32,
     /// High half of the free-running clock.
     pub internal_timer_h: U32,
@@ -81,6 +81,16 @@ const _: () = assert!(size_of::<HealthBuffer>() == 64 && std::mem::offset_of!(He
 impl HealthBuffer {
     /// Bit of `rfr_severity`: the firmware requests a reset.
     pub const REQUEST_FOR_RESET: u8 = 1 << 7;
+}
+
+impl InitSegment {
+    /// Longest timeout in milliseconds: 20 bits (`tout_convert_iseg_to_ms`, core/lib/tout.c).
+    pub const MAX_TIMEOUT: u32 = 0xf_ffff;
+
+    /// A timeout in milliseconds, at most [`MAX_TIMEOUT`](Self::MAX_TIMEOUT). Bits 31:29, the unit, are 0.
+    pub fn timeout(milliseconds: u128) -> U32 {
+        U32::new(u32::try_from(milliseconds).map_or(Self::MAX_TIMEOUT, |time| time.min(Self::MAX_TIMEOUT)))
+    }
 }
 
 impl Default for InitSegment {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mlx5_prm::init_segment::{HealthBuffer, InitSegment};
 use zerocopy::IntoBytes;
+use zerocopy::byteorder::big_endian::U32;
 
 use super::kind::Door;
 use super::{Doors, NicFault, Occasion};
@@ -12,6 +13,8 @@ use crate::pci::Device;
 
 const HEALTH: u64 = offset_of!(InitSegment, health) as u64;
 const HEALTH_COUNTER: u64 = offset_of!(InitSegment, health_counter) as u64;
+const CMD_EXEC_TO: u64 = offset_of!(InitSegment, cmd_exec_to) as u64;
+const CMD_Q_INIT_TO: u64 = offset_of!(InitSegment, cmd_q_init_to) as u64;
 
 /// A device behind the door.
 pub(super) struct Bar {
@@ -53,6 +56,21 @@ impl Bar {
             overlay(offset, data, HEALTH_COUNTER, &[0, 0, 0, 1]);
         }
     }
+
+    /// Puts the time limit of commands into what was read of it. A driver reads both words or none.
+    fn read_timeouts(&self, offset: u64, data: &mut [u8]) {
+        let select = |fault: &NicFault| match fault {
+            NicFault::CommandTimeout { limit } => Some(InitSegment::timeout(limit.0.as_millis())),
+            _ => None,
+        };
+        for at in [CMD_EXEC_TO, CMD_Q_INIT_TO] {
+            if overlaps(offset, data.len(), at, size_of::<U32>())
+                && let Some((timeout, _)) = self.doors.strike(Door::Bar, object(at), select)
+            {
+                overlay(offset, data, at, timeout.as_bytes());
+            }
+        }
+    }
 }
 
 impl Device for Bar {
@@ -66,6 +84,7 @@ impl Device for Bar {
         }
         self.device.read(offset, data);
         self.read_health(offset, data);
+        self.read_timeouts(offset, data);
     }
 
     fn write(&self, offset: u64, data: &[u8]) {

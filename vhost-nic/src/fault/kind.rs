@@ -216,6 +216,11 @@ pub enum NicFault {
     },
     /// The health counter stands still.
     HealthStuck,
+    /// The initialization segment names a time limit of commands (`cmd_exec_to`), which drivers take as they load.
+    CommandTimeout {
+        /// Limit in milliseconds, 20 bits.
+        limit: Delay,
+    },
     /// A queue pair goes to the error state.
     QpError {
         /// Occasion.
@@ -382,7 +387,7 @@ impl Kind for NicFault {
             Self::EqeLost { .. } | Self::EqeLate { .. } | Self::EqeDuplicate { .. } => Door::Event,
             Self::InterruptLost | Self::InterruptLate { .. } | Self::InterruptSpurious { .. } => Door::Interrupt,
             Self::DmaFailed { .. } | Self::DmaSlow { .. } => Door::Memory,
-            Self::BarDead | Self::Health { .. } | Self::HealthStuck => Door::Bar,
+            Self::BarDead | Self::Health { .. } | Self::HealthStuck | Self::CommandTimeout { .. } => Door::Bar,
             Self::QpError { on, .. }
             | Self::AsyncEvent { on, .. }
             | Self::LinkFlap { on, .. }

@@ -51,6 +51,7 @@ registers! {
         |firmware, data, write| Ok(stored(&mut firmware.registers.lock().node_description, data, write));
     HOST_ENDIANNESS = 0x7004, "host endianness as written", "stored; no effect",
         |firmware, data, write| Ok(stored(&mut firmware.registers.lock().host_endianness, data, write));
+    DTOR = 0xc00e, "0: timeouts as the driver has them", "no effect", |_, _, _| Ok(vec![0; DTOR_SIZE]);
 }
 
 /// Variants of ACCESS_REG.
@@ -63,6 +64,9 @@ const PROTO_ETHERNET: u8 = 1 << 2;
 /// In PAOS (`enum mlx5_port_status`).
 const PORT_UP: u8 = 1;
 const PORT_DOWN: u8 = 2;
+/// Bytes of DTOR (`struct mlx5_ifc_dtor_reg_bits`, mlx5_ifc.h). A driver reads it if the initialization segment names
+/// timeouts, which only a fault makes it do (`mlx5_tout_query_dtor`, core/lib/tout.c).
+const DTOR_SIZE: usize = 0x3c;
 /// Registers that the driver writes and reads back without effect on the device.
 #[derive(Debug)]
 pub(super) struct Registers {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlx5_prm::access_reg::{AccessRegisterIn, AccessRegisterOut};
 use mlx5_prm::command::Status;
 use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
 use mlx5_prm::opcode::Opcode;
@@ -27,6 +28,10 @@ use crate::inspect::Inspect;
 const HEALTH_SYNDROME: u64 = 0x23c;
 const HEALTH_SEVERITY: u64 = 0x238;
 const HEALTH_COUNTER: u64 = 0x1010;
+const CMD_EXEC_TO: u64 = 0xff8;
+const CMD_Q_INIT_TO: u64 = 0xffc;
+/// Register of the default timeouts.
+const DTOR: u16 = 0xc00e;
 
 struct Faulty {
     machine: Arc<Machine>,
@@ -270,6 +275,30 @@ fn the_health_buffer_reports_any_syndrome() {
     eventually("the counter advances", || {
         faulty.machine.read(HEALTH_COUNTER) != counters[0]
     });
+}
+
+#[test]
+fn the_time_limit_of_commands_is_that_of_the_plan() {
+    let faulty = Faulty::new();
+    let limits = || [CMD_EXEC_TO, CMD_Q_INIT_TO].map(|offset| faulty.machine.read(offset));
+    assert_eq!(limits(), [0; 2], "the driver's own");
+    for (limit, milliseconds) in [("5s", 5000), ("1500us", 1), ("2h", 0xf_ffff)] {
+        faulty.apply(&format!("[[fault]]\nkind = \"command_timeout\"\nlimit = \"{limit}\""));
+        assert_eq!(limits(), [milliseconds; 2], "{limit}");
+        assert_eq!(faulty.strikes(), 2);
+    }
+    // A driver that finds them reads all others as well; those are 0, its own.
+    let hca = Hca::boot(&faulty.machine);
+    let mut input = AccessRegisterIn::default();
+    input.set_register_id(DTOR);
+    let (_, timeouts): (AccessRegisterOut, _) = hca
+        .commands
+        .call_with(Opcode::ACCESS_REG, 1, &input, &[0; 0x3c], 0x3c)
+        .unwrap();
+    assert_eq!(timeouts, [0; 0x3c]);
+    hca.shutdown();
+    faulty.apply("");
+    assert_eq!(limits(), [0; 2]);
 }
 
 #[test]

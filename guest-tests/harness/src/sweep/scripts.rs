@@ -10,6 +10,8 @@ use crate::guest::Guest;
 
 /// Exit status of timeout(1) at its limit.
 const TIMED_OUT: i32 = 124;
+/// Time beyond its limit after which a script is given up: one that waits in the kernel cannot be killed.
+const KILL_TIME: Duration = Duration::from_secs(3);
 
 /// Scripts of a guest, without single quotes.
 pub struct Scripts<'a> {
@@ -28,7 +30,14 @@ pub struct Scripts<'a> {
 impl Scripts<'_> {
     fn script(&self, script: &str) -> Option<i32> {
         let limited = format!("timeout -k 1 {} bash -c '{script}'", self.limit.as_secs());
-        match self.guest.shell(&limited).timeout(self.limit * 2).run().ok()?.status {
+        match self
+            .guest
+            .shell(&limited)
+            .timeout(self.limit + KILL_TIME)
+            .run()
+            .ok()?
+            .status
+        {
             Exit::Code(TIMED_OUT) => None,
             Exit::Code(status) => Some(status),
             Exit::Signal(signal) => Some(128 + signal),
