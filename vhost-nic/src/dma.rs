@@ -32,8 +32,8 @@ pci_function::purposes! {
         Atomic = "atomic",
         /// List of translations.
         Translation = "translation",
-        /// Doorbell record or WQE that is not executed: a look for mistakes of the driver, for work before its doorbell,
-        /// or for what to flush.
+        /// Doorbell record or WQE that is not executed: a look for mistakes of the driver, for work before its
+        /// doorbell, or for what to flush.
         Look = "look",
     }
 }

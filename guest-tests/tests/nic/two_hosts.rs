@@ -1,5 +1,5 @@
-//! Two daemons with a guest each, as on two hosts: TAP devices of both are ports of a bridge of the host, which takes part.
-//! All of it is in a network namespace of its own.
+//! Two daemons with a guest each, as on two hosts: TAP devices of both are ports of a bridge of the host, which takes
+//! part. All of it is in a network namespace of its own.
 
 use std::env;
 use std::io::{Read, Write};

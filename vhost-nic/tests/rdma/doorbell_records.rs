@@ -23,7 +23,8 @@ fn receives(at: (&Node, &QueuePair), from: (&Node, &QueuePair)) {
     at.1.make_ready_to_receive(at.0, peer, from.1.number, &how).unwrap();
 }
 
-/// Two guests at one switch, of which the second receives only, and what puts a plan of `dma_failed` of doorbell records of a guest in force.
+/// Two guests at one switch, of which the second receives only, and what puts a plan of `dma_failed` of doorbell
+/// records of a guest in force.
 fn pair(service: u8) -> (Pair, impl Fn(&str), impl Fn() -> Vec<u64>) {
     let switch = Switch::new();
     let (mut pair, faults) = Pair::faulty([switch.clone(), switch], Shape::new(service), &Connection::default());

@@ -15,7 +15,8 @@ use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 
 /// Adds packets of a message from `psn` on to the batch, with `limit` bytes of payload at most. Returns the number of
-/// PSNs they take, or the failure if the payload cannot be accessed. The last key of the payload stays locked in `keys`.
+/// PSNs they take, or the failure if the payload cannot be accessed. The last key of the payload stays locked in
+/// `keys`.
 pub(super) fn push(
     endpoint: &Endpoint<'_>,
     message: &Message,
