@@ -1,9 +1,8 @@
-//! Events for one guest: doorbells of its DMBs, peers that left, messages.
+//! Events for one guest: doorbells of DMBs that it holds, attachments, peers that left, messages.
 //!
 //! Doorbells coalesce per DMB while they wait for a buffer, attachments and detachments cancel out, and other events
-//! wait in bounded queues. Events are delivered
-//! on the thread of the guest that causes them and never wait for the receiver, so a guest that takes no events delays
-//! no other.
+//! wait in bounded queues. Events are delivered on the thread of the guest that causes them and never wait for the
+//! receiver, so a guest that takes no events delays no other.
 
 mod attachment_events;
 
@@ -165,6 +164,11 @@ impl EventSink {
     /// Drops the noted events of a DMB that this guest has detached.
     pub fn forget(&self, chunk: u32) {
         self.attachments.lock().forget(chunk);
+    }
+
+    /// Drops the ring of a DMB that the guest has detached: the chunk is the next DMB's.
+    pub fn forget_ring(&self, chunk: u32) {
+        self.pending.lock().chunks.remove(&chunk);
     }
 
     /// Delivers pending events into newly posted buffers.

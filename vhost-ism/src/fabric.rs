@@ -327,7 +327,7 @@ impl Fabric {
     }
 
     /// Returns the other holders of a DMB, which a ring of it must notify: the sink of each, and the first chunk of the
-    /// DMB in its window. Nobody, if the session does not hold it.
+    /// DMB in its window. The session need not hold it any more: its last ring is collected after its detachment.
     pub fn other_holders(&self, gid: Gid, token: Token) -> Vec<(Arc<EventSink>, u32)> {
         let state = self.state();
         let others = state.dmbs.get(&token).map(|dmb| state.others(gid, dmb));

@@ -267,7 +267,6 @@ impl Args {
     }
 }
 
-/// Sets an option; fails if it is set already.
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -276,6 +275,7 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Sets an option; fails if it is set already.
 fn set<T>(place: &mut Option<T>, value: T, key: &str) -> Result<(), String> {
     match place.replace(value) {
         None => Ok(()),

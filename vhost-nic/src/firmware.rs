@@ -111,10 +111,13 @@ impl Firmware {
         let _ = self.tap.set(tap);
     }
 
-    /// Executes the commands in the slots of `mask` of the queue at guest address `queue`.
-    pub fn run(&self, queue: u64, mask: u32) {
+    /// Executes the commands in the slots of `mask` of the queue at guest address `queue`, unless the interface was
+    /// disabled while others were executed.
+    pub fn run(&self, queue: u64, mask: u32, enabled: impl FnOnce() -> bool) {
         let _one_at_a_time = self.running.lock();
-        command_queue::run(self, queue, mask);
+        if enabled() {
+            command_queue::run(self, queue, mask);
+        }
     }
 
     /// Returns the firmware and the port to their state after reset. Objects stay: they are the HCA's.
@@ -131,7 +134,6 @@ impl Firmware {
 
     fn forget(&self) {
         self.resets.fetch_add(1, Ordering::Relaxed);
-        self.report_pages_left();
         self.hca.port.reset();
         self.capabilities.lock().reset();
         self.pages.lock().clear();
@@ -157,7 +159,7 @@ impl Firmware {
     }
 
     /// Reports the pages that the driver has not reclaimed. The evidence is the addresses of the first.
-    fn report_pages_left(&self) {
+    pub fn report_pages_left(&self) {
         let pages = self.pages.lock();
         if pages.held() > 0 {
             let evidence: Vec<u8> = pages.addresses().take(8).flat_map(u64::to_be_bytes).collect();

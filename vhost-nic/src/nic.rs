@@ -7,6 +7,7 @@ mod snapshot;
 mod uar;
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub struct Nic {
     engine: Arc<Engine>,
     _worker: Option<Worker>,
     registers: Mutex<Registers>,
+    /// A fatal error of the device, until the driver sets the interface up or the function is reset.
+    failed: AtomicBool,
     uars: Uars,
     strays: Arc<Strays>,
 }
@@ -162,6 +165,7 @@ impl Nic {
             engine,
             _worker: worker,
             registers: Mutex::default(),
+            failed: AtomicBool::new(false),
             strays,
         });
         let weak = Arc::downgrade(&nic);
@@ -264,10 +268,13 @@ impl Nic {
             let action = self.registers.lock().write(at, u32::from_be_bytes(*word));
             match action {
                 Action::Stored => {}
+                Action::Enable => self.failed.store(false, Ordering::Relaxed),
                 Action::Execute { queue, slots } => {
                     let arguments = || [slots, 0, 0, 0];
                     self.hca.tracer.record(NicEvent::CommandDoorbell, 0, arguments);
-                    self.firmware.run(queue, slots);
+                    // Of the doorbells of two processors, one may have been late.
+                    let enabled = || self.registers.lock().is_enabled();
+                    self.firmware.run(queue, slots, enabled);
                 }
                 Action::Disable => {
                     info!("{}: the guest's driver disabled the interface", self.name);
@@ -296,13 +303,18 @@ impl Nic {
             "{}: fatal error of the device: it drops what the driver has set up",
             self.name
         );
-        self.drop_state(|| {});
+        // At first: the driver sees the error even if the rest fails, and nothing that it still does is executed.
+        self.failed.store(true, Ordering::Relaxed);
         *self.registers.lock() = Registers::after_fatal_error();
+        self.drop_state(|| {});
     }
 
     /// Waits for work in progress, then drops everything that the guest has set up.
     fn stop(&self) {
-        self.drop_state(|| self.hca.report_left("a reset"));
+        self.drop_state(|| {
+            self.hca.report_left("a reset");
+            self.firmware.report_pages_left();
+        });
     }
 
     fn drop_state(&self, report: impl FnOnce()) {
@@ -336,14 +348,17 @@ impl Device for Nic {
     fn write(&self, offset: u64, data: &[u8]) {
         match Region::at(offset) {
             Region::InitSegment => self.write_init_segment(offset, data),
+            // A driver that does not know of a fatal error yet makes no mistake.
+            Region::Uar { .. } if self.failed.load(Ordering::Relaxed) => {}
             Region::Uar { page, offset } => self.uars.write(page, offset, data),
             Region::Hole => self.strays.write(offset, data),
         }
     }
 
     fn reset(&self) {
-        self.stop();
         *self.registers.lock() = Registers::after_reset();
+        self.failed.store(false, Ordering::Relaxed);
+        self.stop();
     }
 
     fn power_cycle(&self) {

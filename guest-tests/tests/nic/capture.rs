@@ -64,15 +64,17 @@ impl Live {
 
 /// Waits until a file has as many lines with a text; calls `act` meanwhile.
 fn await_lines(path: &Path, count: usize, text: &str, act: impl Fn() -> Result<()>) -> Result<()> {
+    let mut found = 0;
     for _ in 0..600 {
         let lines = fs::read_to_string(path).expect("the comments are text");
-        if lines.lines().filter(|line| line.contains(text)).count() >= count {
+        found = lines.lines().filter(|line| line.contains(text)).count();
+        if found >= count {
             return Ok(());
         }
         act()?;
         thread::sleep(Duration::from_millis(100));
     }
-    panic!("there are not {count} lines with {text:?} after a minute");
+    panic!("{found} of {count} lines with {text:?} after a minute");
 }
 
 /// Packets of a file, as `read_capture.py` reports them.

@@ -74,6 +74,7 @@ impl Session {
     /// once when it aborts a connection, and the owner must be notified.
     pub fn disconnect_doorbell(&self, detached: Detached) {
         let (Detached::Owned { chunk, .. } | Detached::Attached { chunk }) = detached;
+        self.sink.forget_ring(chunk);
         let last_ring = {
             let mut doorbells = self.doorbells.lock();
             let doorbell = doorbells.connected.get_mut(chunk as usize).and_then(Option::take);

@@ -178,7 +178,11 @@ fn an_attachment_that_fails_leaves_none() {
     owner.subscribe(ATTACHMENTS).unwrap();
     b.window.set_policy(window::Policy::RefuseMap);
     assert_eq!(b.attach(dmb.token), Err(Status::Err));
-    owner.expect_silence();
+    if let Some(told) = owner.next_event(BRIEF) {
+        // It was told before the refusal was known.
+        assert_eq!(told, Event::Attach(dmb.offset, b.devid(), 1));
+        assert_eq!(owner.expect_event(), Event::Detach(dmb.offset, b.devid(), 0));
+    }
     b.window.set_policy(window::Policy::Comply);
     b.attach(dmb.token).unwrap();
     assert_eq!(owner.expect_event(), Event::Attach(dmb.offset, b.devid(), 1));
@@ -366,4 +370,29 @@ fn subscriptions() {
     b.ring(attached.offset);
     assert_eq!(owner.expect_event(), Event::Doorbells(vec![chunk(&dmb)]));
     owner.expect_silence();
+}
+
+#[test]
+fn a_ring_of_a_dmb_that_is_detached_is_not_told_of_the_next_at_its_place() {
+    let host = Host::default();
+    let mut owner = host.boot_with(
+        "owner",
+        Options {
+            event_buffers: 0,
+            ..Options::default()
+        },
+    );
+    let mut peer = host.boot("b");
+    let dmb = owner.alloc(1 << 14).unwrap();
+    owner.grant(dmb.token, None, ALL).unwrap();
+    let attached = peer.attach(dmb.token).unwrap();
+    peer.ring(attached.offset);
+    eventually("the ring is taken", || peer.window.bell(attached.offset).is_silent());
+    eventually("it is delivered", || peer.window.awake() == 0);
+    peer.detach(dmb.token).unwrap();
+    owner.detach(dmb.token).unwrap();
+    let next = owner.alloc(1 << 14).unwrap();
+    assert_eq!(next.offset, dmb.offset);
+    owner.post_event(24);
+    assert_eq!(owner.last_event(BRIEF), None);
 }

@@ -69,9 +69,13 @@ impl Drop for Worker {
     }
 }
 
-/// Does a task, whose panic names the guest. Returns whether it ended without one.
-fn isolate_task(heartbeat: &Heartbeat, task: impl FnOnce()) -> bool {
-    isolate(format_args!("{}: a task of the NIC", heartbeat.guest()), task).is_some()
+/// Does a task. Its panic names the guest and costs what the guest has set up, not the thread, which is all that the NIC
+/// has; what is half done may make the reaction panic as well.
+fn isolate_task(engine: &Engine, heartbeat: &Heartbeat, task: impl FnOnce()) {
+    let what = format_args!("{}: a task of the NIC", heartbeat.guest());
+    if isolate(what, task).is_none() {
+        let _ = isolate(what, || engine.panicked());
+    }
 }
 
 /// Services scheduled tasks until the scheduler stops or the engine is gone; polls busy queues in between.
@@ -97,12 +101,7 @@ fn work(engine: &Weak<Engine>, scheduler: &Scheduler, period: Duration, heartbea
         let (Some(due), Some(engine)) = (due, engine.upgrade()) else {
             return;
         };
-        // The thread is all that the NIC has: a panic must cost what the guest has set up, not every later task.
-        heartbeat.work(|| {
-            if !isolate_task(heartbeat, || engine.service(due)) {
-                engine.panicked();
-            }
-        });
+        heartbeat.work(|| isolate_task(&engine, heartbeat, || engine.service(due)));
         if let Due {
             task: Task::Queue(number),
             doorbell: true,
@@ -119,13 +118,9 @@ fn work_by_turns(engine: &Weak<Engine>, scheduler: &Scheduler, tape: &dyn Tape, 
     while scheduler.wait_for_due()
         && let Some(engine) = engine.upgrade()
     {
-        let mut done = true;
         tape.enter(Entry::Step, &mut || {
-            heartbeat.work(|| done = isolate_task(heartbeat, || engine.step()));
+            heartbeat.work(|| isolate_task(&engine, heartbeat, || engine.step()));
         });
-        if !done {
-            engine.panicked();
-        }
     }
 }
 
@@ -157,9 +152,7 @@ impl BusyQueues {
         let mut idle = true;
         for (number, last) in &mut self.queues {
             if engine.has_posted(*number) {
-                if !isolate_task(heartbeat, || engine.service_polled(*number)) {
-                    engine.panicked();
-                }
+                isolate_task(engine, heartbeat, || engine.service_polled(*number));
                 *last = Instant::now();
                 idle = false;
             }

@@ -1,7 +1,7 @@
 //! A TAP device of the host.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use log::{debug, warn};
@@ -88,22 +88,15 @@ impl TapMedium {
             (true, Err(Errno::NODEV)) | (false, Ok(_)) => {}
             (_, Err(error)) => return Err(host_error(error.into())),
         }
-        let open = |several_queues| {
-            DeviceBuilder::new()
-                .name(name.as_str())
-                .layer(Layer::L2)
-                .packet_information(false)
-                .offload(plan.offload)
-                .multi_queue(several_queues)
-                .inherit_enable_state()
-                .build_sync()
-        };
-        // A device that exists has one queue or several, and has to be asked for the same.
-        let device = open(false).or_else(|error| match error.kind() {
-            ErrorKind::InvalidInput if !plan.create => open(true),
-            _ => Err(error),
-        });
-        let device = device.map_err(host_error)?;
+        // One queue: the host refuses a device with several, whose offloads are those of all its users.
+        let device = DeviceBuilder::new()
+            .name(name.as_str())
+            .layer(Layer::L2)
+            .packet_information(false)
+            .offload(plan.offload)
+            .inherit_enable_state()
+            .build_sync()
+            .map_err(host_error)?;
         ioctl_fionbio(&device, true).map_err(|error| host_error(error.into()))?;
         Ok(Self {
             name: name.clone(),
@@ -158,7 +151,9 @@ impl Medium for TapMedium {
                     self.gone = true;
                     return Incoming::Disconnected;
                 }
-                Err(_) => return Incoming::Nothing,
+                Err(Errno::AGAIN | Errno::INTR) => return Incoming::Nothing,
+                // A frame that the host cannot describe.
+                Err(_) => return Incoming::Malformed,
             }
         }
         match self.segments.pop_front() {

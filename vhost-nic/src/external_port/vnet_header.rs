@@ -19,8 +19,8 @@ const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
 /// The frame has ECN bits; segmentation treats them alike.
 const GSO_ECN: u8 = 0x80;
-/// Segments of a frame. With the smallest MSS that Linux uses (`TCP_MIN_MSS`, `include/net/tcp.h`) it is never reached.
-const MAX_SEGMENTS: usize = 1024;
+/// Segments of a frame: 64 KiB of the smallest that Linux makes (`TCP_MIN_GSO_SIZE`, `include/net/tcp.h`).
+const MAX_SEGMENTS: usize = 8192;
 
 /// `struct virtio_net_hdr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

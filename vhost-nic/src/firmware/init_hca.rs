@@ -104,6 +104,7 @@ fn disable_hca(firmware: &Firmware, _: Input<'_>) -> Result {
         firmware.hca.report_left("DISABLE_HCA");
         firmware.hca.clear();
     }
+    firmware.report_pages_left();
     firmware.forget();
     Reply::ok::<DisableHcaOut>()
 }

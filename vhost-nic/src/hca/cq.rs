@@ -488,7 +488,7 @@ impl Cq {
         let state = self.state.lock();
         let mut context = state.context.clone();
         context.set_producer_counter(state.ring.producer);
-        let consumer = self.consumer_index(&state.context, Purpose::DoorbellRecord);
+        let consumer = self.consumer_index(&state.context, Purpose::Look);
         context.set_consumer_counter(consumer.unwrap_or(state.ring.consumer()));
         // Armed, solicited armed or fired (`cqc.st`, mlx5_ifc.h).
         context.set_st(match state.arm {

@@ -170,7 +170,7 @@ vhost_daemon::findings! {
         UnreadableDoorbellRecord = Error "unreadable_doorbell_record" {
             rule: "A doorbell record is in memory.",
             source: "PRM, Doorbell Record; `dbr_addr`, mlx5_ifc.h",
-            answer: "a QP, RQ, SQ, SRQ or CQ goes to error, with an event",
+            answer: "a QP, RQ, SQ, SRQ or CQ that needs it goes to error, with an event",
         },
         /// A malformed send WQE.
         BadSendWqe = Error "bad_send_wqe" {

@@ -38,6 +38,8 @@ pub(super) struct Registers {
 pub(super) enum Action {
     /// None: the word is stored.
     Stored,
+    /// None: the interface is enabled.
+    Enable,
     /// Execute the commands in these slots of the queue at this guest address.
     Execute { queue: u64, slots: u32 },
     /// Stop at once.
@@ -64,6 +66,11 @@ impl Registers {
             health: FIRMWARE_INTERNAL_ERROR,
             ..Self::after_reset()
         }
+    }
+
+    /// Whether commands are executed.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.nic_interface != INTERFACE_DISABLED
     }
 
     /// Returns the segment at a time of the device's clock.
@@ -96,7 +103,10 @@ impl Registers {
                     return Action::Disable;
                 }
                 self.health = 0;
+                return Action::Enable;
             }
+            // The driver does not know of the fatal error yet.
+            CMD_DBELL if self.health != 0 => {}
             CMD_DBELL if self.nic_interface == INTERFACE_DISABLED => return Action::NoRegister,
             CMD_DBELL => {
                 let queue = u64::from(self.cmdq_addr_h) << 32 | u64::from(self.cmdq_addr_l);
@@ -116,7 +126,7 @@ mod tests {
     fn the_doorbell_names_the_queue_written_before() {
         let mut registers = Registers::default();
         assert_eq!(registers.write(CMDQ_ADDR_H, 0x12), Action::Stored);
-        assert_eq!(registers.write(CMDQ_ADDR_L_SZ, 0x3456_7000), Action::Stored);
+        assert_eq!(registers.write(CMDQ_ADDR_L_SZ, 0x3456_7000), Action::Enable);
         let (queue, slots) = (0x12_3456_7000, 5);
         assert_eq!(registers.write(CMD_DBELL, slots), Action::Execute { queue, slots });
         assert_eq!(registers.write(CMD_DBELL + 4, 0), Action::NoRegister);

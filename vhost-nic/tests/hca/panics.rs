@@ -18,6 +18,7 @@ use crate::nic::machine_with;
 /// Words of the initialization segment: interface state (bits 10:8), and the health buffer's syndrome (bits 23:16).
 const INTERFACE: u64 = 0x14;
 const HEALTH_SYNDROME: u64 = 0x23c;
+const COMMAND_DOORBELL: u64 = 0x18;
 
 /// A door behind which the next completion is a panic.
 #[derive(Debug, Default)]
@@ -52,7 +53,13 @@ fn a_panic_is_a_fatal_error_of_one_nic_which_the_driver_sets_up_anew() {
     let snapshot = machine.nic().snapshot();
     assert!(snapshot.objects.is_empty(), "{:?}", snapshot.objects);
     assert!(!snapshot.started);
+    // A driver that has not noticed yet.
+    machine.write(COMMAND_DOORBELL, 1);
+    failing.channels[0].sq.nop();
+    let snapshot = machine.nic().snapshot();
+    assert!(snapshot.objects.is_empty(), "{:?}", snapshot.objects);
     assert_eq!(snapshot.guest_errors, Default::default(), "the guest is not to blame");
+    assert_eq!(snapshot.suspicions, Default::default(), "nor suspected");
 
     let [a, b] = &mut others;
     for length in [100, 1500] {
