@@ -43,7 +43,7 @@ vhost_daemon::counters! {
         unreadable,
         /// To the peer, in the queue when it disconnected.
         disconnected,
-        /// To the peer, which the host refused to send: the peer is absent or its interface down, or the frame too long.
+        /// To the peer, which the host refused to send: the peer is absent, its interface down, or the frame too long.
         refused,
         /// From the peer, with a length of zero or beyond the limit, or a virtio-net header that makes no sense.
         malformed,

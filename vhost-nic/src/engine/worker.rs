@@ -69,8 +69,8 @@ impl Drop for Worker {
     }
 }
 
-/// Does a task. Its panic names the guest and costs what the guest has set up, not the thread, which is all that the NIC
-/// has; what is half done may make the reaction panic as well.
+/// Does a task. Its panic names the guest and costs what the guest has set up, not the thread, which is all that the
+/// NIC has; what is half done may make the reaction panic as well.
 fn isolate_task(engine: &Engine, heartbeat: &Heartbeat, task: impl FnOnce()) {
     let what = format_args!("{}: a task of the NIC", heartbeat.guest());
     if isolate(what, task).is_none() {
