@@ -107,8 +107,8 @@ const CHAPTERS: &[(&str, &[Section])] = &[
                 "E2BIG",
                 "7, the reply has no room for the areas; `num` is how many there are",
             ),
-            section("ENOMEM", "12, no memory")
-                .untested("the host has refused a memfd: a test would have to exhaust the memory of all others"),
+            section("ENOMEM", "12, the host has no memory")
+                .untested("a test would have to exhaust the memory of the host"),
             section("ENOSPC", "28, no space in the region"),
             section("PERM_EATTACH", "100, no permission to attach"),
             section("PERM_EREAD", "101, no permission to read"),

@@ -29,7 +29,7 @@ use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
 use context::{Context, Origin};
 
-/// Reaction to a panic of a task, on the NIC's thread and outside of the gate.
+/// Reaction to a panic of a task of the NIC's thread, outside of the gate.
 type OnPanic = Box<dyn Fn() + Send + Sync>;
 
 /// The data path of one NIC.
