@@ -70,7 +70,7 @@ pub const PERM_ATTACH: u32 = 4;
 pub const PERM_MANAGE: u32 = 8;
 /// A grant for one device that replaces the default instead of adding to it.
 pub const PERM_CLEAN_DEFAULT: u32 = 16;
-/// All permissions.
+/// Bits of a permission mask that the draft defines; a GRANT with another is refused.
 pub const PERMISSIONS: u32 = PERM_READ | PERM_WRITE | PERM_ATTACH | PERM_MANAGE | PERM_CLEAN_DEFAULT;
 
 /// Event type of the draft: a DMB that this guest holds was rung.

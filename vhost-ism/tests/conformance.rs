@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// A section of the draft.
 struct Section {
     name: &'static str,
-    /// What the draft says, in short.
+    /// Summary of the draft's text.
     text: &'static str,
     /// In what the device differs, or goes further.
     differs: &'static str,

@@ -36,7 +36,7 @@ pub fn check_summary(control: &Path, trace: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the trace processor could not take.
+/// Errors of the trace processor's import, and data that it lost.
 const LOSSES: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Part {
 pub struct Mapping {
     /// Memory to map.
     pub memory: SlabMemory,
-    /// Its parts, which cover it in ascending order. A slab of several DMBs has one.
+    /// Parts that cover the slab, in ascending order; a single one if it has several DMBs.
     pub parts: Vec<Part>,
 }
 

@@ -37,9 +37,9 @@ pub fn connected<S: Serializer>(doorbells: &Mutex<Doorbells>, serializer: S) -> 
 /// The DMB that a doorbell byte belongs to.
 #[derive(Debug, Clone)]
 pub enum Doorbell {
-    /// One that a guest and its peer share: rings for its owner.
+    /// DMB for one peer (ALLOC_FOR_PEER), rung by the peer: the owner's sink, and the chunk in its window.
     Owner(Arc<EventSink>, u32),
-    /// One of the draft's ALLOC: rings for all its other holders.
+    /// DMB from ALLOC: a ring notifies all other holders.
     Holders(Token),
 }
 

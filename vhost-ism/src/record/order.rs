@@ -10,6 +10,6 @@ use crate::guest::Guest;
 pub struct Order {
     /// File to write.
     pub file: File,
-    /// All guests of the fabric, by number.
+    /// Guests of the fabric; the index is the number in the record.
     pub guests: Vec<Arc<Guest>>,
 }

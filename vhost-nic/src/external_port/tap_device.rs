@@ -62,7 +62,7 @@ pub struct TapMedium {
     /// The device has been deleted.
     gone: bool,
     buffer: Vec<u8>,
-    /// What is left of the last frame that the host sent, in segments.
+    /// Segments of the host's last frame that have not been received yet.
     segments: VecDeque<Vec<u8>>,
 }
 
