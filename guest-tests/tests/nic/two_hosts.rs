@@ -95,7 +95,6 @@ fn talk_to_host(guest: &Guest) -> Result<()> {
 }
 
 #[test]
-#[ignore = "long: a known fault, a message of 1 MiB may lose packets in the bridge and is then not repeated"]
 fn guests_of_two_daemons_talk_through_a_bridge_of_the_host() -> Result<()> {
     talk(
         "two_hosts::guests_of_two_daemons_talk_through_a_bridge_of_the_host",
@@ -104,7 +103,6 @@ fn guests_of_two_daemons_talk_through_a_bridge_of_the_host() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long: the same known fault"]
 fn completion_events_of_guests_of_two_daemons() -> Result<()> {
     talk("two_hosts::completion_events_of_guests_of_two_daemons", &EVENTS)
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mlx5_prm::queue_entry::CqeOpcode;
+use mlx5_prm::queue_entry::{CqeOpcode, Syndrome as CqeSyndrome};
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::fuzz::exchange;
 use mlx5_test_driver::node::{Node, gid};
@@ -81,11 +81,15 @@ impl Bench {
 
     /// A queue pair that is connected to one of the peer.
     fn queue_pair(&self, service: u8) -> QueuePair {
-        let qp = QueuePair::create(&self.node, Shape::new(service)).unwrap();
         let how = Connection {
             ack_timeout: 0,
             ..Connection::default()
         };
+        self.queue_pair_with(service, how)
+    }
+
+    fn queue_pair_with(&self, service: u8, how: Connection) -> QueuePair {
+        let qp = QueuePair::create(&self.node, Shape::new(service)).unwrap();
         qp.initialize(&self.node, &how).unwrap();
         qp.make_ready_to_receive(&self.node, (PEER_MAC, gid(2)), PEER_QPN, &how)
             .unwrap();
@@ -368,9 +372,8 @@ fn an_unexpected_response_of_the_peer_changes_nothing() {
 
 #[test]
 fn a_distant_peer_gets_no_more_than_it_has_acknowledged_and_a_window() {
-    /// Packets of 1024 bytes in the window, and in the first batch, before the distance is known.
+    /// Packets of 1024 bytes in the window.
     const WINDOW: u32 = 128;
-    const BATCH: u32 = 1024;
     let bench = Bench::new(QUEUE);
     let mut peer = bench.connect();
     let mut qp = bench.queue_pair(service::RC);
@@ -378,7 +381,7 @@ fn a_distant_peer_gets_no_more_than_it_has_acknowledged_and_a_window() {
     let part = Data::Memory((memory.at(0), 4 << 20, memory.key));
     let counter = qp.post(&Request::new(WqeOpcode::Send, vec![part]));
     let first = Connection::default().psn.0;
-    let (mut received, mut allowed) = (0, BATCH);
+    let (mut received, mut allowed) = (0, WINDOW);
     while received < 4096 {
         while received < allowed.min(4096) {
             assert_eq!(peer.receive()[51..54], (first + received).to_be_bytes()[1..]);
@@ -396,4 +399,26 @@ fn a_distant_peer_gets_no_more_than_it_has_acknowledged_and_a_window() {
         allowed = acknowledged + WINDOW;
     }
     qp.sent(WqeOpcode::Send, counter);
+}
+
+#[test]
+fn packets_of_a_message_that_is_not_sent_as_a_whole_are_repeated_and_given_up() {
+    const WINDOW: u32 = 128;
+    const RETRIES: u8 = 2;
+    let bench = Bench::new(QUEUE);
+    let mut peer = bench.connect();
+    let how = Connection {
+        retry_count: RETRIES,
+        ..Connection::default()
+    };
+    let mut qp = bench.queue_pair_with(service::RC, how);
+    let memory = bench.node.region(1 << 20);
+    let part = Data::Memory((memory.at(0), 1 << 20, memory.key));
+    let counter = qp.post(&Request::new(WqeOpcode::Send, vec![part]));
+    for _ in 0..=RETRIES {
+        for packet in 0..WINDOW {
+            assert_eq!(peer.receive()[51..54], (how.psn.0 + packet).to_be_bytes()[1..]);
+        }
+    }
+    assert_eq!(qp.send_error(counter), CqeSyndrome::TransportRetryExceeded as u8);
 }

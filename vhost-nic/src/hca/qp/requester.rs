@@ -393,16 +393,20 @@ impl Requester {
     /// Starts the acknowledgement timer unless it runs, and returns its deadline; stops it if nothing is outstanding or
     /// there is no timeout.
     pub fn arm_timer(&mut self, timeout: Option<Duration>, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        let waits = self
-            .messages
-            .iter()
-            .take(self.current)
-            .any(|message| !message.done && message.packets > 0);
-        let Some(timeout) = timeout.filter(|_| waits) else {
+        let Some(timeout) = timeout.filter(|_| self.awaits_response()) else {
             self.deadline = None;
             return None;
         };
         Some(*self.deadline.get_or_insert_with(|| now() + timeout))
+    }
+
+    /// Whether packets have been sent that have no response, be it the first ones of a message that is still being
+    /// sent.
+    fn awaits_response(&self) -> bool {
+        let begun = |message: &Message| message.first.is_before(self.send_psn);
+        let waits = |message: &Message| !message.done && message.packets > 0;
+        self.messages.iter().take(self.current).any(waits)
+            || self.unacknowledged.is_before(self.send_psn) && self.current().is_some_and(begun)
     }
 
     /// Sets an alarm, and returns whether the NIC's thread must be scheduled for it: no earlier alarm is set.

@@ -18,9 +18,9 @@ pub(super) struct SendWindow {
     /// PSN behind the last packet with an acknowledgement request.
     #[serde(skip)]
     requested: Psn,
-    /// The peer does not acknowledge before its packets are sent.
+    /// The peer acknowledges before its packets are sent; unknown peers are taken for distant ones.
     #[serde(skip)]
-    distant: bool,
+    near: bool,
 }
 
 impl SendWindow {
@@ -50,16 +50,16 @@ impl SendWindow {
     #[inline]
     pub fn left(&self, unacknowledged: Psn, next: Psn, mtu: usize) -> Option<usize> {
         let waiting = || next.distance(unacknowledged).max(0) as usize * mtu;
-        self.distant.then(|| WINDOW.saturating_sub(waiting()))
+        (!self.near).then(|| WINDOW.saturating_sub(waiting()))
     }
 
-    /// Judges whether the peer is distant, after the packets before `next` were sent.
+    /// Judges whether the peer is near, after the packets before `next` were sent.
     #[inline]
     pub fn judge_distance(&mut self, unacknowledged: Psn, next: Psn) {
         if unacknowledged == next {
-            self.distant = false;
+            self.near = true;
         } else if self.awaits_acknowledgement(unacknowledged) {
-            self.distant = true;
+            self.near = false;
         }
     }
 }
