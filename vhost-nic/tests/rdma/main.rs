@@ -27,6 +27,7 @@ mod hot;
 mod inline;
 mod live_tree;
 mod loss;
+mod lossy;
 mod mappings;
 mod operations;
 mod packets;

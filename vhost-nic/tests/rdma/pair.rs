@@ -42,7 +42,11 @@ pub struct Pair {
 
 impl End {
     fn new(machine: Machine, number: u8, shape: Shape) -> Self {
-        let node = Node::open(machine, number);
+        Self::of_node(Node::open(machine, number), shape)
+    }
+
+    /// A queue pair in reset, and a region, of a guest.
+    pub fn of_node(node: Node, shape: Shape) -> Self {
         let qp = QueuePair::create(&node, shape).unwrap();
         let memory = node.region(SIZE);
         Self { node, qp, memory }
@@ -58,7 +62,8 @@ impl End {
         vec![Data::Memory(self.part(offset, length))]
     }
 
-    fn close(self) {
+    /// Shuts the guest down. Panics if an object is left.
+    pub fn close(self) {
         self.qp.destroy(&self.node).unwrap();
         self.memory.destroy(&self.node.hca).unwrap();
         self.node.close();

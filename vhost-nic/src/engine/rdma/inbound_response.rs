@@ -180,6 +180,11 @@ impl<'p> Reception<'_, 'p> {
         let Some(at) = self.requester.request_at(psn) else {
             return;
         };
+        // Everything before the read has arrived. What is missing there comes first: a gap in this read is none yet.
+        let first = self.requester.message(at).first();
+        if !self.acknowledge(first) {
+            return;
+        }
         let message = self.requester.message(at);
         let index = psn.distance(message.first()).max(0) as u32;
         if index < message.responses() {
@@ -196,12 +201,6 @@ impl<'p> Reception<'_, 'p> {
         if payload.len() != expected || !matches!(message.work(), Work::Read { .. }) {
             return self.fail(psn, CqeSyndrome::BadResponse);
         }
-        // Everything before the read has arrived.
-        let first = message.first();
-        if !self.acknowledge(first) {
-            return;
-        }
-        let message = self.requester.message(at);
         let range = offset..offset + payload.len();
         let stored = if length > 0 && length <= parameters.requester_inline && message.is_signaled() {
             self.access.unlock();

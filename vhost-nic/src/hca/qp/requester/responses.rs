@@ -97,7 +97,8 @@ impl Requester {
             .messages
             .iter()
             .position(|message| message.packets > 0 && !message.done && psn.is_within(message.first, message.last()));
-        if let Some(at) = at.filter(|at| *at <= self.current) {
+        // Retransmission that starts earlier goes on: this would be forward.
+        if let Some(at) = at.filter(|at| *at <= self.current && psn.is_before(self.send_psn)) {
             let message = &self.messages[at];
             self.current = at;
             self.send_psn = psn;
