@@ -248,7 +248,11 @@ const QUEUES: &[(&str, u64, Option<&str>)] = &[
         1,
         Some("Failed status Work Request Flushed Error (5)"),
     ),
-    ("kind = \"dma_failed\"\npurpose = \"receive_wqe\"", 1, None),
+    (
+        "kind = \"dma_failed\"\npurpose = \"receive_wqe\"",
+        1,
+        Some("Failed status local QP operation error (2)"),
+    ),
     (
         "kind = \"dma_failed\"\npurpose = \"gather\"",
         16,

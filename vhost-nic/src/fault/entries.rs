@@ -1,17 +1,15 @@
 //! Faults of completions and events.
 
-use std::time::Duration;
-
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe};
 
 use super::kind::Door;
 use super::{Doors, NicFault, Occasion};
-use crate::hca::entry_door::{EntryDoor, EventEntry, Posting};
+use crate::hca::entry_door::{CqeFate, EntryDoor, EventEntry, Posting};
 
 impl EntryDoor for Doors {
-    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> bool {
+    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate {
         if !self.armed(Door::Completion) {
-            return true;
+            return CqeFate::Written;
         }
         self.act(Occasion::Cqe, cq);
         let about = cqe.sop_drop_qpn.get() & 0xff_ffff;
@@ -24,17 +22,18 @@ impl EntryDoor for Doors {
             _ => None,
         };
         match self.strike(Door::Completion, cq, select) {
-            Some((NicFault::CqeLost { .. }, _)) => false,
+            Some((NicFault::CqeLost { .. }, _)) => CqeFate::Withheld,
             Some((NicFault::CqeLate { delay, .. }, _)) => {
                 let (doors, lower, cqe) = (self.clone(), lower.to_vec(), *cqe);
                 self.0.faults.after_inside(delay.0, move || {
                     doors.with_nic(|hca| {
                         if let Some(cq) = hca.cqs.get(cq) {
-                            cq.post_past_door(&lower, cqe);
+                            // A queue that the CQ has failed finds out with its next completion.
+                            let _ = cq.post_past_door(&lower, cqe);
                         }
                     });
                 });
-                false
+                CqeFate::Withheld
             }
             Some((
                 NicFault::CqeError {
@@ -46,20 +45,10 @@ impl EntryDoor for Doors {
             )) => {
                 *cqe = error_cqe(cqe, syndrome, vendor_syndrome);
                 self.fail_qp(about);
-                true
+                CqeFate::Written
             }
-            Some((NicFault::CqOverrun, _)) => {
-                let doors = self.clone();
-                self.0.faults.after_inside(Duration::ZERO, move || {
-                    doors.with_nic(|hca| {
-                        if let Some(cq) = hca.cqs.get(cq) {
-                            cq.force_overrun();
-                        }
-                    });
-                });
-                false
-            }
-            _ => true,
+            Some((NicFault::CqOverrun, _)) => CqeFate::Overrun,
+            _ => CqeFate::Written,
         }
     }
 

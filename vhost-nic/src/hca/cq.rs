@@ -1,5 +1,7 @@
 //! Completion queues.
 
+mod failure;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::buffer::Buffer;
 use super::clock::Clock;
-use super::entry_door::EntryDoor;
+use super::entry_door::{CqeFate, EntryDoor};
 use super::entry_ring::{EntryRing, INDEX_MASK};
 use super::eq::{Eq, Eqs};
 use super::inspect::{self, Numbered};
@@ -25,6 +27,9 @@ use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
 use crate::dma::{Dma, Purpose};
 use crate::net::CqePlace;
+use failure::CqFailure;
+
+pub use failure::{CqInError, Posted};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
@@ -36,34 +41,6 @@ const SHORT_DATA: usize = 32;
 const PADDED: u8 = 2;
 /// Bytes of the doorbell that arms a CQ.
 const DOORBELL: u64 = 8;
-
-/// Reason why a CQ takes no more completions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum CqFailure {
-    /// There was no room for a completion.
-    Overrun,
-    /// The doorbell record cannot be read.
-    Access,
-}
-
-impl CqFailure {
-    /// Syndrome of the CQ error event (`struct mlx5_eqe_cq_err`, device.h).
-    fn syndrome(self) -> u8 {
-        match self {
-            Self::Overrun => 1,
-            Self::Access => 2,
-        }
-    }
-
-    /// Status of the context (`cqc.status`, mlx5_ifc.h): overflow, or write failure, the only one of an access.
-    fn status(self) -> u8 {
-        match self {
-            Self::Overrun => 0x9,
-            Self::Access => 0xa,
-        }
-    }
-}
 
 /// A completion queue.
 #[derive(Debug, Serialize)]
@@ -269,14 +246,13 @@ impl Cq {
     }
 
     /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it. A
-    /// timestamp other than 0 stays. Returns the place of the completion, unless it could not be written.
-    pub fn post(&self, cqe: Cqe) -> Option<CqePlace> {
+    /// timestamp other than 0 stays.
+    pub fn post(&self, cqe: Cqe) -> Posted {
         self.post_entry(&[], cqe)
     }
 
     /// Appends a completion with inline data: 64 bytes at most, and more than 32 only in a 128-byte CQE.
-    /// Returns as [`post`](Self::post).
-    pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) -> Option<CqePlace> {
+    pub fn post_with_data(&self, mut cqe: Cqe, data: &[u8]) -> Posted {
         if data.len() <= SHORT_DATA {
             cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
             cqe.op_own |= Cqe::INLINE_32;
@@ -287,43 +263,42 @@ impl Cq {
         }
     }
 
-    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) -> Option<CqePlace> {
-        let passes = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, lower, &mut cqe);
-        if !self.door.as_ref().is_none_or(passes) {
-            return None;
+    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) -> Posted {
+        let ask = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, lower, &mut cqe);
+        match self.door.as_ref().map_or(CqeFate::Written, ask) {
+            CqeFate::Written => self.post_past_door(lower, cqe).map(Some),
+            CqeFate::Withheld => Ok(None),
+            CqeFate::Overrun => Err(self.fail(&mut self.state.lock(), CqFailure::Overrun)),
         }
-        self.post_past_door(lower, cqe)
     }
 
-    /// Appends a completion that has passed the door; see [`EntryDoor::cqe`]. Returns as [`post`](Self::post).
-    pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) -> Option<CqePlace> {
+    /// Appends a completion that has passed the door; see [`EntryDoor::cqe`].
+    pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) -> Result<CqePlace, CqInError> {
         let mut state = self.state.lock();
         let place = self.append(&mut state, lower, cqe)?;
         if state.due(state.ring.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
             self.fire(state);
         }
-        Some(place)
+        Ok(place)
     }
 
-    /// Writes a CQE if there is room: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns its place
-    /// if it was written.
-    fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> Option<CqePlace> {
+    /// Writes a CQE: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns its place. The CQ fails if
+    /// it has no room or cannot be written.
+    fn append(&self, state: &mut State, lower: &[u8], mut cqe: Cqe) -> Result<CqePlace, CqInError> {
         if state.failure.is_some() {
-            return None;
+            return Err(CqInError);
         }
         if state.ring.is_full() && !state.context.oi() {
             // The consumer advances the doorbell record without a doorbell.
             let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) else {
-                self.fail(state, CqFailure::Access);
-                return None;
+                return Err(self.fail(state, CqFailure::Access));
             };
             state.ring.set_consumer(consumer);
             if state.ring.is_full() {
                 let text = format_args!("completion queue {} is full", self.number);
                 self.findings
                     .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
-                self.fail(state, CqFailure::Overrun);
-                return None;
+                return Err(self.fail(state, CqFailure::Overrun));
             }
         }
         // An error CQE has its syndrome in place of the timestamp.
@@ -347,7 +322,7 @@ impl Cq {
             self.findings
                 .report(Finding::LostCqe, self.object(), cqe.as_bytes(), text);
             self.findings.report_dma(self.object(), &error);
-            return None;
+            return Err(self.fail(state, CqFailure::Access));
         }
         state.ring.advance();
         let whole = !lower.is_empty() || state.context.cqe_sz() == PADDED;
@@ -366,28 +341,23 @@ impl Cq {
         if cqe.op_own & Cqe::SOLICITED != 0 || error {
             state.solicited = state.ring.producer;
         }
-        Some(CqePlace {
+        Ok(CqePlace {
             cq: self.number,
             index,
             syndrome,
         })
     }
 
-    /// Takes no more completions, and reports it.
-    fn fail(&self, state: &mut State, failure: CqFailure) {
-        state.failure = Some(failure);
-        let mut data = [0; 12];
-        data[..4].copy_from_slice(&self.number.to_be_bytes());
-        data[11] = failure.syndrome();
-        self.eqs.announce(EventType::CqError, 0, &data);
-    }
-
-    /// Lets the CQ overrun although it has room.
-    pub fn force_overrun(&self) {
-        let mut state = self.state.lock();
+    /// Takes no more completions, and reports it, once.
+    fn fail(&self, state: &mut State, failure: CqFailure) -> CqInError {
         if state.failure.is_none() {
-            self.fail(&mut state, CqFailure::Overrun);
+            state.failure = Some(failure);
+            let mut data = [0; 12];
+            data[..4].copy_from_slice(&self.number.to_be_bytes());
+            data[11] = failure.syndrome();
+            self.eqs.announce(EventType::CqError, 0, &data);
         }
+        CqInError
     }
 
     /// Arms the CQ for the next completion, or the next solicited one, from consumer index `consumer` on.
@@ -473,7 +443,8 @@ impl Cq {
             return false;
         }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
-        self.append(&mut state, &[], marker);
+        // A CQ in error has a new buffer all the same.
+        let _ = self.append(&mut state, &[], marker);
         state.context.set_log_cq_size(context.log_cq_size());
         state.ring.log_size = context.log_cq_size();
         state.context.set_log_page_size(context.log_page_size());

@@ -4,7 +4,18 @@ use std::fmt::Debug;
 
 use mlx5_prm::queue_entry::{Cqe, EventType};
 
-/// Number of times that an entry is written now.
+/// Fate of a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CqeFate {
+    /// Written, as without a door.
+    Written,
+    /// Not written now.
+    Withheld,
+    /// The CQ overruns in place of it.
+    Overrun,
+}
+
+/// Number of times that an event is written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posting {
     /// Not now.
@@ -28,9 +39,8 @@ pub struct EventEntry<'a> {
 
 /// A door that entries pass. It is called with locks of queues held, and must neither block nor call back.
 pub trait EntryDoor: Debug + Send + Sync {
-    /// Lets a CQE of CQ `cq` pass, changed or not; `lower` is the lower half of a 128-byte CQE. Returns whether it is
-    /// written now.
-    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> bool;
+    /// Lets a CQE of CQ `cq` pass, changed or not; `lower` is the lower half of a 128-byte CQE.
+    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate;
 
     /// Lets an event for EQ `eq` pass.
     fn eqe(&self, eq: u32, event: &EventEntry<'_>) -> Posting;

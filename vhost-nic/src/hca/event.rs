@@ -20,11 +20,11 @@ macro_rules! events {
 
 events! {
     Completion: "an armed CQ has a new CQE; cq_period and cq_max_count moderate it";
-    CqError: "no room for a CQE, or no access to the doorbell record; the CQ takes no CQEs from then on";
+    CqError: "no room for a CQE, or no access to it or the doorbell record; the CQ takes no CQEs from then on";
     PortChange: "the link went up or down: by PAOS, or by the cable";
     Command: "a command completed";
-    WqCatastrophicError: "a QP, RQ or SQ went to error, as its doorbell record cannot be read";
-    SrqCatastrophicError: "an SRQ or RMP takes no WQEs any more, as its doorbell record cannot be read";
+    WqCatastrophicError: "a QP, RQ or SQ went to error: no access to its doorbell record, or CQ in error";
+    SrqCatastrophicError: "an SRQ or RMP went to error: no access to doorbell record or WQE, or CQ in error";
     WqInvalidRequestError: "a responder QP refused a request as invalid and went to error";
     WqAccessError: "a responder QP refused a request that lacked access rights and went to error";
     SrqLastWqe: "a QP went to error and takes no further WQEs from its SRQ or RMP";

@@ -224,13 +224,13 @@ vhost_daemon::findings! {
         LostCqe = Error "lost_cqe" {
             rule: "The buffer of a CQ is in memory.",
             source: "PRM, Completion Queues; `pas` of CREATE_CQ, mlx5_ifc.h",
-            answer: "the completion is lost",
+            answer: "as `cq_overrun`",
         },
         /// A completion for a full CQ.
         CqOverrun = Error "cq_overrun" {
             rule: "A CQ has room for the completions of its queues.",
             source: "PRM, Completion Queues; `MLX5_EVENT_TYPE_CQ_ERROR`, mlx5/device.h",
-            answer: "a CQ error event; the CQ takes no more completions",
+            answer: "a CQ error event; the CQ takes no more completions, and queues that complete there go to error",
         },
         /// A CQ with unread completions and no event to come, at its destruction.
         CqNotRearmed = Suspicion "cq_not_rearmed" {

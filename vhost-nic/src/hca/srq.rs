@@ -89,20 +89,20 @@ struct ListState {
     taken: u16,
     /// Limit of posted WQEs below which one event is raised; 0 is off.
     limit: u16,
-    /// Whether the doorbell record could not be read: no more WQEs are taken.
+    /// Whether no more WQEs are taken.
     failed: bool,
 }
 
 /// Reason why no receive WQE can be taken, posted or not.
 #[derive(Debug, Error)]
 pub enum TakeError {
-    /// The doorbell record cannot be read. The list has failed from now on.
+    /// The doorbell record cannot be read. The list has failed.
     #[error("cannot read the doorbell record")]
     Record(#[source] DmaError),
     /// The list had failed before.
     #[error("the list is in error")]
     Failed,
-    /// The WQE cannot be read. It stays posted.
+    /// The WQE cannot be read, and with it the index of the next one. The list has failed.
     #[error("cannot read the WQE")]
     Wqe(#[source] DmaError),
 }
@@ -140,7 +140,10 @@ impl ReceiveList {
             return Ok(None);
         }
         let index = state.next;
-        state.next = self.ring.receive_wqe(dma, index, segments).map_err(TakeError::Wqe)?;
+        state.next = self.ring.receive_wqe(dma, index, segments).map_err(|error| {
+            state.failed = true;
+            TakeError::Wqe(error)
+        })?;
         state.taken = state.taken.wrapping_add(1);
         let limit_reached = posted - 1 < state.limit;
         if limit_reached {
@@ -157,7 +160,12 @@ impl ReceiveList {
         self.ring.stride()
     }
 
-    /// Whether no more WQEs are taken, as the doorbell record could not be read.
+    /// Takes no more WQEs. Returns whether any were taken before.
+    pub fn fail(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().failed, true)
+    }
+
+    /// Whether no more WQEs are taken.
     pub fn has_failed(&self) -> bool {
         self.state.lock().failed
     }

@@ -53,6 +53,8 @@ pub struct Shape {
     pub log_sq: u8,
     /// Log2 of the receive WQEs.
     pub log_rq: u8,
+    /// Log2 of the entries of each completion queue.
+    pub log_cq: u8,
     /// Whether completions have 128 bytes.
     pub large_cqes: bool,
     /// `cs_req`: scatter data of reads and atomics to CQEs.
@@ -66,7 +68,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A queue pair with queues of 256 basic blocks and 256 receive WQEs.
+    /// A queue pair with queues of 256 basic blocks and 256 receive WQEs, and completion queues of 512 entries.
     pub fn new(service: u8) -> Self {
         Self {
             service,
@@ -75,6 +77,7 @@ impl Shape {
             xrcd: 0,
             log_sq: 8,
             log_rq: 8,
+            log_cq: 9,
             large_cqes: false,
             cs_req: 0,
             cs_res: 0,
@@ -176,8 +179,8 @@ impl QueuePair {
         };
         let memory = &hca.machine.memory;
         let (buffer, record) = (Buffer::new(memory, rq_bytes + sq_bytes), memory.allocate(8));
-        let send_cq = node.completion_queue(9, shape.large_cqes);
-        let receive_cq = node.completion_queue(9, shape.large_cqes);
+        let send_cq = node.completion_queue(shape.log_cq, shape.large_cqes);
+        let receive_cq = node.completion_queue(shape.log_cq, shape.large_cqes);
         let pd = shape.pd.unwrap_or(node.pd);
         let mut input = CreateQpIn::default();
         let context = input.qpc_mut();

@@ -381,7 +381,11 @@ fn a_completion_queue_ends_when_it_seems_full_and_its_doorbell_record_cannot_be_
     assert_eq!(event.data[11], 2, "access violation");
     let channel = &mut guest.channels[0];
     assert_eq!(channel.send_cq.query(&guest.hca).unwrap().status(), 0xa);
+    let number = channel.sq.number;
     channel.sq.nop();
+    let event = guest.hca.wait_event(EventType::WqCatastrophicError);
+    assert_eq!((event.data[20], &event.data[24..]), (2, &number.to_be_bytes()[..]));
+    let channel = &mut guest.channels[0];
     assert!(channel.send_cq.poll().is_none(), "a CQ in error takes no completions");
     let guest_errors = faulty.machine.nic().snapshot().guest_errors;
     assert_eq!(

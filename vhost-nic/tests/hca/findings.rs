@@ -97,7 +97,11 @@ fn memory_that_never_was_mapped_is_outside() {
 
 #[test]
 fn entries_and_records_outside_memory_are_found_with_their_addresses() {
-    let lan = Lan::new(1, &Options::default());
+    let options = Options {
+        channels: 2,
+        ..Options::default()
+    };
+    let lan = Lan::new(1, &options);
     let mut guest = lan.guests.into_iter().next().unwrap();
     let machine = guest.hca.machine.clone();
     let channel = &mut guest.channels[0];
@@ -113,11 +117,12 @@ fn entries_and_records_outside_memory_are_found_with_their_addresses() {
     assert_eq!((lost, lost.evidence.len()), (&expected, 64));
     let expected = Found::new(Finding::DmaAfterUnmap, "cq", cq, &pages[0].to_be_bytes());
     assert_eq!(*dma, expected);
-    let (_, record) = guest.channels[0].sq.addresses();
+    // The first queue is in error now.
+    let (_, record) = guest.channels[1].sq.addresses();
     machine.function().dma().unmap(record & !0xfff, 4096).unwrap();
-    guest.channels[0].sq.nop();
+    guest.channels[1].sq.nop();
     eventually("more findings", || found(&machine).len() >= 4);
-    let number = u64::from(guest.channels[0].sq.number);
+    let number = u64::from(guest.channels[1].sq.number);
     // The send index is the second word.
     let evidence = (record + 4).to_be_bytes();
     let expected = Found::new(Finding::UnreadableDoorbellRecord, "queue", number, &evidence);

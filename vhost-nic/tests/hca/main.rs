@@ -15,6 +15,7 @@ mod attack_leftovers;
 mod attack_memory;
 mod boot;
 mod commands;
+mod cq_errors;
 mod crowd;
 mod delivery;
 mod endless;

@@ -1,28 +1,15 @@
 //! Doorbell records that cannot be read: the queue goes to the error state, with an event (IBTA 11.6.3.2).
 
-use mlx5_prm::queue_entry::{CqeOpcode, Eqe, EventType, Syndrome};
+use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::WqeOpcode;
-use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Q_KEY, QueuePair, Request, Shape, address, service};
 use mlx5_test_driver::srq::Srq;
-use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::Plan;
 use vhost_nic::net::Switch;
 
-use crate::pair::{Pair, pattern};
+use crate::pair::{Pair, hears, is_in_error, pattern, receives};
 
 const LENGTH: usize = 5000;
-/// State of a queue pair in error.
-const ERROR: u8 = 6;
-
-/// Lets a queue pair receive only: one that sends may look at its record at any time.
-fn receives(at: (&Node, &QueuePair), from: (&Node, &QueuePair)) {
-    let how = Connection::default().reverse();
-    at.1.initialize(at.0, &how).unwrap();
-    let peer = (from.0.mac, from.0.gid);
-    at.1.make_ready_to_receive(at.0, peer, from.1.number, &how).unwrap();
-}
-
 /// Two guests at one switch, of which the second receives only, and what puts a plan of `dma_failed` of doorbell
 /// records of a guest in force.
 fn pair(service: u8) -> (Pair, impl Fn(&str), impl Fn() -> Vec<u64>) {
@@ -40,18 +27,6 @@ fn pair(service: u8) -> (Pair, impl Fn(&str), impl Fn() -> Vec<u64>) {
     };
     let strikes = move || faults.report().iter().map(|rule| rule.strikes).collect();
     (pair, apply, strikes)
-}
-
-/// Waits for an event of a type about a QP or an SRQ.
-#[track_caller]
-fn hears(node: &Node, event: EventType, number: u32) {
-    let eqe: Eqe = node.hca.wait_event(event);
-    assert_eq!((eqe.data[20], &eqe.data[24..]), (0, &number.to_be_bytes()[..]));
-}
-
-#[track_caller]
-fn is_in_error(node: &Node, qp: &QueuePair) {
-    eventually("the error state", || qp.query(node).unwrap().state() == ERROR);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use vhost_daemon::trace::{Event, start_flight_recorder};
 use vhost_nic::net::Switch;
 
 use crate::loss::everything_once;
-use crate::pair::{Pair, pattern};
+use crate::pair::{Pair, hears, is_in_error, pattern};
 use crate::trace::{name, recorded};
 
 const LENGTH: usize = 5000;
@@ -207,6 +207,9 @@ fn a_cq_overruns_with_room_in_it() {
     let number = pair.a.qp.send_cq.number;
     assert_eq!(event.data[..4], number.to_be_bytes());
     assert_eq!(event.data[11], 1);
+    // The queue pair whose completion it was.
+    hears(&pair.a.node, EventType::WqCatastrophicError, pair.a.qp.number);
+    is_in_error(&pair.a.node, &pair.a.qp);
     pair.a.qp.silent();
     pair.end();
 }

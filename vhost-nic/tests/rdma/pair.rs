@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect};
 use mlx5_test_driver::region::Region;
+use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::Faults;
 use vhost_nic::fault::NicFault;
 use vhost_nic::net::Switch;
@@ -17,6 +19,8 @@ use crate::nic::machine_with;
 use crate::recorded::{Recording, faulty_recorded_machine, recorded_machine};
 use crate::wire::Wire;
 
+/// State of a queue pair in error.
+const ERROR: u8 = 6;
 /// Bytes of each region.
 pub const SIZE: u64 = 3 << 20;
 
@@ -145,6 +149,27 @@ impl Pair {
         self.a.close();
         self.b.close();
     }
+}
+
+/// Lets a queue pair receive only, from a queue pair of a peer.
+pub fn receives(at: (&Node, &QueuePair), from: (&Node, &QueuePair)) {
+    let how = Connection::default().reverse();
+    at.1.initialize(at.0, &how).unwrap();
+    let peer = (from.0.mac, from.0.gid);
+    at.1.make_ready_to_receive(at.0, peer, from.1.number, &how).unwrap();
+}
+
+/// Waits for an event of a type about a QP or an SRQ.
+#[track_caller]
+pub fn hears(node: &Node, event: EventType, number: u32) {
+    let eqe = node.hca.wait_event(event);
+    assert_eq!((eqe.data[20], &eqe.data[24..]), (0, &number.to_be_bytes()[..]));
+}
+
+/// Waits for the error state of a queue pair.
+#[track_caller]
+pub fn is_in_error(node: &Node, qp: &QueuePair) {
+    eventually("the error state", || qp.query(node).unwrap().state() == ERROR);
 }
 
 /// Pseudo-random bytes that depend on `seed`; a shorter pattern is the start of a longer one.

@@ -19,7 +19,7 @@ use crate::hca::pcie_latency::Transaction;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
 use crate::hca::wq::WqType;
-use crate::net::{CqePlace, Effect, FrameNumber, QueueKind, WqeId};
+use crate::net::{Effect, FrameNumber, QueueKind, WqeId};
 
 /// Bytes of the Ethernet addresses, which a VLAN tag follows.
 const ADDRESSES: usize = 12;
@@ -56,10 +56,7 @@ impl Reception<'_> {
             Ok(producer) => producer,
             Err(error) => {
                 hca.findings.report_doorbell_record(queue(rq.number), &error);
-                // A local work queue catastrophic error (IBTA 11.6.3.2).
-                state.become_state(QueueState::Error);
-                let data = event_data(EventQueue::Rq, rq.number);
-                return hca.eqs.announce(EventType::WqCatastrophicError, 0, &data);
+                return self.end(rq, state);
             }
         };
         if producer == state.consumer {
@@ -97,8 +94,12 @@ impl Reception<'_> {
             if let Some(error) = denied {
                 denial::report(hca, rq.number, &error);
             }
-            let cqe = fail(rq, state, index, syndrome);
-            return self.note(rq, index, cqe);
+            let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
+            error.srqn_uidx.set(state.context.user_index());
+            error.s_wqe_opcode_qpn.set(rq.number);
+            error.wqe_counter.set(index);
+            self.complete(rq, state, index, error.into());
+            return state.become_state(QueueState::Error);
         }
         cqe.byte_count.set(length as u32);
         cqe.check_sum.set(self.verified.check_sum);
@@ -112,12 +113,25 @@ impl Reception<'_> {
         cqe.wqe_counter.set(index);
         let arguments = || [index.into(), length as u32, 0, 0];
         hca.tracer.record(NicEvent::FrameIn, rq.number, arguments);
-        let cqe = rq.cq.post(cqe);
-        self.note(rq, index, cqe);
+        self.complete(rq, state, index, cqe);
     }
 
-    /// Notes that the frame ended a WQE.
-    fn note(&self, rq: &Rq, index: u16, cqe: Option<CqePlace>) {
+    /// Moves the queue to the error state, with a local work queue catastrophic error (IBTA 11.6.3.2).
+    #[cold]
+    fn end(&self, rq: &Rq, state: &mut RqState) {
+        state.become_state(QueueState::Error);
+        let data = event_data(EventQueue::Rq, rq.number);
+        let eqs = &self.context.hca.eqs;
+        eqs.announce(EventType::WqCatastrophicError, 0, &data);
+    }
+
+    /// Posts the completion of a WQE, and notes that the frame ended it. If the completion queue does not take it, ends
+    /// the queue.
+    fn complete(&self, rq: &Rq, state: &mut RqState, index: u16, cqe: Cqe) {
+        let posted = rq.cq.post(cqe);
+        if posted.is_err() {
+            self.end(rq, state);
+        }
         self.context.note(self.number, 1, || {
             let wqe = WqeId {
                 kind: QueueKind::Rq,
@@ -125,7 +139,7 @@ impl Reception<'_> {
                 index,
                 receive: true,
             };
-            Effect::Ends(wqe, cqe)
+            Effect::Ends(wqe, posted.ok().flatten())
         });
     }
 
@@ -186,14 +200,4 @@ fn header_types(view: &FrameView<'_>) -> u8 {
         Transport::None | Transport::Ipsec { .. } => 0,
     };
     l4 << 4 | l3 << 2
-}
-
-/// Completes a WQE in error and moves the queue to the error state. Returns the place of the CQE.
-fn fail(rq: &Rq, state: &mut RqState, index: u16, syndrome: Syndrome) -> Option<CqePlace> {
-    let mut error = ErrorCqe::new(CqeOpcode::ResponderError, syndrome);
-    error.srqn_uidx.set(state.context.user_index());
-    error.s_wqe_opcode_qpn.set(rq.number);
-    error.wqe_counter.set(index);
-    state.become_state(QueueState::Error);
-    rq.cq.post(error.into())
 }

@@ -18,6 +18,7 @@ use crate::dma::{self, DmaError};
 use crate::frame::checksum::{self, Fill};
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
+use crate::hca::cq::CqInError;
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::{Access, Accessor};
 use crate::hca::nic_event::NicEvent;
@@ -201,7 +202,11 @@ impl Sending<'_> {
                     if signaled {
                         turn.waits.spend(Transaction::CqeWrite);
                     }
-                    let cqe = signaled.then(|| self.complete(state, &control, index)).flatten();
+                    let cqe = if signaled {
+                        self.complete(state, &control, index)
+                    } else {
+                        None
+                    };
                     self.note(index, cqe);
                 }
                 Err((read, failure)) => {
@@ -228,16 +233,24 @@ impl Sending<'_> {
         }
     }
 
-    /// Moves the queue to the error state, as its doorbell record cannot be read: a local work queue catastrophic error
-    /// (IBTA 11.6.3.2). What is posted is flushed once it can be.
+    /// Moves the queue to the error state, with a local work queue catastrophic error (IBTA 11.6.3.2).
+    #[cold]
+    fn end(&self, state: &mut SqState) {
+        if state.state == QueueState::Ready {
+            state.become_state(QueueState::Error);
+            let data = event_data(EventQueue::Sq, self.sq.number);
+            let eqs = &self.context.hca.eqs;
+            eqs.announce(EventType::WqCatastrophicError, 0, &data);
+        }
+    }
+
+    /// Ends the queue, as its doorbell record cannot be read. What is posted is flushed once it can be.
     #[cold]
     fn lose_record(&self, state: &mut SqState, error: &DmaError) {
         let (hca, number) = (&self.context.hca, self.sq.number);
         if state.state == QueueState::Ready {
             hca.findings.report_doorbell_record(queue(number), error);
-            state.become_state(QueueState::Error);
-            let data = event_data(EventQueue::Sq, number);
-            hca.eqs.announce(EventType::WqCatastrophicError, 0, &data);
+            self.end(state);
         }
         if state.context.flush_in_error_en() {
             self.look_again();
@@ -435,23 +448,31 @@ impl Sending<'_> {
         });
     }
 
-    fn complete(&self, state: &SqState, control: &ControlSegment, index: u16) -> Option<CqePlace> {
+    fn complete(&self, state: &mut SqState, control: &ControlSegment, index: u16) -> Option<CqePlace> {
         let mut cqe = Cqe::new(CqeOpcode::Request);
         cqe.srqn_uidx.set(state.context.user_index());
         cqe.sop_drop_qpn.set(u32::from(control.opcode()) << 24 | self.sq.number);
         cqe.wqe_counter.set(index);
         cqe.timestamp.set(self.left_at.take());
-        self.sq.cq.post(cqe)
+        self.post(state, cqe)
     }
 
-    fn fail(&self, state: &SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {
+    /// Posts a completion. If the completion queue does not take it, ends the queue.
+    fn post(&self, state: &mut SqState, cqe: Cqe) -> Option<CqePlace> {
+        self.sq.cq.post(cqe).unwrap_or_else(|CqInError| {
+            self.end(state);
+            None
+        })
+    }
+
+    fn fail(&self, state: &mut SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {
         let mut error = ErrorCqe::new(CqeOpcode::RequestError, syndrome);
         error.srqn_uidx.set(state.context.user_index());
         error
             .s_wqe_opcode_qpn
             .set(u32::from(control.opcode()) << 24 | self.sq.number);
         error.wqe_counter.set(index);
-        self.sq.cq.post(error.into());
+        self.post(state, error.into());
     }
 
     /// Completes the WQEs of a queue in error as flushed, up to the first that cannot be read: where the next one

@@ -6,7 +6,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use super::super::wqe_check;
 use super::endpoint::Endpoint;
 use super::vendor_syndrome::vendor_syndrome;
-use crate::hca::cq::Cq;
+use crate::hca::cq::{Cq, Posted};
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{Message, Qp, Receive, Requester, Work};
 use crate::net::{CqePlace, Effect};
@@ -67,7 +67,7 @@ fn sent(endpoint: &Endpoint<'_>, message: &Message) {
         wqe_check::compare(endpoint.hca(), endpoint.qp.number, ring, message.index(), wqe);
     }
     let place = match &endpoint.qp.send_cq {
-        Some(cq) if message.is_signaled() => post_sent(endpoint, message, cq),
+        Some(cq) if message.is_signaled() => endpoint.placed(post_sent(endpoint, message, cq)),
         _ => None,
     };
     note_sent(endpoint, message, place);
@@ -79,7 +79,7 @@ fn note_sent(endpoint: &Endpoint<'_>, message: &Message, place: Option<CqePlace>
     endpoint.context.note(message.ended_by(), 1, effect);
 }
 
-fn post_sent(endpoint: &Endpoint<'_>, message: &Message, cq: &Cq) -> Option<CqePlace> {
+fn post_sent(endpoint: &Endpoint<'_>, message: &Message, cq: &Cq) -> Posted {
     let mut cqe = Cqe::new(CqeOpcode::Request);
     cqe.srqn_uidx.set(endpoint.parameters.user_index);
     cqe.sop_drop_qpn
@@ -109,7 +109,7 @@ pub(super) fn send_failed(endpoint: &Endpoint<'_>, message: &Message, syndrome: 
     error.srqn_uidx.set(endpoint.parameters.user_index);
     error.s_wqe_opcode_qpn.set(u32::from(opcode) << 24 | endpoint.qp.number);
     error.wqe_counter.set(message.index());
-    note_sent(endpoint, message, cq.post(error.into()));
+    note_sent(endpoint, message, endpoint.placed(cq.post(error.into())));
 }
 
 /// Builds the completion of a received message.
@@ -135,8 +135,8 @@ pub(super) fn arrived(qp: &Qp, user_index: u32, receive: &Receive, arrival: Arri
     cqe
 }
 
-/// Completes a receive WQE in error. Returns the place of the CQE.
-pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndrome: Syndrome) -> Option<CqePlace> {
+/// Completes a receive WQE in error.
+pub(super) fn receive_failed(qp: &Qp, to: ReceiveCq<'_>, wqe_counter: u16, syndrome: Syndrome) -> Posted {
     if let Some(counters) = &qp.parameters().counters {
         counters.count_receive_error(syndrome);
     }

@@ -1,6 +1,6 @@
 //! Unreliable datagrams, including those of the management queue pair, and multicast.
 
-use mlx5_prm::queue_entry::{Cqe, EventType, Syndrome};
+use mlx5_prm::queue_entry::{Cqe, Syndrome};
 
 use super::super::context::Context;
 use super::super::denial;
@@ -143,8 +143,8 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         .hca
         .tracer
         .record(NicEvent::PacketIn, qp.number, || super::arrival(packet));
-    let number = packet.last_number();
-    let (packet, payload) = (&packet.head, &packet.payload);
+    let (super_packet, number) = (packet, packet.last_number());
+    let (packet, payload) = (&super_packet.head, &super_packet.payload);
     let parameters = &*qp.parameters();
     let endpoint = &Endpoint {
         context,
@@ -164,10 +164,10 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     if !endpoint.is_current() {
         return;
     }
-    let receive = match receive_queue::take(endpoint, responder, packet) {
+    let receive = match receive_queue::take(endpoint, responder, super_packet) {
         Ok(Some(receive)) => receive,
         Ok(None) => return parameters.count(QueueCounter::OutOfBuffer),
-        Err(Broken) => return endpoint.fail(Some(EventType::WqCatastrophicError)),
+        Err(Broken { event }) => return endpoint.fail(event),
     };
     let Some(cq) = &qp.receive_cq else { return };
     let mut grh = Payload::new();
@@ -187,7 +187,8 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         denial::report(&context.hca, qp.number, &error);
         let user_index = parameters.user_index;
         let to = ReceiveCq { cq, user_index };
-        let place = completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);
+        let posted = completion::receive_failed(qp, to, receive.wqe_counter, Syndrome::LocalProtection);
+        let place = endpoint.placed(posted);
         endpoint.note_received(number, receive.wqe_counter, place);
         return endpoint.fail(None);
     }
@@ -209,6 +210,6 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
         cqe.l4_l3_hdr_type |= 1;
         cqe.vlan_info.set(u16::from(vlan.priority) << 13 | vlan.id);
     }
-    let place = cq.post(cqe);
+    let place = endpoint.placed(cq.post(cqe));
     endpoint.note_received(number, receive.wqe_counter, place);
 }

@@ -7,6 +7,7 @@ use mlx5_prm::queue_entry::EventType;
 use super::super::context::Context;
 use super::super::memory::{AccessError, Memory};
 use crate::hca::Hca;
+use crate::hca::cq::{CqInError, Posted};
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::{NicEvent, Timer, microseconds};
@@ -100,6 +101,15 @@ impl<'a> Endpoint<'a> {
     pub fn schedule_at(&self, time: Instant, timer: Timer, delay: Duration) {
         self.trace(NicEvent::TimerSet, || [timer as u32, microseconds(delay), 0, 0]);
         self.hca().scheduler.schedule_at(time, Task::Queue(self.qp.number));
+    }
+
+    /// Returns the place of a completion. If the completion queue does not take it, moves the queue pair to the error
+    /// state.
+    pub fn placed(&self, posted: Posted) -> Option<CqePlace> {
+        posted.unwrap_or_else(|CqInError| {
+            self.fail(Some(EventType::WqCatastrophicError));
+            None
+        })
     }
 
     /// Announces an event of the queue pair.

@@ -4,7 +4,7 @@ use mlx5_prm::queue_entry::{EventType, Syndrome as CqeSyndrome};
 
 use super::super::denial;
 use super::super::memory::{AccessContext, AccessError, KeyRange};
-use super::completion::{self, Arrival};
+use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
 use super::outbound_response::{Read, Response};
 use super::receive_queue::{self, Broken};
@@ -65,8 +65,8 @@ pub(super) enum Step {
     Lost,
     /// No receive WQE is posted.
     NoReceive,
-    /// The receive queue takes no WQEs any more.
-    Broken,
+    /// The queue pair cannot receive any more.
+    Broken(Broken),
     /// Refused.
     Refused(Refused),
 }
@@ -122,7 +122,7 @@ impl<'a, 'p> Executor<'a, 'p> {
             Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, head),
             _ => Step::Refused(INVALID),
         };
-        if super_packet.packets() > 1 && !matches!(step, Step::Done(_) | Step::Broken) {
+        if super_packet.packets() > 1 && !matches!(step, Step::Done(_) | Step::Broken(_)) {
             // As if the message had not begun.
             if position.begins() && in_order {
                 responder.abandon_message();
@@ -153,10 +153,10 @@ impl<'a, 'p> Executor<'a, 'p> {
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
-            match receive_queue::take(endpoint, responder, packet) {
+            match receive_queue::take(endpoint, responder, super_packet) {
                 Ok(Some(receive)) => responder.begin_send(receive),
                 Ok(None) => return Step::NoReceive,
-                Err(Broken) => return Step::Broken,
+                Err(broken) => return Step::Broken(broken),
             }
         }
         let Some(Incoming::Send { receive, received }) = responder.incoming() else {
@@ -226,15 +226,18 @@ impl<'a, 'p> Executor<'a, 'p> {
             invalidated,
             ..Arrival::of(packet, length as u32)
         };
-        receive_queue::with_cq(endpoint, packet, |to| {
+        let completed = receive_queue::complete(endpoint, super_packet, receive.wqe_counter, |to| {
             let cqe = completion::arrived(endpoint.qp, to.user_index, receive, arrival);
-            let place = if inline {
+            if inline {
                 to.cq.post_with_data(cqe, &data)
             } else {
                 to.cq.post(cqe)
-            };
-            endpoint.note_received(super_packet.last_number(), receive.wqe_counter, place);
+            }
         });
+        if let Err(broken) = completed {
+            responder.drop_message();
+            return Step::Broken(broken);
+        }
         responder.account_written(written);
         responder.complete_message();
         Step::Done(Response::None)
@@ -244,10 +247,10 @@ impl<'a, 'p> Executor<'a, 'p> {
     fn fail_receive(&self, responder: &mut Responder, packet: &SuperPacket<'_>, syndrome: CqeSyndrome) {
         let endpoint = self.endpoint;
         if let Some(Incoming::Send { receive, .. }) = responder.incoming() {
-            receive_queue::with_cq(endpoint, &packet.head, |to| {
-                let place = completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
-                endpoint.note_received(packet.last_number(), receive.wqe_counter, place);
-            });
+            let failed = |to: ReceiveCq<'_>| completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
+            if let Err(broken) = receive_queue::complete(endpoint, packet, receive.wqe_counter, failed) {
+                endpoint.fail(broken.event);
+            }
         }
         responder.drop_message();
     }
@@ -309,24 +312,27 @@ impl<'a, 'p> Executor<'a, 'p> {
         }
         if packet.headers.immediate.is_some() {
             self.access.unlock();
-            let receive = match receive_queue::take(endpoint, responder, packet) {
+            let receive = match receive_queue::take(endpoint, responder, super_packet) {
                 Ok(Some(receive)) => receive,
                 taken => {
                     if position.begins() {
                         responder.drop_message();
                     }
-                    return taken.map_or(Step::Broken, |_| Step::NoReceive);
+                    return taken.map_or_else(Step::Broken, |_| Step::NoReceive);
                 }
             };
             let arrival = Arrival {
                 write: true,
                 ..Arrival::of(packet, length)
             };
-            receive_queue::with_cq(endpoint, packet, |to| {
+            let completed = receive_queue::complete(endpoint, super_packet, receive.wqe_counter, |to| {
                 let cqe = completion::arrived(endpoint.qp, to.user_index, &receive, arrival);
-                let place = to.cq.post(cqe);
-                endpoint.note_received(super_packet.last_number(), receive.wqe_counter, place);
+                to.cq.post(cqe)
             });
+            if let Err(broken) = completed {
+                responder.drop_message();
+                return Step::Broken(broken);
+            }
         }
         if position.ends() {
             responder.complete_message();

@@ -60,7 +60,8 @@ fn flush_receives(endpoint: &Endpoint<'_>) {
     let Some(cq) = &qp.receive_cq else { return };
     let flush = |wqe_counter| {
         let user_index = endpoint.parameters.user_index;
-        completion::receive_failed(qp, ReceiveCq { cq, user_index }, wqe_counter, Syndrome::WrFlush);
+        // A CQ in error takes no completions of flushed WQEs either.
+        let _ = completion::receive_failed(qp, ReceiveCq { cq, user_index }, wqe_counter, Syndrome::WrFlush);
     };
     for receive in receives {
         flush(receive.wqe_counter);

@@ -7,7 +7,8 @@ use mlx5_prm::queue_entry::EventType;
 use super::endpoint::Endpoint;
 use super::execute::{Executor, Refused, Step, read_packets};
 use super::outbound_response::{Read, Response, Responses};
-use super::{pcie_wait, receive_queue};
+use super::pcie_wait;
+use super::receive_queue::{self, Broken};
 use crate::hca::qp::{Parameters, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::SuperPacket;
@@ -130,8 +131,8 @@ fn reliable<'p>(
             });
             ControlFlow::Continue(())
         }
-        Step::Broken => {
-            executor.fail(Some(EventType::WqCatastrophicError));
+        Step::Broken(Broken { event }) => {
+            executor.fail(event);
             responses.push(Response::Acknowledge {
                 syndrome: Syndrome::Nak(Nak::RemoteOperational),
                 psn,
@@ -207,7 +208,7 @@ fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, su
             responder.skip_message();
         }
         // For every service: the fault is on this side.
-        Step::Broken => executor.fail(Some(EventType::WqCatastrophicError)),
+        Step::Broken(Broken { event }) => executor.fail(event),
         Step::Refused(_) | Step::Lost => responder.skip_message(),
     }
 }

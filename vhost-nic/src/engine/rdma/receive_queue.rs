@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::queue_entry::EventType;
+use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::DataSegment;
 
 use super::super::context::Context;
-use super::completion::ReceiveCq;
+use super::completion::{self, ReceiveCq};
 use super::endpoint::Endpoint;
+use crate::hca::cq::{CqInError, Posted};
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::nic_finding::queue;
 use crate::hca::qp::{Receive, ReceiveSource, Responder};
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, TakeError, XrcSrq};
 use crate::hca::wq::WorkQueue;
+use crate::net::SuperPacket;
 use crate::roce::packet::Packet;
 
 /// The shared receive queue that an XRC packet names.
@@ -20,15 +22,25 @@ pub(super) fn xrc_srq(context: &Context, packet: &Packet) -> Option<Arc<XrcSrq>>
     context.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
 }
 
-/// The receive queue takes no WQEs any more: its doorbell record cannot be read. The queue pair goes to the error state
-/// with a local work queue catastrophic error (IBTA 11.6.3.2).
-pub(super) struct Broken;
+/// Receives cannot go on, by a fault on this side. The queue pair goes to the error state, and the requester of a
+/// reliable service gets a NAK (remote operational error, IBTA 9.9.3).
+pub(super) struct Broken {
+    /// The event of the error state, if no completion reports it.
+    pub event: Option<EventType>,
+}
 
-/// Takes a receive WQE, if one is posted.
+impl Broken {
+    /// A local work queue catastrophic error (IBTA 11.6.3.2).
+    const CATASTROPHE: Self = Self {
+        event: Some(EventType::WqCatastrophicError),
+    };
+}
+
+/// Takes a receive WQE for a message that begins with `first`, if one is posted.
 pub(super) fn take(
     endpoint: &Endpoint<'_>,
     responder: &mut Responder,
-    packet: &Packet,
+    first: &SuperPacket<'_>,
 ) -> Result<Option<Receive>, Broken> {
     if let Some(spare) = responder.take_spare() {
         return Ok(Some(spare));
@@ -36,11 +48,11 @@ pub(super) fn take(
     let mut segments = Vec::new();
     let (posted, pd) = match &endpoint.qp.receives {
         ReceiveSource::Own(ring) => (
-            take_own(endpoint, responder, ring, &mut segments)?,
+            take_own(endpoint, responder, ring, first, &mut segments)?,
             endpoint.parameters.pd,
         ),
         ReceiveSource::Pool(rmp) => (take_shared(endpoint, &rmp.list, rmp.number, &mut segments)?, rmp.pd()),
-        ReceiveSource::Xrc => match xrc_srq(endpoint.context, packet) {
+        ReceiveSource::Xrc => match xrc_srq(endpoint.context, &first.head) {
             Some(srq) => (take_shared(endpoint, &srq.list, srq.number, &mut segments)?, srq.pd()),
             None => return Ok(None),
         },
@@ -64,13 +76,14 @@ fn take_own(
     endpoint: &Endpoint<'_>,
     responder: &mut Responder,
     ring: &WorkQueue,
+    first: &SuperPacket<'_>,
     segments: &mut Vec<DataSegment>,
 ) -> Result<Option<(u16, usize)>, Broken> {
     let (hca, number) = (endpoint.hca(), endpoint.qp.number);
     let index = responder.consumer();
     let producer = ring.receive_producer(&hca.dma).map_err(|error| {
         hca.findings.report_doorbell_record(queue(number), &error);
-        Broken
+        Broken::CATASTROPHE
     })?;
     if producer == index {
         return Ok(None);
@@ -78,7 +91,10 @@ fn take_own(
     ring.check_overrun(&hca.findings, number, producer, index);
     if let Err(error) = ring.receive_wqe(&hca.dma, index.into(), segments) {
         hca.findings.report_dma(queue(number), &error);
-        return Ok(None);
+        responder.consume();
+        let failed = |to: ReceiveCq<'_>| completion::receive_failed(endpoint.qp, to, index, Syndrome::LocalQpOperation);
+        complete(endpoint, first, index, failed)?;
+        return Err(Broken { event: None });
     }
     responder.consume();
     Ok(Some((index, ring.stride())))
@@ -91,41 +107,63 @@ fn take_shared(
     number: u32,
     segments: &mut Vec<DataSegment>,
 ) -> Result<Option<(u16, usize)>, Broken> {
-    let hca = endpoint.hca();
-    let announce = |event| hca.eqs.announce(event, 0, &event_data(EventQueue::Qp, number));
+    let findings = &endpoint.hca().findings;
     let object = queue(endpoint.qp.number);
-    match list.take(&hca.dma, segments) {
+    match list.take(&endpoint.hca().dma, segments) {
         Ok(taken) => Ok(taken.map(|taken| {
             if taken.limit_reached {
-                announce(LIMIT_EVENT);
+                announce(endpoint, LIMIT_EVENT, number);
             }
             (taken.index, list.stride())
         })),
         Err(TakeError::Wqe(error)) => {
-            hca.findings.report_dma(object, &error);
-            Ok(None)
+            findings.report_dma(object, &error);
+            announce(endpoint, EventType::SrqCatastrophicError, number);
+            Err(Broken::CATASTROPHE)
         }
         Err(TakeError::Record(error)) => {
-            hca.findings.report_doorbell_record(object, &error);
-            announce(EventType::SrqCatastrophicError);
-            Err(Broken)
+            findings.report_doorbell_record(object, &error);
+            announce(endpoint, EventType::SrqCatastrophicError, number);
+            Err(Broken::CATASTROPHE)
         }
-        Err(TakeError::Failed) => Err(Broken),
+        Err(TakeError::Failed) => Err(Broken::CATASTROPHE),
     }
 }
 
-/// Calls `act` with the completion queue of the receive WQE for a packet, if there is one.
-pub(super) fn with_cq(endpoint: &Endpoint<'_>, packet: &Packet, act: impl FnOnce(ReceiveCq<'_>)) {
-    if let ReceiveSource::Xrc = endpoint.qp.receives {
-        if let Some(srq) = xrc_srq(endpoint.context, packet) {
-            let user_index = srq.context.lock().user_index();
-            act(ReceiveCq {
-                cq: &srq.cq,
-                user_index,
-            });
+/// Announces an event of a shared receive queue.
+fn announce(endpoint: &Endpoint<'_>, event: EventType, number: u32) {
+    let data = event_data(EventQueue::Qp, number);
+    endpoint.hca().eqs.announce(event, 0, &data);
+}
+
+/// Completes the receive WQE of a message whose last packet is `last`: `post` posts to the completion queue, if there is
+/// one.
+pub(super) fn complete(
+    endpoint: &Endpoint<'_>,
+    last: &SuperPacket<'_>,
+    wqe_counter: u16,
+    post: impl FnOnce(ReceiveCq<'_>) -> Posted,
+) -> Result<(), Broken> {
+    let posted = if let ReceiveSource::Xrc = endpoint.qp.receives {
+        let Some(srq) = xrc_srq(endpoint.context, &last.head) else {
+            return Ok(());
+        };
+        let user_index = srq.context.lock().user_index();
+        let posted = post(ReceiveCq {
+            cq: &srq.cq,
+            user_index,
+        });
+        // The queue that completes there is the shared one.
+        if posted.is_err() && srq.list.fail() {
+            announce(endpoint, EventType::SrqCatastrophicError, srq.number);
         }
+        posted
     } else if let Some(cq) = &endpoint.qp.receive_cq {
         let user_index = endpoint.parameters.user_index;
-        act(ReceiveCq { cq, user_index });
-    }
+        post(ReceiveCq { cq, user_index })
+    } else {
+        return Ok(());
+    };
+    endpoint.note_received(last.last_number(), wqe_counter, posted.ok().flatten());
+    posted.map(|_| ()).map_err(|CqInError| Broken::CATASTROPHE)
 }
