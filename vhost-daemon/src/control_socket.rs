@@ -51,6 +51,8 @@ impl<D: Controlled> Serve for ControlService<D> {
             };
             out.write_all(&answer_line(&line)?)?;
             if let Some(body) = body {
+                // A reader may pause a stream for any time, as Wireshark does: what it omits is bounded, and counted.
+                stream.set_write_timeout(None)?;
                 body(&mut out)?;
             }
             out.flush()?;

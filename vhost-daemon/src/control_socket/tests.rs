@@ -20,6 +20,12 @@ use crate::trace::EventInfo;
 enum Own {
     Add { a: u32, b: u32 },
     Follow {},
+    Flood {},
+}
+
+/// More than fits between a daemon and a reader.
+fn flood() -> Vec<u8> {
+    (0..8 << 20).map(|index: u32| (index % 251) as u8).collect()
 }
 
 #[derive(Default)]
@@ -83,6 +89,7 @@ impl Controlled for Daemon {
                 let sum = a.checked_add(b).ok_or("the sum is too large")?;
                 Ok(Answer::Value(json!(sum)))
             }
+            Own::Flood {} => Ok(Answer::Stream(json!("head"), Box::new(|out| out.write_all(&flood())))),
             Own::Follow {} => Ok(Answer::Stream(json!("head"), Box::new(|out| out.write_all(b"body\n")))),
         }
     }
@@ -302,4 +309,22 @@ fn the_flight_recorder_can_be_turned_on_and_off() {
     assert_eq!(end, "{\"end\":true}\n");
     client.request(&CommonCommand::FlightRecorder { on: false }).unwrap();
     assert!(client.request(&recent).is_err());
+}
+
+#[test]
+fn a_stream_waits_for_a_reader_that_pauses() {
+    let daemon = Arc::<Daemon>::default();
+    let service = ControlService::new(&daemon);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    // As the server's, but shorter than the pause.
+    ours.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+    let served = thread::spawn(move || service.serve(&ours));
+    theirs.write_all(b"{\"version\": 1, \"command\": \"flood\"}\n").unwrap();
+    theirs.shutdown(std::net::Shutdown::Write).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    let mut answer = Vec::new();
+    theirs.read_to_end(&mut answer).unwrap();
+    served.join().unwrap().unwrap();
+    let head = answer.iter().position(|byte| *byte == b'\n').unwrap();
+    assert!(answer[head + 1..] == flood(), "{} bytes", answer.len());
 }
