@@ -110,6 +110,24 @@ fn an_event_is_lost() {
 }
 
 #[test]
+fn a_lost_message_is_as_good_as_sent_and_the_next_one_arrives() {
+    let mut faulty = Faulty::new();
+    let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
+    let (from, to) = (b.gid(), a.gid());
+    faulty.apply("[[fault]]\nkind = \"event_lost\"\nguest = \"a\"\nevent = \"message\"\ncount = 1");
+    b.send_message(to, 1, 2).unwrap();
+    assert_eq!(faulty.strikes(), [1]);
+    b.send_message(to, 3, 4).unwrap();
+    assert_eq!(a.expect_event(), Event::Message(from, 3, 4));
+    // The rule is about messages only.
+    faulty.apply("[[fault]]\nkind = \"event_lost\"\nguest = \"a\"\nevent = \"message\"");
+    let owned = a.alloc_for_peer(from, 5000).unwrap();
+    b.attach(owned.token).unwrap();
+    b.reset();
+    assert_eq!((a.expect_event(), faulty.strikes()), (Event::PeerGone(from), vec![0]));
+}
+
+#[test]
 fn a_peer_vanishes_at_a_chosen_request() {
     let mut faulty = Faulty::new();
     let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
