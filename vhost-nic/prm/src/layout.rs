@@ -12,6 +12,8 @@ pub struct Field {
     pub offset: usize,
     /// Width in bits.
     pub width: usize,
+    /// Layout of the field, if it is one.
+    pub inner: Option<&'static Declaration>,
 }
 
 /// A structure whose fields are declared by the bit.
@@ -148,6 +150,7 @@ macro_rules! layout {
                 name: stringify!($field),
                 offset: $offset,
                 width: $crate::layout::width!($($width)?; $kind $(($argument))?),
+                inner: $crate::layout::inner!($kind $(($argument))?),
             },)*];
         }
     };
@@ -234,6 +237,15 @@ macro_rules! width {
     };
 }
 
+macro_rules! inner {
+    (layout ($inner:ident)) => {
+        Some(&const { $crate::layout::Declaration::of::<$inner>() })
+    };
+    ($kind:ident $(($argument:tt))?) => {
+        None
+    };
+}
+
 /// Lists the layouts of a module, to be compared with `mlx5_ifc.h`.
 macro_rules! layouts {
     ($($name:ident),* $(,)?) => {
@@ -242,7 +254,7 @@ macro_rules! layouts {
     };
 }
 
-pub(crate) use {accessors, layout, layouts, width};
+pub(crate) use {accessors, inner, layout, layouts, width};
 
 #[cfg(test)]
 mod tests {

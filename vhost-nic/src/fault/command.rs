@@ -33,15 +33,12 @@ impl CommandDoor for Doors {
             NicFault::CommandLost { commands, executed } if commands.contain(opcode) => {
                 Some(Fate::Lost { executed: *executed })
             }
-            NicFault::ReservedBits { commands } if commands.contain(opcode) => Some(Fate::Reserved([0; 3])),
+            NicFault::ReservedBits { commands } if commands.contain(opcode) => Some(Fate::Reserved { seed: 0 }),
             _ => None,
         };
         match self.strike(Door::Command, opcode.0.into(), select) {
             None => Fate::Answered,
-            Some((Fate::Reserved(_), random)) => {
-                let [a, b, c, ..] = random.to_ne_bytes();
-                Fate::Reserved([a, b, c])
-            }
+            Some((Fate::Reserved { .. }, seed)) => Fate::Reserved { seed },
             Some((fate, _)) => fate,
         }
     }

@@ -152,6 +152,8 @@ pub struct Reply {
     pub(super) bytes: Vec<u8>,
     /// Bytes of it that must fit in the guest's output.
     pub(super) fixed: usize,
+    /// Layout of its beginning.
+    pub(super) layout: Declaration,
 }
 
 impl Reply {
@@ -165,6 +167,7 @@ impl Reply {
         Ok(Self {
             bytes: output.as_bytes().to_vec(),
             fixed: T::SIZE,
+            layout: Declaration::of::<T>(),
         })
     }
 
@@ -172,7 +175,11 @@ impl Reply {
     pub fn with_tail<T: Layout>(output: T, tail: &[u8]) -> Result {
         let mut bytes = output.as_bytes().to_vec();
         bytes.extend_from_slice(tail);
-        Ok(Self { bytes, fixed: T::SIZE })
+        Ok(Self {
+            bytes,
+            fixed: T::SIZE,
+            layout: Declaration::of::<T>(),
+        })
     }
 }
 

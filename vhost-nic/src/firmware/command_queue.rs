@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use log::{debug, warn};
 use mlx5_prm::command::{CommandEntry, Mailbox, Status};
 use mlx5_prm::layout::Declaration;
@@ -15,7 +16,7 @@ use smallvec::SmallVec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Firmware;
-use super::command::{Input, Refusal, refusal_bytes, unexecuted_bytes};
+use super::command::{Input, Refusal, Reply, refusal_bytes, unexecuted_bytes};
 use super::door::Fate;
 use super::reserved_bits;
 use crate::dma::{Dma, DmaError, Purpose};
@@ -248,15 +249,19 @@ fn deliver(
             format!("input of {input_length} bytes is too short"),
         ));
     };
-    let mut output = match fate {
-        Fate::Refused { status, syndrome } => unexecuted_bytes(status, syndrome),
-        _ => execute(firmware, input, output_length).unwrap_or_else(|refusal| refused(firmware, slot, input, refusal)),
+    let answer = match fate {
+        Fate::Refused { status, syndrome } => Err(unexecuted_bytes(status, syndrome)),
+        _ => execute(firmware, input, output_length).map_err(|refusal| refused(firmware, slot, input, refusal)),
     };
     if let Some(layout) = layout.get() {
         check_reserved(firmware, slot, input, &layout);
     }
-    if let (Fate::Reserved(bits), Some(reserved)) = (fate, output.get_mut(1..4)) {
-        reserved.copy_from_slice(&bits);
+    let (mut output, layout) = match answer {
+        Ok(reply) => (reply.bytes, Some(reply.layout)),
+        Err(refusal) => (refusal, None),
+    };
+    if let Fate::Reserved { seed } = fate {
+        reserved_bits::fill(&mut output, layout.as_ref(), &mut Rng::with_seed(seed));
     }
     output.truncate(output_length);
     exchange.output = output;
@@ -292,7 +297,7 @@ fn check_reserved(firmware: &Firmware, slot: Object, input: Input<'_>, layout: &
     }
 }
 
-fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Vec<u8>, Refusal> {
+fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Result<Reply, Refusal> {
     let handler = firmware.handler(input.opcode()).ok_or_else(|| {
         if firmware.first_of_unknown(input.opcode()) {
             warn!(
@@ -308,7 +313,7 @@ fn execute(firmware: &Firmware, input: Input<'_>, output_length: usize) -> Resul
         return Err(Refusal::new(Status::BadOutputLength, "the output does not fit"));
     }
     debug!("{} op_mod {:#x}: OK", input.opcode(), input.op_mod());
-    Ok(reply.bytes)
+    Ok(reply)
 }
 
 fn read_input(dma: &Dma, entry: &CommandEntry, length: usize) -> Result<Vec<u8>, Undelivered> {

@@ -25,8 +25,11 @@ pub enum Fate {
         /// Whether it is executed.
         executed: bool,
     },
-    /// Executed, and answered with these reserved bits (bits 23:0 of the first word of every output).
-    Reserved([u8; 3]),
+    /// Executed, and answered with random reserved bits.
+    Reserved {
+        /// Seed of the bits.
+        seed: u64,
+    },
 }
 
 /// A door that commands pass.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use mlx5_prm::access_reg::{AccessRegisterIn, AccessRegisterOut};
 use mlx5_prm::command::Status;
 use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
+use mlx5_prm::layout::Layout;
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{EventType, Syndrome};
+use mlx5_prm::vport::{QueryNicVportContextIn, QueryNicVportContextOut};
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::command::CommandError;
 use mlx5_test_driver::cq::error_of;
@@ -19,7 +21,7 @@ use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::{Faults, Plan};
 use vhost_nic::fault::{Doors, NicFault};
 use vhost_nic::net::Switch;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::faulty::faulty_machine;
 use crate::inspect::Inspect;
@@ -157,6 +159,43 @@ fn reserved_bits_of_an_output_are_random_and_the_rest_is_right() {
         assert_eq!((output[0], &output[4..8]), (0, &[0; 4][..]));
         dealloc_pd(&hca, u32::from_be_bytes(*output[8..].first_chunk().unwrap())).unwrap();
     }
+    hca.shutdown();
+}
+
+#[test]
+fn reserved_bits_of_a_context_are_random_and_its_fields_are_right() {
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    let mut input = QueryNicVportContextIn::default();
+    let mut query = || {
+        let bytes = input.as_mut_bytes();
+        bytes[..2].copy_from_slice(&Opcode::QUERY_NIC_VPORT_CONTEXT.0.to_be_bytes());
+        hca.commands.execute(bytes, QueryNicVportContextOut::SIZE).unwrap()
+    };
+    let plain = query();
+    faulty.apply("seed = 3\n[[fault]]\nkind = \"reserved_bits\"");
+    let random = query();
+    let context = |output: &[u8]| {
+        let output = QueryNicVportContextOut::ref_from_bytes(output).unwrap();
+        let context = output.nic_vport_context();
+        let mac = context.permanent_address();
+        let guids = (context.system_image_guid(), context.port_guid(), context.node_guid());
+        assert_eq!((output.status(), output.syndrome()), (0, 0));
+        (
+            guids,
+            context.mtu(),
+            context.roce_en(),
+            mac.mac_addr_47_32(),
+            mac.mac_addr_31_0(),
+        )
+    };
+    assert_eq!(context(&random), context(&plain));
+    let behind_the_header = plain
+        .iter()
+        .zip(&random)
+        .skip(8)
+        .filter(|(plain, random)| plain != random);
+    assert!(behind_the_header.count() > 32);
     hca.shutdown();
 }
 
