@@ -10,6 +10,8 @@ use crate::fixture::{Fixture, Setup, step};
 /// Verifies every byte that it receives.
 const PINGPONG: &str = "ibv_rc_pingpong -d mlx5_0 -g 1 -c";
 const LIMIT: Duration = Duration::from_secs(60);
+/// Place of the program that prints asynchronous events.
+const ASYNC_EVENTS: &str = "/tmp/async_events.py";
 
 /// Guests whose daemon takes plans of faults.
 pub struct Faulty {
@@ -176,7 +178,30 @@ fn a_stock_driver_meets_faults() -> Result<()> {
             .nic_check_log(&["CREATE_QP(0x500)", "Create QP type 2 failed"])?;
         fixture.guest(guest).run("dmesg -C")?.check()?;
     }
+    step("fatal health", || hears_of_fatal_health(&faulty))?;
     faulty.fixture.finish()
+}
+
+/// A program with an open device gets the event of its end; the driver recovers when the cause is gone.
+fn hears_of_fatal_health(faulty: &Faulty) -> Result<()> {
+    let guest = faulty.fixture.guest(0);
+    let program = format!("exec python3 {ASYNC_EVENTS} {}", NicOptions::address(0));
+    let job = guest.shell(&program).stdin("").spawn()?;
+    let numbers = job.read_line(LIMIT)?;
+    assert!(numbers.is_some(), "{:?}", job.peek());
+    faulty.apply("[[fault]]\nguest = \"nic-0\"\nkind = \"health\"\nsyndrome = 1\nfatal = true");
+    job.write(b"event\n")?;
+    assert_eq!(job.read_line(LIMIT)?.as_deref(), Some("IBV_EVENT_DEVICE_FATAL"));
+    faulty.apply("");
+    let recovered = "until dmesg | grep -q 'health recovery succeeded'; do sleep 0.2; done";
+    guest.shell(recovered).timeout(LIMIT).run()?.check()?;
+    // What the program had is gone with the device.
+    job.close_stdin();
+    job.wait(LIMIT)?;
+    // The driver takes its pages for given back, which a device that was not reset still has.
+    guest.restart()?;
+    faulty.fixture.guest_up(guest)?;
+    faulty.fixture.flow(1, 0).ping(5, 56).map(drop)
 }
 
 /// Events without a cause, each with what a program gets.
@@ -199,9 +224,8 @@ const EVENTS: &[(&str, &str)] = &[
 /// A program gets all events about its queue pair and its SRQ. One whose queue pair fails connects it anew.
 fn meets_events(faulty: &Faulty) -> Result<()> {
     let guest = faulty.fixture.guest(0);
-    let path = "/tmp/async_events.py";
-    guest.put_bytes(include_bytes!("async_events.py"), path, 0o644)?;
-    let program = format!("exec python3 {path} {}", NicOptions::address(0));
+    guest.put_bytes(include_bytes!("async_events.py"), ASYNC_EVENTS, 0o644)?;
+    let program = format!("exec python3 {ASYNC_EVENTS} {}", NicOptions::address(0));
     let job = guest.shell(&program).stdin("").spawn()?;
     let answer = || -> Result<String> { Ok(job.read_line(LIMIT)?.unwrap_or_else(|| panic!("{:?}", job.peek()))) };
     let ask = |what: &str| {

@@ -291,6 +291,25 @@ fn a_driver_meets_a_health_counter_that_stands_still() -> Result<()> {
     faulty.finish()
 }
 
+/// `mlx5_cmd_comp_handler` takes the second event for one after a timeout, and puts the command again.
+#[test]
+#[ignore = "long: a guest with a use after free"]
+fn a_command_whose_completion_event_comes_twice_is_freed_twice() -> Result<()> {
+    const UNDERFLOW: &str = "refcount_t: underflow; use-after-free";
+    let faulty = Faulty::new("uml-duplicate-event")?;
+    faulty.testbed.allow_splat("cmd_ent_put");
+    faulty.strike("kind = \"eqe_duplicate\"\nevent_type = 0xa\ncount = 1")?;
+    assert_eq!(faulty.guest().run(COMMAND)?.check()?.text(), "0");
+    faulty.is_logged(UNDERFLOW)?;
+    let (strikes, log) = faulty.calm()?;
+    assert_eq!(strikes, 1);
+    assert!(log.contains("Command completion arrived after timeout"), "{log}");
+    // The slot's next commands are lost.
+    faulty.renew()?;
+    faulty.works()?;
+    faulty.finish()
+}
+
 /// The CQE of an earlier frame after that of a later one: `mlx5e_poll_tx_cq` looks for its WQE for ever.
 #[test]
 #[ignore = "long: a guest that hangs"]
