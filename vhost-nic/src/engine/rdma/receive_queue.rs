@@ -136,8 +136,7 @@ fn announce(endpoint: &Endpoint<'_>, event: EventType, number: u32) {
     endpoint.hca().eqs.announce(event, 0, &data);
 }
 
-/// Completes the receive WQE of a message whose last packet is `last`: `post` posts to the completion queue, if there is
-/// one.
+/// Completes the receive WQE of a message whose last packet is `last`: `post` posts to the completion queue, if any.
 pub(super) fn complete(
     endpoint: &Endpoint<'_>,
     last: &SuperPacket<'_>,
