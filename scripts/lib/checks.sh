@@ -28,15 +28,6 @@ check() {
   fi
 }
 
-# cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.
-cargo_tool() {
-  local name=$1 version=$2
-  have "$name" && return
-  # A build in the target directory would be lost with it.
-  run_job "$name" "$(prepare_cache)/logs/$name.log" cargo_words \
-    env -u CARGO_TARGET_DIR cargo install --locked --root "$(prepare_cache)/tools" --version "$version" "$name"
-}
-
 # Installs everything the checks need beyond a Rust toolchain.
 prepare_checks() {
   PATH=$(prepare_cache)/tools/bin:$(prepare_cache)/tools/typos-$TYPOS_VERSION/bin:$PATH

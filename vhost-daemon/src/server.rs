@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use log::{error, warn};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::net::{Shutdown, shutdown};
 
 use crate::panic::isolate;
 use crate::sandbox::{ThreadKind, confine};
@@ -51,8 +50,6 @@ pub struct Current(Mutex<State>);
 #[derive(Default)]
 struct State {
     stopped: bool,
-    /// Whether `end` ends a connection, and not the wait for one.
-    connected: bool,
     end: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -60,16 +57,11 @@ impl Current {
     /// Registers the means to end the connection, in place of any earlier one. Calls it at once if the server is
     /// stopping.
     pub fn set(&self, end: impl FnOnce() + Send + 'static) {
-        self.register(true, end);
-    }
-
-    fn register(&self, connected: bool, end: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();
         if state.stopped {
             drop(state);
             end();
         } else {
-            state.connected = connected;
             state.end = Some(Box::new(end));
         }
     }
@@ -90,10 +82,7 @@ impl Current {
     }
 
     fn disconnect(&self) -> bool {
-        let end = {
-            let mut state = self.0.lock();
-            state.connected.then(|| state.end.take()).flatten()
-        };
+        let end = self.0.lock().end.take();
         let found = end.is_some();
         if let Some(end) = end {
             end();
@@ -201,16 +190,11 @@ pub fn stop_all<'a>(servers: impl IntoIterator<Item = &'a mut Server>) {
 
 impl Shared {
     fn run<S: Service>(&self, name: &str, listener: UnixListener, service: &S) {
-        let listener = Arc::new(listener);
         // A shortage is logged once, not once per attempt.
         let mut failing = false;
         while self.await_connection(&listener) {
-            // Another process that shares an inherited socket may take the connection first: accept() then blocks, and
-            // only a shutdown of the socket ends it.
-            let blocking = listener.clone();
-            self.current.register(false, move || {
-                let _ = shutdown(&*blocking, Shutdown::Both);
-            });
+            // A process that shares an inherited socket may take the connection first, and accept() then blocks. It is
+            // not ended by a shutdown of the socket, which the next daemon is to serve.
             let result = isolate(format_args!("{name}: the service of a connection"), || {
                 service.serve(&listener, &self.current)
             });
@@ -264,6 +248,40 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    /// Accepts a connection only once the server is stopping.
+    struct Late(mpsc::Sender<()>);
+
+    impl Service for Late {
+        type Error = io::Error;
+
+        fn serve(&self, listener: &UnixListener, current: &Current) -> io::Result<()> {
+            self.0.send(()).expect("the test waits");
+            while !current.is_stopped() {
+                thread::yield_now();
+            }
+            listener.accept().map(drop)
+        }
+
+        fn reset(&self) {}
+    }
+
+    #[test]
+    fn a_socket_that_another_process_gave_is_served_by_the_next_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let given = UnixListener::bind(&path).unwrap();
+        let (entered, wait) = mpsc::channel();
+        let mut server = Server::start("a", given.try_clone().unwrap(), Late(entered)).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        wait.recv().unwrap();
+        server.stop();
+        let reader = Arc::new(Reader::default());
+        let mut next = Server::start("a", given, reader.clone()).unwrap();
+        talk(&path, "hello");
+        next.stop();
+        assert_eq!(reader.resets.load(Ordering::SeqCst), 1);
+    }
 
     /// Reads each connection to its end; panics on request.
     #[derive(Default)]
@@ -351,7 +369,8 @@ mod tests {
     impl Service for Stuck {
         type Error = io::Error;
 
-        fn serve(&self, _listener: &UnixListener, _current: &Current) -> io::Result<()> {
+        fn serve(&self, _listener: &UnixListener, current: &Current) -> io::Result<()> {
+            current.set(|| {});
             loop {
                 thread::park();
             }

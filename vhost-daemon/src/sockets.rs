@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -35,6 +35,15 @@ pub enum SocketError {
     /// The inherited descriptor is not a listening socket.
     #[error("--fd {0} is not a listening socket")]
     NotListening(RawFd),
+    /// The environment of socket activation is malformed.
+    #[error("cannot take the sockets of the service manager")]
+    Activation(#[source] io::Error),
+    /// There is no socket activation.
+    #[error("the service manager has passed no socket (LISTEN_FDS)")]
+    NotActivated,
+    /// A socket of the service manager is of a kind that no VMM connects to.
+    #[error("socket {0} of the service manager is not a listening stream socket with a path")]
+    Unsuitable(RawFd),
 }
 
 /// The socket that one guest's VMM connects to.
@@ -65,11 +74,13 @@ impl Default for SocketAccess {
     }
 }
 
-/// Sockets created by this process; removed when dropped.
+/// Sockets that this process listens on: those that it creates, which are removed when this is dropped, and those that
+/// the service manager has created.
 #[derive(Debug, Default)]
 pub struct OwnSockets {
     access: SocketAccess,
     sockets: Vec<OwnSocket>,
+    passed: Vec<(PathBuf, UnixListener)>,
 }
 
 #[derive(Debug)]
@@ -85,7 +96,24 @@ impl OwnSockets {
         Self {
             access,
             sockets: Vec::new(),
+            passed: Vec::new(),
         }
+    }
+
+    /// Takes the sockets that the service manager has passed (sd_listen_fds(3)), and returns their paths in its order.
+    /// To listen on one of these paths takes the socket that is there.
+    pub fn take_passed(&mut self) -> Result<Vec<PathBuf>, SocketError> {
+        let descriptors = sd_notify::listen_fds().map_err(SocketError::Activation)?;
+        self.passed = descriptors.map(passed).collect::<Result<_, _>>()?;
+        match self.passed.is_empty() {
+            true => Err(SocketError::NotActivated),
+            false => Ok(self.passed.iter().map(|(path, _)| path.clone()).collect()),
+        }
+    }
+
+    /// Returns the paths of the sockets that this process has created.
+    pub fn created(&self) -> impl Iterator<Item = &Path> {
+        self.sockets.iter().map(|socket| socket.path.as_path())
     }
 
     /// Listens on a new socket. Replaces the socket of a dead process, and no other file.
@@ -105,6 +133,9 @@ impl OwnSockets {
     }
 
     fn bind(&mut self, path: &Path, access: SocketAccess) -> Result<UnixListener, SocketError> {
+        if let Some(index) = self.passed.iter().position(|(passed, _)| passed == path) {
+            return Ok(self.passed.swap_remove(index).1);
+        }
         let socket = self.create(path, SocketType::STREAM, access)?;
         // Nobody could connect before it listens.
         listen(&socket, BACKLOG).map_err(|error| SocketError::Create(path.to_owned(), error.into()))?;
@@ -175,8 +206,25 @@ fn is_in_use(path: &Path, kind: SocketType) -> bool {
 }
 
 /// Takes ownership of a listening socket inherited as this descriptor.
-#[expect(unsafe_code, reason = "the descriptor arrives as a number")]
 pub fn inherited(fd: RawFd) -> Result<GuestSocket, SocketError> {
+    Ok(GuestSocket {
+        name: format!("fd{fd}"),
+        listener: inherited_listener(fd)?,
+    })
+}
+
+/// Takes ownership of a socket of the service manager; returns its path as well.
+fn passed(fd: RawFd) -> Result<(PathBuf, UnixListener), SocketError> {
+    let listener = inherited_listener(fd).map_err(|_| SocketError::Unsuitable(fd))?;
+    let address = listener.local_addr().ok();
+    let path = address.as_ref().and_then(SocketAddr::as_pathname);
+    let is_stream = rustix::net::sockopt::socket_type(&listener) == Ok(SocketType::STREAM);
+    let path = path.filter(|_| is_stream).ok_or(SocketError::Unsuitable(fd))?;
+    Ok((path.to_owned(), listener))
+}
+
+#[expect(unsafe_code, reason = "the descriptor arrives as a number")]
+fn inherited_listener(fd: RawFd) -> Result<UnixListener, SocketError> {
     if fd <= 2 || !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
         return Err(SocketError::NotOpen(fd));
     }
@@ -186,10 +234,7 @@ pub fn inherited(fd: RawFd) -> Result<GuestSocket, SocketError> {
     if !listening {
         return Err(SocketError::NotListening(fd));
     }
-    Ok(GuestSocket {
-        name: format!("fd{fd}"),
-        listener: UnixListener::from(owned),
-    })
+    Ok(UnixListener::from(owned))
 }
 
 #[cfg(test)]

@@ -113,7 +113,13 @@ pub enum Command {
 
 fn sockets() -> ArgGroup {
     ArgGroup::new("sockets")
-        .args(["socket_path", "socket_dir", "fd", "print_capabilities"])
+        .args([
+            "socket_path",
+            "socket_dir",
+            "fd",
+            "socket_activation",
+            "print_capabilities",
+        ])
         .required(true)
         .multiple(true)
 }

@@ -12,7 +12,6 @@ use serde_json::{Map, Value, json};
 use vhost_daemon::fault::{Faults, GuestFaults};
 use vhost_daemon::finding::{Kind, Source};
 use vhost_daemon::record::{Begun, OrderError};
-use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events, Tracer};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, Server, TraceSource,
@@ -56,9 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
         .map(|path| own.listen_privately(path));
     let control = control.transpose()?;
     let recorder = recorder(args, || Setup::new(args.chid, &limits, names.clone()))?;
-    let mut files = FileAccess::default();
-    args.sockets_in_directory().for_each(|path| files.remove_socket(&path));
-    args.common.enter_sandbox(files)?;
+    args.common.enter_sandbox(&own)?;
     let (fabric, guests) = match &recorder {
         None => guests(Fabric::new(args.chid, limits), &names),
         Some(recorder) => recorder.create(|tape| guests(Fabric::with_tape(args.chid, limits, tape), &names)),
@@ -155,13 +152,9 @@ fn doors(guests: &[Arc<Guest>], faults: &Arc<Faults<IsmFault>>, recorder: Option
 
 fn sockets(args: &Args, own: &mut OwnSockets) -> Result<Vec<GuestSocket>> {
     let mut sockets = Vec::new();
-    for path in args
-        .common
-        .socket_path
-        .iter()
-        .cloned()
-        .chain(args.sockets_in_directory())
-    {
+    let passed = args.common.take_passed_sockets(own)?;
+    let named = args.common.socket_path.iter().cloned();
+    for path in named.chain(args.sockets_in_directory()).chain(passed) {
         sockets.push(own.listen_for_guest(&path)?);
     }
     for &fd in &args.common.fd {

@@ -216,18 +216,28 @@ pub struct GuestPlan {
 
 fn sockets() -> ArgGroup {
     ArgGroup::new("sockets")
-        .args(["socket_path", "fd", "guest", "print_capabilities"])
+        .args(["socket_path", "fd", "socket_activation", "guest", "print_capabilities"])
         .required(true)
         .multiple(true)
 }
 
 impl Args {
-    /// Returns the guests in the order --socket-path, --fd, --guest, which is also the order of their default MAC
-    /// addresses.
-    pub fn guests(&self) -> Result<Vec<GuestPlan>> {
+    /// Returns the guests in the order --socket-path, --fd, --socket-activation, --guest, which is also the order of
+    /// their default MAC addresses. `passed` are the paths of the sockets of the service manager; --guest may set up
+    /// the guest of one, which keeps its place.
+    pub fn guests(&self, passed: &[PathBuf]) -> Result<Vec<GuestPlan>> {
         let plain = self.common.socket_path.iter().cloned().map(Socket::Path);
         let plain = plain.chain(self.common.fd.iter().copied().map(Socket::Fd));
-        let all: Vec<GuestArg> = plain.map(GuestArg::new).chain(self.guest.iter().cloned()).collect();
+        let mut all: Vec<GuestArg> = plain.map(GuestArg::new).collect();
+        let mut guests = self.guest.clone();
+        for path in passed {
+            let socket = Socket::Path(path.clone());
+            all.push(match guests.iter().position(|guest| guest.socket == socket) {
+                Some(index) => guests.remove(index),
+                None => GuestArg::new(socket),
+            });
+        }
+        all.append(&mut guests);
         if all.len() > MAX_GUESTS {
             bail!("{} guests are too many, a daemon serves up to {MAX_GUESTS}", all.len());
         }
@@ -324,7 +334,7 @@ mod tests {
     }
 
     fn plans(args: &[&str]) -> Result<Vec<GuestPlan>> {
-        parse(args).unwrap().guests()
+        parse(args).unwrap().guests(&[])
     }
 
     #[test]
@@ -366,6 +376,32 @@ mod tests {
         assert_eq!(plans[3].attach, Attach::VhostUser);
         assert_eq!(plans[3].identity, Identity::VirtualFunction);
         assert_eq!(plans[3].vectors, 9);
+    }
+
+    #[test]
+    fn settings_of_a_passed_socket_do_not_change_its_address() {
+        let passed = ["/run/a.sock", "/run/b.sock", "/run/c.sock"].map(PathBuf::from);
+        let addresses = |args: &[&str]| {
+            let args = [&["--socket-activation"], args].concat();
+            let plans = parse(&args).unwrap().guests(&passed).unwrap();
+            let one = |plan: GuestPlan| (plan.socket.to_string(), plan.mac.0[5], plan.blue_flame);
+            plans.into_iter().map(one).collect::<Vec<_>>()
+        };
+        let at = |name: &str, number, blue_flame| (name.to_owned(), number, blue_flame);
+        let expected = [
+            at("/run/a.sock", 1, false),
+            at("/run/b.sock", 2, false),
+            at("/run/c.sock", 3, false),
+        ];
+        assert_eq!(addresses(&[]), expected);
+        let more = addresses(&["--guest", "path=x", "--guest", "path=/run/b.sock,blue-flame=on"]);
+        let expected = [
+            at("/run/a.sock", 1, false),
+            at("/run/b.sock", 2, true),
+            at("/run/c.sock", 3, false),
+            at("x", 4, false),
+        ];
+        assert_eq!(more, expected);
     }
 
     #[test]

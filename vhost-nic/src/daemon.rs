@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::finding::Source;
 use vhost_daemon::record::Turns;
-use vhost_daemon::sandbox::FileAccess;
 use vhost_daemon::trace::{EventInfo, Events};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, TraceSource,
@@ -48,12 +47,12 @@ const FILE_LIMIT: u64 = 1 << 30;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> Result<()> {
-    let plans = args.guests()?;
     let mut fail_on = FailOn::new(&args.common.fail_on, &CATALOGUES)?;
     firmware::Capabilities::check_names(&args.zero_capability)?;
     let mut main_loop = MainLoop::new()?;
     let dump_signal = await_dump_signal(&args.common)?;
     let mut own = OwnSockets::new(args.common.socket_access());
+    let plans = args.guests(&args.common.take_passed_sockets(&mut own)?)?;
     let mut sockets = Vec::new();
     for plan in &plans {
         sockets.push(socket(plan, &mut own)?);
@@ -86,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     let output = args.capture.as_deref().map(|path| open_capture(args, path, &all_ports));
     let output = output.transpose()?;
-    args.common.enter_sandbox(file_access(args, &plans))?;
+    args.common.enter_sandbox(&own)?;
     // Ends after the guests, whose last findings it writes.
     let _dumper = traces.start(&args.common, dump_signal)?;
     let turns = plans
@@ -147,22 +146,6 @@ fn socket(plan: &GuestPlan, own: &mut OwnSockets) -> Result<GuestSocket> {
         Socket::Path(path) => own.listen_for_guest(path)?,
         Socket::Fd(fd) => vhost_daemon::inherited(*fd)?,
     })
-}
-
-/// Returns the files that the daemon's own options name.
-fn file_access(args: &Args, plans: &[GuestPlan]) -> FileAccess {
-    let mut files = FileAccess::default();
-    for plan in plans {
-        if let Socket::Path(path) = &plan.socket {
-            files.remove_socket(path);
-        }
-    }
-    for port in &args.port {
-        if let Some(path) = port.socket() {
-            files.remove_socket(path);
-        }
-    }
-    files
 }
 
 /// Opens the output of --capture.

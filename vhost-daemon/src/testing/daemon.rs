@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -22,6 +24,27 @@ impl Program {
     pub fn command(self) -> Command {
         let mut command = Command::new(self.0);
         command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    /// Returns a command that passes sockets as a service manager does (sd_listen_fds(3)).
+    pub fn activated(self, sockets: &[OwnedFd]) -> Command {
+        // Higher than the numbers that they get, from 3 on.
+        let passed = sockets.iter().map(|socket| {
+            let high = fcntl_dupfd_cloexec(socket, 3 + sockets.len() as RawFd).expect("a descriptor");
+            fcntl_setfd(&high, FdFlags::empty()).expect("it is open");
+            high.into_raw_fd()
+        });
+        let redirections: Vec<String> = passed
+            .zip(3..)
+            .map(|(high, low)| format!("{low}<&{high} {high}<&-"))
+            .collect();
+        let script = format!("exec {}; LISTEN_PID=$$ exec \"$@\"", redirections.join(" "));
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, "bash", self.0]).env_remove("RUST_LOG");
+        command
+            .env("LISTEN_FDS", sockets.len().to_string())
+            .stdin(Stdio::null());
         command
     }
 

@@ -94,7 +94,7 @@ pub const PLANS: &[Plan] = &[
             &["cq", "domain", "mkey", "steering", "tis_tir_rqt"],
             &["region", "rq", "sq", "srq"],
             &["netdev"],
-            &["node"],
+            &["node", "vfio_user"],
             &["qp"],
             &["fuzz"],
         ],

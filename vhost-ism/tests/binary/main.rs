@@ -9,7 +9,7 @@ mod confined;
 mod record;
 
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -154,6 +154,35 @@ fn an_inherited_socket() {
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
     assert!(path.exists(), "only the process that created the socket removes it");
     assert!(!own.exists());
+}
+
+#[test]
+fn guest_after_guest_and_daemon_after_daemon_on_the_sockets_of_a_service_manager() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, stats] = ["a.sock", "b.sock", "stats.sock"].map(|name| dir.path().join(name));
+    let listeners = [&b, &stats, &a].map(|path| OwnedFd::from(UnixListener::bind(path).unwrap()));
+    for _ in 0..2 {
+        let mut command = PROGRAM.activated(&listeners);
+        let daemon = Daemon::start(command.args(["--socket-activation", "--stats-socket"]).arg(&stats));
+        for end in [TestGuest::kill, drop] {
+            let (first, second) = meet(&a, &b);
+            let seen = read_stats(&stats);
+            let guests: Vec<&str> = seen["guests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|guest| guest["guest"].as_str())
+                .collect();
+            assert_eq!(guests, ["b", "a"]);
+            end(first);
+            end(second);
+        }
+        assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    }
+    assert!(
+        [&a, &b, &stats].iter().all(|path| path.exists()),
+        "the service manager removes them"
+    );
 }
 
 #[test]

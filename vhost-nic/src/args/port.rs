@@ -40,17 +40,6 @@ pub struct PortArg {
     pub queue: u64,
 }
 
-impl PortArg {
-    /// The socket that the daemon creates, if any.
-    pub fn socket(&self) -> Option<&Path> {
-        match &self.medium {
-            PortMedium::Stream(path) => Some(path),
-            PortMedium::Datagram { local, .. } => Some(local),
-            PortMedium::Tap(_) => None,
-        }
-    }
-}
-
 impl FromStr for PortArg {
     type Err = String;
 

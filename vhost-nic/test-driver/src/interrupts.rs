@@ -20,6 +20,11 @@ impl Interrupts {
     /// Receives the MSI-X message of a vector, which must be the one in the table.
     pub fn deliver(&self, vector: u16, address: u64, data: u32) {
         assert_eq!((address, data), (MESSAGE_ADDRESS, MESSAGE_DATA | u32::from(vector)));
+        self.signal(vector);
+    }
+
+    /// Receives the interrupt of a vector from a device that keeps its MSI-X messages to itself.
+    pub fn signal(&self, vector: u16) {
         *self.received.lock().entry(vector).or_default() += 1;
         self.changed.notify_all();
     }

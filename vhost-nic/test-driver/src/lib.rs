@@ -23,4 +23,6 @@ pub mod sq;
 pub mod srq;
 pub mod steering;
 pub mod tis_tir_rqt;
+#[cfg(feature = "vfio-user")]
+pub mod vfio_user;
 pub mod wait;

@@ -42,6 +42,8 @@ pub const ADDRESSES: u32 = 0b11;
 pub const ADDRESSES_AND_PORTS: u32 = 0b1111;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Ether type for local experiments (IEEE 802).
+const LOCAL_EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
 /// Properties of an interface.
 #[derive(Debug, Clone)]
@@ -196,6 +198,25 @@ impl Netdev {
         netdev.set_mac_list(&[hca.machine.mac]).unwrap();
         netdev.set_port(true).unwrap();
         netdev
+    }
+
+    /// Closes the interface and shuts its adapter down.
+    #[track_caller]
+    pub fn shut_down(self) {
+        let hca = Arc::clone(&self.hca);
+        self.close();
+        Arc::into_inner(hca).expect("the adapter has other users").shutdown();
+    }
+
+    /// Sends a frame of this byte to a peer, and compares what arrives.
+    #[track_caller]
+    pub fn send_to(&mut self, peer: &mut Netdev, filler: u8) {
+        let mut frame = vec![filler; 1000];
+        frame[..6].copy_from_slice(&peer.hca.machine.mac);
+        frame[6..12].copy_from_slice(&self.hca.machine.mac);
+        frame[12..14].copy_from_slice(&LOCAL_EXPERIMENTAL);
+        self.send(&frame);
+        assert!(peer.receive().frame == frame, "another frame than the one sent");
     }
 
     /// Undoes [`Netdev::open`].

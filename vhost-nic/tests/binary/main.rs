@@ -3,6 +3,7 @@
 mod arguments;
 mod confined;
 mod record;
+mod services;
 
 use std::fs;
 use std::io::Read;

@@ -52,7 +52,5 @@ pub fn guest(switch: &Arc<Switch>, number: u8, options: &Options) -> Netdev {
 /// Shuts a guest down.
 #[track_caller]
 pub fn shut(guest: Netdev) {
-    let hca = Arc::clone(&guest.hca);
-    guest.close();
-    Arc::into_inner(hca).unwrap().shutdown();
+    guest.shut_down();
 }
