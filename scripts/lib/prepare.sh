@@ -162,6 +162,16 @@ prepare_packaging() {
       'apt-get -q update && apt-get -qy install --no-install-recommends "$@"' - "${tools[@]}"
 }
 
+# The packages, and what their tests need in a guest.
+prepare_packages() {
+  "$REPO/scripts/package" >/dev/null || exit 1
+  prepare_packaging
+  run_job exchange "$(prepare_cache)/logs/exchange.log" cargo_words cargo build --release --locked \
+    --package mlx5-test-driver --features vfio-user --example exchange --manifest-path "$REPO/Cargo.toml"
+  [[ -e $(packages_link systemd) ]] ||
+    run_job systemd "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages systemd
+}
+
 # cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.
 cargo_tool() {
   local name=$1 version=$2

@@ -5,4 +5,5 @@ mod devices;
 mod failures;
 mod fixture;
 mod kernels;
+mod packages;
 mod recipes;
