@@ -4,6 +4,7 @@
 CARGO_DEB_VERSION=3.8.0
 VIRTME_NG_VERSION=1.42
 VMTEST_VERSION=0.18.0
+CHECK_JSONSCHEMA_VERSION=0.39.0
 PERFETTO_VERSION=0.59.1
 VIZTRACER_VERSION=1.1.1
 
@@ -160,11 +161,12 @@ prepare_packaging() {
   prepare_debian_packages packaging debhelper dh-dkms dkms dpkg-dev lintian systemd
 }
 
-# Other programs that boot guests, for the tests of the recipes.
+# Other programs that boot guests, and validators, for the tests of the recipes.
 prepare_recipes() {
-  local tools=(kmod qemu-guest-agent udev)
+  local tools=(kmod libvirt0 libxml2-utils qemu-guest-agent udev)
   PATH=$(prepare_cache)/tools/bin:$PATH
   python_package virtme-ng "$VIRTME_NG_VERSION"
+  python_package check-jsonschema "$CHECK_JSONSCHEMA_VERSION"
   cargo_tool vmtest "$VMTEST_VERSION"
   prepare_debian_packages recipes "${tools[@]}"
 }

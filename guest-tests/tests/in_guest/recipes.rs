@@ -63,6 +63,30 @@ fn the_recipe_of_a_module_prints_what_it_says() {
     }
 }
 
+/// Checks a file of the recipes with a validator.
+#[track_caller]
+fn validate(validator: &Path, arguments: &[&str], file: &str) {
+    let path = workspace_dir().join("docs/recipes").join(file);
+    let output = Command::new(validator).args(arguments).arg(path).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", validator.display()));
+    assert!(
+        output.status.success(),
+        "{file}: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
+#[ignore = "long: needs the validators"]
+fn workflows_and_domains_are_valid() {
+    let schema = cache_dir().join("tools/check-jsonschema-0.39.0/bin/check-jsonschema");
+    let builtin = |name| ["--builtin-schema", name];
+    validate(&schema, &builtin("vendor.github-workflows"), "github-actions.yml");
+    validate(&schema, &builtin("vendor.gitlab-ci"), "gitlab-ci.yml");
+    let grammar = ["--noout", "--relaxng", "/usr/share/libvirt/schemas/domain.rng"];
+    validate(Path::new("xmllint"), &grammar, "libvirt.xml");
+}
+
 /// A daemon with one guest; killed when dropped.
 struct Daemon {
     child: Child,

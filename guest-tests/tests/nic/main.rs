@@ -1,5 +1,8 @@
 //! Unmodified mlx5 drivers on the NIC of `vhost-nic`, in QEMU guests.
 
+#[path = "../../../vhost-nic/tests/common/namespace.rs"]
+mod namespace;
+
 mod capabilities;
 mod capture;
 mod control;

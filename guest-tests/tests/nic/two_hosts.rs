@@ -1,19 +1,17 @@
 //! Two daemons with a guest each, as on two hosts: TAP devices of both are ports of a bridge of the host, which takes
 //! part. All of it is in a network namespace of its own.
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use guest_harness::{Flow, Guest, NicOptions, Result, Testbed};
 
 use crate::fixture::step;
+use crate::namespace::{in_namespace, ip};
 use crate::perftest::{expected_results, results};
 
-const INSIDE: &str = "VHOST_TEST_NAMESPACE";
 /// Address of the host at the bridge.
 const HOST: &str = "10.5.0.100";
 const MTU: u32 = 1500;
@@ -39,37 +37,6 @@ const EVENTS: [&str; 3] = [
     "ibv_rc_pingpong -g 1 -c -e -s 1048577 -n 20",
     "ibv_ud_pingpong -g 1 -c -e -s 1024",
 ];
-
-/// Runs the test of this name in a network namespace, as its root. Returns true there.
-fn in_namespace(test: &str) -> bool {
-    if env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(["--map-root-user", "--net", "--"])
-        .arg(env::current_exe().expect("the test"));
-    command
-        .args(["--exact", test, "--include-ignored", "--nocapture"])
-        .env(INSIDE, "1");
-    let output = command.output().expect("unshare runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    println!("{text}\n{errors}");
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "it failed in the namespace"
-    );
-    false
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split(' '))
-        .status()
-        .expect("iproute2");
-    assert!(status.success(), "ip {arguments}");
-}
 
 /// Bytes both ways between a guest and a TCP socket of the host: what the guest sends comes back inverted.
 fn talk_to_host(guest: &Guest) -> Result<()> {

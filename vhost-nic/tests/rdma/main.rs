@@ -7,6 +7,8 @@ mod faulty;
 mod found;
 #[path = "../common/inspect.rs"]
 mod inspect;
+#[path = "../common/namespace.rs"]
+mod namespace;
 #[path = "../common/nic.rs"]
 mod nic;
 #[path = "../common/recorded.rs"]

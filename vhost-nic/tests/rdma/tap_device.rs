@@ -1,9 +1,7 @@
 //! Ports whose peer is the host, through a TAP device. Each test runs again in a network namespace of its own.
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -13,38 +11,13 @@ use mlx5_test_driver::wait::{PATIENCE, eventually};
 use vhost_nic::external_port::{ExternalPort, TapError, TapMedium, TapPlan};
 use vhost_nic::net::{Frame, Port, Switch, SwitchPort};
 
+use crate::namespace::{in_namespace, ip};
 use crate::pair::pattern;
 
 const HOST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0xc5, 1];
 const STATION_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0xc5, 2];
 const HOST: [u8; 4] = [10, 0, 0, 1];
 const STATION: [u8; 4] = [10, 0, 0, 2];
-const INSIDE: &str = "VHOST_TEST_NAMESPACE";
-
-/// Runs the test of this name in a network namespace, as its root. Returns true there.
-fn in_namespace(test: &str) -> bool {
-    if env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(["--map-root-user", "--net", "--"])
-        .arg(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    let output = command.output().expect("unshare runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
-    false
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split(' '))
-        .status()
-        .expect("iproute2");
-    assert!(status.success(), "ip {arguments}");
-}
 
 /// Frames that the host has sent by an interface.
 fn sent(interface: &str) -> u64 {
