@@ -40,7 +40,7 @@ fn status_streams_and_folder_are_those_of_the_command() {
 
 /// The source tree and the images are root's here.
 #[test]
-fn another_user_runs_it_and_owns_what_the_guest_writes() {
+fn another_user_runs_it_offline_and_owns_what_the_guest_writes() {
     const NOBODY: u32 = 65534;
     let folder = Folder::of_user(NOBODY);
     let run = folder.run(&["--", "id -un; echo guest > from-guest"], "");

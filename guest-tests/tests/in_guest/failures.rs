@@ -54,6 +54,32 @@ fn a_command_ends_at_the_time_limit() {
 }
 
 #[test]
+#[ignore = "long: a boot of its own"]
+fn a_full_disk_is_one_line() {
+    let folder = Folder::new();
+    // Room for the logs, not for the output.
+    let script = "mount -t tmpfs -o size=1M tmpfs . && cd \"$PWD\" && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "bash", "-ec", script, "bash"]);
+    command
+        .arg(program("in-guest").unwrap())
+        .args(["--results", "results", "--"]);
+    command.arg("yes | head -c 4M").current_dir(folder.share());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(0), "{text}");
+    let full: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("No space left on device"))
+        .collect();
+    assert_eq!(
+        full,
+        ["error: cannot write the command's output to the results: No space left on device (os error 28)"],
+        "{text}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_one_line() {
     let folder = Folder::new();
     for (words, line) in [

@@ -6,9 +6,20 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use guest_harness::{Image, program};
+use guest_harness::{Image, cache_dir, program, workspace_dir};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Runs the command after two directories, with these read-only.
+const READ_ONLY: &str = r#"
+for directory in "$1" "$2"; do
+    mount --bind "$directory" "$directory"
+    mount -o remount,bind,ro "$directory"
+    ! touch "$directory/new" 2>/dev/null
+done
+shift 2
+exec "$@"
+"#;
 
 /// A folder to share, with the results of a run next to it.
 pub struct Folder {
@@ -31,7 +42,8 @@ impl Folder {
         Self { folder, user: None }
     }
 
-    /// Creates a folder of another user, who runs the program; needs root.
+    /// Creates a folder of another user, who runs the program without a network, and from a checkout and a cache that
+    /// cannot be written; needs root.
     pub fn of_user(user: u32) -> Self {
         let mut folder = Self::new();
         for path in [folder.folder.path().to_owned(), folder.share()] {
@@ -79,7 +91,10 @@ impl Folder {
         let mut command = match self.user {
             None => Command::new(program),
             Some(user) => {
-                let mut command = Command::new("setpriv");
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--net", "--", "bash", "-ec", READ_ONLY, "bash"]);
+                command.args([workspace_dir(), cache_dir()]);
+                command.arg("setpriv");
                 command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
                 command.arg(program);
                 command
