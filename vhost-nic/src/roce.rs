@@ -1,4 +1,4 @@
-//! RoCE v2 packets: formats only, no queues.
+//! RoCE packets, v1 and v2: formats only, no queues.
 //!
 //! The *head* of a packet is everything up to its payload. Between two NICs of one daemon the payload travels by
 //! reference, behind a head whose lengths count payload, padding and ICRC; these are serialized ([`icrc::append`]) only

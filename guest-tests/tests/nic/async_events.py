@@ -26,7 +26,9 @@ def find_gid(context, address):
     mapped = ipaddress.ip_address(f"::ffff:{address}")
     for index in range(context.query_port(PORT).gid_tbl_len):
         if ipaddress.ip_address(context.query_gid(PORT, index).gid) == mapped:
-            return index
+            with open(f"/sys/class/infiniband/mlx5_0/ports/{PORT}/gid_attrs/types/{index}") as file:
+                if file.read() == "RoCE v2\n":
+                    return index
     raise SystemExit(f"no GID of {address}")
 
 

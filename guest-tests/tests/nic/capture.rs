@@ -15,7 +15,7 @@ use crate::fixture::{Fixture, Setup, step};
 
 /// Messages in each direction, of four packets.
 const MESSAGES: usize = 100;
-const PROGRAM: &str = "ibv_rc_pingpong -d mlx5_0 -g 1 -m 1024 -s 4096";
+const PROGRAM: &str = "ibv_rc_pingpong -d mlx5_0 -g 3 -m 1024 -s 4096";
 const PACKETS: usize = 4;
 /// BTH opcodes of RC (IBTA 9.2.1): a send's first, middle and last packet, and an acknowledgement.
 const SEND_FIRST: u64 = 0;

@@ -27,9 +27,9 @@ fn blue_flame(setup: Setup) -> Result<()> {
         assert!(tried > 0, "the driver's test reached the device through memory only");
     }
     for program in [
-        "ibv_rc_pingpong -d mlx5_0 -g 1 -c -n 200",
-        "ibv_ud_pingpong -d mlx5_0 -g 1 -c -s 512 -n 200",
-        "ib_write_lat -d mlx5_0 -x 1 -F -n 200 -s 200 -I 220",
+        "ibv_rc_pingpong -d mlx5_0 -g 3 -c -n 200",
+        "ibv_ud_pingpong -d mlx5_0 -g 3 -c -s 512 -n 200",
+        "ib_write_lat -d mlx5_0 -x 3 -F -n 200 -s 200 -I 220",
     ] {
         step(program, || {
             let before = blue_flame_wqes(&fixture, 1)?;
@@ -61,9 +61,9 @@ fn queues_may_stay_hot() -> Result<()> {
         .options(NicOptions::default().args(["--hot-period", "100"]))
         .start()?;
     for program in [
-        "ibv_rc_pingpong -d mlx5_0 -g 1 -c",
-        "ibv_uc_pingpong -d mlx5_0 -g 1 -c -n 200",
-        "ib_send_bw -d mlx5_0 -x 1 -F -n 200 -l 8 -s 64",
+        "ibv_rc_pingpong -d mlx5_0 -g 3 -c",
+        "ibv_uc_pingpong -d mlx5_0 -g 3 -c -n 200",
+        "ib_send_bw -d mlx5_0 -x 3 -F -n 200 -l 8 -s 64",
     ] {
         step(program, || {
             fixture.flow(1, 0).converse_alike(program, TIMEOUT).map(drop)

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two processes of a guest; when one fails, the other is ended, as it may wait for it for ever.
 const PING_PONG: &str = "
-    program=\"ibv_rc_pingpong -d mlx5_0 -g 1 -c -n 3\"
+    program=\"ibv_rc_pingpong -d mlx5_0 -g 3 -c -n 3\"
     timeout 10 $program > /tmp/server 2>&1 & server=$!
     for try in $(seq 50); do ss -Hltn \"sport = :18515\" | grep -q . && break; sleep 0.1; done
     timeout 10 $program 127.0.0.1 > /tmp/client 2>&1 & client=$!

@@ -8,7 +8,7 @@ use guest_harness::{DaemonControl, NIC, NicOptions, Result};
 use crate::fixture::{Fixture, Setup, step};
 
 /// Verifies every byte that it receives.
-const PINGPONG: &str = "ibv_rc_pingpong -d mlx5_0 -g 1 -c";
+const PINGPONG: &str = "ibv_rc_pingpong -d mlx5_0 -g 3 -c";
 const LIMIT: Duration = Duration::from_secs(60);
 /// Place of the program that prints asynchronous events.
 const ASYNC_EVENTS: &str = "/tmp/async_events.py";

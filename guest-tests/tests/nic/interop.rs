@@ -144,6 +144,7 @@ fn place(end: End<'_>) -> Place<'_> {
         guest: end.guest,
         device: end.device,
         address: end.address.into(),
+        gid_type: "RoCE v2",
     }
 }
 

@@ -24,6 +24,7 @@ mod perftest;
 mod probe;
 mod rdma;
 mod replay;
+mod roce_v1;
 mod scatter_to_cqe;
 mod seeded_bugs;
 mod stock;

@@ -3,10 +3,10 @@
 usage: operations.py answer ADDRESS         the responder, for one driver after the other
        operations.py drive ADDRESS [PEER]   the requester; without a peer, this process is also the responder
 
-ADDRESS is the local address and selects the GID; the variable RDMA_DEVICE names the device, by default mlx5_0. The
-driver reads orders from standard input, one line of JSON each, and answers each with a line of JSON: the number of
-successful cases by kind, or the first fault. An order selects service, operations, sizes and variants, and configures
-the queues; see Order.
+ADDRESS is the local address and selects the GID, together with the variable GID_TYPE, by default RoCE v2; the variable
+RDMA_DEVICE names the device, by default mlx5_0. The driver reads orders from standard input, one line of JSON each, and
+answers each with a line of JSON: the number of successful cases by kind, or the first fault. An order selects service,
+operations, sizes and variants, and configures the queues; see Order.
 """
 import ctypes
 import ipaddress
@@ -44,6 +44,8 @@ from pyverbs.wr import SGE, RecvWR, SendWR
 from pyverbs.xrcd import XRCD, XRCDInitAttr
 
 DEVICE, PORT = os.environ.get("RDMA_DEVICE", "mlx5_0"), 1
+GID_TYPE = os.environ.get("GID_TYPE", "RoCE v2")
+GID_TYPES = f"/sys/class/infiniband/{DEVICE}/ports/{PORT}/gid_attrs/types"
 TCP_PORT = 18515
 # Seconds to wait for a completion: enough for the longest message, under emulation on a busy host.
 PATIENCE = 100
@@ -173,8 +175,10 @@ class Side:
         table = self.context.query_port(PORT).gid_tbl_len
         for index in range(table):
             if ipaddress.ip_address(self.context.query_gid(PORT, index).gid) == mapped:
-                return index
-        raise Fault(f"no GID of {address}")
+                with open(f"{GID_TYPES}/{index}") as file:
+                    if file.read().strip() == GID_TYPE:
+                        return index
+        raise Fault(f"no GID of {address} and {GID_TYPE}")
 
     def open(self, fields, requester):
         """Creates the queues; returns what the peer needs to connect."""
@@ -366,10 +370,16 @@ class Side:
         return wc
 
     def check_grh(self, case):
-        """Checks the network header in front of a datagram; IPv4 uses the last 20 of the 40 bytes."""
+        """Checks the network header in front of a datagram; IPv4 uses the last 20 of the 40 bytes, RoCE v1 a GRH."""
         header = self.buffer.memory[case.at - GRH : case.at]
         source, destination = ipaddress.ip_address(self.peer["gid"]), self.address
-        if destination.version == 4:
+        if GID_TYPE != "RoCE v2":
+            destination = ipaddress.ip_address(self.context.query_gid(PORT, self.gid_index).gid)
+            same(f"{case}: version", header[0] >> 4, 6)
+            same(f"{case}: next header", header[6], 0x1B)
+            same(f"{case}: source", header[8:24], source.packed)
+            same(f"{case}: destination", header[24:40], destination.packed)
+        elif destination.version == 4:
             same(f"{case}: version", header[20], 0x45)
             same(f"{case}: source", header[32:36], source.ipv4_mapped.packed)
             same(f"{case}: destination", header[36:40], destination.packed)

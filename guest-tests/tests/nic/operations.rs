@@ -63,6 +63,8 @@ pub struct Place<'a> {
     pub guest: &'a Guest,
     pub device: &'a str,
     pub address: IpAddr,
+    /// `RoCE v1` or `RoCE v2`.
+    pub gid_type: &'a str,
 }
 
 /// A requester with a responder in another guest or in the same process.
@@ -119,16 +121,24 @@ impl Pair {
             guest: fixture.guest(guest),
             device: "mlx5_0",
             address: NicOptions::address(guest).into(),
+            gid_type: "RoCE v2",
         };
         Self::start_on(&place, arguments)
     }
 
     fn start_on(place: &Place<'_>, arguments: &str) -> Result<Job> {
-        let Place { guest, device, .. } = place;
+        let Place {
+            guest,
+            device,
+            gid_type,
+            ..
+        } = place;
         guest.put_bytes(PROGRAM.as_bytes(), PATH, 0o644)?;
         guest.put_bytes(CASES.as_bytes(), CASES_PATH, 0o644)?;
         guest
-            .shell(&format!("RDMA_DEVICE={device} exec python3 {PATH} {arguments}"))
+            .shell(&format!(
+                "RDMA_DEVICE={device} GID_TYPE='{gid_type}' exec python3 {PATH} {arguments}"
+            ))
             .stdin("")
             .spawn()
     }

@@ -96,7 +96,9 @@ class Side:
     def find_gid(self):
         for index in range(self.context.query_port(PORT).gid_tbl_len):
             if ipaddress.ip_address(self.context.query_gid(PORT, index).gid) == self.address:
-                return index
+                with open(f"/sys/class/infiniband/{DEVICE}/ports/{PORT}/gid_attrs/types/{index}") as file:
+                    if file.read() == "RoCE v2\n":
+                        return index
         raise LookupError(f"no GID of {self.address}")
 
     def connect(self, peer):

@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, Setup, step};
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Common options: the NIC, the GID of the IPv4 address, no check of the processor's clock rate.
-const COMMON: &str = "-d mlx5_0 -x 1 -F";
+const COMMON: &str = "-d mlx5_0 -x 3 -F";
 /// Number of sizes of `-a`: powers of two from 2^1 to 2^23.
 const ALL_SIZES: usize = 23;
 

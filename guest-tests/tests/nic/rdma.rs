@@ -10,14 +10,14 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The pingpong programs; `-c` makes them verify the data.
 const PING_PONGS: [&str; 8] = [
-    "ibv_rc_pingpong -d mlx5_0 -g 1 -c",
-    "ibv_rc_pingpong -d mlx5_0 -g 1 -c -e",
-    "ibv_uc_pingpong -d mlx5_0 -g 1 -c",
-    "ibv_ud_pingpong -d mlx5_0 -g 1 -c -s 1024",
-    "ibv_srq_pingpong -d mlx5_0 -g 1 -c",
-    "ibv_srq_pingpong -d mlx5_0 -g 1 -c -e",
-    "ibv_xsrq_pingpong -d mlx5_0 -g 1",
-    "ibv_rc_pingpong -d mlx5_0 -g 1 -c -s 1048577 -n 20",
+    "ibv_rc_pingpong -d mlx5_0 -g 3 -c",
+    "ibv_rc_pingpong -d mlx5_0 -g 3 -c -e",
+    "ibv_uc_pingpong -d mlx5_0 -g 3 -c",
+    "ibv_ud_pingpong -d mlx5_0 -g 3 -c -s 1024",
+    "ibv_srq_pingpong -d mlx5_0 -g 3 -c",
+    "ibv_srq_pingpong -d mlx5_0 -g 3 -c -e",
+    "ibv_xsrq_pingpong -d mlx5_0 -g 3",
+    "ibv_rc_pingpong -d mlx5_0 -g 3 -c -s 1048577 -n 20",
 ];
 
 #[test]

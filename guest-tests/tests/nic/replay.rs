@@ -28,7 +28,7 @@ fn record(series: &'static str) -> Result<()> {
         .options(NicOptions::default().recorded())
         .start()?;
     step("ibv_rc_pingpong", || {
-        let program = "ibv_rc_pingpong -d mlx5_0 -g 1 -c -n 10 -s 1024";
+        let program = "ibv_rc_pingpong -d mlx5_0 -g 3 -c -n 10 -s 1024";
         let said = fixture.flow(1, 0).converse_alike(program, Duration::from_secs(120))?;
         assert!(said.client.stdout.contains("iters in"), "{}", said.client);
         Ok(())

@@ -220,14 +220,14 @@ fn a_trace_shows_where_the_time_of_a_send_went() -> Result<()> {
     let options = NicOptions::default().args(args).args([control.display().to_string()]);
     let fixture: Fixture = Setup::new("nic-trace", 2).options(options).start()?;
     step("ib_send_lat", || {
-        let program = format!("ib_send_lat -d mlx5_0 -x 1 -F -I 0 -n {MESSAGES}");
+        let program = format!("ib_send_lat -d mlx5_0 -x 3 -F -I 0 -n {MESSAGES}");
         fixture
             .flow(1, 0)
             .converse_alike(&program, Duration::from_secs(120))
             .map(drop)
     })?;
     step("ibv_rc_pingpong, with events", || {
-        let program = "ibv_rc_pingpong -d mlx5_0 -g 1 -c -e -n 20";
+        let program = "ibv_rc_pingpong -d mlx5_0 -g 3 -c -e -n 20";
         fixture
             .flow(1, 0)
             .converse_alike(program, Duration::from_secs(120))

@@ -21,21 +21,21 @@ const DAEMONS: [(&str, &str); 2] = [("vhost-nic-a", "tap-a"), ("vhost-nic-b", "t
 
 /// Programs that check their data, or count their results.
 const PROGRAMS: [&str; 8] = [
-    "ibv_rc_pingpong -g 1 -c",
-    "ibv_rc_pingpong -g 1 -c -s 1048577 -n 20",
-    "ibv_uc_pingpong -g 1 -c",
-    "ibv_ud_pingpong -g 1 -c -s 1024",
-    "ibv_srq_pingpong -g 1 -c",
-    "ib_write_bw -F -x 1 -n 200 -s 65536",
-    "ib_read_bw -F -x 1 -n 200",
-    "ib_atomic_lat -F -x 1 -n 200",
+    "ibv_rc_pingpong -g 3 -c",
+    "ibv_rc_pingpong -g 3 -c -s 1048577 -n 20",
+    "ibv_uc_pingpong -g 3 -c",
+    "ibv_ud_pingpong -g 3 -c -s 1024",
+    "ibv_srq_pingpong -g 3 -c",
+    "ib_write_bw -F -x 3 -n 200 -s 65536",
+    "ib_read_bw -F -x 3 -n 200",
+    "ib_atomic_lat -F -x 3 -n 200",
 ];
 
 /// Programs that wait for completion events.
 const EVENTS: [&str; 3] = [
-    "ibv_rc_pingpong -g 1 -c -e",
-    "ibv_rc_pingpong -g 1 -c -e -s 1048577 -n 20",
-    "ibv_ud_pingpong -g 1 -c -e -s 1024",
+    "ibv_rc_pingpong -g 3 -c -e",
+    "ibv_rc_pingpong -g 3 -c -e -s 1048577 -n 20",
+    "ibv_ud_pingpong -g 3 -c -e -s 1024",
 ];
 
 /// Bytes both ways between a guest and a TCP socket of the host: what the guest sends comes back inverted.

@@ -5,7 +5,7 @@ use guest_harness::{NicOptions, Result};
 use crate::fixture::Setup;
 
 #[test]
-fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
+fn the_rdma_port_is_active_and_has_gids_of_both_roce_versions() -> Result<()> {
     let fixture = Setup::new("nic-verbs", 1).start()?;
     let guest = fixture.guest(0);
     let info = guest.run("ibv_devinfo -v")?.check()?;
@@ -20,13 +20,17 @@ fn the_rdma_port_is_active_and_has_roce_v2_gids() -> Result<()> {
     }
     let gids: Vec<&str> = info.stdout.lines().filter(|line| line.contains("GID[")).collect();
     assert!(!gids.is_empty(), "{info}");
-    assert!(gids.iter().all(|gid| gid.contains("RoCE v2")), "{gids:?}");
-    // Link-local, and one per address.
+    assert!(info.stdout.contains("gid_tbl_len:\t\t256"), "{info}");
+    // Link-local, and one per address, each of both versions.
     let link_local = "fe80:";
-    let v4 = format!("::ffff:{}", NicOptions::address(0));
+    let v4 = NicOptions::address(0).octets();
+    let v4 = format!("ffff:{:02x}{:02x}:{:02x}{:02x}", v4[0], v4[1], v4[2], v4[3]);
     let v6 = NicOptions::address_v6(0).to_string();
     for address in [link_local, &v4, &v6] {
-        assert!(gids.iter().any(|gid| gid.contains(address)), "{address} in {gids:?}");
+        for version in ["RoCE v1", "RoCE v2"] {
+            let found = gids.iter().filter(|gid| gid.contains(address) && gid.contains(version));
+            assert_eq!(found.count(), 1, "{address}, {version} in {gids:?}");
+        }
     }
     let link = guest.run("rdma link show; rdma dev show")?.check()?;
     assert!(

@@ -168,7 +168,8 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
         let path = parameters.path.as_ref();
         let from = &super_packet.head.path;
         path.is_some_and(|path| {
-            path.addresses.destination() == from.addresses.source()
+            path.addresses.is_v1() == from.addresses.is_v1()
+                && path.addresses.destination() == from.addresses.source()
                 && (!context.hca.spoof_check || path.destination_mac == from.source_mac)
         })
     };

@@ -10,6 +10,7 @@ use super::kind::{Door, Frames};
 use super::{Doors, NicFault, Occasion};
 use crate::frame::view::FrameView;
 use crate::net::{Burst, Cable, Direction, End, Frame, OwnedEnd, Payload, SuperPacket};
+use crate::roce::grh::{GRH_LENGTH, Grh};
 use crate::roce::headers::Aeth;
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
@@ -20,6 +21,8 @@ use crate::roce::syndrome::Syndrome;
 const REORDER_TIMEOUT: Duration = Duration::from_millis(10);
 /// Maximum number of frames that wait to be overtaken, in each direction.
 const MAX_HELD: usize = 1024;
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
 /// Bytes of a RoCE packet that its ICRC covers in part only: the flipped bit is behind them.
 const PARTLY_COVERED: usize = 8;
 
@@ -277,7 +280,12 @@ fn rnr_nak(mut acknowledgement: Packet, timer: RnrTimer) -> SuperPacket<'static>
 fn flip_bit(bytes: &mut [u8], random: u64) {
     let Some(view) = FrameView::new(bytes) else { return };
     let transport = view.transport_range();
-    let first = (transport.start + 8 + PARTLY_COVERED).min(transport.end.saturating_sub(1));
+    let header = if Grh::of(&view).is_some() {
+        GRH_LENGTH
+    } else {
+        UDP_HEADER
+    };
+    let first = (transport.start + header + PARTLY_COVERED).min(transport.end.saturating_sub(1));
     let length = transport.end.saturating_sub(first);
     if length > 0 {
         let bit = random % (length as u64 * 8);

@@ -191,8 +191,8 @@ table! {
     }
     Roce {
         l3_type = 6, "bits for IPv4 and IPv6";
-        roce_version = 4, "bit for RoCE v2";
-        roce_address_table_size = 32, "GIDs";
+        roce_version = 5, "bits for RoCE v1 and RoCE v2";
+        roce_address_table_size = 256, "GIDs";
         r_roce_dest_udp_port = 4791, "UDP port of RoCE v2";
         r_roce_max_src_udp_port = 0xffff, "range Linux chooses from";
         r_roce_min_src_udp_port = 0xc000, "range Linux chooses from";

@@ -6,7 +6,7 @@ use mlx5_prm::vport::*;
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
 use crate::frame::mac::Mac;
-use crate::hca::vport::ROCE_ADDRESSES;
+use crate::hca::vport::{ROCE_ADDRESSES, roce_version};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::QUERY_NIC_VPORT_CONTEXT, query_nic_vport_context),
@@ -35,8 +35,6 @@ const PKEYS: usize = 128;
 const STATE_UP: u8 = 1;
 /// Group bit in the upper 16 bits of a MAC address.
 const MULTICAST_MAC: u16 = 1 << 8;
-/// RoCE version 1 in a RoCE address table entry.
-const ROCE_VERSION_1: u8 = 0;
 
 fn to_layout(mac: Mac, layout: &mut MacAddressLayout) {
     let (high, low) = mac.halves();
@@ -156,8 +154,8 @@ fn set_roce_address(firmware: &Firmware, input: Input<'_>) -> Result {
             bad_parameter("the source address is a multicast address").with_syndrome(syndrome::MULTICAST_SOURCE_MAC)
         );
     }
-    if address.roce_version() == ROCE_VERSION_1 && !empty {
-        return Err(bad_parameter("RoCE version 1 is not supported").with_syndrome(syndrome::ROCE_VERSION));
+    if !matches!(address.roce_version(), roce_version::V1 | roce_version::V2) && !empty {
+        return Err(bad_parameter("the RoCE version is unknown").with_syndrome(syndrome::ROCE_VERSION));
     }
     let mut vport = firmware.hca.vport.write();
     let entry = vport

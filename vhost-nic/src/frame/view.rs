@@ -24,6 +24,8 @@ pub mod ethertype {
     pub const CVLAN: u16 = 0x8100;
     /// A service VLAN tag.
     pub const SVLAN: u16 = 0x88a8;
+    /// RoCE v1.
+    pub const ROCE: u16 = 0x8915;
 }
 
 /// Values of the IPv4 protocol and IPv6 next header fields (IANA protocol numbers).

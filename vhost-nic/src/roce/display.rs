@@ -93,6 +93,10 @@ impl Display for Path {
             Addresses::Ipv6 { source, destination } => {
                 write!(f, ", {} > {}", Ipv6Addr::from(source), Ipv6Addr::from(destination))
             }
+            Addresses::Grh { source, destination } => {
+                let [source, destination] = [source, destination].map(Ipv6Addr::from);
+                write!(f, ", RoCE v1 {source} > {destination}")
+            }
         }
     }
 }
@@ -226,6 +230,24 @@ mod tests {
             "52:54:00:00:c5:01 > 52:54:00:00:c5:02, vlan 5 prio 3, 10.0.0.1 > 10.0.0.2, \
              RC RDMA WRITE Only with Immediate, QPN 0x000007, PSN 0xfffffe, SE, AckReq, \
              RETH 0x1000 R_Key 0x00000900 length 64, immediate 0x01020304, 64 bytes"
+        );
+    }
+
+    #[test]
+    fn a_packet_of_version_1_shows_its_gids() {
+        let opcode = opcode(Transport::Rc, Operation::Send, Position::Only, Suffix::None);
+        let headers = Headers::new(Bth::new(opcode, 7, Psn::new(1)));
+        let path = Path {
+            addresses: Addresses::Grh {
+                source: Gid::from_ipv4([10, 0, 0, 1]).0,
+                destination: [0xfe; 16],
+            },
+            ..path(None)
+        };
+        assert_eq!(
+            Packet::new(path, opcode, headers, 4).to_string(),
+            "52:54:00:00:c5:01 > 52:54:00:00:c5:02, RoCE v1 ::ffff:10.0.0.1 > \
+             fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe, RC SEND Only, QPN 0x000007, PSN 0x000001, 4 bytes"
         );
     }
 

@@ -3,9 +3,10 @@
 use thiserror::Error;
 use zerocopy::FromBytes;
 
+use super::grh::{GRH_LENGTH, Grh};
 use super::headers::{Bth, Headers};
 use super::opcode::Opcode;
-use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_UDP_PAYLOAD, Path, UDP_HEADER, VLAN_TAG, Vlan};
+use super::path::{Addresses, IPV4_HEADER, IPV6_HEADER, MIN_LENGTH, Path, UDP_HEADER, VLAN_TAG, Vlan};
 use super::{ICRC_LENGTH, MAX_PAYLOAD, UDP_PORT, pad_length};
 use crate::frame::checksum::Sum;
 use crate::frame::view::{ETHERNET_HEADER, FrameView, Network, Transport, ethertype};
@@ -30,17 +31,24 @@ pub fn emit_headers(path: &Path, headers: &Headers, payload_length: usize, out: 
     headers.emit(out);
 }
 
-/// Whether a frame is a RoCE v2 packet, valid or not, and so not for the network stack.
+/// Whether a frame is a RoCE packet, valid or not, and so not for the network stack.
 pub fn is_roce(frame: &FrameView<'_>) -> bool {
+    frame.ethertype == ethertype::ROCE || is_v2(frame)
+}
+
+fn is_v2(frame: &FrameView<'_>) -> bool {
     matches!(frame.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT)
 }
 
 /// Reason why a frame is not a packet. Such frames are silently dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Error {
-    /// Not UDP to [`UDP_PORT`].
-    #[error("the frame is not RoCE v2")]
+    /// Neither [`ethertype::ROCE`] nor UDP to [`UDP_PORT`].
+    #[error("the frame is not RoCE")]
     NotRoce,
+    /// Not version 6, or without a transport header.
+    #[error("no transport header follows the GRH")]
+    Grh,
     /// A service tag, or two tags.
     #[error("the VLAN tags are not a single customer tag")]
     Vlan,
@@ -50,7 +58,7 @@ pub enum Error {
     /// Corrupted in transit.
     #[error("the checksum of the IPv4 header is wrong")]
     HeaderChecksum,
-    /// UDP length, frame and headers contradict each other.
+    /// Length field, frame and headers contradict each other.
     #[error("the lengths of the packet are inconsistent")]
     Length,
     /// Not version 0.
@@ -100,28 +108,21 @@ impl Packet {
     }
 
     fn parse(frame: &FrameView<'_>) -> Result<Self, Error> {
-        let Transport::Udp(udp) = frame.transport else {
-            return Err(Error::NotRoce);
-        };
-        if udp.destination_port != UDP_PORT {
-            return Err(Error::NotRoce);
-        }
-        let (addresses, traffic_class, hop_limit, flow_label) = network(frame)?;
+        let route = Route::of(frame)?;
         let path = Path {
             source_mac: frame.source(),
             destination_mac: frame.destination(),
             vlan: vlan(frame)?,
-            addresses,
-            udp_source_port: udp.source_port,
-            traffic_class,
-            hop_limit,
-            flow_label,
+            addresses: route.addresses,
+            udp_source_port: route.udp_source_port,
+            traffic_class: route.traffic_class,
+            hop_limit: route.hop_limit,
+            flow_label: route.flow_label,
         };
-        let udp_payload = usize::from(udp.length)
-            .checked_sub(UDP_HEADER)
-            .filter(|length| *length >= MIN_UDP_PAYLOAD)
-            .ok_or(Error::Length)?;
-        let bth_offset = frame.transport_offset + UDP_HEADER;
+        if route.length < MIN_LENGTH {
+            return Err(Error::Length);
+        }
+        let bth_offset = route.bth_offset;
         let bytes = frame.bytes().get(bth_offset..).ok_or(Error::Length)?;
         let (bth, rest) = Bth::read_from_prefix(bytes).map_err(|_| Error::Length)?;
         if bth.version() != 0 {
@@ -130,7 +131,8 @@ impl Packet {
         let opcode = Opcode::from_byte(bth.opcode).ok_or(Error::Opcode(bth))?;
         let (headers, rest) = Headers::parse(bth, opcode, rest).ok_or(Error::Length)?;
         let headers_length = bytes.len() - rest.len();
-        let payload_length = udp_payload
+        let payload_length = route
+            .length
             .checked_sub(headers_length + usize::from(bth.pad()) + ICRC_LENGTH)
             .ok_or(Error::Length)?;
         Ok(Self {
@@ -143,33 +145,88 @@ impl Packet {
     }
 }
 
-fn network(frame: &FrameView<'_>) -> Result<(Addresses, u8, u8, u32), Error> {
-    match frame.network {
-        Network::Ipv4(ipv4) => {
-            let header = frame.bytes().get(frame.network_offset..frame.transport_offset);
-            let header = header
-                .filter(|header| header.len() == IPV4_HEADER)
-                .ok_or(Error::Options)?;
-            if Sum::of(header).checksum() != 0 {
-                return Err(Error::HeaderChecksum);
-            }
-            let addresses = Addresses::Ipv4 {
-                source: ipv4.source,
-                destination: ipv4.destination,
-            };
-            Ok((addresses, ipv4.tos, ipv4.ttl, 0))
+/// Content of the headers between Ethernet header and BTH.
+struct Route {
+    addresses: Addresses,
+    udp_source_port: u16,
+    traffic_class: u8,
+    hop_limit: u8,
+    flow_label: u32,
+    bth_offset: usize,
+    /// Bytes from BTH to ICRC.
+    length: usize,
+}
+
+impl Route {
+    fn of(frame: &FrameView<'_>) -> Result<Self, Error> {
+        match frame.ethertype {
+            ethertype::ROCE => Self::of_v1(frame),
+            _ => Self::of_v2(frame),
         }
-        Network::Ipv6(ipv6) => {
-            if ipv6.header_length != IPV6_HEADER {
-                return Err(Error::Options);
-            }
-            let addresses = Addresses::Ipv6 {
-                source: ipv6.source,
-                destination: ipv6.destination,
-            };
-            Ok((addresses, ipv6.traffic_class, ipv6.hop_limit, ipv6.flow_label))
+    }
+
+    fn of_v1(frame: &FrameView<'_>) -> Result<Self, Error> {
+        let grh = Grh::of(frame).ok_or(Error::Length)?;
+        if !grh.is_valid() {
+            return Err(Error::Grh);
         }
-        Network::None => Err(Error::NotRoce),
+        Ok(Self {
+            addresses: Addresses::Grh {
+                source: grh.source,
+                destination: grh.destination,
+            },
+            udp_source_port: 0,
+            traffic_class: grh.traffic_class(),
+            hop_limit: grh.hop_limit,
+            flow_label: grh.flow_label(),
+            bth_offset: frame.network_offset + GRH_LENGTH,
+            length: grh.payload_length(),
+        })
+    }
+
+    fn of_v2(frame: &FrameView<'_>) -> Result<Self, Error> {
+        let Transport::Udp(udp) = frame.transport else {
+            return Err(Error::NotRoce);
+        };
+        if udp.destination_port != UDP_PORT {
+            return Err(Error::NotRoce);
+        }
+        let (addresses, traffic_class, hop_limit, flow_label) = match frame.network {
+            Network::Ipv4(ipv4) => {
+                let header = frame.bytes().get(frame.network_offset..frame.transport_offset);
+                let header = header
+                    .filter(|header| header.len() == IPV4_HEADER)
+                    .ok_or(Error::Options)?;
+                if Sum::of(header).checksum() != 0 {
+                    return Err(Error::HeaderChecksum);
+                }
+                let addresses = Addresses::Ipv4 {
+                    source: ipv4.source,
+                    destination: ipv4.destination,
+                };
+                (addresses, ipv4.tos, ipv4.ttl, 0)
+            }
+            Network::Ipv6(ipv6) => {
+                if ipv6.header_length != IPV6_HEADER {
+                    return Err(Error::Options);
+                }
+                let addresses = Addresses::Ipv6 {
+                    source: ipv6.source,
+                    destination: ipv6.destination,
+                };
+                (addresses, ipv6.traffic_class, ipv6.hop_limit, ipv6.flow_label)
+            }
+            Network::None => return Err(Error::NotRoce),
+        };
+        Ok(Self {
+            addresses,
+            udp_source_port: udp.source_port,
+            traffic_class,
+            hop_limit,
+            flow_label,
+            bth_offset: frame.transport_offset + UDP_HEADER,
+            length: usize::from(udp.length).checked_sub(UDP_HEADER).ok_or(Error::Length)?,
+        })
     }
 }
 

@@ -1,11 +1,13 @@
-//! Addressing of a packet: its Ethernet, IP and UDP headers.
+//! Addressing of a packet: its headers in front of the BTH.
 
 use super::gid::Gid;
+use super::grh::{GRH_LENGTH, Grh};
 use super::headers::Bth;
 use super::{ICRC_LENGTH, UDP_PORT};
 use crate::frame::checksum::Sum;
 use crate::frame::mac::Mac;
 use crate::frame::view::{ETHERNET_HEADER, ethertype, protocol};
+use zerocopy::IntoBytes;
 
 /// Length of an IPv4 header without options, in bytes.
 pub(super) const IPV4_HEADER: usize = 20;
@@ -27,17 +29,21 @@ pub struct Vlan {
     pub priority: u8,
 }
 
-/// IP addresses.
+/// Addresses, and the kind of the network header that they are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Addresses {
+    /// RoCE v2.
     Ipv4 { source: [u8; 4], destination: [u8; 4] },
+    /// RoCE v2.
     Ipv6 { source: [u8; 16], destination: [u8; 16] },
+    /// RoCE v1: GIDs of any kind, IPv4-mapped ones included.
+    Grh { source: [u8; 16], destination: [u8; 16] },
 }
 
 impl Addresses {
-    /// Selects IPv4 if the source is an IPv4 address, and then takes the last four bytes of the destination, whatever
-    /// it is.
+    /// Addresses of RoCE v2. Selects IPv4 if the source is an IPv4 address, and then takes the last four bytes of the
+    /// destination, whatever it is.
     pub fn new(source: Gid, destination: Gid) -> Self {
         match source.ipv4() {
             Some(source) => {
@@ -54,11 +60,16 @@ impl Addresses {
         }
     }
 
+    /// Whether these are addresses of RoCE v1.
+    pub fn is_v1(&self) -> bool {
+        matches!(self, Self::Grh { .. })
+    }
+
     /// Source address as a GID.
     pub fn source(&self) -> Gid {
         match *self {
             Self::Ipv4 { source, .. } => Gid::from_ipv4(source),
-            Self::Ipv6 { source, .. } => Gid(source),
+            Self::Ipv6 { source, .. } | Self::Grh { source, .. } => Gid(source),
         }
     }
 
@@ -66,7 +77,7 @@ impl Addresses {
     pub fn destination(&self) -> Gid {
         match *self {
             Self::Ipv4 { destination, .. } => Gid::from_ipv4(destination),
-            Self::Ipv6 { destination, .. } => Gid(destination),
+            Self::Ipv6 { destination, .. } | Self::Grh { destination, .. } => Gid(destination),
         }
     }
 }
@@ -80,33 +91,34 @@ pub struct Path {
     pub destination_mac: Mac,
     /// VLAN tag, if there is one.
     pub vlan: Option<Vlan>,
-    /// IP addresses.
+    /// Addresses, and with them the version of RoCE.
     pub addresses: Addresses,
-    /// UDP source port.
+    /// UDP source port; RoCE v2 only.
     pub udp_source_port: u16,
-    /// DSCP in bits 7:2, ECN in bits 1:0.
+    /// RoCE v2: DSCP in bits 7:2, ECN in bits 1:0. RoCE v1: TClass.
     pub traffic_class: u8,
     /// Time to live.
     pub hop_limit: u8,
-    /// Flow label, 20 bits; IPv6 only.
+    /// Flow label, 20 bits; IPv6 and GRH only.
     pub flow_label: u32,
 }
 
 impl Path {
-    /// Length of Ethernet, IP and UDP headers in bytes.
+    /// Length in bytes of the headers in front of the BTH.
     pub(super) fn length(&self) -> usize {
         let tag = if self.vlan.is_some() { VLAN_TAG } else { 0 };
-        let ip = match self.addresses {
-            Addresses::Ipv4 { .. } => IPV4_HEADER,
-            Addresses::Ipv6 { .. } => IPV6_HEADER,
+        let network = match self.addresses {
+            Addresses::Ipv4 { .. } => IPV4_HEADER + UDP_HEADER,
+            Addresses::Ipv6 { .. } => IPV6_HEADER + UDP_HEADER,
+            Addresses::Grh { .. } => GRH_LENGTH,
         };
-        ETHERNET_HEADER + tag + ip + UDP_HEADER
+        ETHERNET_HEADER + tag + network
     }
 
-    /// Appends Ethernet, IP and UDP headers for `udp_payload` bytes behind them (BTH to ICRC).
-    pub(super) fn emit(&self, udp_payload: usize, out: &mut Vec<u8>) {
+    /// Appends the headers in front of the BTH, with `length` bytes behind them (BTH to ICRC).
+    pub(super) fn emit(&self, length: usize, out: &mut Vec<u8>) {
         // At most MAX_PAYLOAD and headers: no truncation.
-        let udp_length = (UDP_HEADER + udp_payload) as u16;
+        let (length, udp_length) = (length as u16, (UDP_HEADER + length) as u16);
         out.extend_from_slice(&self.destination_mac.0);
         out.extend_from_slice(&self.source_mac.0);
         if let Some(Vlan { id, priority }) = self.vlan {
@@ -126,6 +138,12 @@ impl Path {
                 out.extend_from_slice(&[protocol::UDP, self.hop_limit]);
                 out.extend_from_slice(&source);
                 out.extend_from_slice(&destination);
+            }
+            Addresses::Grh { source, destination } => {
+                out.extend_from_slice(&ethertype::ROCE.to_be_bytes());
+                let gids = [source, destination];
+                let grh = Grh::new(self.traffic_class, self.flow_label, length, self.hop_limit, gids);
+                return out.extend_from_slice(grh.as_bytes());
             }
         }
         out.extend_from_slice(&self.udp_source_port.to_be_bytes());
@@ -152,5 +170,5 @@ impl Path {
     }
 }
 
-/// Length of the shortest UDP payload in bytes: BTH and ICRC.
-pub(super) const MIN_UDP_PAYLOAD: usize = size_of::<Bth>() + ICRC_LENGTH;
+/// Length in bytes of the shortest packet behind its GRH or UDP header: BTH and ICRC.
+pub(super) const MIN_LENGTH: usize = size_of::<Bth>() + ICRC_LENGTH;

@@ -14,11 +14,14 @@ use crate::machine::Machine;
 use crate::netdev::PAOS;
 use crate::region::{Region, Rights};
 
-/// `MLX5_ROCE_VERSION_2` in the RoCE address table, and `MLX5_ROCE_L3_TYPE_IPV4`.
+/// `MLX5_ROCE_VERSION_1` and `MLX5_ROCE_VERSION_2` in the RoCE address table, and `MLX5_ROCE_L3_TYPE_IPV4`.
+const ROCE_V1: u8 = 0;
 const ROCE_V2: u8 = 2;
 const IPV4: u8 = 0;
-/// Index of the only entry of the RoCE address table.
+/// Index of the entry of RoCE v2 in the RoCE address table.
 pub const GID_INDEX: u8 = 3;
+/// Index of the entry of RoCE v1, the last that the table has.
+pub const V1_GID_INDEX: u8 = 255;
 
 /// An RDMA device, the only consumer of its adapter or beside a network interface.
 pub struct Node {
@@ -45,17 +48,23 @@ impl Node {
             .call::<_, ModifyNicVportContextOut>(Opcode::MODIFY_NIC_VPORT_CONTEXT, &input)
             .unwrap();
         let mac = machine.mac;
-        let mut input = SetRoceAddressIn::default();
-        input.set_roce_address_index(GID_INDEX.into());
-        let entry = input.roce_address_mut();
-        entry.source_l3_address_mut()[12..].copy_from_slice(&[10, 0, 0, number]);
-        entry.set_source_mac_47_32(u16::from_be_bytes([mac[0], mac[1]]));
-        entry.set_source_mac_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
-        entry.set_roce_l3_type(IPV4);
-        entry.set_roce_version(ROCE_V2);
-        hca.commands
-            .call::<_, SetRoceAddressOut>(Opcode::SET_ROCE_ADDRESS, &input)
-            .unwrap();
+        // RoCE v1 has no type of layer 3: the GID is that of the wire.
+        for (index, version, gid) in [
+            (GID_INDEX, ROCE_V2, [&[0; 12][..], &[10, 0, 0, number]].concat()),
+            (V1_GID_INDEX, ROCE_V1, gid(number).to_vec()),
+        ] {
+            let mut input = SetRoceAddressIn::default();
+            input.set_roce_address_index(index.into());
+            let entry = input.roce_address_mut();
+            entry.source_l3_address_mut().copy_from_slice(&gid);
+            entry.set_source_mac_47_32(u16::from_be_bytes([mac[0], mac[1]]));
+            entry.set_source_mac_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
+            entry.set_roce_l3_type(IPV4);
+            entry.set_roce_version(version);
+            hca.commands
+                .call::<_, SetRoceAddressOut>(Opcode::SET_ROCE_ADDRESS, &input)
+                .unwrap();
+        }
         let mut register = PaosReg::default();
         register.set_local_port(1);
         register.set_admin_status(1);

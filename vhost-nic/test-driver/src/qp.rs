@@ -13,7 +13,7 @@ use crate::command::Result;
 use crate::cq::{self, CompletionQueue};
 use crate::machine::Machine;
 use crate::memory::Block;
-use crate::node::{GID_INDEX, Node};
+use crate::node::{GID_INDEX, Node, V1_GID_INDEX};
 pub use crate::request::{Data, Request, Scatter, scatter_list};
 
 /// BlueFlame register of a UAR page, also the send doorbell (`MLX5_BF_OFFSET`).
@@ -108,6 +108,8 @@ pub struct Connection {
     pub log_depth: u8,
     /// Queue counter set, or 0.
     pub counters: u8,
+    /// Whether the address path is of RoCE v1.
+    pub v1: bool,
 }
 
 impl Default for Connection {
@@ -122,6 +124,7 @@ impl Default for Connection {
             access: (true, true, true),
             log_depth: 4,
             counters: 0,
+            v1: false,
         }
     }
 }
@@ -275,9 +278,15 @@ impl QueuePair {
         context.set_log_rra_max(how.log_depth);
         context.set_min_rnr_nak(how.min_rnr_nak);
         let path = context.primary_address_path_mut();
-        path.set_src_addr_index(GID_INDEX);
         path.set_hop_limit(64);
-        path.set_udp_sport(0xc123);
+        if how.v1 {
+            path.set_src_addr_index(V1_GID_INDEX);
+            path.set_tclass(V1_TRAFFIC_CLASS);
+            path.set_flow_label(V1_FLOW_LABEL);
+        } else {
+            path.set_src_addr_index(GID_INDEX);
+            path.set_udp_sport(0xc123);
+        }
         path.set_rmac_47_32(u16::from_be_bytes([mac[0], mac[1]]));
         path.set_rmac_31_0(u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
         *path.rgid_rip_mut() = gid;
@@ -518,6 +527,22 @@ pub const Q_KEY: u32 = 0x1111_1111;
 pub fn connect(a: (&Node, &QueuePair), b: (&Node, &QueuePair), how: &Connection) {
     a.1.connect(a.0, b.0, b.1.number, how).unwrap();
     b.1.connect(b.0, a.0, a.1.number, &how.reverse()).unwrap();
+}
+
+/// TClass of address paths of RoCE v1.
+pub const V1_TRAFFIC_CLASS: u8 = 0x6a;
+/// FlowLabel of address paths of RoCE v1.
+pub const V1_FLOW_LABEL: u32 = 0x5_4321;
+
+/// Address vector of a datagram to a queue pair over RoCE v1.
+pub fn v1_address(peer: &Node, qpn: u32, q_key: u32) -> AddressVector {
+    let mut vector = address(peer, qpn, q_key);
+    // The driver leaves it 0 (`mlx5_get_roce_udp_sport_min`).
+    vector.udp_sport.set(0);
+    vector.tclass = V1_TRAFFIC_CLASS;
+    let index = u32::from(V1_GID_INDEX) << 20;
+    vector.grh_gid_fl.set(AddressVector::GRH | index | V1_FLOW_LABEL);
+    vector
 }
 
 /// Address vector of a datagram to a queue pair.

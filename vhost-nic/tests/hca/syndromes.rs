@@ -212,7 +212,7 @@ fn of_parameters_that_make_no_sense() {
     let set = |address: &SetRoceAddressIn| refusal::<_, SetRoceAddressOut>(&hca, Opcode::SET_ROCE_ADDRESS, address);
     assert_eq!(set(&address), (bad, syndrome::MULTICAST_SOURCE_MAC));
     let entry = address.roce_address_mut();
-    entry.set_roce_version(0);
+    entry.set_roce_version(1);
     entry.set_source_mac_47_32(0x0200);
     assert_eq!(set(&address), (bad, syndrome::ROCE_VERSION));
     // Ethernet queues.

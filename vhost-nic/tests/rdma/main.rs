@@ -42,6 +42,7 @@ mod programs;
 mod raw_peer;
 mod receive_wqes;
 mod replay;
+mod roce_v1;
 mod rxe_packets;
 mod services;
 mod super_packets;

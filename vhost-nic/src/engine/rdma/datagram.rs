@@ -68,7 +68,7 @@ pub(super) fn push_packet(
             id,
             priority: to.ethernet_priority(),
         }),
-        addresses: Addresses::new(source.gid, Gid(to.rgid)),
+        addresses: source.addresses(Gid(to.rgid)),
         udp_source_port: to.udp_sport.get().max(MIN_SOURCE_PORT),
         traffic_class: to.tclass,
         hop_limit: to.hop_limit,
@@ -204,6 +204,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     let l3 = match packet.path.addresses {
         Addresses::Ipv4 { .. } => 2,
         Addresses::Ipv6 { .. } => 1,
+        Addresses::Grh { .. } => 0,
     };
     cqe.flags_rqpn.set(1 << 28 | l3 << 24 | deth.source_qpn());
     if let Some(vlan) = packet.path.vlan {

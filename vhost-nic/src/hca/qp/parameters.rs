@@ -11,7 +11,7 @@ use crate::hca::queue_counter::{QueueCounter, QueueCounters};
 use crate::hca::vport::Vport;
 use crate::roce::gid::Gid;
 use crate::roce::opcode::Transport;
-use crate::roce::path::{Addresses, Path, Vlan};
+use crate::roce::path::{Path, Vlan};
 use crate::roce::rnr::RnrTimer;
 
 /// The decoded context of a queue pair; replaced as a whole when the context changes.
@@ -154,9 +154,13 @@ fn path(ads: &Ads, vport: &Vport) -> Option<Path> {
             id,
             priority: ads.eth_prio(),
         }),
-        addresses: Addresses::new(source.gid, Gid(*ads.rgid_rip())),
+        addresses: source.addresses(Gid(*ads.rgid_rip())),
         udp_source_port: ads.udp_sport(),
-        traffic_class: ads.dscp() << 2 | ads.ecn(),
+        // The field depends on the version (`mlx5_set_path`, `drivers/infiniband/hw/mlx5/qp.c`).
+        traffic_class: match source.v1 {
+            true => ads.tclass(),
+            false => ads.dscp() << 2 | ads.ecn(),
+        },
         hop_limit: ads.hop_limit(),
         flow_label: ads.flow_label(),
     })

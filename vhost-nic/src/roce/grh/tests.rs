@@ -1,6 +1,6 @@
 use super::area;
 use crate::frame::view::FrameView;
-use crate::roce::packet::tests::{head, ipv4_path, ipv6_path};
+use crate::roce::packet::tests::{head, ipv4_path, ipv6_path, v1_vlan_path};
 
 #[test]
 fn an_ipv4_header_stands_behind_zeros() {
@@ -17,6 +17,14 @@ fn an_ipv6_header_fills_the_area() {
     let area = area(&FrameView::new(&head).expect("a frame"));
     assert_eq!(area[..], head[14..54]);
     assert_eq!(area[0], 0x66);
+}
+
+#[test]
+fn the_header_of_version_1_is_delivered_as_it_came() {
+    let head = head(&v1_vlan_path(), 0x64, 6);
+    let area = area(&FrameView::new(&head).expect("a frame"));
+    assert_eq!(area[..], head[18..58]);
+    assert_eq!(area[..8], [0x66, 0xa5, 0x43, 0x21, 0, 32, 0x1b, 64]);
 }
 
 #[test]

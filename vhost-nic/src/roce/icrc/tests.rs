@@ -3,11 +3,12 @@ use crate::frame::view::FrameView;
 use crate::roce::headers::{Aeth, Bth, Deth, Headers, ImmDt, Reth};
 use crate::roce::opcode::Opcode;
 use crate::roce::packet::emit_headers;
-use crate::roce::packet::tests::{ipv4_path, ipv6_path, materialise, vlan_path};
-use crate::roce::path::Path;
+use crate::roce::packet::tests::{ipv4_path, ipv6_path, materialise, v1_path, v1_vlan_path, vlan_path};
+use crate::roce::path::{Addresses, Path};
 use crate::roce::psn::Psn;
 
-/// A packet as another implementation (scapy, `contrib/roce.py`) builds it, and its parameters.
+/// A packet as another implementation builds it, and its parameters: scapy (`contrib/roce.py`), or for RoCE v1, which
+/// scapy lacks, Python's `zlib.crc32` over 8 bytes of ones and the masked packet.
 struct Vector {
     path: Path,
     headers: Headers,
@@ -20,7 +21,7 @@ fn bth(opcode: u8, destination_qpn: u32, psn: u32) -> Bth {
     Bth::new(opcode, destination_qpn, Psn::new(psn))
 }
 
-fn vectors() -> [Vector; 6] {
+fn vectors() -> [Vector; 8] {
     [
         Vector {
             path: ipv4_path(),
@@ -87,6 +88,28 @@ fn vectors() -> [Vector; 6] {
                     0000505400fffe00c502c12312b7002400000f50ffff00000099000010001f010203736576656e2e2e00026d\
                     0125",
         },
+        Vector {
+            path: v1_path(),
+            headers: Headers::new(
+                bth(0x04, 0x12_3456, 0xff_fffe)
+                    .with_solicited(true)
+                    .with_ack_request(true),
+            ),
+            payload: &[0xde, 0xad, 0xbe, 0xef],
+            frame: "52540000c50252540000c501891566a5432100141b40fe80000000000000505400fffe00c501fe8000000000\
+                    0000505400fffe00c50204c0ffff0012345680fffffedeadbeef75ba3ea0",
+        },
+        Vector {
+            path: v1_vlan_path(),
+            headers: Headers {
+                deth: Some(Deth::new(0x8001_0000, 1)),
+                ..Headers::new(bth(0x64, 1, 0x42))
+            },
+            payload: b"sixsix",
+            frame: "52540000c50252540000c5018100a123891566a5432100201b4000000000000000000000ffff0a0102030000\
+                    0000000000000000ffff0a0102046460ffff00000001000000428001000000000001736978736978\
+                    0000f00f52fc",
+        },
     ]
 }
 
@@ -132,14 +155,23 @@ fn packets_of_another_implementation_are_right() {
 /// Offsets and bits of everything between Ethernet header and ICRC that may change in transit.
 fn changing(path: &Path) -> Vec<(usize, u8)> {
     let network = if path.vlan.is_some() { 18 } else { 14 };
-    let (ip, transport): (&[(usize, u8)], usize) = match path.addresses.source().ipv4() {
-        Some(_) => (&[(1, 0xff), (8, 0xff), (10, 0xff), (11, 0xff)], network + 20),
-        None => (&[(0, 0x0f), (1, 0xff), (2, 0xff), (3, 0xff), (7, 0xff)], network + 40),
+    let (ip, transport): (&[(usize, u8)], usize) = match path.addresses {
+        Addresses::Ipv4 { .. } => (&[(1, 0xff), (8, 0xff), (10, 0xff), (11, 0xff)], network + 20),
+        Addresses::Ipv6 { .. } => (&[(0, 0x0f), (1, 0xff), (2, 0xff), (3, 0xff), (7, 0xff)], network + 40),
+        // Congestion bits of the BTH instead of the UDP checksum.
+        Addresses::Grh { .. } => (
+            &[(0, 0x0f), (1, 0xff), (2, 0xff), (3, 0xff), (7, 0xff), (44, 0xff)],
+            network + 40,
+        ),
+    };
+    let udp: &[(usize, u8)] = match path.addresses.is_v1() {
+        true => &[],
+        // UDP checksum, FECN and BECN.
+        false => &[(6, 0xff), (7, 0xff), (12, 0xff)],
     };
     ip.iter()
         .map(|(offset, bits)| (network + offset, *bits))
-        // UDP checksum, FECN and BECN.
-        .chain([(transport + 6, 0xff), (transport + 7, 0xff), (transport + 12, 0xff)])
+        .chain(udp.iter().map(|(offset, bits)| (transport + offset, *bits)))
         .collect()
 }
 

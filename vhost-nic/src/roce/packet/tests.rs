@@ -39,6 +39,32 @@ pub(in crate::roce) fn ipv6_path() -> Path {
     }
 }
 
+pub(in crate::roce) fn v1_path() -> Path {
+    let ipv6 = ipv6_path();
+    Path {
+        addresses: Addresses::Grh {
+            source: ipv6.addresses.source().0,
+            destination: ipv6.addresses.destination().0,
+        },
+        udp_source_port: 0,
+        ..ipv6
+    }
+}
+
+/// IPv4-mapped GIDs, and a tag.
+pub(in crate::roce) fn v1_vlan_path() -> Path {
+    let ipv4 = vlan_path();
+    Path {
+        addresses: Addresses::Grh {
+            source: ipv4.addresses.source().0,
+            destination: ipv4.addresses.destination().0,
+        },
+        flow_label: 0x5_4321,
+        udp_source_port: 0,
+        ..ipv4
+    }
+}
+
 pub(in crate::roce) fn vlan_path() -> Path {
     Path {
         vlan: Some(Vlan { id: 0x123, priority: 5 }),
@@ -122,6 +148,49 @@ fn an_ipv6_head_has_these_bytes() {
     assert_eq!(head[12..22], [0x86, 0xdd, 0x66, 0xa5, 0x43, 0x21, 0, 28, 17, 64]);
     assert_eq!(head[54..62], [0xc1, 0x23, 0x12, 0xb7, 0, 28, 0, 0]);
     assert_eq!(head[74..], [0x1f, 0, 0, 0x2a]);
+}
+
+#[test]
+fn a_head_of_version_1_has_these_bytes() {
+    let head = head(&v1_path(), 0x04, 5);
+    let expected = [
+        0x89, 0x15, // Ethertype
+        0x66, 0xa5, 0x43, 0x21, 0, 24, 0x1b, 64, // GRH
+        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 0, 0xc5, 1, // SGID
+        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 0, 0xc5, 2, // DGID
+        0x04, 0x70, 0xff, 0xff, 0, 0x12, 0x34, 0x56, 0, 0xff, 0xff, 0xfe, // BTH
+    ];
+    assert_eq!(head[12..], expected);
+}
+
+#[test]
+fn a_route_header_that_leads_nowhere_is_refused() {
+    let good = materialise(&head(&v1_path(), 0x04, 4), &[9; 4]);
+    assert!(parse(&good).is_ok());
+    let spoil = |offset: usize, value: u8| {
+        let mut frame = good.clone();
+        frame[offset] = value;
+        let view = FrameView::new(&frame).expect("a frame");
+        assert!(is_roce(&view) == (offset > 13) && !icrc::check(&view), "byte {offset}");
+        parse(&frame)
+    };
+    // IPVer, NxtHdr, ethertype.
+    assert_eq!(spoil(14, 0x46), Err(Error::Grh));
+    assert_eq!(spoil(20, 17), Err(Error::Grh));
+    assert_eq!(spoil(13, 0x16), Err(Error::NotRoce));
+    // PayLen: shorter than BTH and ICRC, longer than the frame.
+    for length in [0, 15, 24, 0xff] {
+        assert_eq!(spoil(19, length), Err(Error::Length), "{length}");
+    }
+    for length in 0..good.len() {
+        let Some(view) = FrameView::new(&good[..length]) else {
+            continue;
+        };
+        assert!(Packet::new_checked(&view).is_err() && !icrc::check(&view), "{length}");
+    }
+    let mut padded = good.clone();
+    padded.resize(120, 0xee);
+    assert_eq!(parse(&padded), parse(&good));
 }
 
 #[test]
@@ -240,6 +309,7 @@ fn addresses() -> impl Strategy<Value = Addresses> {
     prop_oneof![
         any::<([u8; 4], [u8; 4])>().prop_map(|(source, destination)| Addresses::Ipv4 { source, destination }),
         any::<([u8; 16], [u8; 16])>().prop_map(|(source, destination)| Addresses::Ipv6 { source, destination }),
+        any::<([u8; 16], [u8; 16])>().prop_map(|(source, destination)| Addresses::Grh { source, destination }),
     ]
 }
 
@@ -258,10 +328,10 @@ prop_compose! {
             destination_mac: Mac(macs.1),
             vlan: vlan.map(|(id, priority)| Vlan { id, priority }),
             addresses,
-            udp_source_port,
+            udp_source_port: if addresses.is_v1() { 0 } else { udp_source_port },
             traffic_class,
             hop_limit,
-            flow_label: if matches!(addresses, Addresses::Ipv6 { .. }) { flow_label } else { 0 },
+            flow_label: if matches!(addresses, Addresses::Ipv4 { .. }) { 0 } else { flow_label },
         }
     }
 }
