@@ -10,6 +10,7 @@ mod nic;
 mod shell;
 mod smc_bench;
 mod smc_demo;
+mod smcr_bench;
 mod table;
 mod uml;
 mod verbs;
@@ -21,7 +22,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use guest_harness::{Builder, IsmOptions, Testbed};
+use guest_harness::{Builder, IsmOptions, NicOptions, NicSetup, Testbed};
 
 use workload::Pair;
 
@@ -43,6 +44,12 @@ enum Command {
     },
     /// Measure SMC-D, with the device in both of its modes, and TCP in interleaved runs
     SmcBench {
+        /// Number of runs of each measurement
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Measure SMC-R over the NIC, SMC-D, and TCP over the NIC and over virtio-net in interleaved runs
+    SmcrBench {
         /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
             end_demo(testbed, shell)
         }),
         Command::SmcBench { rounds } => bench_smc(rounds),
+        Command::SmcrBench { rounds } => bench_smcr(rounds),
         Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
@@ -96,6 +104,22 @@ fn bench_smc(rounds: usize) -> Result<()> {
     smc_bench::run(&Pair::start(&mapped)?, &Pair::start(&copying)?, rounds)?;
     mapped.finish()?;
     Ok(copying.finish()?)
+}
+
+fn bench_smcr(rounds: usize) -> Result<()> {
+    let ism = boot("smcr-bench-ism", IsmOptions::default())?;
+    let nic = Testbed::builder("smcr-bench").beside_another().guests(2).smp(1);
+    let nic = nic.nic(NicOptions::default()).start()?;
+    for guest in nic.guests() {
+        guest.pin(guest.index())?;
+    }
+    nic.each(|guest| {
+        guest.nic_up(&NicSetup::default())?;
+        guest.smc_load()
+    })?;
+    smcr_bench::run(&nic, &ism, rounds)?;
+    nic.finish()?;
+    Ok(ism.finish()?)
 }
 
 fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {

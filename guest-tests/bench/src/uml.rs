@@ -71,8 +71,8 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn start(client: &'a Guest, server: &'a Guest) -> Result<Self> {
-        client.smc_r_up(server.index())?;
-        server.smc_r_up(client.index())?;
+        client.smc_r_up()?;
+        server.smc_r_up()?;
         let serve = |transport: Transport| -> Result<Job> {
             let (port, proto) = (transport.port(), transport.proto());
             let job = server.spawn(&format!("exec /host/smc-tool serve --port {port} --proto {proto}"))?;

@@ -88,9 +88,10 @@ pub struct Bulk {
     pub digest_to: Option<String>,
 }
 
+/// Report of `messages`.
 #[derive(Debug, Deserialize)]
-struct Messages {
-    messages_per_second: f64,
+pub struct Messages {
+    pub messages_per_second: f64,
 }
 
 /// Report of `connections`.

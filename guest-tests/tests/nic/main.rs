@@ -27,8 +27,11 @@ mod replay;
 mod roce_v1;
 mod scatter_to_cqe;
 mod seeded_bugs;
+mod smc_r;
 mod stock;
 mod suite;
 mod trace;
 mod two_hosts;
 mod verbs;
+#[path = "../common/smcr.rs"]
+mod workloads;

@@ -7,3 +7,5 @@ mod guests;
 mod nic;
 mod nvme;
 mod smcr;
+#[path = "../common/smcr.rs"]
+mod workloads;

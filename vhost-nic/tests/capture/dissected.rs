@@ -167,11 +167,11 @@ fn every_invariant_crc_is_right_and_a_wrong_one_is_found() {
     let with_transport: Vec<usize> = (0..expected.len())
         .filter(|at| expected[*at].transport.is_some())
         .collect();
-    assert_eq!(with_transport.len(), 22);
+    assert_eq!(with_transport.len(), 26);
     // A bit of the last byte of a packet, which is the ICRC's, or of the last byte before the ICRC.
     let original = fs::read(path).unwrap();
     let frames = frames(path);
-    for (nth, behind) in [(0, 1), (3, 5), (21, 1)] {
+    for (nth, behind) in [(0, 1), (3, 5), (21, 1), (25, 5)] {
         let at = with_transport[nth];
         let begin = position(&original, &frames[at]);
         let mut bytes = original.clone();

@@ -8,7 +8,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::cq::CompletionQueue;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::node::Node;
-use mlx5_test_driver::qp::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service};
+use mlx5_test_driver::qp::{Connection, Data, Q_KEY, QueuePair, Request, Shape, address, connect, service, v1_address};
 use mlx5_test_driver::region::Region;
 use vhost_nic::net::Switch;
 use vhost_nic::net::capture::{Capture, CaptureOptions};
@@ -141,11 +141,14 @@ pub fn capture(path: &Path) -> Vec<Expected> {
     };
     // The numbers of b's queues differ from those of a.
     let other = QueuePair::create(&b.node, Shape::new(service::RC)).unwrap();
-    let [mut reliable, mut unreliable, mut datagrams] = [service::RC, service::UC, service::UD].map(|service| {
+    let pair = |service, v1| {
         let [x, y] = [a, b].map(|end| QueuePair::create(&end.node, Shape::new(service)).unwrap());
-        connect((&a.node, &x), (&b.node, &y), &how);
+        connect((&a.node, &x), (&b.node, &y), &Connection { v1, ..how });
         (x, y)
-    });
+    };
+    let [mut reliable, mut unreliable, mut datagrams] =
+        [service::RC, service::UC, service::UD].map(|service| pair(service, false));
+    let [mut reliable_v1, mut datagrams_v1] = [service::RC, service::UD].map(|service| pair(service, true));
     let mut netdevs = [a, b].map(|end| Netdev::open(&end.node.hca, &Options::default()));
     let capture = Capture::start(&switch, File::create_new(path).unwrap(), &CaptureOptions::default()).unwrap();
 
@@ -154,10 +157,11 @@ pub fn capture(path: &Path) -> Vec<Expected> {
     unconnected(a, b, &mut unreliable, &mut datagrams, &mut expected);
     frame(&mut netdevs, &mut expected);
     refused(a, b, &mut reliable, &mut expected);
+    version_1(a, b, &mut reliable_v1, &mut datagrams_v1, &mut expected);
 
     for (end, netdev) in [a, b].into_iter().zip(netdevs) {
         netdev.close();
-        for (x, y) in [&reliable, &unreliable, &datagrams] {
+        for (x, y) in [&reliable, &unreliable, &datagrams, &reliable_v1, &datagrams_v1] {
             let qp = if std::ptr::eq(end, a) { x } else { y };
             qp.destroy(&end.node).unwrap();
         }
@@ -278,6 +282,39 @@ fn unconnected(
         let effects = [flow.ends_receive(receive), flow.ends(send, true)].concat();
         flow.request(send, 0x65, "UD SEND Only with Immediate", &effects);
     }
+}
+
+/// A send and a datagram of RoCE v1.
+fn version_1(
+    a: &End,
+    b: &End,
+    reliable: &mut (QueuePair, QueuePair),
+    datagrams: &mut (QueuePair, QueuePair),
+    all: &mut Vec<Expected>,
+) {
+    let (x, y) = reliable;
+    let receive = y.receive(&[b.part(4096)]);
+    let send = x.post(&Request::new(WqeOpcode::Send, a.data(1501)));
+    y.received(CqeOpcode::ResponderSend, receive, 1501);
+    x.sent(WqeOpcode::Send, send);
+    let mut flow = Flow::new(x, y, PSN, all);
+    flow.request(send, 0x00, "RC SEND First", "");
+    let effects = flow.ends_receive(receive);
+    flow.request(send, 0x02, "RC SEND Last", &effects);
+    let effects = flow.ends(send, true);
+    flow.response(PSN + 1, 0x11, "RC Acknowledge", &effects);
+
+    let (x, y) = datagrams;
+    let receive = y.receive(&[b.part(4096)]);
+    let send = x.post(&Request {
+        to: Some(v1_address(&b.node, y.number, Q_KEY)),
+        ..Request::new(WqeOpcode::Send, a.data(42))
+    });
+    y.received(CqeOpcode::ResponderSend, receive, GRH + 42);
+    x.sent(WqeOpcode::Send, send);
+    let mut flow = Flow::new(x, y, PSN, all);
+    let effects = [flow.ends_receive(receive), flow.ends(send, true)].concat();
+    flow.request(send, 0x64, "UD SEND Only", &effects);
 }
 
 /// A frame of the network interface.

@@ -48,6 +48,8 @@ const SERVICES: [u8; 9] = [
     service::GSI,
     service::RC,
 ];
+/// The queue pair with a path of RoCE v1, a requester.
+const V1: usize = 8;
 /// The queue pair that stays in RTR.
 const RECEIVE_ONLY: usize = 1;
 /// The queue pair that receives from the RMP.
@@ -106,6 +108,7 @@ impl Victim {
     fn connect(&mut self, index: usize, peer: &RawPeer) {
         let how = Connection {
             ack_timeout: 0,
+            v1: index == V1,
             ..Connection::default()
         };
         let qp = &mut self.targets.queue_pairs[index];
@@ -241,7 +244,13 @@ impl Victim {
             },
             _ => choices.one(&[0, 0, 0, 0, 0, 4])?,
         };
-        Some(peer.packet(&self.node, &headers, &vec![0xa5; payload as usize]))
+        let payload = vec![0xa5; payload as usize];
+        // Mostly of the version of the connection.
+        let other = choices.byte()? >= 240;
+        Some(match (index == V1) != other {
+            true => peer.v1_packet(&self.node, &headers, &payload),
+            false => peer.packet(&self.node, &headers, &payload),
+        })
     }
 
     /// Executes the step that the next bytes choose. `None` if too few are left.

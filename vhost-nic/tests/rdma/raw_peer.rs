@@ -46,13 +46,27 @@ impl RawPeer {
         }
     }
 
-    /// Builds a packet to a node, with a valid ICRC.
+    /// Builds a packet of RoCE v2 to a node, with a valid ICRC.
     pub fn packet(&self, to: &Node, headers: &Headers, payload: &[u8]) -> Vec<u8> {
+        let addresses = Addresses::new(Gid(self.gid), Gid(to.gid));
+        self.packet_with(addresses, to, headers, payload)
+    }
+
+    /// Builds a packet of RoCE v1 to a node, with a valid ICRC.
+    pub fn v1_packet(&self, to: &Node, headers: &Headers, payload: &[u8]) -> Vec<u8> {
+        let addresses = Addresses::Grh {
+            source: self.gid,
+            destination: to.gid,
+        };
+        self.packet_with(addresses, to, headers, payload)
+    }
+
+    fn packet_with(&self, addresses: Addresses, to: &Node, headers: &Headers, payload: &[u8]) -> Vec<u8> {
         let path = Path {
             source_mac: self.mac.into(),
             destination_mac: to.mac.into(),
             vlan: None,
-            addresses: Addresses::new(Gid(self.gid), Gid(to.gid)),
+            addresses,
             udp_source_port: 0xc123,
             traffic_class: 0,
             hop_limit: 64,

@@ -34,6 +34,8 @@ pub struct NicOptions {
     pub virtio_guests: usize,
     /// The only guest that has a NIC of this daemon, and the daemon's name. All have one otherwise.
     pub alone: Option<(usize, &'static str)>,
+    /// Whether every guest has a second NIC on the same switch. Its name has the suffix `-second`.
+    pub second: bool,
     /// Whether QEMU waits for the daemon after each register write. For debugging only, as it hides races.
     pub no_posted_writes: bool,
 }
@@ -69,6 +71,12 @@ impl NicOptions {
         self
     }
 
+    /// Gives every guest a second NIC on the same switch.
+    pub fn second(mut self) -> Self {
+        self.second = true;
+        self
+    }
+
     /// Gives one guest a NIC, of a daemon with a name of its own. For each guest there is another.
     pub fn alone(mut self, guest: usize, daemon: &'static str) -> Self {
         self.alone = Some((guest, daemon));
@@ -98,6 +106,11 @@ impl NicOptions {
         format!("52:54:00:00:c5:{:02x}", host_number(guest))
     }
 
+    /// Returns the MAC address of a guest's second NIC.
+    pub fn second_mac(guest: usize) -> String {
+        format!("52:54:00:00:c6:{:02x}", host_number(guest))
+    }
+
     /// Returns the IPv4 address of a guest on the NICs' network.
     pub fn address(guest: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 5, 0, host_number(guest))
@@ -115,6 +128,10 @@ fn host_number(guest: usize) -> u8 {
 
 fn socket(guest: usize, place: &Place) -> PathBuf {
     place.sockets().join(format!("nic-{guest}"))
+}
+
+fn second_socket(guest: usize, place: &Place) -> PathBuf {
+    place.sockets().join(format!("nic-{guest}-second"))
 }
 
 impl Device for NicOptions {
@@ -143,13 +160,19 @@ impl Device for NicOptions {
             settings.extend(self.guest_settings.iter().cloned());
             command.arg("--guest").arg(settings.join(","));
         }
+        let second = sockets.iter().filter(|_| self.second);
+        let second: Vec<PathBuf> = second.map(|(guest, _)| second_socket(*guest, place)).collect();
+        for ((guest, _), path) in sockets.iter().zip(&second) {
+            let mac = Self::second_mac(*guest);
+            command.arg("--guest").arg(format!("path={},mac={mac}", path.display()));
+        }
         command.arg("--stats-socket").arg(&stats).args(&self.args);
         if env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let log = place.logs().join(format!("{}.log", self.name()));
-        let sockets: Vec<PathBuf> = sockets.into_iter().map(|(_, path)| path).collect();
+        let sockets: Vec<PathBuf> = sockets.into_iter().map(|(_, path)| path).chain(second).collect();
         Daemon::start(self.name(), command, &log, &sockets, Some(stats)).map(Some)
     }
 
@@ -179,6 +202,10 @@ impl Device for NicOptions {
             device["x-no-posted-writes"] = json!(true);
         }
         args.extend(["-device".to_owned(), device.to_string()]);
+        if self.second {
+            device["socket"]["path"] = json!(second_socket(guest, place));
+            args.extend(["-device".to_owned(), device.to_string()]);
+        }
         args
     }
 
@@ -214,6 +241,14 @@ mod tests {
         let args = NicOptions::default().root_port().qemu_args(0, &place());
         assert!(args[1].starts_with("pcie-root-port,id=nic-port"));
         assert!(args[3].contains(r#""bus":"nic-port""#), "{}", args[3]);
+    }
+
+    #[test]
+    fn a_second_nic_has_a_socket_and_an_address_of_its_own() {
+        let args = NicOptions::default().second().qemu_args(1, &place());
+        assert_eq!(args.len(), 4);
+        assert!(args[3].contains(r#""path":"/s/nic-1-second""#), "{}", args[3]);
+        assert_ne!(NicOptions::second_mac(1), NicOptions::mac(1));
     }
 
     #[test]

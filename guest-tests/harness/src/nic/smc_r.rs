@@ -4,22 +4,50 @@ use super::options::{NIC, NicOptions};
 use crate::error::Result;
 use crate::guest::Guest;
 
+/// Interface of a guest's second NIC.
+const SECOND: &str = "nic1";
+/// Name of the physical network of both NICs.
+const PNETID: &str = "NICS";
+
 impl Guest {
-    /// Sets up SMC-R version 2 with the guest `peer`; the NIC must be up in both.
-    pub fn smc_r_up(&self, peer: usize) -> Result<()> {
+    /// Loads SMC; the NIC must be up. With GIDs of RoCE v1 and no common enterprise id, peers of one subnet talk SMC-R
+    /// version 1.
+    pub fn smc_load(&self) -> Result<()> {
         // User Mode Linux has SMC built in.
-        let load = if self.is_uml() { "" } else { "modprobe -a smc smc_diag" };
-        // For a peer on the same subnet, SMC takes the MAC address from the handshake of version 1, which needs a RoCE
-        // v1 GID; for a gateway it asks the neighbour table (`smc_ib_find_route`). So each guest is configured as the
-        // gateway to itself. Peers of version 2 also need a common enterprise id.
+        let load = if self.is_uml() {
+            "true"
+        } else {
+            "modprobe -a smc smc_diag"
+        };
+        self.run(load)?.check().map(drop)
+    }
+
+    /// Adds the enterprise id that peers of SMC-R version 2 need in common.
+    pub fn smc_r_v2(&self) -> Result<()> {
+        self.run("/host/smc-tool ueid add VHOST-NIC.TEST")?.check().map(drop)
+    }
+
+    /// Sets up SMC-R version 2; the NIC must be up.
+    pub fn smc_r_up(&self) -> Result<()> {
+        self.smc_load()?;
+        self.smc_r_v2()
+    }
+
+    /// Brings the second NIC up, without addresses, and names the network of both.
+    pub fn smc_r_pair_nics(&self) -> Result<()> {
         let script = format!(
             "set -e\n\
-             {load}\n\
-             ip route replace {peer}/32 via {peer} dev {NIC} onlink\n\
-             /host/smc-tool ueid add VHOST-NIC.TEST\n",
-            peer = NicOptions::address(peer)
+             for device in /sys/class/net/*; do\n\
+             \x20 [ \"$(<$device/address)\" = {mac} ] || continue\n\
+             \x20 ip link set ${{device##*/}} name {SECOND}\n\
+             \x20 break\n\
+             done\n\
+             ip link set {SECOND} up\n\
+             /host/smc-tool pnetid add {PNETID} --interface {NIC}\n\
+             for device in mlx5_0 mlx5_1; do /host/smc-tool pnetid add {PNETID} --device $device; done\n",
+            mac = NicOptions::second_mac(self.index())
         );
-        let command = self.shell(&script).called("set up SMC-R");
-        command.run()?.check().map(drop)
+        let pair = self.shell(&script).called("pair the NICs");
+        pair.run()?.check().map(drop)
     }
 }

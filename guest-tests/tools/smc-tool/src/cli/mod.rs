@@ -17,6 +17,7 @@ use smc_tool::client::{
 };
 use smc_tool::data::Pattern;
 use smc_tool::netlink::eid::Ueid;
+use smc_tool::netlink::pnetid::Pnetid;
 use smc_tool::preload;
 use smc_tool::server::{ServeOptions, Server};
 use smc_tool::stream::ConnectionReport;
@@ -44,6 +45,9 @@ enum Command {
     /// The system enterprise ID (s390x only)
     #[command(subcommand)]
     Seid(SeidCommand),
+    /// Names of physical networks; SMC-R adds a link over a second device of the same network
+    #[command(subcommand)]
+    Pnetid(PnetidCommand),
     /// SMC capabilities of this host
     Info,
     /// SMC and dibs devices
@@ -84,6 +88,21 @@ enum Command {
     BarScan(BarScanOptions),
     /// Print bytes of a workload's data in hexadecimal, to search for with bar-scan
     Pattern(PatternOptions),
+}
+
+#[derive(Debug, Subcommand)]
+enum PnetidCommand {
+    /// Say that a network interface, or port 1 of an RDMA device, is on a network
+    Add {
+        /// Name of the network
+        name: Pnetid,
+        /// Name of the network interface
+        #[arg(long, required_unless_present = "device", conflicts_with = "device")]
+        interface: Option<String>,
+        /// Name of the RDMA device
+        #[arg(long)]
+        device: Option<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,6 +165,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Ueid(command) => ueid(command, format),
         Command::Seid(command) => seid(command, format),
+        Command::Pnetid(PnetidCommand::Add {
+            name,
+            interface,
+            device,
+        }) => state::add_pnetid(&name, interface.as_deref(), device.as_deref()),
         Command::Info => state::info(format),
         Command::Devices => state::devices(format),
         Command::Linkgroups => state::link_groups(format),

@@ -9,6 +9,7 @@ use smc_tool::dibs::{self, DibsDevice};
 use smc_tool::netlink::devices::{self, Device};
 use smc_tool::netlink::eid::{self, Ueid};
 use smc_tool::netlink::link_groups::{self, Agreement, SmcdLinkGroup, SmcrLinkGroup};
+use smc_tool::netlink::pnetid::{self, Pnetid};
 use smc_tool::netlink::sockets::{self, SmcSocket};
 use smc_tool::netlink::statistics::Statistics;
 use smc_tool::netlink::system::SystemInfo;
@@ -35,6 +36,16 @@ pub(super) fn ueids(format: Format) -> anyhow::Result<()> {
         Format::Json => output::report(format, &names),
         Format::Text => output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()),
     }
+}
+
+pub(super) fn add_pnetid(name: &Pnetid, interface: Option<&str>, device: Option<&str>) -> anyhow::Result<()> {
+    if let Some(interface) = interface {
+        pnetid::add_interface(name, interface)?;
+    }
+    if let Some(device) = device {
+        pnetid::add_device(name, device, 1)?;
+    }
+    Ok(())
 }
 
 pub(super) fn seid(format: Format) -> anyhow::Result<()> {

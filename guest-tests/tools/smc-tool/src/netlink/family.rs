@@ -101,29 +101,39 @@ impl SmcFamily {
     ///
     /// Fails when the module is not loaded or netlink does not work.
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_named(SmcMessage::family_name())
+    }
+
+    /// Resolves another family of the module.
+    pub(super) fn open_named(name: &'static str) -> Result<Self, NetlinkError> {
         let mut transport = Transport::open(NETLINK_GENERIC)?;
-        let id = family_id(&mut transport, SmcMessage::family_name())?;
+        let id = family_id(&mut transport, name)?;
         Ok(Self { transport, id })
     }
 
     /// Runs a command that lists something; returns the attributes of each answer in wire format.
     pub(super) fn list(&mut self, command: Command) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let message = self.message(command, &[]);
+        let message = self.message(command as u8, &[]);
         let answers = self.transport.dump(&format!("{command:?}"), message)?;
         Ok(answers.into_iter().map(|answer| answer.payload.attributes).collect())
     }
 
     /// Runs a command that changes something.
     pub(super) fn change(&mut self, command: Command, attributes: &[DefaultNla]) -> Result<(), NetlinkError> {
-        let message = self.message(command, attributes);
-        self.transport.acknowledged(&format!("{command:?}"), message).map(drop)
+        self.execute(command as u8, &format!("{command:?}"), attributes)
     }
 
-    fn message(&self, command: Command, attributes: &[DefaultNla]) -> GenlMessage<SmcMessage> {
+    /// Runs a command by its number; `name` is for messages.
+    pub(super) fn execute(&mut self, number: u8, name: &str, attributes: &[DefaultNla]) -> Result<(), NetlinkError> {
+        let message = self.message(number, attributes);
+        self.transport.acknowledged(name, message).map(drop)
+    }
+
+    fn message(&self, command: u8, attributes: &[DefaultNla]) -> GenlMessage<SmcMessage> {
         let mut bytes = vec![0; attributes.buffer_len()];
         attributes.emit(&mut bytes);
         let mut message = GenlMessage::from_payload(SmcMessage {
-            command: command as u8,
+            command,
             attributes: bytes,
         });
         message.set_resolved_family_id(self.id);
@@ -175,7 +185,7 @@ mod tests {
             transport: Transport::open(NETLINK_GENERIC).unwrap(),
             id: 0x22,
         };
-        let message = family.message(Command::AddUeid, &[DefaultNla::new(1, vec![b'A', 0])]);
+        let message = family.message(Command::AddUeid as u8, &[DefaultNla::new(1, vec![b'A', 0])]);
         assert_eq!(message.family_id(), 0x22);
         let mut bytes = vec![0xff; message.buffer_len()];
         message.emit(&mut bytes);

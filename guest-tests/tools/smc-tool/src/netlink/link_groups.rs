@@ -27,6 +27,7 @@ mod smcd_attribute {
 mod smcr_attribute {
     pub(super) const ID: u16 = 1;
     pub(super) const ROLE: u16 = 2;
+    pub(super) const TYPE: u16 = 3;
     pub(super) const CONNECTIONS: u16 = 6;
     pub(super) const V2: u16 = 7;
 }
@@ -118,6 +119,9 @@ pub struct SmcrLinkGroup {
     pub id: u64,
     /// Role: 0 client, 1 server.
     pub role: u64,
+    /// Links: 1 single, 2 symmetric (one over each of two NICs at both ends), 3 and 4 asymmetric (`enum smc_lgr_type`).
+    #[serde(rename = "type")]
+    pub links: u64,
     /// Number of connections.
     pub connections: u64,
     /// Result of the version 2 handshake; `None` for version 1.
@@ -130,6 +134,7 @@ impl SmcrLinkGroup {
         Ok(Self {
             id: attributes.counter(ID)?,
             role: attributes.counter(ROLE)?,
+            links: attributes.counter(TYPE)?,
             connections: attributes.counter(CONNECTIONS)?,
             v2: Agreement::decode(attributes, V2)?,
         })

@@ -10,6 +10,7 @@ pub mod eid;
 pub mod fallback;
 pub mod gid;
 pub mod link_groups;
+pub mod pnetid;
 pub mod sockets;
 pub mod statistics;
 pub mod system;
