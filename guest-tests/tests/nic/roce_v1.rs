@@ -67,7 +67,8 @@ fn operations(fixture: &Fixture) -> Result<()> {
     let pair = Pair::of_devices(&places[0], &places[1])?;
     let order = |service: &str, operations: &[&str], sizes: &[usize], variants: &[&str]| -> Value {
         json!({
-            "service": service, "operations": operations, "sizes": sizes, "variants": variants, "mtu": MTU, "inline": 65,
+            "service": service, "operations": operations, "sizes": sizes, "variants": variants, "mtu": MTU,
+            "inline": 65,
         })
     };
     let (sizes, variants) = ([0, 1, 33, MTU, MTU + 1, 1 << 20], ["plain", "inline", "parts"]);

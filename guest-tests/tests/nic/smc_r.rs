@@ -134,35 +134,36 @@ fn smc_r_passes_a_gateway() -> Result<()> {
     fixture.finish()
 }
 
-/// Kinds of the links of a guest's link groups.
-fn links(guest: &Guest) -> Result<Vec<u64>> {
+/// Link groups of a guest: that as a client and that as a server.
+fn groups(guest: &Guest) -> Result<Vec<Value>> {
     let groups = last_value(&guest.run("/host/smc-tool --json linkgroups")?.check()?.stdout);
-    let groups = groups["smcr"].as_array().expect("link groups");
-    Ok(groups
-        .iter()
-        .map(|group| group["type"].as_u64().expect("a kind"))
-        .collect())
+    Ok(groups["smcr"].as_array().expect("link groups").clone())
 }
 
-/// Waits until the only link group of both guests has two links, or no longer has.
+/// Whether a link group has a link over each NIC, and no other that is about to be removed.
+fn is_symmetric(group: &Value) -> bool {
+    group["type"] == SYMMETRIC && group["links"].as_array().is_some_and(|links| links.len() == 2)
+}
+
+/// Waits until both link groups of both guests have two links each, or no longer have.
 fn await_links(testbed: &Testbed, symmetric: bool) -> Result<()> {
     let begin = Instant::now();
     for guest in testbed.guests() {
         loop {
-            let kinds = links(guest)?;
-            if matches!(kinds[..], [kind] if (kind == SYMMETRIC) == symmetric) {
+            let groups = groups(guest)?;
+            assert_eq!(groups.len(), 2, "{}: {groups:?}", guest.name());
+            let settled = match symmetric {
+                true => groups.iter().all(is_symmetric),
+                false => groups.iter().all(|group| group["type"] != SYMMETRIC),
+            };
+            if settled {
                 break;
             }
-            assert!(
-                begin.elapsed() < LINK,
-                "{}: link groups of kinds {kinds:?}",
-                guest.name()
-            );
+            assert!(begin.elapsed() < LINK, "{}: {groups:?}", guest.name());
         }
     }
     eprintln!(
-        "links: {:?} after {:.1} s",
-        links(testbed.guest(0))?,
+        "links symmetric: {symmetric}, after {:.1} s",
         begin.elapsed().as_secs_f64()
     );
     Ok(())
@@ -176,7 +177,10 @@ fn connections_survive_the_loss_of_either_nic() -> Result<()> {
     let options = NicOptions::default()
         .second()
         .args(["--control-socket".to_owned(), socket.display().to_string()]);
-    let fixture = Setup::new("nic-smcr-failover", 2).options(options).start()?;
+    // With two processors, Linux 7.3.4 once divided by zero here: `smc_wr_rx_process_cqes` (net/smc/smc_wr.c) holds no
+    // reference to the link of a completion that it has polled, and another processor cleared it (`__smcr_link_clear`).
+    let setup = Setup::new("nic-smcr-failover", 2).processors(1);
+    let fixture = setup.options(options).start()?;
     fixture.testbed().each(|guest| {
         guest.smc_load()?;
         guest.smc_r_pair_nics()

@@ -87,7 +87,7 @@ pub(super) fn receive(context: &Context, view: &FrameView<'_>, number: FrameNumb
     true
 }
 
-/// Receives RoCE packets that travel by reference and have the same addresses. Returns whether they were for this
+/// Receives RoCE packets that travel by reference and have the same Ethernet addresses. Returns whether they were for this
 /// function's transport.
 pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: bool) -> bool {
     let super_packets: SmallVec<[&SuperPacket<'_>; batch::SUPER_PACKETS]> = frames
@@ -104,7 +104,8 @@ pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: b
     if !all {
         return false;
     }
-    // Packets for one queue pair, either all requests or all responses.
+    // Packets for one queue pair from one peer, either all requests or all responses. A router sends those of several
+    // peers with the same Ethernet addresses.
     let same = |a: &&SuperPacket<'_>, b: &&SuperPacket<'_>| {
         let key = |super_packet: &SuperPacket<'_>| {
             let head = &super_packet.head;
@@ -112,6 +113,7 @@ pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: b
                 head.headers.bth.destination_qpn(),
                 head.opcode.transport(),
                 head.opcode.is_response(),
+                head.path.addresses,
             )
         };
         key(a) == key(b)
@@ -151,7 +153,7 @@ fn arrival(super_packet: &SuperPacket<'_>) -> [u32; 4] {
     ]
 }
 
-/// Receives packets of a connection, either all requests or all responses.
+/// Receives packets of a connection with the same addresses, either all requests or all responses.
 fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
     let Some(first) = super_packets.first() else { return };
     let Some(qp) = context.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {

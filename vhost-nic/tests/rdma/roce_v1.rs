@@ -210,11 +210,6 @@ impl Bench {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) {
-        self.stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
-        self.stream.write_all(frame).unwrap();
-    }
-
     fn receive(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).unwrap();
@@ -276,15 +271,21 @@ fn packets_of_the_peer_are_checked_executed_and_answered_in_their_version() {
         destination: [10, 0, 0, 1],
     };
     let good = bench.packet(v1, b"right");
+    // In one piece, so that they travel in one burst.
+    let mut stream = Vec::new();
+    let mut add = |frame: &[u8]| {
+        stream.extend((frame.len() as u32).to_be_bytes());
+        stream.extend(frame);
+    };
     // SGID, DGID, BTH, payload, ICRC.
     for byte in [25, 50, 57, 66, good.len() - 1] {
         let mut bad = good.clone();
         bad[byte] ^= 0x10;
-        bench.send(&bad);
+        add(&bad);
     }
     // The connection is of version 1, and its peer has another GID.
     let other = bench.packet(v2, b"wrong");
-    bench.send(&other);
+    add(&other);
     let stranger = bench.packet(
         Addresses::Grh {
             source: gid(3),
@@ -292,8 +293,9 @@ fn packets_of_the_peer_are_checked_executed_and_answered_in_their_version() {
         },
         b"wrong",
     );
-    bench.send(&stranger);
-    bench.send(&good);
+    add(&stranger);
+    add(&good);
+    bench.stream.write_all(&stream).unwrap();
     bench.qp.received(CqeOpcode::ResponderSend, receive, 5);
     assert_eq!(memory.read(0, 6), *b"right\0");
     let response = bench.receive();

@@ -18,7 +18,8 @@ const VERSION: u8 = 1;
 #[repr(u8)]
 pub(super) enum Command {
     GetSystemInfo = 1,
-    GetLinkGroupsSmcr = 2,
+    /// Link groups, each followed by its links.
+    GetLinksSmcr = 3,
     GetLinkGroupsSmcd = 4,
     GetDevicesSmcd = 5,
     GetDevicesSmcr = 6,
@@ -39,6 +40,7 @@ pub(super) enum Command {
 pub(super) enum Nest {
     SystemInfo = 1,
     LinkGroupSmcr = 2,
+    LinkSmcr = 3,
     LinkGroupSmcd = 4,
     DeviceSmcd = 5,
     DeviceSmcr = 6,

@@ -32,6 +32,13 @@ mod smcr_attribute {
     pub(super) const V2: u16 = 7;
 }
 
+/// Attributes of an SMC-R link, `SMC_NLA_LINK_*`.
+mod link_attribute {
+    pub(super) const ID: u16 = 1;
+    pub(super) const DEVICE: u16 = 2;
+    pub(super) const CONNECTIONS: u16 = 6;
+}
+
 /// Attributes of version 2 of both kinds, `SMC_NLA_LGR_V2_*`.
 mod v2_attribute {
     pub(super) const VERSION: u16 = 0;
@@ -119,13 +126,37 @@ pub struct SmcrLinkGroup {
     pub id: u64,
     /// Role: 0 client, 1 server.
     pub role: u64,
-    /// Links: 1 single, 2 symmetric (one over each of two NICs at both ends), 3 and 4 asymmetric (`enum smc_lgr_type`).
+    /// 1 single, 2 symmetric (a link over each of two NICs at both ends), 3 and 4 asymmetric (`enum smc_lgr_type`).
     #[serde(rename = "type")]
-    pub links: u64,
+    pub kind: u64,
     /// Number of connections.
     pub connections: u64,
     /// Result of the version 2 handshake; `None` for version 1.
     pub v2: Option<Agreement>,
+    /// Links, also those that are about to be removed.
+    pub links: Vec<SmcrLink>,
+}
+
+/// A link of an SMC-R link group: a connected queue pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SmcrLink {
+    /// ID of the link in its group.
+    pub id: u64,
+    /// Name of the RDMA device.
+    pub device: Option<String>,
+    /// Number of connections that use it.
+    pub connections: u64,
+}
+
+impl SmcrLink {
+    fn decode(attributes: &Attributes<'_>) -> Result<Self, NetlinkError> {
+        use link_attribute::*;
+        Ok(Self {
+            id: attributes.counter(ID)?,
+            device: attributes.text(DEVICE),
+            connections: attributes.counter(CONNECTIONS)?,
+        })
+    }
 }
 
 impl SmcrLinkGroup {
@@ -134,9 +165,10 @@ impl SmcrLinkGroup {
         Ok(Self {
             id: attributes.counter(ID)?,
             role: attributes.counter(ROLE)?,
-            links: attributes.counter(TYPE)?,
+            kind: attributes.counter(TYPE)?,
             connections: attributes.counter(CONNECTIONS)?,
             v2: Agreement::decode(attributes, V2)?,
+            links: Vec::new(),
         })
     }
 }
@@ -158,9 +190,17 @@ pub fn smcd(family: &mut SmcFamily) -> Result<Vec<SmcdLinkGroup>, NetlinkError> 
 ///
 /// Returns the error of the netlink exchange.
 pub fn smcr(family: &mut SmcFamily) -> Result<Vec<SmcrLinkGroup>, NetlinkError> {
-    let bodies = family.list(Command::GetLinkGroupsSmcr)?;
-    let decode = |body: &Vec<u8>| SmcrLinkGroup::decode(&Attributes::parse(body)?.nest(Nest::LinkGroupSmcr as u16)?);
-    bodies.iter().map(decode).collect()
+    let mut groups: Vec<SmcrLinkGroup> = Vec::new();
+    for body in family.list(Command::GetLinksSmcr)? {
+        let attributes = Attributes::parse(&body)?;
+        if attributes.bytes(Nest::LinkGroupSmcr as u16).is_some() {
+            groups.push(SmcrLinkGroup::decode(&attributes.nest(Nest::LinkGroupSmcr as u16)?)?);
+        } else if let Some(group) = groups.last_mut() {
+            let link = attributes.nest(Nest::LinkSmcr as u16)?;
+            group.links.push(SmcrLink::decode(&link)?);
+        }
+    }
+    Ok(groups)
 }
 
 #[cfg(test)]
