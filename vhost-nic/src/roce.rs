@@ -7,6 +7,7 @@
 mod display;
 pub mod gid;
 pub mod grh;
+pub mod grh_area;
 pub mod headers;
 pub mod icrc;
 pub mod opcode;

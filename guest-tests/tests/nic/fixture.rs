@@ -13,7 +13,6 @@ use crate::frames;
 pub struct Setup {
     name: &'static str,
     guests: usize,
-    processors: u32,
     memory_mib: Option<u32>,
     stock_kernel: Option<&'static str>,
     options: NicOptions,
@@ -25,18 +24,11 @@ impl Setup {
         Self {
             name,
             guests,
-            processors: 2,
             memory_mib: None,
             stock_kernel: None,
             options: NicOptions::default(),
             nic: NicSetup::default(),
         }
-    }
-
-    /// Sets the number of virtual processors per guest; the default is 2.
-    pub fn processors(mut self, processors: u32) -> Self {
-        self.processors = processors;
-        self
     }
 
     /// Sets the memory per guest.
@@ -67,7 +59,6 @@ impl Setup {
     pub fn boot(self) -> Result<Fixture> {
         let builder = Testbed::builder(self.name)
             .guests(self.guests)
-            .smp(self.processors)
             .nic(self.options)
             // Room for all messages of a test.
             .kernel_arg("log_buf_len=2M")

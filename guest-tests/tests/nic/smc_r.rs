@@ -1,9 +1,8 @@
 //! SMC-R of an unmodified SMC stack between QEMU guests over the NIC.
 
-use std::env;
 use std::time::{Duration, Instant};
 
-use guest_harness::{DaemonControl, Guest, Job, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Guest, Job, NicOptions, NicSetup, Result, Testbed};
 use serde_json::Value;
 
 use crate::fixture::{Fixture, Setup, step};
@@ -125,7 +124,7 @@ fn smc_r_passes_a_gateway() -> Result<()> {
     bulk(fixture.guest(0), NicOptions::address(1), "8M", "both")?;
     // Packets of 1024 bytes, in both directions.
     let packets = forwarded()? - before;
-    assert!(packets >= 2 * 8 << 10, "{packets} packets by the router");
+    assert!(packets >= 16 << 10, "{packets} packets by the router");
     many_connections(fixture.guest(1), NicOptions::address(0), 20)?;
     for guest in [0, 1] {
         assert_counted(fixture.guest(guest), [0, 1 + 20])?;
@@ -145,42 +144,27 @@ fn is_symmetric(group: &Value) -> bool {
     group["type"] == SYMMETRIC && group["links"].as_array().is_some_and(|links| links.len() == 2)
 }
 
-/// Waits until both link groups of both guests have two links each, or no longer have.
-fn await_links(testbed: &Testbed, symmetric: bool) -> Result<()> {
+/// Waits until both link groups of both guests have a link over each NIC.
+fn await_links(testbed: &Testbed) -> Result<()> {
     let begin = Instant::now();
     for guest in testbed.guests() {
         loop {
             let groups = groups(guest)?;
             assert_eq!(groups.len(), 2, "{}: {groups:?}", guest.name());
-            let settled = match symmetric {
-                true => groups.iter().all(is_symmetric),
-                false => groups.iter().all(|group| group["type"] != SYMMETRIC),
-            };
-            if settled {
+            if groups.iter().all(is_symmetric) {
                 break;
             }
             assert!(begin.elapsed() < LINK, "{}: {groups:?}", guest.name());
         }
     }
-    eprintln!(
-        "links symmetric: {symmetric}, after {:.1} s",
-        begin.elapsed().as_secs_f64()
-    );
     Ok(())
 }
 
 #[test]
-#[ignore = "long: pulls four cables"]
-fn connections_survive_the_loss_of_either_nic() -> Result<()> {
-    let socket = env::temp_dir().join(format!("nic-smcr-{}", std::process::id()));
-    let control = DaemonControl::new(NicOptions::program()?, &socket);
-    let options = NicOptions::default()
-        .second()
-        .args(["--control-socket".to_owned(), socket.display().to_string()]);
-    // With two processors, Linux 7.3.4 once divided by zero here: `smc_wr_rx_process_cqes` (net/smc/smc_wr.c) holds no
-    // reference to the link of a completion that it has polled, and another processor cleared it (`__smcr_link_clear`).
-    let setup = Setup::new("nic-smcr-failover", 2).processors(1);
-    let fixture = setup.options(options).start()?;
+#[ignore = "long: two NICs per guest"]
+fn a_second_nic_of_both_guests_becomes_a_second_link() -> Result<()> {
+    let options = NicOptions::default().second();
+    let fixture = Setup::new("nic-smcr-links", 2).options(options).start()?;
     fixture.testbed().each(|guest| {
         guest.smc_load()?;
         guest.smc_r_pair_nics()
@@ -189,50 +173,23 @@ fn connections_survive_the_loss_of_either_nic() -> Result<()> {
     let loads: Vec<Job> = [(0, 1), (1, 0)]
         .into_iter()
         .map(|(from, to)| {
-            let load = command(NicOptions::address(to), "load --seconds 600");
+            let load = command(NicOptions::address(to), "load");
             let job = fixture.guest(from).spawn(&format!("exec {load}"))?;
             job.wait_line("ready smcr", LINK)?;
             Ok(job)
         })
         .collect::<Result<_>>()?;
-    step("a second link is added", || await_links(fixture.testbed(), true))?;
-    for name in ["nic-0", "nic-0-second", "nic-1", "nic-1-second"] {
-        step(name, || {
-            control.ctl(&["cable", name, "out"])?;
-            await_links(fixture.testbed(), false)?;
-            await_data(fixture.testbed(), &loads)?;
-            control.ctl(&["cable", name, "in"])?;
-            await_links(fixture.testbed(), true)?;
-            await_data(fixture.testbed(), &loads)
-        })?;
-    }
+    step("a second link", || await_links(fixture.testbed()))?;
+    // Later connections are spread over both links.
+    bulk(fixture.guest(0), NicOptions::address(1), "8M", "both")?;
+    many_connections(fixture.guest(1), NicOptions::address(0), 20)?;
     for load in loads {
         load.kill(TERM);
         let report = last_value(&load.wait(LINK)?.check()?.stdout);
         assert_smcr(&report["connection"]["socket"]);
         assert_eq!(report["end"], "signal", "{report}");
-        eprintln!("{report}");
     }
     stop(servers)?;
-    assert_all_counted(fixture.testbed(), [2, 0])?;
+    assert_all_counted(fixture.testbed(), [2 + 1 + 20, 0])?;
     fixture.finish()
-}
-
-/// Waits until another MiB of the loads has arrived at both guests.
-fn await_data(testbed: &Testbed, loads: &[Job]) -> Result<()> {
-    let begin = Instant::now();
-    for guest in testbed.guests() {
-        let arrived = || -> Result<u64> {
-            let stats = last_value(&guest.run("/host/smc-tool --json stats")?.check()?.stdout);
-            Ok(stats["smcr"]["received_bytes"].as_u64().expect("a counter"))
-        };
-        let before = arrived()?;
-        while arrived()? < before + (1 << 20) {
-            for load in loads {
-                assert!(!load.is_finished(), "a connection ended: {:?}", load.peek());
-            }
-            assert!(begin.elapsed() < LINK, "no data arrives at {}", guest.name());
-        }
-    }
-    Ok(())
 }

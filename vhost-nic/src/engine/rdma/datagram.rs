@@ -19,7 +19,7 @@ use crate::hca::qp::{Message, Qp, Work, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::{Payload, SuperPacket};
 use crate::roce::gid::Gid;
-use crate::roce::grh;
+use crate::roce::grh_area;
 use crate::roce::headers::{Bth, Deth, Headers, ImmDt};
 use crate::roce::opcode::{Opcode, Operation, Position, Suffix, Transport};
 use crate::roce::packet::Packet;
@@ -171,7 +171,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     };
     let Some(cq) = &qp.receive_cq else { return };
     let mut grh = Payload::new();
-    grh.push_bytes(&grh::area(view));
+    grh.push_bytes(&grh_area::area(view));
     let length = grh.len() + payload.len();
     if length as u64 > receive.room {
         // Silently dropped; the receive WQE stays posted.

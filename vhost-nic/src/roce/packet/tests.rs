@@ -7,7 +7,7 @@ use crate::roce::headers::{Aeth, AtomicAckEth, AtomicEth, Bth, Deth, Headers, Ie
 use crate::roce::opcode::{Extension, Opcode};
 use crate::roce::path::{Addresses, Path, Vlan};
 use crate::roce::psn::Psn;
-use crate::roce::{MAX_PAYLOAD, grh, icrc};
+use crate::roce::{MAX_PAYLOAD, grh_area, icrc};
 use proptest::prelude::*;
 use zerocopy::byteorder::big_endian::{U32, U64};
 
@@ -376,7 +376,7 @@ proptest! {
             let _ = Packet::new_checked(&view);
             let _ = icrc::check(&view);
             let _ = icrc::append(&view, [&bytes[..]], &mut vec![]);
-            let _ = grh::area(&view);
+            let _ = grh_area::area(&view);
         }
     }
 
@@ -401,7 +401,7 @@ proptest! {
                 prop_assert!(frame.get(packet.payload_offset..packet.payload_offset + packet.payload_length).is_some());
             }
             let _ = icrc::check(&view);
-            let _ = grh::area(&view);
+            let _ = grh_area::area(&view);
         }
     }
 }
