@@ -10,7 +10,6 @@ mod nic;
 mod shell;
 mod smc_bench;
 mod smc_demo;
-mod smcr_bench;
 mod table;
 mod uml;
 mod verbs;
@@ -22,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use guest_harness::{Builder, IsmOptions, NicOptions, NicSetup, Testbed};
+use guest_harness::{Builder, IsmOptions, Testbed};
 
 use workload::Pair;
 
@@ -44,12 +43,6 @@ enum Command {
     },
     /// Measure SMC-D, with the device in both of its modes, and TCP in interleaved runs
     SmcBench {
-        /// Number of runs of each measurement
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-    },
-    /// Measure SMC-R over the NIC, SMC-D, and TCP over the NIC and over virtio-net in interleaved runs
-    SmcrBench {
         /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -78,7 +71,6 @@ fn main() -> ExitCode {
             end_demo(testbed, shell)
         }),
         Command::SmcBench { rounds } => bench_smc(rounds),
-        Command::SmcrBench { rounds } => bench_smcr(rounds),
         Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
@@ -104,22 +96,6 @@ fn bench_smc(rounds: usize) -> Result<()> {
     smc_bench::run(&Pair::start(&mapped)?, &Pair::start(&copying)?, rounds)?;
     mapped.finish()?;
     Ok(copying.finish()?)
-}
-
-fn bench_smcr(rounds: usize) -> Result<()> {
-    let ism = boot("smcr-bench-ism", IsmOptions::default())?;
-    let nic = Testbed::builder("smcr-bench").beside_another().guests(2).smp(1);
-    let nic = nic.nic(NicOptions::default()).start()?;
-    for guest in nic.guests() {
-        guest.pin(guest.index())?;
-    }
-    nic.each(|guest| {
-        guest.nic_up(&NicSetup::default())?;
-        guest.smc_load()
-    })?;
-    smcr_bench::run(&nic, &ism, rounds)?;
-    nic.finish()?;
-    Ok(ism.finish()?)
 }
 
 fn end_demo(testbed: Testbed, shell: bool) -> Result<()> {

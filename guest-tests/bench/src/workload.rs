@@ -88,10 +88,9 @@ pub struct Bulk {
     pub digest_to: Option<String>,
 }
 
-/// Report of `messages`.
 #[derive(Debug, Deserialize)]
-pub struct Messages {
-    pub messages_per_second: f64,
+struct Messages {
+    messages_per_second: f64,
 }
 
 /// Report of `connections`.

@@ -191,7 +191,7 @@ pub const PLANS: &[Plan] = &[
         &[
             &["history", "shell", "table", "workload"],
             &["comparison", "interleaved", "web"],
-            &["ethernet", "smc_bench", "smc_demo", "smcr_bench", "uml", "verbs"],
+            &["ethernet", "smc_bench", "smc_demo", "uml", "verbs"],
             &["nic"],
             &["main"],
         ],
