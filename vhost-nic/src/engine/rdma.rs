@@ -87,8 +87,8 @@ pub(super) fn receive(context: &Context, view: &FrameView<'_>, number: FrameNumb
     true
 }
 
-/// Receives RoCE packets that travel by reference and have the same Ethernet addresses. Returns whether they were for this
-/// function's transport.
+/// Receives RoCE packets that travel by reference and have the same Ethernet addresses. Returns whether they were for
+/// this function's transport.
 pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: bool) -> bool {
     let super_packets: SmallVec<[&SuperPacket<'_>; batch::SUPER_PACKETS]> = frames
         .iter()

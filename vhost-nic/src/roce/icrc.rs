@@ -1,5 +1,5 @@
-//! Invariant CRC (IBTA volume 1, section 7.8.1; RoCE v1: annex A16; RoCE v2: annex A17): the CRC-32 of Ethernet over the
-//! fields that no router changes.
+//! Invariant CRC (IBTA volume 1, section 7.8.1; RoCE v1: annex A16; RoCE v2: annex A17): the CRC-32 of Ethernet over
+//! the fields that no router changes.
 
 use crc32fast::Hasher;
 

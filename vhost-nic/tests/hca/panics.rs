@@ -7,7 +7,7 @@ use mlx5_prm::queue_entry::Cqe;
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::wait::eventually;
-use vhost_nic::hca::entry_door::{EntryDoor, EventEntry, Posting};
+use vhost_nic::hca::entry_door::{CqeFate, EntryDoor, EventEntry, Posting};
 use vhost_nic::net::Switch;
 
 use crate::frames::plain;
@@ -25,9 +25,9 @@ const COMMAND_DOORBELL: u64 = 0x18;
 struct PanicDoor(AtomicBool);
 
 impl EntryDoor for PanicDoor {
-    fn cqe(&self, _cq: u32, _lower: &[u8], _cqe: &mut Cqe) -> bool {
+    fn cqe(&self, _cq: u32, _lower: &[u8], _cqe: &mut Cqe) -> CqeFate {
         assert!(!self.0.swap(false, Ordering::Relaxed), "a mistake in the device");
-        true
+        CqeFate::Written
     }
 
     fn eqe(&self, _eq: u32, _event: &EventEntry<'_>) -> Posting {
@@ -50,8 +50,8 @@ fn a_panic_is_a_fatal_error_of_one_nic_which_the_driver_sets_up_anew() {
     failing.channels[0].sq.nop();
     eventually("the interface is disabled", || state() == 1);
     assert_eq!(machine.read(HEALTH_SYNDROME), 0x0001_0000, "firmware internal error");
-    // The registers come first: the driver is told while its objects go.
-    eventually("the objects are gone", || {
+    // They are dropped behind the report.
+    eventually("the objects are dropped", || {
         let snapshot = machine.nic().snapshot();
         snapshot.objects.is_empty() && !snapshot.started
     });

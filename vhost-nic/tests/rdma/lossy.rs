@@ -1,5 +1,5 @@
-//! Two daemons joined by a medium that loses, duplicates, reorders and corrupts frames: every byte, every completion and
-//! every atomic is checked.
+//! Two daemons joined by a medium that loses, duplicates, reorders and corrupts frames: every byte, every completion
+//! and every atomic is checked.
 
 use std::io;
 use std::os::fd::BorrowedFd;
