@@ -157,9 +157,9 @@ fn packets() -> String {
     format!(
         "## RoCE packets\n\n\
          In front of the BTH is a GRH behind EtherType 0x8915 (RoCE v1), or an IPv4 or IPv6 header and UDP (RoCE v2),\n\
-         as the type of the GID says that the path or address vector selects. The table has the headers of RC; UD adds\n\
-         a DETH, and requests of XRC an XRCETH, in front of them. Packets of any other opcode are dropped, as are CNPs\n\
-         (0x81): the device has no congestion control.\n\n{}",
+         as the type of the GID says that the path or address vector selects. The table has the headers of RC; UD\n\
+         adds a DETH, and requests of XRC an XRCETH, in front of them. Packets of any other opcode are dropped, as\n\
+         are CNPs (0x81): the device has no congestion control.\n\n{}",
         table.render()
     )
 }
