@@ -24,7 +24,8 @@ pub struct CommonArgs {
     pub fd: Vec<RawFd>,
 
     /// Listen for guests' VMMs on the sockets that the service manager has passed (socket activation, LISTEN_FDS), one
-    /// guest each, but for those whose path another option names: that option takes the socket (docs/services.md).
+    /// guest each, but for those that --stats-socket, --metrics-socket, --control-socket or, in vhost-nic, --guest
+    /// names by their path: that option takes the socket (docs/services.md).
     #[arg(long)]
     pub socket_activation: bool,
 
@@ -138,6 +139,7 @@ impl CommonArgs {
             return Ok(Vec::new());
         }
         let mut paths = own.take_passed()?;
+        own.refuse_passed(&self.fd)?;
         let operators = [&self.stats_socket, &self.metrics_socket, &self.control_socket];
         paths.retain(|path| operators.iter().all(|operator| operator.as_ref() != Some(path)));
         Ok(paths)

@@ -52,8 +52,11 @@ impl<D: Controlled> Serve for ControlService<D> {
             out.write_all(&answer_line(&line)?)?;
             if let Some(body) = body {
                 // A reader may pause a stream for any time, as Wireshark does: what it omits is bounded, and counted.
+                let timeout = stream.write_timeout()?;
                 stream.set_write_timeout(None)?;
                 body(&mut out)?;
+                out.flush()?;
+                stream.set_write_timeout(timeout)?;
             }
             out.flush()?;
         }

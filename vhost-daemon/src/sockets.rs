@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
@@ -44,6 +44,12 @@ pub enum SocketError {
     /// A socket of the service manager is of a kind that no VMM connects to.
     #[error("socket {0} of the service manager is not a listening stream socket with a path")]
     Unsuitable(RawFd),
+    /// A socket of the service manager is named as an inherited one, too.
+    #[error("descriptor {0} is a socket of the service manager already (LISTEN_FDS)")]
+    Twice(RawFd),
+    /// A socket of the service manager for this user alone admits others.
+    #[error("socket {} of the service manager admits others than its user (SocketMode=0600 does not)", .0.display())]
+    NotPrivate(PathBuf),
 }
 
 /// The socket that one guest's VMM connects to.
@@ -111,6 +117,15 @@ impl OwnSockets {
         }
     }
 
+    /// Refuses descriptors that are sockets of the service manager, to be inherited once more.
+    pub fn refuse_passed(&self, inherited: &[RawFd]) -> Result<(), SocketError> {
+        let is_passed = |fd: &&RawFd| self.passed.iter().any(|(_, passed)| passed.as_raw_fd() == **fd);
+        match inherited.iter().find(is_passed) {
+            Some(fd) => Err(SocketError::Twice(*fd)),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the paths of the sockets that this process has created.
     pub fn created(&self) -> impl Iterator<Item = &Path> {
         self.sockets.iter().map(|socket| socket.path.as_path())
@@ -123,6 +138,11 @@ impl OwnSockets {
 
     /// Does the same as [`OwnSockets::listen`], for a socket that only this user can connect to.
     pub fn listen_privately(&mut self, path: &Path) -> Result<UnixListener, SocketError> {
+        let is_passed = self.passed.iter().any(|(passed, _)| passed == path);
+        let of_others = |metadata: fs::Metadata| metadata.permissions().mode() & 0o077 != 0;
+        if is_passed && fs::symlink_metadata(path).is_ok_and(of_others) {
+            return Err(SocketError::NotPrivate(path.to_owned()));
+        }
         self.bind(path, SocketAccess::default())
     }
 
@@ -315,6 +335,32 @@ mod tests {
         listener.accept().unwrap();
         drop(own);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_passed_socket_that_others_may_connect_to_is_not_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut own = OwnSockets::default();
+        for (mode, admits) in [(0o660, true), (0o606, true), (0o600, false)] {
+            let _ = fs::remove_file(&path);
+            let listener = UnixListener::bind(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            own.passed = vec![(path.clone(), listener)];
+            let refused = own.listen_privately(&path).map(drop);
+            assert_eq!(matches!(refused, Err(SocketError::NotPrivate(_))), admits, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_passed_socket_is_not_inherited_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut own = OwnSockets::default();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let fd = listener.as_raw_fd();
+        own.passed = vec![(dir.path().join("s"), listener)];
+        assert!(matches!(own.refuse_passed(&[fd + 1, fd]), Err(SocketError::Twice(twice)) if twice == fd));
+        assert!(own.refuse_passed(&[fd + 1]).is_ok());
     }
 
     #[test]

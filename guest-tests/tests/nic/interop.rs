@@ -46,6 +46,25 @@ const SIZES: [&str; 5] = [
     "ib_write_bw -a -n 16 -c UC",
 ];
 
+/// One frame in a hundred each is lost, comes twice, is overtaken, and arrives with a wrong bit.
+const BAD_WIRE: &str = r#"
+[[fault]]
+kind = "frame_loss"
+probability = 0.01
+
+[[fault]]
+kind = "frame_duplicate"
+probability = 0.01
+
+[[fault]]
+kind = "frame_reorder"
+probability = 0.01
+
+[[fault]]
+kind = "frame_corrupt"
+probability = 0.01
+"#;
+
 /// Differences that are not faults of the NIC.
 const KNOWN: &[Difference] = &[(
     "rc send_inv",
@@ -175,5 +194,31 @@ fn every_operation_carries_its_data_to_and_from_software_roce() -> Result<()> {
         .map(|(name, order)| peers.both_ways(name, |requester, responder| carry_out(requester, responder, order)))
         .collect();
     compare_with_page("operations", &outcomes, KNOWN);
+    peers.finish()
+}
+
+#[test]
+#[ignore = "long: retransmissions wait for timeouts"]
+fn data_arrive_at_and_from_software_roce_over_a_bad_wire() -> Result<()> {
+    const LARGE: &str = "ibv_rc_pingpong -c -s 1048577 -n 20";
+    let transfers = ["send", "send_imm", "write", "write_imm", "read"];
+    let sizes = [1, 33, MTU + 1, 16 * MTU, 1 << 20];
+    let orders = [
+        ("rc transfers", order("rc", &transfers, &sizes, &["plain", "parts"])),
+        ("rc atomics", order("rc", &ATOMIC, &[8], &["plain"])),
+    ];
+    let peers = Peers::start("nic-interop-loss")?;
+    peers.apply(BAD_WIRE)?;
+    let mut outcomes = vec![peers.both_ways(LARGE, |client, server| programs::ping_pong(client, server, LARGE))];
+    for (name, order) in &orders {
+        outcomes.push(peers.both_ways(name, |requester, responder| carry_out(requester, responder, order)));
+    }
+    let strikes = peers.strikes()?;
+    assert!(
+        strikes.len() == 4 && strikes.iter().all(|&strikes| strikes > 100),
+        "{strikes:?}"
+    );
+    peers.apply("")?;
+    compare_with_page("loss", &outcomes, KNOWN);
     peers.finish()
 }

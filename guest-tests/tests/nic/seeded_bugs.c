@@ -19,7 +19,8 @@
 
 #define LENGTH 4096
 #define MESSAGES 5
-#define GID_INDEX 1
+/* RoCE v2 with the IPv4 address: behind both versions with the link-local one, and RoCE v1 with the same address. */
+#define GID_INDEX 3
 #define PORT 1
 #define ACCESS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 

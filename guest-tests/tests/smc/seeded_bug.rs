@@ -23,6 +23,10 @@ fn build(directory: &Path) -> Result<PathBuf> {
     fs::copy(driver.join("build"), copy.join("build")).expect("copy the build script");
     for entry in fs::read_dir(driver.join("virtio_ism")).expect("read the driver's directory") {
         let path = entry.expect("an entry").path();
+        // Its packaging is beside the sources.
+        if path.is_dir() {
+            continue;
+        }
         fs::copy(&path, source.join(path.file_name().expect("a name"))).expect("copy a source");
     }
     let attach = source.join("ism_attach.c");

@@ -52,6 +52,23 @@ impl Faulty {
         self.guest().shell(&script).timeout(LIMIT).run()?.check().map(drop)
     }
 
+    /// Lets the guests send nothing by themselves, so that a test knows which completion is the next.
+    fn be_quiet(&self) -> Result<()> {
+        for (index, peer) in [(0, 1), (1, 0)] {
+            let mac = self
+                .testbed
+                .guest(peer)
+                .run(&format!("cat /sys/class/net/{NIC}/address"))?;
+            let (mac, address) = (mac.check()?.text().to_owned(), NicOptions::address(peer));
+            let script = format!(
+                "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6\n\
+                 ip neigh replace {address} lladdr {mac} dev {NIC} nud permanent"
+            );
+            self.testbed.guest(index).shell(&script).run()?.check()?;
+        }
+        Ok(())
+    }
+
     /// Returns the number of answers to five echo requests.
     fn answers(&self) -> Result<usize> {
         let ping = format!("ping -n -c 5 -i 0.05 -W 1 {}", NicOptions::address(1));
@@ -142,6 +159,7 @@ fn a_driver_meets_a_sick_device() -> Result<()> {
 #[test]
 fn an_interface_meets_errors_of_its_queues() -> Result<()> {
     let faulty = Faulty::new("uml-queue-faults")?;
+    faulty.be_quiet()?;
     let once = |fault: &str| faulty.strike(&format!("{fault}\ncount = 1"));
     // What is lost is a frame or an interrupt, or made up for by the next.
     for fault in [
@@ -197,15 +215,21 @@ fn an_interface_meets_errors_of_its_queues() -> Result<()> {
         faulty.works()?;
         thread::sleep(GRACE);
     }
-    // An error of a receive queue's CQ is a message: the interface receives nothing until it is set up again.
+    // An error of a CQ is a message: its queue is of no use until the interface is set up again. Whether that is the
+    // send queue or the receive queue depends on which of their completions is the second.
     for fault in ["kind = \"cq_overrun\"", "kind = \"dma_failed\"\npurpose = \"cqe\""] {
         faulty.strike(&format!("{fault}\nskip = 1\ncount = 1"))?;
-        assert_eq!(faulty.answers()?, 0, "{fault}");
+        assert!(faulty.answers()? <= 1, "{fault}");
         let (_, log) = faulty.calm()?;
         assert!(log.contains("mlx5e_cq_error_event: cqn="), "{fault}: {log}");
         assert_eq!(faulty.answers()?, 0, "{fault}");
         faulty.guest().run(&format!("ip link set {NIC} down"))?.check()?;
+        faulty
+            .guest()
+            .run("echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")?
+            .check()?;
         faulty.guest().nic_configure(1500)?;
+        faulty.be_quiet()?;
         faulty.works()?;
     }
     faulty.finish()

@@ -1,6 +1,6 @@
 //! Scheduled work: queues whose doorbell rang, and deadlines. The NIC's thread waits for it.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -32,6 +32,8 @@ pub struct Scheduler {
 struct Waiting {
     queues: FifoSet,
     deadlines: BTreeSet<(Instant, Task)>,
+    /// Those of the deadlines that repeat a task.
+    repetitions: BTreeMap<Task, Instant>,
     stop: bool,
 }
 
@@ -83,17 +85,31 @@ impl Scheduler {
 
     /// Schedules a task for `time`; earlier deadlines of the task stay.
     pub fn schedule_at(&self, time: Instant, task: Task) {
-        let mut waiting = self.waiting.lock();
-        let first = waiting.deadlines.first().is_none_or(|(earliest, _)| time < *earliest);
-        waiting.deadlines.insert((time, task));
+        let first = self.waiting.lock().add_deadline(time, task);
         if first {
             self.rung.notify_one();
         }
     }
 
+    /// Schedules a task that runs periodically for `time`, unless its next period is scheduled already: what also runs
+    /// for doorbells must not begin a period with each of them. Returns whether it is scheduled now.
+    pub fn repeat_at(&self, time: Instant, task: Task) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.repetitions.contains_key(&task) {
+            return false;
+        }
+        waiting.repetitions.insert(task, time);
+        if waiting.add_deadline(time, task) {
+            self.rung.notify_one();
+        }
+        true
+    }
+
     /// Drops the deadlines of a task: those of a queue that is gone would wait for hours.
     pub fn cancel(&self, task: Task) {
-        self.waiting.lock().deadlines.retain(|(_, waiting)| *waiting != task);
+        let mut waiting = self.waiting.lock();
+        waiting.deadlines.retain(|(_, waiting)| *waiting != task);
+        waiting.repetitions.remove(&task);
     }
 
     /// Ends [`wait`](Self::wait), now and later.
@@ -107,6 +123,7 @@ impl Scheduler {
         let mut waiting = self.waiting.lock();
         waiting.queues.clear();
         waiting.deadlines.clear();
+        waiting.repetitions.clear();
     }
 
     /// Waits for the next task that is due; `None` after [`stop`](Self::stop).
@@ -174,6 +191,13 @@ pub enum Next {
 }
 
 impl Waiting {
+    /// Adds a deadline and returns whether it is the earliest now.
+    fn add_deadline(&mut self, time: Instant, task: Task) -> bool {
+        let first = self.deadlines.first().is_none_or(|(earliest, _)| time < *earliest);
+        self.deadlines.insert((time, task));
+        first
+    }
+
     fn next(&mut self, clock: &Clock) -> Next {
         if self.stop {
             return Next::Stop;
@@ -181,7 +205,10 @@ impl Waiting {
         // Deadlines before doorbells, which may come without end.
         if let Some(deadline) = self.due(clock) {
             self.deadlines.remove(&deadline);
-            let (_, task) = deadline;
+            let (time, task) = deadline;
+            if self.repetitions.get(&task) == Some(&time) {
+                self.repetitions.remove(&task);
+            }
             return Next::Due(Due { task, doorbell: false });
         }
         if let Some(queue) = self.queues.pop() {
@@ -232,6 +259,32 @@ mod tests {
         scheduler.stop();
         assert!(scheduler.has_other_work());
         assert_eq!(scheduler.poll(), Next::Stop);
+    }
+
+    #[test]
+    fn a_period_begins_once() {
+        let scheduler = Scheduler::default();
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let due = Next::Due(Due {
+            task: Task::Queue(1),
+            doorbell: false,
+        });
+        for doorbell in 0..1000 {
+            scheduler.repeat_at(now + doorbell * second, Task::Queue(1));
+        }
+        // Another deadline of the task does not end the period.
+        scheduler.schedule_at(now, Task::Queue(2));
+        scheduler.schedule_at(now - second, Task::Queue(1));
+        assert_eq!(scheduler.poll(), due);
+        scheduler.repeat_at(now + second, Task::Queue(1));
+        assert_eq!(scheduler.poll(), due);
+        scheduler.cancel(Task::Queue(2));
+        assert_eq!(scheduler.poll(), Next::Later(None));
+        scheduler.repeat_at(now + second, Task::Queue(1));
+        assert_eq!(scheduler.poll(), Next::Later(Some(now + second)));
+        scheduler.cancel(Task::Queue(1));
+        scheduler.repeat_at(now, Task::Queue(1));
+        assert_eq!(scheduler.poll(), due);
     }
 
     #[test]

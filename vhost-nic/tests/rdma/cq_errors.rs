@@ -14,6 +14,7 @@ use vhost_daemon::fault::{Faults, Plan};
 use vhost_nic::fault::NicFault;
 use vhost_nic::net::Switch;
 
+use crate::inspect::Inspect;
 use crate::pair::{Pair, hears, is_in_error, pattern};
 
 const LENGTH: usize = 3000;
@@ -65,6 +66,27 @@ fn an_overrun_of_a_send_cq_ends_its_queue_pair() {
     }
     pair.a.qp.post(&request);
     pair.a.qp.silent();
+    pair.end();
+}
+
+#[test]
+fn a_queue_whose_cq_is_in_error_sends_no_further_batch() {
+    /// Messages of a batch.
+    const BATCH: u64 = 128;
+    let shape = Shape {
+        log_sq: 9,
+        ..small(service::UC)
+    };
+    let (mut pair, _) = pair(shape);
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 64), 0);
+    for _ in 0..2 * BATCH {
+        pair.a.qp.put(&request);
+    }
+    pair.a.qp.ring();
+    fails(&pair.a.node, &pair.a.qp.send_cq, OVERRUN);
+    hears(&pair.a.node, EventType::WqCatastrophicError, pair.a.qp.number);
+    is_in_error(&pair.a.node, &pair.a.qp);
+    assert_eq!(pair.b.node.hca.machine.nic().snapshot().port.received, BATCH);
     pair.end();
 }
 

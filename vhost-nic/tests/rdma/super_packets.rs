@@ -5,10 +5,11 @@ use mlx5_prm::queue_entry::Cqe;
 use mlx5_prm::vport::QueryQCounterOut;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::cq::{CompletionQueue, error_of};
-use mlx5_test_driver::qp::{Connection, Data, Request, service};
+use mlx5_test_driver::qp::{Connection, Data, Request, Shape, service};
 use mlx5_test_driver::wait::{await_some, eventually};
 
 use crate::counters::{counted_as, query};
+use crate::inspect::Inspect;
 use crate::pair::{End, Pair, SIZE, pattern};
 use crate::wire::{Fate, Kind};
 
@@ -252,4 +253,30 @@ fn an_unreliable_message_is_lost_as_a_whole() {
     assert!(trace.sends.iter().all(|completion| completion.4.is_none()));
     let sent = &pattern(1, SIZE as usize)[200..][..2 * MTU];
     assert!(&memory[SIZE as usize + TARGET as usize..][..2 * MTU] == sent);
+}
+
+/// Reads of doorbell records.
+fn record_reads(end: &End) -> u64 {
+    let snapshot = serde_json::to_value(end.node.hca.machine.nic().snapshot()).unwrap();
+    let purposes = snapshot["dma"].as_array().unwrap();
+    let record = purposes
+        .iter()
+        .find(|purpose| purpose["purpose"] == "doorbell_record")
+        .unwrap();
+    record["accesses"].as_u64().unwrap()
+}
+
+#[test]
+fn an_unreliable_message_is_not_held_back_for_acknowledgements() {
+    let mut pair = Pair::new(Shape::new(service::UC), &Connection::default());
+    pair.a.memory.write(0, &pattern(1, LONG));
+    let before = record_reads(&pair.a);
+    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, LONG), 0);
+    let counter = pair.a.qp.post(&request);
+    pair.a.qp.sent(WqeOpcode::RdmaWrite, counter);
+    assert!(pair.b.memory.read(0, LONG) == pattern(1, LONG));
+    // A batch begins with a look at the doorbell record, and has up to a MiB.
+    let batches = record_reads(&pair.a) - before;
+    assert!(batches <= 8, "{batches} batches for {LONG} bytes");
+    pair.end();
 }

@@ -1,8 +1,9 @@
 //! A guest with the NIC, and one with software RoCE on a virtio-net device at a port of the same switch.
 
+use std::env;
 use std::net::Ipv4Addr;
 
-use guest_harness::{Flow, Guest, NicOptions, RXE, Result, Testbed};
+use guest_harness::{DaemonControl, Flow, Guest, NicOptions, RXE, Result, Testbed};
 
 use crate::interop::outcome::Outcome;
 
@@ -23,21 +24,35 @@ pub struct End<'a> {
 #[derive(Debug)]
 pub struct Peers {
     testbed: Testbed,
+    control: DaemonControl,
     gids: [u32; 2],
 }
 
 impl Peers {
     pub fn start(name: &str) -> Result<Self> {
-        let testbed = Testbed::builder(name)
-            .guests(2)
-            .nic(NicOptions::default().virtio_guests(1))
-            .start()?;
+        let socket = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let options = NicOptions::default()
+            .virtio_guests(1)
+            .args(["--control-socket".to_owned(), socket.display().to_string()]);
+        let testbed = Testbed::builder(name).guests(2).nic(options).start()?;
+        let control = DaemonControl::new(NicOptions::program()?, socket);
         let (nic, rxe) = (testbed.guest(0), testbed.guest(1));
         nic.nic_load(true)?;
         nic.nic_configure(MTU)?;
         rxe.rxe_up(MTU)?;
         let gids = [gid_index(nic, "mlx5_0")?, gid_index(rxe, RXE)?];
-        Ok(Self { testbed, gids })
+        Ok(Self { testbed, control, gids })
+    }
+
+    /// Puts a plan of faults in force.
+    pub fn apply(&self, plan: &str) -> Result<()> {
+        self.control.apply(plan)
+    }
+
+    /// How often each fault in force has struck.
+    pub fn strikes(&self) -> Result<Vec<u64>> {
+        let rules = self.control.faults()?;
+        Ok(rules.iter().filter_map(|rule| rule["strikes"].as_u64()).collect())
     }
 
     /// The NIC, then software RoCE.

@@ -1,5 +1,5 @@
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -136,9 +136,13 @@ fn a_seed_gives_the_same_strikes_again_and_another_seed_others() {
 fn later_work_is_done_in_the_order_of_its_times() {
     let later = Later::start().unwrap();
     let (sender, receiver) = mpsc::channel();
+    let begin = Instant::now() + Duration::from_millis(100);
+    // Before any of it is due, or else the first is done at once.
     for (delay, value) in [(30, 3), (10, 1), (20, 2)] {
         let sender = sender.clone();
-        assert!(later.after(Duration::from_millis(delay), move || sender.send(value).unwrap()));
+        assert!(later.at(begin + Duration::from_millis(delay), move || {
+            sender.send(value).unwrap()
+        }));
     }
     drop(sender);
     assert_eq!(receiver.iter().collect::<Vec<i32>>(), [1, 2, 3]);

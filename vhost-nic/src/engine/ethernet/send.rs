@@ -260,7 +260,7 @@ impl Sending<'_> {
     fn look_again(&self) {
         let hca = &self.context.hca;
         let again = hca.clock.instant() + UNREAD_INTERVAL;
-        hca.scheduler.schedule_at(again, Task::Queue(self.sq.number));
+        hca.scheduler.repeat_at(again, Task::Queue(self.sq.number));
     }
 
     /// Reports a WQE that is not the one that was posted here.

@@ -103,6 +103,15 @@ impl<'a> Endpoint<'a> {
         self.hca().scheduler.schedule_at(time, Task::Queue(self.qp.number));
     }
 
+    /// Schedules the queue pair again after `interval`, unless it is scheduled for that already.
+    pub fn repeat_after(&self, interval: Duration, timer: Timer) {
+        let hca = self.hca();
+        let time = hca.clock.instant() + interval;
+        if hca.scheduler.repeat_at(time, Task::Queue(self.qp.number)) {
+            self.trace(NicEvent::TimerSet, || [timer as u32, microseconds(interval), 0, 0]);
+        }
+    }
+
     /// Returns the place of a completion. If the completion queue does not take it, moves the queue pair to the error
     /// state.
     pub fn placed(&self, posted: Posted) -> Option<CqePlace> {

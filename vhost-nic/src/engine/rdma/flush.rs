@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn run(endpoint: &Endpoint<'_>) {
     flush_sends(endpoint);
     flush_receives(endpoint);
-    endpoint.schedule_at(endpoint.hca().clock.instant() + INTERVAL, Timer::Flush, INTERVAL);
+    endpoint.repeat_after(INTERVAL, Timer::Flush);
 }
 
 fn flush_sends(endpoint: &Endpoint<'_>) {

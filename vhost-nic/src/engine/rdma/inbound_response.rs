@@ -135,8 +135,8 @@ impl<'p> Reception<'_, 'p> {
 
     /// Retransmits from `psn` on: the packet or its response was lost. Returns whether another retry is allowed.
     fn retransmit(&mut self, psn: Psn) -> bool {
-        if self.requester.send_psn() == psn {
-            // Retransmission starts there already.
+        if !psn.is_before(self.requester.send_psn()) {
+            // Retransmission starts there already, or earlier.
             return true;
         }
         let allowed = self.requester.retry(self.endpoint.parameters.retry_count);

@@ -63,6 +63,10 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 requester.set_last_packets(|wqe| batch.last_packet_of(wqe));
             }
             complete_sent(endpoint, requester);
+            // A completion queue in error ends the queue.
+            if !endpoint.is_current() {
+                return;
+            }
             let reader =
                 reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));
             if let Err(error) = reader.look(&qp.blue_flame, requester.fetched()) {
@@ -180,7 +184,12 @@ fn send_next<'a>(
     batch: &mut Batch<'a>,
 ) -> bool {
     let parameters = endpoint.parameters;
-    let limit = match requester.window(parameters.mtu) {
+    // Nothing acknowledges what is sent on unreliable services.
+    let window = parameters
+        .is_reliable()
+        .then(|| requester.window(parameters.mtu))
+        .flatten();
+    let limit = match window {
         // Without a request on its way, there would be no acknowledgement to wait for.
         Some(0) if !batch.is_empty() || requester.awaits_acknowledgement() => return false,
         Some(window) => window.max(parameters.mtu),

@@ -173,7 +173,7 @@ impl Requester {
         self.send_window.awaits_acknowledgement(self.unacknowledged)
     }
 
-    /// Judges by what is acknowledged after packets were sent whether the peer is distant.
+    /// Judges by what is acknowledged after packets were sent whether the peer is near.
     #[inline]
     pub fn judge_distance(&mut self) {
         self.send_window.judge_distance(self.unacknowledged, self.send_psn);
