@@ -8,7 +8,7 @@ use guest_harness::{Image, Result, cache_dir, program, target_dir};
 
 use crate::fixture::Folder;
 
-/// What the services print.
+/// Output of the services.
 const EXPECTED: &str = "\
 # verify
 root:kvm 660 /run/vhost-nic/lan/a.sock

@@ -46,7 +46,7 @@ const SIZES: [&str; 5] = [
     "ib_write_bw -a -n 16 -c UC",
 ];
 
-/// One frame in a hundred each is lost, comes twice, is overtaken, and arrives with a wrong bit.
+/// Loss, duplication, reordering and corruption, of one frame in a hundred each.
 const BAD_WIRE: &str = r#"
 [[fault]]
 kind = "frame_loss"

@@ -31,7 +31,7 @@ const PPCNT: u16 = 0x5008;
 const GROUPS: u8 = 0x40;
 const REGISTER_SIZE: usize = 0x100;
 
-/// All registers that may exist, each with the input that selects it at port 1.
+/// Numbers of access registers, each with the input that selects port 1.
 fn registers() -> Vec<(u16, Vec<u8>)> {
     let input = |group| {
         let mut input = vec![0; REGISTER_SIZE];

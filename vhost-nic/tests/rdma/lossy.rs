@@ -51,7 +51,7 @@ const ALL: Rates = Rates {
 /// Messages of a run.
 const MANY: u64 = 6_400;
 
-/// How often each fate has struck.
+/// Frames that met each fate.
 #[derive(Default)]
 struct Struck {
     lost: AtomicU64,
@@ -156,8 +156,9 @@ struct Posted {
     length: usize,
     /// Value that an atomic finds.
     finds: u64,
-    /// Its WQE counter, and that of its receive.
+    /// Counter of the send WQE.
     counter: u16,
+    /// Counter of the receive WQE, if the message takes one.
     receive: u16,
 }
 

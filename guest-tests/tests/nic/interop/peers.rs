@@ -49,7 +49,7 @@ impl Peers {
         self.control.apply(plan)
     }
 
-    /// How often each fault in force has struck.
+    /// Strikes of each fault in force.
     pub fn strikes(&self) -> Result<Vec<u64>> {
         let rules = self.control.faults()?;
         Ok(rules.iter().filter_map(|rule| rule["strikes"].as_u64()).collect())
