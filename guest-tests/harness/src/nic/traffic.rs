@@ -58,20 +58,7 @@ impl<'a> Flow<'a> {
     /// Sends `count` echo requests with `size` payload bytes (at least 16, for the time stamp) without fragmentation.
     /// Fails unless all are answered; returns the round-trip times in microseconds.
     pub fn ping(&self, count: u32, size: u32) -> Result<Vec<f64>> {
-        // Without -w, ping waits for the last reply for two round trips only, which is too short on a busy host. With
-        // -w, ping sends until `count` replies have arrived; only the first `count` requests matter.
-        let script = format!("ping -n -M do -i 0.01 -w 30 -c {count} -s {size} {}", self.to);
-        let ping = self.client.shell(&script).timeout(MARGIN);
-        let output = ping.run()?.check()?;
-        let times: Vec<f64> = output
-            .stdout
-            .lines()
-            .filter_map(|line| {
-                let number: u32 = line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()?;
-                let milliseconds: f64 = line.split_once("time=")?.1.split(' ').next()?.parse().ok()?;
-                (number <= count).then_some(milliseconds * 1000.0)
-            })
-            .collect();
+        let times = self.echoes(count, size)?;
         if times.len() == count as usize {
             Ok(times)
         } else {
@@ -80,6 +67,24 @@ impl<'a> Flow<'a> {
                 "{answered} of {count} echo requests were answered"
             )))
         }
+    }
+
+    /// The same where datagrams may be lost; returns the times of the requests that were answered.
+    pub fn echoes(&self, count: u32, size: u32) -> Result<Vec<f64>> {
+        // Without -w, ping waits for the last reply for two round trips only, which is too short on a busy host. With
+        // -w, ping sends until `count` replies have arrived; only the first `count` requests matter.
+        let script = format!("ping -n -M do -i 0.01 -w 30 -c {count} -s {size} {}", self.to);
+        let ping = self.client.shell(&script).timeout(MARGIN);
+        let output = ping.run()?.check()?;
+        Ok(output
+            .stdout
+            .lines()
+            .filter_map(|line| {
+                let number: u32 = line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()?;
+                let milliseconds: f64 = line.split_once("time=")?.1.split(' ').next()?.parse().ok()?;
+                (number <= count).then_some(milliseconds * 1000.0)
+            })
+            .collect())
     }
 
     /// Runs `iperf3` for `seconds` with additional `options` of the client.
