@@ -141,6 +141,14 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
     } else {
         receives
     };
+    if context.st() == service::XRC {
+        let xrcd = hca.xrcds.get(context.xrcd());
+        // An initiator receives nothing, and its driver need not name a domain.
+        if xrcd.is_none() && !has_sq {
+            return Err(no_such("the queue pair's XRC domain does not exist"));
+        }
+        held.extend(xrcd.map(|xrcd| xrcd.references.acquire()));
+    }
     // For a side the QP does not have, the context may name a CQ or none.
     let side = |has: bool, number: u32| {
         if has || number != 0 {

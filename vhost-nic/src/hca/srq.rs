@@ -63,6 +63,11 @@ pub struct XrcSrq {
 }
 
 impl XrcSrq {
+    /// XRC domain.
+    pub fn xrcd(&self) -> u32 {
+        self.context.lock().xrcd()
+    }
+
     /// Drops the references to the CQ and the XRC domain, even if an `Arc` outlives DESTROY_XRC_SRQ.
     pub fn retire(&self) {
         self.held.lock().clear();

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::cq::{CompletionQueue, error_of};
 use mlx5_test_driver::domain::{alloc_xrcd, dealloc_xrcd};
@@ -10,9 +11,14 @@ use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect,
 use mlx5_test_driver::region::Region;
 use mlx5_test_driver::srq::Srq;
 use vhost_nic::net::Switch;
+use vhost_nic::roce::headers::{Bth, Headers, XrcEth};
+use vhost_nic::roce::opcode::Opcode;
+use vhost_nic::roce::psn::Psn;
+use vhost_nic::roce::syndrome::{Nak, Syndrome as RoceSyndrome};
 
 use crate::nic::machine;
-use crate::pair::{Pair, pattern};
+use crate::pair::{Pair, hears, is_in_error, pattern};
+use crate::raw_peer::RawPeer;
 
 #[test]
 fn xrc_messages_go_to_the_shared_queue_they_name() {
@@ -98,6 +104,133 @@ fn a_shared_queue_begins_anywhere_in_its_first_page() {
     cq.destroy(&b.node.hca).unwrap();
     dealloc_xrcd(&b.node.hca, xrcd).unwrap();
     Pair { a, b, wire: pair.wire }.end();
+}
+
+/// Sends, writes, and reads that name `srqn`, each on a connection of its own, are refused as invalid requests.
+fn refuses(pair: &Pair, xrcd: u32, srqn: u32, opcodes: &[WqeOpcode]) {
+    let (a, b) = (&pair.a, &pair.b);
+    for &opcode in opcodes {
+        let mut initiator = QueuePair::create(&a.node, Shape::new(service::XRC)).unwrap();
+        let target = QueuePair::create(&b.node, target_shape(xrcd)).unwrap();
+        connect((&a.node, &initiator), (&b.node, &target), &Connection::default());
+        let mut request = match opcode {
+            WqeOpcode::Send => Request::new(opcode, a.data(0, 3000)),
+            _ => pair.request(opcode, a.data(0, 3000), 0),
+        };
+        request.xrc_srqn = Some(srqn);
+        let counter = initiator.post(&request);
+        assert_eq!(
+            initiator.send_error(counter),
+            Syndrome::RemoteInvalidRequest as u8,
+            "{opcode:?}"
+        );
+        hears(&b.node, EventType::WqInvalidRequestError, target.number);
+        is_in_error(&b.node, &target);
+        initiator.destroy(&a.node).unwrap();
+        target.destroy(&b.node).unwrap();
+    }
+}
+
+#[test]
+fn a_shared_queue_of_another_domain_is_out_of_reach() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let b = &pair.b;
+    let [own, foreign] = [0, 1].map(|_| alloc_xrcd(&b.node.hca).unwrap());
+    let mut cq = b.node.completion_queue(6, false);
+    let mut queue = Srq::xrc(&b.node.hca, b.node.pd, foreign, &cq, 4).unwrap();
+    queue.post(&[b.part(0, 3000)]);
+    pair.a.memory.write(0, &pattern(1, 3000));
+    let opcodes = [
+        WqeOpcode::Send,
+        WqeOpcode::RdmaWrite,
+        WqeOpcode::RdmaWriteImmediate,
+        WqeOpcode::RdmaRead,
+    ];
+    refuses(&pair, own, queue.number, &opcodes);
+    assert!(b.memory.read(0, 3000) == [0; 3000], "data of a refused request");
+    assert!(
+        pair.a.memory.read(0, 3000) == pattern(1, 3000),
+        "data of a refused read"
+    );
+    assert!(cq.poll().is_none());
+    queue.destroy(&b.node.hca).unwrap();
+    cq.destroy(&b.node.hca).unwrap();
+    for xrcd in [own, foreign] {
+        dealloc_xrcd(&b.node.hca, xrcd).unwrap();
+    }
+    pair.end();
+}
+
+#[test]
+fn a_message_to_a_shared_queue_that_does_not_exist_is_refused() {
+    let pair = Pair::unconnected(Shape::new(service::RC), Shape::new(service::RC));
+    let xrcd = alloc_xrcd(&pair.b.node.hca).unwrap();
+    let opcodes = [WqeOpcode::Send, WqeOpcode::RdmaWriteImmediate];
+    refuses(&pair, xrcd, 0x12_3456, &opcodes);
+    dealloc_xrcd(&pair.b.node.hca, xrcd).unwrap();
+    pair.end();
+}
+
+#[test]
+fn the_domain_of_a_target_exists_as_long_as_the_target() {
+    let node = Node::open(machine(&Switch::new(), 1), 1);
+    let xrcd = alloc_xrcd(&node.hca).unwrap();
+    let target = QueuePair::create(&node, target_shape(xrcd)).unwrap();
+    assert!(dealloc_xrcd(&node.hca, xrcd).is_err());
+    target.destroy(&node).unwrap();
+    dealloc_xrcd(&node.hca, xrcd).unwrap();
+    assert!(QueuePair::create(&node, target_shape(xrcd)).is_err());
+}
+
+/// A peer that names one queue in the first packet of a message, and another in the last.
+#[test]
+fn a_message_stays_with_the_queue_that_it_began_in() {
+    const QPN: u32 = 0x77;
+    let switch = Switch::new();
+    let peer = RawPeer::new(&switch, 9);
+    let node = Node::open(machine(&switch, 1), 1);
+    let xrcd = alloc_xrcd(&node.hca).unwrap();
+    let memory = node.region(8192);
+    let mut cqs = [0, 1].map(|_| node.completion_queue(6, false));
+    let mut queues = [0, 1].map(|index| Srq::xrc(&node.hca, node.pd, xrcd, &cqs[index], 4).unwrap());
+    let posted = [0, 1].map(|index: usize| queues[index].post(&[(memory.at(4096 * index as u64), 4096, memory.key)]));
+    let target = QueuePair::create(&node, target_shape(xrcd)).unwrap();
+    let how = Connection::default();
+    target.initialize(&node, &how).unwrap();
+    target
+        .make_ready_to_receive(&node, (peer.mac, peer.gid), QPN, &how)
+        .unwrap();
+    let send = |psn, opcode, queue: &Srq| {
+        let bth = Bth::new(Opcode::from_byte(opcode).unwrap(), target.number, Psn::new(psn)).with_ack_request(true);
+        let mut headers = Headers::new(bth);
+        headers.xrc = Some(XrcEth::new(queue.number));
+        peer.send(&peer.packet(&node, &headers, &vec![0x5a; how.mtu()]));
+        let answers = peer.packets();
+        let [answer] = &answers[..] else {
+            panic!("{} answers", answers.len())
+        };
+        RoceSyndrome::from_byte(answer.headers.aeth.unwrap().syndrome)
+    };
+    // SEND First and SEND Last of XRC.
+    let first = send(how.psn.1, 0xa0, &queues[0]);
+    assert!(matches!(first, Some(RoceSyndrome::Ack { .. })), "{first:?}");
+    let last = send(how.psn.1 + 1, 0xa2, &queues[1]);
+    assert_eq!(last, Some(RoceSyndrome::Nak(Nak::InvalidRequest)));
+    hears(&node, EventType::WqInvalidRequestError, target.number);
+    // The WQE is flushed to the queue it was posted to.
+    let cqe = cqs[0].wait();
+    cqs[0].release();
+    assert_eq!(error_of(&cqe), Some((Syndrome::WrFlush as u8, posted[0])));
+    assert_eq!(cqe.srqn_uidx.get(), 0xabcd);
+    assert!(cqs.iter_mut().all(|cq| cq.poll().is_none()));
+    target.destroy(&node).unwrap();
+    for (queue, cq) in queues.iter().zip(&cqs) {
+        queue.destroy(&node.hca).unwrap();
+        cq.destroy(&node.hca).unwrap();
+    }
+    memory.destroy(&node.hca).unwrap();
+    dealloc_xrcd(&node.hca, xrcd).unwrap();
+    node.close();
 }
 
 fn target_shape(xrcd: u32) -> Shape {

@@ -9,7 +9,7 @@ use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
 use super::pcie_wait;
-use super::receive_queue::{self, Broken};
+use super::receive_queue::{self, Broken, XrcQueue};
 use crate::frame::mac::Mac;
 use crate::frame::view::FrameView;
 use crate::hca::mkey;
@@ -164,7 +164,7 @@ fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameVie
     if !endpoint.is_current() {
         return;
     }
-    let receive = match receive_queue::take(endpoint, responder, super_packet) {
+    let receive = match receive_queue::take(endpoint, responder, super_packet, &XrcQueue::Absent) {
         Ok(Some(receive)) => receive,
         Ok(None) => return parameters.count(QueueCounter::OutOfBuffer),
         Err(Broken { event }) => return endpoint.fail(event),

@@ -1,5 +1,7 @@
 //! Responder: executes requests in the guest's memory and queues.
 
+use std::sync::Arc;
+
 use mlx5_prm::queue_entry::{EventType, Syndrome as CqeSyndrome};
 
 use super::super::denial;
@@ -7,7 +9,7 @@ use super::super::memory::{AccessContext, AccessError, KeyRange};
 use super::completion::{self, Arrival, ReceiveCq};
 use super::endpoint::Endpoint;
 use super::outbound_response::{Read, Response};
-use super::receive_queue::{self, Broken};
+use super::receive_queue::{self, Broken, XrcQueue};
 use crate::hca::mkey::{self, Access};
 use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Incoming, Parameters, Resource, Responder, service};
@@ -74,13 +76,16 @@ pub(super) enum Step {
 /// Executes the requests of a burst for a queue pair.
 pub(super) struct Executor<'a, 'p> {
     pub endpoint: &'a Endpoint<'a>,
+    /// The shared receive queue that the packets name.
+    xrc: &'a XrcQueue,
     access: AccessContext<'a, 'p>,
 }
 
 impl<'a, 'p> Executor<'a, 'p> {
-    pub fn new(endpoint: &'a Endpoint<'a>) -> Self {
+    pub fn new(endpoint: &'a Endpoint<'a>, xrc: &'a XrcQueue) -> Self {
         Self {
             endpoint,
+            xrc,
             access: AccessContext::new(endpoint.hca()),
         }
     }
@@ -115,7 +120,7 @@ impl<'a, 'p> Executor<'a, 'p> {
         };
         // One variable, which is the caller's: a step that is copied stalls the processor.
         let mut step = match operation {
-            _ if !length_fits || !in_order => Step::Refused(INVALID),
+            _ if !length_fits || !in_order || !self.names_its_queue(responder, head) => Step::Refused(INVALID),
             Operation::Send => self.send(responder, super_packet),
             Operation::Write => self.write(responder, super_packet),
             Operation::ReadRequest => self.read(responder, head),
@@ -147,13 +152,30 @@ impl<'a, 'p> Executor<'a, 'p> {
         step
     }
 
+    /// Whether a request names a shared receive queue that it may: one of the queue pair's XRC domain if it takes a
+    /// receive WQE, and that of the message it continues; for others, none of another domain (IBTA annex A14: invalid
+    /// XRCETH, XRC domain violation). Requests of other services name none.
+    fn names_its_queue(&self, responder: &Responder, packet: &Packet) -> bool {
+        if self.endpoint.parameters.service != service::XRC {
+            return true;
+        }
+        match self.xrc {
+            XrcQueue::Own(srq) => responder
+                .receive_in_use()
+                .and_then(|receive| receive.srq.as_ref())
+                .is_none_or(|used| Arc::ptr_eq(used, srq)),
+            XrcQueue::Absent => packet.opcode.operation() != Operation::Send && packet.headers.immediate.is_none(),
+            XrcQueue::Foreign => false,
+        }
+    }
+
     fn send(&self, responder: &mut Responder, super_packet: &SuperPacket<'_>) -> Step {
         let endpoint = self.endpoint;
         let parameters = endpoint.parameters;
         let (packet, payload) = (&super_packet.head, &super_packet.payload);
         let position = packet.opcode.position();
         if position.begins() {
-            match receive_queue::take(endpoint, responder, super_packet) {
+            match receive_queue::take(endpoint, responder, super_packet, self.xrc) {
                 Ok(Some(receive)) => responder.begin_send(receive),
                 Ok(None) => return Step::NoReceive,
                 Err(broken) => return Step::Broken(broken),
@@ -226,7 +248,8 @@ impl<'a, 'p> Executor<'a, 'p> {
             invalidated,
             ..Arrival::of(packet, length as u32)
         };
-        let completed = receive_queue::complete(endpoint, super_packet, receive.wqe_counter, |to| {
+        let (last, srq) = (super_packet.last_number(), receive.srq.as_ref());
+        let completed = receive_queue::complete(endpoint, last, receive.wqe_counter, srq, |to| {
             let cqe = completion::arrived(endpoint.qp, to.user_index, receive, arrival);
             if inline {
                 to.cq.post_with_data(cqe, &data)
@@ -248,7 +271,8 @@ impl<'a, 'p> Executor<'a, 'p> {
         let endpoint = self.endpoint;
         if let Some(Incoming::Send { receive, .. }) = responder.incoming() {
             let failed = |to: ReceiveCq<'_>| completion::receive_failed(endpoint.qp, to, receive.wqe_counter, syndrome);
-            if let Err(broken) = receive_queue::complete(endpoint, packet, receive.wqe_counter, failed) {
+            let (last, srq) = (packet.last_number(), receive.srq.as_ref());
+            if let Err(broken) = receive_queue::complete(endpoint, last, receive.wqe_counter, srq, failed) {
                 endpoint.fail(broken.event);
             }
         }
@@ -312,7 +336,7 @@ impl<'a, 'p> Executor<'a, 'p> {
         }
         if packet.headers.immediate.is_some() {
             self.access.unlock();
-            let receive = match receive_queue::take(endpoint, responder, super_packet) {
+            let receive = match receive_queue::take(endpoint, responder, super_packet, self.xrc) {
                 Ok(Some(receive)) => receive,
                 taken => {
                     if position.begins() {
@@ -325,7 +349,8 @@ impl<'a, 'p> Executor<'a, 'p> {
                 write: true,
                 ..Arrival::of(packet, length)
             };
-            let completed = receive_queue::complete(endpoint, super_packet, receive.wqe_counter, |to| {
+            let (last, srq) = (super_packet.last_number(), receive.srq.as_ref());
+            let completed = receive_queue::complete(endpoint, last, receive.wqe_counter, srq, |to| {
                 let cqe = completion::arrived(endpoint.qp, to.user_index, &receive, arrival);
                 to.cq.post(cqe)
             });

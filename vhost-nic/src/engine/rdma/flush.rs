@@ -6,9 +6,11 @@ use mlx5_prm::queue_entry::{EventType, Syndrome};
 
 use super::completion::{self, ReceiveCq};
 use super::endpoint::Endpoint;
+use super::receive_queue;
 use super::send_wqe::{Reader, WqeOrigin};
 use crate::hca::nic_event::Timer;
 use crate::hca::qp::{Message, ReceiveSource};
+use crate::net::FrameNumber;
 
 /// Interval at which a queue pair in the error state is checked: receives are posted without a doorbell.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -57,15 +59,18 @@ fn flush_receives(endpoint: &Endpoint<'_>) {
         return;
     }
     let receives = responder.take_receives();
+    for receive in receives {
+        let (counter, srq) = (receive.wqe_counter, receive.srq.as_ref());
+        // A CQ in error takes no completions of flushed WQEs either.
+        let _ = receive_queue::complete(endpoint, FrameNumber::default(), counter, srq, |to| {
+            completion::receive_failed(qp, to, counter, Syndrome::WrFlush)
+        });
+    }
     let Some(cq) = &qp.receive_cq else { return };
     let flush = |wqe_counter| {
         let user_index = endpoint.parameters.user_index;
-        // A CQ in error takes no completions of flushed WQEs either.
         let _ = completion::receive_failed(qp, ReceiveCq { cq, user_index }, wqe_counter, Syndrome::WrFlush);
     };
-    for receive in receives {
-        flush(receive.wqe_counter);
-    }
     match &qp.receives {
         ReceiveSource::Own(ring) => {
             let Ok(producer) = ring.look_at_receive_producer(&endpoint.hca().dma) else {

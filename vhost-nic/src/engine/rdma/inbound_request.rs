@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::execute::{Executor, Refused, Step, read_packets};
 use super::outbound_response::{Read, Response, Responses};
 use super::pcie_wait;
-use super::receive_queue::{self, Broken};
+use super::receive_queue::{Broken, XrcQueue};
 use crate::hca::qp::{Parameters, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
 use crate::net::SuperPacket;
@@ -23,10 +23,11 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
         return;
     }
     if parameters.service != service::XRC {
-        return receive_as(endpoint, super_packets);
+        return receive_as(endpoint, super_packets, &XrcQueue::Absent);
     }
     for super_packet in super_packets {
-        let of_srq = receive_queue::xrc_srq(endpoint.context, &super_packet.head).map(|srq| Parameters {
+        let named = XrcQueue::of(endpoint.context, parameters, &super_packet.head);
+        let of_srq = named.own().map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex
             // A14).
             pd: srq.pd(),
@@ -36,11 +37,11 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
             parameters: of_srq.as_ref().unwrap_or(parameters),
             ..*endpoint
         };
-        receive_as(&endpoint, &[super_packet]);
+        receive_as(&endpoint, &[super_packet], &named);
     }
 }
 
-fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
+fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>], xrc: &XrcQueue) {
     let mut responses = Responses::default();
     pcie_wait::before_requests(endpoint, super_packets);
     {
@@ -48,7 +49,7 @@ fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
         if !endpoint.is_current() {
             return;
         }
-        let mut executor = Executor::new(endpoint);
+        let mut executor = Executor::new(endpoint, xrc);
         for super_packet in super_packets {
             if endpoint.parameters.service == service::UC {
                 unreliable(&mut executor, responder, super_packet);

@@ -11,15 +11,41 @@ use super::endpoint::Endpoint;
 use crate::hca::cq::{CqInError, Posted};
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::nic_finding::queue;
-use crate::hca::qp::{Receive, ReceiveSource, Responder};
+use crate::hca::qp::{Parameters, Receive, ReceiveSource, Responder};
 use crate::hca::srq::{LIMIT_EVENT, ReceiveList, TakeError, XrcSrq};
 use crate::hca::wq::WorkQueue;
-use crate::net::SuperPacket;
+use crate::net::{FrameNumber, SuperPacket};
 use crate::roce::packet::Packet;
 
-/// The shared receive queue that an XRC packet names.
-pub(super) fn xrc_srq(context: &Context, packet: &Packet) -> Option<Arc<XrcSrq>> {
-    context.hca.xrc_srqs.get(packet.headers.xrc?.srqn())
+/// The shared receive queue that an XRC packet names in its XRCETH.
+#[derive(Debug)]
+pub(super) enum XrcQueue {
+    /// None of this number, or no XRC packet.
+    Absent,
+    /// One of another XRC domain than the queue pair's.
+    Foreign,
+    /// One of the queue pair's XRC domain.
+    Own(Arc<XrcSrq>),
+}
+
+impl XrcQueue {
+    /// The queue that a packet for a queue pair with these parameters names.
+    pub fn of(context: &Context, parameters: &Parameters, packet: &Packet) -> Self {
+        let number = packet.headers.xrc.map(|header| header.srqn());
+        match number.and_then(|number| context.hca.xrc_srqs.get(number)) {
+            None => Self::Absent,
+            Some(srq) if srq.xrcd() != parameters.xrcd => Self::Foreign,
+            Some(srq) => Self::Own(srq),
+        }
+    }
+
+    /// The queue, if the queue pair may use it.
+    pub fn own(&self) -> Option<&Arc<XrcSrq>> {
+        match self {
+            Self::Own(srq) => Some(srq),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
 }
 
 /// Receives cannot go on, by a fault on this side. The queue pair goes to the error state, and the requester of a
@@ -36,11 +62,12 @@ impl Broken {
     };
 }
 
-/// Takes a receive WQE for a message that begins with `first`, if one is posted.
+/// Takes a receive WQE for a message that begins with `first`, if one is posted; that of an XRC message from `xrc`.
 pub(super) fn take(
     endpoint: &Endpoint<'_>,
     responder: &mut Responder,
     first: &SuperPacket<'_>,
+    xrc: &XrcQueue,
 ) -> Result<Option<Receive>, Broken> {
     if let Some(spare) = responder.take_spare() {
         return Ok(Some(spare));
@@ -52,7 +79,7 @@ pub(super) fn take(
             endpoint.parameters.pd,
         ),
         ReceiveSource::Pool(rmp) => (take_shared(endpoint, &rmp.list, rmp.number, &mut segments)?, rmp.pd()),
-        ReceiveSource::Xrc => match xrc_srq(endpoint.context, &first.head) {
+        ReceiveSource::Xrc => match xrc.own() {
             Some(srq) => (take_shared(endpoint, &srq.list, srq.number, &mut segments)?, srq.pd()),
             None => return Ok(None),
         },
@@ -68,6 +95,7 @@ pub(super) fn take(
         pd,
         segments,
         room,
+        srq: xrc.own().cloned(),
     }))
 }
 
@@ -93,7 +121,7 @@ fn take_own(
         hca.findings.report_dma(queue(number), &error);
         responder.consume();
         let failed = |to: ReceiveCq<'_>| completion::receive_failed(endpoint.qp, to, index, Syndrome::LocalQpOperation);
-        complete(endpoint, first, index, failed)?;
+        complete(endpoint, first.last_number(), index, None, failed)?;
         return Err(Broken { event: None });
     }
     responder.consume();
@@ -136,17 +164,21 @@ fn announce(endpoint: &Endpoint<'_>, event: EventType, number: u32) {
     endpoint.hca().eqs.announce(event, 0, &data);
 }
 
-/// Completes the receive WQE of a message whose last packet is `last`: `post` posts to the completion queue, if any.
+/// Completes a receive WQE that the packet `last` ends, taken from `srq` if it is one of XRC: `post` posts to the
+/// completion queue, if any.
 pub(super) fn complete(
     endpoint: &Endpoint<'_>,
-    last: &SuperPacket<'_>,
+    last: FrameNumber,
     wqe_counter: u16,
+    srq: Option<&Arc<XrcSrq>>,
     post: impl FnOnce(ReceiveCq<'_>) -> Posted,
 ) -> Result<(), Broken> {
-    let posted = if let ReceiveSource::Xrc = endpoint.qp.receives {
-        let Some(srq) = xrc_srq(endpoint.context, &last.head) else {
+    let posted = if let Some(srq) = srq {
+        let still = endpoint.hca().xrc_srqs.get(srq.number);
+        // Its CQ may be gone with it.
+        if !still.is_some_and(|still| Arc::ptr_eq(&still, srq)) {
             return Ok(());
-        };
+        }
         let user_index = srq.context.lock().user_index();
         let posted = post(ReceiveCq {
             cq: &srq.cq,
@@ -163,6 +195,6 @@ pub(super) fn complete(
     } else {
         return Ok(());
     };
-    endpoint.note_received(last.last_number(), wqe_counter, posted.ok().flatten());
+    endpoint.note_received(last, wqe_counter, posted.ok().flatten());
     posted.map(|_| ()).map_err(|CqInError| Broken::CATASTROPHE)
 }

@@ -23,6 +23,8 @@ pub struct Parameters {
     pub service: u8,
     /// Protection domain.
     pub pd: u32,
+    /// XRC domain of an XRC target.
+    pub xrcd: u32,
     /// Path MTU: maximum bytes of payload in a packet.
     pub mtu: usize,
     /// QP number of the peer (24 bits).
@@ -118,6 +120,7 @@ impl Parameters {
             state,
             service: context.st(),
             pd: context.pd(),
+            xrcd: context.xrcd(),
             mtu: 128 << context.mtu().clamp(1, 5),
             remote_qpn: context.remote_qpn(),
             path: path(context.primary_address_path(), vport),

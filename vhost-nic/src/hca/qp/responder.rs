@@ -1,11 +1,13 @@
 //! Responder state: sequence numbers, the message in progress, and recent reads and atomics of a receive queue.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mlx5_prm::wqe::DataSegment;
 use serde::Serialize;
 
 use crate::hca::pcie_account::{PayloadAccount, Transactions};
+use crate::hca::srq::XrcSrq;
 use crate::roce::psn::Psn;
 
 /// MSNs have 24 bits.
@@ -22,6 +24,8 @@ pub struct Receive {
     pub segments: Vec<DataSegment>,
     /// Length of the scatter list in bytes.
     pub room: u64,
+    /// The shared receive queue that it was posted to and completes for, of an XRC message.
+    pub srq: Option<Arc<XrcSrq>>,
 }
 
 /// Most bytes of a message (IBTA 9.7.7.1.4): lengths in completions and in the progress of a message have 32 bits.
@@ -210,6 +214,14 @@ impl Responder {
         self.spare = Some(receive);
     }
 
+    /// The receive WQE of the send in progress, or the one that was put back for it to begin again.
+    pub fn receive_in_use(&self) -> Option<&Receive> {
+        match &self.incoming {
+            Some(Incoming::Send { receive, .. }) => Some(receive),
+            Some(Incoming::Write { .. }) | None => self.spare.as_ref(),
+        }
+    }
+
     /// Ends the message in progress, and takes its receive WQE and the one that was put back.
     pub fn take_receives(&mut self) -> impl Iterator<Item = Receive> + use<> {
         let started = match self.incoming.take() {
@@ -325,6 +337,7 @@ mod tests {
             pd: 1,
             segments: Vec::new(),
             room: 5 << 30,
+            srq: None,
         };
         let takes = [0, 1 << 31, (1 << 31) + 1, 1 << 32, 5 << 30].map(|length| receive.takes(length));
         assert_eq!(takes, [true, true, false, false, false]);
