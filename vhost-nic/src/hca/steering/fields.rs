@@ -5,9 +5,12 @@ use zerocopy::IntoBytes;
 
 use crate::frame::mac::Mac;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, protocol};
+use crate::roce::grh::{GRH_LENGTH, Grh};
 
 /// UDP port of RoCE v2.
 const ROCE_PORT: u16 = 4791;
+/// Length of a UDP header in bytes.
+const UDP_HEADER: usize = 8;
 /// Words of 32 bits in [`MatchFields`].
 pub const WORDS: usize = 32;
 
@@ -126,18 +129,28 @@ fn misc_parameters(view: &FrameView<'_>) -> FteMatchSetMisc {
     if let Network::Ipv6(header) = view.network {
         fields.set_outer_ipv6_flow_label(header.flow_label);
     }
-    match view.transport {
-        Transport::Ipsec { spi } => fields.set_outer_esp_spi(spi),
-        Transport::Udp(header) if header.destination_port == ROCE_PORT => {
-            let bth = &view.bytes()[view.transport_range()][8..];
-            if let Some(&[opcode, _, _, _, _, q0, q1, q2]) = bth.first_chunk() {
-                fields.set_bth_opcode(opcode);
-                fields.set_bth_dst_qp(u32::from_be_bytes([0, q0, q1, q2]));
-            }
-        }
-        Transport::None | Transport::Tcp(_) | Transport::Udp(_) => {}
+    if let Transport::Ipsec { spi } = view.transport {
+        fields.set_outer_esp_spi(spi);
+    }
+    if let Some(&[opcode, _, _, _, _, q0, q1, q2]) = bth(view).and_then(<[u8]>::first_chunk) {
+        fields.set_bth_opcode(opcode);
+        fields.set_bth_dst_qp(u32::from_be_bytes([0, q0, q1, q2]));
     }
     fields
+}
+
+/// Bytes of a RoCE packet from its BTH on. The fields are of the header in either version: the driver's rules for
+/// congestion notifications name the opcode and no UDP port (`set_cnp_spec`, `drivers/infiniband/hw/mlx5/fs.c`).
+fn bth<'a>(view: &FrameView<'a>) -> Option<&'a [u8]> {
+    match view.transport {
+        Transport::Udp(header) if header.destination_port == ROCE_PORT => {
+            view.bytes()[view.transport_range()].get(UDP_HEADER..)
+        }
+        _ => {
+            Grh::of(view).filter(|grh| grh.is_valid())?;
+            view.bytes().get(view.network_offset + GRH_LENGTH..)
+        }
+    }
 }
 
 fn split(Mac([a, b, c, d, e, f]): Mac) -> (u32, u16) {

@@ -86,6 +86,23 @@ fn a_roce_frame_shows_its_queue_pair() {
 }
 
 #[test]
+fn a_roce_v1_frame_shows_its_queue_pair_unless_its_grh_is_invalid() {
+    let bth = [0x64, 0, 0xff, 0xff, 0, 0x01, 0x23, 0x45, 0, 0, 0, 0];
+    let grh = Grh::new(0, 0, 16, 64, [[1; 16], [2; 16]]);
+    let mut frame = [&[2; 6][..], &[4; 6], &[0x89, 0x15], grh.as_bytes(), &bth, &[0; 4]].concat();
+    let (outer, misc) = fields(&frame);
+    assert_eq!((outer.ethertype(), outer.ip_version()), (0x8915, 0));
+    assert_eq!((misc.bth_opcode(), misc.bth_dst_qp()), (0x64, 0x01_2345));
+    // NxtHdr.
+    frame[14 + 6] = 17;
+    let (_, misc) = fields(&frame);
+    assert_eq!((misc.bth_opcode(), misc.bth_dst_qp()), (0, 0));
+    // Ends in the BTH.
+    let (_, misc) = fields(&frame[..14 + 40 + 7]);
+    assert_eq!((misc.bth_opcode(), misc.bth_dst_qp()), (0, 0));
+}
+
+#[test]
 fn a_fragment_shows_no_ports() {
     let mut frame = Vec::new();
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
