@@ -328,3 +328,27 @@ fn a_stream_waits_for_a_reader_that_pauses() {
     let head = answer.iter().position(|byte| *byte == b'\n').unwrap();
     assert!(answer[head + 1..] == flood(), "{} bytes", answer.len());
 }
+
+#[test]
+fn behind_a_stream_a_reader_has_its_limit_again() {
+    let daemon = Arc::<Daemon>::default();
+    let service = ControlService::new(&daemon);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let limit = Some(Duration::from_secs(7));
+    ours.set_write_timeout(limit).unwrap();
+    // The limit is the socket's, whichever descriptor it is asked by.
+    let watched = ours.try_clone().unwrap();
+    let served = thread::spawn(move || service.serve(&ours));
+    let mut lines = BufReader::new(theirs.try_clone().unwrap()).lines();
+    for request in ["follow", "counters"] {
+        let line = format!("{{\"version\": 1, \"command\": \"{request}\"}}\n");
+        theirs.write_all(line.as_bytes()).unwrap();
+        lines.next().unwrap().unwrap();
+        if request == "follow" {
+            assert_eq!(lines.next().unwrap().unwrap(), "body");
+        }
+    }
+    assert_eq!(watched.write_timeout().unwrap(), limit);
+    theirs.shutdown(std::net::Shutdown::Write).unwrap();
+    served.join().unwrap().unwrap();
+}

@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
-use mlx5_prm::queue_entry::{CqeOpcode, EventType};
+use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::cq::{error_of, vendor_error_of};
 use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::node::Node;
-use mlx5_test_driver::qp::{Connection, Data, Request, Shape, connect, service};
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::{Region, Rights};
+use mlx5_test_driver::wait::{await_some, eventually};
+use vhost_nic::net::Switch;
+use vhost_nic::roce::headers::{Aeth, Bth, Headers};
+use vhost_nic::roce::opcode::Opcode;
+use vhost_nic::roce::psn::Psn;
 use zerocopy::IntoBytes;
 
+use crate::nic::machine;
 use crate::pair::{Pair, pattern};
+use crate::raw_peer::RawPeer;
 use crate::wire::Fate;
 
 /// `QPC.state` of a queue pair in error.
@@ -276,4 +283,59 @@ fn completions_say_what_the_vendor_calls_their_error() {
         assert_eq!((error_of(&cqe), vendor_error_of(&cqe)), (Some((0x05, receive)), 0xf9));
         pair.end();
     }
+}
+
+#[test]
+fn a_nak_for_what_waits_to_be_sent_again_is_no_retry() {
+    /// RC Acknowledge; ACK, RNR NAK of 655.36 ms, and NAK of a PSN sequence error (IBTA 9.7.5.2).
+    const ACKNOWLEDGE: u8 = 0x11;
+    const ACK: u8 = 0x1f;
+    const RNR: u8 = 0x20;
+    const PSN_SEQUENCE: u8 = 0x60;
+    let switch = Switch::new();
+    let peer = RawPeer::new(&switch, 9);
+    let node = Node::open(machine(&switch, 1), 1);
+    let mut qp = QueuePair::create(&node, Shape::new(service::RC)).unwrap();
+    // One retry, and no timeout that is one.
+    let how = Connection {
+        retry_count: 1,
+        ack_timeout: 0,
+        ..Connection::default()
+    };
+    qp.initialize(&node, &how).unwrap();
+    qp.make_ready_to_receive(&node, (peer.mac, peer.gid), 0x77, &how)
+        .unwrap();
+    qp.make_ready_to_send(&node, &how).unwrap();
+    let data = vec![Data::Inline(vec![0x5a; 8])];
+    let counter = qp.post(&Request::remote(WqeOpcode::RdmaWrite, data, 0x1000, 0x1234));
+    let number = qp.number;
+    let answer = |psn, syndrome| {
+        let opcode = Opcode::from_byte(ACKNOWLEDGE).unwrap();
+        let mut headers = Headers::new(Bth::new(opcode, number, Psn::new(psn)));
+        headers.aeth = Some(Aeth::new(syndrome, 1));
+        peer.send(&peer.packet(&node, &headers, &[]));
+    };
+    let packets = || {
+        await_some("a packet", || {
+            Some(peer.packets()).filter(|packets| !packets.is_empty())
+        })
+    };
+    assert_eq!(packets().len(), 1);
+    answer(how.psn.0, RNR);
+    for _ in 0..3 {
+        answer(how.psn.0, PSN_SEQUENCE);
+    }
+    // After the delay, once.
+    assert_eq!(packets().len(), 1);
+    answer(how.psn.0, ACK);
+    qp.sent(WqeOpcode::RdmaWrite, counter);
+    // One that has been sent again is one, the next is one too many.
+    let data = vec![Data::Inline(vec![0x5a; 8])];
+    let counter = qp.post(&Request::remote(WqeOpcode::RdmaWrite, data, 0x1000, 0x1234));
+    for _ in 0..2 {
+        assert_eq!(packets().len(), 1);
+        answer(how.psn.0 + 1, PSN_SEQUENCE);
+    }
+    assert_eq!(qp.send_error(counter), Syndrome::TransportRetryExceeded as u8);
+    eventually("the error state", || qp.query(&node).unwrap().state() == ERROR);
 }
