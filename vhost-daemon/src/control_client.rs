@@ -25,7 +25,7 @@ pub enum ClientError {
     /// The result could not be printed.
     #[error("cannot print the result")]
     Print(#[source] io::Error),
-    /// The daemon ended the connection before it answered.
+    /// The daemon ended the connection before it answered, or in the middle of an answer.
     #[error("the daemon ended the connection")]
     End,
     /// The answer is not one.
@@ -104,6 +104,8 @@ impl<C: Subcommand + Serialize> CtlArgs<C> {
                     self.print(&serde_json::from_str(&line)?, finding)?;
                 }
             }
+            // Findings have no end but that of their reader.
+            return Err(ClientError::End);
         }
         Ok(())
     }

@@ -281,6 +281,43 @@ fn a_capture_of_a_running_daemon() {
 }
 
 #[test]
+fn a_live_stream_that_the_daemon_ends_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let [guest, control] = ["a.sock", "control.sock"].map(|name| dir.path().join(name));
+    let control = control.to_str().unwrap();
+    let args = ["--socket-path", guest.to_str().unwrap(), "--control-socket", control];
+    let daemon = Daemon::start(PROGRAM.command().args(args));
+    await_socket(Path::new(control));
+    let start = |args: &[&str]| {
+        let mut command = PROGRAM.command();
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut captures = [&["--seconds", "3600"][..], &[]].map(|more| {
+        let args = [&["capture", "--control-socket", control][..], more].concat();
+        start(&args)
+    });
+    for capture in &mut captures {
+        // A section header block: it has begun.
+        capture.stdout.as_mut().unwrap().read_exact(&mut [0; 28]).unwrap();
+    }
+    let mut findings = start(&["ctl", "--control-socket", control, "--json", "findings", "--follow"]);
+    findings.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+    let [timed, endless] = captures.map(|capture| capture.wait_with_output().unwrap());
+    let findings = findings.wait_with_output().unwrap();
+    for (output, reason) in [
+        (timed, "error: the daemon ended the capture early, after "),
+        (endless, "error: the daemon ended the capture\n"),
+        (findings, "error: the daemon ended the connection\n"),
+    ] {
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.starts_with(reason) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
 fn an_inherited_socket_is_left_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let (path, own) = (dir.path().join("inherited.sock"), dir.path().join("own.sock"));
