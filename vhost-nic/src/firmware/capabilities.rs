@@ -18,6 +18,8 @@ pub(super) const COMMANDS: Commands = &[(Opcode::QUERY_HCA_CAP, query), (Opcode:
 
 /// Bytes of the structure of a group.
 const GROUP_SIZE: usize = 0x1000;
+/// Offset in bits of that structure in the output of QUERY_HCA_CAP.
+const CAPABILITY: usize = 0x80;
 
 /// The name of a capability that does not exist.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -109,7 +111,10 @@ fn query(firmware: &Firmware, input: Input<'_>) -> Result {
     if let Some(bytes) = values.get(&group) {
         *output.capability_mut() = **bytes;
     }
-    Reply::new(output)
+    Ok(Reply {
+        union: Some((CAPABILITY, group.layout())),
+        ..Reply::new(output)?
+    })
 }
 
 fn set(firmware: &Firmware, input: Input<'_>) -> Result {

@@ -7,7 +7,7 @@
 use mlx5_prm::capability::{
     AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, RoceCap,
 };
-use mlx5_prm::layout::{Field, Layout};
+use mlx5_prm::layout::{Declaration, Field, Layout};
 
 use crate::hca::limits;
 
@@ -45,6 +45,17 @@ impl Group {
 
     pub(super) fn new(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|group| *group as u16 == number)
+    }
+
+    /// Layout of the group's structure.
+    pub(super) fn layout(self) -> Declaration {
+        match self {
+            Self::General => Declaration::of::<CmdHcaCap>(),
+            Self::EthernetOffloads => Declaration::of::<PerProtocolNetworkingOffloadCaps>(),
+            Self::Atomic => Declaration::of::<AtomicCaps>(),
+            Self::Roce => Declaration::of::<RoceCap>(),
+            Self::FlowTable => Declaration::of::<FlowTableNicCap>(),
+        }
     }
 
     /// Returns a field by name, with its offset in the group's structure. Fields of NIC receive flow tables are named

@@ -154,6 +154,8 @@ pub struct Reply {
     pub(super) fixed: usize,
     /// Layout of its beginning.
     pub(super) layout: Declaration,
+    /// Offset in bits of a field that is a union, and the layout that it has.
+    pub(super) union: Option<(usize, Declaration)>,
 }
 
 impl Reply {
@@ -168,6 +170,7 @@ impl Reply {
             bytes: output.as_bytes().to_vec(),
             fixed: T::SIZE,
             layout: Declaration::of::<T>(),
+            union: None,
         })
     }
 
@@ -179,6 +182,7 @@ impl Reply {
             bytes,
             fixed: T::SIZE,
             layout: Declaration::of::<T>(),
+            union: None,
         })
     }
 }

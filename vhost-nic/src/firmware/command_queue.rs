@@ -256,12 +256,14 @@ fn deliver(
     if let Some(layout) = layout.get() {
         check_reserved(firmware, slot, input, &layout);
     }
-    let (mut output, layout) = match answer {
-        Ok(reply) => (reply.bytes, Some(reply.layout)),
-        Err(refusal) => (refusal, None),
+    let (mut output, layouts) = match answer {
+        Ok(Reply {
+            bytes, layout, union, ..
+        }) => (bytes, Vec::from_iter([(0, layout)].into_iter().chain(union))),
+        Err(refusal) => (refusal, Vec::new()),
     };
     if let Fate::Reserved { seed } = fate {
-        reserved_bits::fill(&mut output, layout.as_ref(), &mut Rng::with_seed(seed));
+        reserved_bits::fill(&mut output, &layouts, &mut Rng::with_seed(seed));
     }
     output.truncate(output_length);
     exchange.output = output;

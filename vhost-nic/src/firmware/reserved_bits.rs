@@ -23,12 +23,12 @@ pub(super) fn first_set(input: &[u8], layout: &Declaration) -> Option<usize> {
     (0..layout.size * 8).find(|bit| get(input, *bit, 1) != 0 && !is_field(*bit))
 }
 
-/// Fills the reserved bits of an output at random: those of every output, and those of its layout, which may be longer
-/// or shorter, as far as they are known.
-pub(super) fn fill(output: &mut [u8], layout: Option<&Declaration>, random: &mut Rng) {
+/// Fills the reserved bits of an output at random: those of every output, and those of its layouts at their offsets in
+/// bits, as far as they are known. The layouts may be longer or shorter than the output.
+pub(super) fn fill(output: &mut [u8], layouts: &[(usize, Declaration)], random: &mut Rng) {
     let mut reserved: Vec<usize> = OF_HEADER.collect();
-    if let Some(layout) = layout {
-        find(layout, 0, &mut reserved);
+    for (start, layout) in layouts {
+        find(layout, *start, &mut reserved);
     }
     let end = output.len() / 4 * 32;
     for bit in reserved.into_iter().filter(|bit| *bit < end) {
@@ -109,7 +109,7 @@ mod tests {
             let (mut ones, mut zeros) = (vec![0; layout.size], vec![0xff; layout.size]);
             for seed in 0..64 {
                 let mut output = used.clone();
-                fill(&mut output, Some(layout), &mut Rng::with_seed(seed));
+                fill(&mut output, &[(0, *layout)], &mut Rng::with_seed(seed));
                 for (index, byte) in output.iter().enumerate() {
                     ones[index] |= byte;
                     zeros[index] &= byte;
@@ -139,7 +139,7 @@ mod tests {
                 let mut output = vec![0; length];
                 fill(
                     &mut output,
-                    Some(&Declaration::of::<QueryCqOut>()),
+                    &[(0, Declaration::of::<QueryCqOut>())],
                     &mut Rng::with_seed(seed),
                 );
                 ones.iter_mut().zip(&output).for_each(|(ones, byte)| *ones |= byte);

@@ -7,7 +7,7 @@ use mlx5_prm::access_reg::{AccessRegisterIn, AccessRegisterOut};
 use mlx5_prm::capability::{CmdHcaCap, QueryHcaCapIn, QueryHcaCapOut, SetHcaCapIn, SetHcaCapOut};
 use mlx5_prm::domain::*;
 use mlx5_prm::init_hca::*;
-use mlx5_prm::layout::Layout;
+use mlx5_prm::layout::{Layout, get};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::EventType;
 use parking_lot::Mutex;
@@ -229,7 +229,10 @@ fn set_capabilities(commands: &Commands) -> CmdHcaCap {
         .unwrap();
     let set = query(CURRENT);
     // Not the reserved bits of the outputs.
-    assert_eq!(set.capability(), current.capability());
+    for field in CmdHcaCap::FIELDS {
+        let [set, current] = [&set, &current].map(|output| get(output.capability(), field.offset, field.width));
+        assert_eq!(set, current, "{}", field.name);
+    }
     CmdHcaCap::read_from_prefix(set.capability()).unwrap().0
 }
 

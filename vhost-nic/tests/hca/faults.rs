@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlx5_prm::access_reg::{AccessRegisterIn, AccessRegisterOut};
+use mlx5_prm::capability::{
+    AtomicCaps, CmdHcaCap, FlowTableNicCap, PerProtocolNetworkingOffloadCaps, QueryHcaCapIn, QueryHcaCapOut, RoceCap,
+};
 use mlx5_prm::command::Status;
 use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
-use mlx5_prm::layout::Layout;
+use mlx5_prm::layout::{self, Layout};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::queue_entry::{EventType, Syndrome};
 use mlx5_prm::vport::{QueryNicVportContextIn, QueryNicVportContextOut};
@@ -196,6 +199,52 @@ fn reserved_bits_of_a_context_are_random_and_its_fields_are_right() {
         .skip(8)
         .filter(|(plain, random)| plain != random);
     assert!(behind_the_header.count() > 32);
+    hca.shutdown();
+}
+
+#[test]
+fn reserved_bits_of_capabilities_are_random_and_the_capabilities_are_right() {
+    /// Offset of the capabilities in the output.
+    const CAPABILITY: usize = 16;
+    fn check<T: Layout>(faulty: &Faulty, hca: &Hca, group: u16) {
+        let mut input = QueryHcaCapIn::default();
+        // The maximum.
+        input.set_op_mod(group << 1);
+        input.set_opcode(Opcode::QUERY_HCA_CAP.0);
+        let query = || {
+            hca.commands
+                .execute(input.as_bytes(), QueryHcaCapOut::SIZE)
+                .unwrap()
+                .split_off(CAPABILITY)
+        };
+        faulty.apply("");
+        let plain = query();
+        faulty.apply("seed = 3\n[[fault]]\nkind = \"reserved_bits\"");
+        let (mut random, mut declared) = (query(), vec![0; plain.len()]);
+        for field in T::FIELDS {
+            for bit in field.offset..field.offset + field.width {
+                let value = layout::get(&plain, bit, 1);
+                if field.inner.is_none() {
+                    assert_eq!(layout::get(&random, bit, 1), value, "{} of {}", field.name, T::IFC);
+                }
+                layout::set(&mut declared, bit, 1, 1);
+            }
+        }
+        for (byte, declared) in random.iter_mut().zip(&declared) {
+            *byte &= !declared;
+        }
+        let reserved = T::SIZE * 8 - declared.iter().map(|byte| byte.count_ones() as usize).sum::<usize>();
+        let ones: usize = random.iter().map(|byte| byte.count_ones() as usize).sum();
+        assert!(ones > reserved / 4, "{ones} of {reserved} of {}", T::IFC);
+        assert!(random[T::SIZE..].iter().all(|byte| *byte == 0), "behind {}", T::IFC);
+    }
+    let faulty = Faulty::new();
+    let hca = Hca::boot(&faulty.machine);
+    check::<CmdHcaCap>(&faulty, &hca, 0);
+    check::<PerProtocolNetworkingOffloadCaps>(&faulty, &hca, 1);
+    check::<AtomicCaps>(&faulty, &hca, 3);
+    check::<RoceCap>(&faulty, &hca, 4);
+    check::<FlowTableNicCap>(&faulty, &hca, 7);
     hca.shutdown();
 }
 
