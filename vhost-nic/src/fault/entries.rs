@@ -7,12 +7,11 @@ use super::{Doors, NicFault, Occasion};
 use crate::hca::entry_door::{CqeFate, EntryDoor, EventEntry, Posting};
 
 impl EntryDoor for Doors {
-    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate {
+    fn cqe(&self, cq: u32, about: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate {
         if !self.armed(Door::Completion) {
             return CqeFate::Written;
         }
         self.act(Occasion::Cqe, cq);
-        let about = cqe.sop_drop_qpn.get() & 0xff_ffff;
         let concerns = |queue: &Option<u32>| queue.is_none_or(|queue| queue == about);
         let select = |fault: &NicFault| match fault {
             NicFault::CqeLost { queue } | NicFault::CqeLate { queue, .. } | NicFault::CqeError { queue, .. } => {
@@ -43,9 +42,10 @@ impl EntryDoor for Doors {
                 },
                 _,
             )) => {
-                *cqe = error_cqe(cqe, syndrome, vendor_syndrome);
+                *cqe = error_cqe(cqe, about, syndrome, vendor_syndrome);
+                // A queue pair; the others go to the error state with the lock that they hold.
                 self.fail_qp(about);
-                CqeFate::Written
+                CqeFate::Failed
             }
             Some((NicFault::CqOverrun, _)) => CqeFate::Overrun,
             _ => CqeFate::Written,
@@ -89,8 +89,8 @@ impl EntryDoor for Doors {
     }
 }
 
-/// Returns the error CQE in place of `cqe`.
-fn error_cqe(cqe: &Cqe, syndrome: u8, vendor_syndrome: u8) -> Cqe {
+/// Returns the error CQE of a queue in place of `cqe`.
+fn error_cqe(cqe: &Cqe, queue: u32, syndrome: u8, vendor_syndrome: u8) -> Cqe {
     let opcode = match cqe.op_own >> 4 {
         opcode if opcode == CqeOpcode::Request as u8 || opcode == CqeOpcode::RequestError as u8 => {
             CqeOpcode::RequestError
@@ -103,7 +103,8 @@ fn error_cqe(cqe: &Cqe, syndrome: u8, vendor_syndrome: u8) -> Cqe {
     error.op_own = (opcode as u8) << 4;
     let mut error = Cqe::from(error);
     error.srqn_uidx = cqe.srqn_uidx;
-    error.sop_drop_qpn = cqe.sop_drop_qpn;
+    // Not the flow tag of a received frame.
+    error.sop_drop_qpn.set(cqe.sop_drop_qpn.get() & 0xff00_0000 | queue);
     error.wqe_counter = cqe.wqe_counter;
     error
 }

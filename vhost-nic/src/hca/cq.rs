@@ -29,7 +29,7 @@ use crate::dma::{Dma, Purpose};
 use crate::net::CqePlace;
 use failure::CqFailure;
 
-pub use failure::{CqInError, Posted};
+pub use failure::{Completion, CqInError, Posted};
 
 /// Largest log2 of the number of entries.
 pub const MAX_LOG_CQ_SIZE: u8 = 22;
@@ -248,7 +248,13 @@ impl Cq {
     /// Appends a completion, with owner bit and timestamp filled in, and posts an event if the CQ is armed for it. A
     /// timestamp other than 0 stays.
     pub fn post(&self, cqe: Cqe) -> Posted {
-        self.post_entry(&[], cqe)
+        self.post_of_queue_pair(&[], cqe)
+    }
+
+    /// Appends a completion of a send or receive queue, as [`Self::post`] does. In the place of the queue's number, a
+    /// received frame has its flow tag.
+    pub fn post_of(&self, queue: u32, cqe: Cqe) -> Result<Completion, CqInError> {
+        self.post_entry(queue, &[], cqe)
     }
 
     /// Appends a completion with inline data: 64 bytes at most, and more than 32 only in a 128-byte CQE.
@@ -256,20 +262,28 @@ impl Cq {
         if data.len() <= SHORT_DATA {
             cqe.as_mut_bytes()[..data.len()].copy_from_slice(data);
             cqe.op_own |= Cqe::INLINE_32;
-            self.post_entry(&[], cqe)
+            self.post_of_queue_pair(&[], cqe)
         } else {
             cqe.op_own |= Cqe::INLINE_64;
-            self.post_entry(data, cqe)
+            self.post_of_queue_pair(data, cqe)
         }
     }
 
-    fn post_entry(&self, lower: &[u8], mut cqe: Cqe) -> Posted {
-        let ask = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, lower, &mut cqe);
-        match self.door.as_ref().map_or(CqeFate::Written, ask) {
-            CqeFate::Written => self.post_past_door(lower, cqe).map(Some),
-            CqeFate::Withheld => Ok(None),
-            CqeFate::Overrun => Err(self.fail(&mut self.state.lock(), CqFailure::Overrun)),
-        }
+    fn post_of_queue_pair(&self, lower: &[u8], cqe: Cqe) -> Posted {
+        let queue = cqe.sop_drop_qpn.get() & 0xff_ffff;
+        self.post_entry(queue, lower, cqe).map(|completion| completion.place)
+    }
+
+    fn post_entry(&self, queue: u32, lower: &[u8], mut cqe: Cqe) -> Result<Completion, CqInError> {
+        let ask = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, queue, lower, &mut cqe);
+        let fate = self.door.as_ref().map_or(CqeFate::Written, ask);
+        let place = match fate {
+            CqeFate::Written | CqeFate::Failed => Some(self.post_past_door(lower, cqe)?),
+            CqeFate::Withheld => None,
+            CqeFate::Overrun => return Err(self.fail(&mut self.state.lock(), CqFailure::Overrun)),
+        };
+        let failed = fate == CqeFate::Failed;
+        Ok(Completion { place, failed })
     }
 
     /// Appends a completion that has passed the door; see [`EntryDoor::cqe`].

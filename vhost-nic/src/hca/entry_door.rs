@@ -9,6 +9,8 @@ use mlx5_prm::queue_entry::{Cqe, EventType};
 pub enum CqeFate {
     /// Written, as without a door.
     Written,
+    /// Written, as an error of its queue.
+    Failed,
     /// Not written now.
     Withheld,
     /// The CQ overruns in place of it.
@@ -39,8 +41,9 @@ pub struct EventEntry<'a> {
 
 /// A door that entries pass. It is called with locks of queues held, and must neither block nor call back.
 pub trait EntryDoor: Debug + Send + Sync {
-    /// Lets a CQE of CQ `cq` pass, changed or not; `lower` is the lower half of a 128-byte CQE.
-    fn cqe(&self, cq: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate;
+    /// Lets a CQE of CQ `cq` for a queue pair, send or receive queue pass, changed or not; `lower` is the lower half of
+    /// a 128-byte CQE.
+    fn cqe(&self, cq: u32, queue: u32, lower: &[u8], cqe: &mut Cqe) -> CqeFate;
 
     /// Lets an event for EQ `eq` pass.
     fn eqe(&self, eq: u32, event: &EventEntry<'_>) -> Posting;

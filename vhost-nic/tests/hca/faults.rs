@@ -20,6 +20,7 @@ use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::hca::{ASYNC_VECTOR, Hca};
 use mlx5_test_driver::machine::Machine;
 use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::sq::state;
 use mlx5_test_driver::wait::eventually;
 use vhost_daemon::fault::{Faults, Plan};
 use vhost_nic::fault::{Doors, NicFault};
@@ -27,7 +28,9 @@ use vhost_nic::net::Switch;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::faulty::faulty_machine;
+use crate::frames::plain;
 use crate::inspect::Inspect;
+use crate::lan::{self, shut};
 
 /// Offsets in the initialization segment.
 const HEALTH_SYNDROME: u64 = 0x23c;
@@ -46,8 +49,12 @@ struct Faulty {
 
 impl Faulty {
     fn new() -> Self {
+        Self::at(&Switch::new())
+    }
+
+    fn at(switch: &Arc<Switch>) -> Self {
         let faults = Faults::new(vec!["nic1".to_owned()]).unwrap();
-        let (machine, doors) = faulty_machine(&Switch::new(), 1, &faults);
+        let (machine, doors) = faulty_machine(switch, 1, &faults);
         Self {
             machine: Arc::new(machine),
             doors,
@@ -411,6 +418,66 @@ fn firmware_requests_pages_again_and_again() {
         assert_eq!(eqe.data[..8], [0, 0, 0, 0, 0, 0, 0, 3]);
     }
     hca.shutdown();
+}
+
+/// An error CQE for one queue, which leaves others alone.
+fn error_cqe(queue: u32) -> String {
+    format!("[[fault]]\nkind = \"cqe_error\"\nsyndrome = 0x22\nvendor_syndrome = 0x68\ncount = 1\nqueue = {queue}")
+}
+
+#[test]
+fn an_error_cqe_of_a_receive_queue_is_followed_by_its_error_state_until_the_driver_recovers_it() {
+    let switch = Switch::new();
+    let faulty = Faulty::at(&switch);
+    let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
+    let mut peer = lan::guest(&switch, 2, &Options::default());
+    let frame = plain(peer.hca.machine.mac, guest.hca.machine.mac, 100);
+    let number = guest.channels[0].rq.number;
+    faulty.apply(&error_cqe(number));
+    peer.send(&frame);
+    let channel = &mut guest.channels[0];
+    let cqe = channel.receive_cq.wait();
+    channel.receive_cq.release();
+    assert_eq!(error_of(&cqe), Some((Syndrome::RemoteAborted as u8, 0)));
+    assert_eq!(cqe.sop_drop_qpn.get(), number);
+    // The state when the driver looks for the first time, as it does before it recovers the queue.
+    assert_eq!(channel.rq.query(&guest.hca).unwrap().state(), state::ERROR);
+    peer.send(&frame);
+    assert!(channel.receive_cq.poll().is_none(), "an RQ in error receives nothing");
+    channel.rq.modify(&guest.hca, state::ERROR, state::RESET).unwrap();
+    channel.rq.forget();
+    channel.rq.modify(&guest.hca, state::RESET, state::READY).unwrap();
+    channel.rq.fill();
+    peer.send(&frame);
+    assert_eq!(guest.receive().frame, frame);
+    shut(guest);
+    shut(peer);
+}
+
+#[test]
+fn an_error_cqe_of_a_send_queue_is_followed_by_its_error_state_until_the_driver_recovers_it() {
+    let faulty = Faulty::new();
+    let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
+    let channel = &mut guest.channels[0];
+    faulty.apply(&error_cqe(channel.sq.number));
+    let failed = channel.sq.nop();
+    let cqe = channel.send_cq.wait();
+    assert_eq!(error_of(&cqe), Some((Syndrome::RemoteAborted as u8, failed)));
+    assert_eq!(channel.sq.query(&guest.hca).unwrap().state(), state::ERROR);
+    // The driver recovers the queue when it is empty.
+    let flushed = channel.sq.nop();
+    assert_eq!(
+        error_of(&channel.send_cq.wait()),
+        Some((Syndrome::WrFlush as u8, flushed))
+    );
+    channel.sq.modify(&guest.hca, state::ERROR, state::RESET).unwrap();
+    channel.sq.forget();
+    channel.sq.modify(&guest.hca, state::RESET, state::READY).unwrap();
+    let sent = channel.sq.nop();
+    let cqe = channel.send_cq.wait();
+    assert_eq!((error_of(&cqe), cqe.wqe_counter.get()), (None, sent));
+    channel.send_cq.release();
+    shut(guest);
 }
 
 #[test]

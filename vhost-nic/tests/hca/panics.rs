@@ -25,7 +25,7 @@ const COMMAND_DOORBELL: u64 = 0x18;
 struct PanicDoor(AtomicBool);
 
 impl EntryDoor for PanicDoor {
-    fn cqe(&self, _cq: u32, _lower: &[u8], _cqe: &mut Cqe) -> CqeFate {
+    fn cqe(&self, _cq: u32, _queue: u32, _lower: &[u8], _cqe: &mut Cqe) -> CqeFate {
         assert!(!self.0.swap(false, Ordering::Relaxed), "a mistake in the device");
         CqeFate::Written
     }

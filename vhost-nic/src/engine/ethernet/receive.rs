@@ -11,6 +11,7 @@ use super::super::memory::{AccessError, Memory, Parts};
 use crate::frame::checksum::Verified;
 use crate::frame::rss::HashResult;
 use crate::frame::view::{FrameView, Network, Transport, ethertype, tcp_flags};
+use crate::hca::cq::{Completion, CqInError};
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::Accessor;
 use crate::hca::nic_event::NicEvent;
@@ -126,11 +127,13 @@ impl Reception<'_> {
     }
 
     /// Posts the completion of a WQE, and notes that the frame ended it. If the completion queue does not take it, ends
-    /// the queue.
+    /// the queue. An error completion moves it to the error state.
     fn complete(&self, rq: &Rq, state: &mut RqState, index: u16, cqe: Cqe) {
-        let posted = rq.cq.post(cqe);
-        if posted.is_err() {
-            self.end(rq, state);
+        let posted = rq.cq.post_of(rq.number, cqe);
+        match posted {
+            Ok(Completion { failed, .. }) if failed => state.become_state(QueueState::Error),
+            Ok(_) => {}
+            Err(CqInError) => self.end(rq, state),
         }
         self.context.note(self.number, 1, || {
             let wqe = WqeId {
@@ -139,7 +142,7 @@ impl Reception<'_> {
                 index,
                 receive: true,
             };
-            Effect::Ends(wqe, posted.ok().flatten())
+            Effect::Ends(wqe, posted.ok().and_then(|completion| completion.place))
         });
     }
 

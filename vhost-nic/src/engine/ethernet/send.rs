@@ -18,7 +18,7 @@ use crate::dma::{self, DmaError};
 use crate::frame::checksum::{self, Fill};
 use crate::frame::segmentation::Segments;
 use crate::hca::blue_flame::BlueFlameWqe;
-use crate::hca::cq::CqInError;
+use crate::hca::cq::{Completion, CqInError};
 use crate::hca::event::{EventQueue, event_data};
 use crate::hca::mkey::{Access, Accessor};
 use crate::hca::nic_event::NicEvent;
@@ -457,12 +457,21 @@ impl Sending<'_> {
         self.post(state, cqe)
     }
 
-    /// Posts a completion. If the completion queue does not take it, ends the queue.
+    /// Posts a completion. If the completion queue does not take it, ends the queue. An error completion moves it to the
+    /// error state.
     fn post(&self, state: &mut SqState, cqe: Cqe) -> Option<CqePlace> {
-        self.sq.cq.post(cqe).unwrap_or_else(|CqInError| {
-            self.end(state);
-            None
-        })
+        match self.sq.cq.post_of(self.sq.number, cqe) {
+            Ok(Completion { place, failed }) => {
+                if failed {
+                    state.become_state(QueueState::Error);
+                }
+                place
+            }
+            Err(CqInError) => {
+                self.end(state);
+                None
+            }
+        }
     }
 
     fn fail(&self, state: &mut SqState, control: &ControlSegment, index: u16, syndrome: Syndrome) {

@@ -39,5 +39,14 @@ impl CqFailure {
 #[error("the completion queue is in error")]
 pub struct CqInError;
 
+/// A completion that the CQ took.
+#[derive(Debug, Clone, Copy)]
+pub struct Completion {
+    /// Place of the completion, or `None` if the door withholds it.
+    pub place: Option<CqePlace>,
+    /// Whether the door made it an error, which moves its queue to the error state.
+    pub failed: bool,
+}
+
 /// Result of a post to a CQ: the place of the completion, or `None` if the door withholds it.
 pub type Posted = Result<Option<CqePlace>, CqInError>;
