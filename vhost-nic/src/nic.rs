@@ -268,7 +268,7 @@ impl Nic {
             let action = self.registers.lock().write(at, u32::from_be_bytes(*word));
             match action {
                 Action::Stored => {}
-                Action::Enable => self.failed.store(false, Ordering::Relaxed),
+                Action::Enable => self.begin(),
                 Action::Execute { queue, slots } => {
                     let arguments = || [slots, 0, 0, 0];
                     self.hca.tracer.record(NicEvent::CommandDoorbell, 0, arguments);
@@ -307,6 +307,25 @@ impl Nic {
         self.failed.store(true, Ordering::Relaxed);
         *self.registers.lock() = Registers::after_fatal_error();
         self.drop_state(|| {});
+    }
+
+    /// Ends the firmware with a fatal error, as the health buffer says: it executes no commands, and keeps neither
+    /// objects nor pages, which the driver takes for gone without commands (`mlx5_enter_error_state`, core/health.c).
+    /// Lasts until the driver sets the interface up or the function is reset.
+    pub(crate) fn fail_firmware(&self, syndrome: u8) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.registers.lock().fail(syndrome);
+        self.drop_state(|| {});
+    }
+
+    /// Begins with a driver that sets the interface up. It knows nothing of what one before it has left, as after a
+    /// fatal error or a crash of its kernel.
+    fn begin(&self) {
+        self.failed.store(false, Ordering::Relaxed);
+        if self.firmware.pages_held() > 0 || !self.hca.object_counts().is_empty() {
+            info!("{}: what another driver has left is dropped", self.name);
+            self.drop_state(|| {});
+        }
     }
 
     /// Waits for work in progress, then drops everything that the guest has set up.

@@ -1,5 +1,6 @@
 //! Actions: what the device does to the guest without a request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::info;
@@ -9,6 +10,7 @@ use super::kind::{AsyncEvent, Occasion};
 use super::{Doors, NicFault};
 use crate::hca::Hca;
 use crate::hca::entry_door::EventEntry;
+use crate::nic::Nic;
 
 /// Function of the page request events: the physical function itself.
 const OWN_FUNCTION: u16 = 0;
@@ -64,7 +66,7 @@ impl Doors {
         });
     }
 
-    fn take(&self, fault: &NicFault) {
+    pub(super) fn take(&self, fault: &NicFault) {
         info!("{}: fault: {fault:?}", self.0.faults.guest());
         if let NicFault::FunctionReset { .. } = fault {
             // The function is entered like this by its attachment as well.
@@ -94,8 +96,17 @@ impl Doors {
                     self.with_nic(|hca| request_pages(hca, *pages));
                 }
             }
+            NicFault::Health { syndrome, .. } => {
+                if let Some(nic) = self.nic() {
+                    nic.fail_firmware(*syndrome);
+                }
+            }
             _ => {}
         }
+    }
+
+    fn nic(&self) -> Option<Arc<Nic>> {
+        self.0.target.get().and_then(|target| target.nic.upgrade())
     }
 
     /// Moves a queue pair to the error state, on another thread.
@@ -108,7 +119,7 @@ impl Doors {
 
     /// Calls `act` with the objects of the NIC, unless it is gone.
     pub(super) fn with_nic(&self, act: impl FnOnce(&Hca)) {
-        if let Some(nic) = self.0.target.get().and_then(|target| target.nic.upgrade()) {
+        if let Some(nic) = self.nic() {
             nic.with_objects(act);
         }
     }

@@ -2,6 +2,8 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mlx5_prm::init_segment::{HealthBuffer, InitSegment};
 use zerocopy::IntoBytes;
@@ -13,6 +15,7 @@ use crate::pci::Device;
 
 const HEALTH: u64 = offset_of!(InitSegment, health) as u64;
 const HEALTH_COUNTER: u64 = offset_of!(InitSegment, health_counter) as u64;
+const CMDQ_ADDR_L_SZ: u64 = offset_of!(InitSegment, cmdq_addr_l_sz) as u64;
 const CMD_EXEC_TO: u64 = offset_of!(InitSegment, cmd_exec_to) as u64;
 const CMD_Q_INIT_TO: u64 = offset_of!(InitSegment, cmd_q_init_to) as u64;
 
@@ -20,11 +23,17 @@ const CMD_Q_INIT_TO: u64 = offset_of!(InitSegment, cmd_q_init_to) as u64;
 pub(super) struct Bar {
     doors: Doors,
     device: Arc<dyn Device>,
+    /// The driver has read of a fatal error, and has not set the interface up since.
+    failed: AtomicBool,
 }
 
 impl Bar {
     pub(super) fn new(doors: Doors, device: Arc<dyn Device>) -> Self {
-        Self { doors, device }
+        Self {
+            doors,
+            device,
+            failed: AtomicBool::new(false),
+        }
     }
 
     /// Whether an access hits a dead BAR.
@@ -46,6 +55,7 @@ impl Bar {
             health.synd = syndrome;
             if fatal {
                 health.rfr_severity = HealthBuffer::REQUEST_FOR_RESET;
+                self.fail_firmware(syndrome);
             }
             overlay(offset, data, HEALTH, health.as_bytes());
         }
@@ -54,6 +64,15 @@ impl Bar {
             && self.doors.strike(Door::Bar, object(HEALTH_COUNTER), select).is_some()
         {
             overlay(offset, data, HEALTH_COUNTER, &[0, 0, 0, 1]);
+        }
+    }
+
+    /// Ends the firmware once the driver has read that it ended.
+    fn fail_firmware(&self, syndrome: u8) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            let (doors, fault) = (self.doors.clone(), NicFault::Health { syndrome, fatal: true });
+            // On another thread, as all actions.
+            self.doors.0.faults.after(Duration::ZERO, move || doors.take(&fault));
         }
     }
 
@@ -88,6 +107,9 @@ impl Device for Bar {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
+        if overlaps(offset, data.len(), CMDQ_ADDR_L_SZ, size_of::<U32>()) {
+            self.failed.store(false, Ordering::Relaxed);
+        }
         if !self.doors.armed(Door::Bar) {
             return self.device.write(offset, data);
         }
@@ -98,6 +120,7 @@ impl Device for Bar {
     }
 
     fn reset(&self) {
+        self.failed.store(false, Ordering::Relaxed);
         self.device.reset();
     }
 

@@ -68,6 +68,11 @@ impl Registers {
         }
     }
 
+    /// Reports a fatal error in the health buffer, beside the interface as the driver has set it up.
+    pub(super) fn fail(&mut self, syndrome: u8) {
+        self.health = syndrome;
+    }
+
     /// Whether commands are executed.
     pub(super) fn is_enabled(&self) -> bool {
         self.nic_interface != INTERFACE_DISABLED

@@ -373,6 +373,42 @@ fn the_health_buffer_reports_any_syndrome() {
 }
 
 #[test]
+fn firmware_that_has_reported_a_fatal_error_has_nothing_until_it_is_set_up() {
+    let switch = Switch::new();
+    let faulty = Faulty::at(&switch);
+    let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
+    let mut peer = lan::guest(&switch, 2, &Options::default());
+    let frame = plain(peer.hca.machine.mac, guest.hca.machine.mac, 100);
+    peer.send(&frame);
+    assert_eq!(guest.receive().frame, frame);
+    faulty.apply("[[fault]]\nkind = \"health\"\nsyndrome = 0x8\nfatal = true");
+    let nothing_left = |machine: &Machine| {
+        let device = machine.device();
+        device.objects().is_empty() && device.firmware_pages() == 0
+    };
+    assert!(!nothing_left(&faulty.machine), "the driver does not know yet");
+    assert_eq!(faulty.machine.read(HEALTH_SEVERITY), 1 << 31);
+    eventually("the end of the firmware", || nothing_left(&faulty.machine));
+    // A driver may take its time until it knows what it has read.
+    peer.send(&frame);
+    guest.channels[0].sq.nop();
+    let channel = &mut guest.channels[0];
+    assert!(channel.receive_cq.poll().is_none() && channel.send_cq.poll().is_none());
+    faulty.apply("");
+    assert_eq!(faulty.machine.read(HEALTH_SYNDROME), 0x0008_0000);
+    // The driver drops everything without commands, and begins anew.
+    drop(guest);
+    let mut guest = Netdev::open(&Arc::new(Hca::boot(&faulty.machine)), &Options::default());
+    assert_eq!(faulty.machine.read(HEALTH_SYNDROME), 0);
+    peer.send(&frame);
+    assert_eq!(guest.receive().frame, frame);
+    shut(guest);
+    shut(peer);
+    let found = faulty.machine.nic().snapshot().guest_errors;
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
 fn the_time_limit_of_commands_is_that_of_the_plan() {
     let faulty = Faulty::new();
     let limits = || [CMD_EXEC_TO, CMD_Q_INIT_TO].map(|offset| faulty.machine.read(offset));

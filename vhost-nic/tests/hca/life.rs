@@ -53,6 +53,23 @@ fn a_reset_forgets_everything_and_the_driver_can_begin_again() {
     lan.end();
 }
 
+/// As the driver of a kernel that takes over from one that has crashed.
+#[test]
+fn a_driver_that_begins_anew_finds_nothing_of_the_one_before() {
+    let mut lan = Lan::new(2, &Options::default());
+    let crashed = lan.guests.pop().unwrap();
+    let machine = Arc::clone(&crashed.hca.machine);
+    drop(crashed);
+    let mut receiver = Netdev::open(&Arc::new(Hca::boot(&machine)), &Options::default());
+    let sender = &mut lan.guests[0];
+    let frame = plain(sender.hca.machine.mac, machine.mac, 500);
+    sender.send(&frame);
+    assert_eq!(receiver.receive().frame, frame);
+    // Only pages and objects of the second driver are there to be taken back.
+    shut(receiver);
+    lan.end();
+}
+
 #[test]
 fn a_fast_teardown_leaves_no_object() {
     let mut lan = Lan::new(2, &Options::default());
