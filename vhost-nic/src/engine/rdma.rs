@@ -58,7 +58,8 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     // A blocked queue is scheduled when it can continue.
     let blocked = requester.is_blocked();
     let producer = ring.look_at_send_producer(&context.hca.dma);
-    qp.is_still(QpState::ReadyToSend) && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
+    let ready = qp.parameters().state == QpState::ReadyToSend;
+    ready && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
 /// Receives a RoCE packet given as bytes, and its number for the taps. Returns whether it was one for this function's

@@ -127,7 +127,7 @@ impl Qp {
             references: RefCount::default(),
             requester: Mutex::new(Requester::new()),
             responder: Mutex::new(Responder::new()),
-            parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, &context, vport, None))),
+            parameters: RwLock::new(Arc::new(Parameters::new(QpState::Reset, 0, &context, vport, None))),
             state: Mutex::new((QpState::Reset, context)),
             held: Mutex::new(held),
         }
@@ -161,10 +161,11 @@ impl Qp {
         self.parameters.read().clone()
     }
 
-    /// Whether the queue pair is in this state. While the requester or responder is locked, the answer stays valid for
-    /// it: a reset or a destruction waits for the lock.
-    pub fn is_still(&self, state: QpState) -> bool {
-        self.parameters.read().state == state
+    /// Whether the queue pair is in the state of these parameters, and has not been reset since. While the requester or
+    /// responder is locked, the answer stays valid for it: a reset or a destruction waits for the lock.
+    pub fn is_still(&self, parameters: &Parameters) -> bool {
+        let now = self.parameters.read();
+        (now.state, now.generation) == (parameters.state, parameters.generation)
     }
 
     /// Moves to the error state without a command. Returns whether the state changed.
@@ -174,8 +175,9 @@ impl Qp {
         if changed {
             *state = QpState::Error;
             context.set_state(QpState::Error as u8);
-            let counters = self.parameters.read().counters.clone();
-            *self.parameters.write() = Arc::new(Parameters::new(*state, context, vport, counters));
+            let before = self.parameters();
+            let (generation, counters) = (before.generation, before.counters.clone());
+            *self.parameters.write() = Arc::new(Parameters::new(*state, generation, context, vport, counters));
         }
         changed
     }
@@ -226,7 +228,8 @@ impl Qp {
             _ => {}
         }
         let counters = counters.get(context.counter_set_id().into());
-        *self.parameters.write() = Arc::new(Parameters::new(next, context, vport, counters));
+        let generation = self.parameters.read().generation + u64::from(command == Opcode::QP_2RST);
+        *self.parameters.write() = Arc::new(Parameters::new(next, generation, context, vport, counters));
         Ok(())
     }
 
@@ -405,19 +408,40 @@ mod tests {
 
     /// Executes a command while `side` is locked, and checks that the state does not change meanwhile.
     fn stands_still<T>(qp: &Qp, side: &Mutex<T>, command: Opcode, new: &Qpc, vport: &Vport) {
-        let before = qp.parameters().state;
+        let before = qp.parameters();
         thread::scope(|scope| {
             let held = side.lock();
             let change = scope.spawn(|| qp.transition(command, 0, new, vport, &sets()));
             let end = Instant::now() + Duration::from_millis(100);
-            while Instant::now() < end && qp.is_still(before) {
+            while Instant::now() < end && qp.is_still(&before) {
                 thread::yield_now();
             }
-            let stood = qp.is_still(before);
+            let stood = qp.is_still(&before);
             drop(held);
             change.join().unwrap().unwrap();
             assert!(stood, "{command} overtook a packet");
         });
+    }
+
+    #[test]
+    fn a_queue_pair_is_another_one_after_a_reset() {
+        let (qp, vport) = qp();
+        let connect = || {
+            for command in [Opcode::RST2INIT_QP, Opcode::INIT2RTR_QP, Opcode::RTR2RTS_QP] {
+                qp.transition(command, 0, &Qpc::default(), &vport, &sets()).unwrap();
+            }
+            qp.parameters()
+        };
+        let first = connect();
+        assert!(qp.is_still(&first));
+        qp.transition(Opcode::QP_2RST, 0, &Qpc::default(), &vport, &sets())
+            .unwrap();
+        let second = connect();
+        assert_eq!(first.state, second.state);
+        assert!(!qp.is_still(&first) && qp.is_still(&second));
+        // The error state is one of the same connection.
+        assert!(qp.fail(&vport));
+        assert_eq!(qp.parameters().generation, second.generation);
     }
 
     #[test]

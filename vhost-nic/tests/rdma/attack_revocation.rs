@@ -7,6 +7,7 @@ use mlx5_prm::opcode::Opcode;
 use mlx5_prm::qp::{DestroyQpIn, DestroyQpOut, Qp2rstIn, Qp2rstOut};
 use mlx5_prm::queue_entry::Syndrome;
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::domain::alloc_xrcd;
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::mkey::{create_mkey, destroy_mkey};
 use mlx5_test_driver::node::Node;
@@ -205,4 +206,56 @@ fn the_revocation_of_another_key_loses_nothing() {
     assert_eq!(guests.target.read(0, LENGTH), [b'S'; LENGTH]);
     let counts = guests.reader.hca.machine.device().objects();
     assert_eq!(counts.get("mkey"), Some(&1));
+}
+
+#[test]
+fn a_packet_in_flight_over_a_reset_does_not_meet_the_next_connection() {
+    let switches = [Switch::new(), Switch::new()];
+    let (_cable, act) = Cable::new(&switches);
+    let peer = Node::open(machine(&switches[0], 1), 1);
+    let node = Arc::new(Node::open(machine(&switches[1], 2), 2));
+    // Packets of XRC are executed one by one, with a response between them.
+    let mut initiator = QueuePair::create(&peer, Shape::new(service::XRC)).unwrap();
+    let shape = Shape {
+        sends: false,
+        xrcd: alloc_xrcd(&node.hca).unwrap(),
+        ..Shape::new(service::XRC)
+    };
+    let target = Arc::new(QueuePair::create(&node, shape).unwrap());
+    let how = Connection {
+        retry_count: 1,
+        ack_timeout: 10,
+        ..Connection::default()
+    };
+    connect((&peer, &initiator), (&node, &target), &how);
+    let (into, memory) = (peer.region(64), node.region(64));
+    // The next connection expects the PSN of the packet behind the read, and allows no writes.
+    let next = Connection {
+        psn: (how.psn.1, how.psn.0 + 1),
+        access: (true, false, false),
+        ..how
+    };
+    let (address, number) = ((peer.mac, peer.gid), initiator.number);
+    let (of_node, of_target) = (node.clone(), target.clone());
+    *act.lock() = Some(Box::new(move || {
+        let (node, target) = (of_node, of_target);
+        let mut input = Qp2rstIn::default();
+        input.set_qpn(target.number);
+        node.hca.commands.call::<_, Qp2rstOut>(Opcode::QP_2RST, &input).unwrap();
+        target.initialize(&node, &next).unwrap();
+        target.make_ready_to_receive(&node, address, number, &next).unwrap();
+    }));
+    let mut request = |opcode, data| {
+        let mut request = Request::remote(opcode, vec![data], memory.at(0), memory.key);
+        request.xrc_srqn = Some(0);
+        initiator.put(&request)
+    };
+    let read = request(WqeOpcode::RdmaRead, Data::Memory((into.at(0), 8, into.key)));
+    let write = request(WqeOpcode::RdmaWrite, Data::Inline(vec![b'E'; 8]));
+    initiator.ring();
+    // Its response was of the connection that is gone.
+    assert_eq!(initiator.send_error(read), Syndrome::TransportRetryExceeded as u8);
+    assert_eq!(initiator.send_error(write), Syndrome::WrFlush as u8);
+    assert!(act.lock().is_none());
+    assert_eq!(memory.read(0, 8), [0; 8]);
 }

@@ -29,9 +29,9 @@ impl<'a> Endpoint<'a> {
         &self.context.hca
     }
 
-    /// Whether the queue pair is still in the state of the parameters; see [`Qp::is_still`].
+    /// Whether the parameters are still those of the queue pair; see [`Qp::is_still`].
     pub fn is_current(&self) -> bool {
-        self.qp.is_still(self.parameters.state)
+        self.qp.is_still(self.parameters)
     }
 
     pub fn count(&self, counter: QueueCounter) {

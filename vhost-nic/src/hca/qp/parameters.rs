@@ -19,6 +19,9 @@ use crate::roce::rnr::RnrTimer;
 pub struct Parameters {
     /// State of the queue pair.
     pub state: QpState,
+    /// Number of resets before: the same queue pair after a reset is another one to a packet.
+    #[serde(skip)]
+    pub generation: u64,
     /// Transport service, one of [`service`].
     pub service: u8,
     /// Protection domain.
@@ -115,9 +118,16 @@ impl Parameters {
         }
     }
 
-    pub(super) fn new(state: QpState, context: &Qpc, vport: &Vport, counters: Option<Arc<QueueCounters>>) -> Self {
+    pub(super) fn new(
+        state: QpState,
+        generation: u64,
+        context: &Qpc,
+        vport: &Vport,
+        counters: Option<Arc<QueueCounters>>,
+    ) -> Self {
         Self {
             state,
+            generation,
             service: context.st(),
             pd: context.pd(),
             xrcd: context.xrcd(),
