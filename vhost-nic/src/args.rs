@@ -56,8 +56,9 @@ pub struct Args {
     /// or vf: the model that the NIC identifies as. vectors=N: the number of MSI-X vectors, 8 by default. blue-flame=on
     /// or off (the default): whether the NIC accepts WQEs through doorbell registers (BlueFlame); each takes at least
     /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address
-    /// only; the address is its alone then, and its connections take packets only from the MAC address of their peer.
-    /// random-numbers=on, off (the default), or a seed: whether the numbers of queue pairs and memory keys start at
+    /// only; the address is its alone then, RoCE packets leave only from the GIDs in its RoCE address table (and their
+    /// VLANs), and its connections take packets only from the MAC address of their peer. Other frames may have any VLAN
+    /// tag. random-numbers=on, off (the default), or a seed: whether the numbers of queue pairs and memory keys start at
     /// random ones, which a peer does not know, after each reset. record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,

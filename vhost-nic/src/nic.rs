@@ -53,8 +53,10 @@ pub struct NicConfig {
     pub busy_poll: Duration,
     /// Time of a PCIe round trip; zero for none.
     pub pcie_latency: Duration,
-    /// Whether the NIC may send from its permanent MAC address only, which is its alone then, and takes packets of a
-    /// connection only from the MAC address of the peer.
+    /// Whether the NIC may send from its permanent MAC address only, which is its alone then, and RoCE only from the
+    /// GIDs in its RoCE address table, and takes packets of a connection only from the MAC address of the peer. Other
+    /// frames may have any VLAN tag: the check of an mlx5 e-switch without VST is of the source MAC address
+    /// (`esw_acl_ingress_lgcy_groups_create`, core/esw/acl/ingress_lgcy.c).
     pub spoof_check: bool,
     /// Seed of the first numbers of queue pairs and memory keys; the lowest ones without.
     pub random_numbers: Option<u64>,

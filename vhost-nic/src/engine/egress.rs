@@ -4,11 +4,17 @@ use std::sync::atomic::Ordering;
 
 use super::context::{Context, Origin};
 use crate::frame::mac::CastType;
-use crate::net::{Burst, EthernetAddresses};
+use crate::frame::view::FrameView;
+use crate::hca::Hca;
+use crate::net::{Burst, EthernetAddresses, Frame};
+use crate::roce::packet;
 
 /// Sends complete frames. `transport_domain` is that of the send queue; RDMA has none.
 pub(super) fn transmit(context: &Context, burst: &Burst<'_>, transport_domain: Option<u32>) {
     let hca = &context.hca;
+    if hca.spoof_check && !is_genuine(hca, burst) {
+        return refuse_forged(context, burst, transport_domain);
+    }
     let counters = &hca.port_counters;
     let link = context.link();
     if let Some(long) = burst.without_long(link.longest_frame, |single| transmit(context, single, transport_domain)) {
@@ -43,6 +49,43 @@ pub(super) fn transmit(context: &Context, burst: &Burst<'_>, transport_domain: O
         }
         if let Some(wire) = context.wire.get() {
             wire.send_burst(burst);
+        }
+    }
+}
+
+/// Whether all RoCE packets of a burst have a source that the guest has in its RoCE address table.
+fn is_genuine(hca: &Hca, burst: &Burst<'_>) -> bool {
+    let vlan = burst.addresses().map_or(0, |addresses| addresses.vlan);
+    let mut last = None;
+    let mut is_own = |addresses| {
+        if last != Some(addresses) {
+            last = Some(addresses);
+            return hca.vport.read().has_roce_source(&addresses, vlan);
+        }
+        true
+    };
+    burst.frames().iter().all(|frame| match frame {
+        Frame::SuperPacket(super_packet) => is_own(super_packet.head.path.addresses),
+        Frame::Bytes(bytes) => FrameView::new(bytes)
+            .filter(packet::is_roce)
+            .is_none_or(|view| packet::addresses(&view).is_some_and(&mut is_own)),
+    })
+}
+
+/// Sends the frames of a burst that are genuine, and drops the others as spoofed.
+#[cold]
+fn refuse_forged(context: &Context, burst: &Burst<'_>, transport_domain: Option<u32>) {
+    for frame in burst.frames() {
+        let frames = [*frame];
+        let single = Burst::new(&frames);
+        let single = match burst.sender_of(frame) {
+            Some(sender) => single.of(sender),
+            None => single,
+        };
+        if is_genuine(&context.hca, &single) {
+            transmit(context, &single, transport_domain);
+        } else if let Some(wire) = context.wire.get() {
+            wire.refuse_spoofed(&single);
         }
     }
 }

@@ -73,6 +73,13 @@ impl Vport {
         })
     }
 
+    /// Whether the RoCE address table has the source of a packet, in its VLAN (0 without a tag).
+    pub fn has_roce_source(&self, addresses: &Addresses, vlan: u16) -> bool {
+        (0..=u8::MAX).filter_map(|index| self.roce_source(index)).any(|source| {
+            source.v1 == addresses.is_v1() && source.gid == addresses.source() && source.vlan.unwrap_or(0) == vlan
+        })
+    }
+
     /// Whether frames to this address are the guest's own.
     pub fn is_own(&self, destination: Mac) -> bool {
         destination == self.permanent || self.unicast.contains(&destination)

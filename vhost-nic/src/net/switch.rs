@@ -445,6 +445,14 @@ impl SwitchPort {
         }
     }
 
+    /// Counts a burst from an address that the port may not use, in place of sending it.
+    pub fn refuse_spoofed(&self, burst: &Burst<'_>) {
+        if self.member.tap.is_on() {
+            self.member.tap.frames(Destination::Nowhere, burst);
+        }
+        self.member.dropped.spoofed.add(burst.count());
+    }
+
     /// The port as the taps of the switch see it.
     pub fn tap(&self) -> &PortTap {
         &self.member.tap

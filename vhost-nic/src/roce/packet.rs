@@ -40,6 +40,31 @@ fn is_v2(frame: &FrameView<'_>) -> bool {
     matches!(frame.transport, Transport::Udp(udp) if udp.destination_port == UDP_PORT)
 }
 
+/// Addresses of a RoCE packet, valid or not; `None` if it has none.
+pub fn addresses(frame: &FrameView<'_>) -> Option<Addresses> {
+    if frame.ethertype == ethertype::ROCE {
+        return Grh::of(frame).map(grh_addresses);
+    }
+    match frame.network {
+        Network::Ipv4(header) => Some(Addresses::Ipv4 {
+            source: header.source,
+            destination: header.destination,
+        }),
+        Network::Ipv6(header) => Some(Addresses::Ipv6 {
+            source: header.source,
+            destination: header.destination,
+        }),
+        Network::None => None,
+    }
+}
+
+fn grh_addresses(grh: &Grh) -> Addresses {
+    Addresses::Grh {
+        source: grh.source,
+        destination: grh.destination,
+    }
+}
+
 /// Reason why a frame is not a packet. Such frames are silently dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Error {
@@ -171,10 +196,7 @@ impl Route {
             return Err(Error::Grh);
         }
         Ok(Self {
-            addresses: Addresses::Grh {
-                source: grh.source,
-                destination: grh.destination,
-            },
+            addresses: grh_addresses(grh),
             udp_source_port: 0,
             traffic_class: grh.traffic_class(),
             hop_limit: grh.hop_limit,
