@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::control_client::{Client, ClientError};
 use crate::control_command::CommonCommand;
-use crate::trace::{EventInfo, StreamError, Timeline, Trace, write_json, write_perfetto};
+use crate::trace::{EventInfo, Header, StreamError, Timeline, Trace, write_json, write_perfetto};
 
 /// Options of the `trace` command.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +25,10 @@ pub struct TraceArgs {
     /// Begin with what the flight recorder has of the past; needs a daemon with --flight-recorder.
     #[arg(long)]
     pub recent: bool,
+
+    /// Print the times of what this guest caused only.
+    #[arg(long, value_name = "NAME")]
+    pub guest: Option<String>,
 
     /// File to write. Without it, only the summary is printed.
     #[arg(long, value_name = "FILE")]
@@ -50,6 +54,14 @@ pub enum TraceError {
     /// The daemon does not record one.
     #[error("cannot record a trace")]
     Request(#[from] ClientError),
+    /// The daemon has no such guest.
+    #[error("there is no guest {name:?}; the guests are {guests}")]
+    UnknownGuest {
+        /// Name that was asked for.
+        name: String,
+        /// Names of the daemon's guests.
+        guests: String,
+    },
     /// The trace could not be read.
     #[error("cannot read the trace")]
     Record(#[from] StreamError),
@@ -67,6 +79,7 @@ impl TraceArgs {
             recent: self.recent,
         })?;
         let header = serde_json::from_value(header).map_err(StreamError::from)?;
+        self.guest(&header)?;
         let terminal = io::stderr().is_terminal();
         let trace = Trace::read(client.input(), header, events, |count| {
             if terminal {
@@ -77,6 +90,18 @@ impl TraceArgs {
             eprintln!();
         }
         Ok(trace)
+    }
+
+    /// Returns the number of the guest whose times are wanted, or None for all.
+    pub fn guest(&self, header: &Header) -> Result<Option<u16>, TraceError> {
+        let Some(name) = &self.guest else { return Ok(None) };
+        match header.guests.iter().position(|guest| guest == name) {
+            Some(number) => Ok(u16::try_from(number).ok()),
+            None => Err(TraceError::UnknownGuest {
+                name: name.clone(),
+                guests: header.guests.join(", "),
+            }),
+        }
     }
 
     /// Writes a trace to the file, if there is one.

@@ -93,7 +93,14 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Record what the guests' devices do, for Perfetto or as JSON, and print the times that requests take.
-    Trace(TraceArgs),
+    Trace {
+        #[command(flatten)]
+        common: TraceArgs,
+
+        /// Print the times of the bells that the guest rings for one DMB only: its first chunk in the guest's window.
+        #[arg(long, value_name = "CHUNK", requires = "guest")]
+        dmb: Option<u32>,
+    },
 
     /// Replay a record without its guests, and compare all that the devices do.
     Replay(ReplayArgs<Finding>),

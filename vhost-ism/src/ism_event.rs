@@ -125,20 +125,51 @@ fn request(command: u32) -> String {
     name.map_or_else(|| format!("request {class:#x}.{cmd}"), |(_, name)| (*name).to_owned())
 }
 
+/// Part of a trace whose times are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All guests.
+    All,
+    /// Requests, maps and bells of a guest.
+    Guest(u16),
+    /// Bells that a guest rings for a DMB.
+    Dmb {
+        /// Guest that rings.
+        guest: u16,
+        /// First chunk of the DMB in its window.
+        chunk: u32,
+    },
+}
+
+impl Scope {
+    /// Whether an event is of the guest or DMB.
+    fn contains(self, event: &Event) -> bool {
+        match self {
+            Self::All => true,
+            Self::Guest(guest) => event.guest == guest,
+            Self::Dmb { guest, chunk } => {
+                event.guest == guest && event.object == chunk && IsmEvent::at(event.event) == Some(IsmEvent::Bell)
+            }
+        }
+    }
+}
+
 /// The duration of requests, maps and unmaps, and the time from a bell to its delivery.
-pub fn times(trace: &Trace, timeline: &IsmTimeline) -> Times {
+pub fn times(trace: &Trace, timeline: &IsmTimeline, scope: Scope) -> Times {
     let mut times = Times::new(["bell to delivery"]);
     for (index, event) in trace.events.iter().enumerate() {
         match IsmEvent::at(event.event) {
-            Some(IsmEvent::Request) => times.add(&request(event.arguments[0]), timeline.duration(event)),
-            Some(IsmEvent::Map) => times.add("map", timeline.duration(event)),
-            Some(IsmEvent::Unmap) => times.add("unmap", timeline.duration(event)),
             Some(IsmEvent::Deliver) => {
                 let cause = timeline.parent(index).map(|parent| &trace.events[parent]);
-                if let Some(bell) = cause.filter(|cause| IsmEvent::at(cause.event) == Some(IsmEvent::Bell)) {
+                let is_bell = |cause: &&Event| IsmEvent::at(cause.event) == Some(IsmEvent::Bell);
+                if let Some(bell) = cause.filter(is_bell).filter(|bell| scope.contains(bell)) {
                     times.add("bell to delivery", event.time.saturating_sub(bell.time));
                 }
             }
+            _ if !scope.contains(event) => {}
+            Some(IsmEvent::Request) => times.add(&request(event.arguments[0]), timeline.duration(event)),
+            Some(IsmEvent::Map) => times.add("map", timeline.duration(event)),
+            Some(IsmEvent::Unmap) => times.add("unmap", timeline.duration(event)),
             Some(IsmEvent::Bell | IsmEvent::Fault | IsmEvent::Finding) | None => {}
         }
     }

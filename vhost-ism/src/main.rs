@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     vhost_daemon::log_to_stderr();
     let args = Args::parse();
     vhost_daemon::run(&args.common, capabilities, || match &args.command {
-        Some(Command::Trace(trace)) => trace_command::run(trace),
+        Some(Command::Trace { common, dmb }) => trace_command::run(common, *dmb),
         Some(Command::Replay(args)) => Ok(args.run(daemon::PROGRAM, &replay_command::IsmReplay)?),
         Some(Command::Ctl(ctl)) => Ok(ctl.run()?),
         Some(Command::Top(top)) => Ok(top.run(top_command::tables)?),

@@ -136,8 +136,8 @@ pub enum Command {
         #[command(flatten)]
         common: TraceArgs,
 
-        /// Print the stages of this queue's WQEs only.
-        #[arg(long, value_name = "NUMBER", value_parser = queue_number)]
+        /// Print the stages of the WQEs of one queue of the guest only.
+        #[arg(long, value_name = "NUMBER", requires = "guest", value_parser = queue_number)]
         queue: Option<u32>,
     },
 

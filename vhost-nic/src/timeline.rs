@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use vhost_daemon::trace::{Event, Events, Timeline, Trace};
 
-pub use stages::stages;
+pub use stages::{Scope, stages};
 
 use crate::hca::nic_event::NicEvent;
 

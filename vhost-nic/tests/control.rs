@@ -94,6 +94,16 @@ fn a_trace_of_a_daemon() {
         "{text}"
     );
     assert_eq!(fs::read(host.path("t.json")).unwrap(), b"");
+    // Each NIC counts its queues: a number alone names none.
+    let of_queue = ["--seconds", "0", "--queue", "0x40"];
+    assert_eq!(host.run("trace", &of_queue).status.code(), Some(2));
+    assert!(
+        host.run("trace", &[&of_queue[..], &["--guest", "b"]].concat())
+            .status
+            .success()
+    );
+    let unknown = host.refusal("trace", &["--seconds", "0", "--guest", "c"]);
+    assert_eq!(unknown, "error: there is no guest \"c\"; the guests are a, b\n");
     // There is no past to begin with.
     let refused = "error: cannot record a trace: the daemon refused: the flight recorder is off\n";
     let recent = ["--seconds", "0", "--recent"];

@@ -7,7 +7,7 @@ use vhost_daemon::trace::{
     Event as Recorded, Events, Header, Session, Timeline, Trace, start_flight_recorder, write_stream,
 };
 use vhost_ism::abi::CHUNK_SIZE;
-use vhost_ism::ism_event::{IsmEvent, IsmTimeline, times};
+use vhost_ism::ism_event::{IsmEvent, IsmTimeline, Scope, times};
 
 use crate::common::*;
 
@@ -75,8 +75,28 @@ fn a_bell_is_the_cause_of_its_delivery() {
         let maps = trace.events.iter().filter(|event| is(event, IsmEvent::Map, guest));
         assert_eq!(maps.count(), 2, "{:#?}", labels(guest));
     }
-    let table = times(&trace, &timeline).to_string();
-    for row in ["bell to delivery", "ALLOC_FOR_PEER", "ATTACH", "map"] {
-        assert!(table.lines().any(|line| line.starts_with(row)), "{row}: {table}");
-    }
+    // b also asked for a DMB in vain, and only it rang.
+    let rows = |scope| {
+        let text = times(&trace, &timeline, scope).to_string();
+        let counts = ["bell to delivery", "ALLOC_FOR_PEER", "ATTACH", "map"].map(|row| {
+            let line = text.lines().find_map(|line| line.strip_prefix(row));
+            let count = line.and_then(|line| line.split_whitespace().next());
+            count.map_or(0, |count| count.parse::<usize>().unwrap())
+        });
+        (counts, text.lines().count() - 1)
+    };
+    let chunk = trace.events[bell].object;
+    let in_all = rows(Scope::All).0;
+    assert_eq!((in_all[0], in_all[2], in_all[3]), (1, 1, 4));
+    assert_eq!(rows(Scope::Guest(0)).0, [0, 1, 0, 2]);
+    assert_eq!(rows(Scope::Guest(1)).0, [1, 1, 1, 2]);
+    assert_eq!(rows(Scope::Dmb { guest: 1, chunk }), ([1, 0, 0, 0], 1));
+    assert_eq!(rows(Scope::Dmb { guest: 0, chunk }), ([0; 4], 0));
+    assert_eq!(
+        rows(Scope::Dmb {
+            guest: 1,
+            chunk: chunk + 1
+        }),
+        ([0; 4], 0)
+    );
 }

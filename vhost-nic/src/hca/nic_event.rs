@@ -50,7 +50,7 @@ vhost_daemon::trace_events! {
         AckOut = "ack_out" of "queue" [psn, syndrome, msn],
         /// The requester received an acknowledgement or a NAK.
         AckIn = "ack_in" of "queue" [psn, syndrome, msn],
-        /// Nothing was acknowledged in time; packets are sent again.
+        /// Nothing was acknowledged in time; packets are sent again, or the queue pair fails after the last retry.
         AckTimeout = "ack_timeout" of "queue" [psn],
         /// The peer was not ready to receive; packets are sent again after a delay.
         RnrNak = "rnr_nak" of "queue" [psn, delay_us],

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use mlx5_prm::queue_entry::{CqeOpcode, EventType};
+use mlx5_prm::queue_entry::{CqeOpcode, EventType, Syndrome};
 use vhost_daemon::trace::{Event, Events};
 
 use crate::dma::Purpose;
-use crate::hca::nic_event::{NicEvent, Timer};
+use crate::hca::nic_event::{NicEvent, Timer, is_error_cqe};
 use crate::roce::opcode::Opcode;
 
 /// WQEs of a queue whose packets may still be sent.
@@ -18,12 +18,22 @@ const PSN_MASK: u32 = 0xff_ffff;
 /// A queue, CQ or EQ of a guest.
 type Object = (u16, u32);
 
+/// A send WQE of a queue pair.
+struct Wqe {
+    /// Index of its event.
+    event: usize,
+    /// Position in the queue.
+    wqe_index: u32,
+    /// First PSN.
+    psn: u32,
+    packets: u32,
+}
+
 /// The latest events that others can be caused by.
 #[derive(Default)]
 struct Latest {
     doorbells: HashMap<Object, usize>,
-    /// WQEs of a queue pair: index of the event, PSN and number of packets.
-    wqes: HashMap<Object, Vec<(usize, u32, u32)>>,
+    wqes: HashMap<Object, Vec<Wqe>>,
     frame_wqes: HashMap<(Object, u32), usize>,
     /// Packets that left, by what identifies them at the receiver: BTH, destination, route.
     packets: HashMap<(u32, u32, u32), usize>,
@@ -31,6 +41,7 @@ struct Latest {
     responses_in: HashMap<Object, usize>,
     /// Timers that have not expired: the time that each is set to, and the index of its event.
     timers: HashMap<Object, Vec<(u64, usize)>>,
+    ack_timeouts: HashMap<Object, usize>,
     moderated: HashMap<Object, usize>,
     rnr_naks: HashMap<Object, usize>,
     hot_periods: HashMap<Object, usize>,
@@ -42,6 +53,8 @@ struct Latest {
     receives_by_thread: HashMap<u32, usize>,
     /// The latest CQE of a CQ.
     cqes: HashMap<Object, usize>,
+    /// The latest error CQE of a queue.
+    failures: HashMap<Object, usize>,
     eqes: HashMap<Object, usize>,
     command_doorbells: HashMap<u16, usize>,
     commands: HashMap<u16, usize>,
@@ -117,7 +130,12 @@ impl Latest {
                 if wqes.len() >= RECENT_WQES {
                     wqes.drain(..RECENT_WQES / 2);
                 }
-                wqes.push((index, third, fourth));
+                wqes.push(Wqe {
+                    event: index,
+                    wqe_index: first,
+                    psn: third,
+                    packets: fourth,
+                });
                 self.doorbells.get(&object).copied()
             }
             NicEvent::FrameWqe => {
@@ -159,7 +177,7 @@ impl Latest {
                 let end = event.time + 1000 * u64::from(second);
                 self.timers.entry(object).or_default().push((end, index));
                 match Timer::ALL.get(first as usize) {
-                    Some(Timer::Acknowledgement) => self.wqes.get(&object).and_then(|wqes| Some(wqes.last()?.0)),
+                    Some(Timer::Acknowledgement) => self.wqes.get(&object).and_then(|wqes| Some(wqes.last()?.event)),
                     Some(Timer::ReceiverNotReady) => self.rnr_naks.get(&object).copied(),
                     Some(Timer::Flush) | None => self.work_by_thread.get(&event.thread).copied(),
                 }
@@ -179,6 +197,7 @@ impl Latest {
             NicEvent::AckOut => self.requests_in.get(&object).copied(),
             NicEvent::AckIn => self.responses_in.get(&object).copied(),
             NicEvent::AckTimeout => {
+                self.ack_timeouts.insert(object, index);
                 let service = self.services_by_thread.get(&event.thread);
                 let timer = service.filter(|(of, _, by_timer)| *by_timer && *of == object);
                 timer.map(|(_, index, _)| *index).or(self.wqe_of(object, first))
@@ -191,7 +210,11 @@ impl Latest {
             }
             NicEvent::Cqe => {
                 self.cqes.insert(object, index);
-                self.cause_of_cqe(event)
+                let cause = self.cause_of_cqe(event);
+                if is_error_cqe(&event.arguments) {
+                    self.failures.insert((event.guest, first), index);
+                }
+                cause
             }
             NicEvent::Eqe => {
                 self.eqes.insert(object, index);
@@ -216,10 +239,10 @@ impl Latest {
     fn wqe_of(&self, queue: Object, psn: u32) -> Option<usize> {
         let wqes = self.wqes.get(&queue)?;
         let ahead = |first: u32| psn.wrapping_sub(first) & PSN_MASK;
-        let wqe = wqes.iter().rfind(|(_, first, packets)| ahead(*first) < *packets);
+        let wqe = wqes.iter().rfind(|wqe| ahead(wqe.psn) < wqe.packets);
         // Datagrams and WQEs of unknown length: the latest that begins before.
-        let begun = || wqes.iter().rfind(|(_, first, _)| ahead(*first) < PSN_HALF);
-        wqe.or_else(begun).map(|(index, ..)| *index)
+        let begun = || wqes.iter().rfind(|wqe| ahead(wqe.psn) < PSN_HALF);
+        wqe.or_else(begun).map(|wqe| wqe.event)
     }
 
     fn cause_of_access(&self, event: &Event) -> Option<usize> {
@@ -239,19 +262,26 @@ impl Latest {
     }
 
     fn cause_of_cqe(&self, event: &Event) -> Option<usize> {
-        let [queue, wqe_index, opcode, _] = event.arguments;
+        let [queue, wqe_index, opcode, syndrome] = event.arguments;
         let queue = (event.guest, queue);
+        let failure = self.failures.get(&queue).copied();
         let requester = opcode == CqeOpcode::Request as u32 || opcode == CqeOpcode::RequestError as u32;
         if !requester {
-            return self.receives_by_thread.get(&event.thread).copied();
+            // No packet is received into a flushed WQE: what ended the queue is the cause.
+            let flushed = is_error_cqe(&event.arguments) && syndrome == Syndrome::WrFlush as u32;
+            return match flushed {
+                true => failure.max(self.requests_in.get(&queue).copied()),
+                false => self.receives_by_thread.get(&event.thread).copied(),
+            };
         }
         let frame = self.frame_wqes.get(&(queue, wqe_index)).copied();
-        let wqe = self
-            .wqes
-            .get(&queue)
-            .and_then(|wqes| wqes.last())
-            .map(|(index, ..)| *index);
-        // Unreliable services have no responses.
-        frame.or(self.responses_in.get(&queue).copied()).or(wqe)
+        let own = |wqes: &Vec<Wqe>| Some(wqes.iter().rfind(|wqe| wqe.wqe_index == wqe_index)?.event);
+        let wqe = frame.or_else(|| self.wqes.get(&queue).and_then(own));
+        // A WQE that is flushed need not have been read.
+        let posted = wqe.or_else(|| self.doorbells.get(&queue).copied());
+        // A response or timeout before the WQE is of an earlier message. Unreliable services have neither.
+        let response = self.responses_in.get(&queue).copied();
+        let timeout = self.ack_timeouts.get(&queue).copied();
+        posted.max(response).max(timeout).max(failure)
     }
 }

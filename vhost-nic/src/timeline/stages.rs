@@ -26,15 +26,45 @@ const STAGES: [(&str, NicEvent, NicEvent); 17] = [
     ("moderation", NicEvent::ModerationSet, NicEvent::ModerationExpired),
 ];
 
-/// Measures the stages of all messages, or of those of one queue: what its doorbells and WQEs caused.
-pub fn stages(trace: &Trace, timeline: &NicTimeline, queue: Option<u32>) -> Times {
+/// Part of a trace whose stages are measured: what doorbells and WQEs in it caused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All guests.
+    All,
+    /// A guest, commands included.
+    Guest(u16),
+    /// A queue of a guest. QPs, SQs and RQs share their numbers; each NIC counts its own.
+    Queue {
+        /// Guest.
+        guest: u16,
+        /// Number of the queue.
+        number: u32,
+    },
+}
+
+impl Scope {
+    /// Whether what an event causes is in the scope, whatever caused the event.
+    fn begins_with(self, event: &Event) -> bool {
+        use NicEvent::{BlueFlame, CommandDoorbell, Doorbell, FrameWqe, Wqe};
+
+        let kind = NicEvent::at(event.event);
+        let posts = matches!(kind, Some(Doorbell | BlueFlame | Wqe | FrameWqe));
+        match self {
+            Self::All => true,
+            Self::Guest(guest) => event.guest == guest && (posts || kind == Some(CommandDoorbell)),
+            Self::Queue { guest, number } => event.guest == guest && event.object == number && posts,
+        }
+    }
+}
+
+/// Measures the stages of the messages and commands of a scope.
+pub fn stages(trace: &Trace, timeline: &NicTimeline, scope: Scope) -> Times {
     let mut times = Times::new(STAGES.iter().map(|(name, ..)| *name));
     // Causes come first.
     let mut belongs = Vec::with_capacity(trace.events.len());
     for (index, event) in trace.events.iter().enumerate() {
         let parent = timeline.parent(index);
-        let own = queue.is_none_or(|queue| is_of(event, queue));
-        belongs.push(own || parent.is_some_and(|parent| belongs[parent]));
+        belongs.push(scope.begins_with(event) || parent.is_some_and(|parent| belongs[parent]));
         let Some(cause) = parent.map(|parent| &trace.events[parent]) else {
             continue;
         };
@@ -45,13 +75,4 @@ pub fn stages(trace: &Trace, timeline: &NicTimeline, queue: Option<u32>) -> Time
         }
     }
     times
-}
-
-fn is_of(event: &Event, queue: u32) -> bool {
-    let kind = NicEvent::at(event.event);
-    event.object == queue
-        && matches!(
-            kind,
-            Some(NicEvent::Doorbell | NicEvent::BlueFlame | NicEvent::Wqe | NicEvent::FrameWqe)
-        )
 }

@@ -9,7 +9,7 @@ use mlx5_test_driver::region::Region;
 use vhost_daemon::trace::start_flight_recorder;
 use vhost_nic::hca::blue_flame::COPY_TIMEOUT;
 use vhost_nic::net::Switch;
-use vhost_nic::timeline::{NicTimeline, stages};
+use vhost_nic::timeline::{NicTimeline, Scope, stages};
 
 use crate::inspect::Inspect;
 use crate::nic::machine_with;
@@ -73,7 +73,11 @@ fn in_a_trace_the_register_is_the_cause() {
     let timeline = NicTimeline::new(&trace);
     let wqe = trace.events.iter().rposition(|event| name(event) == "wqe").unwrap();
     assert_eq!(chain(&trace, &timeline, wqe), [("wqe", 1), ("blue_flame", 1)]);
-    assert!(stages(&trace, &timeline, None).to_string().contains("BlueFlame to WQE"));
+    assert!(
+        stages(&trace, &timeline, Scope::All)
+            .to_string()
+            .contains("BlueFlame to WQE")
+    );
 }
 
 /// The driver's test for BlueFlame: the WQE in the ring is unsignaled, the one in the register is signaled.

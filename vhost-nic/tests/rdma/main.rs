@@ -49,6 +49,8 @@ mod super_packets;
 mod tap_device;
 mod timestamps;
 mod trace;
+mod trace_errors;
+mod trace_scope;
 mod turns;
 mod wire;
 mod xrc;

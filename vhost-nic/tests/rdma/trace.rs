@@ -15,7 +15,7 @@ use vhost_nic::dma::Purpose;
 use vhost_nic::hca::nic_event::{ERROR_CQE, NicEvent};
 use vhost_nic::hca::nic_finding::CATALOGUES;
 use vhost_nic::net::Switch;
-use vhost_nic::timeline::{NicTimeline, stages};
+use vhost_nic::timeline::{NicTimeline, Scope, stages};
 
 use crate::pair::{Pair, pattern};
 use crate::wire::Fate;
@@ -107,8 +107,9 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
         );
     }
 
-    let table = stages(&trace, &timeline, Some(qpn)).to_string();
-    let all = stages(&trace, &timeline, None).to_string();
+    let queue = Scope::Queue { guest: a, number: qpn };
+    let table = stages(&trace, &timeline, queue).to_string();
+    let all = stages(&trace, &timeline, Scope::All).to_string();
     for (table, stage) in [
         (&table, "doorbell to WQE"),
         (&table, "WQE to packet"),

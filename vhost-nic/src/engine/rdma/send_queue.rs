@@ -149,15 +149,15 @@ fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
             set_alarm(endpoint, requester, end, Timer::ReceiverNotReady, end - now);
             false
         }
-        Timers::AckTimeout if requester.retry(endpoint.parameters.retry_count) => {
-            endpoint.count(QueueCounter::LocalAckTimeoutErr);
+        Timers::AckTimeout => {
             endpoint.trace(NicEvent::AckTimeout, || [requester.send_psn().value(), 0, 0, 0]);
+            if !requester.retry(endpoint.parameters.retry_count) {
+                fail_oldest(endpoint, requester, Syndrome::TransportRetryExceeded);
+                return false;
+            }
+            endpoint.count(QueueCounter::LocalAckTimeoutErr);
             requester.go_back_to_unacknowledged();
             true
-        }
-        Timers::AckTimeout => {
-            fail_oldest(endpoint, requester, Syndrome::TransportRetryExceeded);
-            false
         }
     }
 }
