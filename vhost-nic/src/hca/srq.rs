@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::cq::Cq;
 use super::inspect::{self, Numbered};
+use super::nic_finding::Findings;
 use super::refcount::{RefCount, Reference};
 use super::wq::WorkQueue;
 use crate::dma::{Dma, DmaError};
@@ -119,6 +120,8 @@ pub struct Taken {
     pub index: u16,
     /// Whether fewer WQEs than the limit are left.
     pub limit_reached: bool,
+    /// Producer and consumer index of which the WQE was taken.
+    pub indexes: (u16, u16),
 }
 
 impl ReceiveList {
@@ -149,6 +152,7 @@ impl ReceiveList {
             state.failed = true;
             TakeError::Wqe(error)
         })?;
+        let indexes = (producer, state.taken);
         state.taken = state.taken.wrapping_add(1);
         let limit_reached = posted - 1 < state.limit;
         if limit_reached {
@@ -157,7 +161,14 @@ impl ReceiveList {
         Ok(Some(Taken {
             index: index as u16,
             limit_reached,
+            indexes,
         }))
+    }
+
+    /// Reports more WQEs posted than the list has.
+    pub fn check_overrun(&self, findings: &Findings, number: u32, taken: &Taken) {
+        let (producer, consumer) = taken.indexes;
+        self.ring.check_overrun(findings, number, producer, consumer);
     }
 
     /// Bytes of a WQE.

@@ -20,9 +20,11 @@ use mlx5_test_driver::netdev::{Netdev, Options, alloc_queue_counters, dealloc_qu
 use mlx5_test_driver::sq::state;
 use mlx5_test_driver::steering::{self, Entry, Table, To, action, destination};
 use mlx5_test_driver::tis_tir_rqt::*;
+use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::net::Switch;
 use zerocopy::FromBytes;
 
+use crate::found::{Found, found};
 use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
 use crate::nic::machine;
@@ -176,18 +178,27 @@ fn what_is_in_use_cannot_be_destroyed() {
 #[test]
 fn commands_that_do_not_exist_are_bad_operations() {
     let hca = hca();
-    for opcode in [
+    let opcodes = [
         0,
         1,
         0x0fff,
         Opcode::CREATE_DCT.0,
         Opcode::CREATE_GENERAL_OBJECT.0,
         0xffff,
-    ] {
-        refused(naming(&hca, Opcode(opcode), 0x40, NUMBER, 0), Status::BadOperation);
+    ];
+    for opcode in opcodes {
+        refused(naming(&hca, Opcode(opcode), 0x40, NUMBER, 0x77), Status::BadOperation);
     }
-    let guest_errors = hca.machine.nic().snapshot().guest_errors;
-    assert_eq!(guest_errors.get("unknown_command"), Some(&6));
+    let found = found(&hca.machine);
+    assert_eq!(found.len(), opcodes.len());
+    for (found, opcode) in found.iter().zip(opcodes) {
+        let mut input = [0; 0x40];
+        input[..2].copy_from_slice(&opcode.to_be_bytes());
+        input[11] = 0x77;
+        let slot = found.object.number;
+        let expected = Found::new(Finding::UnknownCommand, "command_slot", slot, &input);
+        assert_eq!(*found, expected);
+    }
     Arc::into_inner(hca).unwrap().shutdown();
 }
 

@@ -12,9 +12,11 @@ use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::memory::{BASE, SIZE};
 use proptest::prelude::*;
+use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::net::Switch;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::found::{Found, found};
 use crate::inspect::Inspect;
 use crate::nic::machine;
 
@@ -204,8 +206,8 @@ fn a_slot_without_a_command_is_left_alone() {
     let before = hca.commands.entry(5);
     hca.commands.ring(1 << 5);
     assert_eq!(hca.commands.entry(5).as_bytes(), before.as_bytes());
-    let guest_errors = hca.machine.nic().snapshot().guest_errors;
-    assert_eq!(guest_errors.get("command_unreadable"), Some(&1));
+    let expected = Found::new(Finding::CommandUnreadable, "command_slot", 5, before.as_bytes());
+    assert_eq!(found(&hca.machine), [expected]);
     hca.shutdown();
 }
 
@@ -221,6 +223,14 @@ fn a_command_queue_outside_memory_harms_nobody() {
         machine.nic().snapshot().guest_errors.get("command_unreadable"),
         Some(&96)
     );
+    // Each with the address of its entry.
+    let last = ((BASE + SIZE) & !0xffff_ffff) + 31 * 64;
+    let evidence = last.to_be_bytes();
+    let expected = [
+        Found::new(Finding::CommandUnreadable, "command_slot", 31, &evidence),
+        Found::new(Finding::DmaOutside, "command_slot", 31, &evidence),
+    ];
+    assert!(found(&machine).ends_with(&expected));
     Hca::boot(&machine).shutdown();
 }
 

@@ -1,6 +1,6 @@
 //! Mistakes of a driver, and the errors that hardware reports.
 
-use mlx5_prm::queue_entry::{EventType, Syndrome};
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, EventType, Syndrome};
 use mlx5_prm::wqe::{EthernetSegment, WqeOpcode};
 use mlx5_test_driver::cq::error_of;
 use mlx5_test_driver::machine::Machine;
@@ -9,8 +9,10 @@ use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::rq::segment;
 use mlx5_test_driver::sq::{Request, SendQueue, state};
 use mlx5_test_driver::wait::{BRIEF, eventually};
-use zerocopy::IntoBytes;
+use vhost_nic::hca::nic_finding::Finding;
+use zerocopy::{FromBytes, IntoBytes};
 
+use crate::found::{Found, found};
 use crate::frames::{Packet, plain};
 use crate::inspect::Inspect;
 use crate::lan::{Lan, shut};
@@ -360,11 +362,35 @@ fn a_completion_queue_that_overruns_is_an_event() {
         assert_eq!(error_of(&channel.send_cq.wait()), None, "those that had room are good");
     }
     assert!(channel.send_cq.poll().is_none());
-    assert_eq!(
-        guest.hca.machine.nic().snapshot().guest_errors.get("cq_overrun"),
-        Some(&1)
-    );
+    let sq = guest.channels[0].sq.number;
+    let [overrun] = &found(&guest.hca.machine)[..] else {
+        panic!("one finding");
+    };
+    let expected = Found::new(Finding::CqOverrun, "cq", number.into(), &overrun.evidence);
+    assert_eq!(*overrun, expected);
+    // The CQE of the fifth WQE, with room for nothing more.
+    let cqe = Cqe::read_from_bytes(&overrun.evidence).unwrap();
+    let opcode = WqeOpcode::Nop as u32;
+    assert_eq!((cqe.wqe_counter.get(), cqe.op_own >> 4), (4, CqeOpcode::Request as u8));
+    assert_eq!(cqe.sop_drop_qpn.get(), opcode << 24 | sq);
     shut(guest);
+}
+
+#[test]
+fn frames_beyond_a_receive_queue_are_an_overrun() {
+    let mut lan = Lan::new(2, &Options::default());
+    let (a, b) = lan.pair();
+    let rq = &mut b.channels[0].rq;
+    let beyond = rq.size() + 1;
+    rq.post(beyond - rq.available());
+    let frame = plain(a.hca.machine.mac, b.hca.machine.mac, 100);
+    a.send(&frame);
+    assert_eq!(b.receive().frame, frame);
+    let evidence = [beyond.to_be_bytes(), [0; 2]].concat();
+    let number = b.channels[0].rq.number.into();
+    let expected = Found::new(Finding::QueueOverrun, "queue", number, &evidence);
+    assert_eq!(found(&b.hca.machine), [expected]);
+    lan.guests.into_iter().for_each(shut);
 }
 
 #[test]

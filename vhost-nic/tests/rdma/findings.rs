@@ -1,10 +1,12 @@
 //! Mistakes of RDMA programs, and the findings about them.
 
+use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::{ControlSegment, WqeOpcode};
 use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::{Region, Rights};
+use mlx5_test_driver::srq::Srq;
 use mlx5_test_driver::wait::eventually;
 use vhost_nic::hca::nic_finding::Finding;
 use vhost_nic::net::Switch;
@@ -54,9 +56,7 @@ fn messages_without_mistakes_are_no_findings() {
     let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
     let index = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 100)));
     pair.a.qp.sent(WqeOpcode::Send, index);
-    pair.b
-        .qp
-        .received(mlx5_prm::queue_entry::CqeOpcode::ResponderSend, receive, 100);
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, 100);
     let machines = [&pair.a, &pair.b].map(|end| end.node.hca.machine.clone());
     pair.end();
     for machine in machines {
@@ -236,6 +236,55 @@ fn a_producer_index_beyond_the_ring_is_an_overrun() {
     assert!(found(&pair.a.node.hca.machine).contains(&overrun));
     pair.a.qp.set_records(0, 0);
     pair.end();
+}
+
+#[test]
+fn a_producer_index_beyond_a_receive_queue_is_an_overrun() {
+    let mut pair = pair();
+    let receive = pair.b.qp.receive(&[pair.b.part(0, 100)]);
+    // 257 WQEs in a ring of 256.
+    pair.b.qp.set_records(257, 0);
+    let send = pair.a.qp.post(&Request::new(WqeOpcode::Send, pair.a.data(0, 100)));
+    pair.b.qp.received(CqeOpcode::ResponderSend, receive, 100);
+    pair.a.qp.sent(WqeOpcode::Send, send);
+    let number = pair.b.qp.number.into();
+    expect(
+        &pair.b.node,
+        &[Found::new(Finding::QueueOverrun, "queue", number, &[1, 1, 0, 0])],
+    );
+    pair.b.qp.set_records(1, 0);
+    pair.end();
+}
+
+#[test]
+fn a_producer_index_beyond_a_shared_receive_queue_is_an_overrun() {
+    let Pair { mut a, b, wire } = pair();
+    let mut pool = Srq::rmp(&b.node.hca, b.node.pd, 4).unwrap();
+    let shape = Shape {
+        srq: Some(pool.number),
+        ..Shape::new(service::RC)
+    };
+    let mut target = QueuePair::create(&b.node, shape).unwrap();
+    let mut other = QueuePair::create(&a.node, Shape::new(service::RC)).unwrap();
+    connect((&a.node, &other), (&b.node, &target), &Connection::default());
+    // One more than the list has.
+    let posted = [(); 17].map(|()| pool.post(&[b.part(0, 100)]));
+    for (index, findings) in posted.iter().zip([1, 1]) {
+        let send = other.post(&Request::new(WqeOpcode::Send, a.data(0, 100)));
+        target.received(CqeOpcode::ResponderSend, *index, 100);
+        other.sent(WqeOpcode::Send, send);
+        assert_eq!(found(&b.node.hca.machine).len(), findings);
+    }
+    let number = pool.number.into();
+    expect(
+        &b.node,
+        &[Found::new(Finding::QueueOverrun, "queue", number, &[0, 17, 0, 0])],
+    );
+    other.destroy(&a.node).unwrap();
+    target.destroy(&b.node).unwrap();
+    pool.destroy(&b.node.hca).unwrap();
+    a.qp.silent();
+    Pair { a, b, wire }.end();
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub struct Driver {
     pub memory: GuestMemoryMmap,
     pub kicks: Vec<EventFd>,
     pub calls: Vec<EventFd>,
-    available: [u16; 2],
+    pub available: [u16; 2],
     used: [u16; 2],
 }
 

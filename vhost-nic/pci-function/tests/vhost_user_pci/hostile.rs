@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use vhost_daemon::finding::{Kind, Source};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::driver::{
@@ -17,6 +18,24 @@ use super::driver::{
     NEXT, QUEUE_SIZE, SOON, WRITE, available_ring, header,
 };
 use super::{Host, message};
+
+/// A finding: kind, virtqueue and evidence.
+type Found = (&'static str, u64, Vec<u8>);
+
+/// A finding to be expected.
+fn expected(kind: Finding, queue: usize, evidence: &[u8]) -> Found {
+    (kind.name(), queue as u64, evidence.to_vec())
+}
+
+/// The findings so far, in order.
+fn found(host: &Host) -> Vec<Found> {
+    let records = host.server.stats().findings().recent();
+    let found = records.iter().map(|record| {
+        assert_eq!(record.object.kind, "virtqueue");
+        (record.kind.name, record.object.number, record.evidence.clone())
+    });
+    found.collect()
+}
 
 /// Asserts that the device still works.
 fn assert_works(driver: &mut Driver) {
@@ -62,9 +81,10 @@ fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
     for chain in bad {
         assert_eq!(send(&mut driver, chain), 0, "{chain:?}");
     }
+    // The evidence is the index of the first descriptor.
     assert_eq!(
-        host.server.stats().findings().count(Finding::BadChain),
-        bad.len() as u64
+        found(&host),
+        vec![expected(Finding::BadChain, COMMAND, &[0, 0]); bad.len()]
     );
     assert_works(&mut driver);
 }
@@ -73,8 +93,10 @@ fn chains_that_loop_break_off_or_point_nowhere_come_back_empty() {
 fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     let host = Host::new();
     let mut driver = host.driver();
+    let mut bad = vec![vec![CFG_READ; 15]];
     assert!(driver.command(&[CFG_READ; 15], &[], 4).is_empty(), "no whole header");
     for op in [0, 6, MSI, 8, 255] {
+        bad.push(header(op, 0, 4, 0));
         assert_eq!(
             driver.command(&header(op, 0, 4, 0), &[], 4),
             [0xff; 4],
@@ -82,6 +104,7 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
         );
     }
     for size in [0, 3, 5, 16] {
+        bad.push(header(CFG_READ, 0, size, 0));
         let answer = driver.command(&header(CFG_READ, 0, size, 0), &[], 16);
         assert_eq!(answer, vec![0xff; size as usize], "{size} bytes of configuration");
     }
@@ -95,10 +118,13 @@ fn commands_that_make_no_sense_read_as_ones_or_are_ignored() {
     assert!(driver.command(&cut, &[1, 2, 3], 0).is_empty(), "less data than said");
     assert!(driver.command(&cut, &[], 0).is_empty(), "no data");
     assert_eq!(host.registers.bytes.lock()[0x8000..0x8008], [0; 8]);
-    assert_eq!(
-        host.server.stats().findings().count(Finding::BadCommand),
-        1 + 5 + 4 + 1 + 1 + 2
-    );
+    let [too_long, less, none] = [header(MMIO_READ, 0, u32::MAX, 0), [&cut[..], &[1, 2, 3]].concat(), cut];
+    bad.extend([too_long, fill, less, none]);
+    let bad: Vec<Found> = bad
+        .iter()
+        .map(|bytes| expected(Finding::BadCommand, COMMAND, bytes))
+        .collect();
+    assert_eq!(found(&host), bad);
     assert_works(&mut driver);
 }
 
@@ -109,14 +135,17 @@ fn a_buffer_too_small_gets_what_fits() {
     driver.write(0x8000, b"as usual");
     assert_eq!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 3), *b"as ");
     assert!(driver.command(&header(MMIO_READ, 0, 8, 0x8000), &[], 0).is_empty());
-    assert_eq!(host.server.stats().findings().count(Finding::ShortBuffer), 2);
+    let short = expected(Finding::ShortBuffer, COMMAND, &header(MMIO_READ, 0, 8, 0x8000));
+    assert_eq!(found(&host), [short.clone(), short.clone()]);
 
     driver.give_buffers(0, 1, 19);
     host.function.msix().raise(1);
     assert_eq!(driver.reap(INTERRUPT), (0, 0));
     driver.give_buffers(1, 1, 20);
     assert_eq!(driver.interrupt(), message(1));
-    assert_eq!(host.server.stats().findings().count(Finding::ShortBuffer), 3);
+    // Of an interrupt, the index of the descriptor.
+    let of_interrupt = expected(Finding::ShortBuffer, INTERRUPT, &[0, 0]);
+    assert_eq!(found(&host), [short.clone(), short, of_interrupt]);
 }
 
 #[test]
@@ -126,10 +155,12 @@ fn a_ring_with_impossible_indices_rests_until_the_next_connection() {
     driver.put(available_ring(COMMAND) + 2, &0x8000_u16.to_le_bytes());
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(host.server.stats().findings().count(Finding::BadRing), 1);
+    // The index of the next entry.
+    let bad = expected(Finding::BadRing, COMMAND, &driver.available[COMMAND].to_be_bytes());
+    assert_eq!(found(&host), std::slice::from_ref(&bad));
     driver.kick(COMMAND);
     assert_eq!(driver.try_reap(COMMAND, Duration::from_millis(50)), None);
-    assert_eq!(host.server.stats().findings().count(Finding::BadRing), 1);
+    assert_eq!(found(&host), [bad]);
     drop(driver);
     host.wait_for_reset(2);
     assert_works(&mut host.driver());
@@ -238,4 +269,14 @@ fn memory_that_is_truncated_ends_the_connection() {
     host.wait_for_reset(2);
     drop(driver);
     assert_works(&mut host.driver());
+}
+
+#[test]
+fn every_kind_is_expected_with_its_bytes_by_a_test() {
+    let source: String = include_str!("hostile.rs").split_whitespace().collect();
+    let missing: Vec<&Finding> = Finding::ALL
+        .iter()
+        .filter(|kind| !source.contains(&format!("expected(Finding::{kind:?},")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -139,6 +139,7 @@ fn take_shared(
     let object = queue(endpoint.qp.number);
     match list.take(&endpoint.hca().dma, segments) {
         Ok(taken) => Ok(taken.map(|taken| {
+            list.check_overrun(findings, number, &taken);
             if taken.limit_reached {
                 announce(endpoint, LIMIT_EVENT, number);
             }
