@@ -58,7 +58,7 @@ fn guest(interval: &Interval, index: usize) -> Vec<String> {
         rate("commands"),
         number("commands").to_string(),
         (drops.iter().sum::<u64>() + interval.sum(&path("wire/dropped"))).to_string(),
-        interval.sum(&path("guest_errors")).to_string(),
+        (interval.sum(&path("guest_errors")) + interval.sum(&path("attachment/vhost_user/guest_errors"))).to_string(),
     ]
 }
 

@@ -5,12 +5,27 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::machine::Machine;
+use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::node::Node;
+use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
+use mlx5_test_driver::vfio_user::VfioUserDevice;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use vhost_daemon::testing::{
     Daemon, Program, assert_control_page, await_socket, eventually, http, read_metrics, read_stats,
 };
+
+use driver::{Driver, header};
+
+#[path = "../pci-function/tests/vhost_user_pci/driver.rs"]
+#[expect(dead_code, reason = "a part of it is used here")]
+mod driver;
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
 
@@ -426,6 +441,126 @@ fn top_shows_each_guest_once() {
         ["b", "down", "0", "0", "0", "0", "0", "0", "0", "0", "0", "0"]
     );
     assert_eq!(host.run("top", &["--interval", "0"]).status.code(), Some(2));
+}
+
+/// A guest of a daemon with an RDMA device and a network interface.
+fn guest(host: &Host, name: &str, number: u8) -> (Node, Netdev) {
+    let device = VfioUserDevice::connect(&host.path(&format!("{name}.sock")));
+    let node = Node::open(Machine::new(Arc::new(device), mac(number)), number);
+    let netdev = Netdev::open(&node.hca, &Options::default());
+    (node, netdev)
+}
+
+/// The default MAC address of a guest.
+fn mac(number: u8) -> [u8; 6] {
+    [0x52, 0x54, 0x00, 0x00, 0xc5, number]
+}
+
+#[test]
+fn top_and_mac_table_show_traffic() {
+    let host = Host::start(&[]);
+    let [(a, mut sender), (b, mut receiver)] = [("a", 1), ("b", 2)].map(|(name, number)| guest(&host, name, number));
+    let mut qps = [&a, &b].map(|node| QueuePair::create(node, Shape::new(service::RC)).unwrap());
+    connect((&a, &qps[0]), (&b, &qps[1]), &Connection::default());
+    let (from, to) = (a.region(4096), b.region(4096));
+    let data = vec![Data::Memory((from.start, 100, from.key))];
+    let write = Request::remote(WqeOpcode::RdmaWrite, data, to.start, to.key);
+    let measured = AtomicBool::new(false);
+    let output = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !measured.load(Ordering::Relaxed) {
+                let index = qps[0].post(&write);
+                qps[0].sent(WqeOpcode::RdmaWrite, index);
+                // A command, and its interrupt.
+                for (node, qp) in [&a, &b].into_iter().zip(&qps) {
+                    qp.query(node).unwrap();
+                }
+                sender.send_to(&mut receiver, 0x5a);
+            }
+        });
+        let output = host.run("top", &["--once", "--interval", "0.5"]);
+        measured.store(true, Ordering::Relaxed);
+        output
+    });
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    for (name, row) in ["a", "b"].into_iter().zip(&rows[1..]) {
+        assert_eq!(row[..2], [name, "100"], "{text}");
+        let rates: Vec<u64> = row[2..].iter().map(|cell| cell.parse().unwrap()).collect();
+        let [
+            of_wire @ ..,
+            doorbells,
+            interrupts,
+            commands,
+            all_commands,
+            drops,
+            errors,
+        ] = &rates[..]
+        else {
+            panic!("{text}");
+        };
+        assert!(of_wire.len() == 4 && of_wire.iter().all(|rate| *rate > 0), "{text}");
+        for rate in [doorbells, interrupts, commands, all_commands] {
+            assert!(*rate > 0, "{text}");
+        }
+        assert_eq!((*drops, *errors), (0, 0), "{text}");
+    }
+    let qp = qps[0].number.to_string();
+    let [sq, rq] = [sender.channels[0].sq.number, receiver.channels[0].rq.number].map(|number| number.to_string());
+    for (name, kind, number, state, unit) in [
+        ("a", "QP", &qp, "ready_to_send", &["packets", "out"][..]),
+        ("b", "QP", &qp, "ready_to_send", &["packets", "in"]),
+        ("a", "SQ", &sq, "ready", &["basic", "blocks"]),
+        ("b", "RQ", &rq, "ready", &["WQEs"]),
+    ] {
+        let row = rows
+            .iter()
+            .find(|row| row.starts_with(&[name, kind, number]) && row.ends_with(unit));
+        let row = row.unwrap_or_else(|| panic!("{name} {kind} {number} in {text}"));
+        assert_eq!(row[3], state, "{text}");
+        assert!(row[4].parse::<u64>().unwrap() > 0, "{text}");
+    }
+
+    let table = host.json(&["mac-table"]);
+    let stations = table.as_array().unwrap().iter().map(|station| {
+        assert!(station["age_seconds"].is_number(), "{table}");
+        [&station["port"], &station["vlan"], &station["mac"]].map(Clone::clone)
+    });
+    let expected = [("a", 1), ("b", 2)].map(|(port, number)| {
+        let mac = format!("52:54:00:00:c5:{number:02x}");
+        [json!(port), json!(0), json!(mac)]
+    });
+    assert_eq!(stations.collect::<Vec<_>>(), expected);
+    let text = host.ctl(&["mac-table"]);
+    for (station, [port, _, mac]) in text.lines().filter(|line| line.contains("52:54")).zip(&expected) {
+        assert!(
+            station.contains(port.as_str().unwrap()) && station.contains(mac.as_str().unwrap()),
+            "{text}"
+        );
+    }
+    assert_eq!(text.matches("52:54:00:00:c5:").count(), 2, "{text}");
+
+    for ((node, qp), region) in [&a, &b].into_iter().zip(&qps).zip([&from, &to]) {
+        qp.destroy(node).unwrap();
+        region.destroy(&node.hca).unwrap();
+    }
+    [sender, receiver].into_iter().for_each(Netdev::close);
+    [a, b].into_iter().for_each(Node::close);
+}
+
+#[test]
+fn errors_in_the_use_of_an_attachment_are_counted_as_errors_of_the_guest() {
+    let host = Host::start(&["--guest", "path=uml.sock,attach=vhost-user"]);
+    let mut driver = Driver::connect(&host.path("uml.sock"));
+    assert_eq!(driver.command(&header(255, 0, 4, 0), &[], 4), [0xff; 4]);
+    let metrics = read_metrics(&host.path("metrics.sock"));
+    let name = "vhost_nic_guest_errors_total{guest=\"uml\",kind=\"bad_command\"}";
+    assert_eq!(metrics.get(name), Some(&1), "{metrics:#?}");
+    let output = host.run("top", &["--once", "--interval", "0.1"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = text.lines().find(|line| line.trim_start().starts_with("uml "));
+    let errors = row.and_then(|row| row.split_whitespace().last());
+    assert_eq!(errors, Some("1"), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vhost_daemon::Output;
 use vhost_daemon::fault::{Faults, GuestFaults};
-use vhost_daemon::finding::Source;
+use vhost_daemon::finding::{Severity, Source};
 use vhost_daemon::record::{Begun, OrderError, Turns};
 use vhost_daemon::trace::Tracer;
 use vhost_nic::doors::GuestDoors;
@@ -253,6 +253,16 @@ pub struct GuestSnapshot {
     /// State and counters of the NIC.
     #[serde(flatten)]
     pub nic: NicSnapshot,
+}
+
+impl GuestSnapshot {
+    /// Errors of the guest in the use of its attachment, by kind.
+    pub fn attachment_errors(&self) -> Vec<(&'static str, u64)> {
+        match &self.attachment {
+            Some(AttachmentSnapshot::VhostUser(stats)) => stats.findings().counts_of(Severity::Error).collect(),
+            Some(AttachmentSnapshot::VfioUser(_)) | None => Vec::new(),
+        }
+    }
 }
 
 #[derive(Serialize)]

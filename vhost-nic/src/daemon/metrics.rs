@@ -96,8 +96,8 @@ fn activity(metrics: &mut Metrics, guests: &[GuestSnapshot]) {
     let resets = each(guests, |guest| guest.function.resets);
     metrics.counter("function_resets", "Resets of the function", resets);
     let errors = by(guests, "kind", |guest| {
-        let errors = guest.nic.guest_errors.iter();
-        errors.map(|(kind, count)| (*kind, *count)).collect()
+        let of_nic = guest.nic.guest_errors.iter().map(|(kind, count)| (*kind, *count));
+        of_nic.chain(guest.attachment_errors()).collect()
     });
     metrics.counter("guest_errors", "Errors of the guest", errors);
     let objects = by(guests, "kind", |guest| {
