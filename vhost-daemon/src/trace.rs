@@ -22,7 +22,7 @@ pub use file::{Timeline, write_json, write_perfetto};
 #[cfg(any(test, feature = "testing"))]
 pub use perfetto::{ReadEvent, read_perfetto};
 pub use recorder::{
-    DEFAULT_RING_BYTES, Session, Tracer, flight_recorder_is_on, set_flight_recorder, set_ring_bytes,
+    COMPILED_IN, DEFAULT_RING_BYTES, Session, Tracer, flight_recorder_is_on, set_flight_recorder, set_ring_bytes,
     start_flight_recorder,
 };
 pub use stream::{Event, Header, StreamError, Trace, write as write_stream};

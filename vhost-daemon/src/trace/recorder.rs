@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+use std::{mem, thread};
 
 use parking_lot::Mutex;
 
@@ -16,6 +16,10 @@ use super::trigger;
 /// Rings of ended threads that are kept for their records.
 const MAX_ENDED: usize = 8;
 
+/// Whether devices can be observed: by traces, taps of frames and commands, and findings. False in the baseline of the
+/// benchmarks, `--cfg unobserved`, from which the compiler removes them.
+pub const COMPILED_IN: bool = !cfg!(unobserved);
+
 /// Size of a ring, unless another is set.
 pub const DEFAULT_RING_BYTES: u64 = 2 << 20;
 
@@ -25,6 +29,7 @@ static FLIGHT_RECORDER: AtomicBool = AtomicBool::new(false);
 static RINGS: Mutex<Rings> = Mutex::new(Rings {
     by_number: Vec::new(),
     next: 0,
+    discarded: 0,
 });
 /// Size of the rings of threads that record their first event.
 static RING_BYTES: AtomicU64 = AtomicU64::new(DEFAULT_RING_BYTES);
@@ -38,6 +43,8 @@ thread_local! {
 struct Rings {
     by_number: Vec<(u64, Arc<Ring>)>,
     next: u64,
+    /// Records written to rings that are not kept any more.
+    discarded: u64,
 }
 
 impl Rings {
@@ -46,7 +53,10 @@ impl Rings {
         let mut surplus = (self.by_number.iter().filter(|(_, ring)| ended(ring)).count() + 1).saturating_sub(MAX_ENDED);
         self.by_number.retain(|(_, ring)| {
             let drop = surplus > 0 && ended(ring);
-            surplus -= usize::from(drop);
+            if drop {
+                surplus -= 1;
+                self.discarded += ring.written();
+            }
             !drop
         });
         self.by_number.push((self.next, ring));
@@ -90,7 +100,7 @@ impl Tracer {
     /// Whether events are recorded: for what only a recorded event needs.
     #[inline]
     pub fn is_on(self) -> bool {
-        RECORDING.load(Ordering::Relaxed) > 0
+        COMPILED_IN && RECORDING.load(Ordering::Relaxed) > 0
     }
 
     /// Records an event of an object. `arguments` is called only if events are recorded.
@@ -156,9 +166,14 @@ pub fn flight_recorder_is_on() -> bool {
 pub struct Session {
     /// Next record of each ring.
     next: HashMap<u64, u64>,
+    /// [`Rings::discarded`] when the rings were last read.
+    discarded: u64,
 }
 
-/// Records of one thread.
+/// Number and name of a batch of what [`MAX_ENDED`] loses.
+const DISCARDED: (u64, &str) = (u64::MAX, "ended threads");
+
+/// Records of one thread, or the loss of those that ended.
 #[derive(Debug)]
 pub struct Batch {
     /// Number of the thread.
@@ -186,15 +201,37 @@ impl Session {
             .map(|(number, ring)| (*number, next(ring)))
             .collect();
         RECORDING.fetch_add(1, Ordering::Relaxed);
-        Self { next }
+        Self {
+            next,
+            discarded: rings.discarded,
+        }
     }
 
     /// Takes what each thread has recorded since the last call.
     pub fn drain(&mut self) -> Vec<Batch> {
-        let rings = RINGS.lock().by_number.clone();
-        self.next
-            .retain(|number, _| rings.iter().any(|(live, _)| live == number));
+        let (rings, discarded) = {
+            let rings = RINGS.lock();
+            (rings.by_number.clone(), rings.discarded)
+        };
+        // Of what the discarded rings had, all but what was read before.
+        let mut unread = discarded - mem::replace(&mut self.discarded, discarded);
+        self.next.retain(|number, next| {
+            let kept = rings.iter().any(|(live, _)| live == number);
+            if !kept {
+                unread -= *next;
+            }
+            kept
+        });
         let mut batches = Vec::new();
+        if unread > 0 {
+            let (thread, name) = DISCARDED;
+            batches.push(Batch {
+                thread,
+                name: name.to_owned(),
+                records: Vec::new(),
+                lost: unread,
+            });
+        }
         for (thread, ring) in rings {
             let next = self.next.entry(thread).or_default();
             let mut records = Vec::new();
@@ -217,5 +254,45 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         RECORDING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::trace_events! {
+        /// An event.
+        enum Event {
+            /// The only one.
+            Only = "only" of "object" [],
+        }
+    }
+
+    /// The test has a process of its own: other threads record nothing.
+    #[test]
+    fn what_rings_of_ended_threads_had_is_counted_as_lost() {
+        const THREADS: usize = 12;
+        const EVENTS: u64 = 3;
+        let mut session = Session::start(false);
+        let record = |events| {
+            let act = move || (0..events).for_each(|_| Tracer::new(0).record(Event::Only, 0, Default::default));
+            thread::Builder::new().name("recording".to_owned()).spawn(act)
+        };
+        let counts = |session: &mut Session| {
+            let batches = session.drain();
+            let read: usize = batches.iter().map(|batch| batch.records.len()).sum();
+            (read as u64, batches.iter().map(|batch| batch.lost).sum::<u64>())
+        };
+        // One that the session has read before its ring is discarded.
+        record(EVENTS).unwrap().join().unwrap();
+        assert_eq!(counts(&mut session), (EVENTS, 0));
+        for _ in 0..THREADS {
+            record(EVENTS).unwrap().join().unwrap();
+        }
+        let (kept, lost) = counts(&mut session);
+        assert_eq!(kept, MAX_ENDED as u64 * EVENTS);
+        assert_eq!(kept + lost, THREADS as u64 * EVENTS);
+        assert_eq!(counts(&mut session), (0, 0));
     }
 }

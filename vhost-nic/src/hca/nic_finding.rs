@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pci_function::attachment::vhost_user_pci;
 use vhost_daemon::finding::{self, Kind, KindInfo, Observer};
-use vhost_daemon::trace::Tracer;
+use vhost_daemon::trace::{COMPILED_IN, Tracer};
 
 pub use vhost_daemon::finding::Object;
 
@@ -49,6 +49,9 @@ impl Findings {
     /// Counts, logs, keeps and traces a finding.
     #[cold]
     pub fn report(&self, kind: Finding, object: Object, evidence: &[u8], text: fmt::Arguments<'_>) {
+        if !COMPILED_IN {
+            return;
+        }
         if let Some(tape) = &self.tape {
             tape.finding(kind.name(), object, evidence, text);
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use vhost_daemon::trace::COMPILED_IN;
 
 use super::burst::Burst;
 use super::mac_table::PortId;
@@ -120,7 +121,7 @@ impl PortTap {
     /// Whether there are taps.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.taps.on.load(Ordering::Acquire)
+        COMPILED_IN && self.taps.on.load(Ordering::Acquire)
     }
 
     /// Numbers the frames of a burst and shows them to the taps.
