@@ -109,21 +109,41 @@ fn a_plain_write_is_two_reads_and_an_inline_one_is_one() {
 #[test]
 fn a_list_has_one_doorbell_and_one_fetch() {
     let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
-    let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 28), 0);
-    let [sent, _] = measure(&mut pair, |pair| {
-        let counters: Vec<u16> = (0..N).map(|_| pair.a.qp.put(&request)).collect();
-        pair.a.qp.ring();
-        for counter in counters {
-            pair.a.qp.sent(request.opcode, counter);
-        }
-    });
-    let expected = PcieAccount {
-        doorbells: each(1, 8),
-        send_wqe_reads: each(1, u64::from(N) * 64),
-        payload_reads: each(N.into(), 28),
-        ..posted()
-    };
-    assert_eq!(sent, expected);
+    let rows = [
+        (pair.a.data(0, 28), 1, each(N.into(), 28)),
+        (inline(28), 1, each(0, 28)),
+        (inline(28), N, each(0, 28)),
+    ];
+    for (data, signaled, payload_reads) in rows {
+        let request = pair.request(WqeOpcode::RdmaWrite, data, 0);
+        let silent = Request {
+            flags: 0,
+            ..request.clone()
+        };
+        let [sent, _] = measure(&mut pair, |pair| {
+            let counters: Vec<u16> = (1..=N)
+                .filter_map(|at| match at.is_multiple_of(signaled) {
+                    true => Some(pair.a.qp.put(&request)),
+                    false => {
+                        pair.a.qp.put(&silent);
+                        None
+                    }
+                })
+                .collect();
+            pair.a.qp.ring();
+            for counter in counters {
+                pair.a.qp.sent(request.opcode, counter);
+            }
+        });
+        let expected = PcieAccount {
+            doorbells: each(1, 8),
+            send_wqe_reads: each(1, u64::from(N) * 64),
+            payload_reads,
+            cqe_writes: each((N / signaled).into(), 64),
+            ..PcieAccount::default()
+        };
+        assert_eq!(sent, expected, "one in {signaled} signaled");
+    }
     pair.end();
 }
 
@@ -158,8 +178,8 @@ fn a_wqe_in_a_register_is_not_read() {
     let (mut a, b) = (qp(), qp());
     connect((&node, &a), (&node, &b), &Connection::default());
     let memory = node.region(4096);
-    let mut post = |length: usize, half: u64| {
-        let request = Request::remote(WqeOpcode::RdmaWrite, inline(length), memory.at(0), memory.key);
+    let mut post = |data: Vec<Data>, half: u64| {
+        let request = Request::remote(WqeOpcode::RdmaWrite, data, memory.at(0), memory.key);
         let wqe = a.wqe(&request);
         let counter = a.put_bytes(&wqe);
         a.ring_with(half, &wqe);
@@ -167,20 +187,22 @@ fn a_wqe_in_a_register_is_not_read() {
     };
     let first = account(&node);
     // The first copy to each half register is taken for a doorbell.
-    [0, 1].into_iter().for_each(|half| post(28, half));
+    [0, 1].into_iter().for_each(|half| post(inline(28), half));
     let before = account(&node);
     let begun = difference(before, first);
     assert_eq!(
         (begun.doorbells, begun.blue_flame, begun.send_wqe_reads),
         (each(2, 8), each(0, 64), each(2, 64))
     );
-    // WQEs of one and of two basic blocks.
-    for (length, blocks) in [(28, 1), (92, 2)] {
+    // WQEs of one and of two basic blocks, and one whose data are in memory.
+    let plain = vec![Data::Memory((memory.at(100), 28, memory.key))];
+    for (data, length, blocks, reads) in [(inline(28), 28, 1, 0), (inline(92), 92, 2, 0), (plain, 28, 1, N)] {
         let before = account(&node);
-        (0..N).for_each(|at| post(length, u64::from(at) & 1));
+        (0..N).for_each(|at| post(data.clone(), u64::from(at) & 1));
         let expected = PcieAccount {
             blue_flame: each(u64::from(N) * blocks, 64),
-            payload_writes: each(N.into(), length as u64),
+            payload_reads: each(reads.into(), 28),
+            payload_writes: each(N.into(), length),
             cqe_writes: each(N.into(), 64),
             ..PcieAccount::default()
         };
