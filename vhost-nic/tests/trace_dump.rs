@@ -113,6 +113,38 @@ fn a_finding_of_an_attachment_by_vhost_user_is_in_the_dump_that_it_asks_for() {
 }
 
 #[test]
+fn a_fault_is_in_the_dump_that_it_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, dumps, plan) = (
+        dir.path().join("a.sock"),
+        dir.path().join("dumps"),
+        dir.path().join("plan.toml"),
+    );
+    fs::create_dir(&dumps).unwrap();
+    // Of the finding that comes with it, the first of the triggers by default, there is another dump.
+    fs::write(&plan, "[[fault]]\nkind = \"bar_dead\"\ncount = 1").unwrap();
+    let daemon = start(&socket, &dumps, &["--faults", plan.to_str().unwrap()]);
+    let mut client = vfio_user::Client::new(&socket).unwrap();
+    client
+        .region_write(VFIO_PCI_CONFIG_REGION_INDEX, 4, &[1 << 1, 0])
+        .unwrap();
+    let mut read_as = [0; 4];
+    client.region_read(0, 0, &mut read_as).unwrap();
+    assert_eq!(read_as, [0xff; 4]);
+    client.shutdown().unwrap();
+    let fault = ReadEvent {
+        track: ["a", "object"].map(str::to_owned),
+        event: "fault".to_owned(),
+        label: "fault".to_owned(),
+    };
+    assert_eq!(read(&dumps, 1), [fault]);
+    kill_process(daemon.pid(), Signal::TERM).unwrap();
+    let log = daemon.log();
+    let line = ": the latest 1 events, on fault of guest a";
+    assert!(log.iter().any(|text| text.contains(line)), "{log:#?}");
+}
+
+#[test]
 fn a_signal_asks_for_a_dump_and_other_findings_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let (socket, dumps) = (dir.path().join("a.sock"), dir.path().join("dumps"));

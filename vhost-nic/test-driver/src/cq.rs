@@ -21,6 +21,8 @@ const SOLICITED_ONLY: u32 = 1 << 24;
 const INVALID: u8 = (CqeOpcode::Invalid as u8) << 4 | 1;
 /// `MLX5_CQ_OPMOD_RESIZE`.
 const RESIZE: u16 = 1;
+/// `MLX5_CQ_MODIFY_PERIOD`.
+const MODIFY_PERIOD: u32 = 1 << 0;
 /// Bytes of a completion, the upper half of an entry of 128 bytes.
 const CQE: u64 = size_of::<Cqe>() as u64;
 
@@ -135,6 +137,17 @@ impl CompletionQueue {
         }
         (self.shape, self.buffer) = (shape, buffer);
         Ok(rest)
+    }
+
+    /// Delays events by `period` microseconds (`mlx5_core_modify_cq_moderation`).
+    pub fn moderate(&self, hca: &Hca, period: u16) -> Result<()> {
+        let mut input = ModifyCqIn::default();
+        input.set_cqn(self.number);
+        input
+            .modify_field_select_resize_field_select_mut()
+            .copy_from_slice(&MODIFY_PERIOD.to_be_bytes());
+        input.cq_context_mut().set_cq_period(period);
+        hca.commands.call::<_, ModifyCqOut>(Opcode::MODIFY_CQ, &input).map(drop)
     }
 
     /// Consumes the next completion, if there is one.

@@ -50,6 +50,7 @@ mod tap_device;
 mod timestamps;
 mod trace;
 mod trace_errors;
+mod trace_events;
 mod trace_scope;
 mod turns;
 mod wire;
