@@ -314,6 +314,7 @@ impl Connection {
             }
             // The driver may reset the device while its request waits for the VMM, and start it again.
             let current = || session.as_ref().is_none_or(|session| session.is_alive());
+            let has_queues = || session.as_ref().is_none_or(|session| session.has_queues());
             while let Some(request) = frontend.next_request(&current) {
                 heartbeat::progress();
                 let answer = match &session {
@@ -325,7 +326,7 @@ impl Connection {
                     Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
                     None => vec![Status::Err as u8],
                 };
-                let outcome = frontend.answer(&answer, &current);
+                let outcome = frontend.answer(&answer, &has_queues);
                 if let (Outcome::Stopped, Some(session)) = (outcome, &session) {
                     *self.late.lock() = Some((session.clone(), answer));
                 }

@@ -62,50 +62,52 @@ impl Reply {
 }
 
 /// The answer to a request with another status than OK.
-struct Failure {
-    status: Status,
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub status: Status,
+    /// Mistake of the guest, if it is one.
+    finding: Option<Finding>,
     /// The number of areas, with E2BIG.
     reply: Reply,
 }
 
+impl Failure {
+    fn new(status: Status, finding: Option<Finding>) -> Self {
+        let reply = Reply::None;
+        Self { status, finding, reply }
+    }
+}
+
+/// A refusal of what the guest asks for.
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let reply = Reply::None;
-        Self { status, reply }
+        Self::new(status, (status == Status::Err).then_some(Finding::BadRequest))
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Status::from(refusal).into()
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Status::from(error).into()
-    }
-}
-
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NoSuchDmb | Refusal::NoSuchPeer => Self::NoEnt,
-            Refusal::Invalid => Self::Err,
-            Refusal::Attach => Self::PermAttach,
-            Refusal::Read => Self::PermRead,
-            Refusal::Write => Self::PermWrite,
-            Refusal::Areas(_) => Self::TooBig,
-            Refusal::Full => Self::NoSpc,
-            Refusal::NoMemory => Self::NoMem,
-        }
+        use {Finding as F, Status as S};
+        let (status, finding) = match refusal {
+            Refusal::NoSuchDmb => (S::NoEnt, Some(F::UnknownToken)),
+            Refusal::NoSuchPeer | Refusal::Broken => (S::NoEnt, None),
+            Refusal::Invalid => (S::Err, Some(F::BadRequest)),
+            Refusal::Outside => (S::Err, Some(F::MoveOutside)),
+            Refusal::Attach => (S::PermAttach, Some(F::AttachDenied)),
+            Refusal::Read => (S::PermRead, Some(F::AttachDenied)),
+            Refusal::Write => (S::PermWrite, Some(F::AttachDenied)),
+            Refusal::Areas(_) => (S::TooBig, None),
+            Refusal::Full => (S::NoSpc, None),
+            Refusal::NoMemory => (S::NoMem, None),
+        };
+        Self::new(status, finding)
     }
 }
 
 /// A failure of the VMM to map, which the guest cannot influence.
-impl From<io::Error> for Status {
+impl From<io::Error> for Failure {
     fn from(_: io::Error) -> Self {
-        Self::Err
+        Self::new(Status::Err, None)
     }
 }
 
@@ -113,16 +115,9 @@ impl From<io::Error> for Status {
 /// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
     session.stats().counters.requests.increment();
-    let mut short = Reply::None;
-    let result = observe(session, request, |request| {
-        execute(session, request, room).map_err(|failure| {
-            short = failure.reply;
-            failure.status
-        })
-    });
-    let (status, reply) = match result {
+    let (status, reply) = match observe(session, request, |request| execute(session, request, room)) {
         Ok(reply) => (Status::Ok, reply),
-        Err(status) => (status, short),
+        Err(Failure { status, reply, .. }) => (status, reply),
     };
     let mut bytes = vec![status as u8];
     reply.append(&mut bytes);
@@ -133,18 +128,18 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
     bytes
 }
 
-/// Executes a request behind the door of its guest; counts, reports and traces the answer. `request` is `None` if it
-/// could not be read.
-pub fn observe<T>(
+/// Executes a request behind the door of its guest; counts and traces the answer, and reports a mistake of the guest.
+/// `request` is `None` if it could not be read.
+pub(crate) fn observe<T>(
     session: &Session,
     request: Option<&[u8]>,
-    execute: impl FnOnce(&[u8]) -> Result<T, Status>,
-) -> Result<T, Status> {
+    execute: impl FnOnce(&[u8]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let stats = session.stats();
     let begun = stats.tracer.is_on().then(Instant::now);
     let result = match (request, fate(session, request)) {
-        (None, _) => Err(Status::Err),
-        (Some(_), RequestFate::Refused(status)) => Err(status),
+        (None, _) => Err(Status::Err.into()),
+        (Some(_), RequestFate::Refused(status)) => Err(Failure::new(status, None)),
         (Some(request), fate) => {
             let result = execute(request);
             if let RequestFate::Late(delay) = fate {
@@ -156,18 +151,15 @@ pub fn observe<T>(
             result
         }
     };
-    let status = result.as_ref().err().copied().unwrap_or(Status::Ok);
-    if status != Status::Ok {
+    if let Err(Failure { status, finding, .. }) = &result {
         stats.counters.refusals.increment();
-        let finding = match status {
-            Status::Err => Some(Finding::BadRequest),
-            Status::NoEnt if names_token(request) => Some(Finding::UnknownToken),
-            Status::PermAttach | Status::PermRead | Status::PermWrite => Some(Finding::AttachDenied),
-            _ => None,
-        };
-        if let Some(kind) = finding {
+        if let Some(kind) = *finding {
             let text = format_args!("{}: {status:?}", kind.text());
-            stats.report_with(kind, object(request), request.unwrap_or_default(), text);
+            let (object, evidence) = (object(request), request.unwrap_or_default());
+            match kind {
+                Finding::UnknownToken => session.report_unknown(kind, object, evidence, text),
+                _ => stats.report_with(kind, object, evidence, text),
+            }
         }
         debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
     }
@@ -175,6 +167,7 @@ pub fn observe<T>(
         let command = request
             .and_then(<[u8]>::first_chunk)
             .map_or(0, |header| u16::from_be_bytes(*header));
+        let status = result.as_ref().err().map_or(Status::Ok, |failure| failure.status);
         let arguments = || [command.into(), status as u32, nanoseconds(begun.elapsed()), 0];
         stats.tracer.record(IsmEvent::Request, 0, arguments);
     }
@@ -193,23 +186,6 @@ fn fate(session: &Session, request: Option<&[u8]>) -> RequestFate {
         (Some(door), Some(&[class, command, ..])) => door.request((class, command)),
         _ => RequestFate::Answered,
     }
-}
-
-/// Whether a request names a DMB by its token, as its only parameter that can be unknown.
-fn names_token(request: Option<&[u8]>) -> bool {
-    let header = request.and_then(|request| RequestHeader::read_from_prefix(request).ok());
-    header.is_some_and(|(header, _)| {
-        matches!(
-            (header.class, header.cmd),
-            CMD_ATTACH
-                | CMD_DETACH
-                | CMD_GRANT_DEFAULT
-                | CMD_GRANT_DEVICE
-                | CMD_EVENT_VECTOR
-                | CMD_QUERY_SLAB
-                | CMD_MOVE
-        )
-    })
 }
 
 fn execute(session: &Session, request: &[u8], room: usize) -> Result<Reply, Failure> {
@@ -341,8 +317,8 @@ fn failure(refusal: Refusal, reply: impl FnOnce(Areas) -> Reply) -> Failure {
         _ => Reply::None,
     };
     Failure {
-        status: refusal.into(),
         reply,
+        ..refusal.into()
     }
 }
 

@@ -236,7 +236,7 @@ impl FaultDoor {
             self.faults.after(Duration::ZERO, move || {
                 if let Some(guest) = guest.and_then(|guest| guest.upgrade()) {
                     info!("{}: fault: the guest vanishes", guest.stats().guest());
-                    guest.stop();
+                    guest.reset();
                 }
             });
         });

@@ -4,8 +4,8 @@ mod pause;
 mod rings;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use log::{debug, info, warn};
 use parking_lot::Mutex;
@@ -48,6 +48,9 @@ struct State {
     #[serde(serialize_with = "crate::inspect::hex")]
     devid: u64,
     session: Option<Arc<Session>>,
+    /// Sessions that the device has ended since the queues were last stopped.
+    #[serde(skip)]
+    ended: Vec<Weak<Session>>,
 }
 
 /// A session of a guest's driver: from its first request to its reset, across pauses of the machine.
@@ -73,6 +76,9 @@ pub struct Session {
     mapper: Traced,
     #[serde(skip)]
     alive: AtomicBool,
+    /// The queues are those of the session still.
+    #[serde(skip)]
+    has_queues: AtomicBool,
     /// The device is stopped; changed under the guest's lock.
     paused: AtomicBool,
     /// A thread watches for the reset of the stopped device; changed under the guest's lock.
@@ -80,6 +86,8 @@ pub struct Session {
     watched: AtomicBool,
     /// The driver has made a request, so peers may know its GID.
     used: AtomicBool,
+    /// The driver is unaware that its earlier session has ended, and may use what it had in it.
+    inherited: bool,
 }
 
 /// State of the rings at the start of a device.
@@ -89,6 +97,15 @@ pub enum Start {
     Initial,
     /// At their position when the device was stopped.
     Resumed,
+}
+
+/// Cause of the end of a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The driver, the machine or the VMM.
+    Guest,
+    /// The device, with the driver unaware.
+    Device,
 }
 
 impl std::fmt::Debug for Session {
@@ -106,6 +123,7 @@ impl Guest {
             gid: fabric.new_gid(),
             devid: fabric.new_devid(),
             session: None,
+            ended: Vec::new(),
         };
         let tape = fabric.next_tape();
         Self {
@@ -226,9 +244,11 @@ impl Guest {
             window: Mutex::default(),
             mapper: Traced::new(mapper, self.stats.tracer, self.stats.door().cloned()),
             alive: AtomicBool::new(true),
+            has_queues: AtomicBool::new(true),
             paused: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            inherited: how == Start::Resumed,
         });
         state.session = Some(session.clone());
         self.stats.counters.sessions.increment();
@@ -239,7 +259,10 @@ impl Guest {
     /// Handles the stop of the device: either the driver or the machine resets it, or the machine is paused; the VMM
     /// does not say which. Until that is known the session keeps its objects, and its events wait.
     pub fn pause(&self) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        for session in state.ended.drain(..).filter_map(|session| session.upgrade()) {
+            session.has_queues.store(false, Ordering::Release);
+        }
         if let Some(session) = &state.session {
             session.paused.store(true, Ordering::Release);
             session.sink.park();
@@ -265,14 +288,42 @@ impl Guest {
         self.end(&mut self.state.lock());
     }
 
-    /// Ends the session, notifies its peers, and creates a new identity.
+    /// Ends the session with the driver unaware. Its next request begins another. Returns false if there was none.
+    pub fn reset(&self) -> bool {
+        let mut had_session = false;
+        let reset = || had_session = self.reset_session();
+        GuestTape::enter(self.stats.tape(), |guest| Entry::Reset { guest }, reset);
+        had_session
+    }
+
+    /// Does the same within an entry.
+    pub fn reset_session(&self) -> bool {
+        self.end_by(&mut self.state.lock(), By::Device)
+    }
+
     fn end(&self, state: &mut State) {
-        let Some(session) = state.session.take() else { return };
+        self.end_by(state, By::Guest);
+    }
+
+    /// Ends the session, notifies its peers, and creates a new identity. Returns false if there was none.
+    fn end_by(&self, state: &mut State, by: By) -> bool {
+        let Some(session) = state.session.take() else {
+            return false;
+        };
         state.gid = self.fabric.new_gid();
         state.devid = self.fabric.new_devid();
         session.alive.store(false, Ordering::Release);
         session.sink.close();
-        self.report_left(session.gid);
+        match by {
+            By::Guest => {
+                session.has_queues.store(false, Ordering::Release);
+                self.report_left(session.gid);
+            }
+            By::Device => {
+                state.ended.retain(|ended| ended.strong_count() > 0);
+                state.ended.push(Arc::downgrade(&session));
+            }
+        }
         let peers = self.fabric.leave(session.gid);
         for peer in &peers {
             peer.peer_gone(session.gid);
@@ -287,6 +338,7 @@ impl Guest {
             session.gid,
             peers.len()
         );
+        true
     }
 }
 
@@ -329,6 +381,13 @@ impl Session {
     /// Returns the session's event sink.
     pub fn events(&self) -> &EventSink {
         &self.sink
+    }
+
+    /// Reports the use of a DMB that there is not, unless it may be one of an earlier session of an unaware driver.
+    pub fn report_unknown(&self, kind: Finding, object: Object, evidence: &[u8], text: std::fmt::Arguments<'_>) {
+        if !self.inherited {
+            self.stats.report_with(kind, object, evidence, text);
+        }
     }
 
     /// Returns whether the device is stopped.
@@ -385,9 +444,15 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether the driver has neither reset the device nor gone.
+    /// Returns whether the session goes on: the driver has neither reset the device nor gone.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// Returns whether a request that the session has taken can be answered. A session that the device has ended keeps
+    /// its queues.
+    pub fn has_queues(&self) -> bool {
+        self.has_queues.load(Ordering::Acquire)
     }
 
     fn check_alive(&self) -> io::Result<()> {

@@ -3,11 +3,17 @@
 vhost_daemon::findings! {
     /// A mistake of a guest: answered as the device's specification says, counted, never fatal.
     pub enum Finding {
-        /// A control request answered with ERR: unknown, of the wrong length, or out of limits.
+        /// A control request or a move that is unknown, of the wrong length, or out of limits.
         BadRequest = Error "bad_request" {
             rule: "A request has a known command, its length, and parameters within the limits.",
             source: "device.md, Control queue",
             answer: "status ERR",
+        },
+        /// A move that ends beyond its DMB.
+        MoveOutside = Error "move_outside" {
+            rule: "A move ends within its DMB.",
+            source: "device.md, Moves",
+            answer: "status ERR; nothing is written",
         },
         /// A control request without a writable byte, or with descriptors that point outside guest memory.
         BadChain = Error "bad_chain" {
@@ -77,6 +83,7 @@ impl Finding {
     pub fn text(self) -> &'static str {
         match self {
             Self::BadRequest => "malformed control request",
+            Self::MoveOutside => "move that ends beyond its DMB",
             Self::BadChain => "control request without room for the answer",
             Self::BadRing => "ring with impossible indices",
             Self::StrayDoorbell => "doorbell for a DMB that is not attached",

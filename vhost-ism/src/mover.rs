@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use crate::abi::{CMD_MOVE, MOVE_HEAD, MOVE_SIGNAL, Move, RequestHeader, Status};
-use crate::control::observe;
+use crate::control::{Failure, observe};
 use crate::fabric::Destination;
 use crate::guest::Session;
 
@@ -23,11 +23,16 @@ pub type ExecuteMove<'a> = dyn FnMut(&MoveRequest, &mut CopyData<'_>) -> Status 
 
 /// Executes a move; `copy` copies its data.
 pub fn execute(session: &Session, request: &MoveRequest, copy: &mut CopyData<'_>) -> Status {
-    let head = request.head.as_ref().map(|head| &head[..]);
+    let evidence = request.head.map(|head| {
+        let mut bytes = [0; MOVE_HEAD + size_of::<u64>()];
+        bytes[..MOVE_HEAD].copy_from_slice(&head);
+        bytes[MOVE_HEAD..].copy_from_slice(&request.length.to_le_bytes());
+        bytes
+    });
     let command = request.head.as_ref().and_then(decode);
     let counters = &session.stats().counters;
     counters.moves.increment();
-    let result = observe(session, head, |_| {
+    let result = observe(session, evidence.as_ref().map(|bytes| &bytes[..]), |_| {
         let command = command.as_ref().ok_or(Status::Err)?;
         run(session, command, request.length, copy)
     });
@@ -36,11 +41,11 @@ pub fn execute(session: &Session, request: &MoveRequest, copy: &mut CopyData<'_>
             counters.moved_bytes.add(request.length);
             Status::Ok
         }
-        (Err(status), Some(command)) => {
+        (Err(failure), Some(command)) => {
             session.fabric().break_moves(session.gid(), command.token);
-            status
+            failure.status
         }
-        (Err(status), None) => status,
+        (Err(failure), None) => failure.status,
     }
 }
 
@@ -50,17 +55,17 @@ fn decode(head: &[u8; MOVE_HEAD]) -> Option<Move> {
     ((header.class, header.cmd) == CMD_MOVE).then_some(command)
 }
 
-fn run(session: &Session, command: &Move, length: u64, copy: &mut CopyData<'_>) -> Result<(), Status> {
+fn run(session: &Session, command: &Move, length: u64, copy: &mut CopyData<'_>) -> Result<(), Failure> {
     let flags = command.flags.get();
     if flags & !MOVE_SIGNAL != 0 || command.index.get() != 0 {
-        return Err(Status::Err);
+        return Err(Status::Err.into());
     }
     let fabric = session.fabric();
     let destination = fabric.begin_move(session.gid(), command.token, command.offset.get(), length)?;
     let copied = copy(&destination);
     let moved = fabric.end_move(command.token);
     if !copied {
-        return Err(Status::Err);
+        return Err(Status::Err.into());
     }
     if let Some(moved) = moved
         && flags & MOVE_SIGNAL != 0

@@ -178,6 +178,9 @@ impl Player {
             Entry::Abandoned { guest } => devices.guest(guest)?.stop_if_paused(),
             Entry::Late(number) => self.do_late(number)?,
             Entry::End { guest } => devices.guest(guest)?.end_session(),
+            Entry::Reset { guest } => {
+                devices.guest(guest)?.reset_session();
+            }
             Entry::Create | Entry::Control(_) | Entry::Answer { .. } => return None,
         }
         self.leave(&read);

@@ -60,6 +60,11 @@ pub enum Entry {
     Late(u32),
     /// A kick of the move queue.
     Move(u32),
+    /// Reset of a guest's session by the device.
+    Reset {
+        /// Number of the guest.
+        guest: u16,
+    },
 }
 
 /// A tape. Entries take turns, and are executed on the calling thread.

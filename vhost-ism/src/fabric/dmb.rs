@@ -125,7 +125,7 @@ impl Dmb {
     /// Checks whether a session may move data into this range.
     pub fn check_move(&self, gid: Gid, devid: u64, offset: u64, length: u64) -> Result<(), Refusal> {
         if self.broken.contains(&gid) {
-            return Err(Refusal::NoSuchDmb);
+            return Err(Refusal::Broken);
         }
         let granted = match &self.access {
             Access::Peer(peer) => *peer == gid,
@@ -136,7 +136,7 @@ impl Dmb {
         }
         match offset.checked_add(length) {
             Some(end) if end <= self.size => Ok(()),
-            _ => Err(Refusal::Invalid),
+            _ => Err(Refusal::Outside),
         }
     }
 

@@ -70,6 +70,12 @@ pub enum Refusal {
     /// Size zero or over the limit, or a peer that is the guest itself.
     #[error("the request is invalid in this fabric")]
     Invalid,
+    /// The move ends beyond the DMB.
+    #[error("the move ends beyond the DMB")]
+    Outside,
+    /// An earlier move of the guest into this DMB was refused.
+    #[error("an earlier move into the DMB was refused")]
+    Broken,
     /// The guest may not attach this DMB.
     #[error("attach permission was not granted")]
     Attach,

@@ -133,7 +133,8 @@ impl Session {
         for &chunk in rung.iter() {
             let Some(doorbell) = connected.get(chunk as usize).and_then(Option::as_ref) else {
                 let object = Object::new("chunk", chunk.into());
-                self.stats.report(Finding::StrayDoorbell, object, &[1]);
+                let kind = Finding::StrayDoorbell;
+                self.report_unknown(kind, object, &[1], format_args!("{}", kind.text()));
                 continue;
             };
             self.stats.counters.doorbells.increment();

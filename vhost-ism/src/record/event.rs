@@ -301,6 +301,7 @@ impl fmt::Display for Entry {
             Self::Abandoned { guest } => write!(f, "reset of guest {guest}"),
             Self::Late(number) => write!(f, "delayed work {number}"),
             Self::End { guest } => write!(f, "end of the session of guest {guest}"),
+            Self::Reset { guest } => write!(f, "reset of the session of guest {guest} by the device"),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 use vhost_daemon::fault::{Faults, GuestFaults};
+use vhost_daemon::finding::{Object, Record, Source};
 use vhost_daemon::record::{Begun, OrderError};
 use vhost_daemon::trace::Tracer;
 use vhost_ism::backend;
@@ -53,6 +54,9 @@ struct Recording {
     guests: Vec<Arc<Guest>>,
     file: File,
 }
+
+/// A finding: kind, object and evidence.
+pub type Found = (&'static str, Object, Vec<u8>);
 
 /// A guest of the daemon, and its socket.
 pub struct Seat {
@@ -252,6 +256,13 @@ impl Seat {
     /// Returns the number of errors of a kind that the guest made.
     pub fn found(&self, error: Finding) -> u64 {
         self.guest.stats().findings().count(error)
+    }
+
+    /// Returns all findings about the guest, in order.
+    pub fn findings(&self) -> Vec<Found> {
+        let records = self.guest.stats().findings().recent();
+        let found = |record: &Arc<Record>| (record.kind.name, record.object, record.evidence.clone());
+        records.iter().map(found).collect()
     }
 
     /// Returns the counters of the guest.

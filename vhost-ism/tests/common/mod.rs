@@ -19,7 +19,7 @@ pub mod window;
 use std::time::Duration;
 
 pub use guest::{Desc, Dmb, Event, Options, Part, TestGuest};
-pub use host::{Host, Seat, limits};
+pub use host::{Found, Host, limits};
 
 /// Time after which something counts as never happening; long, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,23 +1,11 @@
 //! Mistakes of guests, and the findings about them.
 
-use vhost_daemon::finding::{Kind, Object, Source};
+use vhost_daemon::finding::{Kind, Object};
 use vhost_ism::abi::*;
 use vhost_ism::ism_finding::Finding;
 use zerocopy::IntoBytes;
 
 use crate::common::*;
-
-/// A finding: kind, object and evidence.
-type Found = (&'static str, Object, Vec<u8>);
-
-/// Returns all findings about a guest, in order.
-fn found(seat: &Seat) -> Vec<Found> {
-    let records = seat.guest.stats().findings().recent();
-    records
-        .iter()
-        .map(|record| (record.kind.name, record.object, record.evidence.clone()))
-        .collect()
-}
 
 fn about(kind: Finding, object: &'static str, number: u64, evidence: &[u8]) -> Found {
     (kind.name(), Object::new(object, number), evidence.to_vec())
@@ -48,13 +36,13 @@ fn what_a_session_holds_at_its_end_is_left() {
     // Used and given back.
     b.attach(second.token).unwrap();
     b.detach(second.token).unwrap();
-    assert_eq!((found(&seat_a), found(&seat_b)), (Vec::new(), Vec::new()));
+    assert_eq!((seat_a.findings(), seat_b.findings()), (Vec::new(), Vec::new()));
     b.stop();
     eventually("the session of b is over", || host.stats().sessions == 1);
     let evidence = chunk(&attached).to_le_bytes();
     let number = u64::from(chunk(&attached));
     assert_eq!(
-        found(&seat_b),
+        seat_b.findings(),
         [about(Finding::AttachmentLeft, "dmb", number, &evidence)]
     );
     a.stop();
@@ -63,7 +51,7 @@ fn what_a_session_holds_at_its_end_is_left() {
     chunks.sort_unstable();
     let evidence = chunks.map(u32::to_le_bytes).concat();
     let number = u64::from(chunks[0]);
-    assert_eq!(found(&seat_a), [about(Finding::DmbLeft, "dmb", number, &evidence)]);
+    assert_eq!(seat_a.findings(), [about(Finding::DmbLeft, "dmb", number, &evidence)]);
 }
 
 #[test]
@@ -79,7 +67,7 @@ fn sessions_that_give_everything_back_have_no_findings() {
     b.stop();
     host.expect_empty();
     for seat in seats {
-        assert_eq!(found(&seat), []);
+        assert_eq!(seat.findings(), []);
     }
 }
 
@@ -92,7 +80,7 @@ fn a_dmb_freed_under_its_peer_is_suspicious() {
     b.attach(dmb.token).unwrap();
     a.detach(dmb.token).unwrap();
     let expected = about(Finding::DmbFreedAttached, "dmb", chunk(&dmb).into(), &detach(dmb.token));
-    assert_eq!(found(&seat), [expected]);
+    assert_eq!(seat.findings(), [expected]);
     b.detach(dmb.token).unwrap();
 }
 
@@ -113,7 +101,7 @@ fn requests_with_other_tokens_are_found_with_their_bytes() {
         about(Finding::UnknownToken, "virtqueue", 0, &detach(dmb.token)),
         about(Finding::UnknownToken, "virtqueue", 0, &attach(dmb.token, 3)),
     ];
-    assert_eq!(found(&seat), expected);
+    assert_eq!(seat.findings(), expected);
     assert_eq!(seat.guest.stats().total_errors(), 0);
 }
 
@@ -123,9 +111,9 @@ fn a_doorbell_beside_all_dmbs_is_found_with_its_chunk() {
     let a = host.boot("a");
     let seat = a.seat.clone().unwrap();
     a.ring(20 << 20);
-    eventually("a finding", || !found(&seat).is_empty());
+    eventually("a finding", || !seat.findings().is_empty());
     let number = (20 << 20) / CHUNK_SIZE;
-    assert_eq!(found(&seat), [about(Finding::StrayDoorbell, "chunk", number, &[1])]);
+    assert_eq!(seat.findings(), [about(Finding::StrayDoorbell, "chunk", number, &[1])]);
 }
 
 #[test]
@@ -135,6 +123,7 @@ fn every_kind_is_provoked_by_a_test() {
         include_str!("requests.rs"),
         include_str!("rings.rs"),
         include_str!("events.rs"),
+        include_str!("moves.rs"),
         include_str!("../../src/event/tests.rs"),
         include_str!("../../src/fabric/tests.rs"),
     ];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vhost_daemon::finding::{Kind, Object};
 use vhost_ism::abi::*;
 use vhost_ism::fabric::Mode;
 use vhost_ism::ism_finding::Finding;
@@ -154,7 +155,15 @@ fn no_byte_leaves_the_dmb() {
         assert!(slab.iter().all(|byte| *byte == 0), "{length} bytes at {offset}");
         assert!(scene.a.window.read(next.offset, 32 << 10).iter().all(|byte| *byte == 0));
         scene.a.expect_silence();
-        assert_eq!(scene.b.seat.as_ref().unwrap().found(Finding::BadRequest), 1);
+        let head = Move {
+            token: scene.dmb.token,
+            offset: offset.into(),
+            flags: MOVE_SIGNAL.into(),
+            index: 0.into(),
+        };
+        let evidence = [encode(CMD_MOVE, &head), (length as u64).to_le_bytes().to_vec()].concat();
+        let found = (Finding::MoveOutside.name(), Object::new("virtqueue", 2), evidence);
+        assert_eq!(scene.b.seat.as_ref().unwrap().findings(), [found]);
     }
     let mut scene = Scene::new(20_000);
     assert_eq!(scene.b.move_data(scene.dmb.token, 20_000, &[], false), Status::Ok);
@@ -270,6 +279,8 @@ fn after_a_refused_move_all_are_refused() {
     for _ in 0..2 {
         assert_eq!(scene.b.move_data(token, 0, b"control message", true), Status::NoEnt);
     }
+    // The mistake is the first.
+    assert_eq!(scene.b.seat.as_ref().unwrap().findings().len(), 1);
     assert!(scene.content().iter().all(|byte| *byte == 0));
     scene.a.expect_silence();
     // Of this guest, and to this DMB.
@@ -490,5 +501,5 @@ fn moves_are_replayed_byte_for_byte() {
     assert_eq!((report.counts.requests, report.counts.answers), (11, 11));
     assert_eq!(report.counts.events, 4);
     let kinds: Vec<_> = report.findings.iter().map(|found| found.kind).collect();
-    assert_eq!(kinds, ["bad_request", "unknown_token", "dmb_left"]);
+    assert_eq!(kinds, ["bad_request", "dmb_left"]);
 }

@@ -269,7 +269,7 @@ fn faults_are_replayed() {
     let late = |event: &&Event| matches!(event, Event::Enter(Entry::Late(_)));
     assert_eq!(all.iter().filter(late).count(), 2);
     let place = |entry| all.iter().position(|event| *event == Event::Enter(entry));
-    let end = place(Entry::End { guest: 0 }).unwrap();
+    let end = place(Entry::Reset { guest: 0 }).unwrap();
     // The record may end before the connection.
     assert!(place(Entry::Close(0)).is_none_or(|close| end < close));
 }
