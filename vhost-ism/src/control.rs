@@ -137,6 +137,7 @@ pub(crate) fn observe<T>(
 ) -> Result<T, Failure> {
     let stats = session.stats();
     let begun = stats.tracer.is_on().then(Instant::now);
+    stats.tracer.record(IsmEvent::Arrival, 0, || [traced(request), 0, 0, 0]);
     let result = match (request, fate(session, request)) {
         (None, _) => Err(Status::Err.into()),
         (Some(_), RequestFate::Refused(status)) => Err(Failure::new(status, None)),
@@ -164,14 +165,17 @@ pub(crate) fn observe<T>(
         debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
     }
     if let Some(begun) = begun {
-        let command = request
-            .and_then(<[u8]>::first_chunk)
-            .map_or(0, |header| u16::from_be_bytes(*header));
         let status = result.as_ref().err().map_or(Status::Ok, |failure| failure.status);
-        let arguments = || [command.into(), status as u32, nanoseconds(begun.elapsed()), 0];
+        let arguments = || [traced(request), status as u32, nanoseconds(begun.elapsed()), 0];
         stats.tracer.record(IsmEvent::Request, 0, arguments);
     }
     result
+}
+
+/// Returns class and command of a request, as an argument of an event.
+fn traced(request: Option<&[u8]>) -> u32 {
+    let header = request.and_then(<[u8]>::first_chunk);
+    header.map_or(0, |header| u16::from_be_bytes(*header).into())
 }
 
 /// Returns the queue that a request came by, as the object of a finding.

@@ -11,7 +11,7 @@ use vhost_daemon::trace::Tracer;
 use crate::abi::*;
 use crate::door::{BellFate, Door, EventKind, RequestFate};
 use crate::guest::Guest;
-use crate::ism_event::IsmEvent;
+use crate::ism_event::{BELL_DOOR, IsmEvent};
 
 /// A fault of the ISM device, as in a plan: `kind` is the variant in snake_case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ pub enum Occasion {
 enum Place {
     Request,
     Map,
-    Bell,
+    Bell = BELL_DOOR,
     Event,
     Now,
 }

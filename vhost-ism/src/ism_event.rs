@@ -13,15 +13,24 @@ use crate::abi::{
 };
 use crate::ism_finding::Finding;
 
+/// `door` of a fault about bells.
+pub(crate) const BELL_DOOR: u32 = 2;
+
 vhost_daemon::trace_events! {
     /// An event of the execution trace.
     pub enum IsmEvent {
+        /// A control request or a move was taken from its queue. Class in bits 15:8 of `command`.
+        Arrival = "arrival" of "control_queue" [command],
         /// A control request or a move was answered. Class in bits 15:8 of `command`; duration in nanoseconds.
         Request = "request" of "control_queue" [command, status, duration],
         /// The VMM mapped memory into the window. Page and number of pages of 4 KiB; duration in nanoseconds.
         Map = "map" of "window" [page, pages, duration],
         /// The VMM unmapped memory from the window.
         Unmap = "unmap" of "window" [page, pages, duration],
+        /// A kick of the doorbell queue, served from here on.
+        Kick = "kick" of "doorbell_queue" [],
+        /// No doorbell is left, and the kick is served.
+        KickServed = "kick_served" of "doorbell_queue" [],
         /// The doorbell of a DMB was collected; the object is its first chunk in the window of the guest that rang.
         Bell = "bell" of "dmb" [],
         /// A fault of the plan struck; `door` is its place (docs/faults.md).
@@ -55,6 +64,38 @@ const REQUESTS: [((u8, u8), &str); 12] = [
     (CMD_SUBSCRIBE, "SUBSCRIBE"),
 ];
 
+/// What a thread works on, by the index of an event.
+#[derive(Debug, Default)]
+struct Work {
+    /// The request that it executes, or the kick that it serves.
+    entry: Option<usize>,
+    /// The latest bell of the kick.
+    bell: Option<usize>,
+}
+
+impl Work {
+    /// Notes an event and returns its cause.
+    fn cause(&mut self, index: usize, kind: IsmEvent, event: &Event) -> Option<usize> {
+        match kind {
+            IsmEvent::Arrival | IsmEvent::Kick => {
+                *self = Self {
+                    entry: Some(index),
+                    bell: None,
+                };
+                None
+            }
+            IsmEvent::Request | IsmEvent::KickServed => std::mem::take(self).entry,
+            IsmEvent::Bell => {
+                self.bell = Some(index);
+                self.entry
+            }
+            IsmEvent::Deliver => self.bell.or(self.entry),
+            IsmEvent::Fault if event.arguments[0] == BELL_DOOR => self.bell.or(self.entry),
+            IsmEvent::Map | IsmEvent::Unmap | IsmEvent::Fault | IsmEvent::Finding => self.entry,
+        }
+    }
+}
+
 /// A trace with the cause of each event.
 #[derive(Debug)]
 pub struct IsmTimeline {
@@ -65,11 +106,10 @@ impl IsmTimeline {
     /// Finds the causes of a trace's events. A guest's doorbells and requests are delivered to its peers on its own
     /// threads.
     pub fn new(trace: &Trace) -> Self {
-        let mut latest = HashMap::new();
-        let mut cause = |index, event: &Event| match IsmEvent::at(event.event)? {
-            IsmEvent::Bell | IsmEvent::Request => latest.insert(event.thread, index).and(None),
-            IsmEvent::Deliver => latest.get(&event.thread).copied(),
-            IsmEvent::Map | IsmEvent::Unmap | IsmEvent::Fault | IsmEvent::Finding => None,
+        let mut threads = HashMap::<u32, Work>::new();
+        let mut cause = |index, event: &Event| {
+            let kind = IsmEvent::at(event.event)?;
+            threads.entry(event.thread).or_default().cause(index, kind, event)
         };
         Self {
             causes: trace
@@ -86,10 +126,13 @@ impl Timeline for IsmTimeline {
     fn label(&self, event: &Event) -> Cow<'static, str> {
         let [first, second, ..] = event.arguments;
         match IsmEvent::at(event.event) {
+            Some(IsmEvent::Arrival) => format!("{} taken", request(first)).into(),
             Some(IsmEvent::Request) if second == 0 => request(first).into(),
             Some(IsmEvent::Request) => format!("{} refused: status {second}", request(first)).into(),
             Some(IsmEvent::Map) => format!("map {second} pages").into(),
             Some(IsmEvent::Unmap) => format!("unmap {second} pages").into(),
+            Some(IsmEvent::Kick) => "kick".into(),
+            Some(IsmEvent::KickServed) => "kick served".into(),
             Some(IsmEvent::Bell) => "bell".into(),
             Some(IsmEvent::Fault) => "fault".into(),
             Some(IsmEvent::Deliver) if second == 0 => format!("{first} events, no interrupt").into(),
@@ -170,7 +213,7 @@ pub fn times(trace: &Trace, timeline: &IsmTimeline, scope: Scope) -> Times {
             Some(IsmEvent::Request) => times.add(&request(event.arguments[0]), timeline.duration(event)),
             Some(IsmEvent::Map) => times.add("map", timeline.duration(event)),
             Some(IsmEvent::Unmap) => times.add("unmap", timeline.duration(event)),
-            Some(IsmEvent::Bell | IsmEvent::Fault | IsmEvent::Finding) | None => {}
+            _ => {}
         }
     }
     times

@@ -24,13 +24,16 @@ impl Control {
         self.0.strikes().expect("the daemon reports its faults")
     }
 
+    /// Findings so far.
+    pub fn all_findings(&self) -> Vec<Value> {
+        let all = self.0.ctl(&["findings"]).expect("the daemon reports its findings");
+        all.as_array().expect("a list of findings").clone()
+    }
+
     /// Findings of one kind so far.
     pub fn findings(&self, kind: &str) -> Vec<Value> {
-        let all = self.0.ctl(&["findings"]).expect("the daemon reports its findings");
-        let all = all.as_array().expect("a list of findings");
-        all.iter()
-            .filter(|finding| finding["finding"] == kind)
-            .cloned()
-            .collect()
+        let mut all = self.all_findings();
+        all.retain(|finding| finding["finding"] == kind);
+        all
     }
 }

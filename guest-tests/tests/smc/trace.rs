@@ -22,7 +22,7 @@ pub fn check_summary(control: &Path, trace: &Path) -> Result<()> {
             "select deliver.end - bell.end as time from flow \
              cross join event bell on bell.id = slice_out cross join event deliver on deliver.id = slice_in \
              where bell.name = 'bell' and deliver.name = 'deliver'",
-            "select dur as time from event where label glob 'ALLOC_FOR_PEER*'",
+            "select dur as time from event where label glob 'ALLOC_FOR_PEER*' and name = 'request'",
             "select dur as time from event where label glob 'ATTACH*' and name = 'request'",
             "select dur as time from event where name = 'map'",
         ],

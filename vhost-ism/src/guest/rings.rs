@@ -99,6 +99,12 @@ impl Session {
     /// Handles a kick: delivers the guest's doorbells until none is left.
     pub fn serve_doorbells(&self) {
         self.stats.counters.kicks.increment();
+        self.stats.tracer.record(IsmEvent::Kick, 0, Default::default);
+        self.deliver_doorbells();
+        self.stats.tracer.record(IsmEvent::KickServed, 0, Default::default);
+    }
+
+    fn deliver_doorbells(&self) {
         self.area.set_awake(true);
         // Doorbells are only connected in the part of the window that is in use. A ring elsewhere is a guest error,
         // searched for only when no other doorbell rang.

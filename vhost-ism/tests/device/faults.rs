@@ -35,6 +35,16 @@ impl Faulty {
         seat.boot()
     }
 
+    /// Boots a guest that posts no event buffers.
+    pub fn boot_without_buffers(&mut self, name: &str) -> TestGuest {
+        let seat = self.host.seat(name);
+        self.doors.push(seat.install(&self.faults));
+        seat.boot_with(Options {
+            event_buffers: 0,
+            ..Options::default()
+        })
+    }
+
     pub fn apply(&self, plan: &str) {
         self.faults.apply(Plan::from_toml(plan).unwrap()).unwrap();
         self.doors.iter().for_each(|door| door.now());
