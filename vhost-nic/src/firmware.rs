@@ -22,10 +22,11 @@ mod steering;
 mod supported;
 pub mod syndrome;
 mod tis_tir_rqt;
+mod version;
 mod vport;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mlx5_prm::opcode::Opcode;
@@ -34,11 +35,12 @@ use parking_lot::Mutex;
 pub use capabilities::{Capabilities, UnknownCapability};
 pub use command_queue::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
 pub use door::{CommandDoor, Fate};
+pub use version::{FirmwareVersion, VERSION};
 
 use crate::hca::Hca;
 use crate::hca::nic_finding::{Finding, Object};
 use crate::net::PortTap;
-use access_reg::Registers;
+use access_reg::{NvConfig, Registers};
 use command::{Commands, Handler};
 use init_hca::Pages;
 use vhost_daemon::Counter;
@@ -69,6 +71,10 @@ pub struct Firmware {
     capabilities: Mutex<Capabilities>,
     pages: Mutex<Pages>,
     registers: Mutex<Registers>,
+    nv_config: Mutex<NvConfig>,
+    /// Commands refused since power-on, and those of them for lack of resources (QUERY_VNIC_ENV).
+    refused: AtomicU32,
+    over_quota: AtomicU32,
     unknown: Mutex<BTreeSet<u16>>,
     /// Opcodes with a finding about reserved bits.
     with_reserved_bits: Mutex<BTreeSet<u16>>,
@@ -96,6 +102,9 @@ impl Firmware {
             handlers,
             capabilities: Mutex::new(capabilities),
             registers: Mutex::default(),
+            nv_config: Mutex::default(),
+            refused: AtomicU32::default(),
+            over_quota: AtomicU32::default(),
             unknown: Mutex::default(),
             commands: Counter::default(),
             with_reserved_bits: Mutex::default(),
@@ -126,8 +135,12 @@ impl Firmware {
         self.forget();
     }
 
-    /// Reports every kind of mistake again: another driver comes.
+    /// Reports every kind of mistake again, and returns the configuration in flash to that of the factory: another
+    /// driver comes.
     pub fn power_cycle(&self) {
+        *self.nv_config.lock() = NvConfig::default();
+        self.refused.store(0, Ordering::Relaxed);
+        self.over_quota.store(0, Ordering::Relaxed);
         self.unknown.lock().clear();
         self.with_reserved_bits.lock().clear();
     }
@@ -138,6 +151,7 @@ impl Firmware {
         self.capabilities.lock().reset();
         self.pages.lock().clear();
         *self.registers.lock() = Registers::default();
+        self.nv_config.lock().reset();
     }
 
     /// Number of commands fetched.

@@ -38,6 +38,7 @@ pub mod wq;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
@@ -417,7 +418,9 @@ impl Hca {
         let mut vport = self.vport.write();
         *vport = Vport::new(self.factory_mac, 1500);
         drop(vport);
+        self.port.power_cycle();
         self.port_counters.clear();
+        self.completion_counters.overruns.store(0, Ordering::Relaxed);
     }
 
     /// Quiesces all queues; waits for packets in flight.

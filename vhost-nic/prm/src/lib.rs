@@ -17,13 +17,17 @@ pub mod eq;
 pub mod init_hca;
 pub mod init_segment;
 pub mod layout;
+pub mod management_reg;
 pub mod mkey;
+pub mod nv_config;
 pub mod opcode;
+pub mod port_counters;
 pub mod qp;
 pub mod queue_entry;
 pub mod rdma_wqe;
 pub mod steering;
 pub mod tis_tir_rqt;
+pub mod vnic_env;
 pub mod vport;
 pub mod wq;
 pub mod wqe;
@@ -40,10 +44,13 @@ pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
         eq::LAYOUTS,
         steering::LAYOUTS,
         init_hca::LAYOUTS,
+        management_reg::LAYOUTS,
         mkey::LAYOUTS,
+        port_counters::LAYOUTS,
         qp::LAYOUTS,
         tis_tir_rqt::LAYOUTS,
         domain::LAYOUTS,
+        vnic_env::LAYOUTS,
         vport::LAYOUTS,
         wq::LAYOUTS,
     ]

@@ -22,7 +22,7 @@ use vhost_nic::hca::limits::Limits;
 use vhost_nic::hca::nic_finding::trace_attachment;
 use vhost_nic::net::Switch;
 use vhost_nic::nic::{Nic, NicConfig, NicDoors, NicSnapshot};
-use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, PciFunction};
+use vhost_nic::pci::{FunctionConfig, FunctionParts, FunctionSnapshot, Identity, PciFunction};
 use vhost_nic::record::{Order, Recorder, Setup};
 
 use crate::args::{Args, Attach, GuestPlan};
@@ -53,6 +53,22 @@ pub struct DoorPlan<'a> {
     pub record: Option<File>,
 }
 
+/// Capabilities of the adapter's owner, which a virtual function lacks: it cannot change the port.
+const OF_PHYSICAL_FUNCTIONS: [&str; 2] = ["vport_group_manager", "beacon_led"];
+
+fn zeroed_capabilities(args: &Args, identity: Identity) -> Vec<String> {
+    let lacking = identity
+        .is_virtual()
+        .then_some(OF_PHYSICAL_FUNCTIONS)
+        .into_iter()
+        .flatten();
+    args.zero_capability
+        .iter()
+        .cloned()
+        .chain(lacking.map(str::to_owned))
+        .collect()
+}
+
 impl Guest {
     /// Creates a guest whose NIC is connected to the switch; its VMM cannot connect before [`Guest::serve`], and may
     /// then share `max_memory` bytes. Faults strike at its doors, if given, and its NIC takes turns; its record is this
@@ -78,7 +94,7 @@ impl Guest {
             spoof_check: plan.spoof_check,
             random_numbers: plan.random_numbers,
             check_wqes: args.check_wqes,
-            zeroed_capabilities: args.zero_capability.clone(),
+            zeroed_capabilities: zeroed_capabilities(args, plan.identity),
             limits: Limits::default(),
             memory_budget: args.guest_memory_budget,
             doors: NicDoors::default(),

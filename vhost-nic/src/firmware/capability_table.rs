@@ -96,7 +96,8 @@ table! {
     General {
         num_ports = 1, "one port, which mlx5_ib accesses unconditionally";
         port_type = 1, "Ethernet";
-        vport_group_manager = 0, "no e-switch";
+        vport_group_manager = 1, "the driver may set flow control of the port";
+        eswitch_manager = 0, "no e-switch: there is one vport";
         eth_net_offloads = 1, "mlx5e needs it";
         nic_flow_table = 1, "mlx5e steers all received traffic with flow tables";
         roce = 1, "RDMA on the port";
@@ -172,6 +173,17 @@ table! {
         retransmission_q_counters = 1, "queue counters of retransmission";
         enhanced_error_q_counters = 1, "queue counters of errors";
         ports_check = 1, "PCMR";
+        pcam_reg = 1, "PCAM";
+        mcam_reg = 1, "MCAM";
+        beacon_led = 1, "MLCR";
+        cqe_compression = 1, "a CQ may allow compressed CQEs; the device compresses none";
+        cqe_compression_128 = 1, "the same for CQEs of 128 bytes";
+        cqe_compression_max_num = 64, "CQEs of one compressed session";
+        cqe_128_always = 1, "CQEs may be padded to 128 bytes";
+        nic_receive_steering_discard = 1, "QUERY_VNIC_ENV: frames that no flow table entry matched";
+        vnic_env_cq_overrun = 1, "QUERY_VNIC_ENV: CQs that ran full";
+        invalid_command_count = 1, "QUERY_VNIC_ENV: refused commands";
+        quota_exceeded_count = 1, "QUERY_VNIC_ENV: commands refused for lack of resources";
         disable_local_lb_uc = 1, "the driver may disable unicast loopback";
         disable_local_lb_mc = 1, "the driver may disable multicast loopback";
         nic_vport_change_event = 0, "only the guest changes its vport";

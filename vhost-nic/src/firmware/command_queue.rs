@@ -280,6 +280,10 @@ fn refused(firmware: &Firmware, slot: Object, input: Input<'_>, refusal: Refusal
         Status::BadOperation => Finding::UnknownCommand,
         _ => Finding::CommandRefused,
     };
+    firmware.refused.fetch_add(1, Ordering::Relaxed);
+    if refusal.status == Status::LimitExceeded {
+        firmware.over_quota.fetch_add(1, Ordering::Relaxed);
+    }
     let (opcode, Refusal { reason, status, .. }) = (input.opcode(), refusal);
     let text = format_args!("{opcode} is refused: {reason} ({status:?})");
     firmware.hca.findings.report(kind, slot, input.bytes(), text);

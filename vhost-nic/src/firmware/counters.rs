@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::steering::TrafficCounter;
+use mlx5_prm::vnic_env::*;
 use mlx5_prm::vport::*;
 
 use super::Firmware;
-use super::command::{Commands, Input, Reply, Result, TABLE_FULL, no_object};
+use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, no_object};
 use crate::frame::mac::CastType;
 use crate::hca::port_counters::Traffic;
 use crate::hca::queue_counter::{QueueCounter, QueueCounters};
@@ -17,6 +18,7 @@ pub(super) const COMMANDS: Commands = &[
     (Opcode::DEALLOC_Q_COUNTER, dealloc_queue_counters),
     (Opcode::QUERY_Q_COUNTER, query_queue_counters),
     (Opcode::QUERY_VPORT_COUNTER, query_vport_counters),
+    (Opcode::QUERY_VNIC_ENV, query_vnic_env),
 ];
 
 fn alloc_queue_counters(firmware: &Firmware, _: Input<'_>) -> Result {
@@ -139,5 +141,19 @@ fn query_vport_counters(firmware: &Firmware, input: Input<'_>) -> Result {
         rdma_sent.clear();
         counters.loopback.clear();
     }
+    Reply::new(output)
+}
+
+fn query_vnic_env(firmware: &Firmware, input: Input<'_>) -> Result {
+    if input.fields::<QueryVnicEnvIn>()?.other_vport() {
+        return Err(bad_parameter("the function has no other vport"));
+    }
+    let hca = &firmware.hca;
+    let mut output = QueryVnicEnvOut::default();
+    let counters = output.vport_env_mut();
+    counters.set_nic_receive_steering_discard(hca.port_counters.unmatched.load(Ordering::Relaxed));
+    counters.set_cq_overrun(hca.completion_counters.overruns.load(Ordering::Relaxed));
+    counters.set_invalid_command(firmware.refused.load(Ordering::Relaxed));
+    counters.set_quota_exceeded_command(firmware.over_quota.load(Ordering::Relaxed));
     Reply::new(output)
 }

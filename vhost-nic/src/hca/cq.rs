@@ -366,6 +366,9 @@ impl Cq {
     fn fail(&self, state: &mut State, failure: CqFailure) -> CqInError {
         if state.failure.is_none() {
             state.failure = Some(failure);
+            if failure == CqFailure::Overrun {
+                self.counters.overruns.fetch_add(1, Ordering::Relaxed);
+            }
             let mut data = [0; 12];
             data[..4].copy_from_slice(&self.number.to_be_bytes());
             data[11] = failure.syndrome();

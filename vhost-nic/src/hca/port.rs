@@ -5,7 +5,7 @@
 //! two follows the other. Drivers set both (`mlx5e_set_mtu`, core/en_main.c).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mlx5_prm::queue_entry::EventType;
 use parking_lot::Mutex;
@@ -107,6 +107,8 @@ pub struct PhysicalPort {
     state: Mutex<PortState>,
     initialized: AtomicBool,
     #[serde(skip)]
+    link_down_events: AtomicU32,
+    #[serde(skip)]
     eqs: Arc<Eqs>,
 }
 
@@ -116,6 +118,7 @@ impl PhysicalPort {
         Self {
             state: Mutex::default(),
             initialized: AtomicBool::new(false),
+            link_down_events: AtomicU32::new(0),
             eqs,
         }
     }
@@ -128,6 +131,11 @@ impl PhysicalPort {
     /// Whether the link is up.
     pub fn link_up(&self) -> bool {
         self.state().link_up()
+    }
+
+    /// Number of times that the link went down since power-on.
+    pub fn link_down_events(&self) -> u32 {
+        self.link_down_events.load(Ordering::Relaxed)
     }
 
     /// Whether the guest's driver has started the HCA (INIT_HCA). Until then, frames from the wire are refused.
@@ -199,6 +207,11 @@ impl PhysicalPort {
         };
     }
 
+    /// Sets the counter of lost links to zero.
+    pub fn power_cycle(&self) {
+        self.link_down_events.store(0, Ordering::Relaxed);
+    }
+
     fn change(&self, change: impl FnOnce(&mut PortState)) {
         let (before, after) = {
             let mut state = self.state.lock();
@@ -208,6 +221,9 @@ impl PhysicalPort {
         };
         if before == after {
             return;
+        }
+        if before != 0 {
+            self.link_down_events.fetch_add(1, Ordering::Relaxed);
         }
         // A link that changes its speed goes down and comes up.
         for (mode, sub_type) in [(before, SUBTYPE_DOWN), (after, SUBTYPE_ACTIVE)] {

@@ -1,6 +1,6 @@
 //! Counters of the physical port.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::frame::mac::CastType;
 use crate::net::Burst;
@@ -103,6 +103,8 @@ pub struct CompletionCounters {
     pub inline_32: AtomicU64,
     /// Into the lower half of a 128-byte CQE, up to 64 bytes (`MLX5_INLINE_SCATTER_64`).
     pub inline_64: AtomicU64,
+    /// CQs that failed for lack of room since power-on.
+    pub overruns: AtomicU32,
 }
 
 /// RoCE packets in one direction, by cast type.

@@ -4,13 +4,10 @@ use std::mem::offset_of;
 
 use mlx5_prm::init_segment::InitSegment;
 
-use crate::firmware::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
+use crate::firmware::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE, VERSION};
 
-/// Revision of the command interface (`CMD_IF_REV`, core/cmd.c), and of the firmware: 16.35.4030.
+/// Revision of the command interface (`CMD_IF_REV`, core/cmd.c).
 const CMD_IF_REVISION: u32 = 5;
-const FIRMWARE_MAJOR: u32 = 16;
-const FIRMWARE_MINOR: u32 = 35;
-const FIRMWARE_SUBMINOR: u32 = 4030;
 /// Interface state that the driver sets before an abrupt stop (`MLX5_INITIAL_SEG_NIC_INTERFACE_DISABLED`, device.h).
 const INTERFACE_DISABLED: u32 = 1;
 /// Syndrome of a fatal error (`MLX5_INITIAL_SEG_HEALTH_SYNDROME_FW_INTERNAL_ERR`, mlx5_ifc.h).
@@ -81,8 +78,12 @@ impl Registers {
     /// Returns the segment at a time of the device's clock.
     pub(super) fn segment(&self, nanoseconds: u64) -> InitSegment {
         let mut segment = InitSegment::default();
-        segment.fw_rev.set(FIRMWARE_MINOR << 16 | FIRMWARE_MAJOR);
-        segment.cmdif_rev_fw_sub.set(CMD_IF_REVISION << 16 | FIRMWARE_SUBMINOR);
+        segment
+            .fw_rev
+            .set(u32::from(VERSION.minor) << 16 | u32::from(VERSION.major));
+        segment
+            .cmdif_rev_fw_sub
+            .set(CMD_IF_REVISION << 16 | u32::from(VERSION.subminor));
         segment.cmdq_addr_h.set(self.cmdq_addr_h);
         let sizes = u32::from(LOG_CMDQ_SIZE << 4 | LOG_CMDQ_STRIDE);
         segment

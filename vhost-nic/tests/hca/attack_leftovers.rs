@@ -25,7 +25,9 @@ const SEGMENT_END: u64 = 0x200;
 const COMMAND_QUEUE: Range<u64> = 0x10..0x20;
 /// Registers of ACCESS_REG: 0x5000 to 0x507f for the port, and others.
 const PORT_REGISTERS: u16 = 0x5000;
-const OTHER_REGISTERS: [u16; 8] = [0x4005, 0x400a, 0x4013, 0x7004, 0x9014, 0x9020, 0x9053, 0x9061];
+const OTHER_REGISTERS: [u16; 12] = [
+    0x4005, 0x400a, 0x4013, 0x7004, 0x9014, 0x9020, 0x9024, 0x9028, 0x902b, 0x9053, 0x9060, 0x9061,
+];
 /// PPCNT, whose groups are 0 to 0x3f, and the bytes of the largest register.
 const PPCNT: u16 = 0x5008;
 const GROUPS: u8 = 0x40;

@@ -1,6 +1,6 @@
 //! Receive: frames, and the fields of their completions.
 
-use mlx5_prm::access_reg::{Eth2863CntrsGrpDataLayout, PpcntReg};
+use mlx5_prm::port_counters::{Eth2863CntrsGrpDataLayout, PpcntReg};
 use mlx5_prm::queue_entry::Cqe;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::{self, state};

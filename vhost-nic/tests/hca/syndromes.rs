@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use mlx5_prm::access_reg::PpcntReg;
 use mlx5_prm::capability::{QueryHcaCapIn, QueryHcaCapOut};
 use mlx5_prm::command::Status;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::mkey::{CreateMkeyIn, CreateMkeyOut};
 use mlx5_prm::opcode::Opcode;
+use mlx5_prm::port_counters::PpcntReg;
 use mlx5_prm::qp::*;
 use mlx5_prm::steering::*;
 use mlx5_prm::tis_tir_rqt::*;

@@ -1,0 +1,65 @@
+//! PCAM and MCAM: which registers and features there are.
+
+use mlx5_prm::access_reg::{PcamEnhancedFeatures, PcamReg};
+use mlx5_prm::management_reg::{McamEnhancedFeatures, McamReg};
+use zerocopy::IntoBytes;
+
+use super::{REGISTERS, register};
+use crate::firmware::command::{Result, bad_parameter};
+
+/// Registers of a group.
+const GROUP: u16 = 0x80;
+/// First register of PCAM's only group, and of the first of MCAM's four (`enum mlx5_mcam_reg_groups`, device.h).
+const PORT_REGISTERS: u16 = 0x5000;
+const MANAGEMENT_REGISTERS: u16 = 0x9000;
+const MANAGEMENT_GROUPS: u16 = 4;
+
+/// Returns a bit for each register there is from `first` on, the last in the most significant bit.
+fn mask(first: u16) -> [u8; 16] {
+    let offsets = REGISTERS.iter().filter_map(|register| register.id.checked_sub(first));
+    let bits = offsets
+        .filter(|offset| *offset < GROUP)
+        .fold(0_u128, |bits, offset| bits | 1 << offset);
+    bits.to_be_bytes()
+}
+
+/// Refuses a group of features other than the first.
+fn check_features(group: u8) -> Result<()> {
+    match group {
+        0 => Ok(()),
+        _ => Err(bad_parameter("there is no such group of features")),
+    }
+}
+
+pub(super) fn pcam(data: &[u8]) -> Result<Vec<u8>> {
+    let requested: PcamReg = register(data);
+    check_features(requested.feature_group())?;
+    if requested.access_reg_group() != 0 {
+        return Err(bad_parameter("there is no such group of registers"));
+    }
+    let mut features = PcamEnhancedFeatures::default();
+    features.set_ptys_connector_type(true);
+    features.set_pfcc_mask(true);
+    features.set_ppcnt_statistical_group(true);
+    features.set_per_lane_error_counters(true);
+    let mut reply = PcamReg::default();
+    *reply.port_access_reg_cap_mask_mut() = mask(PORT_REGISTERS);
+    reply.feature_cap_mask_mut().copy_from_slice(features.as_bytes());
+    Ok(reply.as_bytes().to_vec())
+}
+
+pub(super) fn mcam(data: &[u8]) -> Result<Vec<u8>> {
+    let requested: McamReg = register(data);
+    check_features(requested.feature_group())?;
+    let group = requested.access_reg_group();
+    if u16::from(group) >= MANAGEMENT_GROUPS {
+        return Err(bad_parameter("there is no such group of registers"));
+    }
+    let mut features = McamEnhancedFeatures::default();
+    features.set_mcia_32dwords(true);
+    let mut reply = McamReg::default();
+    reply.set_access_reg_group(group);
+    *reply.mng_access_reg_cap_mask_mut() = mask(MANAGEMENT_REGISTERS + u16::from(group) * GROUP);
+    reply.mng_feature_cap_mask_mut().copy_from_slice(features.as_bytes());
+    Ok(reply.as_bytes().to_vec())
+}
