@@ -20,11 +20,16 @@ use crate::mover::{self, CopyData, ExecuteMove, MoveRequest};
 use crate::tape::{Entry, GuestTape};
 use crate::window::RegionMapper;
 
+/// The first descriptor of a chain, as in the descriptor table (virtio 1.2, 2.7.5); of one that cannot be read its
+/// index, 2 bytes.
+pub type Descriptor = Vec<u8>;
+
 /// A request from the control queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The readable bytes; `None` if they cannot be read or are more than [`control::MAX_REQUEST`].
-    pub bytes: Option<Vec<u8>>,
+    /// The readable bytes, or the descriptor if there are none, they cannot be read, or they are more than
+    /// [`control::MAX_REQUEST`].
+    pub bytes: Result<Vec<u8>, Descriptor>,
     /// Maximum length of the answer in bytes.
     pub room: usize,
 }
@@ -317,13 +322,15 @@ impl Connection {
             let has_queues = || session.as_ref().is_none_or(|session| session.has_queues());
             while let Some(request) = frontend.next_request(&current) {
                 heartbeat::progress();
+                let bytes = request.bytes.as_ref().map(Vec::as_slice).map_err(Vec::as_slice);
                 let answer = match &session {
                     _ if request.room == 0 => {
                         let control = Object::new("virtqueue", CONTROL_QUEUE.into());
-                        stats.report(Finding::BadChain, control, request.bytes.as_deref().unwrap_or_default());
+                        let (Ok(evidence) | Err(evidence)) = bytes;
+                        stats.report(Finding::BadChain, control, evidence);
                         Vec::new()
                     }
-                    Some(session) => control::answer(session, request.bytes.as_deref(), request.room),
+                    Some(session) => control::answer(session, bytes, request.room),
                     None => vec![Status::Err as u8],
                 };
                 let outcome = frontend.answer(&answer, &has_queues);

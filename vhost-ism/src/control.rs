@@ -111,9 +111,9 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Executes one request and returns the answer: status, then reply. `request` is `None` if it could not be read or is
-/// longer than [`MAX_REQUEST`]; `room` is the number of bytes that the answer may have, at least 1.
-pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8> {
+/// Executes one request and returns the answer: status, then reply. Of one that could not be read or is longer
+/// than [`MAX_REQUEST`], `request` is the descriptor; `room` is the number of bytes that the answer may have, at least 1.
+pub fn answer(session: &Session, request: Result<&[u8], &[u8]>, room: usize) -> Vec<u8> {
     session.stats().counters.requests.increment();
     let (status, reply) = match observe(session, request, |request| execute(session, request, room)) {
         Ok(reply) => (Status::Ok, reply),
@@ -129,13 +129,15 @@ pub fn answer(session: &Session, request: Option<&[u8]>, room: usize) -> Vec<u8>
 }
 
 /// Executes a request behind the door of its guest; counts and traces the answer, and reports a mistake of the guest.
-/// `request` is `None` if it could not be read.
+/// Of one that could not be read, `request` is the descriptor.
 pub(crate) fn observe<T>(
     session: &Session,
-    request: Option<&[u8]>,
+    request: Result<&[u8], &[u8]>,
     execute: impl FnOnce(&[u8]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let stats = session.stats();
+    let (Ok(evidence) | Err(evidence)) = request;
+    let request = request.ok();
     let begun = stats.tracer.is_on().then(Instant::now);
     stats.tracer.record(IsmEvent::Arrival, 0, || [traced(request), 0, 0, 0]);
     let result = match (request, fate(session, request)) {
@@ -156,13 +158,13 @@ pub(crate) fn observe<T>(
         stats.counters.refusals.increment();
         if let Some(kind) = *finding {
             let text = format_args!("{}: {status:?}", kind.text());
-            let (object, evidence) = (object(request), request.unwrap_or_default());
+            let object = object(request);
             match kind {
                 Finding::UnknownToken => session.report_unknown(kind, object, evidence, text),
                 _ => stats.report_with(kind, object, evidence, text),
             }
         }
-        debug!("{}: request {request:02x?} refused: {status:?}", stats.guest());
+        debug!("{}: request {evidence:02x?} refused: {status:?}", stats.guest());
     }
     if let Some(begun) = begun {
         let status = result.as_ref().err().map_or(Status::Ok, |failure| failure.status);

@@ -47,9 +47,6 @@ pub trait Door: Debug + Send + Sync {
     /// Lets the VMM be asked to map. Returns false if that fails.
     fn map(&self) -> bool;
 
-    /// Whether bells must pass: otherwise the device may ring one that the owner polls.
-    fn takes_bells(&self) -> bool;
-
     /// Decides what becomes of the bell of a DMB, by its first chunk in the window of this guest, its owner.
     fn bell(&self, chunk: u32) -> BellFate;
 

@@ -21,6 +21,7 @@ use crate::abi::{
     AttachDetachEvent, CHUNK_SIZE, DoorbellsEvent, EV_ATTACH, EV_DETACH, EV_DOORBELLS, EV_PEER_GONE, EV_UPDATE,
     EVENT_QUEUE, Gid, MessageEvent, PeerGoneEvent, UpdateEvent,
 };
+use crate::connection::Descriptor;
 use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
 use crate::ism_finding::Finding;
@@ -44,11 +45,21 @@ const EVENTS: Object = Object::new("virtqueue", EVENT_QUEUE as u64);
 /// shared with further peers.
 pub const MAX_DEPARTURES: usize = 1024;
 
+/// Fate of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// No buffer is posted.
+    None,
+    /// It is in a buffer.
+    Filled,
+    /// The buffer is too small, and was returned empty.
+    Short(Descriptor),
+}
+
 /// The buffers that a driver posts for events.
 pub trait EventRing: Send {
-    /// Fills the next posted buffer with the bytes that `event` returns for its capacity. Returns whether one was
-    /// posted.
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool;
+    /// Fills the next posted buffer with the bytes that `event` returns for its capacity; none, if that is too small.
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent;
     /// Notifies the driver of the filled buffers. Returns whether that took an interrupt.
     fn signal(&mut self) -> bool;
     /// Enables the kick for the next buffer. Returns whether one has been posted meanwhile.
@@ -179,41 +190,51 @@ impl EventSink {
     /// Delivers the doorbells of DMBs that a device rang, each named by its first chunk in the window of this guest,
     /// which holds them.
     pub fn ring(self: &Arc<Self>, chunks: &[u32], devid: u64) {
-        let Some(door) = self.stats.door() else {
+        if self.stats.door().is_none() {
             return self.ring_past_door(chunks, devid);
-        };
-        let mut now = Vec::with_capacity(chunks.len());
-        for &chunk in chunks {
-            let fate = door.bell(chunk);
-            if matches!(fate, BellFate::Delivered | BellFate::Repeated(_)) {
-                now.push(chunk);
-            }
-            if let BellFate::Late(delay) | BellFate::Repeated(delay) = fate {
-                let sink = Arc::downgrade(self);
-                let ring = move || {
-                    if let Some(sink) = sink.upgrade() {
-                        sink.ring_past_door(&[chunk], devid);
-                    }
-                };
-                door.later(delay, Box::new(ring));
-            }
         }
+        let passes = |chunk| self.passes_bell(chunk, move |sink| sink.ring_past_door(&[chunk], devid));
+        let now: Vec<u32> = chunks.iter().copied().filter(|&chunk| passes(chunk)).collect();
         self.ring_past_door(&now, devid);
     }
 
     /// Notifies the owner of a DMB of a device's move: by its bell, and if it does not poll that, by an event.
     /// `slab_chunk` is the first chunk of the DMB in its slab, `chunk` in the window of this guest.
-    pub fn signal(self: &Arc<Self>, view: &SlabView, slab_chunk: u32, chunk: u32, devid: u64) {
-        // A bell that the owner polls passes no door.
-        let takes_bells = self.stats.door().is_some_and(|door| door.takes_bells());
-        let asleep = takes_bells || view.ring(slab_chunk);
+    pub fn signal(self: &Arc<Self>, view: &Arc<SlabView>, slab_chunk: u32, chunk: u32, devid: u64) {
+        let later = view.clone();
+        if self.passes_bell(chunk, move |sink| {
+            sink.signal_past_door(&later, slab_chunk, chunk, devid);
+        }) {
+            self.signal_past_door(view, slab_chunk, chunk, devid);
+        }
+    }
+
+    fn signal_past_door(&self, view: &SlabView, slab_chunk: u32, chunk: u32, devid: u64) {
+        let asleep = view.ring(slab_chunk);
         let asleep = match self.stats.tape() {
             None => asleep,
             Some(GuestTape { tape, guest }) => tape.bell(*guest, slab_chunk, asleep),
         };
         if asleep {
-            self.ring(&[chunk], devid);
+            self.ring_past_door(&[chunk], devid);
         }
+    }
+
+    /// Lets the bell of a DMB pass the door. Returns whether it is delivered now; `late` delivers it when it is late,
+    /// or comes again.
+    fn passes_bell(self: &Arc<Self>, chunk: u32, late: impl FnOnce(&Self) + Send + 'static) -> bool {
+        let Some(door) = self.stats.door() else { return true };
+        let fate = door.bell(chunk);
+        if let BellFate::Late(delay) | BellFate::Repeated(delay) = fate {
+            let sink = Arc::downgrade(self);
+            let deliver = move || {
+                if let Some(sink) = sink.upgrade() {
+                    late(&sink);
+                }
+            };
+            door.later(delay, Box::new(deliver));
+        }
+        matches!(fate, BellFate::Delivered | BellFate::Repeated(_))
     }
 
     fn ring_past_door(&self, chunks: &[u32], devid: u64) {
@@ -283,21 +304,16 @@ impl EventSink {
         let Some(mut ring) = pending.ring.take() else { return };
         let (mut sent, mut short) = (0, 0);
         while self.is_pending(pending) && short < MAX_SHORT {
-            let mut fits = true;
             let departures = pending.departed.len();
-            let taken = ring.send(&mut |capacity| {
-                let event = self.next_event(pending, capacity);
-                fits = !event.is_empty();
-                event
-            });
-            if !taken {
+            let fate = ring.send(&mut |capacity| self.next_event(pending, capacity));
+            if fate == Sent::None {
                 if ring.await_buffers() { continue } else { break }
             }
             if pending.departed.len() < departures {
                 self.free_departure();
             }
-            if !fits {
-                self.stats.report(Finding::ShortEventBuffer, EVENTS, &[]);
+            if let Sent::Short(descriptor) = fate {
+                self.stats.report(Finding::ShortEventBuffer, EVENTS, &descriptor);
                 short += 1;
             }
             sent += 1;

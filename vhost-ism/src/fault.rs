@@ -81,6 +81,27 @@ pub enum Request {
 }
 
 impl Request {
+    const ALL: [Self; 12] = [
+        Self::Alloc,
+        Self::Attach,
+        Self::Detach,
+        Self::GrantDefault,
+        Self::GrantDevice,
+        Self::EventVector,
+        Self::AllocForPeer,
+        Self::QueryGid,
+        Self::SendMessage,
+        Self::QuerySlab,
+        Self::Move,
+        Self::Subscribe,
+    ];
+
+    /// Number as the object of a fault.
+    fn object(self) -> u32 {
+        let (class, command) = self.command();
+        u16::from_be_bytes([class, command]).into()
+    }
+
     fn command(self) -> (u8, u8) {
         match self {
             Self::Alloc => CMD_ALLOC,
@@ -179,6 +200,14 @@ impl Kind for IsmFault {
         };
         place as u32
     }
+
+    fn object_name(&self, object: u32) -> Option<String> {
+        if self.door() != Place::Request as u32 {
+            return None;
+        }
+        let request = Request::ALL.iter().find(|request| request.object() == object)?;
+        Some(serde_json::to_value(request).ok()?.as_str()?.to_owned())
+    }
 }
 
 /// The faults of one guest at its door.
@@ -269,10 +298,6 @@ impl Door for FaultDoor {
         self.act(Occasion::Map, 0);
         let select = |fault: &IsmFault| (*fault == IsmFault::MapRefused).then_some(());
         self.strike(Place::Map, 0, select).is_none()
-    }
-
-    fn takes_bells(&self) -> bool {
-        self.armed(Place::Bell)
     }
 
     fn bell(&self, chunk: u32) -> BellFate {

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use crate::abi::{CMD_MOVE, MOVE_HEAD, MOVE_SIGNAL, Move, RequestHeader, Status};
+use crate::connection::Descriptor;
 use crate::control::{Failure, observe};
 use crate::fabric::Destination;
 use crate::guest::Session;
@@ -10,8 +11,8 @@ use crate::guest::Session;
 /// A request from the move queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoveRequest {
-    /// The bytes before the data; `None` if they cannot be read, or there are too many descriptors.
-    pub head: Option<[u8; MOVE_HEAD]>,
+    /// The bytes before the data, or the descriptor if they cannot be read, or there are too many descriptors.
+    pub head: Result<[u8; MOVE_HEAD], Descriptor>,
     /// Length of the data in bytes.
     pub length: u64,
 }
@@ -23,19 +24,23 @@ pub type ExecuteMove<'a> = dyn FnMut(&MoveRequest, &mut CopyData<'_>) -> Status 
 
 /// Executes a move; `copy` copies its data.
 pub fn execute(session: &Session, request: &MoveRequest, copy: &mut CopyData<'_>) -> Status {
-    let evidence = request.head.map(|head| {
+    let evidence = request.head.as_ref().map(|head| {
         let mut bytes = [0; MOVE_HEAD + size_of::<u64>()];
-        bytes[..MOVE_HEAD].copy_from_slice(&head);
+        bytes[..MOVE_HEAD].copy_from_slice(head);
         bytes[MOVE_HEAD..].copy_from_slice(&request.length.to_le_bytes());
         bytes
     });
-    let command = request.head.as_ref().and_then(decode);
+    let command = request.head.as_ref().ok().and_then(decode);
     let counters = &session.stats().counters;
     counters.moves.increment();
-    let result = observe(session, evidence.as_ref().map(|bytes| &bytes[..]), |_| {
-        let command = command.as_ref().ok_or(Status::Err)?;
-        run(session, command, request.length, copy)
-    });
+    let result = observe(
+        session,
+        evidence.as_ref().map(|bytes| &bytes[..]).map_err(|bytes| &bytes[..]),
+        |_| {
+            let command = command.as_ref().ok_or(Status::Err)?;
+            run(session, command, request.length, copy)
+        },
+    );
     match (result, command) {
         (Ok(()), _) => {
             counters.moved_bytes.add(request.length);

@@ -8,9 +8,49 @@ use std::fs;
 use common::*;
 use rustix::process::{Signal, kill_process};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually};
-use vhost_daemon::trace::read_perfetto;
+use vhost_daemon::trace::{ReadEvent, read_perfetto};
+use vhost_ism::abi::{CMD_SUBSCRIBE, EV_UPDATE, Status};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-ism"));
+
+#[test]
+fn a_fault_asks_for_a_dump() {
+    let dir = tempfile::tempdir().unwrap();
+    let [socket, dumps, plan] = ["a.sock", "dumps", "plan.toml"].map(|name| dir.path().join(name));
+    fs::create_dir(&dumps).unwrap();
+    let rule = "[[fault]]\nkind = \"request_refused\"\nrequest = \"subscribe\"\nstatus = \"no_mem\"\n";
+    fs::write(&plan, rule).unwrap();
+    let mut command = PROGRAM.command();
+    for (option, path) in [
+        ("--socket-path", &socket),
+        ("--trace-dump", &dumps),
+        ("--faults", &plan),
+    ] {
+        command.arg(option).arg(path);
+    }
+    let daemon = Daemon::start(&mut command);
+    await_socket(&socket);
+    let mut guest = TestGuest::connect(&socket, Options::default());
+    guest.start();
+    guest.ping();
+    assert_eq!(fs::read_dir(&dumps).unwrap().count(), 0);
+    assert_eq!(guest.subscribe(EV_UPDATE), Err(Status::NoMem));
+    let path = dumps.join("vhost-ism-000001.pftrace");
+    eventually("the dump", || path.exists());
+    let events = read_perfetto(&fs::read(path).unwrap());
+    // Class and command of SUBSCRIBE.
+    let object = u32::from(u16::from_be_bytes([CMD_SUBSCRIBE.0, CMD_SUBSCRIBE.1]));
+    let faults: Vec<_> = events.iter().filter(|event| event.event == "fault").collect();
+    let [fault] = &faults[..] else { panic!("{events:#?}") };
+    assert_eq!(fault.track, ["a".to_owned(), format!("object {object:#x}")]);
+    let request =
+        |event: &ReadEvent| event.event == "request" && event.label.starts_with("SUBSCRIBE refused: status 12");
+    assert_eq!(events.iter().filter(|event| request(event)).count(), 1, "{events:#?}");
+    // A fault is no finding.
+    assert!(events.iter().all(|event| event.event != "finding"), "{events:#?}");
+    drop(guest);
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
 
 #[test]
 fn a_finding_or_a_signal_asks_for_a_dump() {

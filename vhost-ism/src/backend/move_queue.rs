@@ -10,7 +10,7 @@ use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::virtqueue::{Chain, next_chain, return_chain, signal};
+use super::virtqueue::{Chain, descriptor, next_chain, return_chain, signal};
 use crate::abi::{MOVE_HEAD, MOVE_QUEUE};
 use crate::connection::Outcome;
 use crate::fabric::Destination;
@@ -50,6 +50,7 @@ pub fn serve_move(
         true => take_head(guest, segments),
         false => None,
     };
+    let head = head.ok_or_else(|| descriptor(&chain));
     let request = MoveRequest {
         head,
         length: segments.iter().map(|segment| segment.length as u64).sum(),

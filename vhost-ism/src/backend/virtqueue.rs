@@ -15,12 +15,12 @@ use vhost_daemon::finding::Object;
 use vhost_daemon::vring::{Memory, Vring};
 use vhost_user_backend::{VringState, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{ByteValued, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE};
-use crate::connection::{Outcome, Request};
+use crate::connection::{Descriptor, Outcome, Request};
 use crate::control::MAX_REQUEST;
-use crate::event::EventRing;
+use crate::event::{EventRing, Sent};
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
 
@@ -39,6 +39,14 @@ pub fn next_chain(state: &mut VringState<Memory>, memory: &Memory, queue: u16, s
             state.get_queue_mut().set_ready(false);
             None
         }
+    }
+}
+
+/// Returns the first descriptor of a chain.
+pub fn descriptor(chain: &Chain) -> Descriptor {
+    match chain.clone().next() {
+        Some(first) => first.as_slice().to_vec(),
+        None => chain.head_index().to_le_bytes().to_vec(),
     }
 }
 
@@ -97,8 +105,9 @@ pub fn next_request(
     let bytes = chain.clone().reader(&memory).ok().and_then(|reader| {
         let mut bytes = Vec::with_capacity(MAX_REQUEST);
         reader.take(MAX_REQUEST as u64 + 1).read_to_end(&mut bytes).ok()?;
-        (bytes.len() <= MAX_REQUEST).then_some(bytes)
+        (1..=MAX_REQUEST).contains(&bytes.len()).then_some(bytes)
     });
+    let bytes = bytes.ok_or_else(|| descriptor(&chain));
     let room = chain
         .clone()
         .writer(&memory)
@@ -165,29 +174,33 @@ impl EventQueue {
 }
 
 impl EventRing for EventQueue {
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
         // The sink drops this ring before the queue can be restarted.
         let mut state = self.vring.get_mut();
         if !state.get_queue().ready() {
-            return false;
+            return Sent::None;
         }
         let Some(chain) = next_chain(&mut state, &self.memory, EVENT_QUEUE, &self.stats) else {
-            return false;
+            return Sent::None;
         };
         let head = chain.head_index();
         let memory = self.memory.memory();
-        let written = match chain.writer(&memory) {
+        let (fits, written) = match chain.clone().writer(&memory) {
             Ok(mut writer) => {
                 let event = event(writer.available_bytes());
-                writer.write_all(&event).map_or(0, |()| event.len() as u32)
+                let written = writer.write_all(&event).map_or(0, |()| event.len() as u32);
+                (!event.is_empty(), written)
             }
             Err(_) => {
                 event(0);
-                0
+                (false, 0)
             }
         };
         add_used(&mut state, &memory, head, written);
-        true
+        match fits {
+            true => Sent::Filled,
+            false => Sent::Short(descriptor(&chain)),
+        }
     }
 
     fn signal(&mut self) -> bool {

@@ -16,15 +16,18 @@ struct FakeState {
 }
 
 impl EventRing for Fake {
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
         let mut state = self.0.lock();
         let Some(capacity) = state.posted.pop_front() else {
-            return false;
+            return Sent::None;
         };
         let event = event(capacity);
         assert!(event.len() <= capacity);
-        state.sent.push(event);
-        true
+        state.sent.push(event.clone());
+        match event.is_empty() {
+            true => Sent::Short(vec![capacity as u8]),
+            false => Sent::Filled,
+        }
     }
     fn signal(&mut self) -> bool {
         self.0.lock().signals += 1;

@@ -7,6 +7,7 @@ use crate::abi::{PERM_ATTACH, PERM_READ, PERM_WRITE};
 use crate::event::MAX_DEPARTURES;
 use crate::ism_finding::Finding;
 use crate::stats::GuestStats;
+use vhost_daemon::finding::{Kind, Object, Source};
 use vhost_daemon::trace::Tracer;
 
 const ALL: u64 = (PERM_READ | PERM_WRITE | PERM_ATTACH) as u64;
@@ -225,7 +226,12 @@ fn a_session_shares_memory_with_no_more_than_it_can_be_told_of() {
     let (late, _) = join();
     let before = fabric.stats();
     assert_eq!(fabric.alloc_for_peer(late, victim, 1).unwrap_err(), Refusal::Full);
-    assert_eq!(stats.findings().count(Finding::EventOverflow), 1);
+    let found = stats.findings().recent();
+    assert_eq!((found.len(), found[0].kind.name), (1, Finding::EventOverflow.name()));
+    assert_eq!(
+        (found[0].object, &found[0].evidence[..]),
+        (Object::new("virtqueue", 1), &late.0[..])
+    );
     assert_eq!(fabric.alloc_for_peer(victim, late, 1).unwrap_err(), Refusal::Full);
     assert_eq!(fabric.stats().dmbs, before.dmbs);
     // The friend has its place, and needs no second one.

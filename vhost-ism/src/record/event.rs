@@ -226,6 +226,13 @@ pub enum Event {
         /// Offset in the slab.
         from: u64,
     },
+    /// The descriptor of the request, move or event buffer before, which cannot be read or is too small.
+    Descriptor {
+        /// Connection.
+        connection: u32,
+        /// The bytes.
+        bytes: ByteBuf,
+    },
 }
 
 impl Event {
@@ -458,6 +465,9 @@ impl fmt::Display for Event {
             }
             Self::Bell { guest, chunk, asleep } => {
                 write!(f, "bell of guest {guest}, chunk {chunk}, asleep: {asleep}")
+            }
+            Self::Descriptor { connection, bytes } => {
+                write!(f, "descriptor of connection {connection}: {}", Hex(bytes))
             }
         }
     }

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use super::event::{Buffer, Event};
 use super::recorder::Recorder;
 use crate::connection::{Frontend, FrontendDoor, Outcome, Request};
-use crate::event::EventRing;
+use crate::event::{EventRing, Sent};
 use crate::mover::ExecuteMove;
 use crate::window::{RegionMapper, RegionRange};
 
@@ -62,9 +62,12 @@ impl Frontend for RecordedFrontend<'_> {
             found: request.is_some(),
             bytes: request
                 .as_ref()
-                .and_then(|request| request.bytes.as_deref().map(ByteBuf::from)),
+                .and_then(|request| request.bytes.as_deref().ok().map(ByteBuf::from)),
             room: request.as_ref().map_or(0, |request| request.room as u64),
         });
+        if let Some(Request { bytes: Err(bytes), .. }) = &request {
+            log_descriptor(&self.recorder, self.connection, bytes);
+        }
         request
     }
 
@@ -94,9 +97,12 @@ impl Frontend for RecordedFrontend<'_> {
             recorder.log(|| Event::Move {
                 connection,
                 found: true,
-                head: request.head.map(ByteBuf::from),
+                head: request.head.as_ref().ok().map(ByteBuf::from),
                 length: request.length,
             });
+            if let Err(bytes) = &request.head {
+                log_descriptor(recorder, connection, bytes);
+            }
             let status = execute(request, &mut |destination| {
                 let ok = copy(destination);
                 recorder.log(|| Event::Copy { connection, ok });
@@ -159,6 +165,13 @@ impl RecordedFrontend<'_> {
     }
 }
 
+fn log_descriptor(recorder: &Recorder, connection: u32, bytes: &[u8]) {
+    recorder.log(|| Event::Descriptor {
+        connection,
+        bytes: ByteBuf::from(bytes),
+    });
+}
+
 /// The event queue of a connection.
 struct Ring {
     recorder: Recorder,
@@ -167,9 +180,9 @@ struct Ring {
 }
 
 impl EventRing for Ring {
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
         let mut buffer = None;
-        let taken = self.ring.send(&mut |capacity| {
+        let fate = self.ring.send(&mut |capacity| {
             let event = event(capacity);
             buffer = Some(Buffer {
                 capacity: capacity as u64,
@@ -179,7 +192,10 @@ impl EventRing for Ring {
         });
         let connection = self.connection;
         self.recorder.log(|| Event::Send { connection, buffer });
-        taken
+        if let Sent::Short(bytes) = &fate {
+            log_descriptor(&self.recorder, connection, bytes);
+        }
+        fate
     }
 
     fn signal(&mut self) -> bool {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::player::Player;
+use crate::abi::MOVE_HEAD;
 use crate::connection::{Frontend, Outcome, Request};
-use crate::event::EventRing;
+use crate::event::{EventRing, Sent};
 use crate::mover::{ExecuteMove, MoveRequest};
 use crate::record::{Buffer, Event};
 use crate::window::{RegionMapper, RegionRange};
@@ -88,17 +89,19 @@ impl Frontend for PlayedFrontend {
                 found,
                 bytes,
                 room,
-            } if *connection == self.connection => Some(found.then(|| Request {
-                bytes: bytes.as_ref().map(|bytes| bytes.to_vec()),
-                room: *room as usize,
+            } if *connection == self.connection => Some(found.then(|| {
+                let bytes = bytes.as_ref().map(|bytes| bytes.to_vec());
+                (bytes, *room as usize)
             })),
             _ => None,
         };
         let replayed = || format!("look for a request of connection {}", self.connection);
-        let count = |counts: &mut super::Counts, request: &Option<Request>| {
+        let count = |counts: &mut super::Counts, request: &Option<(Option<Vec<u8>>, usize)>| {
             counts.requests += u64::from(request.is_some());
         };
-        self.player.take(recorded, replayed, count).flatten()
+        let (bytes, room) = self.player.take(recorded, replayed, count).flatten()?;
+        let bytes = bytes.ok_or_else(|| self.player.take_descriptor(self.connection));
+        Some(Request { bytes, room })
     }
 
     fn answer(&self, answer: &[u8], _: &dyn Fn() -> bool) -> Outcome {
@@ -126,17 +129,19 @@ impl Frontend for PlayedFrontend {
                 found,
                 head,
                 length,
-            } if *connection == self.connection => Some(found.then(|| MoveRequest {
-                head: head.as_deref().and_then(|head| head.as_slice().try_into().ok()),
-                length: *length,
+            } if *connection == self.connection => Some(found.then(|| {
+                let head = head.as_deref().and_then(|head| head.as_slice().try_into().ok());
+                (head, *length)
             })),
             _ => None,
         };
         let replayed = || format!("look for a move of connection {}", self.connection);
-        let count = |counts: &mut super::Counts, request: &Option<MoveRequest>| {
+        let count = |counts: &mut super::Counts, request: &Option<(Option<[u8; MOVE_HEAD]>, u64)>| {
             counts.requests += u64::from(request.is_some());
         };
-        let request = self.player.take(recorded, replayed, count).flatten()?;
+        let (head, length) = self.player.take(recorded, replayed, count).flatten()?;
+        let head = head.ok_or_else(|| self.player.take_descriptor(self.connection));
+        let request = MoveRequest { head, length };
         let status = execute(&request, &mut |_| {
             let select = |event: &Event| match event {
                 Event::Copy { connection, ok } if *connection == self.connection => Some(*ok),
@@ -180,7 +185,7 @@ impl Frontend for PlayedFrontend {
 }
 
 impl EventRing for PlayedFrontend {
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
         self.player.take_ring_findings();
         // An event is made for a buffer only: it depends on the length.
         let made = RefCell::new(None);
@@ -207,7 +212,13 @@ impl EventRing for PlayedFrontend {
             },
             |counts, taken| counts.events += u64::from(*taken),
         );
-        taken.unwrap_or(false)
+        match taken {
+            Some(true) if made.take().is_some_and(|made| made.event.is_empty()) => {
+                Sent::Short(self.player.take_descriptor(self.connection))
+            }
+            Some(true) => Sent::Filled,
+            Some(false) | None => Sent::None,
+        }
     }
 
     fn signal(&mut self) -> bool {

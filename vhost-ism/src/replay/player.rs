@@ -16,7 +16,7 @@ use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{Found, Script};
 
 use super::{Counts, Report};
-use crate::connection::{Frontend, FrontendDoor};
+use crate::connection::{Descriptor, Frontend, FrontendDoor};
 use crate::ism_finding::Finding;
 use crate::record::{Event, IsmRecord, Reader};
 use crate::tape::{Entry, Tape};
@@ -192,6 +192,15 @@ impl Player {
             || output.to_string(),
             |_, ()| {},
         );
+    }
+
+    /// Takes the descriptor of what was read before; older records have none.
+    pub fn take_descriptor(&self, connection: u32) -> Descriptor {
+        let descriptor = |event: &Event| match event {
+            Event::Descriptor { connection: of, bytes } if *of == connection => Some(bytes.to_vec()),
+            _ => None,
+        };
+        self.0.script.lock().take_if(descriptor).unwrap_or_default()
     }
 
     /// Takes the findings about a ring, which is not in the replay: they come before what was read from it.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use vhost_ism::abi::*;
 use vhost_ism::control;
-use vhost_ism::event::EventRing;
+use vhost_ism::event::{EventRing, Sent};
 use vhost_ism::fabric::{Fabric, Layout, Limits, Mode};
 use vhost_ism::guest::{Guest, Session, Start};
 use vhost_ism::window::{RegionMapper, RegionRange};
@@ -70,13 +70,13 @@ impl RegionMapper for FakeVmm {
 struct FakeRing;
 
 impl EventRing for FakeRing {
-    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+    fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
         let event = event(64);
         assert!((20..=64).contains(&event.len()));
         let ev_type = u64::from_le_bytes(event[..8].try_into().unwrap());
         let types = [EV_DOORBELLS, EV_PEER_GONE, EV_MESSAGE, EV_UPDATE, EV_ATTACH, EV_DETACH];
         assert!(types.contains(&ev_type));
-        true
+        Sent::Filled
     }
 
     fn signal(&mut self) -> bool {
@@ -346,7 +346,7 @@ impl Driver {
         };
         // As the back-end treats a request that is too long.
         let readable = (request.len() <= control::MAX_REQUEST).then_some(request);
-        let answer = control::answer(&slot.session, readable, room);
+        let answer = control::answer(&slot.session, readable.ok_or(&[]), room);
         self.tally.requests += 1;
         assert!((1..=room).contains(&answer.len()));
         if answer[0] != Status::Ok as u8 {

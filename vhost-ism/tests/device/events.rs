@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost_daemon::trace::Tracer;
 use vhost_ism::abi::*;
-use vhost_ism::event::{EventRing, EventSink};
+use vhost_ism::event::{EventRing, EventSink, Sent};
 use vhost_ism::ism_finding::Finding;
 use vhost_ism::stats::GuestStats;
 
@@ -214,11 +214,11 @@ fn a_delivery_of_short_buffers_ends() {
     struct Endless(usize);
 
     impl EventRing for Endless {
-        fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> bool {
+        fn send(&mut self, event: &mut dyn FnMut(usize) -> Vec<u8>) -> Sent {
             assert!(event(8).is_empty());
             self.0 += 1;
             assert!(self.0 < 100_000, "the device returns short buffers forever");
-            true
+            Sent::Short(Vec::new())
         }
         fn signal(&mut self) -> bool {
             true

@@ -465,14 +465,40 @@ fn a_move_that_a_fault_refuses_breaks_the_rest() {
     );
     assert!(a.window.read(first.offset, 1 << 14).iter().all(|byte| *byte == 0));
     assert_eq!(faulty.strikes(), [1]);
-    // A bell passes no door, so that the event of a lost one is lost even for an owner that polls.
-    let (base, ..) = a.query_slab(second.token).unwrap();
+}
+
+#[test]
+fn the_bells_that_an_owner_polls_are_lost_late_and_spurious() {
+    let mut faulty = Faulty::at(Host::copying());
+    let (mut a, mut b) = (faulty.boot("a"), faulty.boot("b"));
+    let dmb = a.alloc_for_peer(b.gid(), 1 << 14).unwrap();
+    let (base, ..) = a.query_slab(dmb.token).unwrap();
+    let bell = base + SLAB_BELLS + (dmb.offset - base) / CHUNK_SIZE;
     a.window.write(base, &[1, 0, 0, 0, 1, 0, 0, 0]);
-    faulty.apply("[[fault]]\nkind = \"bell_lost\"\nguest = \"a\"\ncount = 1");
-    assert_eq!(b.move_data(second.token, 0, b"lost", true), Status::Ok);
+    let rung = |a: &TestGuest| a.window.read(bell, 1) == [1];
+    let rule = |kind: &str| format!("[[fault]]\nkind = \"{kind}\"\nguest = \"a\"\ncount = 1\n");
+
+    faulty.apply(&rule("bell_lost"));
+    assert_eq!(b.move_data(dmb.token, 0, b"lost", true), Status::Ok);
+    assert!(!rung(&a) && faulty.strikes() == [1]);
+    assert_eq!(b.move_data(dmb.token, 0, b"found", true), Status::Ok);
+    assert!(rung(&a));
+    a.window.write(bell, &[0]);
+
+    faulty.apply(&(rule("bell_late") + "delay = \"200ms\""));
+    assert_eq!(b.move_data(dmb.token, 0, b"late", true), Status::Ok);
+    assert!(!rung(&a) && faulty.strikes() == [1]);
+    eventually("the late bell", || rung(&a));
+    a.window.write(bell, &[0]);
+
+    faulty.apply(&(rule("bell_spurious") + "delay = \"200ms\""));
+    assert_eq!(b.move_data(dmb.token, 0, b"spurious", true), Status::Ok);
+    assert!(rung(&a));
+    a.window.write(bell, &[0]);
+    eventually("the spurious bell", || rung(&a));
+    // None of them as an event.
     a.expect_silence();
-    assert_eq!(b.move_data(second.token, 0, b"found", true), Status::Ok);
-    assert!(matches!(a.expect_event(), Event::Doorbells(_)));
+    assert_eq!(a.seat.as_ref().unwrap().counters().rings, 0);
 }
 
 #[test]

@@ -347,9 +347,14 @@ impl TestGuest {
         self.post_event_at(slot, size);
     }
 
+    /// Address of the event buffer of a slot.
+    pub fn event_buffer(&self, slot: u16) -> u64 {
+        HIGH + EVENT_STRIDE * u64::from(slot)
+    }
+
     fn post_event_at(&mut self, slot: u16, size: u32) {
         assert!(u64::from(size) <= EVENT_STRIDE);
-        let at = HIGH + EVENT_STRIDE * u64::from(slot);
+        let at = self.event_buffer(slot);
         self.events.describe(slot, at, size, WRITE, 0);
         self.events.publish(slot);
     }
