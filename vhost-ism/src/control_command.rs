@@ -16,6 +16,13 @@ pub enum IsmCommand {
         guest: String,
     },
 
+    /// Reset a guest's device behind the back of its driver: the session ends, and its peers are notified. The driver is
+    /// not told, as vhost-user has no message for that, and works again when it is loaded anew.
+    Reset {
+        /// Name of the guest.
+        guest: String,
+    },
+
     /// Record all guests of a daemon with --recordable (docs/replay.md).
     ///
     /// The record begins at once if no guest has a VMM, and otherwise when the last VMM is gone: until then, the fabric

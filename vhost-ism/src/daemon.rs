@@ -259,6 +259,13 @@ impl Controlled for Daemon {
                 info!("{guest}: disconnected by the operator");
                 Ok(Answer::done())
             }
+            IsmCommand::Reset { guest } => {
+                if !self.guests[self.number(&guest)?].reset() {
+                    return Err(format!("the driver of guest {guest:?} has no session"));
+                }
+                info!("{guest}: reset by the operator");
+                Ok(Answer::done())
+            }
             IsmCommand::Record { file } => {
                 let begun = self.begin_record(&file).map_err(|error| format!("{error:#}"))?;
                 Ok(Answer::Value(json!({ "begun": begun })))

@@ -1,9 +1,14 @@
 //! The control socket, the metrics and `top` of the daemon.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+#[allow(unused_imports, reason = "other test binaries use them")]
+mod common;
 
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use common::{Event, Options, TestGuest};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use vhost::VhostBackend;
@@ -37,6 +42,18 @@ impl Host {
         let daemon = Daemon::start(command.args(more));
         await_socket(&directory.path().join("control.sock"));
         Self { directory, daemon }
+    }
+
+    /// Boots two guests, the first with a DMB that the second has attached.
+    fn share(&self) -> (TestGuest, TestGuest) {
+        let [mut a, mut b] = ["a.sock", "b.sock"].map(|name| {
+            let mut guest = TestGuest::connect(&self.path(name), Options::default());
+            guest.start();
+            guest
+        });
+        let dmb = a.alloc_for_peer(b.gid(), 5000).unwrap();
+        b.attach(dmb.token).unwrap();
+        (a, b)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -139,6 +156,81 @@ fn a_guest_without_a_vmm_cannot_be_disconnected() {
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(text, format!("error: the daemon refused: {reason}\n"));
+    }
+}
+
+#[test]
+fn a_guest_is_disconnected() {
+    let host = Host::start(&[]);
+    let (mut a, mut b) = host.share();
+    let gone = a.gid();
+    assert_eq!(host.ctl(&["disconnect", "a"]), json!({}));
+    assert_eq!(b.expect_event(), Event::PeerGone(gone));
+    eventually("the end of the connection", || a.frontend.get_features().is_err());
+    assert_eq!(host.refusal(&["disconnect", "a"]), "no VMM is connected to guest \"a\"");
+    // The socket takes the next VMM.
+    drop(a);
+    a = TestGuest::connect(&host.path("a.sock"), Options::default());
+    a.start();
+    assert_ne!(a.gid(), gone);
+}
+
+#[test]
+fn a_guest_is_reset() {
+    let host = Host::start(&[]);
+    assert_eq!(
+        host.refusal(&["reset", "a"]),
+        "the driver of guest \"a\" has no session"
+    );
+    assert_eq!(host.refusal(&["reset", "c"]), "there is no guest \"c\"");
+    let (mut a, mut b) = host.share();
+    let gone = a.gid();
+    assert_eq!(host.ctl(&["reset", "a"]), json!({}));
+    assert_eq!(b.expect_event(), Event::PeerGone(gone));
+    let stats = read_stats(&host.path("stats.sock"));
+    assert_eq!(stats["guests"][0]["suspicions"]["dmb_left"], 0, "{stats:#}");
+    // The driver works once it probes the device anew.
+    a.reset();
+    assert_ne!(a.gid(), gone);
+    b.alloc_for_peer(a.gid(), 5000).unwrap();
+}
+
+#[test]
+fn findings_are_followed() {
+    let host = Host::start(&[]);
+    let mut program = PROGRAM.command();
+    program
+        .arg("ctl")
+        .arg("--control-socket")
+        .arg(host.path("control.sock"));
+    program.args(["--json", "findings", "a", "--follow"]);
+    let mut follower = program.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "[]");
+    let mut guests = ["b", "a"].map(|name| {
+        let mut guest = TestGuest::connect(&host.path(&format!("{name}.sock")), Options::default());
+        guest.start();
+        guest
+    });
+    // That of b is not followed.
+    guests.iter_mut().for_each(|guest| drop(guest.request(&[9, 8, 7], 8)));
+    let mut records = lines.map(Result::unwrap).filter(|line| !line.is_empty());
+    let record: Value = serde_json::from_str(&records.next().unwrap()).unwrap();
+    let found = ["guest", "finding", "object", "evidence"].map(|field| record[field].as_str().unwrap());
+    assert_eq!(found, ["a", "bad_request", "virtqueue", "090807"]);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn a_shell_completes_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = PROGRAM.run(&["completion", shell]);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for word in ["disconnect", "reset", "findings", "--follow", "record-end"] {
+            assert!(text.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
     }
 }
 
