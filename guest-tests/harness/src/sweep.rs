@@ -1,5 +1,5 @@
 //! Sweeps: a workload runs again and again, and each time the next of its commands, accesses to memory or completions
-//! fails.
+//! fails, or the next of its requests to the ISM device.
 
 mod page;
 mod report;
@@ -22,7 +22,7 @@ const INTERNAL_ERROR: u8 = 1;
 /// `MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR` (device.h).
 const LOCAL_QP_OPERATION: u8 = 2;
 
-/// Kind of the occasions that fail in turn, all of them a NIC's.
+/// Kind of the occasions that fail in turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occasion {
     /// Commands: refused with an internal error.
@@ -33,6 +33,12 @@ pub enum Occasion {
     Cqe,
     /// Commands: the function is reset as they arrive.
     Reset,
+    /// Requests to the ISM device: refused.
+    Request,
+    /// Maps of the ISM device: the VMM is not asked.
+    Map,
+    /// Requests to the ISM device: its session ends as they arrive.
+    Vanish,
 }
 
 impl FromStr for Occasion {
@@ -44,13 +50,34 @@ impl FromStr for Occasion {
             None if text == "dma" => Ok(Self::Dma(None)),
             None if text == "cqe" => Ok(Self::Cqe),
             None if text == "reset" => Ok(Self::Reset),
+            None if text == "request" => Ok(Self::Request),
+            None if text == "map" => Ok(Self::Map),
+            None if text == "vanish" => Ok(Self::Vanish),
             Some(("dma", purpose)) => Ok(Self::Dma(Some(purpose.to_owned()))),
-            _ => Err("one of command, dma, dma:PURPOSE, cqe and reset".to_owned()),
+            _ => Err("one of command, dma, dma:PURPOSE, cqe, reset, request, map and vanish".to_owned()),
         }
     }
 }
 
 impl Occasion {
+    /// Returns the program of the device that the occasions are about.
+    pub fn daemon(&self) -> &'static str {
+        match self {
+            Self::Command | Self::Dma(_) | Self::Cqe | Self::Reset => "vhost-nic",
+            Self::Request | Self::Map | Self::Vanish => "vhost-ism",
+        }
+    }
+
+    /// Name of an occasion in tables that has none in the plan's report.
+    fn name(&self) -> &'static str {
+        match self {
+            // The number of a CQ varies.
+            Self::Cqe => "CQE",
+            Self::Map => "map",
+            Self::Command | Self::Dma(_) | Self::Reset | Self::Request | Self::Vanish => "unknown",
+        }
+    }
+
     /// Returns the plan in which the occasion after `skip` others fails, in TOML (docs/faults.md).
     fn plan(&self, guest: &str, skip: u64) -> String {
         let fault = match self {
@@ -61,6 +88,9 @@ impl Occasion {
             Self::Dma(Some(purpose)) => format!("kind = \"dma_failed\"\npurpose = \"{purpose}\""),
             Self::Cqe => format!("kind = \"cqe_error\"\nsyndrome = {LOCAL_QP_OPERATION}"),
             Self::Reset => "kind = \"function_reset\"\non = \"command\"".to_owned(),
+            Self::Request => "kind = \"request_refused\"\nstatus = \"err\"".to_owned(),
+            Self::Map => "kind = \"map_refused\"".to_owned(),
+            Self::Vanish => "kind = \"vanish\"\non = \"request\"".to_owned(),
         };
         format!("[[fault]]\nguest = \"{guest}\"\nskip = {skip}\ncount = 1\n{fault}\n")
     }
@@ -193,11 +223,10 @@ impl Sweep {
         let log = workload.take_log();
         Ok(Some(Step {
             number,
-            object: match rules[0]["last_object_name"].as_str() {
-                Some(name) => name.to_owned(),
-                // The number of a CQ, which varies.
-                None => "CQE".to_owned(),
-            },
+            object: rules[0]["last_object_name"]
+                .as_str()
+                .unwrap_or(self.occasion.name())
+                .to_owned(),
             outcome: match find_splats(&log, &self.allowed_splats)[..] {
                 [] => Outcome::of(run, after),
                 _ => Outcome::Splat,
@@ -260,6 +289,14 @@ mod tests {
         assert_eq!("dma".parse(), Ok(Occasion::Dma(None)));
         assert_eq!("dma:cqe".parse(), Ok(Occasion::Dma(Some("cqe".to_owned()))));
         assert_eq!("reset".parse(), Ok(Occasion::Reset));
+        for (name, occasion) in [
+            ("request", Occasion::Request),
+            ("map", Occasion::Map),
+            ("vanish", Occasion::Vanish),
+        ] {
+            assert_eq!(occasion.daemon(), "vhost-ism");
+            assert_eq!(name.parse(), Ok(occasion));
+        }
         assert!("cqe:5".parse::<Occasion>().is_err());
     }
 

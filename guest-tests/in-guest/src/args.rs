@@ -85,7 +85,8 @@ pub struct Arguments {
     pub faults: Option<PathBuf>,
 
     /// Run the command again and again, and let its 1st, 2nd, 3rd ... occasion at the NIC of guest a fail in turn:
-    /// `command`, `dma`, `dma:PURPOSE` or `cqe`; or reset the function at each command: `reset` (docs/fault-sweep.md)
+    /// `command`, `dma`, `dma:PURPOSE` or `cqe`; or reset the function at each command: `reset`; or at its ISM device:
+    /// `request`, `map` or `vanish` (docs/fault-sweep.md)
     #[arg(long, value_name = "OCCASION", conflicts_with = "faults")]
     pub sweep: Option<Occasion>,
 

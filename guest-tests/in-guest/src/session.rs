@@ -243,7 +243,7 @@ impl Session<'_> {
         Ok(command.cwd(self.share.directory().display().to_string()))
     }
 
-    /// Runs all commands again and again, with the next occasion at the first guest's NIC failing each time.
+    /// Runs all commands again and again, with the next occasion at the first guest's device failing each time.
     fn sweep(
         &self,
         testbed: &Testbed,
@@ -251,8 +251,8 @@ impl Session<'_> {
         occasion: &Occasion,
         evidence: &mut Evidence,
     ) -> Result<()> {
-        let nic = self.daemons.iter().find(|daemon| daemon.name == "vhost-nic");
-        let nic = nic.context("--sweep is about the NIC, and there is none")?;
+        let daemon = self.daemons.iter().find(|daemon| daemon.name == occasion.daemon());
+        let daemon = daemon.with_context(|| format!("--sweep is about {}, and there is none", occasion.daemon()))?;
         let undo = || {
             let script = self.arguments.sweep_undo.as_ref();
             let argv = script.map(|script| ["bash", "-c", script].map(str::to_owned).to_vec());
@@ -270,7 +270,7 @@ impl Session<'_> {
         sweep::run(
             self.arguments,
             occasion,
-            &nic.control,
+            &daemon.control,
             &commands,
             self.results,
             evidence,

@@ -13,9 +13,6 @@ use crate::program::{Ended, Outcome};
 use crate::report::{Case, Report, Verdict};
 use crate::results;
 
-/// Name in plans of faults of the guest that runs the command.
-const GUEST: &str = "nic-0";
-
 /// The commands of a run, as a sweep repeats them.
 pub struct Commands<'a> {
     pub testbed: &'a Testbed,
@@ -68,14 +65,14 @@ impl Workload for Commands<'_> {
 pub fn run(
     arguments: &Arguments,
     occasion: &Occasion,
-    nic: &DaemonControl,
+    daemon: &DaemonControl,
     commands: &Commands<'_>,
     folder: &Path,
     evidence: &mut Evidence,
 ) -> Result<()> {
     let sweep = Sweep {
         occasion: occasion.clone(),
-        guest: GUEST.to_owned(),
+        guest: guest(occasion).to_owned(),
         first: arguments.sweep_from,
         steps: arguments.sweep_steps,
         stride: arguments.sweep_stride,
@@ -85,7 +82,7 @@ pub fn run(
     let mut last = Instant::now();
     let mut cases = Vec::new();
     let mut kept = Ok(());
-    let steps = sweep.run(nic, commands, |step| {
+    let steps = sweep.run(daemon, commands, |step| {
         let time = last.elapsed();
         last = Instant::now();
         if !arguments.quiet {
@@ -108,6 +105,14 @@ pub fn run(
     let report = Report { format: "sweep", cases };
     evidence.add("guest a", report);
     Ok(())
+}
+
+/// Name in plans of faults of the guest that runs the command.
+fn guest(occasion: &Occasion) -> &'static str {
+    match occasion.daemon() {
+        "vhost-ism" => "ism-0",
+        _ => "nic-0",
+    }
 }
 
 fn case(step: &Step) -> Case {

@@ -14,6 +14,11 @@ impl Control {
         Self(DaemonControl::new(program, socket))
     }
 
+    /// The socket by itself.
+    pub fn daemon(&self) -> &DaemonControl {
+        &self.0
+    }
+
     /// Puts a plan of faults in force.
     pub fn apply(&self, plan: &str) {
         self.0.apply(plan).expect("the daemon takes the plan");

@@ -3,8 +3,10 @@
 use std::env;
 
 use guest_harness::Result;
+use guest_harness::sweep::Occasion;
 
 use crate::control::Control;
+use crate::fault_sweep::{Range, sweep};
 use crate::fixture::{Fixture, PORT, Setup};
 
 #[test]
@@ -73,8 +75,17 @@ fn smc_meets_faults_of_its_device() -> Result<()> {
         fixture.unload_driver(index)?;
     }
     assert_eq!(control.all_findings(), [] as [serde_json::Value; 0]);
-    fixture.load_driver(0)?;
     fixture.load_driver(1)?;
+    // The first, fourth and seventh request of all that docs/fault-sweep.md has.
+    let few = Range {
+        steps: 3,
+        stride: 3,
+        ..Range::all(Occasion::Request)
+    };
+    let steps = sweep(&fixture, &control, &few)?;
+    assert_eq!(steps.len(), 3, "{steps:?}");
+    assert!(steps.iter().all(|step| !step.outcome.is_bad()), "{steps:?}");
+    fixture.load_driver(0)?;
     fixture.finish()
 }
 

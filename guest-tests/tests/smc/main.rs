@@ -6,6 +6,7 @@
 mod control;
 mod copy_mode;
 mod disruption;
+mod fault_sweep;
 mod faults;
 mod fixture;
 mod hostile;
