@@ -15,14 +15,10 @@ use crate::control;
 use crate::event::EventRing;
 use crate::fabric::Mode;
 use crate::guest::{Guest, Session, Start};
-use crate::ism_finding::Finding;
+use crate::ism_finding::{Descriptor, Finding};
 use crate::mover::{self, CopyData, ExecuteMove, MoveRequest};
 use crate::tape::{Entry, GuestTape};
 use crate::window::RegionMapper;
-
-/// The first descriptor of a chain, as in the descriptor table (virtio 1.2, 2.7.5); of one that cannot be read its
-/// index, 2 bytes.
-pub type Descriptor = Vec<u8>;
 
 /// A request from the control queue.
 #[derive(Debug, Clone, PartialEq, Eq)]

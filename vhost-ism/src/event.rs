@@ -21,10 +21,9 @@ use crate::abi::{
     AttachDetachEvent, CHUNK_SIZE, DoorbellsEvent, EV_ATTACH, EV_DETACH, EV_DOORBELLS, EV_PEER_GONE, EV_UPDATE,
     EVENT_QUEUE, Gid, MessageEvent, PeerGoneEvent, UpdateEvent,
 };
-use crate::connection::Descriptor;
 use crate::door::{BellFate, EventKind};
 use crate::ism_event::IsmEvent;
-use crate::ism_finding::Finding;
+use crate::ism_finding::{Descriptor, Finding};
 use crate::slab_view::SlabView;
 use crate::stats::GuestStats;
 use crate::tape::GuestTape;

@@ -78,6 +78,10 @@ vhost_daemon::findings! {
     }
 }
 
+/// Evidence of a chain that cannot be used: its first descriptor, as in the descriptor table (virtio 1.2, 2.7.5), or if
+/// that cannot be read its index, 2 bytes.
+pub type Descriptor = Vec<u8>;
+
 impl Finding {
     /// Returns the text of a finding without more to say.
     pub fn text(self) -> &'static str {

@@ -3,10 +3,10 @@
 use zerocopy::FromBytes;
 
 use crate::abi::{CMD_MOVE, MOVE_HEAD, MOVE_SIGNAL, Move, RequestHeader, Status};
-use crate::connection::Descriptor;
 use crate::control::{Failure, observe};
 use crate::fabric::Destination;
 use crate::guest::Session;
+use crate::ism_finding::Descriptor;
 
 /// A request from the move queue.
 #[derive(Debug, Clone, PartialEq, Eq)]

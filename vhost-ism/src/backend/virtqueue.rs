@@ -18,10 +18,10 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{ByteValued, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::abi::{CONTROL_QUEUE, EVENT_QUEUE};
-use crate::connection::{Descriptor, Outcome, Request};
+use crate::connection::{Outcome, Request};
 use crate::control::MAX_REQUEST;
 use crate::event::{EventRing, Sent};
-use crate::ism_finding::Finding;
+use crate::ism_finding::{Descriptor, Finding};
 use crate::stats::GuestStats;
 
 /// A chain of descriptors.

@@ -16,8 +16,8 @@ use vhost_daemon::record::RecordError;
 use vhost_daemon::replay::{Found, Script};
 
 use super::{Counts, Report};
-use crate::connection::{Descriptor, Frontend, FrontendDoor};
-use crate::ism_finding::Finding;
+use crate::connection::{Frontend, FrontendDoor};
+use crate::ism_finding::{Descriptor, Finding};
 use crate::record::{Event, IsmRecord, Reader};
 use crate::tape::{Entry, Tape};
 
