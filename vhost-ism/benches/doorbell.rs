@@ -5,7 +5,10 @@
 //! * *echo*: the same four hops between threads, without content: A kicks an eventfd, a thread that waits with epoll
 //!   reads it and writes B's eventfd, B answers likewise.
 //!
-//! Both are measured in short, interleaved turns within one run, so that a busy machine slows both, and each hop of the
+//! * *doors*: as *device*, with a door without rules before each guest, as in a daemon with `--control-socket`.
+//! * *traced*: as *device*, while the flight recorder is on.
+//!
+//! All are measured in short, interleaved turns within one run, so that a busy machine slows all, and each hop of the
 //! one is between the same two processors as that of the other: A and its worker on one, B and its worker on another.
 //! Left to the scheduler, the placement of the threads would dominate the result. `cargo bench -p vhost-ism`;
 //! `ROUNDS=n` and `TURNS=n` in the environment set the number of measurements.
@@ -22,6 +25,9 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use vhost_daemon::fault::Faults;
+use vhost_daemon::trace::set_flight_recorder;
+use vhost_ism::fault::IsmFault;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -167,17 +173,26 @@ struct Device {
     value: u64,
     end: Arc<AtomicBool>,
     answering: Option<JoinHandle<()>>,
+    _faults: Arc<Faults<IsmFault>>,
     _host: Host,
 }
 
 impl Device {
     /// This thread is A's from now on.
-    fn new(places: Places) -> Self {
+    fn new(places: Places, has_doors: bool) -> Self {
         let host = Host::default();
+        let faults = Faults::new(["a", "b"].map(str::to_owned).to_vec()).unwrap();
+        let boot = |name| {
+            let seat = host.seat(name);
+            if has_doors {
+                seat.install(&faults);
+            }
+            seat.boot()
+        };
         sit_on(places.b);
-        let mut b = host.boot("b");
+        let mut b = boot("b");
         sit_on(places.a);
-        let mut a = host.boot("a");
+        let mut a = boot("a");
         let of_a = a.alloc_for_peer(b.gid(), 1 << 16).unwrap();
         let of_b = b.alloc_for_peer(a.gid(), 1 << 16).unwrap();
         let (a_sends, b_sends) = (a.attach(of_b.token).unwrap(), b.attach(of_a.token).unwrap());
@@ -212,6 +227,7 @@ impl Device {
             value: 0,
             end,
             answering: Some(answering),
+            _faults: faults,
             _host: host,
         }
     }
@@ -269,32 +285,45 @@ fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         // `cargo test --benches`: only check that it runs.
         let mut samples = Vec::new();
-        Device::new(Places::new()).rounds(&mut samples, 10);
+        Device::new(Places::new(), false).rounds(&mut samples, 10);
+        Device::new(Places::new(), true).rounds(&mut samples, 10);
+        set_flight_recorder(true);
+        Device::new(Places::new(), false).rounds(&mut samples, 10);
         Echo::new(Places::new()).round();
         return;
     }
     let rounds = from_environment("ROUNDS", 500);
     let turns = from_environment("TURNS", 80);
     let places = Places::new();
-    let (mut device, mut echo) = (Device::new(places), Echo::new(places));
-    let (mut through_device, mut through_echo) = (Vec::new(), Vec::new());
-    let mut ratios = Vec::new();
+    let (mut device, mut echo) = (Device::new(places, false), Echo::new(places));
+    let mut doored = Device::new(places, true);
+    let [mut through_device, mut through_echo, mut through_doors, mut traced] = [(); 4].map(|()| Vec::new());
+    let [mut ratios, mut doors_ratios, mut trace_ratios] = [(); 3].map(|()| Vec::new());
     // The first turn warms up and does not count.
     for turn in 0..=turns {
-        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let [mut one, mut other, mut with_doors, mut with_trace] = [(); 4].map(|()| Vec::new());
         device.rounds(&mut one, rounds);
         for _ in 0..rounds {
             let start = Instant::now();
             echo.round();
             other.push(micros(start));
         }
+        doored.rounds(&mut with_doors, rounds);
+        set_flight_recorder(true);
+        device.rounds(&mut with_trace, rounds);
+        set_flight_recorder(false);
         if turn > 0 {
-            ratios.push(summary(&mut one).1 / summary(&mut other).1);
+            let plain = summary(&mut one).1;
+            ratios.push(plain / summary(&mut other).1);
+            doors_ratios.push(summary(&mut with_doors).1 / plain);
+            trace_ratios.push(summary(&mut with_trace).1 / plain);
             through_device.append(&mut one);
             through_echo.append(&mut other);
+            through_doors.append(&mut with_doors);
+            traced.append(&mut with_trace);
         }
     }
-    drop((device, echo));
+    drop((device, doored, echo));
 
     let host = Host::default();
     let (mut a, b) = (host.boot("a"), host.boot("b"));
@@ -317,8 +346,15 @@ fn main() {
     );
     let device = line("doorbell, A device B device A", &mut through_device);
     let echo = line("echo, A thread B thread A", &mut through_echo);
+    line("doorbell, with doors", &mut through_doors);
+    line("doorbell, traced", &mut traced);
     line("control request (QUERY_GID)", &mut one_request);
     line("control requests (ALLOC, DETACH)", &mut alloc_detach);
+    for (name, ratios) in [("doors", &mut doors_ratios), ("traced", &mut trace_ratios)] {
+        ratios.sort_by(f64::total_cmp);
+        let [first, middle, last] = [0, ratios.len() / 2, ratios.len() - 1].map(|at| ratios[at]);
+        println!("{name} / device: per turn {first:.3} to {last:.3}, median {middle:.3}");
+    }
     ratios.sort_by(f64::total_cmp);
     println!(
         "doorbell / echo: {:.2} of the medians; per turn {:.2} to {:.2}, median {:.2} (goal: at most {GOAL})",
