@@ -111,8 +111,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Executes one request and returns the answer: status, then reply. Of one that could not be read or is longer
-/// than [`MAX_REQUEST`], `request` is the descriptor; `room` is the number of bytes that the answer may have, at least 1.
+/// Executes one request and returns the answer: status, then reply. Of one that could not be read or is longer than
+/// [`MAX_REQUEST`], `request` is the descriptor; `room` is the number of bytes that the answer may have, at least 1.
 pub fn answer(session: &Session, request: Result<&[u8], &[u8]>, room: usize) -> Vec<u8> {
     session.stats().counters.requests.increment();
     let (status, reply) = match observe(session, request, |request| execute(session, request, room)) {

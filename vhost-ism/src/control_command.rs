@@ -16,8 +16,8 @@ pub enum IsmCommand {
         guest: String,
     },
 
-    /// Reset a guest's device behind the back of its driver: the session ends, and its peers are notified. The driver is
-    /// not told, as vhost-user has no message for that, and works again when it is loaded anew.
+    /// Reset a guest's device behind the back of its driver: the session ends, and its peers are notified. The driver
+    /// is not told, as vhost-user has no message for that, and works again when it is loaded anew.
     Reset {
         /// Name of the guest.
         guest: String,

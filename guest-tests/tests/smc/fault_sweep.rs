@@ -1,5 +1,5 @@
-//! The first, second, third … request and map of a driver that is loaded and a connection over SMC-D fails in turn: what
-//! driver and SMC make of it, step by step. `docs/fault-sweep.md` has the results.
+//! The first, second, third … request and map of a driver that is loaded and a connection over SMC-D fails in turn:
+//! what driver and SMC make of it, step by step. `docs/fault-sweep.md` has the results.
 
 use std::env;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub fn sweep(fixture: &Fixture, control: &Control, range: &Range) -> Result<Vec<
     let address = fixture.guest(1).addr(0);
     let run = format!(
         "insmod /host/virtio_ism.ko || exit 1; \
-         /host/smc-tool bulk --bytes 64K --direction both --check hash --to {address}:{PORT} --expect-mode smcd --timeout 5"
+         /host/smc-tool bulk --bytes 64K --direction both --check hash --expect-mode smcd --timeout 5 \
+         --to {address}:{PORT}"
     );
     let set_up = || {
         fixture.bring_up(0)?;
