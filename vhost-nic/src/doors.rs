@@ -61,7 +61,8 @@ impl GuestDoors {
             Some(faults) => faults.bar(nic.clone()),
             None => nic.clone(),
         };
-        let function = Arc::new(PciFunction::new(function, parts, device));
+        let spec = function.with_registers(Some(nic.clone()));
+        let function = Arc::new(PciFunction::new(spec, parts, device));
         if let Some(faults) = &self.faults {
             faults.connect(&nic, &function);
         }

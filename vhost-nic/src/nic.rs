@@ -33,7 +33,7 @@ use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::tape::{Entry, Tape};
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Cable, Frame, Port, Switch};
-use crate::pci::{Device, FunctionParts};
+use crate::pci::{AdapterRegisters, Device, FunctionParts, RegisterError};
 use bar::{Region, Strays};
 use init_segment::{Action, Registers};
 use uar::Uars;
@@ -345,6 +345,12 @@ impl Nic {
             self.firmware.reset();
             self.hca.clear();
         });
+    }
+}
+
+impl AdapterRegisters for Nic {
+    fn access(&self, id: u16, write: bool, value: &[u8]) -> Result<Vec<u8>, RegisterError> {
+        self.firmware.access_register(id, write, value)
     }
 }
 

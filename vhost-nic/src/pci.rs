@@ -2,6 +2,7 @@
 
 mod connectx;
 mod identity;
+mod vpd;
 mod vsc;
 
 pub use connectx::{BAR_SIZE, FunctionConfig, MAX_VECTORS, MSIX_PBA, MSIX_TABLE};
@@ -10,6 +11,7 @@ pub use pci_function::{
     BusMaster, CONFIG_SPACE_SIZE, Change, Delivery, Device, FunctionDoor, FunctionSnapshot, InterruptDoor,
     InterruptLines, Masking, Msix, MsixMessage, MsixStats, PciFunction, Space,
 };
+pub use vsc::{AdapterRegisters, RegisterError};
 
 /// Parts shared by the function and the NIC behind it.
 pub type FunctionParts = pci_function::FunctionParts<crate::dma::Purpose>;

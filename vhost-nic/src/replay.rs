@@ -101,7 +101,8 @@ impl Machine {
         nic.connect(&Switch::new());
         player.connect(&nic);
         let device = doors.bar(nic.clone());
-        let function = Arc::new(PciFunction::new(FunctionConfig { identity, mac }, parts, device));
+        let spec = FunctionConfig { identity, mac }.with_registers(Some(nic.clone()));
+        let function = Arc::new(PciFunction::new(spec, parts, device));
         doors.connect(&nic, &function);
         Ok(Self {
             nic,

@@ -5,12 +5,18 @@ use serde_json::Value;
 
 use crate::ethernet::counter;
 use crate::fixture::{Fixture, Setup, step};
+use crate::link_settings;
 
 #[test]
 fn the_settings_of_the_interface_are_shown_and_changed() -> Result<()> {
     let fixture = Setup::new("nic-ethtool", 2).ethernet_only().start()?;
     let run = |name: &str, test: fn(&Fixture) -> Result<()>| step(name, || test(&fixture));
     run("self test", self_test)?;
+    run("link settings", link_settings::link)?;
+    run("FEC", link_settings::fec)?;
+    run("module", link_settings::module)?;
+    run("pause", link_settings::pause)?;
+    run("devlink", link_settings::devlink)?;
     run("rings", rings)?;
     run("coalescing", coalescing)?;
     run("channels", channels)?;
@@ -22,7 +28,7 @@ fn the_settings_of_the_interface_are_shown_and_changed() -> Result<()> {
     fixture.finish()
 }
 
-fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
+pub fn ethtool(guest: &Guest, arguments: &str) -> Result<String> {
     let mut words = arguments.splitn(2, ' ');
     let (flag, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     Ok(guest.run(&format!("ethtool {flag} {NIC} {rest}"))?.check()?.stdout)

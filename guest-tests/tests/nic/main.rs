@@ -16,6 +16,7 @@ mod flr;
 mod frames;
 mod golden;
 mod interop;
+mod link_settings;
 mod lspci;
 mod mixed;
 mod operations;

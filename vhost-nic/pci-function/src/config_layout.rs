@@ -16,6 +16,12 @@ const PM: usize = 0x40;
 pub(super) const PMCSR: usize = PM + 4;
 pub(super) const PMCSR_STATE: u8 = 3;
 
+const VITAL_PRODUCT_DATA: usize = 0x48;
+pub(super) const VPD_ADDRESS: usize = VITAL_PRODUCT_DATA + 2;
+pub(super) const VPD_DATA: usize = VITAL_PRODUCT_DATA + 4;
+/// Flag of the address: the data register has been read, or is to be written.
+pub(super) const VPD_FLAG: u16 = 1 << 15;
+
 const EXPRESS: usize = 0x60;
 /// Byte of Device Control with Initiate Function Level Reset.
 pub(super) const DEVICE_CONTROL_HIGH: usize = EXPRESS + 9;
@@ -47,6 +53,9 @@ impl Layout {
         };
         layout.header(spec);
         layout.express();
+        if spec.vital_product_data.is_some() {
+            layout.vital_product_data();
+        }
         layout.msix(spec, vectors);
         if let Some(vendor) = &spec.vendor_specific {
             layout.vendor_specific(vendor.length());
@@ -110,6 +119,13 @@ impl Layout {
         self.dword(EXPRESS + 0x2c, 0x1e, 0);
         // Link Control 2: Target Link Speed of 16 GT/s.
         self.word(EXPRESS + 0x30, 4, 0xf);
+    }
+
+    /// Vital Product Data capability (7.9.18): address with flag, and data.
+    fn vital_product_data(&mut self) {
+        self.capability(VITAL_PRODUCT_DATA, 0x03);
+        self.word(VPD_ADDRESS, 0, u16::MAX);
+        self.dword(VPD_DATA, 0, u32::MAX);
     }
 
     /// MSI-X capability (7.7.2).

@@ -2,7 +2,8 @@
 
 use crate::config_layout::{
     COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, CONFIG_SPACE_SIZE, DEVICE_CONTROL_HIGH, INITIATE_FLR, Layout,
-    MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK, PMCSR, PMCSR_STATE, VENDOR_SPECIFIC,
+    MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK, PMCSR, PMCSR_STATE, VENDOR_SPECIFIC, VPD_ADDRESS, VPD_DATA,
+    VPD_FLAG,
 };
 use crate::spec::{FunctionSpec, VendorCapability};
 
@@ -13,6 +14,7 @@ const VENDOR_REGISTERS: usize = 4;
 pub(super) struct ConfigSpace {
     values: Box<[u8; CONFIG_SPACE_SIZE]>,
     layout: Layout,
+    vital_product_data: Option<Vec<u8>>,
     vendor: Option<Box<dyn VendorCapability>>,
 }
 
@@ -32,6 +34,7 @@ impl ConfigSpace {
         let layout = Layout::new(&spec, vectors);
         Self {
             values: layout.values.clone(),
+            vital_product_data: spec.vital_product_data,
             vendor: spec.vendor_specific,
             layout,
         }
@@ -75,10 +78,27 @@ impl ConfigSpace {
         if matches!(self.values[PMCSR] & PMCSR_STATE, 1 | 2) {
             self.values[PMCSR] = self.values[PMCSR] & !PMCSR_STATE | state;
         }
+        if (offset..offset + data.len()).contains(&(VPD_ADDRESS + 1)) {
+            self.access_vital_product_data();
+        }
         DEVICE_CONTROL_HIGH
             .checked_sub(offset)
             .and_then(|at| data.get(at))
             .is_some_and(|byte| byte & INITIATE_FLR != 0)
+    }
+
+    /// Reads the dword at the written address, or drops one to be written: the data are read-only (7.9.18). The flag is
+    /// flipped at once: software finds the access complete.
+    fn access_vital_product_data(&mut self) {
+        let Some(data) = &self.vital_product_data else { return };
+        let address = self.word(VPD_ADDRESS);
+        if address & VPD_FLAG == 0 {
+            let at = usize::from(address);
+            for (index, byte) in self.values[VPD_DATA..VPD_DATA + 4].iter_mut().enumerate() {
+                *byte = data.get(at + index).copied().unwrap_or(0);
+            }
+        }
+        self.values[VPD_ADDRESS..VPD_ADDRESS + 2].copy_from_slice(&(address ^ VPD_FLAG).to_le_bytes());
     }
 
     pub(super) fn enabled(&self) -> Enabled {

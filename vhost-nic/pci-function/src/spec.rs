@@ -16,6 +16,8 @@ pub struct FunctionSpec {
     pub bar: BarLayout,
     /// Device serial number (EUI-64), for a device that has one.
     pub serial_number: Option<u64>,
+    /// Vital product data (VPD), at most 32 KiB, for a device that has them.
+    pub vital_product_data: Option<Vec<u8>>,
     /// Vendor-specific capability, for a device that has one.
     pub vendor_specific: Option<Box<dyn VendorCapability>>,
 }

@@ -16,6 +16,8 @@ use mlx5_prm::opcode::Opcode;
 
 use super::command::{Commands, Input, Reply, Result, bad_parameter};
 use super::{Firmware, syndrome};
+use crate::hca::nic_finding::{Finding, Object};
+use crate::pci::RegisterError;
 use fec::Fec;
 use flow_control::FlowControl;
 use identification::Beacon;
@@ -118,6 +120,25 @@ fn access(firmware: &Firmware, input: Input<'_>) -> Result {
         .ok_or(bad_parameter("there is no such register").with_syndrome(syndrome::UNKNOWN_REGISTER))?;
     let reply = (register.access)(firmware, data, write)?;
     Reply::with_tail(AccessRegisterOut::default(), &reply)
+}
+
+impl Firmware {
+    /// Reads or writes a register for a tool that is no driver, and returns its new value.
+    pub fn access_register(&self, id: u16, write: bool, value: &[u8]) -> std::result::Result<Vec<u8>, RegisterError> {
+        let _one_at_a_time = self.running.lock();
+        let register = REGISTERS.iter().find(|register| register.id == id);
+        let answer = register
+            .ok_or((RegisterError::NotSupported, "there is no such register"))
+            .and_then(|register| {
+                (register.access)(self, value, write).map_err(|refusal| (RegisterError::BadParameter, refusal.reason))
+            });
+        answer.map_err(|(error, reason)| {
+            let text = format_args!("an access to register {id:#x} is refused: {reason}");
+            let object = Object::new("register", id.into());
+            self.hca.findings.report(Finding::CommandRefused, object, value, text);
+            error
+        })
+    }
 }
 
 /// Refuses a port that the function does not have.

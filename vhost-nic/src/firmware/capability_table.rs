@@ -97,7 +97,6 @@ table! {
         num_ports = 1, "one port, which mlx5_ib accesses unconditionally";
         port_type = 1, "Ethernet";
         vport_group_manager = 1, "the driver may set flow control of the port";
-        eswitch_manager = 0, "no e-switch: there is one vport";
         eth_net_offloads = 1, "mlx5e needs it";
         nic_flow_table = 1, "mlx5e steers all received traffic with flow tables";
         roce = 1, "RDMA on the port";

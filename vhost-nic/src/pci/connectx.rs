@@ -1,10 +1,13 @@
 //! A function that looks like a ConnectX adapter.
 
+use std::sync::Arc;
+
 use pci_function::{BarLayout, FunctionSpec, VendorCapability};
 
 use crate::frame::mac::Mac;
 use crate::pci::identity::{Identity, VENDOR};
-use crate::pci::vsc::Vsc;
+use crate::pci::vpd::vital_product_data;
+use crate::pci::vsc::{AdapterRegisters, Vsc};
 
 /// Size of BAR 0 in bytes: the most that User Mode Linux can map of a BAR (arch/um/drivers/virt-pci.c).
 pub const BAR_SIZE: u64 = 16 << 20;
@@ -29,8 +32,15 @@ pub struct FunctionConfig {
 
 impl From<FunctionConfig> for FunctionSpec {
     fn from(config: FunctionConfig) -> Self {
-        let FunctionConfig { identity, mac } = config;
-        Self {
+        config.with_registers(None)
+    }
+}
+
+impl FunctionConfig {
+    /// Returns the specification of the function; tools access these registers through its gateway.
+    pub fn with_registers(self, registers: Option<Arc<dyn AdapterRegisters>>) -> FunctionSpec {
+        let Self { identity, mac } = self;
+        FunctionSpec {
             vendor_id: VENDOR,
             device_id: identity.device_id(),
             subsystem_vendor_id: VENDOR,
@@ -43,7 +53,9 @@ impl From<FunctionConfig> for FunctionSpec {
             },
             serial_number: Some(mac.to_eui64()),
             // Virtual functions have no gateway to the adapter.
-            vendor_specific: (!identity.is_virtual()).then(|| Box::new(Vsc::default()) as Box<dyn VendorCapability>),
+            vital_product_data: (!identity.is_virtual()).then(|| vital_product_data(identity, mac)),
+            vendor_specific: (!identity.is_virtual())
+                .then(|| Box::new(Vsc::new(identity.hardware_id(), registers)) as Box<dyn VendorCapability>),
         }
     }
 }

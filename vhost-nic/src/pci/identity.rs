@@ -50,6 +50,26 @@ impl Identity {
         }
     }
 
+    /// Name of the product.
+    pub(super) const fn product(self) -> &'static str {
+        match self {
+            Self::ConnectX5 => "ConnectX-5",
+            Self::ConnectX5Ex => "ConnectX-5 Ex",
+            Self::ConnectX6Dx => "ConnectX-6 Dx",
+            Self::ConnectX7 => "ConnectX-7",
+            Self::VirtualFunction => "ConnectX virtual function",
+        }
+    }
+
+    /// Number of the chip in the adapter's CR space (`*_HW_ID`, mstflint's mtcr_ul_icmd_cif.c).
+    pub(super) const fn hardware_id(self) -> u32 {
+        match self {
+            Self::ConnectX5 | Self::ConnectX5Ex | Self::VirtualFunction => 525,
+            Self::ConnectX6Dx => 530,
+            Self::ConnectX7 => 536,
+        }
+    }
+
     /// PCI Device ID.
     pub const fn device_id(self) -> u16 {
         match self {

@@ -71,7 +71,7 @@ fn every_adapter_has_its_ids_and_the_class_of_an_ethernet_controller() {
 fn the_capabilities_are_those_of_the_adapter() {
     assert_eq!(
         capabilities(&function(Identity::ConnectX5)),
-        [(0x60, 0x10), (0x9c, 0x11), (0xc0, 0x09), (0x40, 0x01)]
+        [(0x60, 0x10), (0x48, 0x03), (0x9c, 0x11), (0xc0, 0x09), (0x40, 0x01)]
     );
     assert_eq!(
         capabilities(&function(Identity::VirtualFunction)),

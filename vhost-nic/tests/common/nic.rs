@@ -137,7 +137,8 @@ pub fn build(
         Some(doors) => doors.bar(nic.clone()),
         None => nic.clone(),
     };
-    let function = Arc::new(PciFunction::new(FunctionConfig { identity, mac }, parts, device));
+    let spec = FunctionConfig { identity, mac }.with_registers(Some(nic.clone()));
+    let function = Arc::new(PciFunction::new(spec, parts, device));
     if let Some(doors) = &doors {
         doors.connect(&nic, &function);
     }

@@ -176,7 +176,7 @@ fn a_copper_cable_is_plugged_in() {
         assert_eq!((lanes.width(), lanes.lane3_module_mapping()), (4, 0x0303_0000));
 
         let (status, lower) = module(hca, 0x50, 0, 128).unwrap();
-        assert_eq!((status, &lower[..3]), (0, &[0x11, 0x08, 0x04][..]));
+        assert_eq!((status, &lower[..3]), (0, &[0x11, 0x07, 0x04][..]));
         assert!(
             lower[3..].iter().all(|&byte| byte == 0),
             "a passive cable measures nothing"

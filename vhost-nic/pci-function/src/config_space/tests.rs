@@ -41,6 +41,7 @@ fn space(vendor_specific: Option<Box<dyn VendorCapability>>) -> ConfigSpace {
             msix_pba: 0x3000,
         },
         serial_number: Some(0x0123_4567_89ab_cdef),
+        vital_product_data: Some((1..=6).collect()),
         vendor_specific,
     };
     ConfigSpace::new(spec, 32)
@@ -69,6 +70,27 @@ fn the_ids_are_those_of_the_device() {
     assert_eq!(dword(&mut space, 0x100), 0x0001_0003);
     assert_eq!(dword(&mut space, 0x104), 0x89ab_cdef);
     assert_eq!(dword(&mut space, 0x108), 0x0123_4567);
+}
+
+#[test]
+fn vital_product_data_are_read_by_the_dword_and_not_written() {
+    let mut space = plain();
+    assert_eq!(dword(&mut space, 0x48) as u8, 0x03);
+    let mut read = |address: u16| {
+        space.write(VPD_ADDRESS, &address.to_le_bytes());
+        assert_eq!(
+            dword(&mut space, VPD_ADDRESS - 2) >> 16,
+            u32::from(address | VPD_FLAG),
+            "the flag tells the end"
+        );
+        dword(&mut space, VPD_DATA)
+    };
+    assert_eq!((read(0), read(4), read(0x7ffc)), (0x0403_0201, 0x0605, 0));
+    write(&mut space, VPD_DATA, 0xffff_ffff);
+    space.write(VPD_ADDRESS, &VPD_FLAG.to_le_bytes());
+    assert_eq!(dword(&mut space, VPD_ADDRESS - 2) >> 16, 0, "the flag tells the end");
+    space.write(VPD_ADDRESS, &[0, 0]);
+    assert_eq!(dword(&mut space, VPD_DATA), 0x0403_0201);
 }
 
 #[test]
@@ -182,7 +204,9 @@ proptest! {
             let mask = space.layout.writable[at];
             let written = at.checked_sub(offset).and_then(|index| data.get(index));
             let expected = written.map_or(*old, |new| old & !mask | new & mask);
-            if at != PMCSR {
+            // A write to the address of vital product data reads them.
+            let vital_product_data = (VPD_ADDRESS..VPD_DATA + 4).contains(&at);
+            if at != PMCSR && !vital_product_data {
                 prop_assert_eq!(space.values[at], expected, "{:#x}", at);
             }
         }

@@ -67,6 +67,7 @@ fn function(vectors: u16) -> (PciFunction, FunctionParts) {
             msix_pba: MSIX_PBA,
         },
         serial_number: None,
+        vital_product_data: None,
         vendor_specific: None,
     };
     let device = Arc::new(Memory(Mutex::new(vec![0; BAR_SIZE as usize])));

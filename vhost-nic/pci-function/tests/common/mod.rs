@@ -34,6 +34,7 @@ pub fn spec() -> FunctionSpec {
         class_code: 0x02_00_00,
         bar: BAR,
         serial_number: None,
+        vital_product_data: None,
         vendor_specific: None,
     }
 }

@@ -67,8 +67,8 @@ const MEMORY_SIZE: usize = 256;
 fn memory(mac: Mac) -> [u8; MEMORY_SIZE] {
     let mut memory = [0; MEMORY_SIZE];
     let mut put = |offset: usize, bytes: &[u8]| memory[offset..offset + bytes.len()].copy_from_slice(bytes);
-    // QSFP28, revision 2.8 to 2.10, flat memory.
-    put(0, &[0x11, 0x08, 0x04]);
+    // QSFP28, revision 2.5 to 2.7, flat memory.
+    put(0, &[0x11, 0x07, 0x04]);
     // QSFP28; 1.5 W; no separable connector; an extended compliance code and 40GBASE-CR4.
     put(128, &[0x11, 0x00, 0x23, 0x88]);
     // Encoding 64B/66B; rate in byte 222.
