@@ -109,7 +109,11 @@ fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
     }
     assert!(steps.len() >= ranges.len(), "{steps:?}");
     faulty.fixture.testbed().allow_splat("");
-    compare_with_page(name, &steps)
+    compare_with_page(
+        name,
+        &steps,
+        ranges.iter().all(|range| range.occasion == Occasion::Command),
+    )
 }
 
 fn all(occasion: Occasion) -> Range {

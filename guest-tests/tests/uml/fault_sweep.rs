@@ -73,7 +73,11 @@ fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
     }
     assert!(steps.len() >= ranges.len(), "{steps:?}");
     testbed.allow_splat("");
-    compare_with_page(name, &steps)
+    compare_with_page(
+        name,
+        &steps,
+        ranges.iter().all(|range| range.occasion == Occasion::Command),
+    )
 }
 
 #[test]
