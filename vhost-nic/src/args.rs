@@ -58,8 +58,8 @@ pub struct Args {
     /// eight stores that trap. spoof-check=on or off (the default): whether the guest may send from this MAC address
     /// only; the address is its alone then, RoCE packets leave only from the GIDs in its RoCE address table (and their
     /// VLANs), and its connections take packets only from the MAC address of their peer. Other frames may have any VLAN
-    /// tag. random-numbers=on, off (the default), or a seed: whether the numbers of queue pairs and memory keys start at
-    /// random ones, which a peer does not know, after each reset. record=FILE: a record of the guest (see --record).
+    /// tag. random-numbers=on, off (the default), or a seed: whether the numbers of queue pairs and memory keys start
+    /// at random ones, which a peer does not know, after each reset. record=FILE: a record of the guest (see --record).
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub guest: Vec<GuestArg>,
 

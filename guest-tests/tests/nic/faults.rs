@@ -198,7 +198,7 @@ fn hears_of_fatal_health(faulty: &Faulty) -> Result<()> {
     // What the program had is gone with the device.
     job.close_stdin();
     job.wait(LIMIT)?;
-    // The driver takes its pages for given back, which a device that was not reset still has.
+    // The end of the test unloads a driver that has not been through a recovery.
     guest.restart()?;
     faulty.fixture.guest_up(guest)?;
     faulty.fixture.flow(1, 0).ping(5, 56).map(drop)

@@ -215,6 +215,16 @@ fn an_interface_meets_errors_of_its_queues() -> Result<()> {
         faulty.works()?;
         thread::sleep(GRACE);
     }
+    // Of the receive queue: the first completion is that of a request of the peer.
+    once("kind = \"cqe_error\"\nsyndrome = 2\nvendor_syndrome = 0x68")?;
+    let ping = format!("ping -n -c 3 -i 0.05 -W 1 {}", NicOptions::address(0));
+    faulty.testbed.guest(1).run(&ping)?;
+    let (strikes, log) = faulty.calm()?;
+    assert_eq!(strikes, 1);
+    for logged in ["ERR CQE on RQ", "opcode 0xe, syndrome 0x2, vendor syndrome 0x68"] {
+        assert!(log.contains(logged), "{log}");
+    }
+    faulty.works()?;
     // An error of a CQ is a message: its queue is of no use until the interface is set up again. Whether that is the
     // send queue or the receive queue depends on which of their completions is the second.
     for fault in ["kind = \"cq_overrun\"", "kind = \"dma_failed\"\npurpose = \"cqe\""] {

@@ -127,7 +127,7 @@ impl Reception<'_> {
     }
 
     /// Posts the completion of a WQE, and notes that the frame ended it. If the completion queue does not take it, ends
-    /// the queue. An error completion moves it to the error state.
+    /// the queue. One that the door made an error moves the queue to the error state.
     fn complete(&self, rq: &Rq, state: &mut RqState, index: u16, cqe: Cqe) {
         let posted = rq.cq.post_of(rq.number, cqe);
         match posted {

@@ -457,8 +457,8 @@ impl Sending<'_> {
         self.post(state, cqe)
     }
 
-    /// Posts a completion. If the completion queue does not take it, ends the queue. An error completion moves it to the
-    /// error state.
+    /// Posts a completion. If the completion queue does not take it, ends the queue. One that the door made an error
+    /// moves the queue to the error state.
     fn post(&self, state: &mut SqState, cqe: Cqe) -> Option<CqePlace> {
         match self.sq.cq.post_of(self.sq.number, cqe) {
             Ok(Completion { place, failed }) => {
