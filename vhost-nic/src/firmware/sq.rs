@@ -93,7 +93,7 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroySqIn>()?.sqn();
-    // Waits for a send in progress; no guest memory is touched after this.
+    // Waits for a frame that is being assembled; no guest memory is touched after this.
     find(&firmware.hca, number)?.retire();
     firmware.hca.remove_queue(number);
     Reply::ok::<DestroySqOut>()

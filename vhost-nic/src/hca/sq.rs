@@ -33,7 +33,7 @@ pub struct Sq {
     /// Doorbells and the latest WQE from doorbell registers, with the account of both.
     #[serde(rename = "pcie")]
     pub blue_flame: Slot,
-    /// Locked while the queue's frames are delivered, into other NICs as well: receivers must not lock a send queue.
+    /// Unlocked while a frame is delivered, which is in no memory of the guest then: commands wait for no receiver.
     state: Mutex<SqState>,
     /// References to the CQ, protection domain, UAR and TIS.
     #[serde(skip)]
@@ -50,6 +50,9 @@ pub struct SqState {
     pub state: QueueState,
     /// Consumer index, in basic blocks modulo 2^16.
     pub consumer: u16,
+    /// Number of resets.
+    #[serde(skip)]
+    pub resets: u64,
     /// Whether the WQE at `consumer` could not be read and is completed already: its length is not known.
     pub unread: bool,
     /// PCIe transactions of the frames.
@@ -79,6 +82,7 @@ impl Sq {
                 context,
                 state: QueueState::Reset,
                 consumer: 0,
+                resets: 0,
                 unread: false,
                 payload: PayloadAccount::default(),
             }),
@@ -86,7 +90,7 @@ impl Sq {
         }
     }
 
-    /// Locks the mutable state; the lock serializes sends.
+    /// Locks the mutable state.
     pub fn lock(&self) -> MutexGuard<'_, SqState> {
         self.state.lock()
     }
@@ -99,7 +103,8 @@ impl Sq {
         account
     }
 
-    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_SQ. Waits for a send in progress.
+    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_SQ. Waits until a WQE in progress is
+    /// read and its frame assembled, but not for the delivery.
     pub fn retire(&self) {
         self.lock().become_state(QueueState::Reset);
         self.held.lock().clear();
@@ -111,6 +116,7 @@ impl SqState {
     pub fn become_state(&mut self, next: QueueState) {
         if next == QueueState::Reset {
             self.consumer = 0;
+            self.resets += 1;
             self.unread = false;
         }
         self.state = next;

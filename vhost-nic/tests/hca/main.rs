@@ -11,6 +11,7 @@ mod nic;
 #[path = "../common/recorded.rs"]
 mod recorded;
 
+mod attack_delivery;
 mod attack_leftovers;
 mod attack_memory;
 mod boot;

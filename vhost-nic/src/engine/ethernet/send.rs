@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
+use parking_lot::MutexGuard;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::context::Context;
@@ -162,7 +163,8 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Executes WQEs up to `producer`, the first that fails, or the end of the queue's budget.
-    fn send(&self, state: &mut SqState, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
+    fn send(&self, state: &mut MutexGuard<'_, SqState>, producer: u16, mut blue_flame: Option<BlueFlameWqe>) {
+        let resets = state.resets;
         let mut memory = [0; MAX_WQE];
         let (mut budget, mut sent) = (0..BUDGET, 0);
         let mut turn = Turn {
@@ -183,8 +185,8 @@ impl Sending<'_> {
                 turn.waits.spend(Transaction::WqeRead);
             }
             let result = self.fetch(index, posted, blue_flame, &mut memory).and_then(|wqe| {
-                let executed = self.execute(&wqe, &mut turn);
-                if self.context.hca.check_wqes {
+                let executed = self.execute(state, &wqe, &mut turn);
+                if self.context.hca.check_wqes && state.resets == resets {
                     let (hca, ring) = (&self.context.hca, &self.sq.wq);
                     wqe_check::compare(hca, self.sq.number, ring, index, wqe.bytes);
                 }
@@ -193,6 +195,10 @@ impl Sending<'_> {
                     .map_err(|failure| (Some(wqe.control), failure))
             });
             state.payload.reads += std::mem::take(&mut turn.reads);
+            // The command came while the frame was delivered: nothing of the WQE is the queue's any more.
+            if state.resets != resets {
+                return;
+            }
             match result {
                 Ok((control, length)) => {
                     sent += length;
@@ -229,6 +235,10 @@ impl Sending<'_> {
                         None => state.unread = true,
                     }
                 }
+            }
+            // A reset waits for a frame, not for a turn of them.
+            if !self.context.initialized() {
+                return;
             }
         }
     }
@@ -316,8 +326,13 @@ impl Sending<'_> {
         })
     }
 
-    /// Executes a WQE. Returns the bytes of its frame.
-    fn execute(&self, wqe: &Wqe<'_>, turn: &mut Turn<'_>) -> Result<usize, Failure> {
+    /// Executes a WQE, with the queue unlocked while its frame is delivered. Returns the bytes of the frame.
+    fn execute(
+        &self,
+        state: &mut MutexGuard<'_, SqState>,
+        wqe: &Wqe<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<usize, Failure> {
         let hca = &self.context.hca;
         self.left_at.set(0);
         let arguments = || [wqe.control.index().into(), wqe.control.opcode().into(), 0, 0];
@@ -325,7 +340,7 @@ impl Sending<'_> {
         match WqeOpcode::new(wqe.control.opcode()).filter(|opcode| send_opcodes::ETHERNET.contains(*opcode)) {
             Some(WqeOpcode::Nop) => Ok(0),
             Some(WqeOpcode::Send | WqeOpcode::Lso) => {
-                BUFFERS.with_borrow_mut(|buffers| self.send_frame(wqe, turn, buffers))
+                BUFFERS.with_borrow_mut(|buffers| self.send_frame(state, wqe, turn, buffers))
             }
             _ => Err(malformed(format!(
                 "opcode {:#x} is not one of a send queue",
@@ -336,6 +351,7 @@ impl Sending<'_> {
 
     fn send_frame(
         &self,
+        state: &mut MutexGuard<'_, SqState>,
         wqe: &Wqe<'_>,
         turn: &mut Turn<'_>,
         Buffers { frame, segment }: &mut Buffers,
@@ -372,13 +388,13 @@ impl Sending<'_> {
             if segments.count() > MAX_SEGMENTS {
                 return Err(malformed("it has too many segments"));
             }
-            segments.emit(segment, &send);
+            MutexGuard::unlocked(state, || segments.emit(segment, &send));
         } else {
             checksum::fill(frame, fill);
             if frame.len() < MIN_FRAME {
                 frame.resize(MIN_FRAME, 0);
             }
-            send(frame);
+            MutexGuard::unlocked(state, || send(frame));
         }
         Ok(length)
     }
