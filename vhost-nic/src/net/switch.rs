@@ -323,6 +323,7 @@ impl Switch {
 
     fn forward(&self, sender: &Member, burst: &Burst<'_>) {
         let count = burst.count();
+        burst.set_port(sender.id);
         if !sender.link_up() {
             return sender.dropped.link_down.add(count);
         }

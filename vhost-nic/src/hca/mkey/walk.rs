@@ -12,6 +12,7 @@ use super::{
 };
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
 use crate::hca::object_table::Table;
+use crate::hca::step_budget;
 
 /// Maximum number of indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
@@ -288,6 +289,9 @@ impl Walk<'_> {
     ) -> Result<(), Stop<E>> {
         let left = self.steps.get().checked_sub(1).ok_or(MkeyError::Steps(inner.key))?;
         self.steps.set(left);
+        if !step_budget::take(1) {
+            return Err(MkeyError::Steps(inner.key).into());
+        }
         let outside = MkeyError::Range(inner.key, length, inner.address);
         let address = inner.address.checked_add(skip).ok_or(outside)?;
         // The outer key decides on remote access (IBTA, memory windows); the inner key needs only the local right.
