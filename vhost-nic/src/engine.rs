@@ -31,8 +31,10 @@ use crate::net::{Burst, SwitchPort};
 use context::{Context, Origin};
 
 /// Steps that a delivery may take on the thread of its sender, a visit of a flow table or group each. The tables of
-/// the driver take a few dozen.
-const DELIVERY_STEPS: u32 = 256;
+/// the driver take a few dozen. More for each frame, and for bytes of which the sender decides how many there are.
+const DELIVERY_STEPS: u64 = 256;
+const STEPS_PER_FRAME: u64 = 16;
+const BYTES_PER_STEP: u64 = 1024;
 /// Frames of the backlog that are received in a turn.
 const BACKLOG_TURN: usize = 16;
 
@@ -203,9 +205,10 @@ impl Engine {
             false => None,
         };
         match open {
-            Some(_open) => step_budget::limited(DELIVERY_STEPS, || {
-                ingress::receive(&self.context, burst, Origin::Wire);
-            }),
+            Some(_open) => {
+                let steps = DELIVERY_STEPS + STEPS_PER_FRAME * burst.count() + burst.bytes() / BYTES_PER_STEP;
+                step_budget::limited(steps, || ingress::receive(&self.context, burst, Origin::Wire));
+            }
             None => ingress::leave(&self.context, burst),
         }
     }

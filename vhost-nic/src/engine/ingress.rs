@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use super::backlog::{Arrival, Progress};
 use super::context::{Context, Origin};
 use super::ethernet::receive::Reception;
-use super::rdma;
+use super::rdma::{self, Arriving};
 use crate::frame::checksum::{Coverage, verify};
 use crate::frame::mac::CastType;
 use crate::frame::rss::HashResult;
@@ -78,7 +78,11 @@ pub(super) fn resume(context: &Context, port: PortId, arrival: Arrival) {
                     number: arrival.number,
                     origin: Origin::Wire,
                 };
-                classify(context, &view, from, progress);
+                let arriving = Arriving { port, loopback: false };
+                // Counted before.
+                if !is_roce(&view) || !rdma::receive(context, &view, from.number, progress.copies, arriving) {
+                    classify(context, &view, from, progress);
+                }
             }
         }
     }
@@ -115,9 +119,8 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
             context.hca.port_counters.rdma_received.count(burst);
         }
     };
-    // The receiver's work for RDMA has no budget.
-    if burst.is_of_super_packets() && step_budget::unlimited(|| rdma::receive_burst(context, burst.frames(), loopback))
-    {
+    let port = burst.port();
+    if burst.is_of_super_packets() && rdma::receive_burst(context, burst.frames(), Arriving { port, loopback }) {
         return count_rdma(burst);
     }
     burst.each(|frame| {
@@ -127,11 +130,11 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
             return;
         };
         let from = Source {
-            port: burst.port(),
+            port,
             number: number_of(&frame, burst),
             origin,
         };
-        if is_roce(&view) && step_budget::unlimited(|| rdma::receive(context, &view, from.number, loopback)) {
+        if is_roce(&view) && rdma::receive(context, &view, from.number, 0, Arriving { port, loopback }) {
             count_rdma(&Burst::new(&[frame]));
         } else {
             classify(context, &view, from, Progress::default());

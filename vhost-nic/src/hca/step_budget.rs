@@ -6,6 +6,9 @@
 
 use std::cell::Cell;
 
+/// Largest budget; more steps are none.
+const MOST: i64 = 1 << 48;
+
 thread_local! {
     /// Steps left for the delivery in progress on this thread; negative if it wanted more.
     static LEFT: Cell<i64> = const { Cell::new(i64::MAX) };
@@ -21,8 +24,9 @@ impl Drop for Outer {
 }
 
 /// Calls `act` with a budget of its own.
-pub fn limited<T>(steps: u32, act: impl FnOnce() -> T) -> T {
-    let _outer = Outer(LEFT.replace(steps.into()));
+pub fn limited<T>(steps: u64, act: impl FnOnce() -> T) -> T {
+    let steps = i64::try_from(steps).unwrap_or(MOST).min(MOST);
+    let _outer = Outer(LEFT.replace(steps));
     act()
 }
 
@@ -30,6 +34,14 @@ pub fn limited<T>(steps: u32, act: impl FnOnce() -> T) -> T {
 pub fn unlimited<T>(act: impl FnOnce() -> T) -> T {
     let _outer = Outer(LEFT.replace(i64::MAX));
     act()
+}
+
+/// Adds steps for work that the sender has asked for. Without a budget, changes nothing.
+pub fn add(steps: u64) {
+    let left = LEFT.get();
+    if (0..=MOST).contains(&left) {
+        LEFT.set(left.saturating_add_unsigned(steps));
+    }
 }
 
 /// Takes steps from the budget. Returns false if it does not have them, from then on.
@@ -42,6 +54,11 @@ pub fn take(steps: u64) -> bool {
 /// Number of steps left.
 pub fn left() -> u64 {
     LEFT.get().max(0) as u64
+}
+
+/// Whether there is a budget.
+pub fn is_limited() -> bool {
+    LEFT.get() <= MOST
 }
 
 /// Whether more steps were wanted than there were.
@@ -64,7 +81,12 @@ mod tests {
                 assert!(!take(1) && !take(0) && is_exceeded());
                 assert_eq!(left(), 0);
             });
-            unlimited(|| assert!(take(u64::from(u32::MAX))));
+            unlimited(|| {
+                add(1);
+                assert!(take(u64::from(u32::MAX)) && !is_limited());
+            });
+            add(1);
+            assert!(take(1) && is_limited());
             assert_eq!((left(), is_exceeded()), (6, false));
         });
         assert!(take(u64::from(u32::MAX)));

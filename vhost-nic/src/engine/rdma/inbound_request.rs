@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 
 use mlx5_prm::queue_entry::EventType;
 
+use super::super::memory::KeyRange;
+use super::Left;
 use super::endpoint::Endpoint;
 use super::execute::{Executor, Refused, Step, read_packets};
 use super::outbound_response::{Read, Response, Responses};
@@ -11,21 +13,31 @@ use super::pcie_wait;
 use super::receive_queue::{Broken, XrcQueue};
 use crate::hca::qp::{Parameters, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
+use crate::hca::step_budget;
 use crate::net::SuperPacket;
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::syndrome::{Nak, Syndrome};
 
-/// Receives requests of one sender.
-pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
+/// End of the requests that are executed now.
+enum End {
+    /// The queue pair is in the error state.
+    Error,
+    /// The budget has no steps left.
+    OutOfSteps,
+}
+
+/// Receives requests of one sender. Returns those that are left to the NIC's thread.
+#[must_use]
+pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) -> Option<Left> {
     let parameters = endpoint.parameters;
     if !parameters.state.receives() {
-        return;
+        return None;
     }
     if parameters.service != service::XRC {
         return receive_as(endpoint, super_packets, &XrcQueue::Absent);
     }
-    for super_packet in super_packets {
+    for (index, super_packet) in super_packets.iter().enumerate() {
         let named = XrcQueue::of(endpoint.context, parameters, &super_packet.head);
         let of_srq = named.own().map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex
@@ -37,38 +49,57 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
             parameters: of_srq.as_ref().unwrap_or(parameters),
             ..*endpoint
         };
-        receive_as(&endpoint, &[super_packet], &named);
+        if let Some(left) = receive_as(&endpoint, &[super_packet], &named) {
+            return Some(Left { index, ..left });
+        }
     }
+    None
 }
 
-fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>], xrc: &XrcQueue) {
+fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>], xrc: &XrcQueue) -> Option<Left> {
+    let mut left = None;
     let mut responses = Responses::default();
     pcie_wait::before_requests(endpoint, super_packets);
     {
         let responder = &mut *endpoint.qp.responder.lock();
         if !endpoint.is_current() {
-            return;
+            return None;
         }
         let mut executor = Executor::new(endpoint, xrc);
-        for super_packet in super_packets {
-            if endpoint.parameters.service == service::UC {
-                unreliable(&mut executor, responder, super_packet);
-            } else if reliable(&mut executor, responder, super_packet, &mut responses).is_break() {
+        for (index, super_packet) in super_packets.iter().enumerate() {
+            let went_on = if endpoint.parameters.service == service::UC {
+                unreliable(&mut executor, responder, super_packet)
+            } else {
+                reliable(&mut executor, responder, super_packet, &mut responses)
+            };
+            match went_on {
+                ControlFlow::Continue(()) => {}
                 // The error state accepts no more requests.
-                break;
+                ControlFlow::Break(End::Error) => break,
+                ControlFlow::Break(End::OutOfSteps) => {
+                    let executed_before = Some(responder.expected());
+                    left = Some(Left {
+                        index,
+                        executed_before,
+                        ..Left::default()
+                    });
+                    break;
+                }
             }
         }
     }
-    responses.send(endpoint);
+    // Of reads that are affordable.
+    step_budget::unlimited(|| responses.send(endpoint));
+    left
 }
 
-/// Accepts requests of a reliable service. Breaks if the queue pair moves to the error state.
+/// Accepts requests of a reliable service. Breaks if the queue pair moves to the error state, or without steps.
 fn reliable<'p>(
     executor: &mut Executor<'_, 'p>,
     responder: &mut Responder,
     super_packet: &SuperPacket<'p>,
     responses: &mut Responses,
-) -> ControlFlow<()> {
+) -> ControlFlow<End> {
     let parameters = executor.endpoint.parameters;
     let mut each = |executor: &mut Executor<'_, 'p>, responder: &mut Responder| {
         let mut packets = super_packet.split();
@@ -84,7 +115,18 @@ fn reliable<'p>(
     if psn.is_before(expected) {
         parameters.count(QueueCounter::DuplicateRequest);
         let response = duplicate(responder, head, parameters);
-        if let Response::Read(Read { length, .. }) = response {
+        if let Response::Read(Read {
+            length, rkey, address, ..
+        }) = response
+        {
+            let range = KeyRange {
+                key: rkey,
+                address,
+                length,
+            };
+            if !executor.affords_read(range) {
+                return ControlFlow::Break(End::OutOfSteps);
+            }
             responder.account_read(parameters.packets(length), length);
         }
         responses.push(response);
@@ -106,6 +148,7 @@ fn reliable<'p>(
     match executor.execute(responder, super_packet) {
         Step::Split => each(executor, responder),
         Step::Lost => ControlFlow::Continue(()),
+        Step::OutOfSteps => ControlFlow::Break(End::OutOfSteps),
         Step::Done(response) => {
             responder.advance(match head.opcode.operation() {
                 Operation::ReadRequest => read_packets(head, parameters),
@@ -139,7 +182,7 @@ fn reliable<'p>(
                 psn,
                 msn: responder.msn(),
             });
-            ControlFlow::Break(())
+            ControlFlow::Break(End::Error)
         }
         Step::Refused(Refused { nak, event, .. }) => {
             match event {
@@ -155,7 +198,7 @@ fn reliable<'p>(
                 psn,
                 msn: responder.msn(),
             });
-            ControlFlow::Break(())
+            ControlFlow::Break(End::Error)
         }
     }
 }
@@ -188,21 +231,28 @@ fn duplicate(responder: &Responder, packet: &Packet, parameters: &Parameters) ->
 }
 
 /// Accepts requests of an unreliable service. A message with a gap, or one that cannot be executed, is dropped as a
-/// whole.
-fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, super_packet: &SuperPacket<'p>) {
+/// whole. Breaks without steps.
+fn unreliable<'p>(
+    executor: &mut Executor<'_, 'p>,
+    responder: &mut Responder,
+    super_packet: &SuperPacket<'p>,
+) -> ControlFlow<End> {
     let head = &super_packet.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
     if !responder.accept_unreliable(psn, super_packet.packets(), begins) {
-        return;
+        return ControlFlow::Continue(());
     }
     match executor.execute(responder, super_packet) {
         Step::Done(_) => {}
         Step::Split => {
             responder.rewind(psn);
-            for packet in super_packet.split() {
-                unreliable(executor, responder, &packet);
-            }
+            let mut packets = super_packet.split();
+            return packets.try_for_each(|packet| unreliable(executor, responder, &packet));
+        }
+        Step::OutOfSteps => {
+            responder.rewind(psn);
+            return ControlFlow::Break(End::OutOfSteps);
         }
         Step::NoReceive => {
             executor.endpoint.count(QueueCounter::OutOfBuffer);
@@ -212,4 +262,5 @@ fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, su
         Step::Broken(Broken { event }) => executor.fail(event),
         Step::Refused(_) | Step::Lost => responder.skip_message(),
     }
+    ControlFlow::Continue(())
 }

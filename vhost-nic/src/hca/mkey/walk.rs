@@ -109,6 +109,11 @@ impl<'a> Recent<'a> {
         self.held.as_ref().map(|(_, state)| &**state)
     }
 
+    /// Whether a key names memory directly, not through other keys, or does not exist.
+    pub fn is_direct(&mut self, key: u32) -> bool {
+        self.hold(key).is_none_or(|state| state.translations.is_direct())
+    }
+
     /// Does the same as [`check`].
     pub fn check(
         &mut self,
