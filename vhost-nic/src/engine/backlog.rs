@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::hca::memory_budget::{Budget, Charge};
 use crate::net::{FrameNumber, PortId};
 
-/// Memory for the frames of one port in bytes: the largest MTU, 25 times.
+/// Memory for the frames of one port in bytes: 25 frames of the largest MTU.
 const ROOM: usize = 256 << 10;
 /// Memory that a frame takes besides its bytes, rounded up.
 const FRAME_CHARGE: usize = 128;

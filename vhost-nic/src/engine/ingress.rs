@@ -1,11 +1,11 @@
 //! The way in: RoCE to queue pairs, every other frame through the flow tables to receive queues.
 //!
-//! [`receive`] runs on the thread of the sender, whether the frames come from the wire or through the hairpin. A payload
-//! is copied once, from the sender's memory to the receiver's, and no frame waits in a queue. The price: a sender's
-//! thread spends time on the receiver's behalf, and must not hold the locks of its queues meanwhile. How much time, the
-//! receiver decides, by its flow tables and keys: a frame that exceeds the
+//! [`receive`] runs on the thread of the sender, whether the frames come from the wire or through the hairpin. A
+//! payload is copied once, from the sender's memory to the receiver's, and no frame waits in a queue. The price: a
+//! sender's thread spends time on the receiver's behalf, and must not hold the locks of its queues meanwhile. How much
+//! time, the receiver decides, by its flow tables and keys: a frame that exceeds the
 //! [budget](crate::hca::step_budget) of its delivery is left to the receiver's thread, and so are all that come while
-//! one waits ([`leave`]). They are bytes by then, and refer to no memory of the sender. There, [`resume`] receives them.
+//! one waits ([`leave`]). They are bytes by then, and refer to no memory of the sender; [`resume`] receives them.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -134,7 +134,15 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
             number: number_of(&frame, burst),
             origin,
         };
-        if is_roce(&view) && rdma::receive(context, &view, from.number, 0, Arriving { port, loopback }) {
+        if step_budget::is_exceeded() {
+            // A frame before it is left.
+            let arrival = Arrival {
+                bytes: view.bytes().to_vec(),
+                number: from.number,
+                progress: Some(Progress::default()),
+            };
+            context.leave(port, arrival);
+        } else if is_roce(&view) && rdma::receive(context, &view, from.number, 0, Arriving { port, loopback }) {
             count_rdma(&Burst::new(&[frame]));
         } else {
             classify(context, &view, from, Progress::default());

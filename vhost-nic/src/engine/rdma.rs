@@ -86,8 +86,8 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     ready && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
-/// Receives a RoCE packet given as bytes, and its number for the taps, but for the first `copies` of a multicast. Returns
-/// whether it was one for this function's transport.
+/// Receives a RoCE packet given as bytes, and its number for the taps, but for the first `copies` of a multicast.
+/// Returns whether it was one for this function's transport.
 pub(super) fn receive(
     context: &Context,
     view: &FrameView<'_>,
@@ -236,8 +236,8 @@ fn arrival(super_packet: &SuperPacket<'_>) -> [u32; 4] {
     ]
 }
 
-/// Receives packets of a connection with the same addresses, either all requests or all responses. Returns those that are
-/// left to the NIC's thread.
+/// Receives packets of a connection with the same addresses, either all requests or all responses. Returns those that
+/// are left to the NIC's thread.
 fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) -> Option<Left> {
     let first = super_packets.first()?;
     let qp = context.hca.queue_pair(first.head.headers.bth.destination_qpn())?;

@@ -433,12 +433,12 @@ pub struct SwitchPort {
 }
 
 impl SwitchPort {
-    /// Sends a frame. It is delivered when this returns.
+    /// Sends a frame. It is delivered when this returns, unless the cable or the receiver delays it.
     pub fn send(&self, frame: Frame<'_>) {
         self.send_burst(&Burst::new(&[frame]));
     }
 
-    /// Sends a burst. It is delivered when this returns, unless the cable delays it.
+    /// Sends a burst. It is delivered when this returns, unless the cable or the receiver delays it.
     pub fn send_burst(&self, burst: &Burst<'_>) {
         match &self.member.cable {
             None => self.switch.enter(&self.member, burst),

@@ -20,8 +20,8 @@ use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::syndrome::Nak;
 
-/// Bytes of a read for which its sender has another step: ranges of indirect keys are as long on average, if not made to
-/// keep others busy.
+/// Bytes of a read for which its sender has another step: the ranges of indirect keys are as long on average, unless
+/// they are made to keep others busy.
 const BYTES_PER_STEP: u64 = 1024;
 /// Longest message that a request may name (IBTA 9.7.4.1.3).
 const MAX_LENGTH: u32 = 1 << 31;
