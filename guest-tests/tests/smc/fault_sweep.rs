@@ -84,7 +84,7 @@ fn every_request_and_map_of_a_connection_fails_once() -> Result<()> {
     ] {
         let steps = sweep(&fixture, &control, &Range::all(occasion))?;
         assert!(!steps.is_empty(), "{name}");
-        compare_with_page(name, &steps)?;
+        compare_with_page(name, &steps, false)?;
     }
     // A refusal by a fault is nobody's mistake. What follows from one may look like one: an attachment that is left.
     let mut errors = control.all_findings();
