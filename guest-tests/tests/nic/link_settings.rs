@@ -90,7 +90,11 @@ pub fn pause(fixture: &Fixture) -> Result<()> {
 /// The firmware has the version that the driver printed when it probed, and nothing that it asks is refused.
 pub fn devlink(fixture: &Fixture) -> Result<()> {
     let guest = fixture.guest(0);
-    let device = guest.run("devlink dev | grep -m 1 ^pci/")?.check()?.text().to_owned();
+    let device = guest
+        .run("devlink dev | sed -n '/^pci/{s/:$//;p;q}'")?
+        .check()?
+        .text()
+        .to_owned();
     let run = |command: &str| -> Result<String> { Ok(guest.run(&format!("devlink {command}"))?.check()?.stdout) };
     let printed = guest
         .run("dmesg | sed -n 's/.*firmware version: //p' | head -n 1")?

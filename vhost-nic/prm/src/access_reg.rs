@@ -230,8 +230,8 @@ layout! {
     pub struct PcamReg: "pcam_reg", 0x50 {
         feature_group: u8 = 0x8, 8;
         access_reg_group: u8 = 0x18, 8;
-        port_access_reg_cap_mask: bytes(16) = 0x40;
-        feature_cap_mask: bytes(16) = 0x140;
+        regs_5000_to_507f: layout(PcamRegs5000To507f) = 0x40;
+        enhanced_features: layout(PcamEnhancedFeatures) = 0x140;
     }
 }
 

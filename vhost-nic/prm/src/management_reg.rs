@@ -77,8 +77,8 @@ layout! {
     pub struct McamReg: "mcam_reg", 0x48 {
         feature_group: u8 = 0x8, 8;
         access_reg_group: u8 = 0x18, 8;
-        mng_access_reg_cap_mask: bytes(16) = 0x40;
-        mng_feature_cap_mask: bytes(16) = 0x140;
+        access_regs: layout(McamAccessReg) = 0x40;
+        enhanced_features: layout(McamEnhancedFeatures) = 0x140;
     }
 }
 

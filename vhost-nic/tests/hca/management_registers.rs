@@ -1,7 +1,7 @@
 //! Management registers and counters, as `devlink` reads and writes them.
 
 use mlx5_prm::command::Status;
-use mlx5_prm::management_reg::{McamAccessReg, McamEnhancedFeatures, McamReg, McqiReg, McqiVersion, McqsReg, MfrlReg};
+use mlx5_prm::management_reg::{McamAccessReg, McamReg, McqiReg, McqiVersion, McqsReg, MfrlReg};
 use mlx5_prm::nv_config::{MnvdaReg, NvGlobalPciCap, NvSwOffloadConf};
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::vnic_env::{QueryVnicEnvIn, QueryVnicEnvOut};
@@ -45,16 +45,16 @@ fn the_capability_mask_names_the_registers_there_are() {
     with_hca(|hca| {
         let mut request = McamReg::default();
         let mcam = hca.read_register(MCAM, &request).unwrap();
-        let registers = McamAccessReg::ref_from_bytes(mcam.mng_access_reg_cap_mask()).unwrap();
+        let registers = mcam.access_regs();
         assert!(registers.mcqi() && registers.mcqs() && registers.mfrl());
         assert!(!registers.mcc() && !registers.mcda() && !registers.mtmp() && !registers.mtutc());
         assert!(!registers.mrtc() && !registers.mpir() && registers.tracer_registers() == 0);
-        let features = McamEnhancedFeatures::ref_from_bytes(mcam.mng_feature_cap_mask()).unwrap();
+        let features = mcam.enhanced_features();
         assert!(features.mcia_32dwords() && !features.pci_status_and_power() && !features.pcie_performance_group());
         for group in 1..4 {
             request.set_access_reg_group(group);
             let mcam = hca.read_register(MCAM, &request).unwrap();
-            assert_eq!(mcam.mng_access_reg_cap_mask(), &[0; 16]);
+            assert_eq!(mcam.access_regs(), &McamAccessReg::default());
         }
         request.set_access_reg_group(4);
         refused(hca.read_register(MCAM, &request));

@@ -1,6 +1,6 @@
 //! Registers of the port by which users set and inspect it: link modes, FEC, flow control, module, counters, LED.
 
-use mlx5_prm::access_reg::{PcamEnhancedFeatures, PcamReg, PcamRegs5000To507f, PfccReg, PmlpReg, PplmReg, PtysReg};
+use mlx5_prm::access_reg::{PcamReg, PfccReg, PmlpReg, PplmReg, PtysReg};
 use mlx5_prm::command::Status;
 use mlx5_prm::layout::Layout;
 use mlx5_prm::management_reg::{MciaReg, MlcrReg};
@@ -8,7 +8,6 @@ use mlx5_prm::port_counters::{PhysLayerCntrs, PhysLayerStatisticalCntrs, PpcntRe
 use mlx5_test_driver::command::CommandError;
 use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::Options;
-use zerocopy::FromBytes;
 
 use crate::frames::plain;
 use crate::inspect::Inspect;
@@ -66,12 +65,12 @@ fn the_port_names_its_connector_and_speed() {
 fn the_capability_mask_names_the_registers_there_are() {
     with_hca(|hca| {
         let pcam = hca.read_register(PCAM, &PcamReg::default()).unwrap();
-        let registers = PcamRegs5000To507f::ref_from_bytes(pcam.port_access_reg_cap_mask()).unwrap();
+        let registers = pcam.regs_5000_to_507f();
         assert!(registers.pplm() && registers.ppcnt());
         assert!(!registers.pbmc() && !registers.pptb() && !registers.pphcr());
         // PMTU, PTYS and PFCC; not PCAP, 0x5001.
         assert_eq!(registers.port_access_reg_cap_mask_07_to_00() & 0b1001_1010, 0b1001_1000);
-        let features = PcamEnhancedFeatures::ref_from_bytes(pcam.feature_cap_mask()).unwrap();
+        let features = pcam.enhanced_features();
         assert!(features.ptys_connector_type() && features.pfcc_mask() && features.ppcnt_statistical_group());
         assert!(!features.ptys_extended_ethernet() && !features.rx_buffer_fullness_counters());
         let mut other = PcamReg::default();

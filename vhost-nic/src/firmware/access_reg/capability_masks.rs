@@ -1,7 +1,7 @@
 //! PCAM and MCAM: which registers and features there are.
 
-use mlx5_prm::access_reg::{PcamEnhancedFeatures, PcamReg};
-use mlx5_prm::management_reg::{McamEnhancedFeatures, McamReg};
+use mlx5_prm::access_reg::PcamReg;
+use mlx5_prm::management_reg::McamReg;
 use zerocopy::IntoBytes;
 
 use super::{REGISTERS, register};
@@ -37,14 +37,14 @@ pub(super) fn pcam(data: &[u8]) -> Result<Vec<u8>> {
     if requested.access_reg_group() != 0 {
         return Err(bad_parameter("there is no such group of registers"));
     }
-    let mut features = PcamEnhancedFeatures::default();
+    let mut reply = PcamReg::default();
+    let features = reply.enhanced_features_mut();
     features.set_ptys_connector_type(true);
     features.set_pfcc_mask(true);
     features.set_ppcnt_statistical_group(true);
     features.set_per_lane_error_counters(true);
-    let mut reply = PcamReg::default();
-    *reply.port_access_reg_cap_mask_mut() = mask(PORT_REGISTERS);
-    reply.feature_cap_mask_mut().copy_from_slice(features.as_bytes());
+    let registers = reply.regs_5000_to_507f_mut().as_mut_bytes();
+    registers.copy_from_slice(&mask(PORT_REGISTERS));
     Ok(reply.as_bytes().to_vec())
 }
 
@@ -55,11 +55,10 @@ pub(super) fn mcam(data: &[u8]) -> Result<Vec<u8>> {
     if u16::from(group) >= MANAGEMENT_GROUPS {
         return Err(bad_parameter("there is no such group of registers"));
     }
-    let mut features = McamEnhancedFeatures::default();
-    features.set_mcia_32dwords(true);
     let mut reply = McamReg::default();
     reply.set_access_reg_group(group);
-    *reply.mng_access_reg_cap_mask_mut() = mask(MANAGEMENT_REGISTERS + u16::from(group) * GROUP);
-    reply.mng_feature_cap_mask_mut().copy_from_slice(features.as_bytes());
+    reply.enhanced_features_mut().set_mcia_32dwords(true);
+    let registers = reply.access_regs_mut().as_mut_bytes();
+    registers.copy_from_slice(&mask(MANAGEMENT_REGISTERS + u16::from(group) * GROUP));
     Ok(reply.as_bytes().to_vec())
 }
