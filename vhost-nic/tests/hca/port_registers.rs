@@ -141,8 +141,10 @@ fn flow_control_changes_under_its_masks() {
         let mut priorities = PfccReg::default();
         priorities.set_pptx_mask_n(true);
         priorities.set_pprx_mask_n(true);
-        (priorities.set_prio_mask_tx(0x0f), priorities.set_pfctx(0xaa));
-        (priorities.set_prio_mask_rx(0xf0), priorities.set_pfcrx(0xaa));
+        priorities.set_prio_mask_tx(0x0f);
+        priorities.set_pfctx(0xaa);
+        priorities.set_prio_mask_rx(0xf0);
+        priorities.set_pfcrx(0xaa);
         hca.write_register(PFCC, &priorities).unwrap();
         assert_eq!((pfcc().pfctx(), pfcc().pfcrx()), (0x0a, 0xa0));
         assert!(pfcc().pptx() && pfcc().pprx(), "global pause is protected");
