@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_harness::sweep::{Occasion, Scripts, Step, Sweep, compare_with_page};
+use guest_harness::sweep::{Occasion, Outcome, Scripts, Step, Sweep, compare_with_page};
 use guest_harness::{NicSetup, Result};
 
 use crate::fixture::faulty_testbed;
@@ -43,8 +43,9 @@ impl Range {
     }
 }
 
-fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
-    let (testbed, control) = faulty_testbed("uml-fault-sweep", 1)?;
+/// Sweeps the ranges, each of at most `at_most` steps, in a guest of this name.
+fn sweep(name: &str, ranges: &[Range], at_most: u64) -> Result<Vec<Step>> {
+    let (testbed, control) = faulty_testbed(name, 1)?;
     let guest = testbed.guest(0);
     let set_up = || {
         guest.nic_load(NicSetup::default().rdma)?;
@@ -64,7 +65,7 @@ fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
             occasion: range.occasion.clone(),
             guest: "nic-0".to_owned(),
             first: 1,
-            steps: 1000,
+            steps: at_most,
             stride: range.stride,
             background: SHORT_COMMANDS.to_owned(),
             allowed_splats: vec![RDS_RACE.to_owned()],
@@ -73,23 +74,50 @@ fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
     }
     assert!(steps.len() >= ranges.len(), "{steps:?}");
     testbed.allow_splat("");
+    Ok(steps)
+}
+
+/// Sweeps all occasions of the ranges, and compares the steps with their section of the page.
+fn sweep_all(section: &str, ranges: &[Range]) -> Result<()> {
+    let steps = sweep("uml-fault-sweep", ranges, 1000)?;
     compare_with_page(
-        name,
+        section,
         &steps,
         ranges.iter().all(|range| range.occasion == Occasion::Command),
     )
 }
 
+/// The beginning, the middle and the end of the probe.
+#[test]
+fn three_commands_of_the_probe_fail_once() -> Result<()> {
+    let range = Range {
+        occasion: Occasion::Command,
+        stride: 80,
+    };
+    let steps = sweep("uml-short-sweep", &[range], 3)?;
+    let numbers: Vec<u64> = steps.iter().map(|step| step.number).collect();
+    assert_eq!(numbers, [1, 81, 161]);
+    assert_eq!(
+        (&*steps[0].object, steps[0].outcome),
+        ("ENABLE_HCA", Outcome::FailedCleanly)
+    );
+    for step in &steps {
+        assert!(!step.outcome.is_bad(), "{step:?}");
+        assert!(!step.log.is_empty() || step.outcome == Outcome::Recovered, "{step:?}");
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "long: loads the drivers twice for every command of the probe"]
 fn every_command_of_the_probe_fails_once() -> Result<()> {
-    sweep("probe, commands", &[Range::all(Occasion::Command)])
+    sweep_all("probe, commands", &[Range::all(Occasion::Command)])
 }
 
 #[test]
 #[ignore = "long: loads the drivers twice for every completion of the probe"]
 fn every_completion_of_the_probe_fails_once() -> Result<()> {
-    sweep("probe, completions", &[Range::all(Occasion::Cqe)])
+    sweep_all("probe, completions", &[Range::all(Occasion::Cqe)])
 }
 
 /// A command whose memory fails, or that of its event, costs a guest: of those, a few are swept.
@@ -112,7 +140,7 @@ fn accesses_of_the_probe_fail_once() -> Result<()> {
         occasion: Occasion::Dma(Some(purpose.to_owned())),
         stride,
     });
-    sweep("probe, memory", &ranges)
+    sweep_all("probe, memory", &ranges)
 }
 
 #[test]
@@ -122,5 +150,5 @@ fn the_function_is_reset_during_the_probe() -> Result<()> {
         occasion: Occasion::Reset,
         stride: 5,
     };
-    sweep("probe, resets", &[range])
+    sweep_all("probe, resets", &[range])
 }

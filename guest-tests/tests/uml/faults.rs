@@ -11,6 +11,8 @@ use crate::fixture::{faulty_testbed, finish};
 
 /// Limit on what a driver does: it waits a minute for the answer to a command.
 const LIMIT: Duration = Duration::from_secs(150);
+/// Less than the minute, and long enough for a busy host.
+const SHORT_LIMIT: Duration = Duration::from_secs(50);
 /// Time after a recovery in which the driver leaves a queue in error (`MLX5E_REPORTER_TX_GRACEFUL_PERIOD` and
 /// `MLX5E_REPORTER_TX_BURST_PERIOD`), and a little.
 const GRACE: Duration = Duration::from_millis(1200);
@@ -174,6 +176,11 @@ fn an_interface_meets_errors_of_its_queues() -> Result<()> {
         assert_eq!((strikes, log.as_str()), (1, ""), "{fault}");
         faulty.works()?;
     }
+    // The first three requests are lost, and nobody sends them again.
+    faulty.strike("kind = \"frame_loss\"\ndirection = \"out\"\nburst = 3\ncount = 1")?;
+    assert_eq!(faulty.answers()?, 2);
+    let (strikes, log) = faulty.calm()?;
+    assert_eq!((strikes, log.as_str()), (1, ""));
     // Errors of a queue make it anew.
     for (fault, logged) in [
         (
@@ -252,6 +259,24 @@ fn a_driver_waits_for_late_commands_only() -> Result<()> {
     assert_eq!(faulty.guest().run(COMMAND)?.check()?.text(), "0");
     let (strikes, log) = faulty.calm()?;
     assert_eq!((strikes, log.as_str()), (1, ""));
+    // The output is in mailboxes, which cannot be written.
+    faulty.strike("kind = \"dma_failed\"\npurpose = \"command_reply\"\ncount = 1")?;
+    let output = faulty.guest().run(COMMAND)?;
+    let (strikes, _) = faulty.calm()?;
+    assert_eq!(strikes, 1);
+    assert!(output.stderr.ends_with("Bad address\n"), "{output:?}");
+    assert_eq!(faulty.guest().run(COMMAND)?.check()?.text(), "0");
+    // A driver that is loaded now takes the limit: it gives a lost command up after two seconds, not after a minute.
+    faulty.strike("kind = \"command_timeout\"\nlimit = \"2s\"")?;
+    faulty.rebind()?;
+    faulty.strike("kind = \"command_lost\"\nopcode = \"QUERY_Q_COUNTER\"\ncount = 1")?;
+    let output = faulty.guest().shell(COMMAND).timeout(SHORT_LIMIT).run()?;
+    let (strikes, log) = faulty.calm()?;
+    assert_eq!(strikes, 1);
+    assert!(output.stderr.ends_with("Connection timed out\n"), "{output:?}");
+    assert!(log.contains("QUERY_Q_COUNTER(0x773) No done completion"), "{log}");
+    // The slot of such a command keeps the driver from its end.
+    faulty.renew()?;
     faulty.finish()
 }
 
