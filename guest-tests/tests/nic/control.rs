@@ -7,6 +7,10 @@ use std::process::Command;
 use guest_harness::{Guest, NIC, NicOptions, Result};
 
 use crate::fixture::{Setup, step};
+use crate::flr::{COMPLAINTS, LIMIT};
+
+/// Messages of the driver about a function that does not come back before it is removed.
+const COMPLAINTS_AT_REMOVAL: &[&str] = &["PCI slot is unavailable", "NIC IFC still 7", "stop waiting for PCI"];
 
 /// Runs a command of the control socket.
 #[track_caller]
@@ -45,6 +49,22 @@ fn the_driver_sees_the_cable_and_the_speed_that_the_operator_sets() -> Result<()
             eventually(guest, &format!("grep -q '^{gbps} Gb/sec' {rate}"))?;
         }
         fixture.flow(0, 1).ping(3, 56).map(drop)
+    })?;
+    step("reset of the function", || {
+        let device = format!("basename $(readlink -f /sys/class/net/{NIC}/device)");
+        let device = guest.run(&device)?.check()?.text().to_owned();
+        guest.run("dmesg -C")?.check()?;
+        ctl(&control, &["flr", "nic-0"]);
+        let noticed = "until dmesg | grep -q 'Fatal error 1 detected'; do sleep 0.2; done";
+        guest.shell(noticed).timeout(LIMIT).run()?.check()?;
+        // The recipe of docs/control.md.
+        let remove = format!("echo 1 > /sys/bus/pci/devices/{device}/remove && echo 1 > /sys/bus/pci/rescan");
+        guest.shell(&remove).timeout(LIMIT).run()?.check()?;
+        guest.nic_load(true)?;
+        guest.nic_configure(1500)?;
+        fixture.flow(0, 1).ping(3, 56)?;
+        guest.nic_check_log(&[COMPLAINTS, COMPLAINTS_AT_REMOVAL].concat())?;
+        guest.run("dmesg -C")?.check().map(drop)
     })?;
     fixture.finish()
 }

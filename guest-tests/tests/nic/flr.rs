@@ -7,10 +7,10 @@ use guest_harness::{NIC, Result};
 use crate::fixture::{Setup, step};
 
 /// Time for the driver's health check, which polls every two seconds, and for its recovery.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 const PINGPONG: &str = "ibv_rc_pingpong -d mlx5_0 -g 3 -c";
 /// Messages of the driver about a reset that it did not ask for.
-const COMPLAINTS: &[&str] = &[
+pub const COMPLAINTS: &[&str] = &[
     "Fatal error",
     "fatal health",
     "health poll",

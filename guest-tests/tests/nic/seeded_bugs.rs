@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use guest_harness::{Guest, NicOptions, Result};
+use guest_harness::{Guest, NicOptions, Result, query_trace};
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Setup, step};
@@ -49,8 +49,9 @@ fn findings(control: &Path, kind: &str) -> Vec<Value> {
     all.into_iter().filter(|finding| finding["finding"] == kind).collect()
 }
 
-/// Replays the shortest part of a record that shows a finding. Returns what the command prints, and the trace.
-fn replay(record: &Path, kind: &str) -> (String, Vec<u8>) {
+/// Replays the shortest part of a record that shows a finding. Returns what the command prints, and the file with the
+/// trace.
+fn replay(record: &Path, kind: &str) -> (String, PathBuf) {
     let trace = record.with_extension("pftrace");
     let mut command = Command::new(NicOptions::program().expect("the daemon is built"));
     command
@@ -65,11 +66,26 @@ fn replay(record: &Path, kind: &str) -> (String, Vec<u8>) {
     let text = String::from_utf8(output.stdout).expect("the report is text");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{errors}");
-    (text, fs::read(trace).expect("the trace is written"))
+    (text, trace)
 }
 
-fn contains(haystack: &[u8], needle: &str) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+/// Asserts that a trace has one finding of this kind, about this object, whose cause is an event of this name.
+fn assert_traced(trace: &Path, kind: &str, number: u64, cause: &str) -> Result<()> {
+    let finding = format!(
+        "select event.guest, event.label, cause.name as cause, cause.guest as of \
+         from event left join flow on flow.slice_in = event.id left join event cause on cause.id = flow.slice_out \
+         where event.name = 'finding' and event.track = 'finding {kind}'"
+    );
+    let answers = query_trace(trace, &[&finding])?;
+    let [rows] = &answers[..] else { panic!("{answers:?}") };
+    let expected = json!([{
+        "guest": "nic-0",
+        "label": format!("{kind} {number:#x}"),
+        "cause": cause,
+        "of": "nic-0",
+    }]);
+    assert_eq!(json!(rows), expected);
+    Ok(())
 }
 
 /// The finding that the program shows: with this evidence, and once.
@@ -93,7 +109,8 @@ fn words(words: &[u64]) -> String {
     words.iter().map(|word| format!("{word:08x}")).collect()
 }
 
-fn late_wqe(fixture: &Fixture, control: &Path) -> Result<()> {
+/// Returns the number of the queue pair.
+fn late_wqe(fixture: &Fixture, control: &Path) -> Result<u64> {
     let said = run(fixture.guest(0), "early-doorbell")?;
     let mut statuses = vec![0; MESSAGES];
     statuses[MESSAGES - 1] = LOC_QP_OP_ERR;
@@ -108,10 +125,11 @@ fn late_wqe(fixture: &Fixture, control: &Path) -> Result<()> {
         qpn,
         &(doorbell + &words(&[0; 4])),
     );
-    Ok(())
+    Ok(qpn)
 }
 
-fn key_under_read(fixture: &Fixture, control: &Path) -> Result<()> {
+/// Returns the key.
+fn key_under_read(fixture: &Fixture, control: &Path) -> Result<u64> {
     let said = run(fixture.guest(0), "key-under-read")?;
     assert_eq!(said["statuses"], json!([LOC_PROT_ERR]));
     let found = findings(control, "stale_key");
@@ -121,7 +139,7 @@ fn key_under_read(fixture: &Fixture, control: &Path) -> Result<()> {
         finding["evidence"].as_str().expect("bytes").contains(&words(&[key])),
         "{finding:#}"
     );
-    Ok(())
+    Ok(key)
 }
 
 #[test]
@@ -133,17 +151,24 @@ fn mistakes_of_programs_are_found_and_repeated() -> Result<()> {
     let fixture = Setup::new("nic-seeded-bugs", 1).options(options).start()?;
     let program = compile(fixture.testbed().logs());
     fixture.guest(0).put(&program, PATH)?;
-    step("a doorbell before its WQE", || late_wqe(&fixture, &control))?;
+    let mut numbers = [0; 2];
+    step("a doorbell before its WQE", || {
+        numbers[0] = late_wqe(&fixture, &control)?;
+        Ok(())
+    })?;
     step("a key that is destroyed under a read", || {
-        key_under_read(&fixture, &control)
+        numbers[1] = key_under_read(&fixture, &control)?;
+        Ok(())
     })?;
     let logs = fixture.finish_with_logs()?;
     let record = logs.join(NicOptions::record(0));
-    for kind in ["doorbell_before_wqe", "stale_key"] {
+    // The data of the read find the key gone.
+    let kinds = [("doorbell_before_wqe", "doorbell"), ("stale_key", "packet_in")];
+    for ((kind, cause), number) in kinds.into_iter().zip(numbers) {
         let (text, trace) = replay(&record, kind);
         assert!(text.contains(&format!("finding {kind} in entry")), "{text}");
         assert!(text.contains("\nall outputs are equal\n"), "{text}");
-        assert!(contains(&trace, kind), "{kind} is not in the trace");
+        assert_traced(&trace, kind, number, cause)?;
     }
     fs::remove_dir_all(logs).expect("the logs can be removed");
     Ok(())
