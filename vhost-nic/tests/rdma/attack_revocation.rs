@@ -229,10 +229,10 @@ fn a_packet_in_flight_over_a_reset_does_not_meet_the_next_connection() {
     };
     connect((&peer, &initiator), (&node, &target), &how);
     let (into, memory) = (peer.region(64), node.region(64));
-    // The next connection expects the PSN of the packet behind the read, and allows no writes.
+    // The next connection expects the PSN of the packet behind the read, and allows no atomics.
     let next = Connection {
         psn: (how.psn.1, how.psn.0 + 1),
-        access: (true, false, false),
+        access: (true, true, false),
         ..how
     };
     let (address, number) = ((peer.mac, peer.gid), initiator.number);
@@ -244,18 +244,22 @@ fn a_packet_in_flight_over_a_reset_does_not_meet_the_next_connection() {
         node.hca.commands.call::<_, Qp2rstOut>(Opcode::QP_2RST, &input).unwrap();
         target.initialize(&node, &next).unwrap();
         target.make_ready_to_receive(&node, address, number, &next).unwrap();
+        // The state that it had before.
+        target.make_ready_to_send(&node, &next).unwrap();
     }));
-    let mut request = |opcode, data| {
-        let mut request = Request::remote(opcode, vec![data], memory.at(0), memory.key);
+    // Requests without a payload: the first that passes the cable is that of the response.
+    let mut request = |opcode| {
+        let data = vec![Data::Memory((into.at(0), 8, into.key))];
+        let mut request = Request::remote(opcode, data, memory.at(0), memory.key);
         request.xrc_srqn = Some(0);
+        request.operands = (opcode == WqeOpcode::AtomicFetchAdd).then_some((1, 0));
         initiator.put(&request)
     };
-    let read = request(WqeOpcode::RdmaRead, Data::Memory((into.at(0), 8, into.key)));
-    let write = request(WqeOpcode::RdmaWrite, Data::Inline(vec![b'E'; 8]));
+    let [read, add] = [WqeOpcode::RdmaRead, WqeOpcode::AtomicFetchAdd].map(&mut request);
     initiator.ring();
     // Its response was of the connection that is gone.
     assert_eq!(initiator.send_error(read), Syndrome::TransportRetryExceeded as u8);
-    assert_eq!(initiator.send_error(write), Syndrome::WrFlush as u8);
+    assert_eq!(initiator.send_error(add), Syndrome::WrFlush as u8);
     assert!(act.lock().is_none());
     assert_eq!(memory.read(0, 8), [0; 8]);
 }
