@@ -63,7 +63,8 @@ registers! {
         |firmware, data, write| Ok(stored(&mut firmware.registers.lock().node_description, data, write));
     HOST_ENDIANNESS = 0x7004, "host endianness as written", "stored; no effect",
         |firmware, data, write| Ok(stored(&mut firmware.registers.lock().host_endianness, data, write));
-    MCIA = 0x9014, "memory of the module: a copper cable", "no effect", |firmware, data, _| module::mcia(firmware, data);
+    MCIA = 0x9014, "memory of the module: a copper cable", "no effect",
+        |firmware, data, _| module::mcia(firmware, data);
     MNVDA = 0x9024, "configuration items of offloads and PCI functions", "sets the type of CQE compression",
         nv_config::mnvda;
     MFRL = 0x9028, "a reset of the machine activates firmware", "refused", |_, _, write| components::mfrl(write);

@@ -10,8 +10,8 @@ use crate::locate::workspace_dir;
 const PAGE: &str = "docs/fault-sweep.md";
 
 /// Compares a sweep with its section of `docs/fault-sweep.md`, which is between `<!-- sweep NAME -->` and the next
-/// `<!-- end -->`. With the variable UPDATE, rewrites the section. Fails if an object has more steps with a bad outcome than
-/// the section. The order of occasions varies, but not what a driver does badly. `counted` is for workloads whose
+/// `<!-- end -->`. With the variable UPDATE, rewrites the section. Fails if an object has more steps with a bad outcome
+/// than the section. The order of occasions varies, but not what a driver does badly. `counted` is for workloads whose
 /// occasions are the same in each run: of others, the section only has to have the outcome of the object.
 pub fn compare_with_page(name: &str, steps: &[Step], counted: bool) -> Result<()> {
     let path = workspace_dir().join(PAGE);

@@ -1,5 +1,5 @@
-//! PMLP and MCIA: the cage of the port, and what is plugged in: a passive copper cable of one metre with QSFP28 ends. It
-//! carries the link modes that the port has, and no module that can be switched off or grow hot.
+//! PMLP and MCIA: the cage of the port, and what is plugged in: a passive copper cable of one metre with QSFP28 ends.
+//! It carries the link modes that the port has, and no module that can be switched off or grow hot.
 
 use mlx5_prm::access_reg::PmlpReg;
 use mlx5_prm::management_reg::MciaReg;
