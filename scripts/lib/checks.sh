@@ -61,6 +61,15 @@ check_dependencies() { cargo deny --locked --offline check bans licenses sources
 check_clippy() { cargo clippy "$@" --locked --workspace --all-targets -- -D warnings; }
 check_doc() { RUSTDOCFLAGS="-D warnings" cargo doc "$@" --locked --workspace --no-deps; }
 check_doctests() { cargo test "$@" --locked --workspace --doc; }
+
+# The fuzz targets are workspaces of their own, which nothing else compiles.
+check_fuzz() {
+  local crate
+  for crate in vhost-nic vhost-ism; do
+    cargo check --locked --manifest-path "$crate/fuzz/Cargo.toml" --target-dir target/fuzz || return
+  done
+}
+
 check_floors() { cargo test "$@" --locked --package vhost-daemon --test floors; }
 
 # run_checks [CARGO-PROFILE-OPTION]: runs all checks, the fastest first.
