@@ -2,9 +2,8 @@
 //!
 //! `context` is the base. `egress` is the way out, of `ethernet` send queues and `rdma` queue pairs alike; `ingress` is
 //! the way in, from the wire and from the hairpin. One thread per NIC sends, the [`worker`]; `ingress` defines on which
-//! thread a frame is received: the sender's, or behind the `backlog` the receiver's.
+//! thread a frame is received.
 
-mod backlog;
 mod context;
 mod data_segments;
 mod denial;
@@ -26,17 +25,9 @@ use crate::hca::blue_flame::Doorbell;
 use crate::hca::nic_event::NicEvent;
 use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::scheduler::{Due, Next, Scheduler, Task};
-use crate::hca::{Hca, Queue, step_budget};
+use crate::hca::{Hca, Queue};
 use crate::net::{Burst, SwitchPort};
 use context::{Context, Origin};
-
-/// Steps that a delivery may take on the thread of its sender, a visit of a flow table or group each. The tables of
-/// the driver take a few dozen. More for each frame, and for bytes of which the sender decides how many there are.
-const DELIVERY_STEPS: u64 = 256;
-const STEPS_PER_FRAME: u64 = 16;
-const BYTES_PER_STEP: u64 = 1024;
-/// Frames of the backlog that are received in a turn.
-const BACKLOG_TURN: usize = 16;
 
 /// Reaction to a panic of a task of the NIC's thread, outside of the gate.
 type OnPanic = Box<dyn Fn() + Send + Sync>;
@@ -45,10 +36,8 @@ type OnPanic = Box<dyn Fn() + Send + Sync>;
 pub struct Engine {
     context: Context,
     on_panic: OnceLock<OnPanic>,
-    /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away, and
-    /// while frames of the backlog are received: whoever else has a frame for this NIC leaves it to the backlog. Lock
-    /// order: before every other lock of the NIC, those of the firmware included; commands do not take it. Senders to
-    /// this NIC only try it.
+    /// Locked for reading while the guest's memory and objects are in use, for writing while they are taken away. Lock
+    /// order: before every other lock of the NIC, those of the firmware included; commands do not take it.
     gate: RwLock<()>,
 }
 
@@ -91,7 +80,7 @@ impl Engine {
             (Task::Queue(number), true) => tracer.record(NicEvent::Service, number, Default::default),
             (Task::Queue(number), false) => tracer.record(NicEvent::TimerExpired, number, Default::default),
             (Task::Cq(number), _) => tracer.record(NicEvent::ModerationExpired, number, Default::default),
-            (Task::Register(_) | Task::Backlog, _) => {}
+            (Task::Register(_), _) => {}
         }
         self.execute(due.task);
     }
@@ -113,9 +102,6 @@ impl Engine {
 
     /// Executes a task: sends from a queue, or ends the wait of a doorbell register or of a completion queue.
     fn execute(&self, task: Task) {
-        if task == Task::Backlog {
-            return self.receive_backlog();
-        }
         // Recursive: a thread that sends to a NIC that sends to this one must not wait for itself.
         let _open = self.gate.read_recursive();
         match task {
@@ -130,21 +116,7 @@ impl Engine {
                     cq.period_over();
                 }
             }
-            Task::Backlog => {}
         }
-    }
-
-    /// Receives the frames whose turn it is, without a budget.
-    fn receive_backlog(&self) {
-        let closed = self.gate.write();
-        for _ in 0..BACKLOG_TURN {
-            let Some((port, arrival)) = self.context.backlog.pop() else {
-                return;
-            };
-            ingress::resume(&self.context, port, arrival);
-        }
-        drop(closed);
-        self.scheduler().schedule_backlog();
     }
 
     /// Services the next task that is due, if any.
@@ -199,18 +171,8 @@ impl Engine {
             refused.fetch_add(burst.count(), Ordering::Relaxed);
             return;
         }
-        // A frame does not overtake one that waits, nor does its sender wait for the gate.
-        let open = match self.context.backlog.is_empty() {
-            true => self.gate.try_read_recursive(),
-            false => None,
-        };
-        match open {
-            Some(_open) => {
-                let steps = DELIVERY_STEPS + STEPS_PER_FRAME * burst.count() + burst.bytes() / BYTES_PER_STEP;
-                step_budget::limited(steps, || ingress::receive(&self.context, burst, Origin::Wire));
-            }
-            None => ingress::leave(&self.context, burst),
-        }
+        let _open = self.gate.read_recursive();
+        ingress::receive(&self.context, burst, Origin::Wire);
     }
 
     /// Calls `act` with the objects while none is taken away by a reset.
@@ -224,17 +186,10 @@ impl Engine {
         &self.context.hca.scheduler
     }
 
-    /// Calls `act` while no queue is serviced and no frame is received, and drops the frames that wait.
+    /// Calls `act` while no queue is serviced and no frame is received.
     pub fn quiesce<T>(&self, act: impl FnOnce() -> T) -> T {
         let _closed = self.gate.write();
-        let done = act();
-        let left = self.context.backlog.clear() as u64;
-        self.context
-            .hca
-            .port_counters
-            .refused
-            .fetch_add(left, Ordering::Relaxed);
-        done
+        act()
     }
 }
 

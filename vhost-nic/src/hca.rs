@@ -30,7 +30,6 @@ pub mod send_opcodes;
 pub mod sq;
 pub mod srq;
 pub mod steering;
-pub mod step_budget;
 pub mod tape;
 pub mod tis_tir_rqt;
 pub mod vport;

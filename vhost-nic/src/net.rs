@@ -17,7 +17,6 @@ mod work;
 
 pub use burst::Burst;
 pub use inline_bytes::InlineBytes;
-pub use mac_table::PortId;
 pub use payload::{Cursor, Payload, Sources};
 pub use permission::{Origin, Permissions};
 pub use port::Port;

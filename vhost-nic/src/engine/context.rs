@@ -1,11 +1,9 @@
 //! The function and its ports: the base of everything else in the data path.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::backlog::{Arrival, Backlog, Pushed};
 use crate::hca::Hca;
-use crate::net::{Burst, Effect, FrameNumber, PortId, PortTap, SwitchPort};
+use crate::net::{Burst, Effect, FrameNumber, PortTap, SwitchPort};
 
 /// Bytes of a frame beyond the MTU: Ethernet header and two VLAN tags.
 const FRAME_OVERHEAD: usize = 14 + 8;
@@ -37,14 +35,11 @@ pub(super) struct Context {
     /// The port of the switch, once it is connected.
     pub wire: OnceLock<SwitchPort>,
     pub hairpin: Hairpin,
-    /// Received frames that wait for the NIC's thread.
-    pub backlog: Backlog,
 }
 
 impl Context {
     pub fn new(hca: Arc<Hca>, hairpin: Hairpin) -> Self {
         Self {
-            backlog: Backlog::new(&hca.budget),
             hca,
             wire: OnceLock::new(),
             hairpin,
@@ -56,20 +51,6 @@ impl Context {
         Link {
             up: port.link_up(),
             longest_frame: usize::from(port.mtu()) + FRAME_OVERHEAD,
-        }
-    }
-
-    /// Leaves a frame from a port of the switch to the NIC's thread, or drops it.
-    pub fn leave(&self, port: PortId, arrival: Arrival) {
-        let counters = &self.hca.port_counters;
-        let pushed = self.backlog.push(port, arrival);
-        let counter = match pushed {
-            Pushed::First | Pushed::Behind => &counters.backlogged,
-            Pushed::Full => &counters.backlog_dropped,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if pushed == Pushed::First {
-            self.hca.scheduler.schedule_backlog();
         }
     }
 

@@ -1,29 +1,25 @@
 //! The way in: RoCE to queue pairs, every other frame through the flow tables to receive queues.
 //!
-//! [`receive`] runs on the thread of the sender, whether the frames come from the wire or through the hairpin. A
-//! payload is copied once, from the sender's memory to the receiver's, and no frame waits in a queue. The price: a
-//! sender's thread spends time on the receiver's behalf, and must not hold the locks of its queues meanwhile. How much
-//! time, the receiver decides, by its flow tables and keys: a frame that exceeds the
-//! [budget](crate::hca::step_budget) of its delivery is left to the receiver's thread, and so are all that come while
-//! one waits ([`leave`]). They are bytes by then, and refer to no memory of the sender; [`resume`] receives them.
+//! [`receive`] binds a receiver's work to a thread: it runs to its end on the thread of the sender, whether the frames
+//! come from the wire or through the hairpin. A payload is copied once, from the sender's memory to the receiver's, and
+//! no frame waits in a queue. The price: a sender's thread spends time on the receiver's behalf, and must not hold the
+//! locks of a queue pair meanwhile. To give each receiver a thread, replace this function by one that queues frames for
+//! that thread.
 
 use std::cell::RefCell;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::backlog::{Arrival, Progress};
 use super::context::{Context, Origin};
 use super::ethernet::receive::Reception;
-use super::rdma::{self, Arriving};
+use super::rdma;
 use crate::frame::checksum::{Coverage, verify};
 use crate::frame::mac::CastType;
 use crate::frame::rss::HashResult;
 use crate::frame::view::FrameView;
 use crate::hca::steering::{Delivery, Outcome, table_type};
-use crate::hca::step_budget;
 use crate::hca::tis_tir_rqt::{Dispatch, Tir};
-use crate::net::{Burst, Frame, FrameNumber, PortId};
+use crate::net::{Burst, Frame, FrameNumber};
 use crate::roce::packet::is_roce;
 
 /// Loopback frames a TIR accepts, in `self_lb_block`. The names in mlx5_ifc.h (`MLX5_TIRC_SELF_LB_BLOCK_*`) say the
@@ -32,66 +28,16 @@ use crate::roce::packet::is_roce;
 const SELF_UNICAST: u8 = 1;
 const SELF_MULTICAST: u8 = 2;
 
-/// Steps that a copy of a frame takes besides those of its descriptors and keys.
-const COPY_STEPS: u64 = 8;
-
 thread_local! {
     /// Spare lists, a stack: the arrival of a frame can cause that of another at another NIC, on the same thread.
     static DELIVERIES: RefCell<Vec<Vec<Delivery<Arc<Tir>>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Receives frames on the calling thread, the sender's (see the module), as far as its budget goes.
+/// Receives frames on the calling thread, the sender's (see the module).
 pub(super) fn receive(context: &Context, burst: &Burst<'_>, origin: Origin) {
     match origin {
         Origin::Wire => from_wire(context, burst),
         Origin::Loopback { .. } => dispatch(context, burst, origin),
-    }
-}
-
-/// Leaves frames from the wire to the NIC's thread.
-#[cold]
-pub(super) fn leave(context: &Context, burst: &Burst<'_>) {
-    burst.each(|frame| {
-        if let Some(bytes) = frame.to_bytes() {
-            let arrival = Arrival {
-                bytes: bytes.into_owned(),
-                number: number_of(&frame, burst),
-                progress: None,
-            };
-            context.leave(burst.port(), arrival);
-        }
-    });
-}
-
-/// Receives a frame that was left, on the NIC's thread.
-pub(super) fn resume(context: &Context, port: PortId, arrival: Arrival) {
-    let frames = [Frame::new(&arrival.bytes)];
-    let burst = Burst::new(&frames);
-    burst.set_number(arrival.number);
-    match arrival.progress {
-        None => from_wire(context, &burst),
-        Some(_) if !context.initialized() => drop(context.hca.port_counters.refused.fetch_add(1, Ordering::Relaxed)),
-        Some(progress) => {
-            if let Some(view) = FrameView::new(&arrival.bytes) {
-                let from = Source {
-                    port,
-                    number: arrival.number,
-                    origin: Origin::Wire,
-                };
-                let arriving = Arriving { port, loopback: false };
-                // Counted before.
-                if !is_roce(&view) || !rdma::receive(context, &view, from.number, progress.copies, arriving) {
-                    classify(context, &view, from, progress);
-                }
-            }
-        }
-    }
-}
-
-fn number_of(frame: &Frame<'_>, burst: &Burst<'_>) -> FrameNumber {
-    match frame {
-        Frame::SuperPacket(packet) => packet.number.get(),
-        Frame::Bytes(_) => burst.number(),
     }
 }
 
@@ -119,8 +65,7 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
             context.hca.port_counters.rdma_received.count(burst);
         }
     };
-    let port = burst.port();
-    if burst.is_of_super_packets() && rdma::receive_burst(context, burst.frames(), Arriving { port, loopback }) {
+    if burst.is_of_super_packets() && rdma::receive_burst(context, burst.frames(), loopback) {
         return count_rdma(burst);
     }
     burst.each(|frame| {
@@ -129,81 +74,41 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
         let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
             return;
         };
-        let from = Source {
-            port,
-            number: number_of(&frame, burst),
-            origin,
+        let number = match frame {
+            Frame::SuperPacket(packet) => packet.number.get(),
+            Frame::Bytes(_) => burst.number(),
         };
-        if step_budget::is_exceeded() {
-            // A frame before it is left.
-            let arrival = Arrival {
-                bytes: view.bytes().to_vec(),
-                number: from.number,
-                progress: Some(Progress::default()),
-            };
-            context.leave(port, arrival);
-        } else if is_roce(&view) && rdma::receive(context, &view, from.number, 0, Arriving { port, loopback }) {
+        if is_roce(&view) && rdma::receive(context, &view, number, loopback) {
             count_rdma(&Burst::new(&[frame]));
         } else {
-            classify(context, &view, from, Progress::default());
+            classify(context, &view, number, origin);
         }
     });
 }
 
-/// Where a frame comes from.
-#[derive(Clone, Copy)]
-struct Source {
-    port: PortId,
-    number: FrameNumber,
-    origin: Origin,
-}
-
-/// Delivers a frame to the TIRs that the flow tables name, but for what was done before. If the budget does not
-/// suffice, leaves the rest to the NIC's thread.
-fn classify(context: &Context, view: &FrameView<'_>, from: Source, done: Progress) {
+/// Delivers a frame to the TIRs that the flow tables name.
+fn classify(context: &Context, view: &FrameView<'_>, number: FrameNumber, origin: Origin) {
     let hca = &context.hca;
     let mut deliveries = DELIVERIES.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let outcome = match done.classified {
-        false => hca.steering.classify(table_type::NIC_RX, view, &mut deliveries),
-        true => hca.steering.classify_again(table_type::NIC_RX, view, &mut deliveries),
-    };
-    let mut left = None;
-    match outcome {
-        Outcome::Deliver => {
-            let reception = Reception {
-                context,
-                view,
-                number: from.number,
-                verified: verify(view, Coverage::Packet),
-            };
-            for (copies, Delivery { target: tir, flow_tag }) in deliveries.drain(..).enumerate().skip(done.copies) {
-                if deliver(&reception, &tir, flow_tag, from.origin).is_break() {
-                    let classified = true;
-                    left = Some(Progress { classified, copies });
-                    break;
-                }
-            }
+    let outcome = hca.steering.classify(table_type::NIC_RX, view, &mut deliveries);
+    if outcome == Outcome::Deliver {
+        let reception = Reception {
+            context,
+            view,
+            number,
+            verified: verify(view, Coverage::Packet),
+        };
+        for Delivery { target: tir, flow_tag } in deliveries.drain(..) {
+            deliver(&reception, &tir, flow_tag, origin);
         }
-        Outcome::OutOfSteps => left = Some(done),
-        _ if from.origin == Origin::Wire => drop(hca.port_counters.unmatched.fetch_add(1, Ordering::Relaxed)),
-        _ => {}
+    } else if origin == Origin::Wire {
+        hca.port_counters.unmatched.fetch_add(1, Ordering::Relaxed);
     }
     DELIVERIES.with_borrow_mut(|spare| spare.push(deliveries));
-    if left.is_some() {
-        let arrival = Arrival {
-            bytes: view.bytes().to_vec(),
-            number: from.number,
-            progress: left,
-        };
-        context.leave(from.port, arrival);
-    }
 }
 
-/// Delivers a frame to the receive queue that a TIR chooses. Breaks, without an effect, if the budget does not suffice.
-fn deliver(reception: &Reception<'_>, tir: &Tir, flow_tag: u32, origin: Origin) -> ControlFlow<()> {
-    if !step_budget::take(COPY_STEPS) {
-        return ControlFlow::Break(());
-    }
+/// Delivers a frame to the receive queue that a TIR chooses.
+fn deliver(reception: &Reception<'_>, tir: &Tir, flow_tag: u32, origin: Origin) {
     let view = reception.view;
     let state = tir.state.read();
     let allowed = match CastType::of(view.destination()) {
@@ -218,7 +123,7 @@ fn deliver(reception: &Reception<'_>, tir: &Tir, flow_tag: u32, origin: Origin) 
         }
     };
     if own && state.context().self_lb_block() & allowed == 0 {
-        return ControlFlow::Continue(());
+        return;
     }
     let (rq, hash) = match &state.dispatch {
         Dispatch::Direct(rq, _) => (Some(rq.clone()), HashResult::default()),
@@ -229,8 +134,7 @@ fn deliver(reception: &Reception<'_>, tir: &Tir, flow_tag: u32, origin: Origin) 
         }
     };
     drop(state);
-    match rq {
-        Some(rq) => reception.receive(&rq, flow_tag, hash),
-        None => ControlFlow::Continue(()),
+    if let Some(rq) = rq {
+        reception.receive(&rq, flow_tag, hash);
     }
 }

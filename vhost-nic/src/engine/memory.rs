@@ -9,7 +9,6 @@ use crate::dma::{self, Dma, DmaError, Held, Purpose};
 use crate::hca::Hca;
 use crate::hca::mkey::{self, Access, Accessor, MkeyError, Segment};
 use crate::hca::qp::{Data, DataList};
-use crate::hca::step_budget;
 use crate::net::{Cursor, Origin, Payload, Sources};
 
 /// Reason why memory could not be accessed.
@@ -230,13 +229,6 @@ impl Memory<'_> {
             .map_err(|error| AccessError::Mkey(error, range))
     }
 
-    /// Takes the steps of a translation from the budget. Returns false if it does not have them.
-    pub fn afford(&self, range: KeyRange, access: Access) -> bool {
-        // An error shows when the range is accessed.
-        let _ = self.each(range, access, |_| Ok(()));
-        !step_budget::is_exceeded()
-    }
-
     /// Gathers a range.
     pub fn gather(&self, range: KeyRange, access: Access, to: &mut impl Gather) -> Result<(), AccessError> {
         to.origin(self.origin(range, access));
@@ -373,11 +365,6 @@ impl<'a, 'p> AccessContext<'a, 'p> {
         self.keys
             .check(key, accessor, address, length as u64, access)
             .map_err(|error| AccessError::Mkey(error, range))
-    }
-
-    /// Whether a key names memory directly.
-    pub fn is_direct(&mut self, key: u32) -> bool {
-        self.keys.is_direct(key)
     }
 
     /// Writes a payload to an address of a key.

@@ -25,41 +25,17 @@ mod send_queue;
 mod send_wqe;
 mod vendor_syndrome;
 
-use std::ops::ControlFlow;
-
 use log::debug;
 use smallvec::SmallVec;
 
-use super::backlog::{Arrival, Progress};
 use super::context::Context;
 use crate::frame::view::FrameView;
 use crate::hca::nic_event::{self, NicEvent};
 use crate::hca::qp::{Qp, QpState, service};
-use crate::net::{Frame, FrameNumber, Payload, PortId, SuperPacket};
+use crate::net::{Frame, FrameNumber, Payload, SuperPacket};
 use crate::roce::opcode::Transport;
 use crate::roce::packet::Packet;
-use crate::roce::psn::Psn;
 use endpoint::Endpoint;
-
-/// Packets of a delivery that the budget has no steps left for.
-#[derive(Debug, Clone, Copy, Default)]
-struct Left {
-    /// Index of the first super-packet of which some are.
-    index: usize,
-    /// PSN of the first of its packets that was not executed; `None` if all are to be received again.
-    executed_before: Option<Psn>,
-    /// Copies of a multicast that were delivered.
-    copies: usize,
-}
-
-/// Origin of packets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Arriving {
-    /// Port of the switch.
-    pub port: PortId,
-    /// Whether they come from the function itself.
-    pub loopback: bool,
-}
 
 /// Executes what is posted to a queue pair.
 pub(super) fn run(context: &Context, qp: &Qp) {
@@ -86,15 +62,9 @@ pub(super) fn has_posted(context: &Context, qp: &Qp) -> bool {
     ready && !blocked && producer.is_ok_and(|producer| producer != requester.fetched())
 }
 
-/// Receives a RoCE packet given as bytes, and its number for the taps, but for the first `copies` of a multicast.
-/// Returns whether it was one for this function's transport.
-pub(super) fn receive(
-    context: &Context,
-    view: &FrameView<'_>,
-    number: FrameNumber,
-    copies: usize,
-    from: Arriving,
-) -> bool {
+/// Receives a RoCE packet given as bytes, and its number for the taps. Returns whether it was one for this function's
+/// transport.
+pub(super) fn receive(context: &Context, view: &FrameView<'_>, number: FrameNumber, loopback: bool) -> bool {
     let head = match Packet::new_checked(view) {
         Ok(head) => head,
         Err(error) => {
@@ -110,18 +80,9 @@ pub(super) fn receive(
         payload.push_bytes(&view.bytes()[head.payload_offset..head.payload_offset + head.payload_length]);
         let packet = SuperPacket::single(head, payload);
         packet.number.set(number);
-        let left = match head.opcode.transport() {
-            Transport::Ud => match datagram::receive(context, &packet, view, copies, from.loopback) {
-                ControlFlow::Break(copies) => Some(Left {
-                    copies,
-                    ..Left::default()
-                }),
-                ControlFlow::Continue(()) => None,
-            },
+        match head.opcode.transport() {
+            Transport::Ud => datagram::receive(context, &packet, view, loopback),
             _ => connected(context, &[&packet]),
-        };
-        if let Some(left) = left {
-            leave(context, from.port, &[&packet], left);
         }
     }
     true
@@ -129,7 +90,7 @@ pub(super) fn receive(
 
 /// Receives RoCE packets that travel by reference and have the same Ethernet addresses. Returns whether they were for
 /// this function's transport.
-pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], from: Arriving) -> bool {
+pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], loopback: bool) -> bool {
     let super_packets: SmallVec<[&SuperPacket<'_>; batch::SUPER_PACKETS]> = frames
         .iter()
         .filter_map(|frame| match frame {
@@ -158,64 +119,21 @@ pub(super) fn receive_burst(context: &Context, frames: &[Frame<'_>], from: Arriv
         };
         key(a) == key(b)
     };
-    let mut at = 0;
     for chunk in super_packets.chunk_by(same) {
-        let left = match chunk {
-            [first, ..] if first.head.opcode.transport() == Transport::Ud => datagrams(context, chunk, from.loopback),
+        match chunk {
+            [first, ..] if first.head.opcode.transport() == Transport::Ud => {
+                for packet in chunk {
+                    // The GRH of a datagram is received with it.
+                    let head = packet.head_bytes();
+                    if let Some(view) = FrameView::new(&head) {
+                        datagram::receive(context, packet, &view, loopback);
+                    }
+                }
+            }
             chunk => connected(context, chunk),
-        };
-        if let Some(left) = left {
-            leave(context, from.port, &super_packets[at..], left);
-            break;
         }
-        at += chunk.len();
     }
     true
-}
-
-/// Receives datagrams.
-fn datagrams(context: &Context, packets: &[&SuperPacket<'_>], loopback: bool) -> Option<Left> {
-    for (index, packet) in packets.iter().enumerate() {
-        // The GRH of a datagram is received with it.
-        let head = packet.head_bytes();
-        if let Some(view) = FrameView::new(&head)
-            && let ControlFlow::Break(copies) = datagram::receive(context, packet, &view, 0, loopback)
-        {
-            return Some(Left {
-                index,
-                copies,
-                executed_before: None,
-            });
-        }
-    }
-    None
-}
-
-/// Leaves packets to the NIC's thread.
-#[cold]
-fn leave(context: &Context, port: PortId, super_packets: &[&SuperPacket<'_>], left: Left) {
-    for (index, super_packet) in super_packets.iter().enumerate().skip(left.index) {
-        let first = index == left.index;
-        let executed_before = left.executed_before.filter(|_| first);
-        for packet in super_packet.split() {
-            let psn = packet.head.headers.bth.psn();
-            if super_packet.packets() > 1 && executed_before.is_some_and(|expected| psn.is_before(expected)) {
-                continue;
-            }
-            if let Some(bytes) = Frame::SuperPacket(&packet).to_bytes() {
-                let progress = Progress {
-                    classified: false,
-                    copies: if first { left.copies } else { 0 },
-                };
-                let arrival = Arrival {
-                    bytes: bytes.into_owned(),
-                    number: packet.number.get(),
-                    progress: Some(progress),
-                };
-                context.leave(port, arrival);
-            }
-        }
-    }
 }
 
 /// Whether a packet is for the transport, not for the guest's network stack.
@@ -236,11 +154,12 @@ fn arrival(super_packet: &SuperPacket<'_>) -> [u32; 4] {
     ]
 }
 
-/// Receives packets of a connection with the same addresses, either all requests or all responses. Returns those that
-/// are left to the NIC's thread.
-fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) -> Option<Left> {
-    let first = super_packets.first()?;
-    let qp = context.hca.queue_pair(first.head.headers.bth.destination_qpn())?;
+/// Receives packets of a connection with the same addresses, either all requests or all responses.
+fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) {
+    let Some(first) = super_packets.first() else { return };
+    let Some(qp) = context.hca.queue_pair(first.head.headers.bth.destination_qpn()) else {
+        return;
+    };
     let parameters = qp.parameters();
     let is_of_service = match first.head.opcode.transport() {
         Transport::Rc => parameters.service == service::RC,
@@ -258,7 +177,7 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) -> Option<Le
         })
     };
     if !is_of_service || !super_packets.iter().all(is_from_peer) {
-        return None;
+        return;
     }
     let endpoint = Endpoint {
         context,
@@ -271,8 +190,8 @@ fn connected(context: &Context, super_packets: &[&SuperPacket<'_>]) -> Option<Le
         }
     }
     if first.head.opcode.is_response() {
-        inbound_response::receive(&endpoint, super_packets)
+        inbound_response::receive(&endpoint, super_packets);
     } else {
-        inbound_request::receive(&endpoint, super_packets)
+        inbound_request::receive(&endpoint, super_packets);
     }
 }

@@ -159,10 +159,6 @@ pub struct PortCounters {
     pub out_of_buffer: AtomicU64,
     /// Frames for receive queues that are not ready.
     pub not_ready: AtomicU64,
-    /// Frames that waited for the NIC's own thread.
-    pub backlogged: AtomicU64,
-    /// Frames dropped because too many waited.
-    pub backlog_dropped: AtomicU64,
     /// Frames that could not be sent.
     pub send_errors: AtomicU64,
 }
@@ -179,8 +175,6 @@ impl PortCounters {
             &self.refused,
             &self.out_of_buffer,
             &self.not_ready,
-            &self.backlogged,
-            &self.backlog_dropped,
             &self.send_errors,
         ];
         drops.iter().for_each(|count| count.store(0, Ordering::Relaxed));

@@ -18,12 +18,7 @@ pub enum Task {
     Register(Half),
     /// A completion queue whose moderation period may be over.
     Cq(u32),
-    /// Received frames that wait.
-    Backlog,
 }
-
-/// Place of the backlog among the queues, whose numbers have 24 bits.
-const BACKLOG: u32 = 1 << 24;
 
 /// Work due now or at a deadline.
 #[derive(Debug, Default)]
@@ -86,11 +81,6 @@ impl Scheduler {
         if waiting.queues.push(queue) {
             self.rung.notify_one();
         }
-    }
-
-    /// Schedules the backlog behind the waiting queues, unless it waits already.
-    pub fn schedule_backlog(&self) {
-        self.schedule(BACKLOG);
     }
 
     /// Schedules a task for `time`; earlier deadlines of the task stay.
@@ -222,11 +212,10 @@ impl Waiting {
             return Next::Due(Due { task, doorbell: false });
         }
         if let Some(queue) = self.queues.pop() {
-            let task = match queue {
-                BACKLOG => Task::Backlog,
-                number => Task::Queue(number),
-            };
-            return Next::Due(Due { task, doorbell: true });
+            return Next::Due(Due {
+                task: Task::Queue(queue),
+                doorbell: true,
+            });
         }
         Next::Later(self.deadlines.first().map(|(time, _)| *time))
     }
@@ -325,17 +314,6 @@ mod tests {
             assert_eq!(scheduler.poll(), rung(queue));
         }
         assert_eq!(scheduler.poll(), Next::Later(None));
-        scheduler.schedule(7);
-        scheduler.schedule_backlog();
-        scheduler.schedule(8);
-        scheduler.schedule_backlog();
-        let backlog = Next::Due(Due {
-            task: Task::Backlog,
-            doorbell: true,
-        });
-        for due in [rung(7), backlog, rung(8), Next::Later(None)] {
-            assert_eq!(scheduler.poll(), due);
-        }
         scheduler.schedule(7);
         scheduler.clear();
         assert_eq!(scheduler.poll(), Next::Later(None));

@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use smallvec::SmallVec;
 
-use super::mac_table::PortId;
 use super::wire_frame::{EthernetAddresses, Frame};
 use super::work::{FrameNumber, Sender};
 use crate::frame::mac::CastType;
@@ -22,8 +21,6 @@ pub struct Burst<'a> {
     lengths: SmallVec<[(usize, u64); 4]>,
     sender: Option<Sender>,
     number: Cell<FrameNumber>,
-    /// Port of the switch that it came in by.
-    port: Cell<PortId>,
 }
 
 impl<'a> Burst<'a> {
@@ -57,7 +54,6 @@ impl<'a> Burst<'a> {
             lengths,
             sender: None,
             number: Cell::default(),
-            port: Cell::default(),
         }
     }
 
@@ -78,7 +74,7 @@ impl<'a> Burst<'a> {
     }
 
     /// Numbers the frames from `first` on.
-    pub fn set_number(&self, first: FrameNumber) {
+    pub(super) fn set_number(&self, first: FrameNumber) {
         self.number.set(first);
         let mut next = first;
         for frame in self.frames {
@@ -95,15 +91,6 @@ impl<'a> Burst<'a> {
     /// Number of the first frame.
     pub fn number(&self) -> FrameNumber {
         self.number.get()
-    }
-
-    pub(super) fn set_port(&self, port: PortId) {
-        self.port.set(port);
-    }
-
-    /// Port of the switch that the burst came in by; 0 if it came by none.
-    pub fn port(&self) -> PortId {
-        self.port.get()
     }
 
     /// Frames and super-packets, in order.
@@ -159,7 +146,6 @@ impl<'a> Burst<'a> {
         self.each(|frame| {
             let frames = [frame];
             let single = Burst::new(&frames);
-            single.set_port(self.port());
             if single.longest > longest {
                 long += 1;
             } else {

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use crate::frame::mac::Mac;
 
 /// Number of a port in its switch.
-pub type PortId = u32;
+pub(super) type PortId = u32;
 
 /// A VLAN ID and an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -323,7 +323,6 @@ impl Switch {
 
     fn forward(&self, sender: &Member, burst: &Burst<'_>) {
         let count = burst.count();
-        burst.set_port(sender.id);
         if !sender.link_up() {
             return sender.dropped.link_down.add(count);
         }
@@ -433,12 +432,12 @@ pub struct SwitchPort {
 }
 
 impl SwitchPort {
-    /// Sends a frame. It is delivered when this returns, unless the cable or the receiver delays it.
+    /// Sends a frame. It is delivered when this returns.
     pub fn send(&self, frame: Frame<'_>) {
         self.send_burst(&Burst::new(&[frame]));
     }
 
-    /// Sends a burst. It is delivered when this returns, unless the cable or the receiver delays it.
+    /// Sends a burst. It is delivered when this returns, unless the cable delays it.
     pub fn send_burst(&self, burst: &Burst<'_>) {
         match &self.member.cable {
             None => self.switch.enter(&self.member, burst),

@@ -143,10 +143,6 @@ pub struct PortSnapshot {
     pub out_of_buffer: u64,
     /// Frames for receive queues that are not ready.
     pub not_ready: u64,
-    /// Frames that waited for the NIC's own thread.
-    pub backlogged: u64,
-    /// Frames dropped because too many waited.
-    pub backlog_dropped: u64,
     /// Frames that could not be sent.
     pub send_errors: u64,
 }
@@ -166,8 +162,6 @@ impl PortSnapshot {
             refused: counters.refused.load(Relaxed),
             out_of_buffer: counters.out_of_buffer.load(Relaxed),
             not_ready: counters.not_ready.load(Relaxed),
-            backlogged: counters.backlogged.load(Relaxed),
-            backlog_dropped: counters.backlog_dropped.load(Relaxed),
             send_errors: counters.send_errors.load(Relaxed),
         }
     }

@@ -14,7 +14,6 @@ mod recorded;
 mod attack_delivery;
 mod attack_leftovers;
 mod attack_memory;
-mod backlog;
 mod boot;
 mod commands;
 mod cq_errors;

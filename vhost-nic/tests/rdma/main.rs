@@ -17,7 +17,6 @@ mod recorded;
 mod attack_identity;
 mod attack_revocation;
 mod attack_uar;
-mod backlog;
 mod blue_flame;
 mod counters;
 mod cq_errors;

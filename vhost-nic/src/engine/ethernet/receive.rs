@@ -1,6 +1,5 @@
 //! Receive queues: frames into receive WQEs.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType, Syndrome};
@@ -20,7 +19,6 @@ use crate::hca::nic_finding::{Finding, queue};
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::rq::{QueueState, Rq, RqState};
-use crate::hca::step_budget;
 use crate::hca::wq::WqType;
 use crate::net::{Effect, FrameNumber, QueueKind, WqeId};
 
@@ -46,22 +44,20 @@ struct Failure {
 }
 
 impl Reception<'_> {
-    /// Writes the frame into the next WQE of a receive queue, and completes it. Breaks if the budget does not suffice:
-    /// nothing has changed then except memory that will be written again.
-    pub fn receive(&self, rq: &Rq, flow_tag: u32, hash: HashResult) -> ControlFlow<()> {
+    /// Writes the frame into the next WQE of a receive queue, and completes it.
+    pub fn receive(&self, rq: &Rq, flow_tag: u32, hash: HashResult) {
         let (hca, view) = (&self.context.hca, self.view);
         let mut guard = rq.lock();
         let state = &mut *guard;
         if state.state != QueueState::Ready {
             hca.port_counters.not_ready.fetch_add(1, Ordering::Relaxed);
-            return ControlFlow::Continue(());
+            return;
         }
         let producer = match rq.wq.receive_producer(&hca.dma) {
             Ok(producer) => producer,
             Err(error) => {
                 hca.findings.report_doorbell_record(queue(rq.number), &error);
-                self.end(rq, state);
-                return ControlFlow::Continue(());
+                return self.end(rq, state);
             }
         };
         if producer == state.consumer {
@@ -69,9 +65,17 @@ impl Reception<'_> {
             if let Some(counters) = &rq.counters {
                 counters.count(QueueCounter::OutOfBuffer);
             }
-            return ControlFlow::Continue(());
+            return;
         }
         let index = state.consumer;
+        if rq.wq.wq_type == WqType::Cyclic {
+            rq.wq.check_overrun(&hca.findings, rq.number, producer, index);
+        }
+        state.consumer = index.wrapping_add(1);
+        state.wqe_reads.add(1, rq.wq.stride() as u64);
+        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
+            hca.pcie_latency.spend(transaction);
+        }
         let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
         let tag = view.vlan[0].filter(|tag| tag.tpid == ethertype::CVLAN && !state.context.vsd());
         let bytes = match tag {
@@ -83,19 +87,7 @@ impl Reception<'_> {
             None => Parts(view.bytes(), &[]),
         };
         let length = bytes.len();
-        let stored = self.store(rq, state, index, bytes);
-        if step_budget::is_exceeded() {
-            return ControlFlow::Break(());
-        }
-        if rq.wq.wq_type == WqType::Cyclic {
-            rq.wq.check_overrun(&hca.findings, rq.number, producer, index);
-        }
-        state.consumer = index.wrapping_add(1);
-        state.wqe_reads.add(1, rq.wq.stride() as u64);
-        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
-            hca.pcie_latency.spend(transaction);
-        }
-        if let Err(Failure { syndrome, why, denied }) = stored {
+        if let Err(Failure { syndrome, why, denied }) = self.store(rq, state, index, bytes) {
             let what = format_args!("receive queue {:#x}, WQE {index:#x}: {why}", rq.number);
             let evidence = state.segments.as_bytes();
             hca.findings
@@ -108,12 +100,8 @@ impl Reception<'_> {
             error.s_wqe_opcode_qpn.set(rq.number);
             error.wqe_counter.set(index);
             self.complete(rq, state, index, error.into());
-            state.become_state(QueueState::Error);
-            return ControlFlow::Continue(());
+            return state.become_state(QueueState::Error);
         }
-        let segments = state.segments.iter();
-        let segments = segments.map(|segment| (segment.byte_count.get() as usize, true));
-        state.payload.writes.add_packets(segments, 0..length, length);
         cqe.byte_count.set(length as u32);
         cqe.check_sum.set(self.verified.check_sum);
         cqe.hds_ip_ext =
@@ -127,7 +115,6 @@ impl Reception<'_> {
         let arguments = || [index.into(), length as u32, 0, 0];
         hca.tracer.record(NicEvent::FrameIn, rq.number, arguments);
         self.complete(rq, state, index, cqe);
-        ControlFlow::Continue(())
     }
 
     /// Moves the queue to the error state, with a local work queue catastrophic error (IBTA 11.6.3.2).
@@ -170,7 +157,6 @@ impl Reception<'_> {
         rq.wq
             .receive_wqe(&hca.dma, index.into(), &mut state.segments)
             .map_err(|error| protection(error.into()))?;
-        step_budget::take(state.segments.len() as u64);
         let length = frame.len();
         let room: u64 = state
             .segments
@@ -195,6 +181,9 @@ impl Reception<'_> {
         memory
             .scatter(state.segments.iter().copied(), 0..length, &mut frame)
             .map_err(protection)?;
+        let segments = state.segments.iter();
+        let segments = segments.map(|segment| (segment.byte_count.get() as usize, true));
+        state.payload.writes.add_packets(segments, 0..length, length);
         Ok(())
     }
 }

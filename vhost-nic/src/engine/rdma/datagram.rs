@@ -1,7 +1,5 @@
 //! Unreliable datagrams, including those of the management queue pair, and multicast.
 
-use std::ops::ControlFlow;
-
 use mlx5_prm::queue_entry::{Cqe, Syndrome};
 
 use super::super::context::Context;
@@ -19,7 +17,6 @@ use crate::hca::nic_event::NicEvent;
 use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Message, Qp, Work, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::step_budget;
 use crate::net::{Payload, SuperPacket};
 use crate::roce::gid::Gid;
 use crate::roce::grh_area;
@@ -37,8 +34,6 @@ const GSI_Q_KEY: u32 = 0x8001_0000;
 const MULTICAST_QPN: u32 = 0xff_ffff;
 /// Bit of a Q_Key in a WQE: use the queue pair's own.
 const Q_KEY_OWN: u32 = 1 << 31;
-/// Steps that a copy of a multicast takes besides those of its descriptors and keys.
-const COPY_STEPS: u64 = 8;
 /// Partition key of every packet.
 const PKEY: u32 = 0xffff;
 /// Lowest UDP source port (`r_roce_min_src_udp_port`), for address vectors without one.
@@ -110,15 +105,8 @@ pub(super) fn push_packet(
         .map_err(Failure::access)
 }
 
-/// Receives a datagram; a multicast is delivered to every member of its group but the first `copies`. Breaks with the
-/// number of copies that were made when the budget had no steps left.
-pub(super) fn receive(
-    context: &Context,
-    packet: &SuperPacket<'_>,
-    view: &FrameView<'_>,
-    copies: usize,
-    loopback: bool,
-) -> ControlFlow<usize> {
+/// Receives a datagram; a multicast is delivered to every member of its group.
+pub(super) fn receive(context: &Context, packet: &SuperPacket<'_>, view: &FrameView<'_>, loopback: bool) {
     let hca = &context.hca;
     let head = &packet.head;
     match head.headers.bth.destination_qpn() {
@@ -126,47 +114,31 @@ pub(super) fn receive(
             let group = head.path.addresses.destination().0;
             let members: Vec<u32> = match hca.multicast_groups.lock().get(&group) {
                 Some(members) => members.iter().map(|(number, _)| *number).collect(),
-                None => return ControlFlow::Continue(()),
+                None => return,
             };
             let sender = head.headers.deth.map(|deth| deth.source_qpn());
-            for (at, number) in members.into_iter().enumerate().skip(copies) {
-                let Some(qp) = hca.queue_pair(number) else { continue };
+            for qp in members.into_iter().filter_map(|number| hca.queue_pair(number)) {
                 let blocked = loopback && sender == Some(qp.number) && qp.parameters().block_multicast_loopback;
-                if !blocked && deliver(context, &qp, packet, view).is_break() {
-                    return ControlFlow::Break(at);
+                if !blocked {
+                    deliver(context, &qp, packet, view);
                 }
             }
         }
         GSI_QPN => {
             if let Some(qp) = hca.management_queue_pair() {
-                return deliver(context, &qp, packet, view).map_break(|()| 0);
+                deliver(context, &qp, packet, view);
             }
         }
         number => {
             if let Some(qp) = hca.queue_pair(number) {
-                return deliver(context, &qp, packet, view).map_break(|()| 0);
+                deliver(context, &qp, packet, view);
             }
         }
     }
-    ControlFlow::Continue(())
 }
 
-/// Delivers a datagram to a queue pair. Breaks if the budget has no steps left: nothing has changed then except memory
-/// that will be written again.
-fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameView<'_>) -> ControlFlow<()> {
-    if !step_budget::take(COPY_STEPS) {
-        return ControlFlow::Break(());
-    }
-    write(context, qp, packet, view);
-    match step_budget::is_exceeded() {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    }
-}
-
-/// Writes a datagram, behind its GRH, into the next receive WQE of a queue pair, and completes it, unless the budget is
-/// exceeded.
-fn write(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameView<'_>) {
+/// Writes a datagram, behind its GRH, into the next receive WQE of a queue pair, and completes it.
+fn deliver(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameView<'_>) {
     context
         .hca
         .tracer
@@ -205,14 +177,11 @@ fn write(context: &Context, qp: &Qp, packet: &SuperPacket<'_>, view: &FrameView<
         // Silently dropped; the receive WQE stays posted.
         return responder.put_back(receive);
     }
-    if !step_budget::take(2 * receive.segments.len() as u64) {
-        return responder.put_back(receive);
-    }
     let stored = endpoint
         .scatter(&receive, 0, &grh)
         .and_then(|()| endpoint.scatter(&receive, grh.len(), payload));
     if let Err(error) = stored {
-        if error.is_of_source() || step_budget::is_exceeded() {
+        if error.is_of_source() {
             return responder.put_back(receive);
         }
         denial::report(&context.hca, qp.number, &error);

@@ -14,15 +14,11 @@ use crate::hca::mkey::{self, Access};
 use crate::hca::pcie_account::Transactions;
 use crate::hca::qp::{Incoming, Parameters, Resource, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::step_budget;
 use crate::net::SuperPacket;
 use crate::roce::opcode::{Operation, Position};
 use crate::roce::packet::Packet;
 use crate::roce::syndrome::Nak;
 
-/// Bytes of a read for which its sender has another step: the ranges of indirect keys are as long on average, unless
-/// they are made to keep others busy.
-const BYTES_PER_STEP: u64 = 1024;
 /// Longest message that a request may name (IBTA 9.7.4.1.3).
 const MAX_LENGTH: u32 = 1 << 31;
 
@@ -69,8 +65,6 @@ pub(super) enum Step {
     Split,
     /// The sender cannot read the payload: as if the packet had not arrived. Nothing has changed.
     Lost,
-    /// The budget has no steps left for it. Nothing has changed except memory that will be written again.
-    OutOfSteps,
     /// No receive WQE is posted.
     NoReceive,
     /// The queue pair cannot receive any more.
@@ -133,12 +127,6 @@ impl<'a, 'p> Executor<'a, 'p> {
             Operation::CompareSwap | Operation::FetchAdd => self.atomic(responder, head),
             _ => Step::Refused(INVALID),
         };
-        if matches!(step, Step::OutOfSteps) {
-            if position.begins() {
-                responder.abandon_message();
-            }
-            return step;
-        }
         if super_packet.packets() > 1 && !matches!(step, Step::Done(_) | Step::Broken(_)) {
             // As if the message had not begun.
             if position.begins() && in_order {
@@ -196,9 +184,6 @@ impl<'a, 'p> Executor<'a, 'p> {
         let Some(Incoming::Send { receive, received }) = responder.incoming() else {
             return Step::Refused(INVALID);
         };
-        if !step_budget::take(receive.segments.len() as u64) {
-            return Step::OutOfSteps;
-        }
         let several = super_packet.packets() > 1;
         let length = u64::from(*received) + payload.len() as u64;
         if !receive.takes(length) {
@@ -229,9 +214,6 @@ impl<'a, 'p> Executor<'a, 'p> {
             written.add_packets(receive.lengths(), range, parameters.mtu);
         }
         if let Err(error) = stored {
-            if step_budget::is_exceeded() {
-                return Step::OutOfSteps;
-            }
             if several {
                 return Step::Split;
             }
@@ -341,7 +323,6 @@ impl<'a, 'p> Executor<'a, 'p> {
             && let Err(error) = self.access.write(endpoint.accessor(), rkey, at, payload)
         {
             return match error {
-                _ if step_budget::is_exceeded() => Step::OutOfSteps,
                 error if error.is_of_source() => Step::Lost,
                 error @ AccessError::Dma(_) => operational(error),
                 error => no_access(error),
@@ -406,9 +387,6 @@ impl<'a, 'p> Executor<'a, 'p> {
         {
             return no_access(error);
         }
-        if !self.affords_read(range) {
-            return Step::OutOfSteps;
-        }
         let psn = packet.headers.bth.psn();
         let resource = Resource {
             psn,
@@ -425,16 +403,6 @@ impl<'a, 'p> Executor<'a, 'p> {
             rkey,
             length,
         }))
-    }
-
-    /// Whether the budget has steps for the response to a read. They are taken here: a response is not given up.
-    pub fn affords_read(&mut self, range: KeyRange) -> bool {
-        if range.length == 0 || !step_budget::is_limited() || self.access.is_direct(range.key) {
-            return true;
-        }
-        self.access.unlock();
-        step_budget::add(range.length as u64 / BYTES_PER_STEP);
-        self.endpoint.memory().afford(range, Access::RemoteRead)
     }
 
     fn atomic(&self, responder: &mut Responder, packet: &Packet) -> Step {
@@ -455,7 +423,6 @@ impl<'a, 'p> Executor<'a, 'p> {
         });
         let original = match result {
             Ok(original) => original,
-            Err(_) if step_budget::is_exceeded() => return Step::OutOfSteps,
             Err(error) => return no_access(error),
         };
         let operand_bytes = size_of_val(&original);

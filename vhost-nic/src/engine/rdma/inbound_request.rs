@@ -4,8 +4,6 @@ use std::ops::ControlFlow;
 
 use mlx5_prm::queue_entry::EventType;
 
-use super::super::memory::KeyRange;
-use super::Left;
 use super::endpoint::Endpoint;
 use super::execute::{Executor, Refused, Step, read_packets};
 use super::outbound_response::{Read, Response, Responses};
@@ -13,31 +11,21 @@ use super::pcie_wait;
 use super::receive_queue::{Broken, XrcQueue};
 use crate::hca::qp::{Parameters, Responder, service};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::step_budget;
 use crate::net::SuperPacket;
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::syndrome::{Nak, Syndrome};
 
-/// End of the requests that are executed now.
-enum End {
-    /// The queue pair is in the error state.
-    Error,
-    /// The budget has no steps left.
-    OutOfSteps,
-}
-
-/// Receives requests of one sender. Returns those that are left to the NIC's thread.
-#[must_use]
-pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) -> Option<Left> {
+/// Receives requests of one sender.
+pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
     let parameters = endpoint.parameters;
     if !parameters.state.receives() {
-        return None;
+        return;
     }
     if parameters.service != service::XRC {
         return receive_as(endpoint, super_packets, &XrcQueue::Absent);
     }
-    for (index, super_packet) in super_packets.iter().enumerate() {
+    for super_packet in super_packets {
         let named = XrcQueue::of(endpoint.context, parameters, &super_packet.head);
         let of_srq = named.own().map(|srq| Parameters {
             // The queue pair has no domain of its own; keys are checked against the shared receive queue's (IBTA annex
@@ -49,57 +37,38 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
             parameters: of_srq.as_ref().unwrap_or(parameters),
             ..*endpoint
         };
-        if let Some(left) = receive_as(&endpoint, &[super_packet], &named) {
-            return Some(Left { index, ..left });
-        }
+        receive_as(&endpoint, &[super_packet], &named);
     }
-    None
 }
 
-fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>], xrc: &XrcQueue) -> Option<Left> {
-    let mut left = None;
+fn receive_as(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>], xrc: &XrcQueue) {
     let mut responses = Responses::default();
     pcie_wait::before_requests(endpoint, super_packets);
     {
         let responder = &mut *endpoint.qp.responder.lock();
         if !endpoint.is_current() {
-            return None;
+            return;
         }
         let mut executor = Executor::new(endpoint, xrc);
-        for (index, super_packet) in super_packets.iter().enumerate() {
-            let went_on = if endpoint.parameters.service == service::UC {
-                unreliable(&mut executor, responder, super_packet)
-            } else {
-                reliable(&mut executor, responder, super_packet, &mut responses)
-            };
-            match went_on {
-                ControlFlow::Continue(()) => {}
+        for super_packet in super_packets {
+            if endpoint.parameters.service == service::UC {
+                unreliable(&mut executor, responder, super_packet);
+            } else if reliable(&mut executor, responder, super_packet, &mut responses).is_break() {
                 // The error state accepts no more requests.
-                ControlFlow::Break(End::Error) => break,
-                ControlFlow::Break(End::OutOfSteps) => {
-                    let executed_before = Some(responder.expected());
-                    left = Some(Left {
-                        index,
-                        executed_before,
-                        ..Left::default()
-                    });
-                    break;
-                }
+                break;
             }
         }
     }
-    // Of reads that are affordable.
-    step_budget::unlimited(|| responses.send(endpoint));
-    left
+    responses.send(endpoint);
 }
 
-/// Accepts requests of a reliable service. Breaks if the queue pair moves to the error state, or without steps.
+/// Accepts requests of a reliable service. Breaks if the queue pair moves to the error state.
 fn reliable<'p>(
     executor: &mut Executor<'_, 'p>,
     responder: &mut Responder,
     super_packet: &SuperPacket<'p>,
     responses: &mut Responses,
-) -> ControlFlow<End> {
+) -> ControlFlow<()> {
     let parameters = executor.endpoint.parameters;
     let mut each = |executor: &mut Executor<'_, 'p>, responder: &mut Responder| {
         let mut packets = super_packet.split();
@@ -115,18 +84,7 @@ fn reliable<'p>(
     if psn.is_before(expected) {
         parameters.count(QueueCounter::DuplicateRequest);
         let response = duplicate(responder, head, parameters);
-        if let Response::Read(Read {
-            length, rkey, address, ..
-        }) = response
-        {
-            let range = KeyRange {
-                key: rkey,
-                address,
-                length,
-            };
-            if !executor.affords_read(range) {
-                return ControlFlow::Break(End::OutOfSteps);
-            }
+        if let Response::Read(Read { length, .. }) = response {
             responder.account_read(parameters.packets(length), length);
         }
         responses.push(response);
@@ -148,7 +106,6 @@ fn reliable<'p>(
     match executor.execute(responder, super_packet) {
         Step::Split => each(executor, responder),
         Step::Lost => ControlFlow::Continue(()),
-        Step::OutOfSteps => ControlFlow::Break(End::OutOfSteps),
         Step::Done(response) => {
             responder.advance(match head.opcode.operation() {
                 Operation::ReadRequest => read_packets(head, parameters),
@@ -182,7 +139,7 @@ fn reliable<'p>(
                 psn,
                 msn: responder.msn(),
             });
-            ControlFlow::Break(End::Error)
+            ControlFlow::Break(())
         }
         Step::Refused(Refused { nak, event, .. }) => {
             match event {
@@ -198,7 +155,7 @@ fn reliable<'p>(
                 psn,
                 msn: responder.msn(),
             });
-            ControlFlow::Break(End::Error)
+            ControlFlow::Break(())
         }
     }
 }
@@ -231,28 +188,21 @@ fn duplicate(responder: &Responder, packet: &Packet, parameters: &Parameters) ->
 }
 
 /// Accepts requests of an unreliable service. A message with a gap, or one that cannot be executed, is dropped as a
-/// whole. Breaks without steps.
-fn unreliable<'p>(
-    executor: &mut Executor<'_, 'p>,
-    responder: &mut Responder,
-    super_packet: &SuperPacket<'p>,
-) -> ControlFlow<End> {
+/// whole.
+fn unreliable<'p>(executor: &mut Executor<'_, 'p>, responder: &mut Responder, super_packet: &SuperPacket<'p>) {
     let head = &super_packet.head;
     let psn = head.headers.bth.psn();
     let begins = head.opcode.position().begins();
     if !responder.accept_unreliable(psn, super_packet.packets(), begins) {
-        return ControlFlow::Continue(());
+        return;
     }
     match executor.execute(responder, super_packet) {
         Step::Done(_) => {}
         Step::Split => {
             responder.rewind(psn);
-            let mut packets = super_packet.split();
-            return packets.try_for_each(|packet| unreliable(executor, responder, &packet));
-        }
-        Step::OutOfSteps => {
-            responder.rewind(psn);
-            return ControlFlow::Break(End::OutOfSteps);
+            for packet in super_packet.split() {
+                unreliable(executor, responder, &packet);
+            }
         }
         Step::NoReceive => {
             executor.endpoint.count(QueueCounter::OutOfBuffer);
@@ -262,5 +212,4 @@ fn unreliable<'p>(
         Step::Broken(Broken { event }) => executor.fail(event),
         Step::Refused(_) | Step::Lost => responder.skip_message(),
     }
-    ControlFlow::Continue(())
 }

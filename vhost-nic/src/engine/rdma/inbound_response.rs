@@ -4,47 +4,35 @@ use mlx5_prm::queue_entry::Syndrome as CqeSyndrome;
 
 use super::super::denial;
 use super::super::memory::AccessContext;
-use super::Left;
 use super::completion::{complete_sent, fail_oldest};
 use super::endpoint::Endpoint;
 use crate::hca::nic_event::NicEvent;
 use crate::hca::pcie_latency::Transaction;
 use crate::hca::qp::{QpState, Requester, Work};
 use crate::hca::queue_counter::QueueCounter;
-use crate::hca::step_budget;
 use crate::net::{Effect, FrameNumber, Payload, SuperPacket};
 use crate::roce::opcode::Operation;
 use crate::roce::packet::Packet;
 use crate::roce::psn::Psn;
 use crate::roce::syndrome::{Nak, Syndrome};
 
-/// Receives responses. Returns those that are left to the NIC's thread.
-#[must_use]
-pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) -> Option<Left> {
+/// Receives responses.
+pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>]) {
     if endpoint.parameters.state != QpState::ReadyToSend {
-        return None;
+        return;
     }
     let requester = &mut *endpoint.qp.requester.lock();
     let mut reception = Reception {
         endpoint,
         requester,
         access: AccessContext::new(endpoint.hca()),
-        out_of_steps: false,
     };
-    let mut left = None;
-    for (index, super_packet) in super_packets.iter().enumerate() {
+    for super_packet in super_packets {
         // A response may move the queue pair to the error state.
         if !endpoint.is_current() {
-            return None;
+            return;
         }
         reception.accept(super_packet);
-        if reception.out_of_steps {
-            left = Some(Left {
-                index,
-                ..Left::default()
-            });
-            break;
-        }
     }
     reception.access.unlock();
     let Reception { requester, .. } = reception;
@@ -54,7 +42,6 @@ pub(super) fn receive(endpoint: &Endpoint<'_>, super_packets: &[&SuperPacket<'_>
     if !requester.is_in_service() {
         endpoint.schedule();
     }
-    left
 }
 
 /// Responses of a burst, while the requester is locked.
@@ -63,8 +50,6 @@ struct Reception<'a, 'p> {
     requester: &'a mut Requester,
     /// Unlocked before the memory of a guest is accessed in another way.
     access: AccessContext<'a, 'p>,
-    /// The budget has no steps left for a response, which was not accepted.
-    out_of_steps: bool,
 }
 
 impl<'p> Reception<'_, 'p> {
@@ -73,7 +58,7 @@ impl<'p> Reception<'_, 'p> {
         let psn = packet.headers.bth.psn();
         if super_packet.packets() > 1 && !self.fits(super_packet) {
             for packet in super_packet.split() {
-                if self.endpoint.is_current() && !self.out_of_steps {
+                if self.endpoint.is_current() {
                     self.accept(&packet);
                 }
             }
@@ -241,7 +226,6 @@ impl<'p> Reception<'_, 'p> {
             }
             // The responder cannot read its memory: as if the response had not arrived.
             Err(error) if error.is_of_source() => {}
-            Err(_) if step_budget::is_exceeded() => self.out_of_steps = true,
             Err(error) => {
                 self.access.unlock();
                 denial::report(self.endpoint.hca(), self.endpoint.qp.number, &error);
@@ -275,10 +259,6 @@ impl<'p> Reception<'_, 'p> {
                 .access
                 .scatter(self.endpoint.accessor(), list, 0..bytes.len(), &payload);
             if let Err(error) = stored {
-                if step_budget::is_exceeded() {
-                    self.out_of_steps = true;
-                    return;
-                }
                 self.access.unlock();
                 denial::report(self.endpoint.hca(), self.endpoint.qp.number, &error);
                 return self.fail(psn, CqeSyndrome::LocalProtection);

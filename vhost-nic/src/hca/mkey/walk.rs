@@ -12,7 +12,6 @@ use super::{
 };
 use crate::hca::buffer::ADAPTER_PAGE_SHIFT;
 use crate::hca::object_table::Table;
-use crate::hca::step_budget;
 
 /// Maximum number of indirect keys between a key and memory (`max_indirection` of the capabilities).
 pub const MAX_INDIRECTION: u32 = 4;
@@ -107,11 +106,6 @@ impl<'a> Recent<'a> {
             self.held = mkey.map(|mkey| (index, mkey.state.read_arc_recursive()));
         }
         self.held.as_ref().map(|(_, state)| &**state)
-    }
-
-    /// Whether a key names memory directly, not through other keys, or does not exist.
-    pub fn is_direct(&mut self, key: u32) -> bool {
-        self.hold(key).is_none_or(|state| state.translations.is_direct())
     }
 
     /// Does the same as [`check`].
@@ -294,9 +288,6 @@ impl Walk<'_> {
     ) -> Result<(), Stop<E>> {
         let left = self.steps.get().checked_sub(1).ok_or(MkeyError::Steps(inner.key))?;
         self.steps.set(left);
-        if !step_budget::take(1) {
-            return Err(MkeyError::Steps(inner.key).into());
-        }
         let outside = MkeyError::Range(inner.key, length, inner.address);
         let address = inner.address.checked_add(skip).ok_or(outside)?;
         // The outer key decides on remote access (IBTA, memory windows); the inner key needs only the local right.

@@ -1,13 +1,9 @@
 //! Classification of frames by the flow tables.
 
-use smallvec::SmallVec;
-
 use crate::frame::view::FrameView;
-use crate::hca::step_budget;
 
 use super::fields::MatchFields;
-use super::flow_counter::FlowCounter;
-use super::group::Entry;
+use super::group::{Entry, Group};
 use super::tables::{Table, Tables};
 use super::{Destination, FlowTables, MAX_DESTINATIONS, Miss, action};
 
@@ -38,38 +34,23 @@ pub enum Outcome {
     Drop,
     /// No entry matched, or there is no root table: the frame takes the default destination.
     Miss,
-    /// Not known within the [`step_budget`]: nothing was counted.
-    OutOfSteps,
 }
 
 struct Walk<'a, T> {
     tables: &'a Tables<T>,
     fields: MatchFields,
+    length: usize,
     visits: usize,
-    /// Visits that the budget has left.
-    affordable: usize,
-    /// Counters of the entries on the way.
-    counters: SmallVec<[&'a FlowCounter; 4]>,
     deliveries: &'a mut Vec<Delivery<T>>,
     allowed: bool,
     missed: bool,
     /// Copies of the frame were dropped at a limit.
     exhausted: bool,
-    out_of_steps: bool,
 }
 
 impl<T: Clone> FlowTables<T> {
     /// Classifies a frame and updates flow counters. Replaces the contents of `deliveries` by the frame's receivers.
     pub fn classify(&self, table_type: u8, view: &FrameView<'_>, deliveries: &mut Vec<Delivery<T>>) -> Outcome {
-        self.walk(table_type, view, true, deliveries)
-    }
-
-    /// Classifies a frame again that the flow counters have counted.
-    pub fn classify_again(&self, table_type: u8, view: &FrameView<'_>, deliveries: &mut Vec<Delivery<T>>) -> Outcome {
-        self.walk(table_type, view, false, deliveries)
-    }
-
-    fn walk(&self, table_type: u8, view: &FrameView<'_>, counts: bool, deliveries: &mut Vec<Delivery<T>>) -> Outcome {
         deliveries.clear();
         let tables = self.tables.read();
         let Some(root) = tables.root(table_type) else {
@@ -78,27 +59,16 @@ impl<T: Clone> FlowTables<T> {
         let mut walk = Walk {
             tables: &tables,
             fields: MatchFields::new(view),
+            length: view.bytes().len(),
             visits: 0,
-            affordable: usize::try_from(step_budget::left()).unwrap_or(usize::MAX),
-            counters: SmallVec::new(),
             deliveries,
             allowed: false,
             missed: false,
             exhausted: false,
-            out_of_steps: false,
         };
         walk.follow(root, 0);
-        step_budget::take(walk.visits as u64);
-        if walk.out_of_steps {
-            walk.deliveries.clear();
-            return Outcome::OutOfSteps;
-        }
-        if counts {
-            let length = view.bytes().len();
-            walk.counters.iter().for_each(|counter| counter.count(length));
-            if walk.exhausted {
-                self.exhausted.increment();
-            }
+        if walk.exhausted {
+            self.exhausted.increment();
         }
         match walk {
             Walk { deliveries, .. } if !deliveries.is_empty() => Outcome::Deliver,
@@ -121,20 +91,13 @@ impl<'a, T: Clone> Walk<'a, T> {
                 self.exhausted = true;
                 return;
             }
-            if !self.visit() {
-                return;
-            }
-            let mut found = None;
-            for group in table.groups.values() {
-                if !self.visit() {
-                    return;
-                }
-                found = group.find(&self.fields);
-                if found.is_some() {
-                    break;
-                }
-            }
-            next = match found {
+            self.visits += 1;
+            let fields = &self.fields;
+            let find = |group: &'a Group<T>| {
+                self.visits += 1;
+                group.find(fields)
+            };
+            next = match table.groups.values().find_map(find) {
                 Some(entry) => self.act(entry, tag, &mut pending),
                 None => match table.miss {
                     Miss::Default => {
@@ -147,13 +110,6 @@ impl<'a, T: Clone> Walk<'a, T> {
         }
     }
 
-    /// Counts a visit of a table or a group. Returns false if the budget does not have it.
-    fn visit(&mut self) -> bool {
-        self.visits += 1;
-        self.out_of_steps = self.visits > self.affordable;
-        !self.out_of_steps
-    }
-
     /// Performs the actions of an entry; returns the table where the frame continues.
     fn act(
         &mut self,
@@ -161,8 +117,9 @@ impl<'a, T: Clone> Walk<'a, T> {
         tag: u32,
         pending: &mut Vec<(&'a Table<T>, u32)>,
     ) -> Option<(&'a Table<T>, u32)> {
-        self.counters
-            .extend(entry.counters.iter().map(|(_, counter)| &**counter));
+        for (_, counter) in &entry.counters {
+            counter.count(self.length);
+        }
         self.allowed |= entry.action & action::ALLOW != 0;
         let flow_tag = if entry.flow_tag != 0 { entry.flow_tag } else { tag };
         let mut next = None;

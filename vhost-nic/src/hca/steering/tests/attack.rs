@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::hca::memory_budget::Budget;
-use crate::hca::step_budget;
 
 /// Creates a root table with as many groups as possible, the last of which can match every frame.
 fn crowded(flows: &Flows) -> (u32, u32) {
@@ -40,35 +39,6 @@ fn groups_and_tables_count_together() {
     let rounds = MAX_VISITS.div_ceil(MAX_TABLE_GROUPS + 1) as u64;
     assert_eq!(flows.query_counters(counter, 1, false).unwrap()[0].packets, rounds);
     assert_eq!(flows.exhausted(), 1);
-}
-
-#[test]
-fn a_walk_beyond_the_budget_has_no_effect() {
-    let flows = Flows::new(&Arc::default());
-    let (root, second) = (table(&flows, 1, 4, Miss::Default), table(&flows, 2, 4, Miss::Default));
-    flows.set_root(NIC_RX, Some(root)).unwrap();
-    let counter = flows.alloc_counters(1).unwrap();
-    let counted = |destinations| Actions {
-        action: action::FWD_DEST | action::COUNT,
-        counters: vec![counter],
-        ..forward(destinations)
-    };
-    let first = group(&flows, root, 0, 0, &nothing());
-    let both = [Destination::Tir(5), Destination::Table(second)];
-    entry(&flows, (root, first, 0), &nothing(), counted(&both));
-    group(&flows, second, 0, 0, &dmac(ALL_ONES));
-    let last = group(&flows, second, 1, 1, &nothing());
-    entry(&flows, (second, last, 1), &nothing(), counted(&[Destination::Tir(6)]));
-    let packets = || flows.query_counters(counter, 1, false).unwrap()[0].packets;
-    // Two tables, and three groups.
-    for steps in 0..5 {
-        let outcome = step_budget::limited(steps, || classify(&flows, &frame(MINE, 1)));
-        assert_eq!(outcome, (Outcome::OutOfSteps, vec![]));
-    }
-    assert_eq!((packets(), flows.exhausted()), (0, 0));
-    let (outcome, left) = step_budget::limited(5, || (classify(&flows, &frame(MINE, 1)), step_budget::left()));
-    assert_eq!((outcome, left), ((Outcome::Deliver, vec![5, 6]), 0));
-    assert_eq!(packets(), 2);
 }
 
 #[test]
