@@ -319,6 +319,8 @@ impl Guest {
                 session.has_queues.store(false, Ordering::Release);
                 self.report_left(session.gid);
             }
+            // The rings that follow a pause may be those of the next driver.
+            By::Device if session.is_paused() => session.has_queues.store(false, Ordering::Release),
             By::Device => {
                 state.ended.retain(|ended| ended.strong_count() > 0);
                 state.ended.push(Arc::downgrade(&session));

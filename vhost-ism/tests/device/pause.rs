@@ -5,6 +5,7 @@ use vhost_ism::abi::*;
 
 use crate::common::guest::{encode, pause_device, read_config};
 use crate::common::*;
+use crate::faults::Faulty;
 
 #[test]
 fn a_pause_keeps_the_session() {
@@ -134,6 +135,33 @@ fn a_pause_before_the_first_request_keeps_the_identity() {
     let bases = a.pause();
     assert_eq!(bases, [0; NUM_QUEUES]);
     a.resume(bases);
+    a.query_gid(a.gid()).unwrap();
+}
+
+/// A reset by the operator while the machine is paused: rings that follow are of the next driver.
+#[test]
+fn a_request_of_before_a_reset_in_the_pause_is_not_answered_in_later_rings() {
+    let mut faulty = Faulty::at(Host::default());
+    let mut a = faulty.boot("a");
+    let (mut frontend, window) = (a.frontend.clone(), a.window.clone());
+    let (paused, until_paused) = std::sync::mpsc::channel();
+    let (restarted, until_restarted) = std::sync::mpsc::channel();
+    a.window.before_next_map(move || {
+        pause_device(&mut frontend, &window);
+        paused.send(()).unwrap();
+        until_restarted.recv_timeout(PATIENCE).unwrap();
+    });
+    a.post_request(&encode(CMD_ALLOC, &Alloc { size: 4096.into() }), 64);
+    until_paused.recv_timeout(PATIENCE).unwrap();
+    faulty.apply("[[fault]]\nkind = \"vanish\"\nguest = \"a\"\non = \"now\"\ncount = 1");
+    assert_eq!(faulty.strikes(), [1]);
+    // The driver resets the device.
+    a.window.unmap_all();
+    a.restart_silently();
+    restarted.send(()).unwrap();
+    assert_eq!(a.take_allocated(4096, BRIEF), None);
+    // The map of before was still under way.
+    a.window.take_violations();
     a.query_gid(a.gid()).unwrap();
 }
 

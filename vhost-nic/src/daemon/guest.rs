@@ -53,7 +53,7 @@ pub struct DoorPlan<'a> {
     pub record: Option<File>,
 }
 
-/// Capabilities of the adapter's owner, which a virtual function lacks: it cannot change the port.
+/// Capabilities of the adapter's owner, which a virtual function does not report. Registers of the port stay writable.
 const OF_PHYSICAL_FUNCTIONS: [&str; 2] = ["vport_group_manager", "beacon_led"];
 
 fn zeroed_capabilities(args: &Args, identity: Identity) -> Vec<String> {

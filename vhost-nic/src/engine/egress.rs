@@ -7,7 +7,7 @@ use crate::frame::mac::CastType;
 use crate::frame::view::FrameView;
 use crate::hca::Hca;
 use crate::net::{Burst, EthernetAddresses, Frame};
-use crate::roce::packet;
+use crate::roce::packet::{self, Error, Packet};
 
 /// Sends complete frames. `transport_domain` is that of the send queue; RDMA has none.
 pub(super) fn transmit(context: &Context, burst: &Burst<'_>, transport_domain: Option<u32>) {
@@ -66,8 +66,9 @@ fn is_genuine(hca: &Hca, burst: &Burst<'_>) -> bool {
     };
     burst.frames().iter().all(|frame| match frame {
         Frame::SuperPacket(super_packet) => is_own(super_packet.head.path.addresses),
+        // A datagram to the port of RoCE v2 that is no packet may come from any address.
         Frame::Bytes(bytes) => FrameView::new(bytes)
-            .filter(packet::is_roce)
+            .filter(|view| matches!(Packet::new_checked(view), Ok(_) | Err(Error::Opcode(_))))
             .is_none_or(|view| packet::addresses(&view).is_some_and(&mut is_own)),
     })
 }

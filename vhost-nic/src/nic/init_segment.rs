@@ -35,7 +35,7 @@ pub(super) struct Registers {
 pub(super) enum Action {
     /// None: the word is stored.
     Stored,
-    /// None: the interface is enabled.
+    /// Begin: the interface is enabled, perhaps by another driver than before.
     Enable,
     /// Execute the commands in these slots of the queue at this guest address.
     Execute { queue: u64, slots: u32 },
@@ -72,7 +72,7 @@ impl Registers {
 
     /// Whether commands are executed.
     pub(super) fn is_enabled(&self) -> bool {
-        self.nic_interface != INTERFACE_DISABLED
+        self.health == 0 && self.nic_interface != INTERFACE_DISABLED
     }
 
     /// Returns the segment at a time of the device's clock.

@@ -207,6 +207,11 @@ fn raw_frames_of_roce_leave_from_the_gids_of_the_address_table() {
         let tagged = |frame: &[u8]| [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
         netdev.send(&tagged(&own));
         assert_eq!(spoofed(&c), 2);
+        // Too short for a packet of RoCE.
+        if !v1 {
+            netdev.send(&packet(1, of_a, b'E')[..14 + 20 + 8 + 11]);
+            assert_eq!(spoofed(&c), 2);
+        }
         // The check of other frames is of the MAC address.
         let mut other = own.clone();
         other[12..14].copy_from_slice(&[0x88, 0xb5]);
