@@ -4,14 +4,13 @@
 //! * *device*: A writes and rings; a worker of the device finds the ring and raises B's interrupt; B answers likewise.
 //! * *echo*: the same four hops between threads, without content: A kicks an eventfd, a thread that waits with epoll
 //!   reads it and writes B's eventfd, B answers likewise.
-//!
 //! * *doors*: as *device*, with a door without rules before each guest, as in a daemon with `--control-socket`.
 //! * *traced*: as *device*, while the flight recorder is on.
 //!
-//! All are measured in short, interleaved turns within one run, so that a busy machine slows all, and each hop of the
-//! one is between the same two processors as that of the other: A and its worker on one, B and its worker on another.
-//! Left to the scheduler, the placement of the threads would dominate the result. `cargo bench -p vhost-ism`;
-//! `ROUNDS=n` and `TURNS=n` in the environment set the number of measurements.
+//! Short turns alternate within one run, so that a busy machine slows all four alike, and each hop is between the same
+//! two processors: A and its worker on one, B and its worker on another. Left to the scheduler, the placement of the
+//! threads would dominate the result. `cargo bench -p vhost-ism`; `ROUNDS=n` and `TURNS=n` in the environment set the
+//! number of measurements.
 
 #[path = "../tests/common/mod.rs"]
 #[allow(unused_imports, reason = "the tests use them")]

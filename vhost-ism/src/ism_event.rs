@@ -64,7 +64,7 @@ const REQUESTS: [((u8, u8), &str); 12] = [
     (CMD_SUBSCRIBE, "SUBSCRIBE"),
 ];
 
-/// What a thread works on, by the index of an event.
+/// Work in progress on a thread, by the events that began it.
 #[derive(Debug, Default)]
 struct Work {
     /// The request that it executes, or the kick that it serves.
@@ -171,7 +171,7 @@ fn request(command: u32) -> String {
 /// Part of a trace whose times are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All guests.
+    /// Times of every guest.
     All,
     /// Requests, maps and bells of a guest.
     Guest(u16),

@@ -1,4 +1,4 @@
-//! What `ethtool` and `devlink` show of the port, the module and the firmware, without an error of the driver.
+//! Port, module and firmware by `ethtool` and `devlink`, without an error of the driver.
 
 use guest_harness::{Guest, NIC, Result};
 

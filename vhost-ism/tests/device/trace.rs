@@ -34,7 +34,7 @@ fn command((class, cmd): (u8, u8)) -> u32 {
     u16::from_be_bytes([class, cmd]).into()
 }
 
-/// What caused an event: the kind and guest of its parent, and the command of an arrival.
+/// Kind and guest of an event's parent, with the command if that is an arrival.
 fn cause(trace: &Trace, timeline: &IsmTimeline, index: usize) -> Option<(IsmEvent, u16, u32)> {
     let parent = &trace.events[timeline.parent(index)?];
     Some((IsmEvent::at(parent.event)?, parent.guest, parent.arguments[0]))

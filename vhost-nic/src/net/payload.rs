@@ -208,6 +208,16 @@ impl<'a> Payload<'a> {
 
     /// Appends the bytes of the payload to `out`. Errors are [`DmaError::Source`].
     pub fn append_to(&self, out: &mut Vec<u8>) -> dma::Result<()> {
+        let begin = out.len();
+        let read = self.read_segments(out);
+        if read.is_err() {
+            out.truncate(begin);
+        }
+        read
+    }
+
+    fn read_segments(&self, out: &mut Vec<u8>) -> dma::Result<()> {
+        let mut first = None;
         for segment in &self.segments {
             match segment {
                 Segment::Inline { start, length } => out.extend_from_slice(self.inline(*start, *length)),
@@ -220,16 +230,19 @@ impl<'a> Payload<'a> {
                         .memory
                         .read(Purpose::Gather, *address, &mut out[start..])
                         .map_err(|error| DmaError::Source(Box::new(error)))?;
-                    // Read first: bytes from after a revocation are not passed on.
-                    fence(Ordering::Acquire);
-                    if !self.is_allowed(source, source.readers.revocations()) {
-                        out.truncate(start);
-                        return Err(unreadable(*address, *length));
-                    }
+                    first.get_or_insert((source, *address, *length));
                 }
             }
         }
-        Ok(())
+        // Once for all segments, as it may translate the whole payload again. Read first: bytes from after a revocation
+        // are not passed on.
+        fence(Ordering::Acquire);
+        match first {
+            Some((source, address, length)) if !self.is_allowed(source, source.readers.revocations()) => {
+                Err(unreadable(address, length))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the `length` bytes from `offset` on, clipped to the end.
@@ -347,7 +360,7 @@ impl Default for Payload<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
 
     use mlx5_test_driver::memory::{BASE, Memory, SIZE};
@@ -355,17 +368,22 @@ mod tests {
     use super::*;
     use crate::dma::{Backing, GuestMap};
 
-    /// Permissions of which a revocation leaves none.
+    /// Permissions of which a revocation leaves `kept`.
     #[derive(Debug, Default)]
-    struct Revocable(Readers);
+    struct Revocable {
+        readers: Readers,
+        kept: Vec<(u64, usize)>,
+        translations: AtomicUsize,
+    }
 
     impl Permissions for Revocable {
         fn readers(&self) -> &Readers {
-            &self.0
+            &self.readers
         }
 
         fn memory_of(&self, _: &Origin, _: u64) -> Vec<(u64, usize)> {
-            Vec::new()
+            self.translations.fetch_add(1, Ordering::Relaxed);
+            self.kept.clone()
         }
     }
 
@@ -401,10 +419,10 @@ mod tests {
         thread::scope(|scope| {
             copy(&first, &mut sources, &receiver, BASE).unwrap();
             scope.spawn(|| {
-                permissions.0.revoke();
+                permissions.readers.revoke();
                 revoked.store(true, Ordering::SeqCst);
             });
-            while permissions.0.revocations() == 0 {
+            while permissions.readers.revocations() == 0 {
                 thread::yield_now();
             }
             copy(&second, &mut sources, &receiver, BASE + 2).unwrap();
@@ -433,6 +451,38 @@ mod tests {
             let mut bytes = [0; 3];
             receiver.read(Purpose::Scatter, BASE, &mut bytes).unwrap();
             assert_eq!(&bytes, sent);
+        }
+    }
+
+    /// The sender may have made any number of segments, and revokes other keys all the time.
+    #[test]
+    fn a_payload_is_translated_again_once_for_all_of_its_segments() {
+        const SEGMENTS: u64 = 1000;
+        let ram = Memory::new();
+        let sender = guest(&ram);
+        let segments = (0..SEGMENTS).map(|index| (BASE + 2 * index, 1));
+        let origin = Origin {
+            queue: 1,
+            key: 2,
+            address: 0,
+            length: SEGMENTS as usize,
+            remote: false,
+        };
+        for (kept, allowed) in [(segments.clone().collect(), true), (Vec::new(), false)] {
+            let permissions = Revocable {
+                kept,
+                ..Revocable::default()
+            };
+            let mut payload = Payload::of_memory(&sender, &permissions);
+            payload.note_origin(origin);
+            segments
+                .clone()
+                .for_each(|(address, length)| payload.push_memory(address, length));
+            permissions.readers.revoke();
+            let mut out = b"head".to_vec();
+            assert_eq!(payload.append_to(&mut out).is_ok(), allowed);
+            assert_eq!(out.len(), 4 + if allowed { SEGMENTS as usize } else { 0 });
+            assert_eq!(permissions.translations.load(Ordering::Relaxed), 1);
         }
     }
 }

@@ -29,7 +29,7 @@ const STAGES: [(&str, NicEvent, NicEvent); 17] = [
 /// Part of a trace whose stages are measured: what doorbells and WQEs in it caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All guests.
+    /// Times of every guest.
     All,
     /// A guest, commands included.
     Guest(u16),

@@ -37,8 +37,9 @@ fn netdev() -> Netdev {
     Netdev::open(&hca(), &Options::default())
 }
 
+/// Asserts that a command was refused with a status.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T>, status: Status) {
+pub fn refused<T: std::fmt::Debug>(result: Result<T>, status: Status) {
     match result {
         Err(error) => assert!(error.is(status), "{error:?} is not {status:?}"),
         Ok(value) => panic!("not refused: {value:?}"),

@@ -54,3 +54,10 @@ pub fn guest(switch: &Arc<Switch>, number: u8, options: &Options) -> Netdev {
 pub fn shut(guest: Netdev) {
     guest.shut_down();
 }
+
+/// Calls `check` with the only guest's driver, and shuts it down.
+pub fn with_hca(check: impl FnOnce(&Hca)) {
+    let lan = Lan::new(1, &Options::default());
+    check(&lan.guests[0].hca);
+    lan.guests.into_iter().for_each(shut);
+}

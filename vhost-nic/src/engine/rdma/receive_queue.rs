@@ -20,11 +20,11 @@ use crate::roce::packet::Packet;
 /// The shared receive queue that an XRC packet names in its XRCETH.
 #[derive(Debug)]
 pub(super) enum XrcQueue {
-    /// None of this number, or no XRC packet.
+    /// No queue has this number, or the packet has no XRCETH.
     Absent,
-    /// One of another XRC domain than the queue pair's.
+    /// Outside the queue pair's XRC domain.
     Foreign,
-    /// One of the queue pair's XRC domain.
+    /// In the queue pair's XRC domain.
     Own(Arc<XrcSrq>),
 }
 

@@ -36,7 +36,7 @@ const FENCE_SMALL: u8 = 1;
 pub(super) fn run(context: &Context, qp: &Qp) {
     let Some(ring) = &qp.send_queue else { return };
     let hca = &context.hca;
-    let mut reader: Option<(u64, Reader<'_>)> = None;
+    let (mut reader, mut generation) = (None, qp.parameters().generation);
     let mut batch = Batch::new(context, qp.number);
     let mut batches = 0..BATCHES;
     loop {
@@ -68,11 +68,11 @@ pub(super) fn run(context: &Context, qp: &Qp) {
                 return;
             }
             // What was read before a reset is not what is posted after it.
-            reader = reader.filter(|(generation, _)| *generation == parameters.generation);
-            let (_, reader) = reader.get_or_insert_with(|| {
-                let reader = Reader::new(&hca.dma, ring, parameters.service, requester.fetched());
-                (parameters.generation, reader)
-            });
+            if generation != parameters.generation {
+                (reader, generation) = (None, parameters.generation);
+            }
+            let reader =
+                reader.get_or_insert_with(|| Reader::new(&hca.dma, ring, parameters.service, requester.fetched()));
             if let Err(error) = reader.look(&qp.blue_flame, requester.fetched()) {
                 hca.findings.report_doorbell_record(queue(qp.number), &error);
                 return endpoint.fail(Some(EventType::WqCatastrophicError));
