@@ -1,35 +1,27 @@
 //! RDMA between two guests of one daemon: the cost of a message from doorbell to completion.
 //!
 //! The driver rings the doorbell and polls; the NIC's thread sends, receives and completes for both guests. `rate` and
-//! `bulk` measure CPU time of this thread: what one core can do, on a busy machine too. `latency` and `crowd` are
-//! wall-clock time.
+//! `bulk` measure CPU time of this thread: what one core can do, on a busy machine too. `latency` is wall-clock time.
 
 #[path = "../tests/common/faulty.rs"]
 mod faulty;
 #[path = "../tests/common/nic.rs"]
 mod nic;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{fs, hint, thread};
+use std::{fs, hint};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mlx5_prm::access_reg::PmtuReg;
-use mlx5_prm::steering::FteMatchParam;
 use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::buffer::Buffer;
-use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::machine::Machine;
-use mlx5_test_driver::memory::{Block, Memory, PAGE};
-use mlx5_test_driver::netdev::{Netdev, Options};
+use mlx5_test_driver::memory::{Memory, PAGE};
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Data, QueuePair, Request, Shape, connect, service};
 use mlx5_test_driver::region::{Region, Rights};
-use mlx5_test_driver::sq::Request as EthernetRequest;
-use mlx5_test_driver::steering::{Table, To, destination};
 use vhost_daemon::fault::Faults;
 use vhost_daemon::trace::set_flight_recorder;
 use vhost_nic::net::Switch;
@@ -124,10 +116,7 @@ impl Link {
 
     /// Two guests whose regions are in pages of `page` bytes.
     fn in_pages(service: u8, log_sq: u8, page: u64, observers: Observers) -> Self {
-        Self::of_machines(service, log_sq, page, observers.machines(&Switch::new()))
-    }
-
-    fn of_machines(service: u8, log_sq: u8, page: u64, [first, second]: [Machine; 2]) -> Self {
+        let [first, second] = observers.machines(&Switch::new());
         let nodes = [Node::open(first, 1), Node::open(second, 2)];
         for node in &nodes {
             let mut register = PmtuReg::default();
@@ -328,107 +317,12 @@ fn bulk(c: &mut Criterion) {
     }
 }
 
-/// Ethernet guests that send to each other in a ring, and whose flow tables take each frame more steps than a delivery
-/// has on the thread of its sender.
-struct Crowd(Vec<Netdev>);
-
-impl Crowd {
-    /// Flow groups that each frame passes.
-    const GROUPS: u32 = 400;
-    /// Level of their table, before those of the driver.
-    const LEVEL: u8 = 40;
-    /// Frames that a guest posts at a time, of which the last is signaled.
-    const BURST: usize = 16;
-    const FRAME: u32 = 64;
-
-    fn new(switch: &Arc<Switch>, numbers: Range<u8>) -> Self {
-        let guest = |number| {
-            let hca = Hca::boot(&Arc::new(machine(switch, number)));
-            let guest = Netdev::open(&Arc::new(hca), &Options::default());
-            let (hca, all) = (&guest.hca, FteMatchParam::default());
-            let table = Table::create(hca, Self::LEVEL, 9).unwrap();
-            for index in 0..Self::GROUPS {
-                table.create_group(hca, index..=index, &destination([0xff; 6])).unwrap();
-            }
-            let last = table.create_group(hca, Self::GROUPS..=Self::GROUPS, &all).unwrap();
-            let to = To::Tir(guest.direct[0]);
-            table.forward(hca, last, Self::GROUPS, &all, to).unwrap();
-            table.set_root(hca).unwrap();
-            guest
-        };
-        Self(numbers.map(guest).collect())
-    }
-
-    /// Sends and receives until `stop`.
-    fn flood(&mut self, stop: &AtomicBool) {
-        let macs: Vec<[u8; 6]> = self.0.iter().map(|guest| guest.hca.machine.mac).collect();
-        let frame = |at: usize| {
-            let mut frame = vec![0; Self::FRAME as usize];
-            frame[..6].copy_from_slice(&macs[(at + 1) % macs.len()]);
-            frame[6..12].copy_from_slice(&macs[at]);
-            frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-            frame
-        };
-        let places: Vec<Block> = self
-            .0
-            .iter()
-            .enumerate()
-            .map(|(at, guest)| guest.place(&frame(at)))
-            .collect();
-        let mut idle = vec![true; macs.len()];
-        while !stop.load(Ordering::Relaxed) {
-            for ((guest, place), idle) in self.0.iter_mut().zip(&places).zip(&mut idle) {
-                let channel = &mut guest.channels[0];
-                if channel.send_cq.poll().is_some() {
-                    channel.send_cq.release();
-                    *idle = true;
-                }
-                if std::mem::take(idle) {
-                    let mut last = [0; 8];
-                    for left in (0..Self::BURST).rev() {
-                        let wqe = channel.sq.wqe(&EthernetRequest {
-                            data: &[(place.address(), Self::FRAME)],
-                            silent: left > 0,
-                            ..EthernetRequest::default()
-                        });
-                        last = *wqe.first_chunk().unwrap();
-                        channel.sq.put(&wqe);
-                    }
-                    channel.sq.ring(last);
-                }
-                while guest.poll().is_some() {}
-            }
-        }
-    }
-}
-
-/// Round trips of a pair, alone and beside 62 guests that flood.
-fn crowd(c: &mut Criterion) {
-    let mut group = c.benchmark_group("crowd");
-    for (name, others) in [("alone", 0), ("beside-62", 62)] {
-        let switch = Switch::new();
-        let machines = [1, 2].map(|number| machine(&switch, number));
-        let mut link = Link::of_machines(service::RC, LOG_SQ_SHORT, PAGE, machines);
-        let request = link.request(WqeOpcode::RdmaWrite, link.memory(64));
-        let blocks = link.fill(&request, 1);
-        let (mut crowd, stop) = (Crowd::new(&switch, 3..3 + others), AtomicBool::new(false));
-        thread::scope(|scope| {
-            if others > 0 {
-                scope.spawn(|| crowd.flood(&stop));
-            }
-            group.bench_function(name, |b| b.iter(|| link.again(1, blocks, 1)));
-            stop.store(true, Ordering::Relaxed);
-        });
-        link.close();
-    }
-}
-
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = rate, latency, bulk, crowd
+    targets = rate, latency, bulk
 }
 criterion_main!(benches);
