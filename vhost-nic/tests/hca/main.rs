@@ -15,6 +15,7 @@ mod attack_delivery;
 mod attack_leftovers;
 mod attack_memory;
 mod boot;
+mod command_faults;
 mod commands;
 mod cq_errors;
 mod crowd;
