@@ -67,14 +67,6 @@ check_doctests() {
     --package vhost-daemon
 }
 
-# The fuzz targets are workspaces of their own, which nothing else compiles.
-check_fuzz() {
-  local crate
-  for crate in vhost-nic vhost-ism; do
-    cargo check --locked --manifest-path "$crate/fuzz/Cargo.toml" --target-dir target/fuzz || return
-  done
-}
-
 check_floors() { cargo test "$@" --locked --package vhost-daemon --test floors; }
 
 # run_checks [CARGO-PROFILE-OPTION]: runs all checks, the fastest first.

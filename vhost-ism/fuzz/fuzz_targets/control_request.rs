@@ -1,5 +1,5 @@
 //! Interprets the input as control requests, resets and doorbells of three guests. Run it with
-//! `cargo +nightly fuzz run control_request` in vhost-ism.
+//! `scripts/fuzz control_request`.
 
 #![no_main]
 

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod host;
 pub mod memory;
 pub mod ring;
+pub mod ring_driver;
 pub mod window;
 
 use std::time::Duration;

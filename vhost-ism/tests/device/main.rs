@@ -13,6 +13,7 @@ mod doorbells;
 mod events;
 mod faults;
 mod findings;
+mod fuzzing;
 mod grants;
 mod holders;
 mod isolation;

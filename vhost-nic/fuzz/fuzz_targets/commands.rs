@@ -1,5 +1,4 @@
-//! Bytes become commands to the firmware, with frames and doorbells between them: `cargo +nightly fuzz run commands` in
-//! vhost-nic.
+//! Bytes become commands to the firmware, with frames and doorbells between them: `scripts/fuzz commands`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Bytes become packets of a hostile peer: `cargo +nightly fuzz run packets` in vhost-nic.
+//! Bytes become packets of a hostile peer: `scripts/fuzz packets`.
 
 #![no_main]
 

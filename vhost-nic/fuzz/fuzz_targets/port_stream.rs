@@ -1,4 +1,4 @@
-//! Bytes become the stream of a port's peer: `cargo +nightly fuzz run port_stream` in vhost-nic.
+//! Bytes become the stream of a port's peer: `scripts/fuzz port_stream`.
 
 #![no_main]
 

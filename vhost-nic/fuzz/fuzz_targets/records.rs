@@ -1,5 +1,5 @@
-//! Bytes become a record that is replayed: `cargo +nightly fuzz run records ../tests/records` in vhost-nic/fuzz, with
-//! the kept records as seeds. Their events are changed before compression.
+//! Bytes become a record that is replayed: `scripts/fuzz records`, with the kept records as seeds.
+//! Their events are changed before compression.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Bytes become the messages of a vfio-user client: `cargo +nightly fuzz run vfio_user_messages` in vhost-nic.
+//! Bytes become the messages of a vfio-user client: `scripts/fuzz vfio_user_messages`.
 
 #![no_main]
 

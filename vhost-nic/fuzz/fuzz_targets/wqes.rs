@@ -1,4 +1,4 @@
-//! Bytes become WQEs of a hostile guest: `cargo +nightly fuzz run wqes` in vhost-nic.
+//! Bytes become WQEs of a hostile guest: `scripts/fuzz wqes`.
 
 #![no_main]
 

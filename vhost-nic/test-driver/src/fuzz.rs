@@ -6,8 +6,15 @@
 pub mod canary;
 pub mod choices;
 pub mod commands;
+pub mod flow_tables;
+pub mod frames;
+pub mod key_graphs;
+pub mod registers;
 pub mod targets;
 pub mod wqes;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use mlx5_prm::queue_entry::CqeOpcode;
 use mlx5_prm::wqe::WqeOpcode;
@@ -51,6 +58,24 @@ impl Tally {
         self.succeeded += other.succeeded;
         self.refused += other.refused;
     }
+}
+
+/// Runs an input of bytes.
+pub type Driver = fn(&[u8]) -> Tally;
+
+/// Runs a driver on the inputs that are kept for a target in `corpus`, and prints the name of each before. Returns their
+/// number.
+pub fn on_kept_inputs(corpus: &Path, target: &str, driver: Driver) -> usize {
+    let Ok(entries) = fs::read_dir(corpus.join(target)) else {
+        return 0;
+    };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in &files {
+        println!("{}", file.display());
+        driver(&fs::read(file).unwrap());
+    }
+    files.len()
 }
 
 /// Runs a driver on reproducible random inputs of `length` bytes until it has made `count`.

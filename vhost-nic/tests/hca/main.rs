@@ -1,5 +1,7 @@
 //! The device as a guest's driver sees it, in memory. See `mlx5_test_driver`.
 
+#[path = "../common/captured_frames.rs"]
+mod captured_frames;
 #[path = "../common/faulty.rs"]
 mod faulty;
 #[path = "../common/found.rs"]
@@ -8,6 +10,8 @@ mod found;
 mod inspect;
 #[path = "../common/nic.rs"]
 mod nic;
+#[path = "../common/raw_frames.rs"]
+mod raw_frames;
 #[path = "../common/recorded.rs"]
 mod recorded;
 

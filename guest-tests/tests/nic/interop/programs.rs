@@ -79,14 +79,17 @@ pub fn connect(
     require(&said, text.contains(good) && !text.contains("failure"))
 }
 
-/// Joins a multicast group by rdma_cm at both ends; the client sends, and the server receives its datagrams.
+/// Joins a multicast group by rdma_cm at both ends; the client sends, and the server receives ten datagrams.
 pub fn multicast(client: End<'_>, server: End<'_>) -> Result<()> {
     const GROUP: &str = "239.5.0.1";
+    const RECEIVED: u32 = 10;
+    // The sender destroys its queue pair once it has posted, and rdma_rxe flushes what it has not sent by then.
+    const SENT: u32 = 1000;
     // Line-buffered, as mckey block-buffers output to a pipe.
-    let member = |end: End<'_>| format!("stdbuf -oL mckey -m {GROUP} -b {} -C 10 -S 500", end.address);
-    let receiver = server.guest.spawn(&member(server))?;
+    let member = |end: End<'_>, count: u32| format!("stdbuf -oL mckey -m {GROUP} -b {} -C {count} -S 500", end.address);
+    let receiver = server.guest.spawn(&member(server, RECEIVED))?;
     receiver.wait_line("joined dgid", TIMEOUT)?;
-    let send = format!("{} -s", member(client));
+    let send = format!("{} -s", member(client, SENT));
     client.guest.shell(&send).timeout(TIMEOUT).run()?.check()?;
     let said = receiver.wait(Duration::from_secs(10))?.check()?;
     match said.stdout.contains("data transfers complete") {

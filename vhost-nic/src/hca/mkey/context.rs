@@ -68,5 +68,11 @@ pub(super) fn check_range(
     } else {
         context.len().checked_sub(offset).ok_or(outside)?
     };
-    if length > room { Err(outside) } else { Ok(offset) }
+    // No access wraps around the address space, wherever the key ends: a packet behind the wrap would be outside.
+    let wraps = address.checked_add(length.saturating_sub(1)).is_none();
+    if length > room || wraps {
+        Err(outside)
+    } else {
+        Ok(offset)
+    }
 }

@@ -88,6 +88,20 @@ fn reach(table: &Table<Mkey>, key: u32, address: u64, length: u64) -> Result<Vec
 }
 
 #[test]
+fn no_access_wraps_around_the_address_space() {
+    let table = table();
+    let context = ranged(AccessMode::Mtt, u64::MAX - 0xfff, 0x2000);
+    let key = create(&table, context, &mtts(&[0x8000, 0x3000]));
+    let (last, length) = (u64::MAX - 0xf, 0x10);
+    assert_eq!(
+        reach(&table, key, last, length).unwrap(),
+        [Segment::Memory(0x8ff0, 0x10)]
+    );
+    let beyond = reach(&table, key, last, length + 1);
+    assert!(matches!(beyond, Err(MkeyError::Range(..))), "{beyond:?}");
+}
+
+#[test]
 fn pages_are_counted_from_the_first_byte() {
     let table = table();
     let key = create(
