@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use log::debug;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::Shared;
@@ -39,7 +40,10 @@ fn send(shared: &Shared, medium: &mut dyn Medium, held: &mut Option<Vec<u8>>) ->
                 return false;
             }
             Err(error) => {
-                shared.drops.refused.increment();
+                match Errno::from_io_error(&error) {
+                    Some(Errno::MSGSIZE) => shared.drops.too_long.increment(),
+                    _ => shared.drops.refused.increment(),
+                };
                 debug!("{}: cannot send a frame: {error}", shared.name);
             }
         }
@@ -64,7 +68,7 @@ fn receive(shared: &Shared, port: &SwitchPort, medium: &mut dyn Medium, held: &m
                 shared.connections.increment();
                 set_connected(shared, port, true);
             }
-            Incoming::Malformed => drop(shared.drops.malformed.increment()),
+            Incoming::Dropped(reason) => drop(shared.drops.of(reason).increment()),
             gone @ (Incoming::Disconnected | Incoming::Confused) => {
                 if gone == Incoming::Confused {
                     shared.drops.malformed.increment();

@@ -14,7 +14,7 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::length_prefix::MAX_LENGTH;
-use super::medium::{Incoming, Medium};
+use super::medium::{DropReason, Incoming, Medium};
 use super::vnet_header::VnetHeader;
 
 /// Bytes of the name of a network interface (`IFNAMSIZ`, `include/uapi/linux/if.h`), without the 0 at its end.
@@ -143,7 +143,7 @@ impl Medium for TapMedium {
         if self.segments.is_empty() && !self.gone {
             match read(&self.device, &mut self.buffer) {
                 Ok(length) if self.take_apart(length) => {}
-                Ok(_) => return Incoming::Malformed,
+                Ok(_) => return Incoming::Dropped(DropReason::Malformed),
                 // The device has been deleted, and will not come back to this descriptor (`tun_chr_read_iter`,
                 // `drivers/net/tun.c`).
                 Err(Errno::BADFD) => {
@@ -153,7 +153,7 @@ impl Medium for TapMedium {
                 }
                 Err(Errno::AGAIN | Errno::INTR) => return Incoming::Nothing,
                 // A frame that the host cannot describe.
-                Err(_) => return Incoming::Malformed,
+                Err(_) => return Incoming::Dropped(DropReason::Malformed),
             }
         }
         match self.segments.pop_front() {

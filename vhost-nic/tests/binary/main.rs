@@ -6,7 +6,8 @@ mod record;
 mod services;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -212,6 +213,41 @@ fn ports_beside_the_nics_have_sockets_and_names_of_their_own() {
     let (code, text) = Daemon::start(PROGRAM.command().args(args)).fail();
     assert_eq!(code, Some(1));
     assert!(text.contains("cannot share the name a"), "{text}");
+}
+
+#[test]
+fn a_tunnel_passes_frames_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let peer = UdpSocket::bind("127.78.0.2:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let tunnel = format!("vxlan=127.78.0.1,remote={},vni=5", peer.local_addr().unwrap());
+    let stream = format!("stream={}", at("b.sock"));
+    let sockets = ["--socket-path", &at("a.sock"), "--stats-socket", &at("stats.sock")];
+    let ports = ["--port", &stream, "--port", &tunnel];
+    let daemon = Daemon::start(PROGRAM.command().args(sockets).args(ports));
+    let stats = dir.path().join("stats.sock");
+    await_socket(&stats);
+    let mut guest = UnixStream::connect(dir.path().join("b.sock")).unwrap();
+    guest.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    eventually("the link of the stream", || {
+        read_stats(&stats)["switch"]["ports"][1]["link_up"] == true
+    });
+    // To all, from each of two stations.
+    let frame = |from: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, from], &[0x88, 0xb5, from, from]].concat();
+    let datagram = |from| [&[8, 0, 0, 0, 0, 0, 5, 0][..], &frame(from)].concat();
+    peer.send_to(&datagram(1), "127.78.0.1:4789").unwrap();
+    let mut bytes = [0; 4 + 16];
+    guest.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes[..], [&[0, 0, 0, 16][..], &frame(1)].concat());
+    guest.write_all(&[&[0, 0, 0, 16][..], &frame(2)].concat()).unwrap();
+    let mut bytes = [0; 100];
+    let (count, from) = peer.recv_from(&mut bytes).unwrap();
+    assert_eq!(bytes[..count], datagram(2));
+    assert_eq!(from.to_string(), "127.78.0.1:4789");
+    let port = &read_stats(&stats)["ports"][1];
+    assert_eq!((&port["name"], &port["medium"]), (&"vxlan5".into(), &"vxlan".into()));
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }
 
 #[test]
