@@ -8,8 +8,11 @@ mod arrival;
 mod datagram;
 mod departure;
 mod length_prefix;
+mod link_watch;
 mod medium;
+mod packet;
 mod port_thread;
+mod receive_buffer;
 mod stream;
 mod tap_device;
 mod vnet_header;
@@ -32,6 +35,7 @@ pub use datagram::DatagramMedium;
 use departure::Departure;
 pub use length_prefix::{LengthPrefixed, MAX_LENGTH, OversizedFrame};
 pub use medium::{DropReason, Incoming, Medium};
+pub use packet::{PacketError, PacketMedium};
 pub use stream::StreamMedium;
 pub use tap_device::{TapError, TapMedium, TapPlan};
 pub use vnet_header::{VnetError, VnetHeader};
@@ -55,7 +59,7 @@ vhost_daemon::counters! {
         malformed,
         /// From the peer, RoCE packets with a wrong ICRC.
         bad_icrc,
-        /// From another address than the peer's.
+        /// From another address than the peer's, or of another interface.
         other_source,
         /// From the peer, VXLAN without the flag of a valid VNI.
         no_vni,

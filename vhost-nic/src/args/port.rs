@@ -11,7 +11,7 @@ use vhost_nic::external_port::{TapPlan, VNI_LIMIT, VXLAN_PORT, VxlanPlan};
 use super::{parse_switch, set};
 
 /// Keys that name a medium.
-const MEDIA: [&str; 4] = ["stream", "dgram", "tap", "vxlan"];
+const MEDIA: [&str; 5] = ["stream", "dgram", "tap", "packet", "vxlan"];
 /// Keys of some media.
 const OPTIONS: [&str; 4] = ["remote", "create", "offload", "vni"];
 
@@ -32,6 +32,8 @@ pub enum PortMedium {
     },
     /// A TAP device.
     Tap(TapPlan),
+    /// A network interface of this name.
+    Packet(String),
     /// A tunnel over UDP.
     Vxlan(VxlanPlan),
 }
@@ -113,6 +115,7 @@ fn medium_of(key: &str, value: &str, options: &mut Options<'_>) -> Result<(Strin
             };
             (value.to_owned(), PortMedium::Tap(plan))
         }
+        "packet" => (value.to_owned(), PortMedium::Packet(value.to_owned())),
         _ => {
             let plan = VxlanPlan {
                 local: udp_address(value)?,
@@ -186,6 +189,11 @@ mod tests {
         assert_eq!(tap("tap=tap0,offload=on"), names(false, true));
         assert_eq!(tap("create=on,tap=tap0"), names(true, true));
         assert_eq!(tap("tap=tap0,create=on,offload=off"), names(true, false));
+        let packet: PortArg = "packet=eth1".parse().unwrap();
+        assert_eq!(
+            (&*packet.name, packet.medium),
+            ("eth1", PortMedium::Packet("eth1".to_owned()))
+        );
         let vxlan = |text: &str| match text.parse::<PortArg>().unwrap() {
             PortArg {
                 name,
@@ -224,6 +232,7 @@ mod tests {
             "tap=a,remote=b",
             "tap=a,create=yes",
             "tap=a,vni=1",
+            "packet=a,offload=on",
             "tap=a,offload=on,offload=on",
             "vxlan=10.0.0.1",
             "vxlan=10.0.0.1,remote=10.0.0.2",

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum DropReason {
     /// It can be no frame.
     Malformed,
-    /// It is from another address than the peer's.
+    /// It is from another address than the peer's, or of another interface.
     OtherSource,
     /// It is VXLAN without the flag of a valid VNI.
     NoVni,
@@ -43,6 +43,11 @@ pub trait Medium: Send {
 
     /// Descriptor that becomes readable when [`receive`](Self::receive) has something; `None` if it never will.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Further descriptor that becomes readable when [`receive`](Self::receive) has a change of the link.
+    fn state_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Time after which frames can be sent again; `None` if the descriptor becomes writable then.
     fn retry(&self) -> Option<Duration> {

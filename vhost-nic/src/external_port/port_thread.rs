@@ -116,9 +116,11 @@ fn wait(shared: &Shared, medium: &dyn Medium, can_send: bool) {
         false => PollFlags::IN | PollFlags::OUT,
     };
     let of_medium = medium.descriptor().map(|descriptor| (descriptor, events));
-    let mut descriptors: SmallVec<[PollFd<'_>; 2]> = [(shared.departure.waker(), PollFlags::IN)]
+    let of_state = medium.state_descriptor().map(|descriptor| (descriptor, PollFlags::IN));
+    let mut descriptors: SmallVec<[PollFd<'_>; 3]> = [(shared.departure.waker(), PollFlags::IN)]
         .into_iter()
         .chain(of_medium)
+        .chain(of_state)
         .map(|(descriptor, events)| PollFd::from_borrowed_fd(descriptor, events))
         .collect();
     let timeout = retry.and_then(|time| Timespec::try_from(time).ok());

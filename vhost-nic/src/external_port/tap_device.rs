@@ -11,11 +11,11 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use thiserror::Error;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::length_prefix::MAX_LENGTH;
 use super::medium::{DropReason, Incoming, Medium};
-use super::vnet_header::VnetHeader;
+use super::vnet_header::{VnetHeader, take_apart};
 
 /// Bytes of the name of a network interface (`IFNAMSIZ`, `include/uapi/linux/if.h`), without the 0 at its end.
 const MAX_NAME: usize = 15;
@@ -115,10 +115,7 @@ impl TapMedium {
             self.segments.push_back(bytes.to_vec());
             return !bytes.is_empty();
         }
-        let Ok((header, frame)) = VnetHeader::read_from_prefix(bytes) else {
-            return false;
-        };
-        let result = header.complete(frame, &mut self.segments);
+        let result = take_apart(bytes, &mut self.segments);
         if let Err(error) = &result {
             debug!("{}: a frame of the host is malformed: {error}", self.name);
         }

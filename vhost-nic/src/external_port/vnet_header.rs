@@ -45,6 +45,9 @@ const _: () = assert!(size_of::<VnetHeader>() == 10);
 /// Reason why a frame is none that the sender of its header could have meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum VnetError {
+    /// There is no whole header.
+    #[error("{0} bytes have no header")]
+    Short(usize),
     /// A segmentation that was not negotiated.
     #[error("the segmentation {0:#x} is unknown")]
     GsoType(u8),
@@ -67,6 +70,12 @@ pub enum VnetError {
         /// Length of the frame, in bytes.
         length: usize,
     },
+}
+
+/// Appends to `frames` the frames on the wire of a frame that follows its header.
+pub(super) fn take_apart(bytes: &[u8], frames: &mut VecDeque<Vec<u8>>) -> Result<(), VnetError> {
+    let (header, frame) = VnetHeader::read_from_prefix(bytes).map_err(|_| VnetError::Short(bytes.len()))?;
+    header.complete(frame, frames)
 }
 
 impl VnetHeader {

@@ -8,22 +8,19 @@ use log::info;
 use rustix::io::Errno;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover, set_ipv6_mtu_discover,
-    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force,
 };
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg_addr};
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
 use super::medium::{DropReason, Incoming, Medium};
+use super::receive_buffer;
 use super::vxlan_header::{VNI_LIMIT, VxlanHeader, decapsulate};
 
 /// UDP port of VXLAN (IANA).
 pub const VXLAN_PORT: u16 = 4789;
 /// Longest datagram, rounded up.
 const MAX_DATAGRAM: usize = 1 << 16;
-/// Bytes of memory that datagrams wait in, as far as the host permits (`net.core.rmem_max`): the window of several
-/// RDMA requesters, each datagram with about twice its length.
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Headers in front of the frame, in bytes.
 const UDP_AND_VXLAN: u32 = 8 + 8;
 const IPV4: u32 = 20;
@@ -119,10 +116,7 @@ impl VxlanMedium {
 fn open(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
     socket.set_nonblocking(true)?;
-    // Without the privilege, the host's limit holds.
-    if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-        set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
-    }
+    receive_buffer::enlarge(&socket)?;
     forbid_fragments(&socket, local)?;
     Ok(socket)
 }

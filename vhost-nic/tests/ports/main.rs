@@ -1,4 +1,4 @@
-//! Ports beside the NICs whose other end is the kernel of the host, or behind it: TAP devices and tunnels.
+//! Ports beside the NICs whose other end is the kernel of the host, or behind it: TAP devices, interfaces and tunnels.
 
 #[path = "../common/namespace.rs"]
 mod namespace;
@@ -6,6 +6,7 @@ mod namespace;
 mod nic;
 
 mod host_stack;
+mod packet_socket;
 mod tap_device;
 mod vxlan;
 mod vxlan_header;
