@@ -41,9 +41,13 @@ fn set_up() {
     ip("link set lo up");
     for address in IPV6 {
         ip(&format!("address add {address}/128 dev lo nodad"));
-        // The kernel adds the route to it later.
-        let socket = UdpSocket::bind("[::]:0").unwrap();
-        eventually("the address", || socket.connect((address, 9)).is_ok());
+        // The kernel takes packets to it only later.
+        eventually("the local route", || {
+            let routes = Command::new("ip")
+                .args(["-6", "route", "show", "table", "local"])
+                .output();
+            String::from_utf8_lossy(&routes.unwrap().stdout).contains(&format!("local {address} "))
+        });
     }
 }
 
