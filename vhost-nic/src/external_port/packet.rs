@@ -26,6 +26,8 @@ use super::vnet_header::{VnetHeader, take_apart};
 const TAG: usize = 12;
 /// Bytes for control messages: one, of [`AuxData`].
 const CONTROL: usize = 64;
+/// Frames between two looks at the link, which would have none otherwise while frames enter without a pause.
+const LOOK_EVERY: u32 = 64;
 
 sockopt_impl!(
     /// Frames that the host itself sends by the interface are not received.
@@ -108,6 +110,8 @@ pub struct PacketMedium {
     control: Vec<u8>,
     /// Segments of the last frame that have not been received yet.
     segments: VecDeque<Vec<u8>>,
+    /// Frames since the last look at the link.
+    since_look: u32,
 }
 
 impl PacketMedium {
@@ -131,12 +135,13 @@ impl PacketMedium {
             interface: interface.to_owned(),
             address,
             socket,
-            links: LinkWatch::new(address.ifindex() as u32).map_err(host_error)?,
+            links: LinkWatch::new(address.ifindex() as i32).map_err(host_error)?,
             up: flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING),
             gone: false,
             buffer: vec![0; size_of::<VnetHeader>() + MAX_LENGTH],
             control: vec![0; CONTROL],
             segments: VecDeque::new(),
+            since_look: 0,
         })
     }
 
@@ -184,6 +189,7 @@ impl PacketMedium {
     }
 
     fn follow_link(&mut self) -> Incoming {
+        self.since_look = 0;
         while let Some(state) = self.links.next() {
             let was_up = std::mem::replace(&mut self.up, state == LinkState::Up);
             match state {
@@ -247,7 +253,14 @@ impl Medium for PacketMedium {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> Incoming {
+        if self.segments.is_empty() && self.since_look == LOOK_EVERY {
+            let change = self.follow_link();
+            if change != Incoming::Nothing {
+                return change;
+            }
+        }
         if self.segments.is_empty() && !self.gone {
+            self.since_look += 1;
             match self.take() {
                 Ok(()) => {}
                 Err(Incoming::Nothing) => return self.follow_link(),

@@ -1,15 +1,17 @@
 //! Ports on an interface of the host, by a packet socket. The interface is one end of a veth pair, the host's network
 //! stack is at the other. Each test runs again in a network namespace of its own.
 
+use std::fs;
+use std::io::Write;
 use std::net::UdpSocket;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use mlx5_test_driver::fuzz::exchange as rdma;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::wait::{PATIENCE, eventually};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-use vhost_nic::external_port::{ExternalPort, PacketError, PacketMedium};
+use vhost_nic::external_port::{ExternalPort, Incoming, Medium, PacketError, PacketMedium};
 use vhost_nic::net::Switch;
 
 use crate::host_stack::{HOST_MAC, STATION_MAC, Station, configure, exchange, pattern};
@@ -26,7 +28,7 @@ struct Bench {
 /// Creates the interfaces. `port0` is down.
 fn create_interfaces() {
     ip("link add port0 type veth peer name port1");
-    std::fs::write("/proc/sys/net/ipv6/conf/port0/disable_ipv6", "1").unwrap();
+    fs::write("/proc/sys/net/ipv6/conf/port0/disable_ipv6", "1").unwrap();
     configure("port1");
 }
 
@@ -131,7 +133,7 @@ fn two_daemons_are_joined_by_interfaces_and_vlan_tags_are_where_they_belong() {
     }
     ip("link add port0 type veth peer name port1");
     for interface in ["port0", "port1"] {
-        std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
+        fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
     }
     ip("link set port1 up");
     take_up();
@@ -206,6 +208,81 @@ fn an_interface_that_is_down_is_a_link_that_is_down() {
     send_datagram("10.0.0.1", "10.0.0.2", b"to nobody");
     assert_eq!(bench.station.receive_within(std::time::Duration::from_millis(50)), None);
     assert!(!bench.link_up());
+}
+
+/// Whether a netlink socket of this namespace has lost notifications.
+fn notifications_are_lost() -> bool {
+    let sockets = fs::read_to_string("/proc/net/netlink").unwrap();
+    let mut lines = sockets.lines();
+    let drops = lines
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .position(|column| column == "Drops");
+    lines.any(|line| line.split_whitespace().nth(drops.expect("the column")) != Some("0"))
+}
+
+#[test]
+fn the_state_is_asked_for_when_notifications_are_lost() {
+    if !in_namespace("packet_socket::the_state_is_asked_for_when_notifications_are_lost") {
+        return;
+    }
+    create_interfaces();
+    take_up();
+    let mut medium = PacketMedium::open("port0").unwrap();
+    let mut frame = Vec::new();
+    let mut settle = |medium: &mut PacketMedium| while medium.receive(&mut frame) != Incoming::Nothing {};
+    settle(&mut medium);
+    assert!(medium.is_connected());
+    for up in [false, true, false] {
+        // More than the socket holds, and the change after them.
+        let changes: String = (0..2000)
+            .map(|round| format!("link set port1 mtu {}\n", 1400 + round % 2))
+            .collect();
+        let mut batch = Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        batch.stdin.take().unwrap().write_all(changes.as_bytes()).unwrap();
+        assert!(batch.wait().unwrap().success());
+        assert!(notifications_are_lost());
+        match up {
+            true => take_up(),
+            false => ip("link set port0 down"),
+        }
+        assert_eq!(medium.is_connected(), !up);
+        settle(&mut medium);
+        assert_eq!(medium.is_connected(), up);
+    }
+}
+
+#[test]
+fn frames_without_a_pause_do_not_hide_the_state_of_the_link() {
+    if !in_namespace("packet_socket::frames_without_a_pause_do_not_hide_the_state_of_the_link") {
+        return;
+    }
+    create_interfaces();
+    take_up();
+    let mut medium = PacketMedium::open("port0").unwrap();
+    let mut frame = Vec::new();
+    while medium.receive(&mut frame) != Incoming::Nothing {}
+    for round in 0..200 {
+        send_datagram("10.0.0.1", "10.0.0.2", &[round; 20]);
+    }
+    // An interface that loses its carrier keeps what it has received.
+    ip("link set port1 down");
+    eventually("the loss of the carrier", || shows("port0", "NO-CARRIER"));
+    let mut frames = 0;
+    while medium.receive(&mut frame) == Incoming::Frame {
+        frames += 1;
+    }
+    assert!(!medium.is_connected(), "{frames} frames");
+    assert!((1..100).contains(&frames), "{frames} frames");
+    while medium.receive(&mut frame) == Incoming::Frame {
+        frames += 1;
+    }
+    assert_eq!(frames, 200);
 }
 
 #[test]
