@@ -222,11 +222,15 @@ fn ports_beside_the_nics_have_sockets_and_names_of_their_own() {
 
 #[test]
 fn a_tunnel_passes_frames_in_the_sandbox() {
+    if !in_namespace("a_tunnel_passes_frames_in_the_sandbox") {
+        return;
+    }
+    ip("link set lo up");
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let peer = UdpSocket::bind("127.78.0.2:0").unwrap();
+    let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let tunnel = format!("vxlan=127.78.0.1,remote={},vni=5", peer.local_addr().unwrap());
+    let tunnel = format!("vxlan=127.0.0.1,remote={},vni=5", peer.local_addr().unwrap());
     let stream = format!("stream={}", at("b.sock"));
     let sockets = ["--socket-path", &at("a.sock"), "--stats-socket", &at("stats.sock")];
     let ports = ["--port", &stream, "--port", &tunnel];
@@ -241,7 +245,7 @@ fn a_tunnel_passes_frames_in_the_sandbox() {
     // To all, from each of two stations.
     let frame = |from: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, from], &[0x88, 0xb5, from, from]].concat();
     let datagram = |from| [&[8, 0, 0, 0, 0, 0, 5, 0][..], &frame(from)].concat();
-    peer.send_to(&datagram(1), "127.78.0.1:4789").unwrap();
+    peer.send_to(&datagram(1), "127.0.0.1:4789").unwrap();
     let mut bytes = [0; 4 + 16];
     guest.read_exact(&mut bytes).unwrap();
     assert_eq!(bytes[..], [&[0, 0, 0, 16][..], &frame(1)].concat());
@@ -249,7 +253,7 @@ fn a_tunnel_passes_frames_in_the_sandbox() {
     let mut bytes = [0; 100];
     let (count, from) = peer.recv_from(&mut bytes).unwrap();
     assert_eq!(bytes[..count], datagram(2));
-    assert_eq!(from.to_string(), "127.78.0.1:4789");
+    assert_eq!(from.to_string(), "127.0.0.1:4789");
     let port = &read_stats(&stats)["ports"][1];
     assert_eq!((&port["name"], &port["medium"]), (&"vxlan5".into(), &"vxlan".into()));
     assert_eq!(daemon.end(Signal::TERM).0, Some(0));
