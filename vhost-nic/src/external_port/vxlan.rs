@@ -5,11 +5,16 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use log::info;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use rustix::io::Errno;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover, set_ipv6_mtu_discover,
+    set_ipv6_v6only,
 };
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg_addr};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, bind, sendmsg_addr, socket_with,
+};
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
@@ -25,6 +30,11 @@ const MAX_DATAGRAM: usize = 1 << 16;
 const UDP_AND_VXLAN: u32 = 8 + 8;
 const IPV4: u32 = 20;
 const IPV6: u32 = 40;
+
+sockopt_impl!(
+    /// Datagrams over IPv6 are received without checksum, too.
+    NoChecksumNeeded, SetOnly, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, bool
+);
 
 /// Ends of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +56,18 @@ pub enum VxlanError {
     /// The ends are of different families.
     #[error("{0} and {1} are not both of IPv4 or both of IPv6")]
     Families(IpAddr, IpAddr),
+    /// An IPv4 address in the form of IPv6, of which the kernel makes IPv4.
+    #[error("{0} is an IPv4 address in the form of IPv6")]
+    Mapped(IpAddr),
+    /// This end has no port.
+    #[error("{0} has no port to receive on")]
+    Local(SocketAddr),
     /// The peer is everybody or nobody.
     #[error("{0} is not the address of one peer")]
     Peer(SocketAddr),
+    /// The peer is this end.
+    #[error("{0} is the address of both ends")]
+    Itself(SocketAddr),
     /// The host refused.
     #[error("cannot receive VXLAN at {address}")]
     Open {
@@ -80,13 +99,24 @@ impl VxlanMedium {
         if vni >= VNI_LIMIT {
             return Err(VxlanError::Vni(vni));
         }
+        for address in [local.ip(), remote.ip()] {
+            if address.to_canonical() != address {
+                return Err(VxlanError::Mapped(address));
+            }
+        }
         if local.is_ipv4() != remote.is_ipv4() {
             return Err(VxlanError::Families(local.ip(), remote.ip()));
+        }
+        if local.port() == 0 {
+            return Err(VxlanError::Local(local));
         }
         let address = remote.ip();
         let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         if broadcast || address.is_multicast() || address.is_unspecified() || remote.port() == 0 {
             return Err(VxlanError::Peer(remote));
+        }
+        if (local.ip(), local.port()) == (remote.ip(), remote.port()) {
+            return Err(VxlanError::Itself(local));
         }
         let socket = open(local).map_err(|source| VxlanError::Open { address: local, source })?;
         match longest_frame(local, remote) {
@@ -114,15 +144,25 @@ impl VxlanMedium {
 }
 
 fn open(local: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(local)?;
-    socket.set_nonblocking(true)?;
+    let family = match local {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    if local.is_ipv6() {
+        set_ipv6_v6only(&socket, true)?;
+        // RFC 7348, section 5: the checksum should be zero, and such a packet must be accepted.
+        setsockopt(&socket, NoChecksumNeeded, &true)?;
+    }
     receive_buffer::enlarge(&socket)?;
     forbid_fragments(&socket, local)?;
-    Ok(socket)
+    bind(&socket, &local)?;
+    Ok(socket.into())
 }
 
 /// Makes the host refuse a packet that must be fragmented on its way, as far as it knows (RFC 7348, section 4.3).
-fn forbid_fragments(socket: &UdpSocket, local: SocketAddr) -> io::Result<()> {
+fn forbid_fragments(socket: impl AsFd, local: SocketAddr) -> io::Result<()> {
     match local {
         SocketAddr::V4(_) => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?,
         SocketAddr::V6(_) => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?,

@@ -12,6 +12,8 @@ use std::time::Duration;
 use mlx5_test_driver::fuzz::exchange;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::wait::{PATIENCE, eventually};
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use vhost_nic::external_port::{ExternalPort, ExternalPortDropStats, VxlanError, VxlanMedium, VxlanPlan};
@@ -32,6 +34,15 @@ const STATIONS: [[u8; 6]; 2] = [HOST_MAC, STATION_MAC];
 
 /// Of frames between the stations: for local experiments (IEEE 802).
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+
+sockopt_impl!(
+    /// Datagrams over IPv4 leave without checksum.
+    NoChecksum4, SetOnly, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool
+);
+sockopt_impl!(
+    /// Datagrams over IPv6 leave without checksum.
+    NoChecksum6, SetOnly, libc::SOL_UDP, libc::UDP_NO_CHECK6_TX, bool
+);
 
 fn address(text: &str) -> SocketAddr {
     SocketAddr::new(text.parse().unwrap(), 4789)
@@ -198,6 +209,26 @@ fn datagrams_of_others_and_of_no_valid_header_are_dropped_by_their_names() {
 }
 
 #[test]
+fn datagrams_without_checksum_are_received() {
+    if !in_namespace("vxlan::datagrams_without_checksum_are_received") {
+        return;
+    }
+    set_up();
+    for [local, remote] in [IPV4, IPV6] {
+        let host = Host::new(local, remote);
+        let peer = UdpSocket::bind((remote, 0)).unwrap();
+        match peer.local_addr().unwrap() {
+            SocketAddr::V4(_) => setsockopt(&peer, NoChecksum4, &true).unwrap(),
+            SocketAddr::V6(_) => setsockopt(&peer, NoChecksum6, &true).unwrap(),
+        }
+        let datagram = [&HEADER[..], &frame(1, 60)].concat();
+        peer.send_to(&datagram, address(local)).unwrap();
+        assert!(host.station.receive() == frame(1, 60));
+        assert_eq!(host.dropped(), ExternalPortDropStats::default());
+    }
+}
+
+#[test]
 fn a_peer_that_is_absent_or_restarted_ends_nothing() {
     if !in_namespace("vxlan::a_peer_that_is_absent_or_restarted_ends_nothing") {
         return;
@@ -297,6 +328,37 @@ fn a_tunnel_has_one_peer_of_the_same_family() {
         open("[::1]:4789", "[ff02::1]:4789", 1),
         Some(VxlanError::Peer(_))
     ));
+    for (local, remote) in [
+        ("[::ffff:127.0.0.1]:4789", "[::ffff:127.0.0.2]:4789"),
+        ("[::ffff:127.0.0.1]:4789", "[fd00::2]:4789"),
+        ("[fd00::1]:4789", "[::ffff:127.0.0.2]:4789"),
+        (local, "[::ffff:127.0.0.2]:4789"),
+    ] {
+        assert!(
+            matches!(open(local, remote, 1), Some(VxlanError::Mapped(_))),
+            "{local} {remote}"
+        );
+    }
+    for local in ["127.0.0.1:0", "0.0.0.0:0"] {
+        assert!(
+            matches!(open(local, "127.0.0.2:4789", 1), Some(VxlanError::Local(_))),
+            "{local}"
+        );
+    }
+    for end in [local, "[fd00::1]:4789"] {
+        assert!(matches!(open(end, end, 1), Some(VxlanError::Itself(_))), "{end}");
+    }
+    // Two daemons of one host.
+    assert!(open(local, "127.0.0.1:4790", 1).is_none());
+    // IPv6 leaves IPv4 to other sockets.
+    let all = VxlanPlan {
+        local: "[::]:4789".parse().unwrap(),
+        remote: address(IPV6[1]),
+        vni: 1,
+    };
+    let of_ipv6 = VxlanMedium::open("tunnel", &all).unwrap();
+    assert!(open("0.0.0.0:4789", "127.0.0.2:4789", 1).is_none());
+    drop(of_ipv6);
     // An address of another host.
     assert!(matches!(
         open("192.0.2.1:4789", "127.0.0.2:4789", 1),
