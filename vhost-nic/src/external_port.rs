@@ -59,7 +59,7 @@ vhost_daemon::counters! {
         malformed,
         /// From the peer, RoCE packets with a wrong ICRC.
         bad_icrc,
-        /// From another address than the peer's, or of another interface.
+        /// From another address than the peer's.
         other_source,
         /// From the peer, VXLAN without the flag of a valid VNI.
         no_vni,

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum DropReason {
     /// It can be no frame.
     Malformed,
-    /// It is from another address than the peer's, or of another interface.
+    /// It is from another address than the peer's.
     OtherSource,
     /// It is VXLAN without the flag of a valid VNI.
     NoVni,

@@ -8,10 +8,10 @@ use log::{debug, info, warn};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg,
-    setsockopt, socket,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, getsockopt, recv,
+    recvmsg, setsockopt, socket,
 };
-use nix::{setsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use rustix::io::{Errno, writev};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,6 +44,10 @@ sockopt_impl!(
 sockopt_impl!(
     /// The interface receives more than is sent to it, as long as the socket is open.
     Membership, SetOnly, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, libc::packet_mreq
+);
+sockopt_impl!(
+    /// Frames since the last call; `tp_packets` includes those of `tp_drops`.
+    Counts, GetOnly, libc::SOL_PACKET, libc::PACKET_STATISTICS, libc::tpacket_stats
 );
 
 /// `struct tpacket_auxdata`.
@@ -100,7 +104,6 @@ pub enum PacketError {
 #[derive(Debug)]
 pub struct PacketMedium {
     interface: String,
-    address: LinkAddr,
     socket: OwnedFd,
     links: LinkWatch,
     up: bool,
@@ -133,7 +136,6 @@ impl PacketMedium {
         let socket = open(&address).map_err(host_error)?;
         Ok(Self {
             interface: interface.to_owned(),
-            address,
             socket,
             links: LinkWatch::new(address.ifindex() as i32).map_err(host_error)?,
             up: flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING),
@@ -149,16 +151,12 @@ impl PacketMedium {
     fn take(&mut self) -> Result<(), Incoming> {
         let fd = self.socket.as_raw_fd();
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let message = match recvmsg::<LinkAddr>(fd, &mut parts, Some(&mut self.control), MsgFlags::empty()) {
+        let message = match recvmsg::<()>(fd, &mut parts, Some(&mut self.control), MsgFlags::empty()) {
             Ok(message) => message,
             // A frame that the header of virtio-net cannot describe.
             Err(nix::errno::Errno::EINVAL) => return Err(Incoming::Dropped(DropReason::Malformed)),
             Err(_) => return Err(Incoming::Nothing),
         };
-        // Of another interface: from before the socket was bound.
-        let foreign = message
-            .address
-            .is_none_or(|source| source.ifindex() != self.address.ifindex());
         let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
         let tag = message.cmsgs().into_iter().flatten().find_map(|control| match control {
             ControlMessageOwned::Unknown(control)
@@ -170,9 +168,6 @@ impl PacketMedium {
             _ => None,
         });
         let length = message.bytes;
-        if foreign {
-            return Err(Incoming::Dropped(DropReason::OtherSource));
-        }
         let result = take_apart(&self.buffer[..length], &mut self.segments);
         if let Err(error) = &result {
             debug!("{}: a frame of the host is malformed: {error}", self.interface);
@@ -217,6 +212,20 @@ impl PacketMedium {
     }
 }
 
+/// Discards what the socket has received so far, as often as the kernel has counted a frame: it may get more meanwhile.
+fn discard(socket: &OwnedFd) -> io::Result<()> {
+    let counts = getsockopt(socket, Counts)?;
+    // Once more, as an interface that is down is an error that comes first. Other errors are of frames that are gone
+    // then.
+    for _ in 0..=counts.tp_packets.saturating_sub(counts.tp_drops) {
+        let result = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_TRUNC);
+        if result == Err(nix::errno::Errno::EAGAIN) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn open(address: &LinkAddr) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
@@ -232,6 +241,10 @@ fn open(address: &LinkAddr) -> io::Result<OwnedFd> {
         mr_address: [0; 8],
     };
     setsockopt(&socket, Membership, &everything)?;
+    // A socket without protocol would receive nothing before, but could be given one by `bind` alone, with an address
+    // that only unsafe code makes: that of `getifaddrs` has no protocol. Frames of other interfaces, and of this one
+    // without the options, are in the queue.
+    discard(&socket)?;
     Ok(socket)
 }
 

@@ -4,8 +4,11 @@
 use std::fs;
 use std::io::Write;
 use std::net::UdpSocket;
+use std::panic::catch_unwind;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use mlx5_test_driver::fuzz::exchange as rdma;
 use mlx5_test_driver::node::Node;
@@ -124,6 +127,50 @@ fn frames_of_the_host_by_the_same_interface_do_not_enter() {
         send_datagram("10.0.0.1", "10.0.0.2", &[round; 20]);
         assert_eq!(bench.station.receive()[42..], [round; 20]);
     }
+}
+
+#[test]
+fn no_frame_of_before_the_port_enters() {
+    if !in_namespace("packet_socket::no_frame_of_before_the_port_enters") {
+        return;
+    }
+    create_interfaces();
+    take_up();
+    ip("address add 10.1.0.1/24 broadcast 10.1.0.255 dev port0");
+    ip("link add other0 type veth peer name other1");
+    ip("address add 10.2.0.1/24 broadcast 10.2.0.255 dev other0");
+    ip("link set other0 up");
+    ip("link set other1 up");
+    // Out by the interface, and in and out by others.
+    let stop = AtomicBool::new(false);
+    let opened = || {
+        let mut medium = PacketMedium::open("port0").unwrap();
+        let mut frame = Vec::new();
+        while medium.receive(&mut frame) != Incoming::Nothing {
+            assert!(frame.is_empty(), "{frame:02x?}");
+        }
+    };
+    thread::scope(|scope| {
+        let senders = [("10.1.0.1", "10.1.0.255"), ("10.2.0.1", "10.2.0.255")].map(|(from, to)| {
+            let stop = &stop;
+            scope.spawn(move || {
+                let socket = UdpSocket::bind((from, 0)).unwrap();
+                socket.set_broadcast(true).unwrap();
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    socket.send_to(b"not to the port", (to, 2000)).unwrap();
+                    sent += 1;
+                }
+                sent
+            })
+        });
+        let result = catch_unwind(|| (0..200).for_each(|_| opened()));
+        stop.store(true, Ordering::Relaxed);
+        for sender in senders {
+            assert!(sender.join().unwrap() > 50);
+        }
+        result.unwrap();
+    });
 }
 
 #[test]
