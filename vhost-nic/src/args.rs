@@ -69,9 +69,11 @@ pub struct Args {
     /// stream=PATH: a listening socket for QEMU's `-netdev stream`. dgram=PATH,remote=PATH: a socket and that of its
     /// peer, for `-netdev dgram`. tap=NAME: a TAP device of the host; with create=on the daemon makes it, otherwise it
     /// exists. offload=on or off: whether the host leaves checksums and segmentation to the port, on by default with
-    /// create=on. name=NAME: the name of the port, by default the file name of its socket without extension, or the
-    /// name of the device. queue=SIZE: the memory for the frames that wait for the peer, 64M by default; what does not
-    /// fit is dropped.
+    /// create=on. packet=NAME: a network interface of the host, as it is, by a packet socket.
+    /// vxlan=ADDRESS,remote=ADDRESS,vni=NUMBER: a VXLAN tunnel from an address of the host to one peer, each with :PORT
+    /// after it unless that is 4789. name=NAME: the name of the port, by default the file name of its socket without
+    /// extension, the name of the device or interface, or vxlan and the VNI. queue=SIZE: the memory for the frames that
+    /// wait for the peer, 64M by default; what does not fit is dropped.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub port: Vec<PortArg>,
 

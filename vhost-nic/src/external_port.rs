@@ -8,11 +8,16 @@ mod arrival;
 mod datagram;
 mod departure;
 mod length_prefix;
+mod link_watch;
 mod medium;
+mod packet;
 mod port_thread;
+mod receive_buffer;
 mod stream;
 mod tap_device;
 mod vnet_header;
+mod vxlan;
+mod vxlan_header;
 
 use std::fmt;
 use std::io;
@@ -29,10 +34,13 @@ pub use arrival::{Arrived, admit};
 pub use datagram::DatagramMedium;
 use departure::Departure;
 pub use length_prefix::{LengthPrefixed, MAX_LENGTH, OversizedFrame};
-pub use medium::{Incoming, Medium};
+pub use medium::{DropReason, Incoming, Medium};
+pub use packet::{PacketError, PacketMedium};
 pub use stream::StreamMedium;
 pub use tap_device::{TapError, TapMedium, TapPlan};
 pub use vnet_header::{VnetError, VnetHeader};
+pub use vxlan::{VXLAN_PORT, VxlanError, VxlanMedium, VxlanPlan};
+pub use vxlan_header::{VNI_LIMIT, VxlanHeader, decapsulate};
 
 vhost_daemon::counters! {
     /// Frames that a port dropped.
@@ -43,12 +51,35 @@ vhost_daemon::counters! {
         unreadable,
         /// To the peer, in the queue when it disconnected.
         disconnected,
-        /// To the peer, which the host refused to send: the peer is absent, its interface down, or the frame too long.
+        /// To the peer, longer than the way to it carries.
+        too_long,
+        /// To the peer, which the host refused to send: the peer is absent, or its interface down.
         refused,
         /// From the peer, with a length of zero or beyond the limit, or a virtio-net header that makes no sense.
         malformed,
         /// From the peer, RoCE packets with a wrong ICRC.
         bad_icrc,
+        /// From another address than the peer's.
+        other_source,
+        /// From the peer, VXLAN without the flag of a valid VNI.
+        no_vni,
+        /// From the peer, VXLAN with reserved bits that are set.
+        reserved_bits,
+        /// From the peer, VXLAN with another VNI.
+        other_vni,
+    }
+}
+
+impl ExternalPortDrops {
+    /// Counter of a reason to drop what the peer sent.
+    fn of(&self, reason: DropReason) -> &vhost_daemon::Counter {
+        match reason {
+            DropReason::Malformed => &self.malformed,
+            DropReason::OtherSource => &self.other_source,
+            DropReason::NoVni => &self.no_vni,
+            DropReason::ReservedBits => &self.reserved_bits,
+            DropReason::OtherVni => &self.other_vni,
+        }
     }
 }
 

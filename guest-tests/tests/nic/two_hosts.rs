@@ -119,7 +119,7 @@ fn talk(test: &str, programs: &[&str]) -> Result<()> {
     for (daemon, _) in DAEMONS {
         let stats = testbed.daemon_of(daemon).expect("it runs").stats()?;
         let dropped = &stats["ports"][0]["dropped"];
-        for reason in ["queue_full", "unreadable", "malformed", "bad_icrc"] {
+        for reason in ["queue_full", "unreadable", "malformed", "bad_icrc", "too_long"] {
             assert_eq!(dropped[reason], 0, "{daemon}: {stats:#}");
         }
     }

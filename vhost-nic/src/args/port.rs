@@ -1,14 +1,19 @@
 //! The value of `--port`.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use vhost_daemon::parse_size;
-use vhost_nic::external_port::TapPlan;
+use vhost_nic::external_port::{TapPlan, VNI_LIMIT, VXLAN_PORT, VxlanPlan};
 
 use super::{parse_switch, set};
 
-const KEYS: [&str; 8] = ["stream", "dgram", "remote", "tap", "create", "offload", "name", "queue"];
+/// Keys that name a medium.
+const MEDIA: [&str; 5] = ["stream", "dgram", "tap", "packet", "vxlan"];
+/// Keys of some media.
+const OPTIONS: [&str; 4] = ["remote", "create", "offload", "vni"];
 
 /// Memory for the frames that wait for a peer.
 const DEFAULT_QUEUE: u64 = 64 << 20;
@@ -27,6 +32,10 @@ pub enum PortMedium {
     },
     /// A TAP device.
     Tap(TapPlan),
+    /// A network interface of this name.
+    Packet(String),
+    /// A tunnel over UDP.
+    Vxlan(VxlanPlan),
 }
 
 /// A port of the switch whose peer is outside the daemon, as given on the command line.
@@ -45,49 +54,33 @@ impl FromStr for PortArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (mut medium, mut name, mut queue) = (None, None, None);
-        let (mut remote, mut create, mut offload) = (None, None, None);
+        let mut options = Options::new();
         for pair in text.split(',') {
             let (key, value) = pair
                 .split_once('=')
                 .filter(|(_, value)| !value.is_empty())
                 .ok_or_else(|| format!("{pair:?} is not KEY=VALUE"))?;
             match key {
-                "stream" | "dgram" | "tap" => set(&mut medium, (key, value), "the medium"),
-                "remote" => set(&mut remote, value, key),
-                "create" => parse_switch(value).and_then(|on| set(&mut create, on, key)),
-                "offload" => parse_switch(value).and_then(|on| set(&mut offload, on, key)),
                 "name" => set(&mut name, value.to_owned(), key),
                 "queue" => {
                     let size = parse_size(value).map_err(|error| error.to_string())?;
                     set(&mut queue, size, key)
                 }
-                _ => Err(format!("{key:?} is none of {}", KEYS.join(", "))),
+                _ if MEDIA.contains(&key) => set(&mut medium, (key, value), "the medium"),
+                _ if OPTIONS.contains(&key) => match options.insert(key, value) {
+                    None => Ok(()),
+                    Some(_) => Err(format!("{key} is given twice")),
+                },
+                _ => {
+                    let keys = [&MEDIA[..], &OPTIONS, &["name", "queue"]].concat();
+                    Err(format!("{key:?} is none of {}", keys.join(", ")))
+                }
             }?;
         }
-        let (default_name, medium) = match (medium, remote) {
-            (Some(("stream", path)), None) => (stem(path), PortMedium::Stream(path.into())),
-            (Some(("dgram", path)), Some(remote)) => {
-                let medium = PortMedium::Datagram {
-                    local: path.into(),
-                    remote: remote.into(),
-                };
-                (stem(path), medium)
-            }
-            (Some(("tap", device)), None) => {
-                let create = create.take().unwrap_or(false);
-                let plan = TapPlan {
-                    name: device.to_owned(),
-                    create,
-                    offload: offload.take().unwrap_or(create),
-                };
-                (device.to_owned(), PortMedium::Tap(plan))
-            }
-            (Some(("dgram", _)), None) => return Err("dgram=PATH needs the peer's socket, remote=PATH".to_owned()),
-            (Some(_), Some(_)) => return Err("remote=PATH is for dgram=PATH".to_owned()),
-            (None, _) | (Some(_), None) => return Err("a port needs stream=PATH, dgram=PATH or tap=NAME".to_owned()),
-        };
-        if create.is_some() || offload.is_some() {
-            return Err("create and offload are for tap=NAME".to_owned());
+        let (key, value) = medium.ok_or_else(|| format!("a port needs one of {}", MEDIA.join(", ")))?;
+        let (default_name, medium) = medium_of(key, value, &mut options)?;
+        if let Some(option) = options.keys().next() {
+            return Err(format!("{option} is not for {key}"));
         }
         Ok(Self {
             name: name.unwrap_or(default_name),
@@ -95,6 +88,60 @@ impl FromStr for PortArg {
             queue: queue.unwrap_or(DEFAULT_QUEUE),
         })
     }
+}
+
+/// Values of the keys of media.
+type Options<'a> = BTreeMap<&'a str, &'a str>;
+
+/// The medium of a key and its value, and the name of its port. Takes the options that are its own.
+fn medium_of(key: &str, value: &str, options: &mut Options<'_>) -> Result<(String, PortMedium), String> {
+    let medium = match key {
+        "stream" => (stem(value), PortMedium::Stream(value.into())),
+        "dgram" => {
+            let remote = needed(options, "remote", "the peer's socket, remote=PATH")?;
+            let medium = PortMedium::Datagram {
+                local: value.into(),
+                remote: remote.into(),
+            };
+            (stem(value), medium)
+        }
+        "tap" => {
+            let create = options.remove("create").map(parse_switch).transpose()?.unwrap_or(false);
+            let offload = options.remove("offload").map(parse_switch).transpose()?;
+            let plan = TapPlan {
+                name: value.to_owned(),
+                create,
+                offload: offload.unwrap_or(create),
+            };
+            (value.to_owned(), PortMedium::Tap(plan))
+        }
+        "packet" => (value.to_owned(), PortMedium::Packet(value.to_owned())),
+        _ => {
+            let plan = VxlanPlan {
+                local: udp_address(value)?,
+                remote: udp_address(needed(options, "remote", "the peer, remote=ADDRESS")?)?,
+                vni: vni(needed(options, "vni", "vni=NUMBER")?)?,
+            };
+            (format!("vxlan{}", plan.vni), PortMedium::Vxlan(plan))
+        }
+    };
+    Ok(medium)
+}
+
+fn needed<'a>(options: &mut Options<'a>, key: &str, what: &str) -> Result<&'a str, String> {
+    options.remove(key).ok_or_else(|| format!("the medium needs {what}"))
+}
+
+/// An address with or without a port, which is that of VXLAN then.
+fn udp_address(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>();
+    let address = with_port.or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, VXLAN_PORT)));
+    address.map_err(|_| format!("{text:?} is neither ADDRESS nor ADDRESS:PORT"))
+}
+
+fn vni(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number < VNI_LIMIT);
+    number.ok_or_else(|| format!("{text:?} is no VNI, a number below {VNI_LIMIT}"))
 }
 
 /// Name of a socket's port, as that of its guest would be.
@@ -142,6 +189,28 @@ mod tests {
         assert_eq!(tap("tap=tap0,offload=on"), names(false, true));
         assert_eq!(tap("create=on,tap=tap0"), names(true, true));
         assert_eq!(tap("tap=tap0,create=on,offload=off"), names(true, false));
+        let packet: PortArg = "packet=eth1".parse().unwrap();
+        assert_eq!(
+            (&*packet.name, packet.medium),
+            ("eth1", PortMedium::Packet("eth1".to_owned()))
+        );
+        let vxlan = |text: &str| match text.parse::<PortArg>().unwrap() {
+            PortArg {
+                name,
+                medium: PortMedium::Vxlan(VxlanPlan { local, remote, vni }),
+                ..
+            } => (name, local.to_string(), remote.to_string(), vni),
+            other => panic!("{other:?}"),
+        };
+        let expected = |name: &str, local: &str, remote: &str, vni| (name.to_owned(), local.into(), remote.into(), vni);
+        assert_eq!(
+            vxlan("vxlan=10.0.0.1,remote=10.0.0.2:4790,vni=16777215"),
+            expected("vxlan16777215", "10.0.0.1:4789", "10.0.0.2:4790", 0xff_ffff)
+        );
+        assert_eq!(
+            vxlan("vni=0,remote=fd00::2,name=far,vxlan=[::]:1"),
+            expected("far", "[::]:1", "[fd00::2]:4789", 0)
+        );
     }
 
     #[test]
@@ -162,6 +231,16 @@ mod tests {
             "tap=a,stream=b",
             "tap=a,remote=b",
             "tap=a,create=yes",
+            "tap=a,vni=1",
+            "packet=a,offload=on",
+            "tap=a,offload=on,offload=on",
+            "vxlan=10.0.0.1",
+            "vxlan=10.0.0.1,remote=10.0.0.2",
+            "vxlan=10.0.0.1,vni=1",
+            "vxlan=host,remote=10.0.0.2,vni=1",
+            "vxlan=10.0.0.1,remote=10.0.0.2:,vni=1",
+            "vxlan=10.0.0.1,remote=10.0.0.2,vni=16777216",
+            "vxlan=10.0.0.1,remote=10.0.0.2,vni=1,create=on",
         ] {
             assert!(bad.parse::<PortArg>().is_err(), "{bad:?}");
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use log::info;
 use vhost_daemon::OwnSockets;
-use vhost_nic::external_port::{DatagramMedium, ExternalPort, Medium, StreamMedium, TapMedium};
+use vhost_nic::external_port::{
+    DatagramMedium, ExternalPort, Medium, PacketMedium, StreamMedium, TapMedium, VxlanMedium,
+};
 use vhost_nic::net::Switch;
 
 use crate::args::{PortArg, PortMedium};
@@ -40,6 +42,8 @@ fn medium(plan: &PortArg, own: &mut OwnSockets) -> Result<Box<dyn Medium>> {
             Box::new(DatagramMedium::new(own.bind_datagram(local)?, remote.clone())?)
         }
         PortMedium::Tap(plan) => Box::new(TapMedium::open(plan)?),
+        PortMedium::Packet(interface) => Box::new(PacketMedium::open(interface)?),
+        PortMedium::Vxlan(vxlan) => Box::new(VxlanMedium::open(&plan.name, vxlan)?),
     };
     Ok(medium)
 }

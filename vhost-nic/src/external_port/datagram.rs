@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::length_prefix::MAX_LENGTH;
-use super::medium::{Incoming, Medium};
+use super::medium::{DropReason, Incoming, Medium};
 
 /// Time after which a peer that had no room is tried again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -59,7 +59,7 @@ impl Medium for DatagramMedium {
                 frame.extend_from_slice(&self.buffer[..length]);
                 Incoming::Frame
             }
-            Ok(_) => Incoming::Malformed,
+            Ok(_) => Incoming::Dropped(DropReason::Malformed),
             // Errors of a datagram socket are those of earlier datagrams.
             Err(_) => Incoming::Nothing,
         }

@@ -4,6 +4,21 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+/// Reason why a medium drops what it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It can be no frame.
+    Malformed,
+    /// It is from another address than the peer's.
+    OtherSource,
+    /// It is VXLAN without the flag of a valid VNI.
+    NoVni,
+    /// It is VXLAN with reserved bits that are set.
+    ReservedBits,
+    /// It is VXLAN with another VNI.
+    OtherVni,
+}
+
 /// Result of [`Medium::receive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
@@ -15,8 +30,8 @@ pub enum Incoming {
     Connected,
     /// The peer is gone.
     Disconnected,
-    /// A frame that can be none was skipped.
-    Malformed,
+    /// What came was dropped.
+    Dropped(DropReason),
     /// The peer sent what can be no frame, and was disconnected for it.
     Confused,
 }
@@ -28,6 +43,11 @@ pub trait Medium: Send {
 
     /// Descriptor that becomes readable when [`receive`](Self::receive) has something; `None` if it never will.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Further descriptor that becomes readable when [`receive`](Self::receive) has a change of the link.
+    fn state_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Time after which frames can be sent again; `None` if the descriptor becomes writable then.
     fn retry(&self) -> Option<Duration> {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use log::debug;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::Shared;
@@ -39,7 +40,10 @@ fn send(shared: &Shared, medium: &mut dyn Medium, held: &mut Option<Vec<u8>>) ->
                 return false;
             }
             Err(error) => {
-                shared.drops.refused.increment();
+                match Errno::from_io_error(&error) {
+                    Some(Errno::MSGSIZE) => shared.drops.too_long.increment(),
+                    _ => shared.drops.refused.increment(),
+                };
                 debug!("{}: cannot send a frame: {error}", shared.name);
             }
         }
@@ -64,7 +68,7 @@ fn receive(shared: &Shared, port: &SwitchPort, medium: &mut dyn Medium, held: &m
                 shared.connections.increment();
                 set_connected(shared, port, true);
             }
-            Incoming::Malformed => drop(shared.drops.malformed.increment()),
+            Incoming::Dropped(reason) => drop(shared.drops.of(reason).increment()),
             gone @ (Incoming::Disconnected | Incoming::Confused) => {
                 if gone == Incoming::Confused {
                     shared.drops.malformed.increment();
@@ -112,9 +116,11 @@ fn wait(shared: &Shared, medium: &dyn Medium, can_send: bool) {
         false => PollFlags::IN | PollFlags::OUT,
     };
     let of_medium = medium.descriptor().map(|descriptor| (descriptor, events));
-    let mut descriptors: SmallVec<[PollFd<'_>; 2]> = [(shared.departure.waker(), PollFlags::IN)]
+    let of_state = medium.state_descriptor().map(|descriptor| (descriptor, PollFlags::IN));
+    let mut descriptors: SmallVec<[PollFd<'_>; 3]> = [(shared.departure.waker(), PollFlags::IN)]
         .into_iter()
         .chain(of_medium)
+        .chain(of_state)
         .map(|(descriptor, events)| PollFd::from_borrowed_fd(descriptor, events))
         .collect();
     let timeout = retry.and_then(|time| Timespec::try_from(time).ok());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::length_prefix::{LengthPrefixed, append};
-use super::medium::{Incoming, Medium};
+use super::medium::{DropReason, Incoming, Medium};
 
 /// Bytes that are read at once.
 const READ: usize = 64 << 10;
@@ -124,7 +124,7 @@ impl Medium for StreamMedium {
                 return self.accept();
             };
             match connection.incoming.next_frame() {
-                Ok(Some([])) => return Incoming::Malformed,
+                Ok(Some([])) => return Incoming::Dropped(DropReason::Malformed),
                 Ok(Some(bytes)) => {
                     frame.clear();
                     frame.extend_from_slice(bytes);

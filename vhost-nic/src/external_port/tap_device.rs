@@ -11,11 +11,11 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use thiserror::Error;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::length_prefix::MAX_LENGTH;
-use super::medium::{Incoming, Medium};
-use super::vnet_header::VnetHeader;
+use super::medium::{DropReason, Incoming, Medium};
+use super::vnet_header::{VnetHeader, take_apart};
 
 /// Bytes of the name of a network interface (`IFNAMSIZ`, `include/uapi/linux/if.h`), without the 0 at its end.
 const MAX_NAME: usize = 15;
@@ -115,10 +115,7 @@ impl TapMedium {
             self.segments.push_back(bytes.to_vec());
             return !bytes.is_empty();
         }
-        let Ok((header, frame)) = VnetHeader::read_from_prefix(bytes) else {
-            return false;
-        };
-        let result = header.complete(frame, &mut self.segments);
+        let result = take_apart(bytes, &mut self.segments);
         if let Err(error) = &result {
             debug!("{}: a frame of the host is malformed: {error}", self.name);
         }
@@ -143,7 +140,7 @@ impl Medium for TapMedium {
         if self.segments.is_empty() && !self.gone {
             match read(&self.device, &mut self.buffer) {
                 Ok(length) if self.take_apart(length) => {}
-                Ok(_) => return Incoming::Malformed,
+                Ok(_) => return Incoming::Dropped(DropReason::Malformed),
                 // The device has been deleted, and will not come back to this descriptor (`tun_chr_read_iter`,
                 // `drivers/net/tun.c`).
                 Err(Errno::BADFD) => {
@@ -153,7 +150,7 @@ impl Medium for TapMedium {
                 }
                 Err(Errno::AGAIN | Errno::INTR) => return Incoming::Nothing,
                 // A frame that the host cannot describe.
-                Err(_) => return Incoming::Malformed,
+                Err(_) => return Incoming::Dropped(DropReason::Malformed),
             }
         }
         match self.segments.pop_front() {

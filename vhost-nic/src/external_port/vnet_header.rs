@@ -17,6 +17,10 @@ const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
+/// `IPPROTO_SCTP`.
+const SCTP: u8 = 132;
+/// Offset of the CRC32c in the header of SCTP (RFC 9260, section 3.1), in bytes.
+const SCTP_CHECKSUM: u16 = 8;
 /// The frame has ECN bits; segmentation treats them alike.
 const GSO_ECN: u8 = 0x80;
 /// Segments of a frame: 64 KiB of the smallest that Linux makes (`TCP_MIN_GSO_SIZE`, `include/net/tcp.h`).
@@ -45,6 +49,9 @@ const _: () = assert!(size_of::<VnetHeader>() == 10);
 /// Reason why a frame is none that the sender of its header could have meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum VnetError {
+    /// There is no whole header.
+    #[error("{0} bytes have no header")]
+    Short(usize),
     /// A segmentation that was not negotiated.
     #[error("the segmentation {0:#x} is unknown")]
     GsoType(u8),
@@ -67,6 +74,15 @@ pub enum VnetError {
         /// Length of the frame, in bytes.
         length: usize,
     },
+    /// A checksum of another kind than that of the Internet.
+    #[error("the CRC32c of an SCTP packet is not filled in")]
+    Sctp,
+}
+
+/// Appends to `frames` the frames on the wire of a frame that follows its header.
+pub(super) fn take_apart(bytes: &[u8], frames: &mut VecDeque<Vec<u8>>) -> Result<(), VnetError> {
+    let (header, frame) = VnetHeader::read_from_prefix(bytes).map_err(|_| VnetError::Short(bytes.len()))?;
+    header.complete(frame, frames)
 }
 
 impl VnetHeader {
@@ -95,6 +111,11 @@ impl VnetHeader {
                 length: frame.len(),
             });
         }
+        // The header does not say which checksum is meant. Linux leaves CRC32c to a device, too
+        // (`skb_csum_hwoffload_help`, `net/core/dev.c`).
+        if self.csum_offset.get() == SCTP_CHECKSUM && carries_sctp(frame) {
+            return Err(VnetError::Sctp);
+        }
         // The field has the sum of the pseudo header. 0 would mean to UDP that there is no checksum (RFC 768), and is
         // the same number otherwise.
         let checksum = match Sum::of(&frame[start..]).checksum() {
@@ -120,6 +141,14 @@ impl VnetHeader {
         }
         segments.emit(&mut Vec::new(), |segment| frames.push_back(segment.to_vec()));
         Ok(())
+    }
+}
+
+fn carries_sctp(frame: &[u8]) -> bool {
+    match FrameView::new(frame).map(|view| view.network) {
+        Some(Network::Ipv4(header)) => header.protocol == SCTP,
+        Some(Network::Ipv6(header)) => header.protocol == SCTP,
+        Some(Network::None) | None => false,
     }
 }
 

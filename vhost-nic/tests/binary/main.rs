@@ -2,22 +2,28 @@
 
 mod arguments;
 mod confined;
+#[path = "../common/namespace.rs"]
+mod namespace;
 mod record;
 mod services;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_daemon::finding::{Kind, Severity};
 use vhost_daemon::testing::json::{assert_documented, assert_snake_case};
 use vhost_daemon::testing::{Daemon, Program, await_socket, eventually, is_empty, read_stats};
 use vhost_nic::hca::nic_finding::Finding;
+
+use crate::namespace::{in_namespace, ip};
 
 /// VFIO_PCI_CONFIG_REGION_INDEX (linux/vfio.h).
 const VFIO_PCI_CONFIG_REGION_INDEX: u32 = 7;
@@ -212,6 +218,96 @@ fn ports_beside_the_nics_have_sockets_and_names_of_their_own() {
     let (code, text) = Daemon::start(PROGRAM.command().args(args)).fail();
     assert_eq!(code, Some(1));
     assert!(text.contains("cannot share the name a"), "{text}");
+}
+
+#[test]
+fn a_tunnel_passes_frames_in_the_sandbox() {
+    if !in_namespace("a_tunnel_passes_frames_in_the_sandbox") {
+        return;
+    }
+    ip("link set lo up");
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let tunnel = format!("vxlan=127.0.0.1,remote={},vni=5", peer.local_addr().unwrap());
+    let stream = format!("stream={}", at("b.sock"));
+    let sockets = ["--socket-path", &at("a.sock"), "--stats-socket", &at("stats.sock")];
+    let ports = ["--port", &stream, "--port", &tunnel];
+    let daemon = Daemon::start(PROGRAM.command().args(sockets).args(ports));
+    let stats = dir.path().join("stats.sock");
+    await_socket(&stats);
+    let mut guest = UnixStream::connect(dir.path().join("b.sock")).unwrap();
+    guest.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    eventually("the link of the stream", || {
+        read_stats(&stats)["switch"]["ports"][1]["link_up"] == true
+    });
+    // To all, from each of two stations.
+    let frame = |from: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, from], &[0x88, 0xb5, from, from]].concat();
+    let datagram = |from| [&[8, 0, 0, 0, 0, 0, 5, 0][..], &frame(from)].concat();
+    peer.send_to(&datagram(1), "127.0.0.1:4789").unwrap();
+    let mut bytes = [0; 4 + 16];
+    guest.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes[..], [&[0, 0, 0, 16][..], &frame(1)].concat());
+    guest.write_all(&[&[0, 0, 0, 16][..], &frame(2)].concat()).unwrap();
+    let mut bytes = [0; 100];
+    let (count, from) = peer.recv_from(&mut bytes).unwrap();
+    assert_eq!(bytes[..count], datagram(2));
+    assert_eq!(from.to_string(), "127.0.0.1:4789");
+    let port = &read_stats(&stats)["ports"][1];
+    assert_eq!((&port["name"], &port["medium"]), (&"vxlan5".into(), &"vxlan".into()));
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn an_interface_passes_frames_in_the_sandbox() {
+    if !in_namespace("an_interface_passes_frames_in_the_sandbox") {
+        return;
+    }
+    ip("link add port0 type veth peer name port1");
+    for interface in ["port0", "port1"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
+        ip(&format!("link set {interface} up"));
+    }
+    ip("address add 10.0.0.1/24 broadcast 10.0.0.255 dev port1");
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let stream = format!("stream={}", at("b.sock"));
+    let sockets = ["--socket-path", &at("a.sock"), "--stats-socket", &at("stats.sock")];
+    let ports = ["--port", &stream, "--port", "packet=port0"];
+    let daemon = Daemon::start(PROGRAM.command().args(sockets).args(ports));
+    let stats = dir.path().join("stats.sock");
+    await_socket(&stats);
+    let links = || {
+        let stats = read_stats(&stats);
+        [1, 2].map(|port| stats["switch"]["ports"][port]["link_up"] == true)
+    };
+    let mut guest = UnixStream::connect(dir.path().join("b.sock")).unwrap();
+    guest.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    eventually("the links", || links() == [true, true]);
+    let host = UdpSocket::bind("0.0.0.0:2000").unwrap();
+    host.set_broadcast(true).unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    host.send_to(b"from the host", "10.0.0.255:1000").unwrap();
+    let mut bytes = [0; 4 + 14 + 28 + 13];
+    guest.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes[..4], [0, 0, 0, 14 + 28 + 13]);
+    assert_eq!(bytes[46..], *b"from the host");
+    let mut frame = Vec::new();
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [0xff; 6]);
+    let ip_packet = link.ipv4([10, 0, 0, 2], [10, 0, 0, 255], 64);
+    ip_packet.udp(1000, 2000).write(&mut frame, b"from the guest").unwrap();
+    let length = (frame.len() as u32).to_be_bytes();
+    guest.write_all(&[&length[..], &frame].concat()).unwrap();
+    let mut got = [0; 100];
+    let (count, from) = host.recv_from(&mut got).unwrap();
+    assert_eq!(
+        (&got[..count], from.to_string()),
+        (&b"from the guest"[..], "10.0.0.2:1000".into())
+    );
+    ip("link set port1 down");
+    eventually("the end of the link", || links() == [true, false]);
+    assert_eq!(daemon.end(Signal::TERM).0, Some(0));
 }
 
 #[test]

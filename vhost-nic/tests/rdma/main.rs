@@ -7,8 +7,6 @@ mod faulty;
 mod found;
 #[path = "../common/inspect.rs"]
 mod inspect;
-#[path = "../common/namespace.rs"]
-mod namespace;
 #[path = "../common/nic.rs"]
 mod nic;
 #[path = "../common/recorded.rs"]
@@ -46,7 +44,6 @@ mod roce_v1;
 mod rxe_packets;
 mod services;
 mod super_packets;
-mod tap_device;
 mod timestamps;
 mod trace;
 mod trace_errors;

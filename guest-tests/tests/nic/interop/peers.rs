@@ -78,7 +78,14 @@ impl Peers {
     pub fn finish(self) -> Result<()> {
         let stats = self.testbed.daemon().stats()?;
         let dropped = &stats["ports"][0]["dropped"];
-        for reason in ["queue_full", "unreadable", "malformed", "bad_icrc", "refused"] {
+        for reason in [
+            "queue_full",
+            "unreadable",
+            "malformed",
+            "bad_icrc",
+            "too_long",
+            "refused",
+        ] {
             assert_eq!(dropped[reason], 0, "{stats:#}");
         }
         let [nic, rxe] = self.ends();

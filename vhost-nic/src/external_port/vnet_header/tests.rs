@@ -93,6 +93,33 @@ fn a_checksum_is_filled_in() {
 }
 
 #[test]
+fn a_packet_of_sctp_does_not_leave_with_the_checksum_of_the_internet() {
+    let sctp = etherparse::IpNumber::SCTP;
+    let ethernet = || PacketBuilder::ethernet2(SOURCE, DESTINATION);
+    let packets = [
+        (ethernet().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64), 34),
+        (ethernet().ipv6([1; 16], [2; 16], 64), 54),
+        (
+            ethernet()
+                .single_vlan(7.try_into().unwrap())
+                .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
+            38,
+        ),
+    ];
+    for (builder, start) in packets {
+        let mut frame = Vec::new();
+        builder.write(&mut frame, sctp, &bytes(40)).unwrap();
+        let mut header = header(NEEDS_CSUM, GSO_NONE, 0, 8);
+        header.csum_start = start.into();
+        assert_eq!(complete(&header, &frame), Err(VnetError::Sctp));
+        // With its checksum it passes.
+        assert_eq!(complete(&VnetHeader::default(), &frame), Ok(vec![frame]));
+    }
+    // The same place in a packet of another protocol.
+    assert!(complete(&header(NEEDS_CSUM, GSO_NONE, 0, 8), &udp(40)).is_ok());
+}
+
+#[test]
 fn a_large_frame_becomes_segments() {
     let data = bytes(4001);
     let ecn = header(NEEDS_CSUM, GSO_TCPV4 | GSO_ECN, 1000, 16);

@@ -1,0 +1,12 @@
+//! Ports beside the NICs whose other end is the kernel of the host, or behind it: TAP devices, interfaces and tunnels.
+
+#[path = "../common/namespace.rs"]
+mod namespace;
+#[path = "../common/nic.rs"]
+mod nic;
+
+mod host_stack;
+mod packet_socket;
+mod tap_device;
+mod vxlan;
+mod vxlan_header;
