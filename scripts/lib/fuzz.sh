@@ -3,7 +3,7 @@
 # and variables.
 
 FUZZ_TARGET=x86_64-unknown-linux-gnu
-# What cargo-fuzz passes to an unstable compiler as -Zsanitizer is not needed for coverage: the passes of LLVM are there.
+# Coverage needs no -Zsanitizer, which is for an unstable compiler: the passes are those of LLVM.
 FUZZ_FLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on -Coverflow-checks=on"
@@ -74,7 +74,9 @@ fuzz_build() {
 fuzz_program() { printf '%s/target/fuzz/%s/release/%s\n' "$REPO" "$FUZZ_TARGET" "$1"; }
 
 # Progress of a target, from its log.
-fuzz_words() { grep -a '^#' "$1" 2>/dev/null | tail -n 1 | sed -n 's/^#\([0-9]*\).*cov: \([0-9]*\).*/\1 inputs, \2 edges/p'; }
+fuzz_words() {
+  grep -a '^#' "$1" 2>/dev/null | tail -n 1 | sed -n 's/^#\([0-9]*\).*cov: \([0-9]*\).*/\1 inputs, \2 edges/p'
+}
 
 # fuzz_once TARGET SECONDS LOG: fuzzes a target, and shows progress.
 fuzz_once() {

@@ -38,7 +38,7 @@ const SOME: [&str; 10] = [
 ];
 
 /// Programs of perftest with all sizes from 2 bytes to 8 MiB.
-/// A burst of UC sends is no longer than a queue on the way: UC has no flow control, and perftest waits for what is lost.
+/// A burst of UC sends is as long as a queue on the way: UC has no flow control, and perftest waits for what is lost.
 const SIZES: [&str; 5] = [
     "ib_send_bw -a -n 16",
     "ib_write_bw -a -n 16",

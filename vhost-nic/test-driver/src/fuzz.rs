@@ -63,8 +63,8 @@ impl Tally {
 /// Runs an input of bytes.
 pub type Driver = fn(&[u8]) -> Tally;
 
-/// Runs a driver on the inputs that are kept for a target in `corpus`, and prints the name of each before. Returns their
-/// number.
+/// Runs a driver on the inputs that are kept for a target in `corpus`, and prints the name of each before. Returns
+/// their number.
 pub fn on_kept_inputs(corpus: &Path, target: &str, driver: Driver) -> usize {
     let Ok(entries) = fs::read_dir(corpus.join(target)) else {
         return 0;

@@ -1,5 +1,5 @@
-//! Fuzz driver: bytes become the names of ports and frames that pass a switch with a capture. The capture has each frame
-//! that the switch took, byte for byte, in order, in a file that a reader of its format takes.
+//! Fuzz driver: bytes become the names of ports and frames that pass a switch with a capture. The capture has each
+//! frame that the switch took, byte for byte, in order, in a file that a reader of its format takes.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Fuzz driver: bytes become a frame, with the header of virtio-net before it. What is parsed lies within the frame, what
-//! is filled in verifies, segments together are the frame, and a packet survives its way through the switch.
+//! Fuzz driver: bytes become a frame, with the header of virtio-net before it. What is parsed lies within the frame,
+//! what is filled in verifies, segments together are the frame, and a packet survives its way through the switch.
 
 use std::collections::VecDeque;
 use std::mem;

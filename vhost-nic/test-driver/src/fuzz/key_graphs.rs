@@ -1,5 +1,5 @@
-//! Bytes become keys over ranges of other keys, and RDMA through them. A model of the keys says which bytes each request
-//! may touch: those have to arrive, and no others may change.
+//! Bytes become keys over ranges of other keys, and RDMA through them. A model of the keys says which bytes each
+//! request may touch: those have to arrive, and no others may change.
 
 mod model;
 
