@@ -18,6 +18,9 @@ const SHORT_COMMANDS: &str = "[[fault]]\nkind = \"command_timeout\"\nlimit = \"5
 /// RDS frees what it has of an RDMA device on a workqueue, at times too late: one unbinding in a hundred warns.
 const RDS_RACE: &str = "rdma_restrack_clean";
 
+/// It frees a protection domain whose memory key a device that is gone cannot destroy (`rds_ib_dev_free`, net/rds/ib.c).
+const RDS_DOMAIN: &str = "at ib_dealloc_pd_user";
+
 /// Probe, until the interface has a carrier and the RDMA device exists.
 const PROBE: &str = "
     cd /sys/bus/pci/devices/0000:00:00.0 || exit 1
@@ -68,7 +71,7 @@ fn sweep(name: &str, ranges: &[Range], at_most: u64) -> Result<Vec<Step>> {
             steps: at_most,
             stride: range.stride,
             background: SHORT_COMMANDS.to_owned(),
-            allowed_splats: vec![RDS_RACE.to_owned()],
+            allowed_splats: [RDS_RACE, RDS_DOMAIN].map(str::to_owned).to_vec(),
         };
         steps.extend(sweep.run(&control, &scripts, Step::print)?);
     }
