@@ -143,7 +143,7 @@ fuzz_run() {
     fuzz_once "$target" "$seconds" "$log" || ended=$?
     input=$(fuzz_finding "$target")
     # A process that was slow, or killed as it was, has no finding.
-    if [[ -n $input ]] || ((ended && ended != 137)) && ! grep -q "ERROR: libFuzzer: timeout" "$log"; then
+    if [[ -n $input ]] || { ((ended && ended != 137)) && ! grep -q "ERROR: libFuzzer: timeout" "$log"; }; then
       result="finding: ${input:-see $log}"
       FUZZ_FAILED=$((FUZZ_FAILED + 1))
       note "$result"
