@@ -18,7 +18,7 @@ const SHORT_COMMANDS: &str = "[[fault]]\nkind = \"command_timeout\"\nlimit = \"5
 /// RDS frees what it has of an RDMA device on a workqueue, at times too late: one unbinding in a hundred warns.
 const RDS_RACE: &str = "rdma_restrack_clean";
 
-/// It frees a protection domain whose memory key a device that is gone cannot destroy (`rds_ib_dev_free`, net/rds/ib.c).
+/// It frees a protection domain whose key a device that is gone cannot destroy (`rds_ib_dev_free`, net/rds/ib.c).
 const RDS_DOMAIN: &str = "at ib_dealloc_pd_user";
 
 /// Probe, until the interface has a carrier and the RDMA device exists.
