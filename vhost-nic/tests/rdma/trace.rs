@@ -246,9 +246,10 @@ fn a_timeout_begins_with_its_timer() {
     let timeouts = all(&trace, &timeline, "ack_timeout", a);
     let causes: Vec<_> = timeouts.iter().map(|(.., causes)| &causes[..]).collect();
     let names = ["ack_timeout", "timer_expired", "timer_set", "wqe", "doorbell"];
-    assert_eq!(causes, [names.map(|name| (name, a))]);
+    // On a busy machine the retransmission may time out, too.
+    assert_eq!(causes[0], names.map(|name| (name, a)));
 
-    // The first acknowledgement is lost, the retransmission is acknowledged as well.
+    // The first acknowledgement is lost, each retransmission is acknowledged as well.
     let sent = all(&trace, &timeline, "ack_out", b);
     let received = all(&trace, &timeline, "ack_in", a);
     let labels = |events: &[(&Event, String, _)], prefix: &str| {
@@ -261,8 +262,9 @@ fn a_timeout_begins_with_its_timer() {
     assert_eq!(sent_labels[..2], ["ACK PSN 0x123456"; 2]);
     assert_eq!(received_labels, sent_labels[1..], "one is lost");
     assert_eq!(received_labels[0], "ACK PSN 0x123456");
+    let next = received_labels.iter().find(|label| *label != "ACK PSN 0x123456");
     assert!(
-        received_labels[1].starts_with("RNR NAK PSN 0x123457, "),
+        next.is_some_and(|label| label.starts_with("RNR NAK PSN 0x123457, ")),
         "{received_labels:?}"
     );
     assert_eq!(received_labels.last().unwrap(), "ACK PSN 0x123457");
