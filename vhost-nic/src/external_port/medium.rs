@@ -30,7 +30,7 @@ pub enum Incoming {
     Connected,
     /// The peer is gone.
     Disconnected,
-    /// What came was dropped.
+    /// A frame was dropped, for this reason.
     Dropped(DropReason),
     /// The peer sent what can be no frame, and was disconnected for it.
     Confused,

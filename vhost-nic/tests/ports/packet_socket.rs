@@ -107,6 +107,15 @@ fn the_host_leaves_checksums_and_segmentation_to_the_port() {
     assert!(!promiscuity());
 }
 
+/// Gives the host addresses on the interface and on another one, to send datagrams by both.
+fn let_the_host_send() {
+    ip("address add 10.1.0.1/24 broadcast 10.1.0.255 dev port0");
+    ip("link add other0 type veth peer name other1");
+    ip("address add 10.2.0.1/24 broadcast 10.2.0.255 dev other0");
+    ip("link set other0 up");
+    ip("link set other1 up");
+}
+
 #[test]
 fn frames_of_the_host_by_the_same_interface_do_not_enter() {
     if !in_namespace("packet_socket::frames_of_the_host_by_the_same_interface_do_not_enter") {
@@ -114,11 +123,7 @@ fn frames_of_the_host_by_the_same_interface_do_not_enter() {
     }
     create_interfaces();
     take_up();
-    ip("address add 10.1.0.1/24 broadcast 10.1.0.255 dev port0");
-    ip("link add other0 type veth peer name other1");
-    ip("address add 10.2.0.1/24 broadcast 10.2.0.255 dev other0");
-    ip("link set other0 up");
-    ip("link set other1 up");
+    let_the_host_send();
     let bench = Bench::new();
     bench.await_link(true);
     for round in 0..10 {
@@ -136,11 +141,7 @@ fn no_frame_of_before_the_port_enters() {
     }
     create_interfaces();
     take_up();
-    ip("address add 10.1.0.1/24 broadcast 10.1.0.255 dev port0");
-    ip("link add other0 type veth peer name other1");
-    ip("address add 10.2.0.1/24 broadcast 10.2.0.255 dev other0");
-    ip("link set other0 up");
-    ip("link set other1 up");
+    let_the_host_send();
     // Out by the interface, and in and out by others.
     let stop = AtomicBool::new(false);
     let opened = || {

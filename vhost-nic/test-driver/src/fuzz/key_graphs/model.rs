@@ -1,4 +1,4 @@
-//! What keys over keys mean: the bytes of regions that a range of a key names.
+//! Model of indirect memory keys: translation of a range of a key to bytes of regions.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,13 +13,13 @@ const MANY_STEPS: u32 = 200;
 pub struct Entry {
     /// Key.
     pub key: u32,
-    /// Its first address.
+    /// First address of the range.
     pub address: u64,
     /// Bytes.
     pub length: u64,
 }
 
-/// What a key translates to.
+/// Address translation of a key.
 #[derive(Debug)]
 pub enum Translation {
     /// A region, by its index.
@@ -35,7 +35,7 @@ pub struct Key {
     pub start: u64,
     /// Bytes.
     pub length: u64,
-    /// What the addresses mean.
+    /// Address translation.
     pub translation: Translation,
 }
 
