@@ -276,8 +276,8 @@ impl Guests {
             .collect()
     }
 
-    /// Accepts a write that was refused in the midst: the packets before may have arrived, so that each of their bytes has
-    /// its old or its new value.
+    /// Accepts a write that was refused in the midst: the packets before may have arrived, so that each of their bytes
+    /// has its old or its new value.
     fn accept(&mut self, key: u32, address: u64, data: &[u8]) {
         for (index, packet) in data.chunks(self.mtu).enumerate() {
             let at = address.wrapping_add((index * self.mtu) as u64);
