@@ -95,6 +95,8 @@ fuzz_once() {
   pid=$!
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
+    # The script itself, which may have been killed.
+    kill -0 $$ 2>/dev/null || kill "$pid"
     if ((SECONDS - shown >= every)); then
       note "$1: $(fuzz_words "$3")"
       shown=$SECONDS
@@ -130,27 +132,45 @@ fuzz_finding() {
   done
 }
 
-# fuzz_run SECONDS TARGET...: fuzzes the targets one after the other.
+# fuzz_one TARGET SECONDS ROW: fuzzes a target, and writes its line of the table to the file ROW; fails if there is a
+# finding.
+fuzz_one() {
+  local target=$1 log input result="no finding" ended=0
+  log=$(prepare_cache)/logs/fuzz-$target.log
+  step "$target, $2 s"
+  rm -f "$(prepare_cache)/fuzz/findings/$target"-*
+  fuzz_once "$target" "$2" "$log" || ended=$?
+  input=$(fuzz_finding "$target")
+  # A process that was slow, or killed as it was, has no finding.
+  if [[ -n $input ]] || { ((ended && ended != 137)) && ! grep -q "ERROR: libFuzzer: timeout" "$log"; }; then
+    result="finding: ${input:-see $log}"
+    note "$target: $result"
+    grep -m 3 -E "panicked|ERROR: libFuzzer" "$log" >&2 || true
+  fi
+  fuzz_row "$target" "$log" "$result" >"$3"
+  [[ $result == "no finding" ]]
+}
+
+# fuzz_run SECONDS JOBS TARGET...: fuzzes the targets, JOBS at a time.
 fuzz_run() {
-  local seconds=$1 target log input result ended
-  shift
+  local seconds=$1 jobs=$2 rows target running=0
+  shift 2
+  rows=$(mktemp -d)
   for target; do
-    log=$(prepare_cache)/logs/fuzz-$target.log
-    step "$target, $seconds s"
-    rm -f "$(prepare_cache)/fuzz/findings/$target"-*
-    result="no finding"
-    ended=0
-    fuzz_once "$target" "$seconds" "$log" || ended=$?
-    input=$(fuzz_finding "$target")
-    # A process that was slow, or killed as it was, has no finding.
-    if [[ -n $input ]] || { ((ended && ended != 137)) && ! grep -q "ERROR: libFuzzer: timeout" "$log"; }; then
-      result="finding: ${input:-see $log}"
-      FUZZ_FAILED=$((FUZZ_FAILED + 1))
-      note "$result"
-      grep -m 3 -E "panicked|ERROR: libFuzzer" "$log" >&2 || true
+    if ((running == jobs)); then
+      wait -n || FUZZ_FAILED=$((FUZZ_FAILED + 1))
+      running=$((running - 1))
     fi
-    FUZZ_ROWS+=("$(fuzz_row "$target" "$log" "$result")")
+    fuzz_one "$target" "$seconds" "$rows/$target" &
+    running=$((running + 1))
   done
+  for ((; running; running--)); do
+    wait -n || FUZZ_FAILED=$((FUZZ_FAILED + 1))
+  done
+  for target; do
+    FUZZ_ROWS+=("$(<"$rows/$target")")
+  done
+  rm -r "$rows"
 }
 
 # fuzz_row TARGET LOG RESULT: prints a line of the table.
