@@ -44,6 +44,7 @@ mod roce_v1;
 mod rxe_packets;
 mod services;
 mod super_packets;
+mod times;
 mod timestamps;
 mod trace;
 mod trace_errors;

@@ -24,8 +24,8 @@ use crate::net::SuperPacket;
 
 /// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
 const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
-/// Shortest acknowledgement timeout: a busy host must not look like loss.
-const MIN_TIMEOUT: Duration = Duration::from_millis(20);
+/// Least code of an acknowledgement timeout, 17 ms; less counts as this, as on a ConnectX-5. A busy peer is not loss.
+const MIN_ACK_TIMEOUT: u8 = 12;
 /// Maximum number of batches in a row: a driver that posts without end must not keep the NIC from its reset.
 const BATCHES: usize = 64;
 /// Fence mode in `fm_ce_se` (`MLX5_FENCE_MODE_*`, qp.h).
@@ -164,8 +164,8 @@ fn check_timers(endpoint: &Endpoint<'_>, requester: &mut Requester) -> bool {
 
 /// Starts or stops the acknowledgement timer.
 fn arm_timer(endpoint: &Endpoint<'_>, requester: &mut Requester) {
-    let exponent = endpoint.parameters.ack_timeout;
-    let timeout = (exponent > 0).then(|| ACK_TIMEOUT_UNIT.saturating_mul(1 << exponent).max(MIN_TIMEOUT));
+    let code = endpoint.parameters.ack_timeout;
+    let timeout = (code > 0).then(|| ACK_TIMEOUT_UNIT * (1 << code.max(MIN_ACK_TIMEOUT)));
     if let Some(deadline) = requester.arm_timer(timeout, || endpoint.hca().clock.instant()) {
         let timeout = timeout.unwrap_or_default();
         set_alarm(endpoint, requester, deadline, Timer::Acknowledgement, timeout);
