@@ -7,6 +7,7 @@ mod daemon;
 pub mod json;
 mod manual;
 mod open_metrics;
+mod possessions;
 mod service;
 mod terminal;
 
@@ -19,6 +20,7 @@ pub use control_page::assert_control_page;
 pub use daemon::{Daemon, Program, await_socket, is_empty, read_stats};
 pub use manual::assert_up_to_date;
 pub use open_metrics::{http, read_metrics};
+pub use possessions::Possessions;
 pub use service::assert_notifies;
 pub use terminal::{Terminal, assert_top};
 

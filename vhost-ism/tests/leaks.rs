@@ -3,58 +3,8 @@
 #[allow(unused_imports, reason = "other test binaries use them")]
 mod common;
 
-use std::collections::BTreeMap;
-use std::fs;
-
 use common::*;
-
-/// Counts open descriptors by their targets.
-fn descriptors() -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for entry in fs::read_dir("/proc/self/fd").unwrap() {
-        // The directory's own is gone by now.
-        let Ok(target) = fs::read_link(entry.unwrap().path()) else {
-            continue;
-        };
-        let target = target.to_string_lossy().into_owned();
-        let kind = target.split([':', '[', ' ']).next().unwrap_or_default().to_owned();
-        *counts.entry(kind).or_default() += 1;
-    }
-    counts
-}
-
-fn threads() -> usize {
-    fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-/// Counts mapped bytes of memfds.
-fn mapped() -> u64 {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let number = |text| u64::from_str_radix(text, 16).unwrap();
-    maps.lines()
-        .filter(|line| line.contains("memfd:"))
-        .map(|line| {
-            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            number(end) - number(start)
-        })
-        .sum()
-}
-
-/// Descriptors by kind, threads, and bytes of memfds.
-type Possessions = (BTreeMap<String, usize>, usize, u64);
-
-/// Returns the resources of this process once they no longer change: threads that watch a stopped device, for example,
-/// end a little later.
-fn possessions() -> Possessions {
-    let look = || (descriptors(), threads(), mapped());
-    loop {
-        let seen = look();
-        std::thread::sleep(BRIEF);
-        if look() == seen {
-            return seen;
-        }
-    }
-}
+use vhost_daemon::testing::Possessions;
 
 /// Uses every command in one session.
 fn live(a: &mut TestGuest, b: &mut TestGuest) {
@@ -73,11 +23,11 @@ fn live(a: &mut TestGuest, b: &mut TestGuest) {
 fn settled(a: &mut TestGuest, b: &mut TestGuest) -> Possessions {
     a.ping();
     b.ping();
-    possessions()
+    Possessions::own()
 }
 
-#[test]
-fn sessions_and_connections_leave_nothing_behind() {
+/// A guest lives with its peer until each of `resets` and `deaths`.
+fn lives(resets: usize, deaths: usize) {
     let host = Host::default();
     let (seat_a, mut b) = (host.seat("a"), host.boot("b"));
     let mut a = seat_a.boot();
@@ -96,12 +46,12 @@ fn sessions_and_connections_leave_nothing_behind() {
 
     reset(&mut a, &mut b);
     let before = settled(&mut a, &mut b);
-    for _ in 0..200 {
+    for _ in 0..resets {
         reset(&mut a, &mut b);
     }
-    assert_eq!(settled(&mut a, &mut b), before, "after 200 resets");
+    assert_eq!(settled(&mut a, &mut b), before, "after {resets} resets");
 
-    for count in [1, 100] {
+    for count in [1, deaths] {
         let before = settled(&mut a, &mut b);
         for _ in 0..count {
             live(&mut a, &mut b);
@@ -116,4 +66,15 @@ fn sessions_and_connections_leave_nothing_behind() {
     }
     drop((a, b));
     host.expect_empty();
+}
+
+#[test]
+fn sessions_and_connections_leave_nothing_behind() {
+    lives(200, 100);
+}
+
+#[test]
+#[ignore = "long"]
+fn thousands_of_sessions_and_connections_leave_nothing_behind() {
+    lives(5000, 1000);
 }

@@ -1,11 +1,20 @@
 //! Polling with a deadline.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time limit of every wait; generous, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Time to wait for something that must not happen.
 pub const BRIEF: Duration = Duration::from_millis(50);
+
+/// Whether waits are in vain.
+static HOPELESS: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether waits of this process fail at once, as all devices are gone.
+pub fn set_hopeless(hopeless: bool) {
+    HOPELESS.store(hopeless, Ordering::Relaxed);
+}
 
 /// Polls until `look` returns a value; panics with `what` after [`PATIENCE`].
 #[track_caller]
@@ -15,7 +24,8 @@ pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "timed out waiting for {what}");
+        let patient = Instant::now() < end && !HOPELESS.load(Ordering::Relaxed);
+        assert!(patient, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_micros(50));
     }
 }
