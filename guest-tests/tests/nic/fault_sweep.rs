@@ -109,11 +109,8 @@ fn sweep(name: &str, ranges: &[Range]) -> Result<()> {
     }
     assert!(steps.len() >= ranges.len(), "{steps:?}");
     faulty.fixture.testbed().allow_splat("");
-    compare_with_page(
-        name,
-        &steps,
-        ranges.iter().all(|range| range.occasion == Occasion::Command),
-    )
+    // The commands of the two processes come in any order.
+    compare_with_page(name, &steps, false)
 }
 
 fn all(occasion: Occasion) -> Range {

@@ -91,7 +91,7 @@ pub fn multicast(client: End<'_>, server: End<'_>) -> Result<()> {
     receiver.wait_line("joined dgid", TIMEOUT)?;
     let send = format!("{} -s", member(client, SENT));
     client.guest.shell(&send).timeout(TIMEOUT).run()?.check()?;
-    let said = receiver.wait(Duration::from_secs(10))?.check()?;
+    let said = receiver.wait(TIMEOUT)?.check()?;
     match said.stdout.contains("data transfers complete") {
         true => Ok(()),
         false => Err(Error::Agent(said.to_string())),
