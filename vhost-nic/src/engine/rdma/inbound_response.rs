@@ -218,11 +218,15 @@ impl<'p> Reception<'_, 'p> {
                 if inline.is_none() {
                     self.requester.account_response(at, range, parameters.mtu);
                 }
-                let (number, index) = (super_packet.number.get(), self.requester.message(at).index());
-                let count = packets - u32::from(psn + (packets - 1) == self.requester.message(at).last());
+                let number = super_packet.number.get();
+                if number.is_observed() {
+                    let answered = self.requester.message(at);
+                    // The last response is noted with the completion.
+                    let count = packets - u32::from(psn + (packets - 1) == answered.last());
+                    let effect = || Effect::Answers(self.endpoint.wqe(answered.index(), false));
+                    self.endpoint.context.note(number, count, effect);
+                }
                 self.requester.accept_response(at, psn, packets, inline);
-                let effect = || Effect::Answers(self.endpoint.wqe(index, false));
-                self.endpoint.context.note(number, count, effect);
             }
             // The responder cannot read its memory: as if the response had not arrived.
             Err(error) if error.is_of_source() => {}

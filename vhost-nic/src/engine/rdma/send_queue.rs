@@ -17,10 +17,11 @@ use super::{datagram, key_update, outbound_request};
 use crate::hca::mkey;
 use crate::hca::nic_event::{NicEvent, Timer};
 use crate::hca::nic_finding::{Finding, queue};
-use crate::hca::qp::{MAX_PACKETS, Qp, QpState, Requester, Timers, Work};
+use crate::hca::qp::{MAX_PACKETS, Message, Qp, QpState, Requester, Timers, Work};
 use crate::hca::queue_counter::QueueCounter;
 use crate::hca::wq::WorkQueue;
 use crate::net::SuperPacket;
+use crate::roce::psn::Psn;
 
 /// Unit of the acknowledgement timeout (IBTA 9.7.6.1.3).
 const ACK_TIMEOUT_UNIT: Duration = Duration::from_nanos(4096);
@@ -274,22 +275,13 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
     }
     let message = requester.append();
     let (blocks, origin) = reader.read(message);
-    if origin == WqeOrigin::Register {
-        hca.blue_flame.count();
-    }
-    let control = message.control();
-    // In a blank block, size and opcode are 0 as well.
-    if origin == WqeOrigin::Ring && (control.index() != message.index() || control.ds() == 0) {
-        let text = format_args!(
-            "queue pair {:#x}, WQE {:#x} is not there: {control:?}",
-            endpoint.qp.number,
-            message.index()
-        );
-        let object = queue(endpoint.qp.number);
-        hca.findings.report(Finding::StaleWqe, object, control.as_bytes(), text);
+    match origin {
+        WqeOrigin::Register => hca.blue_flame.count(),
+        WqeOrigin::Ring if message.control().index() != message.index() => report_stale(endpoint, message),
+        _ => {}
     }
     if hca.check_wqes && origin == WqeOrigin::Ring {
-        let length = control.ds() * SEND_WQE_DS;
+        let length = message.control().ds() * SEND_WQE_DS;
         message.keep_wqe(reader.last(message.index(), blocks).get(..length).unwrap_or_default());
     }
     let mut packets = match message.work() {
@@ -302,22 +294,49 @@ fn fetch(endpoint: &Endpoint<'_>, requester: &mut Requester, reader: &mut Reader
         packets = 0;
     }
     if let Work::Bad(_) = message.work() {
-        let what = format_args!(
-            "queue pair {:#x}, WQE {:#x} is malformed: {:?}",
-            endpoint.qp.number,
-            message.index(),
-            message.control()
-        );
-        let object = queue(endpoint.qp.number);
-        hca.findings
-            .report(Finding::BadSendWqe, object, message.control().as_bytes(), what);
+        report_malformed(endpoint, origin, message);
     }
-    let opcode = message.control().opcode();
-    let index = message.index();
     let first = match origin {
         WqeOrigin::Nowhere => requester.post_unread(),
         WqeOrigin::Ring | WqeOrigin::Register => requester.post(blocks, packets),
     };
-    endpoint.trace(NicEvent::Wqe, || [index.into(), opcode.into(), first.value(), packets]);
+    if hca.tracer.is_on() {
+        trace_wqe(endpoint, requester, first, packets);
+    }
     true
+}
+
+/// Traces the WQE of the message that was posted last.
+#[cold]
+fn trace_wqe(endpoint: &Endpoint<'_>, requester: &Requester, first: Psn, packets: u32) {
+    if let Some(message) = requester.newest() {
+        let (index, opcode) = (message.index(), message.control().opcode());
+        endpoint.trace(NicEvent::Wqe, || [index.into(), opcode.into(), first.value(), packets]);
+    }
+}
+
+#[cold]
+fn report_stale(endpoint: &Endpoint<'_>, message: &Message) {
+    let (number, control) = (endpoint.qp.number, message.control());
+    let text = format_args!(
+        "queue pair {number:#x}, WQE {:#x} is not there: {control:?}",
+        message.index()
+    );
+    let findings = &endpoint.hca().findings;
+    findings.report(Finding::StaleWqe, queue(number), control.as_bytes(), text);
+}
+
+#[cold]
+fn report_malformed(endpoint: &Endpoint<'_>, origin: WqeOrigin, message: &Message) {
+    let (number, control) = (endpoint.qp.number, message.control());
+    // In a blank block, size and opcode are 0 as well; one with another index is reported already.
+    if origin == WqeOrigin::Ring && control.ds() == 0 && control.index() == message.index() {
+        report_stale(endpoint, message);
+    }
+    let text = format_args!(
+        "queue pair {number:#x}, WQE {:#x} is malformed: {control:?}",
+        message.index()
+    );
+    let findings = &endpoint.hca().findings;
+    findings.report(Finding::BadSendWqe, queue(number), control.as_bytes(), text);
 }

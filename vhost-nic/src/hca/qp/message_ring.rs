@@ -68,6 +68,11 @@ impl Messages {
     }
 
     /// The latest message.
+    pub fn last(&self) -> Option<&Message> {
+        self.places.get(self.place(self.length.checked_sub(1)?))
+    }
+
+    /// The latest message.
     pub fn last_mut(&mut self) -> Option<&mut Message> {
         let place = self.place(self.length.checked_sub(1)?);
         self.places.get_mut(place)

@@ -185,6 +185,11 @@ impl Requester {
         self.messages.add(self.fetched)
     }
 
+    /// The message appended last.
+    pub fn newest(&self) -> Option<&Message> {
+        self.messages.last()
+    }
+
     /// Posts the appended message, which takes `blocks` basic blocks of the queue and `packets` PSNs.
     pub fn post(&mut self, blocks: u16, packets: u32) -> Psn {
         let first = self.next_psn;
