@@ -10,6 +10,7 @@ mod dmb;
 mod placement;
 mod refusal;
 mod session;
+mod slabs;
 mod state;
 
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use crate::tape::{GuestTape, Random, Tape};
 
 use dmb::Access;
 use session::Session;
-use state::{SlabKind, State, pair};
+use slabs::{SlabKind, pair};
+use state::State;
 
 pub use destination::{Destination, Moved};
 pub use dmb::Permissions;
@@ -233,7 +235,7 @@ impl Fabric {
             Some(id) => id,
             None => state.new_large_slab(kind, owner, size, &self.limits)?,
         };
-        let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        let shared = state.slabs.get_mut(id).ok_or(Refusal::Full)?;
         let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
         state.add_dmb(owner, id, block, size, access)
     }
@@ -255,10 +257,10 @@ impl Fabric {
         let id = state.new_slab(SlabKind::Solo, len)?;
         let placed = state.place_areas(owner, id, (0, size), max_areas, &self.limits);
         if placed.is_err() {
-            state.slabs.remove(&id);
+            state.slabs.remove(id);
         }
         placed?;
-        let shared = state.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        let shared = state.slabs.get_mut(id).ok_or(Refusal::Full)?;
         let block = shared.slab.alloc(size).ok_or(Refusal::Full)?;
         state.add_dmb(owner, id, block, size, access)
     }
@@ -342,7 +344,7 @@ impl Fabric {
             .get(&token)
             .filter(|dmb| dmb.is_held_by(gid))
             .ok_or(Refusal::NoSuchDmb)?;
-        let shared = state.slabs.get(&dmb.slab).ok_or(Refusal::NoSuchDmb)?;
+        let shared = state.slabs.get(dmb.slab).ok_or(Refusal::NoSuchDmb)?;
         let first = match shared.kind {
             SlabKind::Pair(lower, _) => lower,
             SlabKind::Private(owner) => owner,
@@ -414,8 +416,8 @@ impl Fabric {
         FabricStats {
             sessions: state.sessions.len(),
             slabs: state.slabs.len(),
-            slab_bytes: state.slabs.values().map(|s| s.slab.memory().len).sum(),
-            used_bytes: state.slabs.values().map(|s| s.slab.used()).sum(),
+            slab_bytes: state.slabs.iter().map(|(_, s)| s.slab.memory().len).sum(),
+            used_bytes: state.slabs.iter().map(|(_, s)| s.slab.used()).sum(),
             dmbs: state.dmbs.len(),
             lost_blocks: state.lost_blocks,
         }

@@ -45,7 +45,7 @@ impl Fabric {
         let (devid, is_peer) = (session.devid, session.peers.contains(&dmb.owner));
         dmb.check_move(gid, devid, offset, length)?;
         let (id, owner, start) = (dmb.slab, dmb.owner, dmb.block.offset());
-        let view = state.slabs.get(&id).and_then(|shared| shared.slab.view().cloned());
+        let view = state.slabs.get(id).and_then(|shared| shared.slab.view().cloned());
         let view = view.ok_or(Refusal::Invalid)?;
         if !is_peer {
             state.check_acquaintance(gid, &[owner])?;
@@ -78,7 +78,7 @@ impl Fabric {
             owner: owner.sink.clone(),
             owner_chunk: state.chunk(dmb.owner, dmb),
             slab_chunk: (block.offset() / CHUNK_SIZE) as u32,
-            view: state.slabs.get(&id)?.slab.view()?.clone(),
+            view: state.slabs.get(id)?.slab.view()?.clone(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The tables behind the fabric's lock, and the operations that keep them consistent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use log::warn;
@@ -10,6 +10,7 @@ use super::dmb::{Access, Dmb};
 use super::placement::{Detached, Mapping, Placement};
 use super::refusal::{Limits, Mode, Refusal};
 use super::session::{Session, WINDOW_UNIT};
+use super::slabs::{SharedSlab, SlabKind, Slabs};
 use crate::abi::{CHUNK_SIZE, Gid, Token};
 use crate::event::{AttachmentEvent, EventSink};
 use crate::slab::{Block, Slab, SlabId};
@@ -25,8 +26,7 @@ const MAX_SLAB: u64 = 32 << 20;
 pub struct State {
     #[serde(serialize_with = "crate::inspect::by_id")]
     pub sessions: HashMap<Gid, Session>,
-    #[serde(serialize_with = "crate::inspect::by_id")]
-    pub slabs: BTreeMap<SlabId, SharedSlab>,
+    pub slabs: Slabs,
     // Serialized without the tokens, which let any session attach a granted DMB.
     #[serde(serialize_with = "crate::inspect::values")]
     pub dmbs: HashMap<Token, Dmb>,
@@ -39,32 +39,6 @@ pub struct State {
     pub next_slab: u64,
     #[serde(skip)]
     pub lost_blocks: u64,
-}
-
-/// A slab and the sessions that may map it.
-#[derive(Debug, Serialize)]
-pub struct SharedSlab {
-    #[serde(flatten)]
-    pub slab: Slab,
-    pub kind: SlabKind,
-    /// Number of DMBs with a holder.
-    pub live: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SlabKind {
-    /// Shared by exactly these two sessions, lower GID first, until one of them leaves.
-    Pair(Gid, Gid),
-    /// Holds one DMB of the draft's ALLOC.
-    Solo,
-    /// Holds the DMBs of this session in copy mode, and is mapped by no other.
-    Private(Gid),
-}
-
-/// Returns the kind of slab that two sessions share.
-pub fn pair(a: Gid, b: Gid) -> SlabKind {
-    SlabKind::Pair(a.min(b), a.max(b))
 }
 
 impl State {
@@ -100,12 +74,8 @@ impl State {
 
     /// Finds a slab of this kind with a free block of `size` and a place in the owner's window.
     pub fn slab_with_room(&mut self, kind: SlabKind, owner: Gid, size: u64, limits: &Limits) -> Option<SlabId> {
-        let fitting: Vec<SlabId> = self
-            .slabs
-            .iter()
-            .filter(|(_, s)| s.kind == kind && s.slab.fits(size))
-            .map(|(id, _)| *id)
-            .collect();
+        let of_kind = self.slabs.of_kind(kind);
+        let fitting: Vec<SlabId> = of_kind.filter(|(_, s)| s.slab.fits(size)).map(|(id, _)| id).collect();
         fitting.into_iter().find(|&id| self.place(owner, id, limits).is_ok())
     }
 
@@ -123,11 +93,7 @@ impl State {
             Mode::Mapped => limits.window_size / 2,
             Mode::Copy => limits.window_size,
         };
-        let lens = self
-            .slabs
-            .values()
-            .filter(|s| s.kind == kind)
-            .map(|s| s.slab.memory().len);
+        let lens = self.slabs.of_kind(kind).map(|(_, s)| s.slab.memory().len);
         let (largest, total) = lens.fold((0, 0), |(largest, total), len| (len.max(largest), total + len));
         // The bell chunk occupies a block in the first half of the slab.
         let least = (2 * size.next_power_of_two()).max(WINDOW_UNIT);
@@ -138,7 +104,7 @@ impl State {
                 if self.place(owner, id, limits).is_ok() {
                     return Ok(id);
                 }
-                self.slabs.remove(&id);
+                self.slabs.remove(id);
             }
             len /= 2;
         }
@@ -147,7 +113,7 @@ impl State {
 
     /// Allocates a slab's place in a session's window unless it has one.
     pub fn place(&mut self, gid: Gid, id: SlabId, limits: &Limits) -> Result<Mapping, Refusal> {
-        let shared = self.slabs.get(&id).ok_or(Refusal::NoSuchDmb)?;
+        let shared = self.slabs.get(id).ok_or(Refusal::NoSuchDmb)?;
         let memory = shared.slab.memory().clone();
         // A slab of one DMB can be a list of areas.
         let max_part = (shared.kind == SlabKind::Solo).then_some(limits.max_area_size);
@@ -194,7 +160,7 @@ impl State {
         size: u64,
         access: Access,
     ) -> Result<Placement, Refusal> {
-        let shared = self.slabs.get_mut(&id).ok_or(Refusal::Full)?;
+        let shared = self.slabs.get_mut(id).ok_or(Refusal::Full)?;
         shared.live += 1;
         let memory = shared.slab.memory().clone();
         let session = self.sessions.get_mut(&owner).ok_or(Refusal::NoSuchPeer)?;
@@ -274,7 +240,7 @@ impl State {
             self.free_block(id, block);
         }
         // A solo slab leaves the window with the guest's only hold on it.
-        if self.slabs.get(&id).is_some_and(|s| s.kind == SlabKind::Solo)
+        if self.slabs.get(id).is_some_and(|s| s.kind == SlabKind::Solo)
             && let Some(session) = self.sessions.get_mut(&gid)
         {
             session.mark_stale(id);
@@ -284,7 +250,7 @@ impl State {
 
     /// Frees the block of a DMB without holders, and its slab if that is unused now.
     pub fn free_block(&mut self, id: SlabId, block: Block) {
-        let Some(shared) = self.slabs.get_mut(&id) else { return };
+        let Some(shared) = self.slabs.get_mut(id) else { return };
         if let Err(error) = shared.slab.free(block) {
             warn!("a freed DMB could not be zeroed and will not be reused: {error}");
             self.lost_blocks += 1;
@@ -295,7 +261,7 @@ impl State {
             SlabKind::Pair(a, b) => !(self.sessions.contains_key(&a) && self.sessions.contains_key(&b)),
             SlabKind::Private(owner) => !self.sessions.contains_key(&owner),
         };
-        if dead && self.slabs.get(&id).is_some_and(|s| s.live == 0) {
+        if dead && self.slabs.get(id).is_some_and(|s| s.live == 0) {
             self.drop_slab(id);
         }
     }
@@ -311,7 +277,7 @@ impl State {
             .slabs
             .iter()
             .filter(|(_, s)| s.live == 0 && is_of(s.kind))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in empty {
             self.drop_slab(id);
@@ -320,7 +286,7 @@ impl State {
 
     /// Drops a slab, and marks it stale in every window that has it, for the session to unmap.
     pub fn drop_slab(&mut self, id: SlabId) {
-        self.slabs.remove(&id);
+        self.slabs.remove(id);
         for session in self.sessions.values_mut() {
             session.mark_stale(id);
         }

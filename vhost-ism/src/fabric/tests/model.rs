@@ -387,7 +387,7 @@ impl Model {
                 "a DMB overlaps the bells"
             );
             Self::check_mark(one);
-            let shared = &state.slabs[&one.memory.id];
+            let shared = &state.slabs[one.memory.id];
             match one.peer {
                 Some(peer) => assert_eq!(shared.kind, pair(one.owner, peer)),
                 None => assert_eq!((shared.kind, shared.live), (SlabKind::Solo, 1)),
@@ -402,11 +402,11 @@ impl Model {
             }
         }
         // DMBs and bell chunks account for all allocated memory.
-        let bells = state.slabs.values().filter(|s| s.kind != SlabKind::Solo).count() as u64 * CHUNK_SIZE;
+        let bells = state.slabs.iter().filter(|(_, s)| s.kind != SlabKind::Solo).count() as u64 * CHUNK_SIZE;
         let blocks: u64 = held.iter().map(|dmb| dmb.block()).sum();
         assert_eq!(stats.used_bytes, blocks + bells);
         // A slab without DMBs belongs to a pair of sessions that are both up.
-        for shared in state.slabs.values().filter(|shared| shared.live == 0) {
+        for (_, shared) in state.slabs.iter().filter(|(_, shared)| shared.live == 0) {
             let SlabKind::Pair(a, b) = shared.kind else {
                 panic!("a slab without DMB or pair");
             };
@@ -424,7 +424,7 @@ impl Model {
                     "a slab is in the window of a third guest"
                 );
                 // A slab that is gone is about to be unmapped.
-                let len = match state.slabs.get(id) {
+                let len = match state.slabs.get(*id) {
                     Some(shared) => shared.slab.memory().len,
                     None => {
                         assert!(session.stale.contains(id));
@@ -451,7 +451,7 @@ impl Model {
             }
         }
         for (id, seers) in &self.may_see {
-            if let Some(SlabKind::Pair(a, b)) = state.slabs.get(id).map(|shared| shared.kind) {
+            if let Some(SlabKind::Pair(a, b)) = state.slabs.get(*id).map(|shared| shared.kind) {
                 assert_eq!(seers, &HashSet::from([a, b]));
             }
         }
