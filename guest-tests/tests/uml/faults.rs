@@ -71,15 +71,20 @@ impl Faulty {
         Ok(())
     }
 
-    /// Returns the number of answers to five echo requests.
+    /// Returns the number of answers to five echo requests, each within a second.
     fn answers(&self) -> Result<usize> {
-        let ping = format!("ping -n -c 5 -i 0.05 -W 1 {}", NicOptions::address(1));
+        self.answers_within(1)
+    }
+
+    fn answers_within(&self, seconds: u32) -> Result<usize> {
+        let ping = format!("ping -n -c 5 -i 0.05 -W {seconds} {}", NicOptions::address(1));
         let output = self.guest().run(&ping)?.stdout;
         Ok(output.matches("bytes from").count())
     }
 
     fn works(&self) -> Result<()> {
-        assert_eq!(self.answers()?, 5);
+        // On a busy machine, an answer may take more than a second.
+        assert_eq!(self.answers_within(10)?, 5);
         Ok(())
     }
 
