@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
+use mlx5_test_driver::wait::PATIENCE;
 
 use crate::inspect::Inspect;
 use crate::lan::Lan;
 
-/// Duration of the traffic.
+/// Duration of the traffic, and the number of frames that arrive at least.
 const TIME: Duration = Duration::from_secs(1);
+const ARRIVALS: u64 = 1000;
 /// Offset of a frame's number, after the Ethernet header.
 const NUMBER: usize = 14;
 
@@ -29,7 +31,13 @@ struct Tally {
 }
 
 /// Sends to all others in turn and receives, until `stop`; then drains what is still in flight.
-fn exchange(guest: &mut Netdev, macs: &[[u8; 6]], stop: &AtomicBool, sending: &AtomicU64) -> Tally {
+fn exchange(
+    guest: &mut Netdev,
+    macs: &[[u8; 6]],
+    stop: &AtomicBool,
+    sending: &AtomicU64,
+    arrived: &AtomicU64,
+) -> Tally {
     let own = guest.hca.machine.mac;
     let others: Vec<[u8; 6]> = macs.iter().copied().filter(|mac| *mac != own).collect();
     let buffer = guest.hca.machine.memory.allocate(2048);
@@ -70,6 +78,7 @@ fn exchange(guest: &mut Netdev, macs: &[[u8; 6]], stop: &AtomicBool, sending: &A
                 assert!(number >= expected[sender], "the frames of a sender come in order");
                 expected[sender] = number + 1;
                 received += 1;
+                arrived.fetch_add(1, Ordering::Relaxed);
                 quiet = Instant::now();
             }
             None if stopped && sending.load(Ordering::Acquire) == 0 && quiet.elapsed() > Duration::from_millis(200) => {
@@ -91,13 +100,19 @@ fn crowd(guests: u8) {
     );
     let macs: Vec<[u8; 6]> = lan.guests.iter().map(|guest| guest.hca.machine.mac).collect();
     let (stop, sending) = (AtomicBool::new(false), AtomicU64::new(guests.into()));
+    let arrived = AtomicU64::new(0);
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
         let threads: Vec<_> = lan
             .guests
             .iter_mut()
-            .map(|guest| scope.spawn(|| exchange(guest, &macs, &stop, &sending)))
+            .map(|guest| scope.spawn(|| exchange(guest, &macs, &stop, &sending, &arrived)))
             .collect();
-        std::thread::sleep(TIME);
+        let begun = Instant::now();
+        // A busy machine takes longer.
+        let is_enough = || begun.elapsed() > TIME && arrived.load(Ordering::Relaxed) > ARRIVALS;
+        while !is_enough() && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -111,7 +126,7 @@ fn crowd(guests: u8) {
         .sum();
     println!("{guests} guests: {sent} frames sent, {received} received, {lost} without a buffer");
     assert_eq!(sent, received + lost, "every frame is somewhere");
-    assert!(received > 1000);
+    assert!(received > ARRIVALS);
     for (guest, tally) in lan.guests.iter().zip(&tallies) {
         let port = guest.hca.machine.nic().snapshot().port;
         assert_eq!(port.sent, tally.sent);
