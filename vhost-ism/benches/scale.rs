@@ -1,4 +1,4 @@
-//! What the daemon pays for guests and DMBs: processor time of a request beside more of them, and memory.
+//! Cost of guests and DMBs to the daemon: processor time of a request as their number grows, and memory.
 //!
 //! Time is that of all threads of the daemon's process, so that neither the guest's part nor the wake-ups between the
 //! two count. `cargo bench -p vhost-ism --bench scale`; `UPDATE=1` in the environment writes the rows to

@@ -1,4 +1,4 @@
-//! What a process holds, to be compared before and after.
+//! Descriptors, threads and memory of a process, for tests of leaks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, getpid};
 
-/// Time in which what a process holds must not change to count as settled.
+/// Time without a change after which a process counts as settled.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// Descriptors by kind, threads, and mapped bytes of memfds.

@@ -35,7 +35,7 @@ pub fn pair(a: Gid, b: Gid) -> SlabKind {
     SlabKind::Pair(a.min(b), a.max(b))
 }
 
-/// All slabs. What a request costs does not depend on the slabs of other sessions.
+/// Slabs by number, and by kind, so that a request does not search those of other sessions.
 #[derive(Debug, Default)]
 pub struct Slabs {
     by_id: BTreeMap<SlabId, SharedSlab>,

@@ -9,16 +9,16 @@ use crate::host::{Host, Seat};
 use crate::load::{Interruption, Life, attack, interrupt, talk};
 
 const GUESTS: u8 = 64;
-/// Pairs of guests by what they do; the others talk.
+/// Number of pairs of guests for each load; the others talk.
 const RESET: usize = 6;
 const DYING: usize = 4;
 const ATTACKING: usize = 4;
-/// Time limit for the goals of a life, beyond the time that it has to last.
+/// Time limit for the goal, beyond its minimum duration.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// Environment variable with the seconds that the long test lasts at least.
+/// Environment variable with the minimum duration of the long test in seconds.
 const SECONDS: &str = "VHOST_SOAK_SECONDS";
 
-/// What has to have happened before the end.
+/// Minimum number of interruptions, and minimum duration.
 struct Goal {
     resets: u64,
     deaths: u64,

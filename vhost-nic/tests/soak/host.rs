@@ -12,7 +12,7 @@ use vhost_daemon::testing::{Daemon, Possessions, Program, await_socket, eventual
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_vhost-nic"));
 
-/// The place of a guest, whoever it is.
+/// Socket and number of a guest.
 #[derive(Debug, Clone)]
 pub struct Seat {
     path: PathBuf,

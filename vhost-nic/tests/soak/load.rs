@@ -1,4 +1,4 @@
-//! What guests do until the end is near. Each function returns how often.
+//! Loads of guests: traffic with checked data, resets and deaths under traffic, attacks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,11 +24,11 @@ const MESSAGES: u64 = 8;
 /// Bytes of the input of an attack.
 const INPUT: usize = 4096;
 
-/// Progress of one load, and the end of all.
+/// Progress of a load, and the signal that ends all loads.
 pub struct Life<'a> {
     /// Set when all are to stop.
     pub ending: &'a AtomicBool,
-    /// How often the load was done.
+    /// Number of rounds of the load so far.
     pub done: &'a AtomicU64,
 }
 
@@ -82,7 +82,7 @@ fn ferry(from: &mut Netdev, to: &mut Netdev, number: u64) {
     });
 }
 
-/// Two guests talk over RDMA and Ethernet, and compare every byte.
+/// Exchanges data between two guests over RDMA and Ethernet, and compares every byte.
 pub fn talk(seats: [&Seat; 2], life: &Life<'_>) {
     let nodes = seats.map(Seat::node);
     let mut nets = nodes
@@ -133,23 +133,23 @@ impl Stream {
         Self { ends, regions }
     }
 
-    /// Removes what the first guest has of it; the second is not what it was.
+    /// Destroys the objects of the first guest; those of the second went with it.
     fn abandon(self, first: &Node) {
         self.ends[0].destroy(first).unwrap();
         self.regions[0].destroy(&first.hca).unwrap();
     }
 }
 
-/// How the second guest of a stream is interrupted.
+/// Interruption of the second guest of a stream.
 #[derive(Debug, Clone, Copy)]
 pub enum Interruption {
     /// The function is reset, and another driver boots.
     Reset,
-    /// Its VMM is gone, and another comes.
+    /// The VMM disconnects, and another one connects.
     Death,
 }
 
-/// A guest is interrupted, with messages on their way to it and from it.
+/// Interrupts the second guest, with messages in flight to it and from it.
 pub fn interrupt([peer, victim]: [&Seat; 2], how: Interruption, life: &Life<'_>) {
     let peer = peer.node();
     let mut machine = victim.machine();
@@ -180,7 +180,7 @@ pub fn interrupt([peer, victim]: [&Seat; 2], how: Interruption, life: &Life<'_>)
     peer.close();
 }
 
-/// Guests do what no driver does, and leave at once.
+/// Runs random inputs of the fuzz drivers on two guests, which leave without a shutdown.
 pub fn attack(seats: [&Seat; 2], seed: u64, life: &Life<'_>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut input = vec![0; INPUT];
