@@ -23,6 +23,8 @@ struct Goal {
     resets: u64,
     deaths: u64,
     time: Duration,
+    /// Whether attacks are by WQEs as well as by commands.
+    with_wqes: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +45,11 @@ fn load_of(pair: usize) -> Load {
     }
 }
 
-fn lead(load: Load, seats: [&Seat; 2], seed: u64, life: &Life<'_>) {
+fn lead(load: Load, seats: [&Seat; 2], seed: u64, with_wqes: bool, life: &Life<'_>) {
     match load {
         Load::Talk => talk(seats, life),
         Load::Interrupt(how) => interrupt(seats, how, life),
-        Load::Attack => attack(seats, seed, life),
+        Load::Attack => attack(seats, seed, with_wqes, life),
     }
 }
 
@@ -66,7 +68,8 @@ fn live(host: &Host, seed: u64, goal: &Goal) {
     thread::scope(|scope| {
         for (pair, (&seats, done)) in pairs.iter().zip(&counts).enumerate() {
             let ending = &ending;
-            scope.spawn(move || lead(load_of(pair), seats, seed + pair as u64, &Life { ending, done }));
+            let (load, seed, with_wqes) = (load_of(pair), seed + pair as u64, goal.with_wqes);
+            scope.spawn(move || lead(load, seats, seed, with_wqes, &Life { ending, done }));
         }
         let reached = || {
             begun.elapsed() >= goal.time
@@ -101,6 +104,7 @@ fn soak(goal: &Goal) {
         resets: 1,
         deaths: 1,
         time: Duration::ZERO,
+        with_wqes: goal.with_wqes,
     };
     live(&host, 1, &once);
     let before = host.settled();
@@ -118,6 +122,7 @@ fn a_crowd_leaves_nothing_behind() {
         resets: 20,
         deaths: 10,
         time: Duration::ZERO,
+        with_wqes: false,
     });
 }
 
@@ -129,5 +134,6 @@ fn a_crowd_leaves_nothing_behind_in_a_long_life() {
         resets: 1000,
         deaths: 100,
         time: Duration::from_secs(seconds),
+        with_wqes: true,
     });
 }

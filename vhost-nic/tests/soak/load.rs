@@ -181,15 +181,15 @@ pub fn interrupt([peer, victim]: [&Seat; 2], how: Interruption, life: &Life<'_>)
 }
 
 /// Runs random inputs of the fuzz drivers on two guests, which leave without a shutdown.
-pub fn attack(seats: [&Seat; 2], seed: u64, life: &Life<'_>) {
+pub fn attack(seats: [&Seat; 2], seed: u64, with_wqes: bool, life: &Life<'_>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut input = vec![0; INPUT];
     loop {
         random.fill(&mut input);
         // Without accesses outside registers: no VMM passes these on.
-        match random.bool() {
-            true => commands::run(seats[0].machine(), &input),
-            false => wqes::run(seats.map(Seat::node), &input),
+        match with_wqes && random.bool() {
+            true => wqes::run(seats.map(Seat::node), &input),
+            false => commands::run(seats[0].machine(), &input),
         };
         if !life.goes_on() {
             break;
