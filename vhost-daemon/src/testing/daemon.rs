@@ -1,12 +1,12 @@
 //! A daemon as a process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -55,18 +55,29 @@ impl Program {
 }
 
 /// A running daemon; killed when dropped.
-pub struct Daemon(Child);
+pub struct Daemon {
+    child: Child,
+    log: Option<JoinHandle<String>>,
+}
 
 impl Daemon {
-    /// Starts a daemon; its log is read by [`Daemon::log`] and [`Daemon::fail`].
+    /// Starts a daemon. Its log is read all the time, as a full pipe would block its threads, and returned by
+    /// [`Daemon::log`] and [`Daemon::fail`].
     pub fn start(command: &mut Command) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        Self(child.expect("the program can be started"))
+        let mut child = child.expect("the program can be started");
+        let mut stderr = child.stderr.take().expect("it is piped");
+        let log = thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).expect("the log can be read");
+            String::from_utf8(text).expect("the log is text")
+        });
+        Self { child, log: Some(log) }
     }
 
     /// Returns the process ID.
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.0)
+        Pid::from_child(&self.child)
     }
 
     /// Ends the daemon with a signal; returns its exit code and the time it took.
@@ -76,7 +87,7 @@ impl Daemon {
         kill_process(self.pid(), signal).expect("the daemon runs");
         let mut status = None;
         eventually("the daemon ends", || {
-            status = self.0.try_wait().expect("the daemon is a child");
+            status = self.child.try_wait().expect("the daemon is a child");
             status.is_some()
         });
         (status.and_then(|status| status.code()), start.elapsed())
@@ -89,28 +100,24 @@ impl Daemon {
     /// Panics if the exit code is not 0.
     #[track_caller]
     pub fn log(mut self) -> Vec<String> {
-        let stderr = self.0.stderr.take().expect("it is piped");
-        let lines = thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect());
+        let log = self.log.take().expect("it is taken once");
         assert_eq!(self.end(Signal::TERM).0, Some(0));
-        lines.join().expect("the log can be read")
+        let text = log.join().expect("the log can be read");
+        text.lines().map(ToOwned::to_owned).collect()
     }
 
     /// Waits until the daemon fails by itself; returns its exit code and the text it wrote.
     pub fn fail(mut self) -> (Option<i32>, String) {
-        let mut text = String::new();
-        let stderr = self.0.stderr.take();
-        stderr
-            .expect("it is piped")
-            .read_to_string(&mut text)
-            .expect("the log is text");
-        (self.0.wait().expect("the daemon is a child").code(), text)
+        let log = self.log.take().expect("it is taken once");
+        let text = log.join().expect("the log can be read");
+        (self.child.wait().expect("the daemon is a child").code(), text)
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
