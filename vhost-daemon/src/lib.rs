@@ -22,6 +22,7 @@ mod foreign_eventfd;
 mod guarded_ram;
 pub mod heartbeat;
 mod limited_log;
+mod log_queue;
 pub mod lost_memory;
 mod main_loop;
 mod metrics;
@@ -48,14 +49,18 @@ mod trace_dump;
 pub mod vhost_user;
 pub mod vring;
 
+use std::io;
 use std::process::ExitCode;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use anyhow::Result;
-use env_logger::{Builder, Env};
+use env_logger::{Builder, Env, Target};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
 use limited_log::LimitedLog;
+use log_queue::{LogInput, LogQueue};
 
 pub use args::CommonArgs;
 pub use completion::{Shell, print_completion};
@@ -97,15 +102,33 @@ pub struct Capabilities {
     pub device: Value,
 }
 
+/// Longest time that the end of a daemon waits for the reader of its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log of the process.
+static LOG: LazyLock<Arc<LogQueue>> = LazyLock::new(Arc::default);
+
 /// Starts logging to standard error: level `info` and above, or the levels in RUST_LOG. A guest has ten lines of a kind
 /// per minute.
 pub fn log_to_stderr() {
-    let logger = Builder::from_env(Env::default().default_filter_or("info")).build();
+    let logger = Builder::from_env(Env::default().default_filter_or("info"))
+        .target(Target::Pipe(Box::new(LogInput(LOG.clone()))))
+        .build();
     let level = logger.filter();
     // Fails only if there is a logger already.
     if log::set_boxed_logger(Box::new(LimitedLog::new(logger))).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Hands the log to a thread, so that no other waits for the reader of standard error: in the sandbox, before any other
+/// thread starts.
+///
+/// # Errors
+///
+/// Fails when the thread cannot be started.
+pub fn log_by_thread() -> io::Result<()> {
+    LOG.start()
 }
 
 /// Raises the number of descriptors to what the process may have: a guest has more than a dozen, and the usual limit is
@@ -136,6 +159,7 @@ pub fn run(
         raise_descriptor_limit();
         run()
     };
+    LOG.finish(LAST_LINES);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

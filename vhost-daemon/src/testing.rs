@@ -9,6 +9,7 @@ mod manual;
 mod open_metrics;
 mod possessions;
 mod service;
+mod stalled_log;
 mod terminal;
 
 use std::thread;
@@ -22,6 +23,7 @@ pub use manual::assert_up_to_date;
 pub use open_metrics::{http, read_metrics};
 pub use possessions::Possessions;
 pub use service::assert_notifies;
+pub use stalled_log::assert_needs_no_reader;
 pub use terminal::{Terminal, assert_top};
 
 use crate::trace::EventInfo;

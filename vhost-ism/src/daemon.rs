@@ -15,7 +15,7 @@ use vhost_daemon::record::{Begun, OrderError};
 use vhost_daemon::trace::{EventInfo, Events, Tracer};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, Server, TraceSource,
-    await_dump_signal,
+    await_dump_signal, log_by_thread,
 };
 use vhost_ism::backend;
 use vhost_ism::connection::FrontendDoor;
@@ -56,6 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
     let control = control.transpose()?;
     let recorder = recorder(args, || Setup::new(args.chid, &limits, names.clone()))?;
     args.common.enter_sandbox(&own)?;
+    log_by_thread().context("cannot start the thread of the log")?;
     let (fabric, guests) = match &recorder {
         None => guests(Fabric::new(args.chid, limits), &names),
         Some(recorder) => recorder.create(|tape| guests(Fabric::with_tape(args.chid, limits, tape), &names)),

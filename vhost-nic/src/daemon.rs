@@ -19,7 +19,7 @@ use vhost_daemon::record::Turns;
 use vhost_daemon::trace::{EventInfo, Events};
 use vhost_daemon::{
     Answer, Controlled, FailOn, GuestSocket, MainLoop, Metrics, Output, OwnSockets, Program, TraceSource,
-    await_dump_signal, stop_all,
+    await_dump_signal, log_by_thread, stop_all,
 };
 use vhost_nic::external_port::{ExternalPort, ExternalPortStats};
 use vhost_nic::fault::NicFault;
@@ -86,6 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
     let output = args.capture.as_deref().map(|path| open_capture(args, path, &all_ports));
     let output = output.transpose()?;
     args.common.enter_sandbox(&own)?;
+    log_by_thread().context("cannot start the thread of the log")?;
     // Ends after the guests, whose last findings it writes.
     let _dumper = traces.start(&args.common, dump_signal)?;
     let turns = plans

@@ -21,6 +21,8 @@ pub enum ThreadKind {
     Faults,
     /// The writer of a capture.
     Capture,
+    /// The writer of the log.
+    Log,
     /// The writer of dumps of the flight recorder.
     TraceDump,
     /// Ends the connections of guests whose memory is gone.
@@ -40,7 +42,7 @@ pub struct Group {
 
 const RUNTIME: Group = Group {
     name: "runtime",
-    purpose: "heap and mappings, locks, time, the log, signals of the process to itself, the end of a thread",
+    purpose: "heap and mappings, locks, time, the log, signals of the process, the end of a thread",
     calls: &[
         Sysno::brk,
         Sysno::mmap,
@@ -70,6 +72,7 @@ const RUNTIME: Group = Group {
         Sysno::seccomp,
         Sysno::write,
         Sysno::writev,
+        Sysno::sendto,
         Sysno::close,
         Sysno::fcntl,
         Sysno::exit,
@@ -186,7 +189,7 @@ pub const DENIED: &[Sysno] = &[
 
 impl ThreadKind {
     /// Kinds, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Main,
         Self::Operator,
         Self::Attachment,
@@ -195,6 +198,7 @@ impl ThreadKind {
         Self::Port,
         Self::Faults,
         Self::Capture,
+        Self::Log,
         Self::TraceDump,
         Self::LostMemory,
     ];
@@ -210,6 +214,7 @@ impl ThreadKind {
             Self::Port => "port",
             Self::Faults => "faults",
             Self::Capture => "capture",
+            Self::Log => "log",
             Self::TraceDump => "trace dump",
             Self::LostMemory => "lost memory",
         }
@@ -226,6 +231,7 @@ impl ThreadKind {
             Self::Port => "port",
             Self::Faults => "faults",
             Self::Capture => "capture",
+            Self::Log => "log",
             Self::TraceDump => "trace dump",
             Self::LostMemory => "lost memory",
         }
@@ -241,6 +247,7 @@ impl ThreadKind {
             Self::Port => &[RUNTIME, WAIT, STREAM, ACCEPT, DEVICE, OUTPUT],
             Self::Worker | Self::Faults => &[RUNTIME, DEVICE, OUTPUT],
             Self::Capture => &[RUNTIME, OUTPUT],
+            Self::Log => &[RUNTIME],
             Self::TraceDump => &[RUNTIME, WAIT, STREAM, OUTPUT, FILES],
             Self::LostMemory => &[RUNTIME, STREAM],
         }
@@ -304,8 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_may_arrive_on_any_thread() {
+        // The handler's message to the main thread, and its return.
+        for kind in ThreadKind::ALL {
+            for call in [Sysno::sendto, Sysno::rt_sigreturn] {
+                assert!(kind.calls().any(|allowed| allowed == call), "{kind:?}: {call}");
+            }
+        }
+    }
+
+    #[test]
     fn the_data_path_opens_no_file_and_starts_no_thread() {
-        for kind in [ThreadKind::Worker, ThreadKind::VringWorker, ThreadKind::Capture] {
+        for kind in [
+            ThreadKind::Worker,
+            ThreadKind::VringWorker,
+            ThreadKind::Capture,
+            ThreadKind::Log,
+        ] {
             for call in [Sysno::openat, Sysno::unlinkat, Sysno::clone, Sysno::accept4] {
                 assert!(!kind.calls().any(|allowed| allowed == call), "{kind:?}: {call}");
             }

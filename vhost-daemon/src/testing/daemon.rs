@@ -75,6 +75,13 @@ impl Daemon {
         Self { child, log: Some(log) }
     }
 
+    /// Starts a daemon that logs to a descriptor of the test.
+    pub fn start_with_log(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
+        let child = child.expect("the program can be started");
+        Self { child, log: None }
+    }
+
     /// Returns the process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
@@ -100,7 +107,7 @@ impl Daemon {
     /// Panics if the exit code is not 0.
     #[track_caller]
     pub fn log(mut self) -> Vec<String> {
-        let log = self.log.take().expect("it is taken once");
+        let log = self.log.take().expect("the log is a pipe, and taken once");
         assert_eq!(self.end(Signal::TERM).0, Some(0));
         let text = log.join().expect("the log can be read");
         text.lines().map(ToOwned::to_owned).collect()
@@ -108,7 +115,7 @@ impl Daemon {
 
     /// Waits until the daemon fails by itself; returns its exit code and the text it wrote.
     pub fn fail(mut self) -> (Option<i32>, String) {
-        let log = self.log.take().expect("it is taken once");
+        let log = self.log.take().expect("the log is a pipe, and taken once");
         let text = log.join().expect("the log can be read");
         (self.child.wait().expect("the daemon is a child").code(), text)
     }

@@ -133,6 +133,7 @@ pub const PLANS: &[Plan] = &[
                 "foreign_eventfd",
                 "heartbeat",
                 "limited_log",
+                "log_queue",
                 "lost_memory",
                 "metrics",
                 "output",

@@ -4,7 +4,9 @@ use std::os::fd::AsRawFd;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vhost_daemon::testing::{Daemon, assert_confined, assert_notifies, await_socket, eventually};
+use vhost_daemon::testing::{
+    Daemon, assert_confined, assert_needs_no_reader, assert_notifies, await_socket, eventually,
+};
 
 use crate::{PROGRAM, VFIO_PCI_CONFIG_REGION_INDEX};
 
@@ -18,12 +20,17 @@ const COMMAND_QUEUE: u64 = 0x10;
 fn every_thread_is_in_the_sandbox() {
     let dir = tempfile::tempdir().unwrap();
     // Two filters of all threads, and those of the thread's kind.
-    assert_confined(PROGRAM, dir.path(), &[("a", 4), ("a", 4), ("vhost-nic", 3)]);
+    assert_confined(PROGRAM, dir.path(), &[("a", 4), ("a", 4), ("log", 4), ("vhost-nic", 3)]);
 }
 
 #[test]
 fn the_service_manager_is_notified() {
     assert_notifies(PROGRAM, tempfile::tempdir().unwrap().path());
+}
+
+#[test]
+fn a_reader_of_the_log_that_stalls_stops_nothing() {
+    assert_needs_no_reader(PROGRAM, tempfile::tempdir().unwrap().path());
 }
 
 #[test]

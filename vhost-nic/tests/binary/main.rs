@@ -236,8 +236,10 @@ fn a_tunnel_passes_frames_in_the_sandbox() {
     let ports = ["--port", &stream, "--port", &tunnel];
     let daemon = Daemon::start(PROGRAM.command().args(sockets).args(ports));
     let stats = dir.path().join("stats.sock");
+    let stream = dir.path().join("b.sock");
     await_socket(&stats);
-    let mut guest = UnixStream::connect(dir.path().join("b.sock")).unwrap();
+    await_socket(&stream);
+    let mut guest = UnixStream::connect(&stream).unwrap();
     guest.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     eventually("the link of the stream", || {
         read_stats(&stats)["switch"]["ports"][1]["link_up"] == true
