@@ -193,6 +193,13 @@ prepare_packages() {
     run_job systemd "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages systemd
 }
 
+# The vendor's tools, for a test in a guest.
+prepare_vendor_tools() {
+  [[ -e $(packages_link mstflint,pciutils) ]] ||
+    run_job mstflint "$(prepare_cache)/logs/packages.log" image_words \
+      "$REPO/images/build" --packages mstflint,pciutils
+}
+
 # cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.
 cargo_tool() {
   local name=$1 version=$2

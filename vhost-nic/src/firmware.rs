@@ -40,6 +40,7 @@ pub use version::{FirmwareVersion, VERSION};
 use crate::hca::Hca;
 use crate::hca::nic_finding::{Finding, Object};
 use crate::net::PortTap;
+use crate::pci::Identity;
 use access_reg::{NvConfig, Registers};
 use command::{Commands, Handler};
 use init_hca::Pages;
@@ -67,6 +68,7 @@ const FAMILIES: &[(&str, Commands)] = &[
 #[derive(Debug)]
 pub struct Firmware {
     hca: Arc<Hca>,
+    identity: Identity,
     handlers: HashMap<u16, Handler>,
     capabilities: Mutex<Capabilities>,
     pages: Mutex<Pages>,
@@ -89,8 +91,13 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Creates the firmware of a function with these capabilities. Commands pass `door`, if there is one.
-    pub fn new(hca: Arc<Hca>, capabilities: Capabilities, door: Option<Arc<dyn CommandDoor>>) -> Self {
+    /// Creates the firmware of an adapter with these capabilities. Commands pass `door`, if there is one.
+    pub fn new(
+        hca: Arc<Hca>,
+        identity: Identity,
+        capabilities: Capabilities,
+        door: Option<Arc<dyn CommandDoor>>,
+    ) -> Self {
         let handlers = FAMILIES
             .iter()
             .flat_map(|(_, commands)| *commands)
@@ -99,6 +106,7 @@ impl Firmware {
         Self {
             pages: Mutex::new(Pages::new(&hca.budget)),
             hca,
+            identity,
             handlers,
             capabilities: Mutex::new(capabilities),
             registers: Mutex::default(),
@@ -148,6 +156,7 @@ impl Firmware {
     fn forget(&self) {
         self.resets.fetch_add(1, Ordering::Relaxed);
         self.hca.port.reset();
+        self.hca.priorities.reset();
         self.capabilities.lock().reset();
         self.pages.lock().clear();
         *self.registers.lock() = Registers::default();

@@ -20,6 +20,7 @@ pub mod pcie_account;
 pub mod pcie_latency;
 pub mod port;
 pub mod port_counters;
+pub mod priority;
 pub mod qp;
 pub mod queue_counter;
 pub mod refcount;
@@ -60,6 +61,7 @@ use pcie_account::PcieAccount;
 use pcie_latency::PcieLatency;
 use port::PhysicalPort;
 use port_counters::{CompletionCounters, PortCounters};
+use priority::Priorities;
 use qp::Qp;
 use queue_counter::QueueCounters;
 use rq::{QueueState, Rq};
@@ -242,6 +244,9 @@ pub struct Hca {
     /// Counters of the physical port.
     #[serde(skip)]
     pub port_counters: PortCounters,
+    /// Priorities of frames.
+    #[serde(skip)]
+    pub priorities: Priorities,
     /// Readers of payloads; see [`Hca::revoke`].
     #[serde(skip)]
     readers: Readers,
@@ -312,6 +317,7 @@ impl Hca {
             vport: RwLock::new(Vport::new(mac, 1500)),
             factory_mac: mac,
             port_counters: PortCounters::default(),
+            priorities: Priorities::default(),
             readers: Readers::default(),
             clock,
             completion_counters: Arc::default(),

@@ -33,7 +33,7 @@ use crate::hca::pcie_latency::PcieLatency;
 use crate::hca::tape::{Entry, Tape};
 use crate::hca::{Hca, HcaParts};
 use crate::net::{Burst, Cable, Frame, Port, Switch};
-use crate::pci::{AdapterRegisters, Device, FunctionParts, RegisterError};
+use crate::pci::{AdapterRegisters, Device, FunctionParts, Identity, RegisterError};
 use bar::{Region, Strays};
 use init_segment::{Action, Registers};
 use uar::Uars;
@@ -45,6 +45,8 @@ pub struct NicConfig {
     pub name: String,
     /// Permanent MAC address.
     pub mac: Mac,
+    /// Adapter that its firmware presents itself as.
+    pub identity: Identity,
     /// VHCA id, unique among the NICs of a daemon.
     pub vhca_id: u16,
     /// Time limit for the rest of a WQE that is written to a doorbell register, if such WQEs are executed (`bf`).
@@ -159,7 +161,12 @@ impl Nic {
         let strays = Arc::new(Strays::new(hca.findings.clone()));
         let nic = Arc::new(Self {
             name: config.name.clone(),
-            firmware: Firmware::new(hca.clone(), capabilities, config.doors.commands.clone()),
+            firmware: Firmware::new(
+                hca.clone(),
+                config.identity,
+                capabilities,
+                config.doors.commands.clone(),
+            ),
             cable: config.doors.cable.clone(),
             tape: config.doors.tape.clone(),
             uars: Uars::new(hca.clone(), strays.clone()),

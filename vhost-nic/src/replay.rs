@@ -81,6 +81,7 @@ impl Machine {
         let config = NicConfig {
             name: setup.name.clone(),
             mac,
+            identity,
             vhca_id: setup.vhca_id,
             blue_flame: setup.blue_flame_ns.map(Duration::from_nanos),
             busy_poll: Duration::ZERO,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use guest_harness::{Daemon, Flow, Guest, NicOptions, NicSetup, Result, Testbed};
+use guest_harness::{Daemon, Flow, Guest, Image, NicOptions, NicSetup, Result, Testbed, cache_dir};
 use serde_json::Value;
 
 use crate::frames;
@@ -15,6 +15,7 @@ pub struct Setup {
     guests: usize,
     memory_mib: Option<u32>,
     stock_kernel: Option<&'static str>,
+    packages: Option<&'static str>,
     options: NicOptions,
     nic: NicSetup,
 }
@@ -26,6 +27,7 @@ impl Setup {
             guests,
             memory_mib: None,
             stock_kernel: None,
+            packages: None,
             options: NicOptions::default(),
             nic: NicSetup::default(),
         }
@@ -41,6 +43,13 @@ impl Setup {
     pub fn stock_kernel(mut self, series: &'static str) -> Self {
         self.stock_kernel = Some(series);
         self
+    }
+
+    /// Boots Debian's newest kernel on a root file system with more packages, whose names are joined by `+`, of
+    /// `images/build --packages`.
+    pub fn packages(mut self, names: &'static str) -> Self {
+        self.packages = Some(names);
+        self.stock_kernel("7.x")
     }
 
     /// Sets the options of the daemon and of the device.
@@ -67,11 +76,19 @@ impl Setup {
             Some(mib) => builder.memory_mib(mib),
             None => builder,
         };
-        let testbed = match self.stock_kernel {
+        let builder = match self.stock_kernel {
             // Debian kernels report a stall after 21 s without progress of a processor, which happens on a busy host.
             Some(series) => builder
                 .stock_kernel(series)
                 .kernel_arg("rcupdate.rcu_cpu_stall_suppress=1"),
+            None => builder,
+        };
+        let testbed = match self.packages {
+            Some(names) => {
+                let mut image = Image::load_stock("7.x")?;
+                image.rootfs = cache_dir().join(format!("rootfs+{names}/rootfs.ext4"));
+                builder.image(image)
+            }
             None => builder,
         }
         .start()?;

@@ -43,7 +43,7 @@ pub const PLANS: &[Plan] = &[
         "vhost-nic",
         "hca",
         &[
-            &["memory_budget", "pcie_account", "pcie_latency", "tape"],
+            &["memory_budget", "pcie_account", "pcie_latency", "priority", "tape"],
             &["clock"],
             &[
                 "blue_flame",

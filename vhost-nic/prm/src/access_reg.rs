@@ -186,6 +186,55 @@ layout! {
 }
 
 layout! {
+    /// PMAOS: port module administrative and operational status.
+    pub struct PmaosReg: "pmaos_reg", 0x10 {
+        module: u8 = 0x8, 8;
+        admin_status: u8 = 0x14, 4;
+        oper_status: u8 = 0x1c, 4;
+        ase: bool = 0x20, 1;
+        ee: bool = 0x21, 1;
+        e: u8 = 0x3e, 2;
+    }
+}
+
+layout! {
+    /// PDDR: port diagnostics database, a page at a time.
+    pub struct PddrReg: "pddr_reg", 0x100 {
+        local_port: u8 = 0x8, 8;
+        pnat: u8 = 0x10, 2;
+        page_select: u8 = 0x38, 8;
+        page_data: bytes(248) = 0x40;
+    }
+}
+
+layout! {
+    /// Page of PDDR: why there is no link.
+    pub struct PddrTroubleshootingPage: "pddr_troubleshooting_page", 0xf8 {
+        group_opcode: u16 = 0x10, 16;
+        status_opcode: u32 = 0x20, 32;
+        status_message: bytes(236) = 0x60;
+    }
+}
+
+layout! {
+    /// SLTP: transmitter of a lane.
+    pub struct SltpReg: "sltp_reg", 0x14 {
+        status: u8 = 0x0, 4;
+        version: u8 = 0x4, 4;
+        local_port: u8 = 0x8, 8;
+        pnat: u8 = 0x10, 2;
+        lane: u8 = 0x14, 4;
+        polarity: bool = 0x47, 1;
+        ob_tap0: u8 = 0x48, 8;
+        ob_tap1: u8 = 0x50, 8;
+        ob_tap2: u8 = 0x58, 8;
+        ob_preemp_mode: u8 = 0x6c, 4;
+        ob_reg: u8 = 0x70, 8;
+        ob_bias: u8 = 0x78, 8;
+    }
+}
+
+layout! {
     /// Registers of numbers 0x5000 to 0x507f, in PCAM.
     pub struct PcamRegs5000To507f: "pcam_regs_5000_to_507f", 0x10 {
         port_access_reg_cap_mask_127_to_96: u32 = 0x0, 32;
@@ -246,6 +295,10 @@ crate::layout::layouts!(
     PplmReg,
     PvlcReg,
     PmlpReg,
+    PmaosReg,
+    PddrReg,
+    PddrTroubleshootingPage,
+    SltpReg,
     PcamReg,
     PcamRegs5000To507f,
     PcamEnhancedFeatures

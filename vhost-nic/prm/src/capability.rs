@@ -562,6 +562,40 @@ layout! {
 }
 
 layout! {
+    /// Capabilities of quality of service.
+    pub struct QosCap: "qos_cap", 0x100 {
+        packet_pacing: bool = 0x0, 1;
+        esw_scheduling: bool = 0x1, 1;
+        esw_bw_share: bool = 0x2, 1;
+        esw_rate_limit: bool = 0x3, 1;
+        packet_pacing_burst_bound: bool = 0x5, 1;
+        packet_pacing_typical_size: bool = 0x6, 1;
+        nic_sq_scheduling: bool = 0x8, 1;
+        nic_bw_share: bool = 0x9, 1;
+        nic_rate_limit: bool = 0xa, 1;
+        packet_pacing_uid: bool = 0xb, 1;
+        log_esw_max_sched_depth: u8 = 0xc, 4;
+        packet_pacing_req_ud: bool = 0x22, 1;
+        packet_pacing_req_uc: bool = 0x23, 1;
+        esw_cross_esw_sched: bool = 0x29, 1;
+        log_max_qos_nic_queue_group: u8 = 0x2b, 5;
+        packet_pacing_max_rate: u32 = 0x40, 32;
+        packet_pacing_min_rate: u32 = 0x60, 32;
+        log_esw_max_rate_limit: u8 = 0x8b, 5;
+        packet_pacing_rate_table_size: u16 = 0x90, 16;
+        esw_element_type: u16 = 0xa0, 16;
+        esw_tsar_type: u16 = 0xb0, 16;
+        max_qos_para_vport: u16 = 0xd0, 16;
+        max_tsar_bw_share: u32 = 0xe0, 32;
+        nic_element_type: u16 = 0x100, 16;
+        nic_tsar_type: u16 = 0x110, 16;
+        log_meter_aso_granularity: u8 = 0x123, 5;
+        log_meter_aso_max_alloc: u8 = 0x12b, 5;
+        log_max_num_meter_aso: u8 = 0x133, 5;
+    }
+}
+
+layout! {
     /// On-demand paging capabilities of one scheme.
     pub struct OdpSchemeCap: "odp_scheme_cap", 0x40 {
         sig: bool = 0x40, 1;
@@ -583,6 +617,7 @@ crate::layout::layouts!(
     PerProtocolNetworkingOffloadCaps,
     AtomicCaps,
     RoceCap,
+    QosCap,
     FlowTableNicCap,
     FlowTablePropLayout,
     OdpCap,

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access_reg;
+pub mod buffer_reg;
 pub mod capability;
 pub mod command;
 mod complete;
@@ -22,11 +23,13 @@ pub mod mkey;
 pub mod nv_config;
 pub mod opcode;
 pub mod port_counters;
+pub mod qos_reg;
 pub mod qp;
 pub mod queue_entry;
 pub mod rdma_wqe;
 pub mod steering;
 pub mod tis_tir_rqt;
+pub mod tool_reg;
 pub mod vnic_env;
 pub mod vport;
 pub mod wq;
@@ -39,6 +42,7 @@ use layout::Declaration;
 pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
     [
         access_reg::LAYOUTS,
+        buffer_reg::LAYOUTS,
         capability::LAYOUTS,
         cq::LAYOUTS,
         eq::LAYOUTS,
@@ -47,6 +51,7 @@ pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
         management_reg::LAYOUTS,
         mkey::LAYOUTS,
         port_counters::LAYOUTS,
+        qos_reg::LAYOUTS,
         qp::LAYOUTS,
         tis_tir_rqt::LAYOUTS,
         domain::LAYOUTS,

@@ -152,6 +152,22 @@ layout! {
 }
 
 layout! {
+    /// MCC: control of an update of a firmware component.
+    pub struct MccReg: "mcc_reg", 0x20 {
+        time_elapsed_since_last_cmd: u16 = 0x4, 12;
+        instruction: u8 = 0x18, 8;
+        component_index: u16 = 0x30, 16;
+        update_handle: u32 = 0x48, 24;
+        handle_owner_type: u8 = 0x60, 4;
+        handle_owner_host_id: u8 = 0x64, 4;
+        control_progress: u8 = 0x69, 7;
+        error_code: u8 = 0x70, 8;
+        control_state: u8 = 0x7c, 4;
+        component_size: u32 = 0x80, 32;
+    }
+}
+
+layout! {
     /// MFRL: firmware reset level.
     pub struct MfrlReg: "mfrl_reg", 0x8 {
         pci_sync_for_fw_update_start: bool = 0x22, 1;
@@ -175,5 +191,6 @@ crate::layout::layouts!(
     McqiCap,
     McqiVersion,
     McqiActivationMethod,
+    MccReg,
     MfrlReg,
 );

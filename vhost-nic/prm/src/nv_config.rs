@@ -59,6 +59,31 @@ layout! {
 }
 
 layout! {
+    /// Addresses of the adapter. The kernel does not read them; fields are those of mstflint's `nv_base_mac_guid`.
+    pub struct NvBaseMacGuid: "nv_base_mac_guid", 0x10 {
+        base_mac: u64 = 0x0, 64;
+        base_guid: u64 = 0x40, 64;
+    }
+}
+
+layout! {
+    /// Numbers of addresses of the adapter (mstflint's `nv_base_mac_guid_cap`).
+    pub struct NvBaseMacGuidCap: "nv_base_mac_guid_cap", 0x8 {
+        mac_en: bool = 0x0, 1;
+        guid_en: bool = 0x1, 1;
+        num_of_allocated_guids: u16 = 0x20, 16;
+        num_of_allocated_macs: u16 = 0x30, 16;
+    }
+}
+
+layout! {
+    /// Link type of a port (mstflint's `nv_vpi_link_type`).
+    pub struct NvVpiLinkType: "nv_vpi_link_type", 0x4 {
+        default_link_type: u8 = 0x1c, 2;
+    }
+}
+
+layout! {
     /// Configuration of PCI functions.
     pub struct NvGlobalPciConf: "nv_global_pci_conf", 0xc {
         sriov_valid: bool = 0x0, 1;

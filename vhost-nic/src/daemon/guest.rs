@@ -54,7 +54,7 @@ pub struct DoorPlan<'a> {
 }
 
 /// Capabilities of the adapter's owner, which a virtual function does not report. Registers of the port stay writable.
-const OF_PHYSICAL_FUNCTIONS: [&str; 2] = ["vport_group_manager", "beacon_led"];
+const OF_PHYSICAL_FUNCTIONS: [&str; 4] = ["vport_group_manager", "beacon_led", "ets", "dcbx"];
 
 fn zeroed_capabilities(args: &Args, identity: Identity) -> Vec<String> {
     let lacking = identity
@@ -87,6 +87,7 @@ impl Guest {
         let config = NicConfig {
             name: name.to_owned(),
             mac: plan.mac,
+            identity: plan.identity,
             vhca_id,
             blue_flame: plan.blue_flame.then_some(blue_flame::COPY_TIMEOUT),
             busy_poll: Duration::from_micros(args.hot_period),

@@ -43,7 +43,7 @@ pub(super) fn transmit(context: &Context, burst: &Burst<'_>, transport_domain: O
     }
     // Frames to an address of the function itself do not leave it.
     if !own {
-        counters.sent.count(burst);
+        counters.sent.count(burst, &hca.priorities);
         if burst.is_of_super_packets() {
             counters.rdma_sent.count(burst);
         }

@@ -53,7 +53,7 @@ fn from_wire(context: &Context, burst: &Burst<'_>) {
         return;
     }
     if burst.addresses().is_some() {
-        counters.received.count(burst);
+        counters.received.count(burst, &context.hca.priorities);
         dispatch(context, burst, Origin::Wire);
     }
 }

@@ -5,7 +5,7 @@
 //! agree with the others.
 
 use mlx5_prm::capability::{
-    AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, RoceCap,
+    AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, QosCap, RoceCap,
 };
 use mlx5_prm::layout::{Declaration, Field, Layout};
 
@@ -20,6 +20,7 @@ pub(super) enum Group {
     Atomic = 3,
     Roce = 4,
     FlowTable = 7,
+    Qos = 12,
 }
 
 /// A capability of this device.
@@ -35,12 +36,13 @@ pub struct Capability {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::General,
         Self::EthernetOffloads,
         Self::Atomic,
         Self::Roce,
         Self::FlowTable,
+        Self::Qos,
     ];
 
     pub(super) fn new(number: u16) -> Option<Self> {
@@ -55,6 +57,7 @@ impl Group {
             Self::Atomic => Declaration::of::<AtomicCaps>(),
             Self::Roce => Declaration::of::<RoceCap>(),
             Self::FlowTable => Declaration::of::<FlowTableNicCap>(),
+            Self::Qos => Declaration::of::<QosCap>(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Group {
             Self::EthernetOffloads => find(PerProtocolNetworkingOffloadCaps::FIELDS, 0),
             Self::Atomic => find(AtomicCaps::FIELDS, 0),
             Self::Roce => find(RoceCap::FIELDS, 0),
+            Self::Qos => find(QosCap::FIELDS, 0),
             Self::FlowTable => {
                 let receive = FlowTableNicCap::FIELDS
                     .iter()
@@ -175,6 +179,11 @@ table! {
         pcam_reg = 1, "PCAM";
         mcam_reg = 1, "MCAM";
         beacon_led = 1, "MLCR";
+        qcam_reg = 1, "QCAM";
+        sbcam_reg = 1, "SBCAM";
+        qos = 1, "the capabilities of quality of service can be queried";
+        ets = 1, "QETCR, QTCT: classes are set, not scheduled";
+        dcbx = 1, "DCBX_PARAM";
         cqe_compression = 1, "a CQ may allow compressed CQEs; the device compresses none";
         cqe_compression_128 = 1, "the same for CQEs of 128 bytes";
         cqe_compression_max_num = 64, "CQEs of one compressed session";
@@ -233,5 +242,8 @@ table! {
         log_max_flow_counter = 15, "number of flow counters";
         log_max_destination = 5, "destinations of an entry";
         log_max_flow = 16, "entries of all flow tables";
+    }
+    Qos {
+        packet_pacing = 0, "no rates of send queues";
     }
 }

@@ -40,7 +40,7 @@ const PAGES_TAKE: u16 = 2;
 /// IEEE OUI of the vendor.
 const IEEE_VENDOR_ID: u32 = 0x2c9;
 /// Parameter-set id; the driver shows it as board id.
-const PSID: &[u8; 16] = b"VHOST_NIC_000001";
+pub(super) const PSID: &[u8; 16] = b"VHOST_NIC_000001";
 /// Variants of TEARDOWN_HCA (`MLX5_TEARDOWN_HCA_IN_PROFILE_*`, mlx5_ifc.h).
 const TEARDOWN_GRACEFUL: u16 = 0;
 const TEARDOWN_FORCE: u16 = 1;

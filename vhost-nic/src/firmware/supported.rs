@@ -218,6 +218,7 @@ impl Group {
             Self::Atomic => "Atomic: `atomic_caps`",
             Self::Roce => "RoCE: `roce_cap`",
             Self::FlowTable => "NIC receive flow tables: `flow_table_prop_layout`",
+            Self::Qos => "Quality of service: `qos_cap`",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::priority::{PRIORITIES, Priorities};
 use crate::frame::mac::CastType;
 use crate::net::Burst;
 
@@ -17,8 +18,12 @@ pub struct Traffic {
 impl Traffic {
     /// Counts frames.
     pub fn count(&self, burst: &Burst<'_>) {
-        self.packets.fetch_add(burst.count(), Ordering::Relaxed);
-        self.octets.fetch_add(burst.bytes(), Ordering::Relaxed);
+        self.add(burst.count(), burst.bytes());
+    }
+
+    fn add(&self, packets: u64, octets: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.octets.fetch_add(octets, Ordering::Relaxed);
     }
 
     /// Returns packets and bytes.
@@ -44,6 +49,10 @@ pub struct Direction {
     broadcast: Traffic,
     /// Frames by size class (RFC 2819, extended); see [`SIZES`](Self::SIZES).
     sizes: [AtomicU64; Self::SIZES.len()],
+    /// Frames of the priorities from 1 on.
+    prioritized: [Traffic; PRIORITIES - 1],
+    /// Most that was reported of priority 0, which is what the other priorities leave of all frames.
+    unprioritized: Traffic,
 }
 
 impl Direction {
@@ -51,13 +60,37 @@ impl Direction {
     pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
     /// Counts frames.
-    pub fn count(&self, burst: &Burst<'_>) {
+    pub fn count(&self, burst: &Burst<'_>, priorities: &Priorities) {
+        // Before the total, which is thus never less.
+        self.count_priorities(burst, priorities);
         self.of(burst.cast()).count(burst);
         for (length, equal) in burst.lengths() {
             let class = Self::SIZES
                 .partition_point(|&end| end < length + 4)
                 .min(Self::SIZES.len() - 1);
             self.sizes[class].fetch_add(*equal, Ordering::Relaxed);
+        }
+    }
+
+    fn count_priorities(&self, burst: &Burst<'_>, priorities: &Priorities) {
+        let Some((first, others)) = burst.frames().split_first() else {
+            return;
+        };
+        let priority = priorities.of(first);
+        if others.iter().any(|frame| priorities.of(frame) != priority) {
+            for frame in burst.frames() {
+                let add = |(packets, octets), (length, equal)| (packets + equal, octets + length as u64 * equal);
+                self.count_priority(priorities.of(frame), frame.lengths().fold((0, 0), add));
+            }
+        } else {
+            self.count_priority(priority, (burst.count(), burst.bytes()));
+        }
+    }
+
+    #[inline]
+    fn count_priority(&self, priority: usize, (packets, octets): (u64, u64)) {
+        if let Some(traffic) = priority.checked_sub(1).and_then(|index| self.prioritized.get(index)) {
+            traffic.add(packets, octets);
         }
     }
 
@@ -68,6 +101,30 @@ impl Direction {
             CastType::Multicast => &self.multicast,
             CastType::Broadcast => &self.broadcast,
         }
+    }
+
+    /// Returns packets and bytes of a priority, if there is such a priority.
+    pub fn of_priority(&self, priority: usize) -> Option<(u64, u64)> {
+        match priority.checked_sub(1) {
+            Some(index) => self.prioritized.get(index).map(Traffic::get),
+            None => Some(self.of_no_priority()),
+        }
+    }
+
+    /// Returns packets and bytes of priority 0. Frames that arrive between the looks at the total and at the other
+    /// priorities never make it less than it was.
+    fn of_no_priority(&self) -> (u64, u64) {
+        let (packets, octets) = self.total();
+        let others = self.prioritized.iter().map(Traffic::get);
+        let (other_packets, other_octets) = others.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let most = |reported: &AtomicU64, all: u64, others: u64| {
+            let now = all.saturating_sub(others);
+            reported.fetch_max(now, Ordering::Relaxed).max(now)
+        };
+        (
+            most(&self.unprioritized.packets, packets, other_packets),
+            most(&self.unprioritized.octets, octets, other_octets),
+        )
     }
 
     /// Returns the number of frames of a size class.
@@ -90,6 +147,8 @@ impl Direction {
         for traffic in [&self.unicast, &self.multicast, &self.broadcast] {
             traffic.clear();
         }
+        self.prioritized.iter().for_each(Traffic::clear);
+        self.unprioritized.clear();
         self.sizes.iter().for_each(|class| class.store(0, Ordering::Relaxed));
     }
 }
@@ -178,5 +237,54 @@ impl PortCounters {
             &self.send_errors,
         ];
         drops.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Frame;
+
+    /// Builds a frame to the broadcast address, with a tag of VLAN 0 if it has a priority.
+    fn frame(priority: Option<u8>, length: usize) -> Vec<u8> {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 1]);
+        if let Some(priority) = priority {
+            frame.extend([0x81, 0x00, priority << 5, 0]);
+        }
+        frame.extend([0x88, 0xb5]);
+        frame.resize(length, 0);
+        frame
+    }
+
+    #[test]
+    fn each_frame_of_a_burst_has_its_own_priority() {
+        let (direction, priorities) = (Direction::default(), Priorities::default());
+        let frames = [
+            (Some(5), 100),
+            (None, 60),
+            (Some(5), 200),
+            (Some(7), 300),
+            (Some(0), 70),
+        ];
+        let frames = frames.map(|(priority, length)| frame(priority, length));
+        direction.count(
+            &Burst::new(&[0, 1, 2, 3, 4].map(|index| Frame::new(&frames[index]))),
+            &priorities,
+        );
+        direction.count(
+            &Burst::new(&[0, 2].map(|index| Frame::new(&frames[index]))),
+            &priorities,
+        );
+        direction.count(&Burst::new(&[Frame::new(&frames[1])]), &priorities);
+        let counted: Vec<_> = (0..PRIORITIES)
+            .filter_map(|priority| direction.of_priority(priority))
+            .collect();
+        let mut expected = [(0, 0); PRIORITIES];
+        (expected[0], expected[5], expected[7]) = ((3, 190), (4, 600), (1, 300));
+        assert_eq!(counted, expected);
+        assert_eq!(direction.of_priority(PRIORITIES), None);
+        direction.clear();
+        assert!((0..PRIORITIES).all(|priority| direction.of_priority(priority) == Some((0, 0))));
     }
 }

@@ -51,7 +51,7 @@ impl Identity {
     }
 
     /// Name of the product.
-    pub(super) const fn product(self) -> &'static str {
+    pub const fn product(self) -> &'static str {
         match self {
             Self::ConnectX5 => "ConnectX-5",
             Self::ConnectX5Ex => "ConnectX-5 Ex",
@@ -62,7 +62,7 @@ impl Identity {
     }
 
     /// Number of the chip in the adapter's CR space (`*_HW_ID`, mstflint's mtcr_ul_icmd_cif.c).
-    pub(super) const fn hardware_id(self) -> u32 {
+    pub const fn hardware_id(self) -> u32 {
         match self {
             Self::ConnectX5 | Self::ConnectX5Ex | Self::VirtualFunction => 525,
             Self::ConnectX6Dx => 530,

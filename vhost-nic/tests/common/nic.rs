@@ -100,6 +100,7 @@ pub fn config(number: u8) -> NicConfig {
     NicConfig {
         name: format!("nic{number}"),
         mac: Mac([0x52, 0x54, 0, 0, 0xc5, number]),
+        identity: Identity::default(),
         vhca_id: number.into(),
         blue_flame: None,
         busy_poll: Duration::ZERO,
@@ -132,7 +133,7 @@ pub fn build(
     configure(&mut config);
     let nic = Nic::new(&config, &parts).unwrap();
     nic.connect(switch);
-    let (identity, mac) = (Identity::default(), config.mac);
+    let (identity, mac) = (config.identity, config.mac);
     let device = match &doors {
         Some(doors) => doors.bar(nic.clone()),
         None => nic.clone(),

@@ -366,7 +366,7 @@ fn send_receive_and_pair_numbers_are_of_one_space() {
 #[test]
 fn registers_that_do_not_exist_are_bad_parameters() {
     let hca = hca();
-    for id in [0, 0x5001, 0x9020, 0xffff] {
+    for id in [0, 0x5001, 0x9021, 0xffff] {
         for write in [false, true] {
             refused(
                 access_register(&hca.commands, id, write, &[0; 16]),

@@ -57,7 +57,7 @@ fn the_capability_mask_names_the_registers_there_are() {
         let pcam = hca.read_register(PCAM, &PcamReg::default()).unwrap();
         let registers = pcam.regs_5000_to_507f();
         assert!(registers.pplm() && registers.ppcnt());
-        assert!(!registers.pbmc() && !registers.pptb() && !registers.pphcr());
+        assert!(registers.pbmc() && registers.pptb() && !registers.pphcr());
         // PMTU, PTYS and PFCC; not PCAP, 0x5001.
         assert_eq!(registers.port_access_reg_cap_mask_07_to_00() & 0b1001_1010, 0b1001_1000);
         let features = pcam.enhanced_features();

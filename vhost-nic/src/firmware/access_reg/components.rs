@@ -1,6 +1,8 @@
-//! Firmware components: MCQS, MCQI and MFRL. The boot image is the only one, and cannot be replaced.
+//! Firmware components: MCQS, MCQI, MCC, MCDA and MFRL. The boot image is the only one, and can neither be replaced nor
+//! read. That there are these registers lets the vendor's tools ask the firmware, not the flash that is not there
+//! (`FwCompsMgr::getFwSupport`, mstflint's fw_comps_mgr.cpp).
 
-use mlx5_prm::management_reg::{McqiActivationMethod, McqiCap, McqiReg, McqiVersion, McqsReg, MfrlReg};
+use mlx5_prm::management_reg::{MccReg, McqiActivationMethod, McqiCap, McqiReg, McqiVersion, McqsReg, MfrlReg};
 use zerocopy::IntoBytes;
 
 use super::register;
@@ -82,6 +84,17 @@ fn version() -> McqiVersion {
         *to = from;
     }
     version
+}
+
+/// The update of a component is idle, and stays so.
+pub(super) fn mcc(_: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    let requested: MccReg = register(data);
+    check(requested.component_index(), write)?;
+    Ok(MccReg::default().as_bytes().to_vec())
+}
+
+pub(super) fn mcda() -> Result<Vec<u8>> {
+    Err(bad_parameter("no component is read or written"))
 }
 
 pub(super) fn mfrl(write: bool) -> Result<Vec<u8>> {

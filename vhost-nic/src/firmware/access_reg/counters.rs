@@ -17,13 +17,19 @@ mod group {
     pub(super) const IEEE_802_3: u8 = 0x0;
     pub(super) const RFC_2863: u8 = 0x1;
     pub(super) const RFC_2819: u8 = 0x2;
+    pub(super) const PRIORITY: u8 = 0x10;
     pub(super) const PHYSICAL_LAYER: u8 = 0x12;
     pub(super) const PHYSICAL_LAYER_STATISTICS: u8 = 0x16;
 }
 
+/// Meaning of `pnat` with which the driver asks for the counters of traffic classes without a port
+/// (`mlx5e_grp_per_tc_prio_update_stats`, core/en_stats.c).
+const OWN_PORT: u8 = 2;
+
 pub(super) fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
     let requested: PpcntReg = register(data);
-    if requested.local_port() != PORT {
+    let own = (requested.pnat(), requested.local_port()) == (OWN_PORT, 0);
+    if !own && requested.local_port() != PORT {
         return Err(bad_parameter("the function has no such port").with_syndrome(syndrome::COUNTERS_PORT));
     }
     let mut reply = PpcntReg::default();
@@ -95,6 +101,18 @@ pub(super) fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
                 ether_stats_pkts8192to10239octets = received.size_class(9),
             );
         }
+        group::PRIORITY => {
+            let priority = requested.prio_tc().into();
+            let (Some(received), Some(sent)) = (received.of_priority(priority), sent.of_priority(priority)) else {
+                return Err(bad_parameter("there is no such priority"));
+            };
+            let Ok(to) = EthPerPrioGrpDataLayout::mut_from_bytes(set) else {
+                return Ok(Vec::new());
+            };
+            counts!(to:
+                rx_octets = received.1, rx_frames = received.0, tx_octets = sent.1, tx_frames = sent.0,
+            );
+        }
         group::PHYSICAL_LAYER => {
             let Ok(to) = PhysLayerCntrs::mut_from_bytes(set) else {
                 return Ok(Vec::new());
@@ -109,7 +127,7 @@ pub(super) fn ppcnt(hca: &Hca, data: &[u8]) -> Result<Vec<u8>> {
             let (frames, octets) = received.total();
             counts!(to: phy_received_bits = (octets + 4 * frames) * 8);
         }
-        // Other groups count priorities and congestion, which this device does not have.
+        // Other groups count congestion, which this device does not have.
         _ => {}
     }
     Ok(reply.as_bytes().to_vec())

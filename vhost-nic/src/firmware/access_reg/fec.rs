@@ -54,7 +54,7 @@ impl Fec {
     }
 
     /// Returns the mode of a link with a speed in Gb/s; 0 without a link.
-    fn active(&self, gbps: u32) -> u8 {
+    pub(super) fn active(&self, gbps: u32) -> u8 {
         let (chosen, default) = match gbps {
             0 => return 0,
             100 => (self.0.fec_override_admin_100g(), mode::REED_SOLOMON),

@@ -12,7 +12,21 @@ use crate::firmware::command::Result;
 #[derive(Debug, Default)]
 pub(super) struct FlowControl(PfccReg);
 
+/// Values of `buf_ownership` (mlx5_ifc.h): the firmware or the driver lays out the receive buffers.
+const FIRMWARE: u8 = 1;
+const DRIVER: u8 = 2;
+
 impl FlowControl {
+    /// Returns the priorities whose senders are paused, a bit each.
+    fn paused(&self) -> u8 {
+        let Self(current) = self;
+        if current.pptx() || current.pprx() {
+            u8::MAX
+        } else {
+            current.pfctx()
+        }
+    }
+
     /// Writes the fields that the masks of `new` select (`pfcc_mask` in PCAM). A mask whose name ends in `_n` protects
     /// its fields where it is set.
     fn write(&mut self, new: &PfccReg) {
@@ -41,11 +55,14 @@ impl FlowControl {
 }
 
 pub(super) fn pfcc(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
-    let current = &mut firmware.registers.lock().flow_control;
+    let registers = &mut *firmware.registers.lock();
+    let (current, buffer) = (&mut registers.flow_control, &mut registers.port_buffer);
     if write {
         current.write(&register(data));
+        buffer.follow(current.paused());
     }
     let mut reply = current.0.clone();
     reply.set_local_port(PORT);
+    reply.set_buf_ownership(if buffer.owned_by_driver { DRIVER } else { FIRMWARE });
     Ok(reply.as_bytes().to_vec())
 }

@@ -1,18 +1,20 @@
-//! PMLP and MCIA: the cage of the port, and what is plugged in: a passive copper cable of one metre with QSFP28 ends.
-//! It carries the link modes that the port has, and no module that can be switched off or grow hot.
+//! PMLP, PMAOS and MCIA: the cage of the port, and what is plugged in: a passive copper cable of one metre with QSFP28
+//! ends. It carries the link modes that the port has, and no module that can be switched off or grow hot.
 
-use mlx5_prm::access_reg::PmlpReg;
+use mlx5_prm::access_reg::{PmaosReg, PmlpReg};
 use mlx5_prm::management_reg::MciaReg;
 use zerocopy::IntoBytes;
 
-use super::{PORT, check_port, register};
+use super::{LANES, PORT, check_port, register};
 use crate::firmware::Firmware;
 use crate::firmware::command::{Result, bad_parameter};
 use crate::frame::mac::Mac;
 
 /// Number of the port's module.
 const MODULE: u8 = 0;
-const LANES: u8 = 4;
+/// `admin_status` and `oper_status` of PMAOS (`enum` of `MLX5_MODULE_STATUS_*`, core/events.c): plugged in, unplugged.
+const ENABLED: u8 = 1;
+const UNPLUGGED: u8 = 2;
 /// Address of the module's memory on its bus (`MLX5_I2C_ADDR_LOW`, port.h).
 const MEMORY_ADDRESS: u8 = 0x50;
 /// `status` of MCIA: no memory answers at the address; no module is connected.
@@ -31,6 +33,25 @@ pub(super) fn pmlp(data: &[u8]) -> Result<Vec<u8>> {
     reply.set_lane1_module_mapping(mapping(1));
     reply.set_lane2_module_mapping(mapping(2));
     reply.set_lane3_module_mapping(mapping(3));
+    Ok(reply.as_bytes().to_vec())
+}
+
+pub(super) fn pmaos(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    if write {
+        return Err(bad_parameter("the module cannot be switched"));
+    }
+    let requested: PmaosReg = register(data);
+    if requested.module() != MODULE {
+        return Err(bad_parameter("the device has no such module"));
+    }
+    let mut reply = PmaosReg::default();
+    reply.set_module(MODULE);
+    reply.set_admin_status(ENABLED);
+    reply.set_oper_status(if firmware.hca.port.state().cable {
+        ENABLED
+    } else {
+        UNPLUGGED
+    });
     Ok(reply.as_bytes().to_vec())
 }
 
@@ -64,7 +85,7 @@ const MEMORY_SIZE: usize = 256;
 
 /// Returns the memory of the end of a cable in a NIC with this MAC address, which is its serial number. Offsets and
 /// values are those of SFF-8636, revision 2.10, and SFF-8024.
-fn memory(mac: Mac) -> [u8; MEMORY_SIZE] {
+pub(super) fn memory(mac: Mac) -> [u8; MEMORY_SIZE] {
     let mut memory = [0; MEMORY_SIZE];
     let mut put = |offset: usize, bytes: &[u8]| memory[offset..offset + bytes.len()].copy_from_slice(bytes);
     // QSFP28, revision 2.5 to 2.7, flat memory.

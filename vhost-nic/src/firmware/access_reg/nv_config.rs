@@ -1,8 +1,9 @@
-//! MNVDA: configuration in flash, which takes effect at a reset (`devlink dev param`). Only the type of CQE compression
-//! can be changed; it chooses when the device compresses, which this one never does.
+//! MNVDA, MNVQC and MNVGC: configuration in flash, which takes effect at a reset (`devlink dev param`, mstconfig). Only
+//! the type of CQE compression can be changed; it chooses when the device compresses, which this one never does.
 
 use mlx5_prm::layout::Layout;
 use mlx5_prm::nv_config::*;
+use mlx5_prm::tool_reg::{MnvgcReg, MnvqcReg};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::register;
@@ -33,14 +34,29 @@ impl NvConfig {
     }
 }
 
-/// Items, as `type_class` and `parameter_index` (`MLX5_CLASS_*_CTRL_ID_*`, core/lib/nv_param.c).
+/// Items, as `type_class` and `parameter_index` (`MLX5_CLASS_*_CTRL_ID_*`, core/lib/nv_param.c; others of mstconfig).
 mod item {
+    pub(super) const BASE_MAC_GUID: (u8, u32) = (0, 0x2);
+    pub(super) const BASE_MAC_GUID_CAP: (u8, u32) = (0, 0x3);
     pub(super) const GLOBAL_PCI_CONF: (u8, u32) = (0, 0x80);
     pub(super) const GLOBAL_PCI_CAP: (u8, u32) = (0, 0x81);
     pub(super) const SW_OFFLOAD_CONF: (u8, u32) = (0, 0x10a);
     pub(super) const SW_OFFLOAD_CAP: (u8, u32) = (0, 0x10b);
     pub(super) const SW_ACCELERATE_CONF: (u8, u32) = (0, 0x11d);
+    /// Of port 1, whose number is in bits 23:16.
+    pub(super) const VPI_LINK_TYPE: (u8, u32) = (2, 1 << 16 | 0x12);
     pub(super) const PF_PCI_CONF: (u8, u32) = (3, 0x80);
+    pub(super) const ALL: [(u8, u32); 9] = [
+        BASE_MAC_GUID,
+        BASE_MAC_GUID_CAP,
+        GLOBAL_PCI_CONF,
+        GLOBAL_PCI_CAP,
+        SW_OFFLOAD_CONF,
+        SW_OFFLOAD_CAP,
+        SW_ACCELERATE_CONF,
+        VPI_LINK_TYPE,
+        PF_PCI_CONF,
+    ];
 }
 /// Class of items of one function, whose index holds the function's (`*_per_host_pf_bits`).
 const PER_HOST_PF: u8 = 3;
@@ -48,6 +64,10 @@ const PF_PARAMETER: u32 = 0x3ff;
 /// `MLX5_ACCESS_MODE_*` (core/lib/nv_param.c).
 const CURRENT: u8 = 1;
 const DEFAULT: u8 = 2;
+/// Ethernet as a link type (mstconfig's `LINK_TYPE`).
+const ETHERNET: u8 = 2;
+/// Number of MAC addresses and of GUIDs.
+const ADDRESSES: u16 = 1;
 
 pub(super) fn mnvda(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
     let mut item: MnvdaReg = register(data);
@@ -70,8 +90,25 @@ pub(super) fn mnvda(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec
         item::SW_OFFLOAD_CONF => {
             let mut offloads = NvSwOffloadConf::default();
             offloads.set_cqe_compression(values.cqe_compression);
-            item.configuration_item_data_mut()[..NvSwOffloadConf::SIZE].copy_from_slice(offloads.as_bytes());
-            NvSwOffloadConf::SIZE
+            put(&mut item, &offloads)
+        }
+        item::BASE_MAC_GUID => {
+            let mac = firmware.hca.vport.read().permanent;
+            let mut addresses = NvBaseMacGuid::default();
+            addresses.set_base_mac(mac.0.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+            addresses.set_base_guid(mac.to_eui64());
+            put(&mut item, &addresses)
+        }
+        item::BASE_MAC_GUID_CAP => {
+            let mut numbers = NvBaseMacGuidCap::default();
+            numbers.set_num_of_allocated_macs(ADDRESSES);
+            numbers.set_num_of_allocated_guids(ADDRESSES);
+            put(&mut item, &numbers)
+        }
+        item::VPI_LINK_TYPE => {
+            let mut link = NvVpiLinkType::default();
+            link.set_default_link_type(ETHERNET);
+            put(&mut item, &link)
         }
         // No virtual functions, no sub-functions, no parsing by software.
         item::GLOBAL_PCI_CONF => blank::<NvGlobalPciConf>(&mut item),
@@ -85,10 +122,37 @@ pub(super) fn mnvda(firmware: &Firmware, data: &[u8], write: bool) -> Result<Vec
     Ok(item.as_bytes().to_vec())
 }
 
-/// Clears an item of a layout and returns its length in bytes.
-fn blank<T: Layout>(item: &mut MnvdaReg) -> usize {
-    item.configuration_item_data_mut()[..T::SIZE].fill(0);
+/// Writes the data of an item and returns their length in bytes.
+fn put<T: Layout>(item: &mut MnvdaReg, data: &T) -> usize {
+    item.configuration_item_data_mut()[..T::SIZE].copy_from_slice(data.as_bytes());
     T::SIZE
+}
+
+/// Clears an item of a layout and returns its length in bytes.
+fn blank<T: Layout + Default>(item: &mut MnvdaReg) -> usize {
+    put(item, &T::default())
+}
+
+pub(super) fn mnvqc(_: &Firmware, data: &[u8], write: bool) -> Result<Vec<u8>> {
+    if write {
+        return Err(bad_parameter("the register is read-only"));
+    }
+    let mut item: MnvqcReg = register(data);
+    let key = (item.type_class(), item.parameter_index());
+    item.set_version(0);
+    item.set_support_rd(item::ALL.contains(&key));
+    item.set_support_wr(key == item::SW_OFFLOAD_CONF);
+    Ok(item.as_bytes().to_vec())
+}
+
+pub(super) fn mnvgc(write: bool) -> Result<Vec<u8>> {
+    if write {
+        return Err(bad_parameter("the register is read-only"));
+    }
+    let mut reply = MnvgcReg::default();
+    reply.set_nvda_read_current_settings(true);
+    reply.set_nvda_read_factory_settings(true);
+    Ok(reply.as_bytes().to_vec())
 }
 
 fn set(config: &mut NvConfig, key: (u8, u32), item: &MnvdaReg) -> Result<()> {
