@@ -49,7 +49,7 @@ mod trace_dump;
 pub mod vhost_user;
 pub mod vring;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -159,12 +159,13 @@ pub fn run(
         raise_descriptor_limit();
         run()
     };
+    if let Err(error) = &result {
+        // The exit code says the same where standard error is closed.
+        let _ = LogInput(LOG.clone()).write_all(format!("error: {error:#}\n").as_bytes());
+    }
     LOG.finish(LAST_LINES);
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -1,8 +1,9 @@
 //! The log's way to standard error: through a queue to a thread of its own, so that a reader that stalls stops no
 //! thread that logs, whatever locks it holds.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
-use std::panic;
+use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl LogQueue {
             self.state.lock().has_writer = false;
             return Err(error);
         }
-        panic::set_hook(Box::new(|panic| error!("{panic}")));
+        panic::set_hook(Box::new(log_panic));
         Ok(())
     }
 
@@ -94,6 +95,17 @@ impl LogQueue {
         self.changed.wait_while(&mut state, |state| state.waiting.is_empty());
         state.is_writing = true;
         (std::mem::take(&mut state.waiting), std::mem::take(&mut state.omitted))
+    }
+}
+
+/// Logs a panic as the standard library prints it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("?");
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => error!("thread {name:?} {panic}\n{backtrace}"),
+        _ => error!("thread {name:?} {panic}"),
     }
 }
 

@@ -73,7 +73,7 @@ fn firmware(guest: &Guest, function: &str, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is set is that of the next boot.
+/// A set value is the one of the next boot.
 fn configuration(guest: &Guest, function: &str) -> Result<()> {
     let query = format!("mstconfig -d {function} -e query CQE_COMPRESSION");
     let values = || -> Result<Vec<String>> {

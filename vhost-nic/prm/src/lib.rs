@@ -10,6 +10,7 @@
 pub mod access_reg;
 pub mod buffer_reg;
 pub mod capability;
+pub mod capability_group;
 pub mod command;
 mod complete;
 pub mod cq;
@@ -44,6 +45,7 @@ pub fn layouts() -> impl Iterator<Item = &'static Declaration> {
         access_reg::LAYOUTS,
         buffer_reg::LAYOUTS,
         capability::LAYOUTS,
+        capability_group::LAYOUTS,
         cq::LAYOUTS,
         eq::LAYOUTS,
         steering::LAYOUTS,

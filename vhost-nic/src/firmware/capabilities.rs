@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mlx5_prm::capability::*;
+use mlx5_prm::capability_group::*;
 use mlx5_prm::layout::{self, Layout};
 use mlx5_prm::opcode::Opcode;
 use thiserror::Error;

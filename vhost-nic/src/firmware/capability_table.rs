@@ -4,8 +4,9 @@
 //! number is a size the device really provides: those of the tables are in [`limits`], and the checks of the commands
 //! agree with the others.
 
-use mlx5_prm::capability::{
-    AtomicCaps, CmdHcaCap, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, QosCap, RoceCap,
+use mlx5_prm::capability::CmdHcaCap;
+use mlx5_prm::capability_group::{
+    AtomicCaps, FlowTableNicCap, FlowTablePropLayout, PerProtocolNetworkingOffloadCaps, QosCap, RoceCap,
 };
 use mlx5_prm::layout::{Declaration, Field, Layout};
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use mlx5_prm::capability::{
-    AtomicCaps, CmdHcaCap, FlowTableNicCap, PerProtocolNetworkingOffloadCaps, QueryHcaCapIn, QueryHcaCapOut, RoceCap,
-};
+use mlx5_prm::capability::{CmdHcaCap, QueryHcaCapIn, QueryHcaCapOut};
+use mlx5_prm::capability_group::{AtomicCaps, FlowTableNicCap, PerProtocolNetworkingOffloadCaps, RoceCap};
 use mlx5_prm::command::Status;
 use mlx5_prm::domain::{AllocPdIn, AllocPdOut};
 use mlx5_prm::layout::{self, Layout};

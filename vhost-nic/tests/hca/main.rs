@@ -19,6 +19,7 @@ mod attack_delivery;
 mod attack_leftovers;
 mod attack_memory;
 mod boot;
+mod buffer_registers;
 mod command_faults;
 mod commands;
 mod cq_errors;

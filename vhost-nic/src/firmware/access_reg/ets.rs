@@ -13,7 +13,7 @@ use crate::hca::priority::PRIORITIES;
 pub(super) const CLASSES: usize = 8;
 /// Highest group: its classes share no bandwidth with others (`MLX5E_VENDOR_TC_GROUP_NUM`, core/en_dcbnl.c).
 const LAST_GROUP: u8 = 7;
-/// All of the bandwidth, in percent.
+/// Percentage of the whole bandwidth.
 const ALL: u8 = 100;
 /// Units of rates (`enum` of `MLX5_BW_NO_LIMIT`, device.h): none, 100 Mb/s, 1 Gb/s.
 const NO_LIMIT: u8 = 0;
