@@ -48,7 +48,7 @@ impl Range {
 
 /// Sweeps the ranges, each of at most `at_most` steps, in a guest of this name.
 fn sweep(name: &str, ranges: &[Range], at_most: u64) -> Result<Vec<Step>> {
-    let (testbed, control) = faulty_testbed(name, 1)?;
+    let (testbed, control) = faulty_testbed(name, 1, true)?;
     let guest = testbed.guest(0);
     let set_up = || {
         guest.nic_load(NicSetup::default().rdma)?;

@@ -27,7 +27,7 @@ struct Faulty {
 
 impl Faulty {
     fn new(name: &str) -> Result<Self> {
-        let (testbed, control) = faulty_testbed(name, 2)?;
+        let (testbed, control) = faulty_testbed(name, 2, false)?;
         testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
         Ok(Self { testbed, control })
     }

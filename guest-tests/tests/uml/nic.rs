@@ -2,7 +2,7 @@
 
 use guest_harness::{Flow, NIC, NicOptions, NicSetup, Result, Testbed};
 
-use crate::fixture::{assert_nothing_left, finish, nic_testbed};
+use crate::fixture::{WITHOUT_RDS, assert_nothing_left, finish, nic_testbed};
 
 #[test]
 fn the_nic_is_a_connectx_5_whose_drivers_have_no_complaint() -> Result<()> {
@@ -55,6 +55,7 @@ fn a_pc_and_a_user_mode_guest_are_on_one_switch() -> Result<()> {
     let testbed = Testbed::builder("uml-pc")
         .guests(1)
         .uml_guests(1)
+        .kernel_arg(WITHOUT_RDS)
         .nic(NicOptions::default())
         .start()?;
     assert!(!testbed.guest(0).is_uml() && testbed.guest(1).is_uml());

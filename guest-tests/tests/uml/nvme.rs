@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use guest_harness::{Guest, NIC, NicOptions, NicSetup, Result, Testbed, noise};
 
-use crate::fixture::finish;
+use crate::fixture::{WITHOUT_RDS, finish};
 
 /// Limit on a script: shorter than the two minutes after which the kernel reports a hung task.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -18,6 +18,7 @@ fn start(name: &str, guests: usize) -> Result<Testbed> {
         .uml_guests(guests)
         // In KiB.
         .kernel_arg("brd.rd_size=16384")
+        .kernel_arg(WITHOUT_RDS)
         .nic(NicOptions::default())
         .start()?;
     testbed.each(|guest| guest.nic_up(&NicSetup::default()))?;
