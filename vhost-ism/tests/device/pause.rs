@@ -155,6 +155,8 @@ fn a_request_of_before_a_reset_in_the_pause_is_not_answered_in_later_rings() {
     until_paused.recv_timeout(PATIENCE).unwrap();
     faulty.apply("[[fault]]\nkind = \"vanish\"\nguest = \"a\"\non = \"now\"\ncount = 1");
     assert_eq!(faulty.strikes(), [1]);
+    // Another thread does it.
+    eventually("the session ends", || faulty.host.stats().sessions == 0);
     // The driver resets the device.
     a.window.unmap_all();
     a.restart_silently();
