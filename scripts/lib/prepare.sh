@@ -193,11 +193,13 @@ prepare_packages() {
     run_job systemd "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages systemd
 }
 
-# The vendor's tools, for a test in a guest.
-prepare_vendor_tools() {
-  [[ -e $(packages_link mstflint,pciutils) ]] ||
-    run_job mstflint "$(prepare_cache)/logs/packages.log" image_words \
-      "$REPO/images/build" --packages mstflint,pciutils
+# Root file systems with what single tests need in guests: the vendor's tools, PTP.
+prepare_guest_tools() {
+  local names
+  for names in mstflint,pciutils linuxptp; do
+    [[ -e $(packages_link "$names") ]] ||
+      run_job "${names%%,*}" "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages "$names"
+  done
 }
 
 # cargo_tool NAME VERSION: builds a cargo subcommand into the cache if it is missing.

@@ -169,6 +169,45 @@ impl<const N: usize> Interleaved<N> {
             figures.add_row(row);
         }
         println!("{figures}");
+        self.keep(history);
+    }
+
+    /// Prints the table with a row for each variant, for variants that are too many for columns, and adds the medians
+    /// to `history`.
+    pub fn print_tall(&self, extreme: Extreme, history: &mut History) {
+        let shown = match extreme {
+            Extreme::Min => "min",
+            Extreme::Best => "best",
+        };
+        let earlier = history.earlier().map(|commit| format!("median at {commit}"));
+        let ratio = format!("median / {}", self.variants[0]);
+        let mut header = vec![self.title, "variant", "unit", shown, "median", &ratio];
+        header.extend(earlier.as_deref());
+        let mut figures = table(&header);
+        for series in &self.series {
+            let medians = series.medians();
+            let before = history.earlier_medians(&series.name);
+            for (variant, median) in medians.iter().enumerate() {
+                let mut row = vec![
+                    if variant == 0 { &*series.name } else { "" }.to_owned(),
+                    self.variants[variant].to_owned(),
+                    series.unit.to_owned(),
+                    round(series.extreme(variant, extreme)),
+                    round(*median),
+                    times(median / medians[0]),
+                ];
+                if earlier.is_some() {
+                    let before = before.and_then(|medians| medians.get(variant));
+                    row.push(before.map(|before| round(*before)).unwrap_or_default());
+                }
+                figures.add_row(row);
+            }
+        }
+        println!("{figures}");
+        self.keep(history);
+    }
+
+    fn keep(&self, history: &mut History) {
         for series in &self.series {
             history.add(&series.name, series.medians());
         }

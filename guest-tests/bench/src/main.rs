@@ -10,6 +10,7 @@ mod nic;
 mod shell;
 mod smc_bench;
 mod smc_demo;
+mod smc_r_bench;
 mod table;
 mod uml;
 mod verbs;
@@ -23,6 +24,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use guest_harness::{Builder, IsmOptions, Testbed};
 
+use smc_r_bench::Pairs;
 use workload::Pair;
 
 /// Demonstrations and benchmarks between guests, over SMC-D or over the NIC
@@ -47,6 +49,12 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Measure SMC-R, TCP over the NIC and over virtio-net, and SMC-D in both modes of the device, in interleaved runs
+    SmcRBench {
+        /// Number of runs of each measurement
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Compare the NIC with virtio-net and software RoCE and show what the drivers report
     NicDemo {
         /// Also compare SMC-R with TCP, between two User Mode Linux guests
@@ -67,10 +75,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::SmcDemo { shell } => boot("smc-demo", IsmOptions::default()).and_then(|testbed| {
-            smc_demo::run(&Pair::start(&testbed)?)?;
+            smc_demo::run(&testbed)?;
             end_demo(testbed, shell)
         }),
         Command::SmcBench { rounds } => bench_smc(rounds),
+        Command::SmcRBench { rounds } => bench_smc_r(rounds),
         Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
@@ -93,7 +102,27 @@ fn bench_smc(rounds: usize) -> Result<()> {
     let mapped = boot("smc-bench", IsmOptions::default())?;
     let copy_mode = IsmOptions::default().args(["--copy"]);
     let copying = start(Testbed::builder("smc-bench-copy").beside_another(), copy_mode)?;
-    smc_bench::run(&Pair::start(&mapped)?, &Pair::start(&copying)?, rounds)?;
+    smc_bench::run(&Pair::over_ism(&mapped)?, &Pair::over_ism(&copying)?, rounds)?;
+    mapped.finish()?;
+    Ok(copying.finish()?)
+}
+
+fn bench_smc_r(rounds: usize) -> Result<()> {
+    let mapped = boot("smc-r-bench-mapped", IsmOptions::default())?;
+    let copy_mode = IsmOptions::default().args(["--copy"]);
+    let copying = start(Testbed::builder("smc-r-bench-copy").beside_another(), copy_mode)?;
+    let nic = nic::boot_beside("smc-r-bench-nic")?;
+    let pairs = Pairs {
+        nic: Pair::over_nic([0, 1].map(|index| nic.guest(index)))?,
+        mapped: Pair::over_ism(&mapped)?,
+        copying: Pair::over_ism(&copying)?,
+    };
+    smc_r_bench::run(&pairs, rounds)?;
+    for guest in nic.guests() {
+        guest.nic_check_log(&[])?;
+    }
+    drop(pairs);
+    nic.finish()?;
     mapped.finish()?;
     Ok(copying.finish()?)
 }

@@ -25,6 +25,11 @@ pub fn boot_bench() -> Result<Testbed> {
     boot(Testbed::builder("nic-bench"))
 }
 
+/// Boots the guests of a benchmark beside those of another testbed.
+pub fn boot_beside(name: &str) -> Result<Testbed> {
+    boot(Testbed::builder(name).beside_another())
+}
+
 /// Boots two QEMU guests with a NIC each and a virtio-net link between them. Each has one processor because the host
 /// may have only two. The MTU is 1500 on both networks.
 fn boot(builder: Builder) -> Result<Testbed> {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
+use guest_harness::Testbed;
 
 use crate::comparison::Comparison;
 use crate::table::table;
@@ -9,11 +10,12 @@ use crate::web::{Web, large_megabytes};
 use crate::workload::{Buffers, Counted, Pair, Transport};
 
 /// Runs everything and prints the tables.
-pub fn run(pair: &Pair<'_>) -> Result<()> {
+pub fn run(testbed: &Testbed) -> Result<()> {
+    let pair = &Pair::over_ism(testbed)?;
     let before = pair.counted()?;
     let mut figures = Comparison::new("between two guests", ["TCP", "SMC-D"]);
     let mut measure = |name: &str, unit: &str, of: &mut dyn FnMut(Transport) -> Result<f64>| {
-        figures.measure(name, unit, Transport::BOTH, of)
+        figures.measure(name, unit, pair.transports(), of)
     };
     measure("64 B round trip, median", "us", &mut |t| {
         Ok(pair.round_trips(t, 64, 2000)?.p50_us)
@@ -46,11 +48,11 @@ pub fn run(pair: &Pair<'_>) -> Result<()> {
     })?;
 
     figures.print();
-    prove(pair, before)
+    prove(testbed, pair, before)
 }
 
 /// Checks the mode with the kernels: SMC falls back to TCP silently, so data that arrived prove nothing.
-fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
+fn prove(testbed: &Testbed, pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
     let opened = pair.connections(20)?;
     let after = pair.counted()?;
     let mut proof = table(&["proof of mode", "guest a", "guest b"]);
@@ -70,7 +72,7 @@ fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
         "{} sockets open at once: {} SMCD, {} SMCR, {} TCP, {} unknown",
         opened.connections, modes.smcd, modes.smcr, modes.tcp, modes.unknown
     );
-    let stats = pair.testbed.daemon().stats()?;
+    let stats = testbed.daemon().stats()?;
     for guest in stats["guests"].as_array().into_iter().flatten() {
         println!(
             "vhost-ism, {}: {} attaches, {} doorbells, {} interrupts, {} requests",

@@ -4,46 +4,12 @@
 
 use anyhow::{Result, ensure};
 use comfy_table::Cell;
-use guest_harness::{Guest, Job, NicOptions, Testbed};
+use guest_harness::{Guest, Testbed};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::comparison::Comparison;
 use crate::table::table;
-use crate::workload::{Bulk, Call, Counted, READY, RoundTrips, counted};
-
-/// Transport of a connection over the NIC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
-    Tcp,
-    SmcR,
-}
-
-impl Transport {
-    const BOTH: [Self; 2] = [Self::Tcp, Self::SmcR];
-
-    fn port(self) -> u16 {
-        match self {
-            Self::Tcp => 5011,
-            Self::SmcR => 5010,
-        }
-    }
-
-    fn proto(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::SmcR => "smc",
-        }
-    }
-
-    /// Returns the mode the kernel must report.
-    fn mode(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::SmcR => "smcr",
-        }
-    }
-}
+use crate::workload::{Buffers, Counted, Pair, Transport};
 
 /// The part of a workload's report that describes the connection.
 #[derive(Deserialize)]
@@ -63,52 +29,17 @@ struct Socket {
     has_smcr_link: bool,
 }
 
-struct Pair<'a> {
-    client: &'a Guest,
-    server: &'a Guest,
-    _servers: [Job; 2],
-}
-
-impl<'a> Pair<'a> {
-    fn start(client: &'a Guest, server: &'a Guest) -> Result<Self> {
-        client.smc_r_up()?;
-        server.smc_r_up()?;
-        let serve = |transport: Transport| -> Result<Job> {
-            let (port, proto) = (transport.port(), transport.proto());
-            let job = server.spawn(&format!("exec /host/smc-tool serve --port {port} --proto {proto}"))?;
-            job.wait_line("ready", READY)?;
-            Ok(job)
-        };
-        Ok(Self {
-            client,
-            server,
-            _servers: [serve(Transport::Tcp)?, serve(Transport::SmcR)?],
-        })
-    }
-
-    fn run<T: DeserializeOwned>(&self, transport: Transport, workload: &str) -> Result<T> {
-        let call = Call {
-            client: self.client,
-            to: format!("{}:{}", NicOptions::address(self.server.index()), transport.port()),
-            proto: transport.proto(),
-            mode: transport.mode(),
-        };
-        call.run(workload)
-    }
-}
-
 /// Measures everything once and prints the tables.
 pub fn show(testbed: &Testbed, [client, server]: [usize; 2]) -> Result<()> {
-    let pair = Pair::start(testbed.guest(client), testbed.guest(server))?;
-    let before = [counted(pair.client)?, counted(pair.server)?];
+    let pair = Pair::over_nic([client, server].map(|index| testbed.guest(index)))?;
+    let before = pair.counted()?;
     let mut figures = Comparison::new("between two User Mode Linux guests", ["TCP", "SMC-R"]);
-    figures.measure("64 B round trip, median", "us", Transport::BOTH, |transport| {
-        Ok(pair.run::<RoundTrips>(transport, "rtt --size 64 --count 1000")?.p50_us)
+    figures.measure("64 B round trip, median", "us", pair.transports(), |transport| {
+        Ok(pair.round_trips(transport, 64, 1000)?.p50_us)
     })?;
     let mut digests = Vec::new();
-    figures.measure("64 KiB writes, hash compared", "MB/s", Transport::BOTH, |transport| {
-        let workload = "bulk --bytes 64M --write-size 64K --direction to --check hash";
-        let bulk: Bulk = pair.run(transport, workload)?;
+    figures.measure("64 KiB writes, hash compared", "MB/s", pair.transports(), |transport| {
+        let bulk = pair.bulk(transport, Buffers::Default, "64M", "hash")?;
         digests.push(bulk.digest_to);
         Ok(bulk.megabytes_per_second)
     })?;
@@ -122,7 +53,7 @@ pub fn show(testbed: &Testbed, [client, server]: [usize; 2]) -> Result<()> {
 
 /// Checks the mode with the kernels: SMC falls back to TCP silently, so data that arrived prove nothing.
 fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
-    let after = [counted(pair.client)?, counted(pair.server)?];
+    let after = pair.counted()?;
     let name = |guest: &Guest| format!("guest {}", guest.name());
     let mut proof = table(&["proof of mode", &name(pair.client), &name(pair.server)]);
     let mut row = |name: &str, of: &dyn Fn(usize) -> u64| {
@@ -136,7 +67,7 @@ fn prove(pair: &Pair<'_>, before: [Counted; 2]) -> Result<()> {
         after[guest].handshake_errors - before[guest].handshake_errors
     });
     println!("{proof}");
-    let Connected { connection, .. } = pair.run(Transport::SmcR, "rtt --size 64 --count 10")?;
+    let Connected { connection, .. } = pair.run(Transport::SmcR, Buffers::Default, "rtt --size 64 --count 10")?;
     let Socket { mode, has_smcr_link } = connection.socket;
     println!("The client's socket in smc_diag: mode {mode}, with an SMC-R link: {has_smcr_link}");
     ensure!(

@@ -20,15 +20,7 @@ pub struct Web<'a> {
 fn port(transport: Transport) -> u16 {
     match transport {
         Transport::Tcp => 8081,
-        Transport::SmcD => 8080,
-    }
-}
-
-/// Returns the command prefix that makes an unmodified program use the transport.
-fn wrapper(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "",
-        Transport::SmcD => "/host/smc-tool run -- ",
+        Transport::SmcD | Transport::SmcR => 8080,
     }
 }
 
@@ -40,7 +32,7 @@ impl<'a> Web<'a> {
              head -c {LARGE} /dev/urandom > large"
         );
         pair.server.run(&files)?.check()?;
-        let servers = Transport::BOTH.map(|transport| {
+        let servers = pair.transports().map(|transport| {
             let port = port(transport);
             let config = format!(
                 "daemon off; master_process off; pid /run/nginx-{port}.pid; error_log stderr; \
@@ -51,7 +43,7 @@ impl<'a> Web<'a> {
             pair.server.put_bytes(config.as_bytes(), &path, 0o644)?;
             let job = pair
                 .server
-                .spawn(&format!("exec {}nginx -c {path} 2>&1", wrapper(transport)))?;
+                .spawn(&format!("exec {}nginx -c {path} 2>&1", transport.wrapper()))?;
             // Both listeners are in the TCP socket table, as an SMC socket contains a TCP socket.
             let listening = format!(
                 "for i in $(seq 100); do ss -ltnH 'sport = :{port}' | grep -q . && exit 0; sleep 0.1; done; exit 1"
@@ -73,7 +65,7 @@ impl<'a> Web<'a> {
     /// Requests a file for `seconds`; returns requests per second.
     pub fn measure(&self, transport: Transport, file: &str, seconds: u32) -> Result<f64> {
         let url = format!("http://{}/{file}", self.pair.client_to(port(transport)));
-        let command = format!("{}wrk -t 1 -c 4 -d {seconds}s {url}", wrapper(transport));
+        let command = format!("{}wrk -t 1 -c 4 -d {seconds}s {url}", transport.wrapper());
         let output = self.pair.client.run(&command)?.check()?;
         let requests = output
             .stdout

@@ -1,10 +1,11 @@
 //! Workloads of `smc-tool` between two guests, over TCP or SMC.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use guest_harness::{Guest, Job, Testbed};
+use guest_harness::{Guest, Job, NicOptions, Testbed};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -16,42 +17,55 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// Requested transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP over virtio-net.
+    /// TCP.
     Tcp,
     /// SMC, which must result in SMC-D.
     SmcD,
+    /// SMC, which must result in SMC-R.
+    SmcR,
 }
 
 impl Transport {
-    /// Both, in the order of the tables.
-    pub const BOTH: [Self; 2] = [Self::Tcp, Self::SmcD];
+    fn is_smc(self) -> bool {
+        self != Self::Tcp
+    }
+
+    /// Command prefix that makes an unmodified program use the transport.
+    pub fn wrapper(self) -> &'static str {
+        match self.is_smc() {
+            true => "/host/smc-tool run -- ",
+            false => "",
+        }
+    }
 
     fn port(self, buffers: Buffers) -> u16 {
-        match (self, buffers) {
-            (Self::Tcp, _) => 5001,
-            (Self::SmcD, Buffers::Default) => 5000,
-            (Self::SmcD, Buffers::Large) => 5002,
+        match (self.is_smc(), buffers) {
+            (false, _) => 5001,
+            (true, Buffers::Default) => 5000,
+            (true, Buffers::Large) => 5002,
         }
     }
 
     fn options(self, buffers: Buffers) -> &'static str {
-        match (self, buffers) {
-            (Self::SmcD, Buffers::Large) => "--sndbuf 1M --rcvbuf 1M",
+        match (self.is_smc(), buffers) {
+            (true, Buffers::Large) => "--sndbuf 1M --rcvbuf 1M",
             _ => "",
         }
     }
 
     fn proto(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::SmcD => "smc",
+        match self.is_smc() {
+            true => "smc",
+            false => "tcp",
         }
     }
 
+    /// The mode the kernel must report.
     fn mode(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::SmcD => "smcd",
+            Self::SmcR => "smcr",
         }
     }
 }
@@ -61,11 +75,12 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::Tcp => "TCP",
             Self::SmcD => "SMC-D",
+            Self::SmcR => "SMC-R",
         })
     }
 }
 
-/// Size of the receive buffers, which are the DMBs.
+/// Size of the receive buffers, which are DMBs of SMC-D and remote memory buffers of SMC-R.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffers {
     /// The kernel's defaults: 64 KiB for SMC (net.smc.rmem), autotuned for TCP.
@@ -123,22 +138,36 @@ struct Statistics {
     summary: Counted,
 }
 
-/// Guest 0 as client, guest 1 as server.
+/// A client and a server in two guests.
 pub struct Pair<'a> {
     pub client: &'a Guest,
     pub server: &'a Guest,
-    pub testbed: &'a Testbed,
+    /// The server's.
+    address: Ipv4Addr,
+    /// What SMC must result in.
+    smc: Transport,
     _servers: Vec<Job>,
 }
 
 impl<'a> Pair<'a> {
-    /// Starts the servers.
-    pub fn start(testbed: &'a Testbed) -> Result<Self> {
-        let (client, server) = (testbed.guest(0), testbed.guest(1));
+    /// Starts the servers in guest 1 for guest 0, for SMC-D and for TCP over virtio-net.
+    pub fn over_ism(testbed: &'a Testbed) -> Result<Self> {
+        let [client, server] = [0, 1].map(|index| testbed.guest(index));
+        Self::start([client, server], server.addr(0), Transport::SmcD)
+    }
+
+    /// Sets up SMC-R in two guests and starts the servers, for SMC-R and for TCP over the NIC.
+    pub fn over_nic([client, server]: [&'a Guest; 2]) -> Result<Self> {
+        client.smc_r_up()?;
+        server.smc_r_up()?;
+        Self::start([client, server], NicOptions::address(server.index()), Transport::SmcR)
+    }
+
+    fn start([client, server]: [&'a Guest; 2], address: Ipv4Addr, smc: Transport) -> Result<Self> {
         let kinds = [
             (Transport::Tcp, Buffers::Default),
-            (Transport::SmcD, Buffers::Default),
-            (Transport::SmcD, Buffers::Large),
+            (smc, Buffers::Default),
+            (smc, Buffers::Large),
         ];
         let servers = kinds.map(|(transport, buffers)| {
             let (port, proto, options) = (transport.port(buffers), transport.proto(), transport.options(buffers));
@@ -151,15 +180,22 @@ impl<'a> Pair<'a> {
         let pair = Self {
             client,
             server,
-            testbed,
+            address,
+            smc,
             _servers: servers.into_iter().collect::<Result<_>>()?,
         };
         // First contact must be alone: parallel ones race in SMC, and a decline of one ends the link group of all.
-        pair.round_trips(Transport::SmcD, 64, 10)?;
+        pair.round_trips(smc, 64, 10)?;
         Ok(pair)
     }
 
-    fn run<T: DeserializeOwned>(&self, transport: Transport, buffers: Buffers, workload: &str) -> Result<T> {
+    /// TCP and SMC, in the order of the tables.
+    pub fn transports(&self) -> [Transport; 2] {
+        [Transport::Tcp, self.smc]
+    }
+
+    /// Runs a workload and returns its report; fails if the connection has another mode.
+    pub fn run<T: DeserializeOwned>(&self, transport: Transport, buffers: Buffers, workload: &str) -> Result<T> {
         let call = Call {
             client: self.client,
             to: self.client_to(transport.port(buffers)),
@@ -171,7 +207,7 @@ impl<'a> Pair<'a> {
 
     /// Address and port of the server from the client's side.
     pub fn client_to(&self, port: u16) -> String {
-        format!("{}:{port}", self.server.addr(0))
+        format!("{}:{port}", self.address)
     }
 
     /// Times round trips of `size` bytes, every byte compared.
@@ -201,7 +237,7 @@ impl<'a> Pair<'a> {
     /// Opens `count` connections at once, transfers verified data over each and reports the mode of each.
     pub fn connections(&self, count: usize) -> Result<Connections> {
         let workload = format!("connections --count {count} --bytes-each 64K");
-        self.run(Transport::SmcD, Buffers::Default, &workload)
+        self.run(self.smc, Buffers::Default, &workload)
     }
 
     /// Reads the SMC counters of both guests.

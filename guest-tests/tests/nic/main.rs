@@ -25,6 +25,7 @@ mod operations;
 mod pcie_account;
 mod perftest;
 mod probe;
+mod ptp;
 mod rdma;
 mod replay;
 mod roce_v1;
