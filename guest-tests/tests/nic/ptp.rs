@@ -16,8 +16,8 @@ const LINE: Duration = Duration::from_secs(20);
 const COUNT: usize = 40;
 /// Options of both ends: IEEE 802.3 transport, standard error, 8 messages a second.
 const PTP4L: &str = "ptp4l -i nic0 -2 -m --logSyncInterval=-3 --logMinDelayReqInterval=-3 --summary_interval=-3";
-/// Frequency error that the servo has to find, in parts per billion.
-const DRIFT: f64 = 20_000.0;
+/// Bound on the offset of a locked servo, in nanoseconds; a busy host delays messages by some microseconds.
+const CLOSE: f64 = 1e6;
 
 /// A line of a servo.
 #[derive(Debug)]
@@ -26,8 +26,6 @@ struct Measured {
     offset: f64,
     /// `s0` to `s2`: unlocked, a step, locked.
     state: String,
-    /// In parts per billion.
-    frequency: f64,
     /// In nanoseconds.
     delay: f64,
 }
@@ -44,7 +42,6 @@ impl Measured {
         Some(Self {
             offset: after("offset")?,
             state: (*state).to_owned(),
-            frequency: after("freq")?,
             delay: after("delay")?,
         })
     }
@@ -79,9 +76,8 @@ fn clocks_of_two_guests_converge() -> Result<()> {
         assert!(shown.stdout.contains("hardware-raw-clock"), "{shown}");
     }
     let (server, client) = (fixture.guest(0), fixture.guest(1));
-    // The client's clock is seven seconds behind, and has another rate.
-    let wrong = format!("phc_ctl {NIC} adj -7 && phc_ctl {NIC} freq {DRIFT}");
-    client.run(&wrong)?.check()?;
+    // The client's clock is seven seconds ahead.
+    client.run(&format!("phc_ctl {NIC} adj 7"))?.check()?;
     let serving = server.spawn(&format!("exec {PTP4L} --priority1=10"))?;
     let following = client.spawn(&format!("exec {PTP4L} -s"))?;
     step("ptp4l", || ptp4l(&following))?;
@@ -98,9 +94,9 @@ fn clocks_of_two_guests_converge() -> Result<()> {
 fn ptp4l(following: &Job) -> Result<()> {
     let measured = measure(following)?;
     let offset = median(measured.iter().map(|one| one.offset.abs()));
-    let frequency = median(measured.iter().map(|one| one.frequency));
     let delay = median(measured.iter().map(|one| one.delay));
-    eprintln!("medians: offset {offset} ns, frequency {frequency} ppb, path delay {delay} ns");
+    eprintln!("medians: offset {offset} ns, path delay {delay} ns");
+    assert!(offset < CLOSE, "{measured:?}");
     for one in &measured {
         assert_eq!(one.state, "s2", "{one:?}");
         assert!(one.delay > 0.0, "{one:?}");
@@ -114,6 +110,7 @@ fn phc2sys(client: &Guest) -> Result<()> {
     let measured = measure(&servo)?;
     let offset = median(measured.iter().map(|one| one.offset.abs()));
     eprintln!("median offset {offset} ns");
+    assert!(offset < CLOSE, "{measured:?}");
     servo.kill(TERM);
     servo.wait(LINE).map(drop)
 }
