@@ -193,10 +193,10 @@ prepare_packages() {
     run_job systemd "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages systemd
 }
 
-# Root file systems with what single tests need in guests: the vendor's tools, PTP.
+# Root file systems with what single tests need in guests: the vendor's tools, PTP, DPDK.
 prepare_guest_tools() {
   local names
-  for names in mstflint,pciutils linuxptp; do
+  for names in mstflint,pciutils linuxptp dpdk-dev,librte-meta-net; do
     [[ -e $(packages_link "$names") ]] ||
       run_job "${names%%,*}" "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages "$names"
   done

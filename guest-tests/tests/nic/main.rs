@@ -8,6 +8,7 @@ mod capture;
 mod control;
 mod dcb;
 mod doorbells;
+mod dpdk;
 mod ethernet;
 mod ethtool;
 mod fault_sweep;
