@@ -71,6 +71,16 @@ impl<const N: usize> Series<N> {
         }
     }
 
+    /// Returns the least and the greatest ratio to the first variant in a round.
+    fn ratios(&self, variant: usize) -> [f64; 2] {
+        let rounds = self.values[0].iter().zip(&self.values[variant]);
+        let ratios: Vec<f64> = rounds.map(|(first, later)| later / first).collect();
+        [
+            ratios.iter().copied().fold(f64::NAN, f64::min),
+            ratios.iter().copied().fold(f64::NAN, f64::max),
+        ]
+    }
+
     fn medians(&self) -> Medians {
         (0..N).map(|variant| self.median(variant)).collect()
     }
@@ -207,6 +217,26 @@ impl<const N: usize> Interleaved<N> {
         self.keep(history);
     }
 
+    /// Returns a table in Markdown: medians, and behind each later one the least and the greatest ratio to the first
+    /// variant in a round.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("| {} | unit | {} |\n", self.title, self.variants.join(" | "));
+        text += &format!("|{}\n", "---|".repeat(N + 2));
+        for series in &self.series {
+            text += &format!("| {} | {} |", series.name, series.unit);
+            for variant in 0..N {
+                text += &format!(" {}", round(series.median(variant)));
+                if variant > 0 {
+                    let [least, greatest] = series.ratios(variant).map(round);
+                    text += &format!(" ({least} to {greatest})");
+                }
+                text += " |";
+            }
+            text += "\n";
+        }
+        text
+    }
+
     fn keep(&self, history: &mut History) {
         for series in &self.series {
             history.add(&series.name, series.medians());
@@ -263,6 +293,17 @@ mod tests {
         series.values = [vec![1.0], vec![3.0], vec![3.0]];
         assert_eq!(series.verdict(1), ">= 5x, MISSED");
         assert_eq!(series.verdict(2), ">= 2x, reached");
+    }
+
+    #[test]
+    fn the_markdown_has_medians_and_the_range_of_the_ratios() {
+        let series = Series::new("x", "MB/s", Goal::None);
+        let mut runs = Interleaved::<2>::new("between", ["a", "b"], vec![series]);
+        for [first, second] in [[10.0, 20.0], [20.0, 10.0], [40.0, 60.0]] {
+            runs.round(|variant| Ok(vec![[first, second][variant]])).unwrap();
+        }
+        let expected = "| between | unit | a | b |\n|---|---|---|---|\n| x | MB/s | 20.0 | 20.0 (0.50 to 2.00) |\n";
+        assert_eq!(runs.markdown(), expected);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod verbs;
 mod web;
 mod workload;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -54,6 +55,9 @@ enum Command {
         /// Number of runs of each measurement
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Also write the table to a file, in Markdown
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<PathBuf>,
     },
     /// Compare the NIC with virtio-net and software RoCE and show what the drivers report
     NicDemo {
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
             end_demo(testbed, shell)
         }),
         Command::SmcBench { rounds } => bench_smc(rounds),
-        Command::SmcRBench { rounds } => bench_smc_r(rounds),
+        Command::SmcRBench { rounds, markdown } => bench_smc_r(rounds, markdown.as_deref()),
         Command::NicDemo { uml, shell } => nic::boot_demo(uml).and_then(|testbed| {
             nic::demo(&testbed)?;
             end_demo(testbed, shell)
@@ -107,7 +111,7 @@ fn bench_smc(rounds: usize) -> Result<()> {
     Ok(copying.finish()?)
 }
 
-fn bench_smc_r(rounds: usize) -> Result<()> {
+fn bench_smc_r(rounds: usize, markdown: Option<&Path>) -> Result<()> {
     let mapped = boot("smc-r-bench-mapped", IsmOptions::default())?;
     let copy_mode = IsmOptions::default().args(["--copy"]);
     let copying = start(Testbed::builder("smc-r-bench-copy").beside_another(), copy_mode)?;
@@ -117,7 +121,7 @@ fn bench_smc_r(rounds: usize) -> Result<()> {
         mapped: Pair::over_ism(&mapped)?,
         copying: Pair::over_ism(&copying)?,
     };
-    smc_r_bench::run(&pairs, rounds)?;
+    smc_r_bench::run(&pairs, rounds, markdown)?;
     for guest in nic.guests() {
         guest.nic_check_log(&[])?;
     }

@@ -1,7 +1,10 @@
 //! SMC-R over the NIC, beside TCP over the same NIC and over virtio-net, and beside SMC-D over the ISM device in both of
 //! its modes, in interleaved runs.
 
-use anyhow::{Result, ensure};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
 
 use crate::history::History;
 use crate::interleaved::{Extreme, Goal, Interleaved, Series};
@@ -26,8 +29,8 @@ pub struct Pairs<'a> {
     pub copying: Pair<'a>,
 }
 
-/// Measures `rounds` times, and prints the table and the figures of every round.
-pub fn run(pairs: &Pairs<'_>, rounds: usize) -> Result<()> {
+/// Measures `rounds` times, and prints the table and the figures of every round; also writes a table to `markdown`.
+pub fn run(pairs: &Pairs<'_>, rounds: usize, markdown: Option<&Path>) -> Result<()> {
     ensure!(rounds > 0, "--rounds must be at least 1");
     let mut history = History::open("smc-r", rounds)?;
     let variants = [
@@ -86,6 +89,9 @@ pub fn run(pairs: &Pairs<'_>, rounds: usize) -> Result<()> {
     }
     runs.print_tall(Extreme::Best, &mut history);
     runs.print_rounds();
+    if let Some(path) = markdown {
+        fs::write(path, runs.markdown()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     history.close()
 }
 
