@@ -192,7 +192,7 @@ pub const PLANS: &[Plan] = &[
         &[
             &["history", "shell", "table", "workload"],
             &["comparison", "interleaved", "web"],
-            &["ethernet", "smc_bench", "smc_demo", "uml", "verbs"],
+            &["ethernet", "smc_bench", "smc_demo", "smc_r_bench", "uml", "verbs"],
             &["nic"],
             &["main"],
         ],
