@@ -1,5 +1,5 @@
-//! SMC-R over the NIC, beside TCP over the same NIC and over virtio-net, and beside SMC-D over the ISM device in both of
-//! its modes, in interleaved runs.
+//! SMC-R over the NIC, beside TCP over the same NIC and over virtio-net, and beside SMC-D over the ISM device in both
+//! of its modes, in interleaved runs.
 
 use std::fs;
 use std::path::Path;
