@@ -75,6 +75,13 @@ impl Control {
         })
     }
 
+    /// Gives up what runs in a guest that has been reset, and waits for its next agent: long before that greets, or if
+    /// it never does.
+    pub(crate) fn rebooted(&self) {
+        lock(&self.shared.state).reboot(&self.shared.outgoing);
+        self.shared.changed.notify_all();
+    }
+
     /// Returns the attached agent's greeting, if there is an agent.
     pub fn hello(&self) -> Option<Hello> {
         let state = lock(&self.shared.state);

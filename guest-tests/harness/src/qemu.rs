@@ -55,13 +55,15 @@ impl Machine {
             vec![control_fd, qmp_fd],
         )?;
         let qmp_trace = self.logs.join(format!("qmp-{}.log", self.name));
-        let started = Qmp::new(qmp, &qmp_trace).and_then(|qmp| {
-            let control = Control::new(control)?;
-            Ok((qmp, control))
+        let started = Control::new(control).and_then(|control| {
+            let control = Arc::new(control);
+            let reset = Arc::downgrade(&control);
+            let on_guest_reset = move || reset.upgrade().iter().for_each(|control| control.rebooted());
+            Ok((Qmp::new(qmp, &qmp_trace, on_guest_reset)?, control))
         });
         match started {
             Ok((qmp, control)) => Ok(Vm {
-                control: Arc::new(control),
+                control,
                 qmp: Some(Arc::new(qmp)),
                 process: Arc::new(process),
                 _port: None,

@@ -78,8 +78,9 @@ impl Message {
 }
 
 impl Qmp {
-    /// Negotiates with the QEMU at the other end of `stream`; all traffic is written to `trace`.
-    pub(crate) fn new(stream: UnixStream, trace: &Path) -> Result<Self> {
+    /// Negotiates with the QEMU at the other end of `stream`; all traffic is written to `trace`. `on_guest_reset` is
+    /// called whenever the guest resets itself.
+    pub(crate) fn new(stream: UnixStream, trace: &Path, on_guest_reset: impl Fn() + Send + 'static) -> Result<Self> {
         let trace = File::options()
             .create(true)
             .append(true)
@@ -92,7 +93,7 @@ impl Qmp {
         });
         let reader = stream.try_clone().doing(|| "clone a socket".to_owned())?;
         let listener = Arc::clone(&shared);
-        thread::spawn(move || listener.read_all(reader));
+        thread::spawn(move || listener.read_all(reader, on_guest_reset));
         let qmp = Self {
             shared,
             writer: Mutex::new(stream),
@@ -175,11 +176,17 @@ impl Drop for Qmp {
 }
 
 impl Shared {
-    fn read_all(&self, stream: UnixStream) {
+    fn read_all(&self, stream: UnixStream, on_guest_reset: impl Fn()) {
         for line in BufReader::new(stream).lines() {
             let Ok(line) = line else { break };
             self.record("<-", &line);
             let message = Message::parse(&line);
+            if let Ok(Message::Event(event)) = &message
+                && event["event"] == "RESET"
+                && event["data"]["guest"] == true
+            {
+                on_guest_reset();
+            }
             let mut state = lock(&self.state);
             match message {
                 Ok(Message::Greeting) => state.greeted = true,
@@ -261,7 +268,7 @@ mod tests {
             "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such device\"}, \"id\": 3}\r\n",
         ]);
         let trace = trace("answers");
-        let qmp = Qmp::new(stream, &trace).unwrap();
+        let qmp = Qmp::new(stream, &trace, || ()).unwrap();
         assert_eq!(qmp.execute("x", json!({"a": 1})).unwrap(), json!(42));
         qmp.wait_event("STOP", 0, Duration::from_secs(5)).unwrap();
         assert!(qmp.wait_event("STOP", 2, Duration::from_millis(20)).is_err());
@@ -273,6 +280,20 @@ mod tests {
         assert_eq!(seen[2], r#"{"execute":"device_del","id":3}"#);
         assert!(qmp.execute("x", json!({})).is_err());
         assert!(std::fs::read_to_string(&trace).unwrap().contains("STOP"));
+        std::fs::remove_file(trace).unwrap();
+    }
+
+    #[test]
+    fn a_reset_by_the_guest_is_told() {
+        let resets = |by_guest: bool| format!("{{\"event\": \"RESET\", \"data\": {{\"guest\": {by_guest}}}}}\r\n");
+        let answers = format!("{}{}{{\"return\": {{}}, \"id\": 1}}\r\n", resets(false), resets(true));
+        let (stream, server) = fake(vec![answers.leak()]);
+        let trace = trace("resets");
+        let (told, resets) = std::sync::mpsc::channel();
+        let qmp = Qmp::new(stream, &trace, move || told.send(()).unwrap()).unwrap();
+        server.join().unwrap();
+        drop(qmp);
+        assert_eq!(resets.iter().count(), 1);
         std::fs::remove_file(trace).unwrap();
     }
 }

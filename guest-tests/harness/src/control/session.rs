@@ -106,6 +106,12 @@ impl State {
         number
     }
 
+    /// Loses the channels of the guest's last boot, and requests a session of the next.
+    pub(super) fn reboot(&mut self, outgoing: &Sender<Vec<u8>>) {
+        self.lose_all(REBOOTED);
+        self.attach(outgoing);
+    }
+
     fn lose_all(&mut self, why: &str) {
         for channel in self.channels.values_mut() {
             if channel.end.is_none() {
@@ -150,8 +156,7 @@ impl Shared {
     fn receive(&self, state: &mut State, frame: Frame<Reply>) {
         match frame.body {
             Reply::Booted(_) => {
-                state.lose_all(REBOOTED);
-                state.attach(&self.outgoing);
+                state.reboot(&self.outgoing);
                 return;
             }
             Reply::Hello(hello) => {

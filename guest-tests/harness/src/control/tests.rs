@@ -133,6 +133,23 @@ fn a_reboot_in_mid_frame_is_noticed() {
     assert!(matches!(frame.body, Request::Spawn(_)));
 }
 
+/// A kernel that hangs while it boots has no agent.
+#[test]
+fn what_runs_is_lost_when_the_guest_is_reset() {
+    let (control, mut fake) = Fake::pair();
+    let server = thread::spawn(move || {
+        fake.serve_attach("one");
+        fake
+    });
+    control.wait_boot(None, SOON).unwrap();
+    let channel = control.spawn(&request()).unwrap();
+    control.rebooted();
+    assert!(matches!(end(&channel), Some(End::Lost(why)) if why == REBOOTED));
+    assert!(control.hello().is_none());
+    assert!(control.spawn(&request()).is_err());
+    drop(server.join().unwrap());
+}
+
 #[test]
 fn what_runs_is_lost_when_the_connection_closes() {
     let (control, mut fake) = Fake::pair();
