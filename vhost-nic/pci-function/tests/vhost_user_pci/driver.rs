@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::tempfile::TempFile;
 
@@ -48,7 +48,7 @@ pub struct Descriptor {
 
 /// A connected front-end with enabled queues.
 pub struct Driver {
-    frontend: Frontend,
+    pub frontend: Frontend,
     pub memory: GuestMemoryMmap,
     pub kicks: Vec<EventFd>,
     pub calls: Vec<EventFd>,
@@ -74,14 +74,7 @@ impl Driver {
         frontend.set_protocol_features(protocol).unwrap();
         assert_eq!(frontend.get_queue_num().unwrap(), 2);
         frontend.set_features(features).unwrap();
-        let region = VhostUserMemoryRegionInfo {
-            guest_phys_addr: MEMORY,
-            memory_size: MEMORY_SIZE,
-            userspace_addr: MEMORY,
-            mmap_offset: MEMORY,
-            mmap_handle: file.as_raw_fd(),
-        };
-        frontend.set_mem_table(&[region]).unwrap();
+        frontend.set_mem_table(&[region(&memory)]).unwrap();
 
         let mut driver = Self {
             frontend,
@@ -258,6 +251,18 @@ impl Driver {
     }
 }
 
+/// The memory table of a guest.
+pub fn region(memory: &GuestMemoryMmap) -> VhostUserMemoryRegionInfo {
+    let part = memory.iter().next().and_then(|region| region.file_offset());
+    VhostUserMemoryRegionInfo {
+        guest_phys_addr: MEMORY,
+        memory_size: MEMORY_SIZE,
+        userspace_addr: MEMORY,
+        mmap_offset: MEMORY,
+        mmap_handle: part.expect("memory of a file").file().as_raw_fd(),
+    }
+}
+
 pub fn header(op: u8, bar: u8, size: u32, address: u64) -> Vec<u8> {
     let mut header = vec![op, bar, 0, 0];
     header.extend_from_slice(&size.to_ne_bytes());
@@ -269,7 +274,7 @@ fn buffer(index: u16) -> u64 {
     DATA + 0x2_0000 + u64::from(index) * 64
 }
 
-fn table(queue: usize) -> u64 {
+pub fn table(queue: usize) -> u64 {
     MEMORY + queue as u64 * 0x4000
 }
 

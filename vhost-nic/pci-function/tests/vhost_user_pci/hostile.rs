@@ -17,7 +17,8 @@ use super::driver::{
     CFG_READ, CFG_WRITE, COMMAND, DATA, Descriptor, Driver, INTERRUPT, MEMORY, MEMORY_SIZE, MMIO_READ, MMIO_WRITE, MSI,
     NEXT, QUEUE_SIZE, SOON, WRITE, available_ring, header,
 };
-use super::{Host, message};
+use super::host::{Host, assert_works};
+use super::message;
 
 /// A finding: kind, virtqueue and evidence.
 type Found = (&'static str, u64, Vec<u8>);
@@ -35,13 +36,6 @@ fn found(host: &Host) -> Vec<Found> {
         (record.kind.name, record.object.number, record.evidence.clone())
     });
     found.collect()
-}
-
-/// Asserts that the device still works.
-fn assert_works(driver: &mut Driver) {
-    assert_eq!(driver.config(0), 0x1017_15b3);
-    driver.write(0x8000, b"as usual");
-    assert_eq!(driver.read(MMIO_READ, 0x8000, 8), *b"as usual");
 }
 
 fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> Descriptor {
