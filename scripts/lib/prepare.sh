@@ -193,10 +193,11 @@ prepare_packages() {
     run_job systemd "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages systemd
 }
 
-# Root file systems with what single tests need in guests: the vendor's tools, PTP, DPDK.
+# Root file systems with what single tests need in guests: the vendor's tools, PTP, DPDK, and programs over verbs.
 prepare_guest_tools() {
   local names
-  for names in mstflint,pciutils linuxptp dpdk-dev,librte-meta-net; do
+  for names in mstflint,pciutils linuxptp dpdk-dev,librte-meta-net \
+    libfabric-bin,openmpi-bin,python3-mpi4py,ucx-utils; do
     [[ -e $(packages_link "$names") ]] ||
       run_job "${names%%,*}" "$(prepare_cache)/logs/packages.log" image_words "$REPO/images/build" --packages "$names"
   done

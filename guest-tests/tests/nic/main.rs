@@ -26,6 +26,7 @@ mod operations;
 mod pcie_account;
 mod perftest;
 mod probe;
+mod programs;
 mod ptp;
 mod rdma;
 mod replay;
