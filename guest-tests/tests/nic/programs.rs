@@ -39,9 +39,9 @@ fn programs_of_user_space_run() -> Result<()> {
     fixture.finish()
 }
 
-/// Tests of every kind of operation, with short and with long messages. What UCX writes itself cannot flush the other
-/// side without DEVX (uct_rc_mlx5_ep_flush, src/uct/ib/mlx5/rc/rc_mlx5_ep.c), with which tests of one-sided operations
-/// end: those are left out.
+/// Tests of every kind of operation, with short and with long messages. By WQEs of its own, UCX cannot flush the other
+/// side without DEVX (src/uct/ib/mlx5/rc/rc_mlx5_ep.c), with which tests of one-sided operations end: those are left
+/// out.
 fn ucx(flow: &Flow<'_>, transport: &str) -> Result<()> {
     const TWO_SIDED: [(&str, u32); 5] = [
         ("tag_lat -s 8", 500),
