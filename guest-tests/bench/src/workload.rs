@@ -144,7 +144,7 @@ pub struct Pair<'a> {
     pub server: &'a Guest,
     /// The server's.
     address: Ipv4Addr,
-    /// What SMC must result in.
+    /// Required of SMC connections: SMC-D or SMC-R.
     smc: Transport,
     _servers: Vec<Job>,
 }
