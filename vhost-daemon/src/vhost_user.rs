@@ -62,8 +62,9 @@ impl Supervisor {
     /// Accepts a connection and serves it with `backend` until it ends; returns when its workers are gone, or have
     /// had some time.
     ///
-    /// `connected` runs once the VMM is connected, `disconnected` as soon as it is gone: workers that still process
-    /// queues must find them closed, since a VMM that died may have left requests in them.
+    /// `connected` runs once the VMM is connected, with the threads of the connection; `disconnected` as soon as the
+    /// VMM is gone: workers that still process queues must find them closed, since a VMM that died may have left
+    /// requests in them.
     ///
     /// # Errors
     ///
@@ -74,7 +75,7 @@ impl Supervisor {
         memory: Memory,
         listener: &UnixListener,
         current: &Current,
-        connected: impl FnOnce(),
+        connected: impl FnOnce(&VhostUserDaemon<Arc<B>>),
         disconnected: impl FnOnce(),
     ) -> Result<(), ConnectionError> {
         let name = &self.name;
@@ -91,7 +92,7 @@ impl Supervisor {
         if let Some(handle) = daemon.shutdown_handle() {
             current.set(move || handle.shutdown());
         }
-        connected();
+        connected(&daemon);
         let ended = daemon.wait();
         self.loss.clear();
         disconnected();

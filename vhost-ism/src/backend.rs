@@ -280,7 +280,7 @@ impl Service for IsmService {
             self.supervisor.loss().clone(),
         ));
         let disconnected = || backend.connection.close();
-        let connected = || ();
+        let connected = |_: &_| ();
         self.supervisor
             .serve(backend.clone(), described, listener, current, connected, disconnected)
     }

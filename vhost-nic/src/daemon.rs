@@ -95,7 +95,8 @@ pub fn run(args: &Args) -> Result<()> {
         .then(Arc::<Turns>::default);
     let faults = Faults::of_daemon(&args.common, names.clone())?;
     let switch = Switch::new();
-    let max_memory = args.common.guest_memory_limit(plans.len());
+    let sharing = ports.iter().filter(|port| port.shares_memory()).count();
+    let max_memory = args.common.guest_memory_limit(plans.len() + sharing);
     let mut guests = Vec::new();
     for (((plan, socket), record), vhca_id) in plans.iter().zip(&sockets).zip(records).zip(0..) {
         let doors = DoorPlan {
@@ -106,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
         let guest = Guest::new(&socket.name, plan, vhca_id, args, &switch, doors, max_memory)?;
         guests.push(guest);
     }
-    let ports = ports.into_iter().map(|port| port.start(&switch));
+    let ports = ports.into_iter().map(|port| port.start(&switch, max_memory));
     let ports = ports.collect::<Result<Vec<_>>>()?;
     let capture = output.map(|output| capture(args, output, &switch)).transpose()?;
     let capture = capture.map(Arc::new);

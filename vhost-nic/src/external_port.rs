@@ -7,25 +7,31 @@
 mod arrival;
 mod datagram;
 mod departure;
+mod entrance;
+mod join;
 mod length_prefix;
 mod link_watch;
 mod medium;
+mod outlet;
 mod packet;
 mod port_thread;
 mod receive_buffer;
 mod stream;
 mod tap_device;
+mod vhost_user_net;
 mod vnet_header;
 mod vxlan;
 mod vxlan_header;
 
 use std::fmt;
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
+use vhost_daemon::Server;
 use vhost_daemon::sandbox::{ThreadKind, confine};
 
 use crate::net::{Burst, Frame, Port, Switch};
@@ -33,11 +39,15 @@ use crate::net::{Burst, Frame, Port, Switch};
 pub use arrival::{Arrived, admit};
 pub use datagram::DatagramMedium;
 use departure::Departure;
+use entrance::Entrance;
+pub use join::{Joiner, Offloads, Outgoing};
 pub use length_prefix::{LengthPrefixed, MAX_LENGTH, OversizedFrame};
 pub use medium::{DropReason, Incoming, Medium};
 pub use packet::{PacketError, PacketMedium};
 pub use stream::StreamMedium;
 pub use tap_device::{TapError, TapMedium, TapPlan};
+pub use vhost_user_net::MAX_QUEUE_PAIRS;
+use vhost_user_net::VhostUserNet;
 pub use vnet_header::{VnetError, VnetHeader};
 pub use vxlan::{VXLAN_PORT, VxlanError, VxlanMedium, VxlanPlan};
 pub use vxlan_header::{VNI_LIMIT, VxlanHeader, decapsulate};
@@ -132,11 +142,19 @@ pub struct ExternalPortStats {
     pub dropped: ExternalPortDropStats,
 }
 
+/// Threads that move the frames of a port.
+enum Mover {
+    /// The thread of a medium.
+    Medium(Option<JoinHandle<()>>),
+    /// The threads of a socket for front-ends of vhost-user-net.
+    VhostUser(Server),
+}
+
 /// A port whose peer is outside the daemon. Dropping it detaches it from the switch.
 pub struct ExternalPort {
     shared: Arc<Shared>,
     kind: &'static str,
-    thread: Option<JoinHandle<()>>,
+    mover: Mover,
 }
 
 impl fmt::Debug for ExternalPort {
@@ -148,27 +166,35 @@ impl fmt::Debug for ExternalPort {
 impl ExternalPort {
     /// Attaches a port to the switch and starts its thread. At most `queue_bytes` of frames wait for the peer.
     pub fn start(switch: &Arc<Switch>, name: &str, medium: Box<dyn Medium>, queue_bytes: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            drops: ExternalPortDrops::default(),
-            departure: Departure::new(queue_bytes)?,
-            connected: AtomicBool::new(medium.is_connected()),
-            connections: vhost_daemon::Counter::default(),
-            stop: AtomicBool::new(false),
-        });
-        let kind = medium.kind();
-        let weak = Arc::downgrade(&shared);
-        let port = switch.attach(name, weak);
-        port.set_enabled(medium.is_connected());
-        let of_thread = shared.clone();
+        let entrance = attach(switch, name, medium.is_connected(), queue_bytes)?;
+        let (shared, kind) = (entrance.shared().clone(), medium.kind());
         let thread = thread::Builder::new().name(format!("port {name}")).spawn(move || {
             confine(ThreadKind::Port);
-            port_thread::run(&of_thread, &port, medium);
+            port_thread::run(&entrance, medium);
         })?;
         Ok(Self {
             shared,
             kind,
-            thread: Some(thread),
+            mover: Mover::Medium(Some(thread)),
+        })
+    }
+
+    /// Attaches a port to the switch that is the back-end of front-ends of vhost-user-net, one after the other. Each
+    /// may share `max_memory` bytes. At most `queue_bytes` of frames wait for it.
+    pub fn serve_vhost_user(
+        switch: &Arc<Switch>,
+        name: &str,
+        listener: UnixListener,
+        max_memory: u64,
+        queue_bytes: usize,
+    ) -> io::Result<Self> {
+        let entrance = Arc::new(attach(switch, name, false, queue_bytes)?);
+        let shared = entrance.shared().clone();
+        let service = VhostUserNet::new(entrance, max_memory);
+        Ok(Self {
+            shared,
+            kind: "vhost-user",
+            mover: Mover::VhostUser(Server::start(format!("port {name}"), listener, service)?),
         })
     }
 
@@ -194,10 +220,31 @@ impl ExternalPort {
 
 impl Drop for ExternalPort {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.departure.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        match &mut self.mover {
+            Mover::Medium(thread) => {
+                self.shared.stop.store(true, Ordering::Release);
+                self.shared.departure.wake();
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
+            }
+            Mover::VhostUser(server) => server.stop(),
         }
     }
+}
+
+/// Attaches a port to the switch, whose link is up if it is `connected`.
+fn attach(switch: &Arc<Switch>, name: &str, connected: bool, queue_bytes: usize) -> io::Result<Entrance> {
+    let shared = Arc::new(Shared {
+        name: name.to_owned(),
+        drops: ExternalPortDrops::default(),
+        departure: Departure::new(queue_bytes)?,
+        connected: AtomicBool::new(connected),
+        connections: vhost_daemon::Counter::default(),
+        stop: AtomicBool::new(false),
+    });
+    let weak = Arc::downgrade(&shared);
+    let port = switch.attach(name, weak);
+    port.set_enabled(connected);
+    Ok(Entrance::new(shared, port))
 }

@@ -2,8 +2,8 @@
 //! the same switch. `docs/interop.md` has the results.
 
 mod outcome;
-mod peers;
-mod programs;
+pub mod peers;
+pub mod programs;
 
 use guest_harness::{Error, Result};
 use serde_json::{Value, json};

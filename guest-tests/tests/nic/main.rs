@@ -39,5 +39,6 @@ mod suite;
 mod trace;
 mod two_hosts;
 mod verbs;
+mod virtio_net;
 #[path = "../common/smcr.rs"]
 mod workloads;

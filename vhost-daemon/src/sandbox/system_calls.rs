@@ -226,7 +226,7 @@ impl ThreadKind {
             Self::Main => "main",
             Self::Operator => "a connection of the stats, metrics or control socket",
             Self::Attachment => "attachment, accept, messages, join, pause",
-            Self::VringWorker => "control, doorbell, and the vring workers of User Mode Linux",
+            Self::VringWorker => "control, doorbell, and the vring workers of User Mode Linux and of ports",
             Self::Worker => "worker",
             Self::Port => "port",
             Self::Faults => "faults",

@@ -11,7 +11,7 @@ use vhost_nic::external_port::{TapPlan, VNI_LIMIT, VXLAN_PORT, VxlanPlan};
 use super::{parse_switch, set};
 
 /// Keys that name a medium.
-const MEDIA: [&str; 5] = ["stream", "dgram", "tap", "packet", "vxlan"];
+const MEDIA: [&str; 6] = ["stream", "dgram", "tap", "packet", "vxlan", "vhost-user"];
 /// Keys of some media.
 const OPTIONS: [&str; 4] = ["remote", "create", "offload", "vni"];
 
@@ -36,6 +36,8 @@ pub enum PortMedium {
     Packet(String),
     /// A tunnel over UDP.
     Vxlan(VxlanPlan),
+    /// A listening UNIX stream socket for front-ends of vhost-user-net.
+    VhostUser(PathBuf),
 }
 
 /// A port of the switch whose peer is outside the daemon, as given on the command line.
@@ -115,6 +117,7 @@ fn medium_of(key: &str, value: &str, options: &mut Options<'_>) -> Result<(Strin
             };
             (value.to_owned(), PortMedium::Tap(plan))
         }
+        "vhost-user" => (stem(value), PortMedium::VhostUser(value.into())),
         "packet" => (value.to_owned(), PortMedium::Packet(value.to_owned())),
         _ => {
             let plan = VxlanPlan {
@@ -194,6 +197,13 @@ mod tests {
             (&*packet.name, packet.medium),
             ("eth1", PortMedium::Packet("eth1".to_owned()))
         );
+        let vhost_user: PortArg = "vhost-user=/run/v.sock,queue=2M".parse().unwrap();
+        let expected = PortArg {
+            name: "v".to_owned(),
+            medium: PortMedium::VhostUser("/run/v.sock".into()),
+            queue: 2 << 20,
+        };
+        assert_eq!(vhost_user, expected);
         let vxlan = |text: &str| match text.parse::<PortArg>().unwrap() {
             PortArg {
                 name,
@@ -233,6 +243,8 @@ mod tests {
             "tap=a,create=yes",
             "tap=a,vni=1",
             "packet=a,offload=on",
+            "vhost-user=a,remote=b",
+            "vhost-user=a,stream=b",
             "tap=a,offload=on,offload=on",
             "vxlan=10.0.0.1",
             "vxlan=10.0.0.1,remote=10.0.0.2",

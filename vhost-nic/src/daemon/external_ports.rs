@@ -1,5 +1,6 @@
 //! The ports of the switch whose peers are outside the daemon.
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +16,15 @@ use crate::args::{PortArg, PortMedium};
 /// A port whose socket or device exists, and that is not at the switch.
 pub struct OpenPort {
     name: String,
-    medium: Box<dyn Medium>,
+    way: Way,
     queue: usize,
+}
+
+/// Way to the peer of a port.
+enum Way {
+    Medium(Box<dyn Medium>),
+    /// The listening socket for front-ends of vhost-user-net.
+    VhostUser(UnixListener),
 }
 
 /// Opens what all ports need of the host. Their names must differ, also from those of the guests.
@@ -28,14 +36,14 @@ pub fn open(plans: &[PortArg], guests: &[String], own: &mut OwnSockets) -> Resul
         }
         ports.push(OpenPort {
             name: plan.name.clone(),
-            medium: medium(plan, own)?,
+            way: way(plan, own)?,
             queue: plan.queue as usize,
         });
     }
     Ok(ports)
 }
 
-fn medium(plan: &PortArg, own: &mut OwnSockets) -> Result<Box<dyn Medium>> {
+fn way(plan: &PortArg, own: &mut OwnSockets) -> Result<Way> {
     let medium: Box<dyn Medium> = match &plan.medium {
         PortMedium::Stream(path) => Box::new(StreamMedium::new(&plan.name, own.listen(path)?)?),
         PortMedium::Datagram { local, remote } => {
@@ -44,8 +52,9 @@ fn medium(plan: &PortArg, own: &mut OwnSockets) -> Result<Box<dyn Medium>> {
         PortMedium::Tap(plan) => Box::new(TapMedium::open(plan)?),
         PortMedium::Packet(interface) => Box::new(PacketMedium::open(interface)?),
         PortMedium::Vxlan(vxlan) => Box::new(VxlanMedium::open(&plan.name, vxlan)?),
+        PortMedium::VhostUser(path) => return Ok(Way::VhostUser(own.listen(path)?)),
     };
-    Ok(medium)
+    Ok(Way::Medium(medium))
 }
 
 impl OpenPort {
@@ -54,10 +63,20 @@ impl OpenPort {
         &self.name
     }
 
-    /// Attaches the port to the switch.
-    pub fn start(self, switch: &Arc<Switch>) -> Result<ExternalPort> {
+    /// Whether the peer shares its memory.
+    pub fn shares_memory(&self) -> bool {
+        matches!(self.way, Way::VhostUser(_))
+    }
+
+    /// Attaches the port to the switch. A peer may share `max_memory` bytes.
+    pub fn start(self, switch: &Arc<Switch>, max_memory: u64) -> Result<ExternalPort> {
         info!("{}: a port beside the NICs", self.name);
-        ExternalPort::start(switch, &self.name, self.medium, self.queue)
-            .with_context(|| format!("cannot start the port {}", self.name))
+        let started = match self.way {
+            Way::Medium(medium) => ExternalPort::start(switch, &self.name, medium, self.queue),
+            Way::VhostUser(listener) => {
+                ExternalPort::serve_vhost_user(switch, &self.name, listener, max_memory, self.queue)
+            }
+        };
+        started.with_context(|| format!("cannot start the port {}", self.name))
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::join::Outgoing;
 use super::length_prefix::MAX_LENGTH;
 use super::medium::{DropReason, Incoming, Medium};
 
@@ -65,8 +66,8 @@ impl Medium for DatagramMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        match self.socket.send_to(frame, &self.remote) {
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
+        match self.socket.send_to(&outgoing.frame, &self.remote) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use super::join::{Offloads, Outgoing};
+
 /// Reason why a medium drops what it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
@@ -60,8 +62,14 @@ pub trait Medium: Send {
     /// Receives the next frame into `frame`, in place of what that holds.
     fn receive(&mut self, frame: &mut Vec<u8>) -> Incoming;
 
-    /// Sends a frame. Returns false if it must be sent again later, and an error if that would not help.
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool>;
+    /// Work on frames that the peer takes over.
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+
+    /// Sends a frame, which leaves the work of [`offloads`](Self::offloads) to the peer, at most. Returns false if it
+    /// must be sent again later, and an error if that would not help.
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool>;
 
     /// Sends what [`send`](Self::send) has kept. Returns false if some is left.
     fn flush(&mut self) -> bool {

@@ -16,6 +16,7 @@ use rustix::io::{Errno, writev};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::join::Outgoing;
 use super::length_prefix::MAX_LENGTH;
 use super::link_watch::{LinkState, LinkWatch};
 use super::medium::{DropReason, Incoming, Medium};
@@ -289,9 +290,9 @@ impl Medium for PacketMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        let header = VnetHeader::default();
-        match writev(&self.socket, &[IoSlice::new(header.as_bytes()), IoSlice::new(frame)]) {
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
+        let parts = [outgoing.header.as_bytes(), &outgoing.frame].map(IoSlice::new);
+        match writev(&self.socket, &parts) {
             Ok(_) => Ok(true),
             Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),

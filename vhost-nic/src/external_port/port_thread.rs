@@ -8,42 +8,45 @@ use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::Shared;
-use super::arrival::{Arrived, admit};
-use super::medium::{Incoming, Medium};
-use crate::net::{Burst, Frame, SwitchPort};
+use super::entrance::Entrance;
+use super::medium::{DropReason, Incoming, Medium};
+use super::outlet::Outlet;
 
 /// Frames that are taken from the peer before some are sent to it, and the other way round.
 const TURN: usize = 64;
 
 /// Moves frames until the port is dropped.
-pub(super) fn run(shared: &Shared, port: &SwitchPort, mut medium: Box<dyn Medium>) {
-    let mut held = None;
+pub(super) fn run(entrance: &Entrance, mut medium: Box<dyn Medium>) {
+    let shared = entrance.shared();
+    let mut outlet = Outlet::default();
     while !shared.stop.load(Ordering::Acquire) {
-        let can_send = send(shared, &mut *medium, &mut held);
-        let idle = receive(shared, port, &mut *medium, &mut held);
+        let can_send = send(shared, &mut *medium, &mut outlet);
+        let idle = receive(entrance, &mut *medium, &mut outlet);
         if idle {
-            wait(shared, &*medium, can_send);
+            wait(shared, &*medium, &outlet, can_send);
         }
     }
 }
 
 /// Sends frames. Returns false if the peer takes no more for now.
-fn send(shared: &Shared, medium: &mut dyn Medium, held: &mut Option<Vec<u8>>) -> bool {
+fn send(shared: &Shared, medium: &mut dyn Medium, outlet: &mut Outlet) -> bool {
+    let offloads = medium.offloads();
     for _ in 0..TURN {
-        let Some(frame) = held.take().or_else(|| shared.departure.pop()) else {
+        let Some(outgoing) = outlet.take(&shared.departure, offloads) else {
             break;
         };
-        match medium.send(&frame) {
+        match medium.send(&outgoing) {
             Ok(true) => {}
             Ok(false) => {
-                *held = Some(frame);
+                outlet.hold(outgoing);
                 return false;
             }
             Err(error) => {
-                match Errno::from_io_error(&error) {
-                    Some(Errno::MSGSIZE) => shared.drops.too_long.increment(),
-                    _ => shared.drops.refused.increment(),
+                let reason = match Errno::from_io_error(&error) {
+                    Some(Errno::MSGSIZE) => &shared.drops.too_long,
+                    _ => &shared.drops.refused,
                 };
+                reason.add(outgoing.frames as u64);
                 debug!("{}: cannot send a frame: {error}", shared.name);
             }
         }
@@ -52,62 +55,34 @@ fn send(shared: &Shared, medium: &mut dyn Medium, held: &mut Option<Vec<u8>>) ->
 }
 
 /// Delivers frames of the peer. Returns whether there are no more for now.
-fn receive(shared: &Shared, port: &SwitchPort, medium: &mut dyn Medium, held: &mut Option<Vec<u8>>) -> bool {
+fn receive(entrance: &Entrance, medium: &mut dyn Medium, outlet: &mut Outlet) -> bool {
     let (mut arrived, mut frame, mut idle) = (Vec::new(), Vec::new(), false);
     for _ in 0..TURN {
         match medium.receive(&mut frame) {
-            Incoming::Frame => match admit(&frame) {
-                Some(frame) => arrived.push(frame),
-                None => drop(shared.drops.bad_icrc.increment()),
-            },
+            Incoming::Frame => entrance.admit(&frame, &mut arrived),
             Incoming::Nothing => {
                 idle = true;
                 break;
             }
-            Incoming::Connected => {
-                shared.connections.increment();
-                set_connected(shared, port, true);
-            }
-            Incoming::Dropped(reason) => drop(shared.drops.of(reason).increment()),
+            Incoming::Connected => entrance.connect(),
+            Incoming::Dropped(reason) => entrance.count_dropped(reason),
             gone @ (Incoming::Disconnected | Incoming::Confused) => {
                 if gone == Incoming::Confused {
-                    shared.drops.malformed.increment();
+                    entrance.count_dropped(DropReason::Malformed);
                 }
-                deliver(port, &std::mem::take(&mut arrived));
-                set_connected(shared, port, false);
-                let dropped = shared.departure.clear() + usize::from(held.take().is_some());
-                shared.drops.disconnected.add(dropped as u64);
+                entrance.deliver(&mut arrived);
+                entrance.disconnect(outlet.clear());
             }
         }
     }
-    deliver(port, &arrived);
+    entrance.deliver(&mut arrived);
     idle
 }
 
-fn set_connected(shared: &Shared, port: &SwitchPort, connected: bool) {
-    shared.connected.store(connected, Ordering::Relaxed);
-    port.set_enabled(connected);
-}
-
-/// Delivers frames, consecutive packets with the same addresses together.
-fn deliver(port: &SwitchPort, arrived: &[Arrived]) {
-    let together = |a: &Arrived, b: &Arrived| match (a, b) {
-        (Arrived::Packet(a), Arrived::Packet(b)) => {
-            let (a, b) = (Frame::SuperPacket(a), Frame::SuperPacket(b));
-            a.addresses() == b.addresses()
-        }
-        _ => false,
-    };
-    for burst in arrived.chunk_by(together) {
-        let frames: Vec<Frame<'_>> = burst.iter().map(Arrived::frame).collect();
-        port.send_burst(&Burst::new(&frames));
-    }
-}
-
 /// Waits until the peer has sent something or left, or there is something to send that it takes.
-fn wait(shared: &Shared, medium: &dyn Medium, can_send: bool) {
+fn wait(shared: &Shared, medium: &dyn Medium, outlet: &Outlet, can_send: bool) {
     // Frames that the peer does not take need no more of them to wake the thread.
-    if can_send && !shared.departure.fall_asleep() {
+    if can_send && !(outlet.is_empty() && shared.departure.fall_asleep()) {
         return;
     }
     let retry = if can_send { None } else { medium.retry() };

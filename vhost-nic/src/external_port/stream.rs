@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
+use super::join::Outgoing;
 use super::length_prefix::{LengthPrefixed, append};
 use super::medium::{DropReason, Incoming, Medium};
 
@@ -152,14 +153,14 @@ impl Medium for StreamMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
         let Some(connection) = &mut self.connection else {
             return Err(ErrorKind::NotConnected.into());
         };
         if connection.outgoing.len() >= WRITE && !connection.flush() {
             return Ok(false);
         }
-        append(frame, &mut connection.outgoing);
+        append(&outgoing.frame, &mut connection.outgoing);
         Ok(true)
     }
 

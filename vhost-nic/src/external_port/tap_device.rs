@@ -13,6 +13,7 @@ use thiserror::Error;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 use zerocopy::IntoBytes;
 
+use super::join::{Offloads, Outgoing};
 use super::length_prefix::MAX_LENGTH;
 use super::medium::{DropReason, Incoming, Medium};
 use super::vnet_header::{VnetHeader, take_apart};
@@ -162,10 +163,18 @@ impl Medium for TapMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        let header = VnetHeader::default();
-        let header = if self.offload { header.as_bytes() } else { &[] };
-        match writev(&self.device, &[IoSlice::new(header), IoSlice::new(frame)]) {
+    fn offloads(&self) -> Offloads {
+        // The kernel takes all of them with any header (`tun_get_user`, `drivers/net/tun.c`).
+        Offloads {
+            checksum: self.offload,
+            tcp_v4: self.offload,
+            tcp_v6: self.offload,
+        }
+    }
+
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
+        let header = if self.offload { outgoing.header.as_bytes() } else { &[] };
+        match writev(&self.device, &[header, &outgoing.frame].map(IoSlice::new)) {
             Ok(_) => Ok(true),
             Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),

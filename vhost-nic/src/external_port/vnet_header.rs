@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crc32c::crc32c;
 use thiserror::Error;
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -13,6 +14,8 @@ use crate::frame::view::{FrameView, Network, Transport};
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the transport checksum covers the pseudo header only.
 const NEEDS_CSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_F_DATA_VALID`: the checksum has been verified.
+const DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -21,13 +24,15 @@ const GSO_UDP_L4: u8 = 5;
 const SCTP: u8 = 132;
 /// Offset of the CRC32c in the header of SCTP (RFC 9260, section 3.1), in bytes.
 const SCTP_CHECKSUM: u16 = 8;
+/// Length of the header of SCTP, in bytes.
+const SCTP_HEADER: usize = 12;
 /// The frame has ECN bits; segmentation treats them alike.
 const GSO_ECN: u8 = 0x80;
 /// Segments of a frame: 64 KiB of the smallest that Linux makes (`TCP_MIN_GSO_SIZE`, `include/net/tcp.h`).
 const MAX_SEGMENTS: usize = 8192;
 
 /// `struct virtio_net_hdr`.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct VnetHeader {
     /// `VIRTIO_NET_HDR_F_*`.
@@ -74,9 +79,6 @@ pub enum VnetError {
         /// Length of the frame, in bytes.
         length: usize,
     },
-    /// A checksum of another kind than that of the Internet.
-    #[error("the CRC32c of an SCTP packet is not filled in")]
-    Sctp,
 }
 
 /// Appends to `frames` the frames on the wire of a frame that follows its header.
@@ -86,6 +88,23 @@ pub(super) fn take_apart(bytes: &[u8], frames: &mut VecDeque<Vec<u8>>) -> Result
 }
 
 impl VnetHeader {
+    /// In front of a frame whose checksum has been verified.
+    pub(super) fn data_valid() -> Self {
+        Self {
+            flags: DATA_VALID,
+            ..Self::default()
+        }
+    }
+
+    /// In front of joined segments of TCP, whose checksum is still to be filled in.
+    pub(super) fn segments_of_tcp(is_v4: bool) -> Self {
+        Self {
+            flags: NEEDS_CSUM,
+            gso_type: if is_v4 { GSO_TCPV4 } else { GSO_TCPV6 },
+            ..Self::default()
+        }
+    }
+
     /// Does what the sender left undone: appends to `frames` the frames on the wire, with all checksums.
     pub fn complete(&self, frame: &[u8], frames: &mut VecDeque<Vec<u8>>) -> Result<(), VnetError> {
         match self.gso_type & !GSO_ECN {
@@ -113,8 +132,11 @@ impl VnetHeader {
         }
         // The header does not say which checksum is meant. Linux leaves CRC32c to a device, too
         // (`skb_csum_hwoffload_help`, `net/core/dev.c`).
-        if self.csum_offset.get() == SCTP_CHECKSUM && carries_sctp(frame) {
-            return Err(VnetError::Sctp);
+        if self.csum_offset.get() == SCTP_CHECKSUM
+            && let Some(packet) = sctp(frame, start)
+        {
+            fill_crc32c(packet);
+            return Ok(());
         }
         // The field has the sum of the pseudo header. 0 would mean to UDP that there is no checksum (RFC 768), and is
         // the same number otherwise.
@@ -144,12 +166,25 @@ impl VnetHeader {
     }
 }
 
-fn carries_sctp(frame: &[u8]) -> bool {
-    match FrameView::new(frame).map(|view| view.network) {
-        Some(Network::Ipv4(header)) => header.protocol == SCTP,
-        Some(Network::Ipv6(header)) => header.protocol == SCTP,
-        Some(Network::None) | None => false,
-    }
+/// Returns the SCTP packet that begins at `start`, without padding behind it.
+fn sctp(frame: &mut [u8], start: usize) -> Option<&mut [u8]> {
+    let view = FrameView::new(frame)?;
+    let protocol = match view.network {
+        Network::Ipv4(header) => header.protocol,
+        Network::Ipv6(header) => header.protocol,
+        Network::None => return None,
+    };
+    let packet = view.transport_range();
+    let is_sctp = protocol == SCTP && packet.start == start && packet.len() >= SCTP_HEADER;
+    frame.get_mut(packet).filter(|_| is_sctp)
+}
+
+/// Fills in the checksum of an SCTP packet (RFC 9260, appendix A).
+fn fill_crc32c(packet: &mut [u8]) {
+    let field = usize::from(SCTP_CHECKSUM)..SCTP_HEADER;
+    packet[field.clone()].fill(0);
+    let checksum = crc32c(packet);
+    packet[field].copy_from_slice(&checksum.to_le_bytes());
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use rustix::net::{
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
+use super::join::Outgoing;
 use super::medium::{DropReason, Incoming, Medium};
 use super::receive_buffer;
 use super::vxlan_header::{VNI_LIMIT, VxlanHeader, decapsulate};
@@ -215,8 +216,8 @@ impl Medium for VxlanMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        let parts = [IoSlice::new(self.header.as_bytes()), IoSlice::new(frame)];
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
+        let parts = [IoSlice::new(self.header.as_bytes()), IoSlice::new(&outgoing.frame)];
         let mut control = SendAncillaryBuffer::default();
         match sendmsg_addr(&self.socket, &self.remote, &parts, &mut control, SendFlags::empty()) {
             Ok(_) => Ok(true),

@@ -170,6 +170,11 @@ fn sum_without(bytes: &[u8], offset: usize) -> Sum {
     sum
 }
 
+/// Sum of the pseudo header of TCP or UDP, not inverted: what the checksum field has until the checksum is filled in.
+pub fn pseudo_header_sum(view: &FrameView<'_>) -> u16 {
+    pseudo_header(view).fold()
+}
+
 /// Sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
 fn pseudo_header(view: &FrameView<'_>) -> Sum {
     let mut sum = Sum::new();

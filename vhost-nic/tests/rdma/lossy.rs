@@ -13,7 +13,7 @@ use mlx5_prm::wqe::WqeOpcode;
 use mlx5_test_driver::node::Node;
 use mlx5_test_driver::qp::{Connection, Request, Shape, connect, service};
 use tempfile::TempDir;
-use vhost_nic::external_port::{DatagramMedium, ExternalPort, Incoming, Medium};
+use vhost_nic::external_port::{DatagramMedium, ExternalPort, Incoming, Medium, Outgoing};
 use vhost_nic::net::Switch;
 
 use crate::nic::machine;
@@ -133,8 +133,8 @@ impl Medium for LossyMedium {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<bool> {
-        self.inner.send(frame)
+    fn send(&mut self, outgoing: &Outgoing) -> io::Result<bool> {
+        self.inner.send(outgoing)
     }
 }
 

@@ -16,6 +16,16 @@ use crate::qemu::escape;
 /// Name of the NIC's interface in every guest, given when the driver is loaded.
 pub const NIC: &str = "nic0";
 
+/// How a virtio-net device is connected to a port of the switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VirtioPort {
+    /// By a stream of frames (`--port stream`).
+    #[default]
+    Stream,
+    /// By vhost-user-net (`--port vhost-user`), with two pairs of queues.
+    VhostUser,
+}
+
 /// Options of `vhost-nic` and of the device in the guests.
 #[derive(Debug, Clone, Default)]
 pub struct NicOptions {
@@ -32,6 +42,8 @@ pub struct NicOptions {
     pub recorded: bool,
     /// Number of guests, the last ones, that have a virtio-net device at a port of the switch instead of a NIC.
     pub virtio_guests: usize,
+    /// How their devices are connected to it.
+    pub virtio_port: VirtioPort,
     /// The only guest that has a NIC of this daemon, and the daemon's name. All have one otherwise.
     pub alone: Option<(usize, &'static str)>,
     /// Whether every guest has a second NIC on the same switch. Its name has the suffix `-second`.
@@ -68,6 +80,12 @@ impl NicOptions {
     /// Gives the last `count` guests a virtio-net device at a port of the switch instead of a NIC.
     pub fn virtio_guests(mut self, count: usize) -> Self {
         self.virtio_guests = count;
+        self
+    }
+
+    /// Connects the virtio-net devices by vhost-user-net.
+    pub fn vhost_user_net(mut self) -> Self {
+        self.virtio_port = VirtioPort::VhostUser;
         self
     }
 
@@ -147,7 +165,11 @@ impl Device for NicOptions {
         for (guest, path) in &sockets {
             let guest = *guest;
             if self.is_virtio(guest, place) {
-                command.arg("--port").arg(format!("stream={}", path.display()));
+                let medium = match self.virtio_port {
+                    VirtioPort::Stream => "stream",
+                    VirtioPort::VhostUser => "vhost-user",
+                };
+                command.arg("--port").arg(format!("{medium}={}", path.display()));
                 continue;
             }
             let mut settings = vec![format!("path={}", path.display()), format!("mac={}", Self::mac(guest))];
@@ -183,9 +205,17 @@ impl Device for NicOptions {
         }
         if self.is_virtio(guest, place) {
             let path = escape(&socket(guest, place));
-            let netdev = format!("stream,id=nic,addr.type=unix,addr.path={path},reconnect-ms=100");
             // Without the boot ROM: nothing boots over the network.
-            let device = format!("virtio-net-pci,netdev=nic,mac={},romfile=", Self::mac(guest));
+            let mut device = format!("virtio-net-pci,netdev=nic,mac={},romfile=", Self::mac(guest));
+            let netdev = match self.virtio_port {
+                VirtioPort::Stream => format!("stream,id=nic,addr.type=unix,addr.path={path},reconnect-ms=100"),
+                VirtioPort::VhostUser => {
+                    let chardev = format!("socket,id=nic-port,path={path},reconnect-ms=100");
+                    args.extend(["-chardev".to_owned(), chardev]);
+                    device += ",mq=on,vectors=6";
+                    "vhost-user,id=nic,chardev=nic-port,queues=2".to_owned()
+                }
+            };
             args.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
             return args;
         }
@@ -261,6 +291,14 @@ mod tests {
             "stream,id=nic,addr.type=unix,addr.path=/s/nic-1,reconnect-ms=100"
         );
         assert_eq!(args[3], "virtio-net-pci,netdev=nic,mac=52:54:00:00:c5:02,romfile=");
+    }
+
+    #[test]
+    fn virtio_net_can_be_connected_by_vhost_user() {
+        let options = NicOptions::default().virtio_guests(1).vhost_user_net();
+        let args = options.qemu_args(1, &place());
+        assert_eq!(args[1], "socket,id=nic-port,path=/s/nic-1,reconnect-ms=100");
+        assert_eq!(args[3], "vhost-user,id=nic,chardev=nic-port,queues=2");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::env;
 use std::net::Ipv4Addr;
 
 use guest_harness::{DaemonControl, Flow, Guest, NicOptions, RXE, Result, Testbed};
+use serde_json::Value;
 
 use crate::interop::outcome::Outcome;
 
@@ -30,8 +31,13 @@ pub struct Peers {
 
 impl Peers {
     pub fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, NicOptions::default())
+    }
+
+    /// Does the same with these options of the NIC and the port.
+    pub fn start_with(name: &str, options: NicOptions) -> Result<Self> {
         let socket = env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        let options = NicOptions::default()
+        let options = options
             .virtio_guests(1)
             .args(["--control-socket".to_owned(), socket.display().to_string()]);
         let testbed = Testbed::builder(name).guests(2).nic(options).start()?;
@@ -53,6 +59,18 @@ impl Peers {
     pub fn strikes(&self) -> Result<Vec<u64>> {
         let rules = self.control.faults()?;
         Ok(rules.iter().filter_map(|rule| rule["strikes"].as_u64()).collect())
+    }
+
+    /// Statistics of the port.
+    pub fn port(&self) -> Result<Value> {
+        Ok(self.testbed.daemon().stats()?["ports"][0].take())
+    }
+
+    /// Frames that the switch has passed to the NIC (0), or to the port (1).
+    pub fn passed(&self, port: usize) -> Result<u64> {
+        let stats = self.testbed.daemon().stats()?;
+        let frames = &stats["switch"]["ports"][port]["received"]["frames"];
+        Ok(frames.as_u64().expect("a counter"))
     }
 
     /// The NIC, then software RoCE.

@@ -92,8 +92,16 @@ fn a_checksum_is_filled_in() {
     assert_eq!(complete(&header(NEEDS_CSUM, GSO_NONE, 0, 6), &partial), Ok(vec![frame]));
 }
 
+/// CRC32c, bit by bit (RFC 9260, appendix A).
+fn crc32c_of(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), bit);
+    !bytes.iter().fold(u32::MAX, byte)
+}
+
 #[test]
-fn a_packet_of_sctp_does_not_leave_with_the_checksum_of_the_internet() {
+fn a_packet_of_sctp_gets_its_crc32c() {
+    assert_eq!(crc32c_of(b"123456789"), 0xe306_9283);
     let sctp = etherparse::IpNumber::SCTP;
     let ethernet = || PacketBuilder::ethernet2(SOURCE, DESTINATION);
     let packets = [
@@ -108,15 +116,25 @@ fn a_packet_of_sctp_does_not_leave_with_the_checksum_of_the_internet() {
     ];
     for (builder, start) in packets {
         let mut frame = Vec::new();
-        builder.write(&mut frame, sctp, &bytes(40)).unwrap();
+        builder.write(&mut frame, sctp, &bytes(41)).unwrap();
+        let end = frame.len();
+        // Padding of Ethernet is no part of it.
+        frame.extend([0xff; 5]);
         let mut header = header(NEEDS_CSUM, GSO_NONE, 0, 8);
-        header.csum_start = start.into();
-        assert_eq!(complete(&header, &frame), Err(VnetError::Sctp));
-        // With its checksum it passes.
+        header.csum_start = (start as u16).into();
+        let mut expected = frame.clone();
+        expected[start + 8..start + 12].fill(0);
+        let checksum = crc32c_of(&expected[start..end]);
+        expected[start + 8..start + 12].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(complete(&header, &frame), Ok(vec![expected]));
+        // Without the flag it passes as it is.
         assert_eq!(complete(&VnetHeader::default(), &frame), Ok(vec![frame]));
     }
-    // The same place in a packet of another protocol.
+    // The same place in a packet of another protocol, and a packet without room for the checksum.
     assert!(complete(&header(NEEDS_CSUM, GSO_NONE, 0, 8), &udp(40)).is_ok());
+    let mut short = Vec::new();
+    ipv4().write(&mut short, sctp, &bytes(11)).unwrap();
+    assert!(complete(&header(NEEDS_CSUM, GSO_NONE, 0, 8), &short).is_ok());
 }
 
 #[test]

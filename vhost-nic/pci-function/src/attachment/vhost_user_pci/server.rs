@@ -87,7 +87,7 @@ impl Service for VhostUserPciService {
             self.stats.clone(),
             self.supervisor.loss().clone(),
         ));
-        let connected = || {
+        let connected = |_: &_| {
             self.stats.counters.connections.increment();
             info!("{guest}: a guest connected");
         };
