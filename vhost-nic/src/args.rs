@@ -72,9 +72,10 @@ pub struct Args {
     /// create=on. packet=NAME: a network interface of the host, as it is, by a packet socket.
     /// vxlan=ADDRESS,remote=ADDRESS,vni=NUMBER: a VXLAN tunnel from an address of the host to one peer, each with :PORT
     /// after it unless that is 4789. vhost-user=PATH: a listening socket for the virtio-net device of a guest, QEMU's
-    /// `-netdev vhost-user`. name=NAME: the name of the port, by default the file name of its socket without
-    /// extension, the name of the device or interface, or vxlan and the VNI. queue=SIZE: the memory for the frames that
-    /// wait for the peer, 64M by default; what does not fit is dropped.
+    /// `-netdev vhost-user`; queues=NUMBER: its pairs of queues, 1 by default and for QEMU. name=NAME: the name of the
+    /// port, by default the file name of its socket without extension, the name of the device or interface, or vxlan
+    /// and the VNI. queue=SIZE: the memory for the frames that wait for the peer, 64M by default; what does not fit is
+    /// dropped.
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub port: Vec<PortArg>,
 

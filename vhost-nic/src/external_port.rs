@@ -180,17 +180,18 @@ impl ExternalPort {
     }
 
     /// Attaches a port to the switch that is the back-end of front-ends of vhost-user-net, one after the other. Each
-    /// may share `max_memory` bytes. At most `queue_bytes` of frames wait for it.
+    /// has `pairs` pairs of queues, and may share `max_memory` bytes. At most `queue_bytes` of frames wait for it.
     pub fn serve_vhost_user(
         switch: &Arc<Switch>,
         name: &str,
         listener: UnixListener,
+        pairs: usize,
         max_memory: u64,
         queue_bytes: usize,
     ) -> io::Result<Self> {
         let entrance = Arc::new(attach(switch, name, false, queue_bytes)?);
         let shared = entrance.shared().clone();
-        let service = VhostUserNet::new(entrance, max_memory);
+        let service = VhostUserNet::new(entrance, pairs, max_memory);
         Ok(Self {
             shared,
             kind: "vhost-user",

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use vhost_daemon::parse_size;
-use vhost_nic::external_port::{TapPlan, VNI_LIMIT, VXLAN_PORT, VxlanPlan};
+use vhost_nic::external_port::{MAX_QUEUE_PAIRS, TapPlan, VNI_LIMIT, VXLAN_PORT, VxlanPlan};
 
 use super::{parse_switch, set};
 
 /// Keys that name a medium.
 const MEDIA: [&str; 6] = ["stream", "dgram", "tap", "packet", "vxlan", "vhost-user"];
 /// Keys of some media.
-const OPTIONS: [&str; 4] = ["remote", "create", "offload", "vni"];
+const OPTIONS: [&str; 5] = ["remote", "create", "offload", "vni", "queues"];
 
 /// Memory for the frames that wait for a peer.
 const DEFAULT_QUEUE: u64 = 64 << 20;
@@ -37,7 +37,12 @@ pub enum PortMedium {
     /// A tunnel over UDP.
     Vxlan(VxlanPlan),
     /// A listening UNIX stream socket for front-ends of vhost-user-net.
-    VhostUser(PathBuf),
+    VhostUser {
+        /// Socket that the daemon creates.
+        socket: PathBuf,
+        /// Pairs of queues.
+        pairs: usize,
+    },
 }
 
 /// A port of the switch whose peer is outside the daemon, as given on the command line.
@@ -117,7 +122,11 @@ fn medium_of(key: &str, value: &str, options: &mut Options<'_>) -> Result<(Strin
             };
             (value.to_owned(), PortMedium::Tap(plan))
         }
-        "vhost-user" => (stem(value), PortMedium::VhostUser(value.into())),
+        "vhost-user" => {
+            let pairs = options.remove("queues").map(queue_pairs).transpose()?.unwrap_or(1);
+            let socket = value.into();
+            (stem(value), PortMedium::VhostUser { socket, pairs })
+        }
         "packet" => (value.to_owned(), PortMedium::Packet(value.to_owned())),
         _ => {
             let plan = VxlanPlan {
@@ -140,6 +149,11 @@ fn udp_address(text: &str) -> Result<SocketAddr, String> {
     let with_port = text.parse::<SocketAddr>();
     let address = with_port.or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, VXLAN_PORT)));
     address.map_err(|_| format!("{text:?} is neither ADDRESS nor ADDRESS:PORT"))
+}
+
+fn queue_pairs(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|pairs| (1..=MAX_QUEUE_PAIRS).contains(pairs));
+    number.ok_or_else(|| format!("queues is a number from 1 to {MAX_QUEUE_PAIRS}"))
 }
 
 fn vni(text: &str) -> Result<u32, String> {
@@ -197,13 +211,20 @@ mod tests {
             (&*packet.name, packet.medium),
             ("eth1", PortMedium::Packet("eth1".to_owned()))
         );
-        let vhost_user: PortArg = "vhost-user=/run/v.sock,queue=2M".parse().unwrap();
-        let expected = PortArg {
-            name: "v".to_owned(),
-            medium: PortMedium::VhostUser("/run/v.sock".into()),
-            queue: 2 << 20,
-        };
-        assert_eq!(vhost_user, expected);
+        for (text, pairs) in [
+            ("vhost-user=/run/v.sock,queue=2M", 1),
+            ("queues=32,queue=2M,vhost-user=/run/v.sock", 32),
+        ] {
+            let expected = PortArg {
+                name: "v".to_owned(),
+                medium: PortMedium::VhostUser {
+                    socket: "/run/v.sock".into(),
+                    pairs,
+                },
+                queue: 2 << 20,
+            };
+            assert_eq!(text.parse(), Ok(expected));
+        }
         let vxlan = |text: &str| match text.parse::<PortArg>().unwrap() {
             PortArg {
                 name,
@@ -245,6 +266,9 @@ mod tests {
             "packet=a,offload=on",
             "vhost-user=a,remote=b",
             "vhost-user=a,stream=b",
+            "vhost-user=a,queues=0",
+            "vhost-user=a,queues=33",
+            "stream=a,queues=2",
             "tap=a,offload=on,offload=on",
             "vxlan=10.0.0.1",
             "vxlan=10.0.0.1,remote=10.0.0.2",

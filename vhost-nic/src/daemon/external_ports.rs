@@ -23,8 +23,8 @@ pub struct OpenPort {
 /// Way to the peer of a port.
 enum Way {
     Medium(Box<dyn Medium>),
-    /// The listening socket for front-ends of vhost-user-net.
-    VhostUser(UnixListener),
+    /// The listening socket for front-ends of vhost-user-net, and the pairs of queues of each.
+    VhostUser(UnixListener, usize),
 }
 
 /// Opens what all ports need of the host. Their names must differ, also from those of the guests.
@@ -52,7 +52,7 @@ fn way(plan: &PortArg, own: &mut OwnSockets) -> Result<Way> {
         PortMedium::Tap(plan) => Box::new(TapMedium::open(plan)?),
         PortMedium::Packet(interface) => Box::new(PacketMedium::open(interface)?),
         PortMedium::Vxlan(vxlan) => Box::new(VxlanMedium::open(&plan.name, vxlan)?),
-        PortMedium::VhostUser(path) => return Ok(Way::VhostUser(own.listen(path)?)),
+        PortMedium::VhostUser { socket, pairs } => return Ok(Way::VhostUser(own.listen(socket)?, *pairs)),
     };
     Ok(Way::Medium(medium))
 }
@@ -65,7 +65,7 @@ impl OpenPort {
 
     /// Whether the peer shares its memory.
     pub fn shares_memory(&self) -> bool {
-        matches!(self.way, Way::VhostUser(_))
+        matches!(self.way, Way::VhostUser(..))
     }
 
     /// Attaches the port to the switch. A peer may share `max_memory` bytes.
@@ -73,8 +73,8 @@ impl OpenPort {
         info!("{}: a port beside the NICs", self.name);
         let started = match self.way {
             Way::Medium(medium) => ExternalPort::start(switch, &self.name, medium, self.queue),
-            Way::VhostUser(listener) => {
-                ExternalPort::serve_vhost_user(switch, &self.name, listener, max_memory, self.queue)
+            Way::VhostUser(listener, pairs) => {
+                ExternalPort::serve_vhost_user(switch, &self.name, listener, pairs, max_memory, self.queue)
             }
         };
         started.with_context(|| format!("cannot start the port {}", self.name))

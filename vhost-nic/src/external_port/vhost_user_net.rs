@@ -1,7 +1,6 @@
 //! A guest with a virtio-net device, or any other front-end of vhost-user-net: the port is its back-end.
 //!
-//! QEMU's `-netdev vhost-user`, and DPDK's virtio-user, which switches like Open vSwitch and VPP have. One thread for a
-//! connection moves the frames of all its queues, straight between the guest's memory and the switch.
+//! One thread for a connection moves the frames of all its queues, straight between the guest's memory and the switch.
 
 mod backend;
 mod features;
@@ -27,15 +26,17 @@ pub use backend::MAX_QUEUE_PAIRS;
 pub(super) struct VhostUserNet {
     entrance: Arc<Entrance>,
     supervisor: Supervisor,
+    pairs: usize,
     max_memory: u64,
 }
 
 impl VhostUserNet {
-    /// Creates the service of a port whose front-end may share `max_memory` bytes.
-    pub fn new(entrance: Arc<Entrance>, max_memory: u64) -> Self {
+    /// Creates the service of a port whose front-end has `pairs` pairs of queues, and may share `max_memory` bytes.
+    pub fn new(entrance: Arc<Entrance>, pairs: usize, max_memory: u64) -> Self {
         Self {
             supervisor: Supervisor::new(&entrance.shared().name),
             entrance,
+            pairs,
             max_memory,
         }
     }
@@ -51,6 +52,7 @@ impl Service for VhostUserNet {
         let ram = GuardedRam::new(loss.clone(), self.max_memory);
         let backend = Arc::new(NetBackend::new(
             self.entrance.clone(),
+            self.pairs,
             described.clone(),
             ram,
             loss.clone(),

@@ -33,15 +33,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with_memory(1 << 30)
+        Self::with(1, 1 << 30)
     }
 
-    fn with_memory(max_memory: u64) -> Self {
+    fn with(pairs: usize, max_memory: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("port.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let switch = Switch::new();
-        let port = ExternalPort::serve_vhost_user(&switch, "virtio", listener, max_memory, QUEUE).unwrap();
+        let port = ExternalPort::serve_vhost_user(&switch, "virtio", listener, pairs, max_memory, QUEUE).unwrap();
         let station = Station::new(&switch);
         Self {
             switch,
@@ -290,7 +290,7 @@ fn segments_that_wait_are_joined_for_a_driver_that_takes_them() {
 
 #[test]
 fn the_flows_of_several_pairs_keep_their_order() {
-    let bench = Bench::new();
+    let bench = Bench::with(2, 1 << 30);
     let mut driver = Driver::start(&bench.path, ALL, 2);
     for pair in 0..2 {
         (0..SIZE).for_each(|descriptor| driver.post(pair, descriptor, 256));
@@ -435,7 +435,7 @@ fn a_ring_that_makes_no_sense_is_not_served_until_the_device_is_started_again() 
 
 #[test]
 fn memory_beyond_the_limit_is_refused() {
-    let bench = Bench::with_memory(MEMORY - 1);
+    let bench = Bench::with(1, MEMORY - 1);
     let connected = std::panic::catch_unwind(|| Driver::start(&bench.path, ALL, 1));
     assert!(connected.is_err());
     assert!(!bench.link());

@@ -85,10 +85,13 @@ impl Driver {
         let mut frontend = Frontend::connect(path, 64).unwrap();
         frontend.set_owner().unwrap();
         let offered = frontend.get_features().unwrap();
-        let features = features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        let protocol = offered & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        let features = features | protocol;
         assert_eq!(offered & features, features, "{offered:#x}");
-        let protocol = frontend.get_protocol_features().unwrap();
-        frontend.set_protocol_features(protocol).unwrap();
+        if protocol != 0 {
+            let protocol = frontend.get_protocol_features().unwrap();
+            frontend.set_protocol_features(protocol).unwrap();
+        }
         frontend.set_features(features).unwrap();
         let regions: Vec<_> = memory
             .iter()
@@ -133,7 +136,9 @@ impl Driver {
         frontend.set_vring_base(index, 0).unwrap();
         frontend.set_vring_addr(index, &addresses).unwrap();
         frontend.set_vring_kick(index, &ring.kick).unwrap();
-        frontend.set_vring_enable(index, true).unwrap();
+        if self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0 {
+            frontend.set_vring_enable(index, true).unwrap();
+        }
         self.rings.push(ring);
         self.buffers.push([(0, 0); SIZE as usize]);
     }

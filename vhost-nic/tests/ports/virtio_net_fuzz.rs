@@ -68,7 +68,7 @@ impl Host {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("port")).unwrap();
         let switch = Switch::new();
-        let port = ExternalPort::serve_vhost_user(&switch, "virtio", listener, 1 << 30, 1 << 20).unwrap();
+        let port = ExternalPort::serve_vhost_user(&switch, "virtio", listener, PAIRS, 1 << 30, 1 << 20).unwrap();
         let (sender, received) = channel();
         let keeper = Arc::new(Keeper(sender));
         let weak: Weak<Keeper> = Arc::downgrade(&keeper);

@@ -22,7 +22,7 @@ pub enum VirtioPort {
     /// By a stream of frames (`--port stream`).
     #[default]
     Stream,
-    /// By vhost-user-net (`--port vhost-user`), with two pairs of queues.
+    /// By vhost-user-net (`--port vhost-user`).
     VhostUser,
 }
 
@@ -206,14 +206,13 @@ impl Device for NicOptions {
         if self.is_virtio(guest, place) {
             let path = escape(&socket(guest, place));
             // Without the boot ROM: nothing boots over the network.
-            let mut device = format!("virtio-net-pci,netdev=nic,mac={},romfile=", Self::mac(guest));
+            let device = format!("virtio-net-pci,netdev=nic,mac={},romfile=", Self::mac(guest));
             let netdev = match self.virtio_port {
                 VirtioPort::Stream => format!("stream,id=nic,addr.type=unix,addr.path={path},reconnect-ms=100"),
                 VirtioPort::VhostUser => {
                     let chardev = format!("socket,id=nic-port,path={path},reconnect-ms=100");
                     args.extend(["-chardev".to_owned(), chardev]);
-                    device += ",mq=on,vectors=6";
-                    "vhost-user,id=nic,chardev=nic-port,queues=2".to_owned()
+                    "vhost-user,id=nic,chardev=nic-port".to_owned()
                 }
             };
             args.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
@@ -298,7 +297,7 @@ mod tests {
         let options = NicOptions::default().virtio_guests(1).vhost_user_net();
         let args = options.qemu_args(1, &place());
         assert_eq!(args[1], "socket,id=nic-port,path=/s/nic-1,reconnect-ms=100");
-        assert_eq!(args[3], "vhost-user,id=nic,chardev=nic-port,queues=2");
+        assert_eq!(args[3], "vhost-user,id=nic,chardev=nic-port");
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub type Daemon = VhostUserDaemon<Arc<NetBackend>>;
 /// One connection of a front-end.
 pub struct NetBackend {
     entrance: Arc<Entrance>,
+    pairs: usize,
     /// The table with which vhost-user-backend translates the addresses of rings.
     described: Memory,
     /// Memory that this process may access; never holds more, not even temporarily.
@@ -83,9 +84,11 @@ enum Progress {
 }
 
 impl NetBackend {
-    /// Creates a connection before its first message. `described` is the memory table of vhost-user-backend.
-    pub fn new(entrance: Arc<Entrance>, described: Memory, ram: GuardedRam, loss: Arc<Loss>) -> Self {
+    /// Creates a connection with `pairs` pairs of queues, before its first message. `described` is the memory table of
+    /// vhost-user-backend.
+    pub fn new(entrance: Arc<Entrance>, pairs: usize, described: Memory, ram: GuardedRam, loss: Arc<Loss>) -> Self {
         Self {
+            pairs: pairs.clamp(1, MAX_QUEUE_PAIRS),
             heartbeat: Heartbeat::new(&entrance.shared().name, "vring worker"),
             entrance,
             described,
@@ -278,7 +281,7 @@ impl VhostUserBackend for NetBackend {
     type Vring = Vring;
 
     fn num_queues(&self) -> usize {
-        2 * MAX_QUEUE_PAIRS
+        2 * self.pairs
     }
 
     fn max_queue_size(&self) -> usize {
@@ -286,7 +289,7 @@ impl VhostUserBackend for NetBackend {
     }
 
     fn features(&self) -> u64 {
-        Features::offered().0
+        Features::offered(self.pairs).0
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {

@@ -12,13 +12,12 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use crate::external_port::join::Offloads;
 use crate::external_port::vnet_header::VnetHeader;
 
-/// Bits that the device offers. The control queue is the front-end's.
-const OFFERED: [u32; 14] = [
+/// Bits that a device with one pair of queues offers. The control queue is the front-end's.
+const OFFERED: [u32; 13] = [
     VIRTIO_F_VERSION_1,
     VIRTIO_RING_F_INDIRECT_DESC,
     VIRTIO_RING_F_EVENT_IDX,
     VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MQ,
     VIRTIO_NET_F_CSUM,
     VIRTIO_NET_F_HOST_TSO4,
     VIRTIO_NET_F_HOST_TSO6,
@@ -35,10 +34,14 @@ const OFFERED: [u32; 14] = [
 pub struct Features(pub u64);
 
 impl Features {
-    /// Features that the device offers.
-    pub fn offered() -> Self {
+    /// Features that a device with `pairs` pairs of queues offers.
+    ///
+    /// QEMU enables queues before it accepts features (`vhost_net_start`, hw/net/vhost_net.c), and vhost-user-backend
+    /// 0.24 ends the connection then, unless the protocol features are not offered. Without them there is one pair.
+    pub fn offered(pairs: usize) -> Self {
         let bits = OFFERED.iter().fold(0, |bits, bit| bits | 1 << bit);
-        Self(bits | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
+        let several = 1 << VIRTIO_NET_F_MQ | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        Self(if pairs > 1 { bits | several } else { bits })
     }
 
     fn has(self, bit: u32) -> bool {
