@@ -28,6 +28,7 @@ use crate::frames::{Packet, header_length, payload};
 use crate::inspect::Inspect;
 use crate::lan::{Lan, guest, shut};
 use crate::management_registers::compress;
+use crate::nic::machine;
 use crate::receive::packet;
 
 const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -728,6 +729,36 @@ fn a_reset_of_the_receive_queue_is_the_last_of_its_completions() {
     assert!(compressed(&b).sessions > 0);
     drop(hca);
     shut(b);
+}
+
+#[test]
+fn no_completion_is_written_after_the_queues_are_destroyed() {
+    let switch = Switch::new();
+    let machine = Arc::new(machine(&switch, 1));
+    let wire = Wire::at(&switch);
+    for _ in 0..60 {
+        let hca = Arc::new(Hca::boot(&machine));
+        let mut b = Netdev::open(&hca, &options(MiniFormat::Hash));
+        let frames = flow(&b, 200);
+        let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    wire.send(&frames);
+                    sent.fetch_add(1, Ordering::Release);
+                }
+            });
+            await_some("a completion", || b.channels[0].receive_cq.poll());
+            b.close();
+            let completions = || machine.nic().snapshot().completions;
+            let before = completions();
+            let bursts = sent.load(Ordering::Acquire);
+            eventually("the end of the burst", || sent.load(Ordering::Acquire) > bursts + 1);
+            assert_eq!(completions(), before, "a completion of a queue that is gone");
+            stop.store(true, Ordering::Relaxed);
+        });
+        Arc::into_inner(hca).unwrap().shutdown();
+    }
 }
 
 #[test]

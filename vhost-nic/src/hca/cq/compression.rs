@@ -171,3 +171,77 @@ impl Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: u32 = 7;
+
+    fn received(wqe_counter: u16) -> Cqe {
+        let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
+        cqe.wqe_counter.set(wqe_counter);
+        cqe
+    }
+
+    fn session(completions: u16) -> Box<Session> {
+        let mut context = Cqc::default();
+        context.set_cqe_comp_en(true);
+        let mut session = Session::new(&context, CompressionType::Balanced).unwrap();
+        for index in 0..completions {
+            let cqe = received(0xfffe_u16.wrapping_add(index));
+            assert!(session.takes(QUEUE, &cqe, 1 << 22), "{index}");
+            session.add(QUEUE, &cqe);
+        }
+        session
+    }
+
+    #[test]
+    fn a_session_takes_the_next_completion_of_its_queue() {
+        let next = received(2);
+        let takes = |queue: u32, cqe: &Cqe, entries: u32| session(4).takes(queue, cqe, entries);
+        assert!(takes(QUEUE, &next, 8));
+        assert!(!takes(QUEUE + 1, &next, 8), "of another queue");
+        assert!(!takes(QUEUE, &next, 4), "there are no more entries");
+        assert!(!takes(QUEUE, &received(1), 8) && !takes(QUEUE, &received(3), 8));
+        assert!(!session(64).takes(QUEUE, &received(62), 1 << 22), "a full session");
+        let mut tagged = next;
+        tagged.vlan_info.set(5);
+        assert!(!takes(QUEUE, &tagged, 8), "another title");
+        let mut other = next;
+        other.check_sum.set(5);
+        other.rss_hash_result.set(6);
+        other.byte_count.set(7);
+        other.timestamp.set(8);
+        assert!(takes(QUEUE, &other, 8));
+    }
+
+    #[test]
+    fn plain_messages_alone_are_joined() {
+        assert!(is_joinable(&received(0)));
+        for bits in [Cqe::SOLICITED, Cqe::INLINE_32, Cqe::INLINE_64] {
+            let mut cqe = received(0);
+            cqe.op_own |= bits;
+            assert!(!is_joinable(&cqe), "{bits:#x}");
+        }
+        for opcode in [
+            CqeOpcode::Request,
+            CqeOpcode::ResponderSendImmediate,
+            CqeOpcode::ResponderSendInvalidate,
+            CqeOpcode::ResponderError,
+        ] {
+            assert!(!is_joinable(&Cqe::new(opcode)), "{opcode:?}");
+        }
+    }
+
+    #[test]
+    fn arrays_are_in_the_second_entry_and_every_eighth() {
+        let places = |count| session(count).arrays().map(|(place, _)| place).collect::<Vec<_>>();
+        assert_eq!(places(3), [1]);
+        assert_eq!(places(8), [1]);
+        assert_eq!(places(9), [1, 8]);
+        assert_eq!(places(64), [1, 8, 16, 24, 32, 40, 48, 56]);
+        assert_eq!(session(2).plain().map(<[_]>::len), Some(2));
+        assert!(session(3).plain().is_none());
+    }
+}
