@@ -13,7 +13,7 @@ use crate::hca::cq::{Completion, Cq, CqInError};
 pub(super) struct HeldCompletions(RefCell<SmallVec<[Arc<Cq>; 2]>>);
 
 impl HeldCompletions {
-    /// Appends a completion of a queue to a CQ.
+    /// Appends a completion of a queue to a CQ that compresses.
     pub fn post(&self, cq: &Arc<Cq>, queue: u32, cqe: Cqe) -> Result<Completion, CqInError> {
         let completion = cq.post_of_burst(queue, cqe)?;
         if completion.held {

@@ -70,7 +70,10 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
         return count_rdma(burst);
     }
     let held = (burst.count() > 1).then(HeldCompletions::default);
+    let mut next = burst.number();
     burst.each(|frame| {
+        let in_burst = next;
+        next = next.plus(1);
         // Flow tables and the guest's network stack need all bytes.
         let bytes = frame.to_bytes();
         let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
@@ -78,7 +81,7 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
         };
         let number = match frame {
             Frame::SuperPacket(packet) => packet.number.get(),
-            Frame::Bytes(_) => burst.number(),
+            Frame::Bytes(_) => in_burst,
         };
         if is_roce(&view) && rdma::receive(context, &view, number, loopback) {
             count_rdma(&Burst::new(&[frame]));

@@ -89,14 +89,11 @@ fn set_connected(shared: &Shared, port: &SwitchPort, connected: bool) {
     port.set_enabled(connected);
 }
 
-/// Delivers frames, consecutive packets with the same addresses together.
+/// Delivers frames, consecutive ones of a kind with the same addresses together.
 fn deliver(port: &SwitchPort, arrived: &[Arrived]) {
-    let together = |a: &Arrived, b: &Arrived| match (a, b) {
-        (Arrived::Packet(a), Arrived::Packet(b)) => {
-            let (a, b) = (Frame::SuperPacket(a), Frame::SuperPacket(b));
-            a.addresses() == b.addresses()
-        }
-        _ => false,
+    let together = |a: &Arrived, b: &Arrived| {
+        let is_packet = |arrived: &Arrived| matches!(arrived, Arrived::Packet(_));
+        is_packet(a) == is_packet(b) && a.frame().addresses() == b.frame().addresses()
     };
     for burst in arrived.chunk_by(together) {
         let frames: Vec<Frame<'_>> = burst.iter().map(Arrived::frame).collect();

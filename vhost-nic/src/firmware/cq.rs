@@ -74,6 +74,7 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         clock: hca.clock.clone(),
         tracer: hca.tracer,
         door: hca.door.clone(),
+        pcie_latency: hca.pcie_latency.clone(),
         compression: firmware.nv_config.lock().compression(),
     };
     let make = |number| Cq::new(number, context.clone(), buffer, eq, resources, uar.references.acquire());

@@ -24,6 +24,7 @@ use super::inspect::{self, Numbered};
 use super::nic_event::{self, NicEvent};
 use super::nic_finding::{Finding, Findings, Object};
 use super::pcie_account::{PcieAccount, Transactions};
+use super::pcie_latency::{PcieLatency, Transaction};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
@@ -76,6 +77,9 @@ pub struct Cq {
     tracer: Tracer,
     #[serde(skip)]
     door: Option<Arc<dyn EntryDoor>>,
+    /// Spent here for completions of bursts; for others, by what posts them.
+    #[serde(skip)]
+    pcie_latency: Arc<PcieLatency>,
     /// Lock order: before the table of EQs and the EQs, to which a failure is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
@@ -170,6 +174,7 @@ pub(crate) struct CqResources {
     pub(crate) clock: Clock,
     pub(crate) tracer: Tracer,
     pub(crate) door: Option<Arc<dyn EntryDoor>>,
+    pub(crate) pcie_latency: Arc<PcieLatency>,
     pub(crate) compression: CompressionType,
 }
 
@@ -196,6 +201,7 @@ impl Cq {
             clock,
             tracer,
             door,
+            pcie_latency,
             compression,
         } = resources;
         let uar_page = context.uar_page();
@@ -228,6 +234,7 @@ impl Cq {
             clock,
             tracer,
             door,
+            pcie_latency,
             state: Mutex::new(state),
         }
     }
@@ -301,12 +308,14 @@ impl Cq {
         let held = in_burst && fate == CqeFate::Written && compression::is_joinable(&cqe);
         let place = match fate {
             CqeFate::Written if held => Some(self.join(queue, cqe)?),
-            CqeFate::Written | CqeFate::Failed => Some(self.post_past_door(lower, cqe)?),
-            CqeFate::Withheld => None,
-            CqeFate::Overrun => {
-                self.end_burst();
-                return Err(self.fail(&mut self.state.lock(), CqFailure::Overrun));
+            CqeFate::Written | CqeFate::Failed => {
+                if in_burst {
+                    self.pcie_latency.spend(Transaction::CqeWrite);
+                }
+                Some(self.post_past_door(lower, cqe)?)
             }
+            CqeFate::Withheld => None,
+            CqeFate::Overrun => return Err(self.overrun()),
         };
         let failed = fate == CqeFate::Failed;
         Ok(Completion { place, failed, held })
@@ -318,11 +327,23 @@ impl Cq {
         let mut fires = self.write_session(&mut state);
         let first = state.ring.producer;
         let posted = self.append(&mut state, lower, cqe);
-        fires |= self.completes(&mut state, first);
+        fires = fires || self.completes(&mut state, first);
         if fires {
             self.fire(state);
         }
         posted
+    }
+
+    /// Fails with an overrun behind the completions that are held.
+    #[cold]
+    fn overrun(&self) -> CqInError {
+        let mut state = self.state.lock();
+        let fires = self.write_session(&mut state);
+        let error = self.fail(&mut state, CqFailure::Overrun);
+        if fires {
+            self.fire(state);
+        }
+        error
     }
 
     /// Counts the completions from index `first` on, and returns whether they fire the event now.
@@ -501,8 +522,16 @@ impl Cq {
     /// Switches to another buffer (MODIFY_CQ, resize), after a resize CQE as the last in the old one. Returns false,
     /// and changes nothing, if the completions not yet read do not fit in the new one.
     pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
-        self.end_burst();
         let mut state = self.state.lock();
+        let fires = self.write_session(&mut state);
+        let resized = self.switch_buffer(&mut state, context, buffer);
+        if fires {
+            self.fire(state);
+        }
+        resized
+    }
+
+    fn switch_buffer(&self, state: &mut State, context: &Cqc, buffer: Buffer) -> bool {
         if let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) {
             state.ring.set_consumer(consumer);
         }
@@ -511,7 +540,7 @@ impl Cq {
         }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
         // A CQ in error has a new buffer all the same.
-        let _ = self.append(&mut state, &[], marker);
+        let _ = self.append(state, &[], marker);
         state.context.set_log_cq_size(context.log_cq_size());
         state.ring.log_size = context.log_cq_size();
         state.context.set_log_page_size(context.log_page_size());

@@ -29,6 +29,13 @@ struct Wqe {
     packets: u32,
 }
 
+/// The latest packet or frame that a thread received.
+#[derive(Clone, Copy)]
+enum Receive {
+    Packet(usize),
+    Frame(usize),
+}
+
 /// The latest events that others can be caused by.
 #[derive(Default)]
 struct Latest {
@@ -50,7 +57,9 @@ struct Latest {
     /// The queue that a thread turned to, and whether because of a timer.
     services_by_thread: HashMap<u32, (Object, usize, bool)>,
     frames_by_thread: HashMap<u32, usize>,
-    receives_by_thread: HashMap<u32, usize>,
+    receives_by_thread: HashMap<u32, Receive>,
+    /// Received frames by thread, guest and index of the WQE.
+    frames_in: HashMap<(u32, u16, u32), usize>,
     /// The latest CQE of a CQ.
     cqes: HashMap<Object, usize>,
     /// The latest error CQE of a queue.
@@ -156,11 +165,12 @@ impl Latest {
                     false => &mut self.requests_in,
                 };
                 arrived.insert(object, index);
-                self.receives_by_thread.insert(event.thread, index);
+                self.receives_by_thread.insert(event.thread, Receive::Packet(index));
                 self.packets.get(&(first, event.object, third)).copied()
             }
             NicEvent::FrameIn => {
-                self.receives_by_thread.insert(event.thread, index);
+                self.receives_by_thread.insert(event.thread, Receive::Frame(index));
+                self.frames_in.insert((event.thread, event.guest, first), index);
                 self.frames_by_thread.get(&event.thread).copied()
             }
             NicEvent::Service => {
@@ -271,7 +281,14 @@ impl Latest {
             let flushed = is_error_cqe(&event.arguments) && syndrome == Syndrome::WrFlush as u32;
             return match flushed {
                 true => failure.max(self.requests_in.get(&queue).copied()),
-                false => self.receives_by_thread.get(&event.thread).copied(),
+                false => match self.receives_by_thread.get(&event.thread)? {
+                    Receive::Packet(index) => Some(*index),
+                    // Completions of a burst may be written at its end.
+                    Receive::Frame(latest) => {
+                        let own = self.frames_in.get(&(event.thread, event.guest, wqe_index));
+                        Some(*own.unwrap_or(latest))
+                    }
+                },
             };
         }
         let frame = self.frame_wqes.get(&(queue, wqe_index)).copied();

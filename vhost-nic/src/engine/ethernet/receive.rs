@@ -76,7 +76,7 @@ impl Reception<'_> {
         }
         state.consumer = index.wrapping_add(1);
         state.wqe_reads.add(1, rq.wq.stride() as u64);
-        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
+        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite] {
             hca.pcie_latency.spend(transaction);
         }
         let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
@@ -133,8 +133,11 @@ impl Reception<'_> {
     /// the queue. One that the door made an error moves the queue to the error state.
     fn complete(&self, rq: &Rq, state: &mut RqState, index: u16, cqe: Cqe) {
         let posted = match self.burst {
-            Some(burst) => burst.post(&rq.cq, rq.number, cqe),
-            None => rq.cq.post_of(rq.number, cqe),
+            Some(burst) if rq.cq.compresses() => burst.post(&rq.cq, rq.number, cqe),
+            _ => {
+                self.context.hca.pcie_latency.spend(Transaction::CqeWrite);
+                rq.cq.post_of(rq.number, cqe)
+            }
         };
         match posted {
             Ok(Completion { failed, .. }) if failed => state.become_state(QueueState::Error),

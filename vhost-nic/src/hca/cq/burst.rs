@@ -10,13 +10,21 @@ use super::failure::{Completion, CqInError};
 use super::{Cq, PADDED, State, entry_size, traced};
 use crate::dma::{self, Purpose};
 use crate::hca::nic_event::NicEvent;
+use crate::hca::pcie_latency::Transaction;
 use crate::net::CqePlace;
 
 impl Cq {
-    /// Appends a completion as [`post_of`](Self::post_of) does, one of a burst that ends with
-    /// [`end_burst`](Self::end_burst) if it is held: it then waits for others that it can be compressed with.
+    /// Whether completions of a burst may be compressed (`cqe_comp_en`).
+    #[inline]
+    pub fn compresses(&self) -> bool {
+        self.compresses
+    }
+
+    /// Appends a completion as [`post_of`](Self::post_of) does to a CQ that [compresses](Self::compresses), one of a
+    /// burst that ends with [`end_burst`](Self::end_burst) if it is held: it then waits for others that it can be
+    /// compressed with.
     pub fn post_of_burst(&self, queue: u32, cqe: Cqe) -> Result<Completion, CqInError> {
-        self.post_entry(queue, &[], cqe, self.compresses)
+        self.post_entry(queue, &[], cqe, true)
     }
 
     /// Writes the completions that are held.
@@ -37,7 +45,11 @@ impl Cq {
         let entries = state.ring.size();
         let takes = |session: &Session| session.takes(queue, &cqe, entries);
         let mut fires = !state.session.as_deref().is_some_and(takes) && self.write_session(state);
-        let pending = state.session.as_deref().map_or(0, Session::len);
+        let Some(pending) = state.session.as_deref().map(Session::len) else {
+            // A panic has lost it.
+            drop(guard);
+            return self.post_past_door(&[], cqe);
+        };
         let room = match state.failure {
             Some(_) => Err(CqInError),
             None => self.make_room(state, pending, &cqe).map_err(|failure| {
@@ -74,6 +86,7 @@ impl Cq {
     }
 
     fn write_taken(&self, state: &mut State, mut session: Box<Session>) -> bool {
+        self.pcie_latency.spend(Transaction::CqeWrite);
         let first = state.ring.producer;
         let _ = match session.plain() {
             Some(cqes) => cqes
