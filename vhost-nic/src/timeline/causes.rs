@@ -302,3 +302,38 @@ impl Latest {
         posted.max(response).max(timeout).max(failure)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_of_a_burst_is_caused_by_its_frame() {
+        let at = |kind: NicEvent, arguments| Event {
+            time: 0,
+            event: kind.index(),
+            guest: 1,
+            object: 7,
+            arguments,
+            thread: 0,
+        };
+        let frame = |index| at(NicEvent::FrameIn, [index, 60, 0, 0]);
+        let cqe = |index| at(NicEvent::Cqe, [0, index, CqeOpcode::ResponderSend as u32, 0]);
+        let packet = at(NicEvent::PacketIn, [0, 0, 0, 0]);
+        let events = [
+            frame(4),
+            frame(5),
+            cqe(4),
+            cqe(5),
+            // A queue pair has a WQE of the same index.
+            packet,
+            cqe(4),
+            frame(6),
+            cqe(9),
+        ];
+        let causes = find(&events);
+        assert_eq!(causes[2..4], [Some(0), Some(1)]);
+        assert_eq!(causes[5], Some(4));
+        assert_eq!(causes[7], Some(6), "of a frame that another thread received");
+    }
+}
