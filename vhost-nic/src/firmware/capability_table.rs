@@ -186,7 +186,7 @@ table! {
         qos = 1, "the capabilities of quality of service can be queried";
         ets = 1, "QETCR, QTCT: classes are set, not scheduled";
         dcbx = 1, "DCBX_PARAM";
-        cqe_compression = 1, "received frames of a burst that differ in length and checksum or hash";
+        cqe_compression = 1, "completions of a burst of frames that are alike but for length and checksum or hash";
         cqe_compression_128 = 1, "the same for CQEs of 128 bytes";
         cqe_compression_max_num = MAX_SESSION as u64, "CQEs of one compressed session";
         cqe_128_always = 1, "CQEs may be padded to 128 bytes";

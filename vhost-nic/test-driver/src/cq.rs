@@ -235,7 +235,7 @@ impl CompletionQueue {
 
     /// Value of the owner bit of that entry when it is the consumer's.
     fn owner(&self, distance: u32) -> u32 {
-        self.consumer + distance >> self.shape.log_size & 1
+        (self.consumer + distance) >> self.shape.log_size & 1
     }
 
     /// Offset of that completion, if it is the consumer's.
