@@ -266,7 +266,7 @@ fn a_timeout_begins_with_its_timer() {
     let expected = ["ack_timeout", "timer_expired", "timer_set", "wqe", "doorbell"].map(|name| (name, a));
     // On a busy machine the retransmission may time out, too.
     let is_rung = is_rung_first(&trace, a);
-    assert_eq!(causes[0], expected[..expected.len() - usize::from(!is_rung)]);
+    assert_eq!(causes[0], &expected[..expected.len() - usize::from(!is_rung)]);
 
     // The first acknowledgement is lost, each retransmission is acknowledged as well.
     let sent = all(&trace, &timeline, "ack_out", b);
