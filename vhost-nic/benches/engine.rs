@@ -7,11 +7,12 @@
 mod faulty;
 #[path = "../tests/common/nic.rs"]
 mod nic;
+#[path = "common/worker.rs"]
+mod worker;
 
-use std::path::PathBuf;
+use std::hint;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, hint};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mlx5_prm::access_reg::PmtuReg;
@@ -28,9 +29,8 @@ use vhost_nic::net::Switch;
 
 use crate::faulty::faulty_machine;
 use crate::nic::machine;
+use crate::worker::Worker;
 
-/// Name of the thread that sends for the first guest.
-const SENDER: &str = "nic1";
 /// Bytes of each guest's region.
 const REGION: u64 = 64 << 20;
 /// Log2 of the basic blocks of a send queue: with many requests in flight, and with few.
@@ -42,35 +42,6 @@ const SIGNALED: u16 = 64;
 const PORT_MTU: u16 = 9022;
 /// Code of a path MTU of 4096 bytes.
 const MTU_4096: u8 = 5;
-
-/// CPU time of the sending NIC's thread (`schedstat`).
-struct Worker(PathBuf);
-
-impl Worker {
-    /// Finds the thread by its name.
-    fn find() -> Self {
-        let tasks = fs::read_dir("/proc/self/task").unwrap();
-        let named = tasks.map(|task| task.unwrap().path()).find(|task| {
-            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-            name.trim() == SENDER
-        });
-        Self(named.expect("the NIC has a thread").join("schedstat"))
-    }
-
-    /// CPU time so far.
-    fn busy(&self) -> Duration {
-        let stat = fs::read_to_string(&self.0).unwrap();
-        let nanoseconds = stat.split_whitespace().next().unwrap();
-        Duration::from_nanos(nanoseconds.parse().unwrap())
-    }
-
-    /// CPU time spent while `act` runs.
-    fn time(&self, act: impl FnOnce()) -> Duration {
-        let before = self.busy();
-        act();
-        self.busy() - before
-    }
-}
 
 /// Observers of the NICs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod data_segments;
 mod denial;
 mod egress;
 mod ethernet;
+mod held_completions;
 mod ingress;
 mod memory;
 mod rdma;

@@ -16,6 +16,7 @@ fn two_guests_exchange_frames_of_every_kind() -> Result<()> {
     run("BIG TCP", big_tcp)?;
     run("iperf3", iperf)?;
     run("checksums", |fixture| checksums(fixture, 1500))?;
+    run("CQE compression", cqe_compression)?;
     run("VLAN", vlan)?;
     run("multicast", multicast)?;
     step("jumbo frames", || {
@@ -101,6 +102,41 @@ fn big_tcp(fixture: &Fixture) -> Result<()> {
 fn tso(fixture: &Fixture) -> Result<(u64, u64)> {
     let sum = |name| Ok::<_, guest_harness::Error>(counter(fixture, 0, name)? + counter(fixture, 1, name)?);
     Ok((sum("tx_tso_packets")?, sum("tx_tso_bytes")?))
+}
+
+/// The driver expands sessions of the segments of a packet to the frames that were sent.
+fn cqe_compression(fixture: &Fixture) -> Result<()> {
+    let switch = |state: &str| {
+        fixture.testbed().each(|guest| {
+            let script = format!(
+                "set -e; ethtool --set-priv-flags {NIC} rx_cqe_compress {state}\n\
+                 ethtool --show-priv-flags {NIC} | grep -q 'rx_cqe_compress *: {state}'"
+            );
+            guest.run(&script)?.check().map(drop)
+        })
+    };
+    let counts = |guest| {
+        let [sessions, packets] = ["rx_cqe_compress_blks", "rx_cqe_compress_pkts"];
+        Ok::<_, guest_harness::Error>((counter(fixture, guest, sessions)?, counter(fixture, guest, packets)?))
+    };
+    let initially = fixture.guest(0).run(&format!(
+        "ethtool --show-priv-flags {NIC} | grep -q 'rx_cqe_compress *: on'"
+    ))?;
+    switch("on")?;
+    fixture.flow(0, 1).ping(3, 1472)?;
+    for (flow, receiver) in [(fixture.flow(0, 1), 1), (fixture.flow_v6(1, 0), 0)] {
+        let before = counts(receiver)?;
+        flow.compare_digests(8)?;
+        let after = counts(receiver)?;
+        let (sessions, packets) = (after.0 - before.0, after.1 - before.1);
+        eprintln!("{packets} frames in {sessions} sessions");
+        assert!(
+            sessions > 0 && packets >= 3 * sessions,
+            "{packets} frames in {sessions} sessions"
+        );
+    }
+    checksums(fixture, 1500)?;
+    switch(if initially.success() { "on" } else { "off" })
 }
 
 fn iperf(fixture: &Fixture) -> Result<()> {

@@ -84,7 +84,7 @@ pub const PLANS: &[Plan] = &[
     package(
         "mlx5-test-driver",
         &[
-            &["interrupts", "memory", "request", "wait"],
+            &["cqe_session", "interrupts", "memory", "request", "wait"],
             &["buffer", "device"],
             &["machine"],
             &["event_ring"],

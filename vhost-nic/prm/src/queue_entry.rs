@@ -76,8 +76,29 @@ impl Cqe {
     pub const INLINE_32: u8 = 1 << 2;
     /// Format in `op_own`: the 64 bytes before are data (`MLX5_INLINE_SCATTER_64`).
     pub const INLINE_64: u8 = 2 << 2;
+    /// Format in `op_own`: title of a compressed session, whose byte count is the number of its mini CQEs
+    /// (`MLX5_COMPRESSED`).
+    pub const COMPRESSED: u8 = 3 << 2;
+    /// Bits of the format in `op_own`.
+    pub const FORMAT: u8 = 3 << 2;
     /// Bit of `op_own`: owner, changes with every lap of the ring.
     pub const OWNER: u8 = 1;
+}
+
+/// Completion of a compressed session (`struct mlx5_mini_cqe8`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct MiniCqe {
+    /// Receive hash, or the checksum and a stride index, by `mini_cqe_res_format`.
+    pub result: [u8; 4],
+    /// Bytes received.
+    pub byte_count: U32,
+}
+const _: () = assert!(size_of::<MiniCqe>() == 8 && std::mem::offset_of!(MiniCqe, byte_count) == 4);
+
+impl MiniCqe {
+    /// Mini CQEs in an entry of the CQ (`MLX5_MINI_CQE_ARRAY_SIZE`).
+    pub const ARRAY: usize = size_of::<Cqe>() / size_of::<Self>();
 }
 
 /// Opcode of a CQE, bits 7:4 of `op_own` (`MLX5_CQE_*`).

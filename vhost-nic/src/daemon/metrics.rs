@@ -93,6 +93,14 @@ fn activity(metrics: &mut Metrics, guests: &[GuestSnapshot]) {
         "Completions by the destination of their data",
         completions,
     );
+    let compressed = each(guests, |guest| guest.nic.completions.compressed);
+    metrics.counter(
+        "compressed_completions",
+        "Completions of compressed sessions",
+        compressed,
+    );
+    let sessions = each(guests, |guest| guest.nic.completions.compressed_sessions);
+    metrics.counter("compressed_sessions", "Sessions of compressed completions", sessions);
     let resets = each(guests, |guest| guest.function.resets);
     metrics.counter("function_resets", "Resets of the function", resets);
     let errors = by(guests, "kind", |guest| {

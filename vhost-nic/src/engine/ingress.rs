@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::context::{Context, Origin};
 use super::ethernet::receive::Reception;
+use super::held_completions::HeldCompletions;
 use super::rdma;
 use crate::frame::checksum::{Coverage, verify};
 use crate::frame::mac::CastType;
@@ -68,7 +69,11 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
     if burst.is_of_super_packets() && rdma::receive_burst(context, burst.frames(), loopback) {
         return count_rdma(burst);
     }
+    let held = (burst.count() > 1).then(HeldCompletions::default);
+    let mut next = burst.number();
     burst.each(|frame| {
+        let in_burst = next;
+        next = next.plus(1);
         // Flow tables and the guest's network stack need all bytes.
         let bytes = frame.to_bytes();
         let Some(view) = bytes.as_deref().and_then(FrameView::new) else {
@@ -76,18 +81,24 @@ fn dispatch(context: &Context, burst: &Burst<'_>, origin: Origin) {
         };
         let number = match frame {
             Frame::SuperPacket(packet) => packet.number.get(),
-            Frame::Bytes(_) => burst.number(),
+            Frame::Bytes(_) => in_burst,
         };
         if is_roce(&view) && rdma::receive(context, &view, number, loopback) {
             count_rdma(&Burst::new(&[frame]));
         } else {
-            classify(context, &view, number, origin);
+            classify(context, &view, number, origin, held.as_ref());
         }
     });
 }
 
 /// Delivers a frame to the TIRs that the flow tables name.
-fn classify(context: &Context, view: &FrameView<'_>, number: FrameNumber, origin: Origin) {
+fn classify(
+    context: &Context,
+    view: &FrameView<'_>,
+    number: FrameNumber,
+    origin: Origin,
+    burst: Option<&HeldCompletions>,
+) {
     let hca = &context.hca;
     let mut deliveries = DELIVERIES.with_borrow_mut(Vec::pop).unwrap_or_default();
     let outcome = hca.steering.classify(table_type::NIC_RX, view, &mut deliveries);
@@ -97,6 +108,7 @@ fn classify(context: &Context, view: &FrameView<'_>, number: FrameNumber, origin
             view,
             number,
             verified: verify(view, Coverage::Packet),
+            burst,
         };
         for Delivery { target: tir, flow_tag } in deliveries.drain(..) {
             deliver(&reception, &tir, flow_tag, origin);

@@ -36,14 +36,11 @@ impl Entrance {
         self.shared.drops.of(reason).increment();
     }
 
-    /// Delivers the frames, consecutive packets with the same addresses together.
+    /// Delivers the frames, consecutive ones of a kind with the same addresses together.
     pub fn deliver(&self, arrived: &mut Vec<Arrived>) {
-        let together = |a: &Arrived, b: &Arrived| match (a, b) {
-            (Arrived::Packet(a), Arrived::Packet(b)) => {
-                let (a, b) = (Frame::SuperPacket(a), Frame::SuperPacket(b));
-                a.addresses() == b.addresses()
-            }
-            _ => false,
+        let together = |a: &Arrived, b: &Arrived| {
+            let is_packet = |arrived: &Arrived| matches!(arrived, Arrived::Packet(_));
+            is_packet(a) == is_packet(b) && a.frame().addresses() == b.frame().addresses()
         };
         for burst in arrived.chunk_by(together) {
             let frames: Vec<Frame<'_>> = burst.iter().map(Arrived::frame).collect();

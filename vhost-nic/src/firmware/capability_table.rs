@@ -10,6 +10,7 @@ use mlx5_prm::capability_group::{
 };
 use mlx5_prm::layout::{Declaration, Field, Layout};
 
+use crate::hca::cq::MAX_SESSION;
 use crate::hca::limits;
 
 /// A group of capabilities (`enum mlx5_cap_type`, device.h).
@@ -185,9 +186,9 @@ table! {
         qos = 1, "the capabilities of quality of service can be queried";
         ets = 1, "QETCR, QTCT: classes are set, not scheduled";
         dcbx = 1, "DCBX_PARAM";
-        cqe_compression = 1, "a CQ may allow compressed CQEs; the device compresses none";
+        cqe_compression = 1, "completions of a burst of frames that are alike but for length and checksum or hash";
         cqe_compression_128 = 1, "the same for CQEs of 128 bytes";
-        cqe_compression_max_num = 64, "CQEs of one compressed session";
+        cqe_compression_max_num = MAX_SESSION as u64, "CQEs of one compressed session";
         cqe_128_always = 1, "CQEs may be padded to 128 bytes";
         nic_receive_steering_discard = 1, "QUERY_VNIC_ENV: frames that no flow table entry matched";
         vnic_env_cq_overrun = 1, "QUERY_VNIC_ENV: CQs that ran full";

@@ -10,7 +10,7 @@ use super::command::{
 };
 use crate::hca::Hca;
 use crate::hca::buffer::Buffer;
-use crate::hca::cq::{Cq, CqResources, MAX_LOG_CQ_SIZE, entry_size};
+use crate::hca::cq::{Cq, CqResources, MAX_LOG_CQ_SIZE, entry_size, is_supported};
 
 pub(super) const COMMANDS: Commands = &[
     (Opcode::CREATE_CQ, create),
@@ -61,6 +61,9 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         .uars
         .get(context.uar_page())
         .ok_or(no_such("the completion queue's UAR does not exist"))?;
+    if !is_supported(context) {
+        return Err(bad_parameter("there is no such compression of completions"));
+    }
     let buffer = buffer(hca, context, pas)?;
     let resources = CqResources {
         dma: hca.dma.clone(),
@@ -71,9 +74,11 @@ fn create(firmware: &Firmware, input: Input<'_>) -> Result {
         clock: hca.clock.clone(),
         tracer: hca.tracer,
         door: hca.door.clone(),
+        pcie_latency: hca.pcie_latency.clone(),
+        compression: firmware.nv_config.lock().compression(),
     };
     let make = |number| Cq::new(number, context.clone(), buffer, eq, resources, uar.references.acquire());
-    let cq = hca.cqs.insert_with(make).ok_or(TABLE_FULL)?;
+    let cq = hca.cqs.insert_sized(Cq::size(context), make).ok_or(TABLE_FULL)?;
     let mut output = CreateCqOut::default();
     output.set_cqn(cq.number);
     Reply::new(output)

@@ -104,6 +104,8 @@ fn modify(firmware: &Firmware, input: Input<'_>) -> Result {
     }
     if next != state.state {
         state.become_state(next);
+        // The driver counts on no completion after this.
+        rq.cq.end_burst();
     }
     Reply::ok::<ModifyRqOut>()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlx5_prm::opcode::Opcode;
 use mlx5_prm::tis_tir_rqt::*;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::command::{Commands, Input, Reply, Result, TABLE_FULL, bad_parameter, in_use, no_object, no_such};
 use super::rq;
@@ -54,7 +54,7 @@ fn create_tis(firmware: &Firmware, input: Input<'_>) -> Result {
         number,
         context: RwLock::new(context.clone()),
         references: RefCount::default(),
-        domain,
+        domain: Mutex::new(Some(domain)),
     };
     let tis = hca.tises.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTisOut::default();
@@ -81,9 +81,11 @@ fn modify_tis(firmware: &Firmware, input: Input<'_>) -> Result {
 
 fn destroy_tis(firmware: &Firmware, input: Input<'_>) -> Result {
     let number = input.fields::<DestroyTisIn>()?.tisn();
-    if find_tis(&firmware.hca, number)?.references.count() > 0 {
+    let tis = find_tis(&firmware.hca, number)?;
+    if tis.references.count() > 0 {
         return Err(in_use("send queues are on the TIS"));
     }
+    tis.retire();
     firmware.hca.tises.remove(number);
     Reply::ok::<DestroyTisOut>()
 }
@@ -127,7 +129,7 @@ fn create_tir(firmware: &Firmware, input: Input<'_>) -> Result {
         number,
         references: RefCount::default(),
         state: RwLock::new(state),
-        domain,
+        domain: Mutex::new(Some(domain)),
     };
     let tir = hca.tirs.insert_with(make).ok_or(TABLE_FULL)?;
     let mut output = CreateTirOut::default();

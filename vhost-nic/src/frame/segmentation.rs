@@ -5,6 +5,7 @@
 //! `drivers/net/ethernet/mellanox/mlx5/core/en_main.c`).
 
 use std::ops::Range;
+use std::slice::Chunks;
 
 use thiserror::Error;
 
@@ -76,19 +77,38 @@ impl<'a> Segments<'a> {
 
     /// Builds the segments one after the other in `buffer`, and calls `emit` with each.
     pub fn emit(&self, buffer: &mut Vec<u8>, mut emit: impl FnMut(&[u8])) {
-        let frame = self.view.bytes();
-        let count = self.count();
-        for index in 0..count {
-            let start = self.payload + index * self.mss;
-            let payload = start..(start + self.mss).min(frame.len());
+        self.emit_bursts(buffer, 1, |burst| burst.for_each(&mut emit));
+    }
+
+    /// Builds the segments in `buffer`, at most `count` at a time, and calls `emit` with those.
+    pub fn emit_bursts(&self, buffer: &mut Vec<u8>, count: usize, mut emit: impl FnMut(Chunks<'_, u8>)) {
+        let segments = self.count();
+        for first in (0..segments).step_by(count.max(1)) {
             buffer.clear();
-            buffer.extend_from_slice(&frame[..self.payload]);
-            buffer.extend_from_slice(&frame[payload.clone()]);
-            self.fix_network(buffer, index);
-            self.fix_transport(buffer, payload, index == 0, index + 1 == count);
-            checksum::fill(buffer, self.fill);
-            emit(buffer);
+            for index in first..(first + count.max(1)).min(segments) {
+                self.append(buffer, index, index + 1 == segments);
+            }
+            // All but the last of all segments are as long as the first.
+            emit(buffer.chunks(self.length()));
         }
+    }
+
+    /// Length of the first segment, in bytes: none is longer.
+    pub fn length(&self) -> usize {
+        self.view.bytes().len().min(self.payload + self.mss)
+    }
+
+    fn append(&self, buffer: &mut Vec<u8>, index: usize, last: bool) {
+        let frame = self.view.bytes();
+        let start = self.payload + index * self.mss;
+        let payload = start..(start + self.mss).min(frame.len());
+        let begin = buffer.len();
+        buffer.extend_from_slice(&frame[..self.payload]);
+        buffer.extend_from_slice(&frame[payload.clone()]);
+        let segment = &mut buffer[begin..];
+        self.fix_network(segment, index);
+        self.fix_transport(segment, payload, index == 0, last);
+        checksum::fill(segment, self.fill);
     }
 
     fn fix_network(&self, segment: &mut [u8], index: usize) {

@@ -1,5 +1,7 @@
 //! Completion queues.
 
+mod burst;
+mod compression;
 mod failure;
 
 use std::sync::Arc;
@@ -22,13 +24,16 @@ use super::inspect::{self, Numbered};
 use super::nic_event::{self, NicEvent};
 use super::nic_finding::{Finding, Findings, Object};
 use super::pcie_account::{PcieAccount, Transactions};
+use super::pcie_latency::{PcieLatency, Transaction};
 use super::port_counters::CompletionCounters;
 use super::refcount::{RefCount, Reference};
 use super::scheduler::{Scheduler, Task};
-use crate::dma::{Dma, Purpose};
+use crate::dma::{Dma, DmaError, Purpose};
 use crate::net::CqePlace;
+use compression::Session;
 use failure::CqFailure;
 
+pub use compression::{CompressionType, MAX_SESSION, is_supported};
 pub use failure::{Completion, CqInError, Posted};
 
 /// Largest log2 of the number of entries.
@@ -51,6 +56,9 @@ pub struct Cq {
     pub uar: u32,
     /// References by work queues that complete here.
     pub references: RefCount,
+    /// Whether completions may be compressed (`cqe_comp_en`).
+    #[serde(skip)]
+    compresses: bool,
     #[serde(serialize_with = "inspect::number")]
     eq: Arc<Eq>,
     #[serde(skip)]
@@ -69,6 +77,9 @@ pub struct Cq {
     tracer: Tracer,
     #[serde(skip)]
     door: Option<Arc<dyn EntryDoor>>,
+    /// Spent here for completions of bursts; for others, by what posts them.
+    #[serde(skip)]
+    pcie_latency: Arc<PcieLatency>,
     /// Lock order: before the table of EQs and the EQs, to which a failure is reported.
     state: Mutex<State>,
     /// References to the EQ and the UAR.
@@ -110,6 +121,9 @@ struct State {
     /// Indexes; the consumer index is that of the last arm doorbell, or of the last read of the doorbell record.
     #[serde(flatten)]
     ring: EntryRing,
+    /// Completions that the end of a burst will write, if the CQ allows compression.
+    #[serde(skip)]
+    session: Option<Box<Session>>,
     /// Index behind the last solicited completion.
     solicited: u32,
     arm: Arm,
@@ -160,9 +174,16 @@ pub(crate) struct CqResources {
     pub(crate) clock: Clock,
     pub(crate) tracer: Tracer,
     pub(crate) door: Option<Arc<dyn EntryDoor>>,
+    pub(crate) pcie_latency: Arc<PcieLatency>,
+    pub(crate) compression: CompressionType,
 }
 
 impl Cq {
+    /// Bytes of a CQ with all that it owns and that is not charged by itself.
+    pub(crate) fn size(context: &Cqc) -> usize {
+        size_of::<Self>() + if context.cqe_comp_en() { size_of::<Session>() } else { 0 }
+    }
+
     pub(crate) fn new(
         number: u32,
         context: Cqc,
@@ -180,10 +201,13 @@ impl Cq {
             clock,
             tracer,
             door,
+            pcie_latency,
+            compression,
         } = resources;
         let uar_page = context.uar_page();
         let state = State {
             ring: EntryRing::new(context.log_cq_size()),
+            session: Session::new(&context, compression),
             context,
             buffer,
             solicited: 0,
@@ -199,6 +223,7 @@ impl Cq {
             number,
             uar: uar_page,
             references: RefCount::default(),
+            compresses: state.session.is_some(),
             held: Mutex::new(vec![eq.references.acquire(), uar]),
             eq,
             eqs,
@@ -209,6 +234,7 @@ impl Cq {
             clock,
             tracer,
             door,
+            pcie_latency,
             state: Mutex::new(state),
         }
     }
@@ -254,7 +280,7 @@ impl Cq {
     /// Appends a completion of a send or receive queue, as [`Self::post`] does. In the place of the queue's number, a
     /// received frame has its flow tag.
     pub fn post_of(&self, queue: u32, cqe: Cqe) -> Result<Completion, CqInError> {
-        self.post_entry(queue, &[], cqe)
+        self.post_entry(queue, &[], cqe, false)
     }
 
     /// Appends a completion with inline data: 64 bytes at most, and more than 32 only in a 128-byte CQE.
@@ -271,29 +297,59 @@ impl Cq {
 
     fn post_of_queue_pair(&self, lower: &[u8], cqe: Cqe) -> Posted {
         let queue = cqe.sop_drop_qpn.get() & 0xff_ffff;
-        self.post_entry(queue, lower, cqe).map(|completion| completion.place)
+        self.post_entry(queue, lower, cqe, false)
+            .map(|completion| completion.place)
     }
 
-    fn post_entry(&self, queue: u32, lower: &[u8], mut cqe: Cqe) -> Result<Completion, CqInError> {
+    /// Appends a completion. It may join a session if it is one of a burst.
+    fn post_entry(&self, queue: u32, lower: &[u8], mut cqe: Cqe, in_burst: bool) -> Result<Completion, CqInError> {
         let ask = |door: &Arc<dyn EntryDoor>| door.cqe(self.number, queue, lower, &mut cqe);
         let fate = self.door.as_ref().map_or(CqeFate::Written, ask);
+        let held = in_burst && fate == CqeFate::Written && compression::is_joinable(&cqe);
         let place = match fate {
-            CqeFate::Written | CqeFate::Failed => Some(self.post_past_door(lower, cqe)?),
+            CqeFate::Written if held => Some(self.join(queue, cqe)?),
+            CqeFate::Written | CqeFate::Failed => {
+                if in_burst {
+                    self.pcie_latency.spend(Transaction::CqeWrite);
+                }
+                Some(self.post_past_door(lower, cqe)?)
+            }
             CqeFate::Withheld => None,
-            CqeFate::Overrun => return Err(self.fail(&mut self.state.lock(), CqFailure::Overrun)),
+            CqeFate::Overrun => return Err(self.overrun()),
         };
         let failed = fate == CqeFate::Failed;
-        Ok(Completion { place, failed })
+        Ok(Completion { place, failed, held })
     }
 
     /// Appends a completion that has passed the door; see [`EntryDoor::cqe`].
     pub fn post_past_door(&self, lower: &[u8], cqe: Cqe) -> Result<CqePlace, CqInError> {
         let mut state = self.state.lock();
-        let place = self.append(&mut state, lower, cqe)?;
-        if state.due(state.ring.producer.wrapping_sub(1)) && !self.hold_back(&mut state) {
+        let mut fires = self.write_session(&mut state);
+        let first = state.ring.producer;
+        let posted = self.append(&mut state, lower, cqe);
+        fires = fires || self.completes(&mut state, first);
+        if fires {
             self.fire(state);
         }
-        Ok(place)
+        posted
+    }
+
+    /// Fails with an overrun behind the completions that are held.
+    #[cold]
+    fn overrun(&self) -> CqInError {
+        let mut state = self.state.lock();
+        let fires = self.write_session(&mut state);
+        let error = self.fail(&mut state, CqFailure::Overrun);
+        if fires {
+            self.fire(state);
+        }
+        error
+    }
+
+    /// Counts the completions from index `first` on, and returns whether they fire the event now.
+    fn completes(&self, state: &mut State, first: u32) -> bool {
+        let count = state.ring.producer.wrapping_sub(first) & INDEX_MASK;
+        count > 0 && state.due(first) && !self.hold_back(state, count)
     }
 
     /// Writes a CQE: `cqe`, and before it `lower`, the lower half of a 128-byte CQE. Returns its place. The CQ fails if
@@ -302,19 +358,8 @@ impl Cq {
         if state.failure.is_some() {
             return Err(CqInError);
         }
-        if state.ring.is_full() && !state.context.oi() {
-            // The consumer advances the doorbell record without a doorbell.
-            let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) else {
-                return Err(self.fail(state, CqFailure::Access));
-            };
-            state.ring.set_consumer(consumer);
-            if state.ring.is_full() {
-                let text = format_args!("completion queue {} is full", self.number);
-                self.findings
-                    .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
-                return Err(self.fail(state, CqFailure::Overrun));
-            }
-        }
+        self.make_room(state, 0, &cqe)
+            .map_err(|failure| self.fail(state, failure))?;
         // An error CQE has its syndrome in place of the timestamp.
         let opcode = cqe.op_own >> 4;
         let error = opcode == CqeOpcode::RequestError as u8 || opcode == CqeOpcode::ResponderError as u8;
@@ -332,11 +377,7 @@ impl Cq {
             .write(&self.dma, Purpose::Cqe, entry, lower)
             .and_then(|()| state.buffer.publish(&self.dma, Purpose::Cqe, offset, cqe.as_bytes()));
         if let Err(error) = written {
-            let text = format_args!("completion queue {}: {error}", self.number);
-            self.findings
-                .report(Finding::LostCqe, self.object(), cqe.as_bytes(), text);
-            self.findings.report_dma(self.object(), &error);
-            return Err(self.fail(state, CqFailure::Access));
+            return Err(self.lose(state, &cqe, &error));
         }
         state.ring.advance();
         let whole = !lower.is_empty() || state.context.cqe_sz() == PADDED;
@@ -360,6 +401,35 @@ impl Cq {
             index,
             syndrome,
         })
+    }
+
+    /// Fails, as a completion cannot be written.
+    #[cold]
+    fn lose(&self, state: &mut State, cqe: &Cqe, error: &DmaError) -> CqInError {
+        let text = format_args!("completion queue {}: {error}", self.number);
+        self.findings
+            .report(Finding::LostCqe, self.object(), cqe.as_bytes(), text);
+        self.findings.report_dma(self.object(), error);
+        self.fail(state, CqFailure::Access)
+    }
+
+    /// Checks that there is room for a completion behind `pending` others.
+    fn make_room(&self, state: &mut State, pending: u32, cqe: &Cqe) -> Result<(), CqFailure> {
+        if state.ring.has_room_after(pending) || state.context.oi() {
+            return Ok(());
+        }
+        // The consumer advances the doorbell record without a doorbell.
+        let consumer = self
+            .consumer_index(&state.context, Purpose::DoorbellRecord)
+            .ok_or(CqFailure::Access)?;
+        state.ring.set_consumer(consumer);
+        if !state.ring.has_room_after(pending) {
+            let text = format_args!("completion queue {} is full", self.number);
+            self.findings
+                .report(Finding::CqOverrun, self.object(), cqe.as_bytes(), text);
+            return Err(CqFailure::Overrun);
+        }
+        Ok(())
     }
 
     /// Takes no more completions, and reports it, once.
@@ -391,13 +461,13 @@ impl Cq {
         }
     }
 
-    /// Counts a completion, and returns whether moderation (`cq_period`, `cq_max_count`) delays its event.
-    fn hold_back(&self, state: &mut State) -> bool {
+    /// Counts completions, and returns whether moderation (`cq_period`, `cq_max_count`) delays their event.
+    fn hold_back(&self, state: &mut State, completions: u32) -> bool {
         let (period, count) = (
             Duration::from_micros(state.context.cq_period().into()),
             state.context.cq_max_count(),
         );
-        state.pending = state.pending.saturating_add(1);
+        state.pending = state.pending.saturating_add(completions.min(u16::MAX.into()) as u16);
         if period < SHORTEST_PERIOD || (count > 0 && state.pending >= count) {
             return false;
         }
@@ -453,6 +523,15 @@ impl Cq {
     /// and changes nothing, if the completions not yet read do not fit in the new one.
     pub fn resize(&self, context: &Cqc, buffer: Buffer) -> bool {
         let mut state = self.state.lock();
+        let fires = self.write_session(&mut state);
+        let resized = self.switch_buffer(&mut state, context, buffer);
+        if fires {
+            self.fire(state);
+        }
+        resized
+    }
+
+    fn switch_buffer(&self, state: &mut State, context: &Cqc, buffer: Buffer) -> bool {
         if let Some(consumer) = self.consumer_index(&state.context, Purpose::DoorbellRecord) {
             state.ring.set_consumer(consumer);
         }
@@ -461,7 +540,7 @@ impl Cq {
         }
         let marker = Cqe::new(CqeOpcode::ResizeCq);
         // A CQ in error has a new buffer all the same.
-        let _ = self.append(&mut state, &[], marker);
+        let _ = self.append(state, &[], marker);
         state.context.set_log_cq_size(context.log_cq_size());
         state.ring.log_size = context.log_cq_size();
         state.context.set_log_page_size(context.log_page_size());

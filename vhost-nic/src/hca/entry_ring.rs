@@ -48,13 +48,25 @@ impl EntryRing {
 
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.unread() >= self.size()
+        !self.has_room_after(0)
+    }
+
+    /// Whether there is room for an entry behind the next `entries`.
+    #[inline]
+    pub(super) fn has_room_after(&self, entries: u32) -> bool {
+        self.unread() + entries < self.size()
     }
 
     /// Position of the next entry in the ring.
     #[inline]
     pub(super) fn slot(&self) -> u32 {
-        self.producer % self.size()
+        self.slot_after(0)
+    }
+
+    /// Position of the entry that is `entries` behind the next one.
+    #[inline]
+    pub(super) fn slot_after(&self, entries: u32) -> u32 {
+        self.producer.wrapping_add(entries) % self.size()
     }
 
     /// Owner bit of the next entry.
@@ -66,7 +78,13 @@ impl EntryRing {
     /// Counts the entry that was just written.
     #[inline]
     pub(super) fn advance(&mut self) {
-        self.producer = self.producer.wrapping_add(1) & INDEX_MASK;
+        self.advance_by(1);
+    }
+
+    /// Counts entries that were just written.
+    #[inline]
+    pub(super) fn advance_by(&mut self, entries: u32) {
+        self.producer = self.producer.wrapping_add(entries) & INDEX_MASK;
     }
 }
 

@@ -162,6 +162,10 @@ pub struct CompletionCounters {
     pub inline_32: AtomicU64,
     /// Into the lower half of a 128-byte CQE, up to 64 bytes (`MLX5_INLINE_SCATTER_64`).
     pub inline_64: AtomicU64,
+    /// Of the plain ones, those of compressed sessions.
+    pub compressed: AtomicU64,
+    /// Compressed sessions.
+    pub sessions: AtomicU64,
     /// CQs that failed for lack of room since power-on.
     pub overruns: AtomicU32,
 }

@@ -139,9 +139,11 @@ impl Rq {
         account
     }
 
-    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_RQ. Waits for a receive in progress.
+    /// Stops the queue and drops its references, even if an `Arc` outlives DESTROY_RQ. Waits for a receive in progress,
+    /// and writes completions that are held.
     pub fn retire(&self) {
         self.lock().become_state(QueueState::Reset);
+        self.cq.end_burst();
         self.held.lock().clear();
     }
 }

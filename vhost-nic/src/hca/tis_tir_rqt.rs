@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mlx5_prm::tis_tir_rqt::{Rqtc, Tirc, Tisc};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, Serializer};
 
 use super::inspect::{self, Numbered};
@@ -23,7 +23,14 @@ pub struct Tis {
     pub references: RefCount,
     /// Reference to the transport domain.
     #[serde(skip)]
-    pub domain: Reference,
+    pub(crate) domain: Mutex<Option<Reference>>,
+}
+
+impl Tis {
+    /// Drops the reference to the transport domain, even if an `Arc` outlives DESTROY_TIS.
+    pub fn retire(&self) {
+        *self.domain.lock() = None;
+    }
 }
 
 /// A receive queue table.
@@ -128,13 +135,15 @@ pub struct Tir {
     pub state: RwLock<TirState>,
     /// Reference to the transport domain.
     #[serde(skip)]
-    pub domain: Reference,
+    pub(crate) domain: Mutex<Option<Reference>>,
 }
 
 impl Tir {
-    /// Stops dispatch and drops the reference to the RQ or RQT, even if an `Arc` outlives DESTROY_TIR.
+    /// Stops dispatch and drops the references to the RQ or RQT and to the transport domain, even if an `Arc` outlives
+    /// DESTROY_TIR.
     pub fn retire(&self) {
         self.state.write().dispatch = Dispatch::Nowhere;
+        *self.domain.lock() = None;
     }
 }
 

@@ -145,7 +145,10 @@ impl<'a> Burst<'a> {
         let mut long = 0;
         self.each(|frame| {
             let frames = [frame];
-            let single = Burst::new(&frames);
+            let single = Burst {
+                sender: self.sender,
+                ..Burst::new(&frames)
+            };
             if single.longest > longest {
                 long += 1;
             } else {

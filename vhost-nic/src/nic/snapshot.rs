@@ -108,6 +108,10 @@ pub struct CompletionSnapshot {
     pub inline_32: u64,
     /// Into the lower half of a 128-byte CQE, up to 64 bytes.
     pub inline_64: u64,
+    /// Of the plain ones, those of compressed sessions.
+    pub compressed: u64,
+    /// Compressed sessions: title CQEs.
+    pub compressed_sessions: u64,
 }
 
 impl From<&CompletionCounters> for CompletionSnapshot {
@@ -116,6 +120,8 @@ impl From<&CompletionCounters> for CompletionSnapshot {
             plain: counters.plain.load(Relaxed),
             inline_32: counters.inline_32.load(Relaxed),
             inline_64: counters.inline_64.load(Relaxed),
+            compressed: counters.compressed.load(Relaxed),
+            compressed_sessions: counters.sessions.load(Relaxed),
         }
     }
 }

@@ -29,6 +29,13 @@ struct Wqe {
     packets: u32,
 }
 
+/// The latest packet or frame that a thread received.
+#[derive(Clone, Copy)]
+enum Receive {
+    Packet(usize),
+    Frame(usize),
+}
+
 /// The latest events that others can be caused by.
 #[derive(Default)]
 struct Latest {
@@ -50,7 +57,9 @@ struct Latest {
     /// The queue that a thread turned to, and whether because of a timer.
     services_by_thread: HashMap<u32, (Object, usize, bool)>,
     frames_by_thread: HashMap<u32, usize>,
-    receives_by_thread: HashMap<u32, usize>,
+    receives_by_thread: HashMap<u32, Receive>,
+    /// Received frames by thread, guest and index of the WQE.
+    frames_in: HashMap<(u32, u16, u32), usize>,
     /// The latest CQE of a CQ.
     cqes: HashMap<Object, usize>,
     /// The latest error CQE of a queue.
@@ -156,11 +165,12 @@ impl Latest {
                     false => &mut self.requests_in,
                 };
                 arrived.insert(object, index);
-                self.receives_by_thread.insert(event.thread, index);
+                self.receives_by_thread.insert(event.thread, Receive::Packet(index));
                 self.packets.get(&(first, event.object, third)).copied()
             }
             NicEvent::FrameIn => {
-                self.receives_by_thread.insert(event.thread, index);
+                self.receives_by_thread.insert(event.thread, Receive::Frame(index));
+                self.frames_in.insert((event.thread, event.guest, first), index);
                 self.frames_by_thread.get(&event.thread).copied()
             }
             NicEvent::Service => {
@@ -271,7 +281,14 @@ impl Latest {
             let flushed = is_error_cqe(&event.arguments) && syndrome == Syndrome::WrFlush as u32;
             return match flushed {
                 true => failure.max(self.requests_in.get(&queue).copied()),
-                false => self.receives_by_thread.get(&event.thread).copied(),
+                false => match self.receives_by_thread.get(&event.thread)? {
+                    Receive::Packet(index) => Some(*index),
+                    // Completions of a burst may be written at its end.
+                    Receive::Frame(latest) => {
+                        let own = self.frames_in.get(&(event.thread, event.guest, wqe_index));
+                        Some(*own.unwrap_or(latest))
+                    }
+                },
             };
         }
         let frame = self.frame_wqes.get(&(queue, wqe_index)).copied();
@@ -283,5 +300,40 @@ impl Latest {
         let response = self.responses_in.get(&queue).copied();
         let timeout = self.ack_timeouts.get(&queue).copied();
         posted.max(response).max(timeout).max(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_of_a_burst_is_caused_by_its_frame() {
+        let at = |kind: NicEvent, arguments| Event {
+            time: 0,
+            event: kind.index(),
+            guest: 1,
+            object: 7,
+            arguments,
+            thread: 0,
+        };
+        let frame = |index| at(NicEvent::FrameIn, [index, 60, 0, 0]);
+        let cqe = |index| at(NicEvent::Cqe, [0, index, CqeOpcode::ResponderSend as u32, 0]);
+        let packet = at(NicEvent::PacketIn, [0, 0, 0, 0]);
+        let events = [
+            frame(4),
+            frame(5),
+            cqe(4),
+            cqe(5),
+            // A queue pair has a WQE of the same index.
+            packet,
+            cqe(4),
+            frame(6),
+            cqe(9),
+        ];
+        let causes = find(&events);
+        assert_eq!(causes[2..4], [Some(0), Some(1)]);
+        assert_eq!(causes[5], Some(4));
+        assert_eq!(causes[7], Some(6), "of a frame that another thread received");
     }
 }

@@ -4,11 +4,12 @@ use mlx5_prm::cq::{
     Cqc, CreateCqIn, CreateCqOut, DestroyCqIn, DestroyCqOut, ModifyCqIn, ModifyCqOut, QueryCqIn, QueryCqOut,
 };
 use mlx5_prm::opcode::Opcode;
-use mlx5_prm::queue_entry::{Cqe, CqeOpcode};
+use mlx5_prm::queue_entry::{Cqe, CqeOpcode, MiniCqe};
 use zerocopy::FromBytes;
 
 use crate::buffer::Buffer;
 use crate::command::Result;
+use crate::cqe_session::{Compressed, MiniFormat, Session};
 use crate::hca::Hca;
 use crate::memory::Block;
 use crate::wait::await_some;
@@ -21,8 +22,9 @@ const SOLICITED_ONLY: u32 = 1 << 24;
 const INVALID: u8 = (CqeOpcode::Invalid as u8) << 4 | 1;
 /// `MLX5_CQ_OPMOD_RESIZE`.
 const RESIZE: u16 = 1;
-/// `MLX5_CQ_MODIFY_PERIOD`.
+/// `MLX5_CQ_MODIFY_PERIOD`, `MLX5_CQ_MODIFY_COUNT`.
 const MODIFY_PERIOD: u32 = 1 << 0;
+const MODIFY_COUNT: u32 = 1 << 1;
 /// Bytes of a completion, the upper half of an entry of 128 bytes.
 const CQE: u64 = size_of::<Cqe>() as u64;
 
@@ -35,6 +37,8 @@ pub struct Shape {
     pub large: bool,
     /// Overrun ignore (`oi`).
     pub overrun_ignored: bool,
+    /// Content of mini CQEs, if completions may be compressed.
+    pub compression: Option<MiniFormat>,
 }
 
 impl Shape {
@@ -44,6 +48,7 @@ impl Shape {
             log_size,
             large: false,
             overrun_ignored: false,
+            compression: None,
         }
     }
 
@@ -68,6 +73,8 @@ pub struct CompletionQueue {
     buffer: Buffer,
     record: Block,
     consumer: u32,
+    session: Session,
+    counts: Compressed,
     events: u32,
     uar: u32,
 }
@@ -81,6 +88,10 @@ impl CompletionQueue {
         context.set_log_cq_size(shape.log_size);
         context.set_cqe_sz(shape.large.into());
         context.set_oi(shape.overrun_ignored);
+        if let Some(format) = shape.compression {
+            context.set_cqe_comp_en(true);
+            context.set_mini_cqe_res_format(format as u8);
+        }
         context.set_uar_page(hca.uar);
         context.set_c_eqn_or_apu_element(eqn.into());
         context.set_dbr_addr(record.address());
@@ -93,6 +104,8 @@ impl CompletionQueue {
             buffer,
             record,
             consumer: 0,
+            session: Session::default(),
+            counts: Compressed::default(),
             events: 0,
             uar: hca.uar,
         })
@@ -141,34 +154,95 @@ impl CompletionQueue {
 
     /// Delays events by `period` microseconds (`mlx5_core_modify_cq_moderation`).
     pub fn moderate(&self, hca: &Hca, period: u16) -> Result<()> {
+        self.moderate_by(hca, period, 0)
+    }
+
+    /// Delays events by `period` microseconds, or until there are `count` completions, unless that is 0.
+    pub fn moderate_by(&self, hca: &Hca, period: u16, count: u16) -> Result<()> {
         let mut input = ModifyCqIn::default();
         input.set_cqn(self.number);
         input
             .modify_field_select_resize_field_select_mut()
-            .copy_from_slice(&MODIFY_PERIOD.to_be_bytes());
-        input.cq_context_mut().set_cq_period(period);
+            .copy_from_slice(&(MODIFY_PERIOD | MODIFY_COUNT).to_be_bytes());
+        let context = input.cq_context_mut();
+        context.set_cq_period(period);
+        context.set_cq_max_count(count);
         hca.commands.call::<_, ModifyCqOut>(Opcode::MODIFY_CQ, &input).map(drop)
     }
 
     /// Consumes the next completion, if there is one.
     pub fn poll(&mut self) -> Option<Cqe> {
-        let offset = self.entry()?;
+        if self.session.left() == 0 {
+            let cqe = self.read(self.entry(0)?);
+            if cqe.op_own & Cqe::FORMAT != Cqe::COMPRESSED {
+                self.consumer += 1;
+                return Some(cqe);
+            }
+            self.begin_session(cqe);
+        }
+        let (distance, first) = self.session.position();
+        // The array of the first completions is behind the title, every other one in the entry of its first completion.
+        if let Some(array) = first.then(|| self.read(self.offset(u32::from(distance == 0)))) {
+            self.session.set_array(&array);
+        }
+        let cqe = self.session.take();
+        // What the device left in the entry must not be taken for a completion of the next lap.
+        self.buffer
+            .write(self.offset(0) + CQE - 1, &[(self.owner(0) as u8) & Cqe::OWNER]);
         self.consumer += 1;
-        Some(Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap())
+        Some(cqe)
+    }
+
+    /// Sessions and their completions that were consumed so far.
+    pub fn compressed(&self) -> Compressed {
+        self.counts
+    }
+
+    /// Begins to consume a session. Checks that the device has written no entry but those of the title and the arrays.
+    #[track_caller]
+    fn begin_session(&mut self, title: Cqe) {
+        let format = self.shape.compression.expect("the CQ allows no compression");
+        let count = title.byte_count.get();
+        assert!((2..=64).contains(&count), "a session of {count} completions");
+        assert!(count <= 1 << self.shape.log_size, "a session larger than the CQ");
+        for distance in (2..count).filter(|distance| distance % MiniCqe::ARRAY as u32 != 0) {
+            assert_eq!(self.entry(distance), None, "an entry without use was written");
+        }
+        self.counts.sessions += 1;
+        self.counts.completions += u64::from(count);
+        self.session = Session::begin(format, title);
+    }
+
+    /// Skips completions that were overwritten.
+    pub fn skip(&mut self, completions: u32) {
+        self.consumer += completions;
     }
 
     /// Whether a completion is pending.
     pub fn has_more(&self) -> bool {
-        self.entry().is_some()
+        self.session.left() > 0 || self.entry(0).is_some()
     }
 
-    /// Offset of the next completion, if the device has written it.
-    fn entry(&self) -> Option<u64> {
-        let size = 1 << self.shape.log_size;
-        let offset = (u64::from(self.consumer) % size + 1) * self.shape.entry() - CQE;
+    fn read(&self, offset: u64) -> Cqe {
+        Cqe::read_from_bytes(&self.buffer.read(offset, CQE as usize)).unwrap()
+    }
+
+    /// Offset of the completion in the entry that is `distance` behind the next.
+    fn offset(&self, distance: u32) -> u64 {
+        let index = u64::from(self.consumer + distance) % (1 << self.shape.log_size);
+        (index + 1) * self.shape.entry() - CQE
+    }
+
+    /// Value of the owner bit of that entry when it is the consumer's.
+    fn owner(&self, distance: u32) -> u32 {
+        (self.consumer + distance) >> self.shape.log_size & 1
+    }
+
+    /// Offset of that completion, if it is the consumer's.
+    fn entry(&self, distance: u32) -> Option<u64> {
+        let offset = self.offset(distance);
         let op_own = self.buffer.load(offset + CQE - 4) as u8;
-        let owner = self.consumer >> self.shape.log_size & 1;
-        let there = op_own >> 4 != CqeOpcode::Invalid as u8 && u32::from(op_own & Cqe::OWNER) == owner;
+        let there = op_own >> 4 != CqeOpcode::Invalid as u8 && u32::from(op_own & Cqe::OWNER) == self.owner(distance);
         there.then_some(offset)
     }
 

@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod command;
 pub mod cq;
+pub mod cqe_session;
 pub mod device;
 pub mod domain;
 pub mod eq;

@@ -11,6 +11,7 @@ use mlx5_prm::vport::*;
 
 use crate::command::Result;
 use crate::cq::{self, CompletionQueue};
+use crate::cqe_session::MiniFormat;
 use crate::domain::*;
 use crate::eq::EventQueue;
 use crate::hca::Hca;
@@ -54,6 +55,10 @@ pub struct Options {
     pub log_cq: u8,
     /// Whether completions have 128 bytes.
     pub large_cqes: bool,
+    /// Content of mini CQEs, if receive completions may be compressed.
+    pub compression: Option<MiniFormat>,
+    /// Whether overruns of receive CQs are ignored.
+    pub overrun_ignored: bool,
     /// Log2 of the basic blocks of send queues.
     pub log_sq: u8,
     /// Log2 of the WQEs of receive queues.
@@ -72,6 +77,8 @@ impl Default for Options {
             channels: 1,
             log_cq: 7,
             large_cqes: false,
+            compression: None,
+            overrun_ignored: false,
             log_sq: 6,
             log_rq: 6,
             parts: vec![2048],
@@ -451,7 +458,12 @@ impl Channel {
             ..cq::Shape::plain(options.log_cq)
         };
         let send_cq = CompletionQueue::create(hca, events.number, shape)?;
-        let receive_cq = CompletionQueue::create(hca, events.number, shape)?;
+        let receive_shape = cq::Shape {
+            compression: options.compression,
+            overrun_ignored: options.overrun_ignored,
+            ..shape
+        };
+        let receive_cq = CompletionQueue::create(hca, events.number, receive_shape)?;
         let sq = SendQueue::create(hca, &send_cq, Some(tisn), pd, key, options.log_sq)?;
         sq.modify(hca, state::RESET, state::READY)?;
         let shape = rq::Shape {

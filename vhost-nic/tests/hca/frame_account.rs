@@ -1,13 +1,21 @@
-//! The PCIe account of send and receive queues (`docs/pcie-account.md`).
+//! The PCIe account of send and receive queues (`docs/pcie-account.md`), and the model time of receive queues.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use mlx5_prm::wqe::WqeOpcode;
+use mlx5_test_driver::cqe_session::MiniFormat;
+use mlx5_test_driver::hca::Hca;
 use mlx5_test_driver::netdev::{Netdev, Options};
 use mlx5_test_driver::sq::Request;
 use serde_json::{Value, json};
+use vhost_nic::net::Switch;
 
+use crate::cqe_compression::{self, Wire};
 use crate::frames::plain;
 use crate::inspect::Inspect;
-use crate::lan::Lan;
+use crate::lan::{Lan, shut};
+use crate::nic::machine_with;
 
 /// Frames of a measurement.
 const N: u64 = 16;
@@ -92,4 +100,34 @@ fn headers_in_the_wqe_are_not_read_and_a_list_has_one_doorbell() {
     let reads = json!({"count": 2 * N, "bytes": N * 282});
     assert_eq!(sq["state"]["payload"]["reads"], reads);
     lan.end();
+}
+
+#[test]
+fn a_session_takes_the_time_of_one_write() {
+    const ROUND_TRIP: Duration = Duration::from_nanos(1000);
+    for compression in [None, Some(MiniFormat::Hash)] {
+        let switch = Switch::new();
+        let machine = machine_with(&switch, 1, |config| config.pcie_latency = ROUND_TRIP);
+        let options = Options {
+            compression,
+            ..cqe_compression::options(MiniFormat::Hash)
+        };
+        let mut b = Netdev::open(&Arc::new(Hca::boot(&Arc::new(machine))), &options);
+        let wire = Wire::at(&switch);
+        let spent = |b: &Netdev| b.hca.machine.nic().snapshot().pcie_latency_ns / (ROUND_TRIP.as_nanos() as u64 / 2);
+        // Completions, and the batches that a CQ writes them in if it compresses. Two are no session, and one batch.
+        for (frames, batches) in [(1, 1), (2, 1), (20, 1), (70, 2)] {
+            let before = spent(&b);
+            wire.send(&cqe_compression::flow(&b, frames as usize));
+            (0..frames).for_each(|_| drop(b.receive()));
+            // The read of a WQE takes a round trip, the write of a frame or of completions half of one.
+            let completions = if compression.is_some() { batches } else { frames };
+            assert_eq!(
+                spent(&b) - before,
+                3 * frames + completions,
+                "{frames}, {compression:?}"
+            );
+        }
+        shut(b);
+    }
 }

@@ -22,7 +22,7 @@ const DISABLED: u32 = 1 << 8;
 const COMMAND_DOORBELL: u64 = 0x18;
 
 /// Stops the other threads of a test when dropped, also on panic.
-struct Ending<'a>(&'a AtomicBool);
+pub struct Ending<'a>(pub &'a AtomicBool);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
@@ -51,6 +51,26 @@ fn a_reset_forgets_everything_and_the_driver_can_begin_again() {
     }
     shut(receiver);
     lan.end();
+}
+
+/// Frames in delivery and the statistics hold objects, too.
+#[test]
+fn an_object_that_is_destroyed_keeps_no_other_in_use_even_if_it_is_held() {
+    let mut lan = Lan::new(1, &Options::default());
+    let guest = lan.guests.pop().unwrap();
+    let machine = Arc::clone(&guest.hca.machine);
+    let held = machine.nic().with_objects(|hca| {
+        (
+            (hca.tises.all(), hca.tirs.all(), hca.rqts.all()),
+            (hca.queues.all(), hca.cqs.all(), hca.eqs.table.all()),
+        )
+    });
+    let ((tises, tirs, rqts), (queues, cqs, eqs)) = &held;
+    let counts = [tises.len(), tirs.len(), rqts.len(), queues.len(), cqs.len(), eqs.len()];
+    assert!(counts.iter().all(|&count| count > 0), "{counts:?}");
+    // No command is refused.
+    shut(guest);
+    drop(held);
 }
 
 /// As the driver of a kernel that takes over from one that has crashed.

@@ -23,6 +23,7 @@ mod buffer_registers;
 mod command_faults;
 mod commands;
 mod cq_errors;
+mod cqe_compression;
 mod crowd;
 mod delivery;
 mod endless;

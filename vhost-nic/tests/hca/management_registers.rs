@@ -145,7 +145,7 @@ fn compression(hca: &Hca, access_mode: u8) -> u8 {
         .cqe_compression()
 }
 
-fn compress(hca: &Hca, change: impl FnOnce(&mut NvSwOffloadConf)) -> Result<(), CommandError> {
+pub fn compress(hca: &Hca, change: impl FnOnce(&mut NvSwOffloadConf)) -> Result<(), CommandError> {
     let mut item = item(0, SW_OFFLOAD_CONF, NEXT);
     change(
         NvSwOffloadConf::mut_from_prefix(item.configuration_item_data_mut())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mlx5_prm::queue_entry::EventType;
 use mlx5_prm::wqe::EthernetSegment;
 use mlx5_test_driver::command::CommandError;
+use mlx5_test_driver::cqe_session::MiniFormat;
 use mlx5_test_driver::domain::{alloc_pd, dealloc_pd};
 use mlx5_test_driver::fuzz::{commands, iterations};
 use mlx5_test_driver::hca::Hca;
@@ -19,6 +20,7 @@ use vhost_nic::net::Switch;
 use vhost_nic::pci::Identity;
 use vhost_nic::record::{Entry, Event, Order, Reader, Recorder, Setup};
 
+use crate::cqe_compression::{self, Wire};
 use crate::frames::Packet;
 use crate::lan::shut;
 use crate::nic::{VECTORS, config};
@@ -65,6 +67,48 @@ fn frames_with_offloads_are_replayed() {
     assert_eq!((b.counts.frames_in, b.counts.frames_out), (2 * FRAMES, FRAMES));
     // The first frame between the other two is flooded.
     assert_eq!((a.counts.frames_in, a.counts.frames_out), (1, FRAMES));
+}
+
+#[test]
+fn compressed_completions_are_replayed_title_last() {
+    let switch = Switch::new();
+    let (machine, recording) = recorded_machine(&switch, 1, &Arc::default(), |_| {});
+    let options = cqe_compression::options(MiniFormat::Checksum);
+    let mut b = Netdev::open(&Arc::new(Hca::boot(&Arc::new(machine))), &options);
+    let wire = Wire::at(&switch);
+    let bursts = [20, 2, 3, 70];
+    for count in bursts {
+        let frames = cqe_compression::flow(&b, count);
+        wire.send(&frames);
+        for frame in &frames {
+            assert_eq!(b.receive().frame, *frame);
+        }
+    }
+    assert_eq!(b.channels[0].receive_cq.compressed().sessions, 4);
+    let (pages, _) = b.channels[0].receive_cq.addresses();
+    shut(b);
+    let record = recording.finish();
+    let report = equal(&record);
+    assert_eq!(report.counts.frames_in, bursts.iter().sum::<usize>() as u64);
+
+    let (mut reader, mut writes) = (Reader::new(&record[..]).unwrap(), Vec::new());
+    loop {
+        match reader.next_event().unwrap() {
+            Event::End => break,
+            Event::MemoryWrite { address, data, .. } if address & !0xfff == pages[0] => {
+                writes.push((address - pages[0], data.len()));
+            }
+            _ => {}
+        }
+    }
+    // Of the first session: three arrays, then the title, whose owner bit is in the last word.
+    let session = [(64, 64), (8 * 64, 64), (16 * 64, 64), (0, 60), (60, 4)];
+    assert_eq!(writes[..5], session);
+    // Two completions are not worth a session.
+    assert_eq!(
+        writes[5..9],
+        [20, 21].map(|slot| [(64 * slot, 60), (64 * slot + 60, 4)]).concat()
+    );
 }
 
 #[test]

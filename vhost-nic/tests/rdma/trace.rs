@@ -45,6 +45,18 @@ pub fn chain(trace: &Trace, timeline: &NicTimeline, index: usize) -> Vec<(&'stat
         .collect()
 }
 
+/// Whether the first doorbell of a guest is before its first WQE. The worker services a queue that becomes ready to
+/// send as well: if it is late, the WQE is there already, and its doorbell is not.
+fn is_rung_first(trace: &Trace, guest: u16) -> bool {
+    let first = |wanted| {
+        trace
+            .events
+            .iter()
+            .position(|event| name(event) == wanted && event.guest == guest)
+    };
+    first("doorbell").unwrap() < first("wqe").unwrap()
+}
+
 #[test]
 fn the_causes_of_a_completion_lead_to_the_doorbell() {
     start_flight_recorder();
@@ -64,7 +76,7 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
     assert_eq!(trace.lost, 0);
     let timeline = NicTimeline::new(&trace);
     let (a, b) = (1, 2);
-    for (index, opcode) in numbers {
+    for (position, (index, opcode)) in numbers.into_iter().enumerate() {
         let cqe = trace.events.iter().position(|event| {
             name(event) == "cqe" && event.guest == a && event.arguments[..2] == [qpn, u32::from(index)]
         });
@@ -78,7 +90,8 @@ fn the_causes_of_a_completion_lead_to_the_doorbell() {
             ("wqe", a),
             ("doorbell", a),
         ];
-        assert_eq!(causes, expected, "{opcode:?}");
+        let is_rung = position > 0 || is_rung_first(&trace, a);
+        assert_eq!(causes, expected[..expected.len() - usize::from(!is_rung)], "{opcode:?}");
     }
     // Every cause is earlier, and every packet that arrives was sent.
     for (index, event) in trace.events.iter().enumerate() {
@@ -226,7 +239,12 @@ fn an_access_to_memory_has_its_purpose_and_cause() {
 #[test]
 fn a_timeout_begins_with_its_timer() {
     start_flight_recorder();
-    let mut pair = Pair::new(Shape::new(service::RC), &Connection::default());
+    // 10 ms between two NAKs: of a rapid sequence, the ring would lose what was before while the test looks for one.
+    let how = Connection {
+        min_rnr_nak: 20,
+        ..Connection::default()
+    };
+    let mut pair = Pair::new(Shape::new(service::RC), &how);
     pair.wire.strike(0, Fate::Drop, |kind| !kind.forth);
     let request = pair.request(WqeOpcode::RdmaWrite, pair.a.data(0, 8), 0);
     let index = pair.a.qp.post(&request);
@@ -245,9 +263,10 @@ fn a_timeout_begins_with_its_timer() {
     let (a, b) = (1, 2);
     let timeouts = all(&trace, &timeline, "ack_timeout", a);
     let causes: Vec<_> = timeouts.iter().map(|(.., causes)| &causes[..]).collect();
-    let names = ["ack_timeout", "timer_expired", "timer_set", "wqe", "doorbell"];
+    let expected = ["ack_timeout", "timer_expired", "timer_set", "wqe", "doorbell"].map(|name| (name, a));
     // On a busy machine the retransmission may time out, too.
-    assert_eq!(causes[0], names.map(|name| (name, a)));
+    let is_rung = is_rung_first(&trace, a);
+    assert_eq!(causes[0], &expected[..expected.len() - usize::from(!is_rung)]);
 
     // The first acknowledgement is lost, each retransmission is acknowledged as well.
     let sent = all(&trace, &timeline, "ack_out", b);

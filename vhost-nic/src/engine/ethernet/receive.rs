@@ -7,6 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::super::context::Context;
 use super::super::denial;
+use super::super::held_completions::HeldCompletions;
 use super::super::memory::{AccessError, Memory, Parts};
 use crate::frame::checksum::Verified;
 use crate::frame::rss::HashResult;
@@ -34,6 +35,8 @@ pub(in crate::engine) struct Reception<'a> {
     /// Number of the frame, for the taps.
     pub number: FrameNumber,
     pub verified: Verified,
+    /// The burst of the frame, if there are others in it.
+    pub burst: Option<&'a HeldCompletions>,
 }
 
 /// Reason why a WQE cannot take a frame.
@@ -73,7 +76,7 @@ impl Reception<'_> {
         }
         state.consumer = index.wrapping_add(1);
         state.wqe_reads.add(1, rq.wq.stride() as u64);
-        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite, Transaction::CqeWrite] {
+        for transaction in [Transaction::WqeRead, Transaction::PayloadWrite] {
             hca.pcie_latency.spend(transaction);
         }
         let mut cqe = Cqe::new(CqeOpcode::ResponderSend);
@@ -129,7 +132,13 @@ impl Reception<'_> {
     /// Posts the completion of a WQE, and notes that the frame ended it. If the completion queue does not take it, ends
     /// the queue. One that the door made an error moves the queue to the error state.
     fn complete(&self, rq: &Rq, state: &mut RqState, index: u16, cqe: Cqe) {
-        let posted = rq.cq.post_of(rq.number, cqe);
+        let posted = match self.burst {
+            Some(burst) if rq.cq.compresses() => burst.post(&rq.cq, rq.number, cqe),
+            _ => {
+                self.context.hca.pcie_latency.spend(Transaction::CqeWrite);
+                rq.cq.post_of(rq.number, cqe)
+            }
+        };
         match posted {
             Ok(Completion { failed, .. }) if failed => state.become_state(QueueState::Error),
             Ok(_) => {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mlx5_prm::queue_entry::{Cqe, CqeOpcode, ErrorCqe, EventType, Syndrome};
 use mlx5_prm::wqe::{ControlSegment, EthernetSegment, SEND_WQE_BB, SEND_WQE_DS, WqeOpcode};
 use parking_lot::MutexGuard;
+use smallvec::SmallVec;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::context::Context;
@@ -44,6 +45,9 @@ const TURNS: usize = 64;
 /// Bytes of the largest frame that can be segmented, with its headers. mlx5e sends up to `GSO_MAX_SIZE` (8 * 65,535,
 /// include/linux/netdevice.h) whatever `max_lso_cap` says (`mlx5e_build_nic_netdev`, core/en_main.c).
 const MAX_LSO: usize = 8 * 65_535 + 512;
+/// Maximum number of segments that are forwarded together, and of their bytes, unless one is longer.
+const MAX_BURST: usize = 64;
+const BURST_BYTES: usize = 64 << 10;
 /// Maximum number of segments of a frame (`GSO_MAX_SEGS`, include/linux/netdevice.h).
 const MAX_SEGMENTS: usize = 65_535;
 /// Interval at which a doorbell record or a WQE that cannot be read is read again, to flush what is posted.
@@ -377,24 +381,28 @@ impl Sending<'_> {
         if wqe.control.fm_ce_se & ControlSegment::CQ_UPDATE != 0 {
             self.left_at.set(self.context.hca.clock.now());
         }
-        let send = |frame: &[u8]| {
-            let frames = [Frame::new(frame)];
-            let burst = Burst::new(&frames).of(sender);
+        let send = |frames: &[Frame<'_>]| {
+            let burst = Burst::new(frames).of(sender);
             transmit(self.context, &burst, self.sq.transport_domain);
-            self.last.set(burst.number());
+            self.last.set(burst.number().plus(frames.len() as u32 - 1));
         };
         if mss != 0 {
             let segments = Segments::new(frame, mss, fill).map_err(|error| malformed(error.to_string()))?;
             if segments.count() > MAX_SEGMENTS {
                 return Err(malformed("it has too many segments"));
             }
-            MutexGuard::unlocked(state, || segments.emit(segment, &send));
+            let count = (BURST_BYTES / segments.length()).clamp(1, MAX_BURST);
+            MutexGuard::unlocked(state, || {
+                segments.emit_bursts(segment, count, |burst| {
+                    send(&burst.map(Frame::new).collect::<SmallVec<[_; MAX_BURST]>>());
+                });
+            });
         } else {
             checksum::fill(frame, fill);
             if frame.len() < MIN_FRAME {
                 frame.resize(MIN_FRAME, 0);
             }
-            MutexGuard::unlocked(state, || send(frame));
+            MutexGuard::unlocked(state, || send(&[Frame::new(frame)]));
         }
         Ok(length)
     }
@@ -477,7 +485,7 @@ impl Sending<'_> {
     /// moves the queue to the error state.
     fn post(&self, state: &mut SqState, cqe: Cqe) -> Option<CqePlace> {
         match self.sq.cq.post_of(self.sq.number, cqe) {
-            Ok(Completion { place, failed }) => {
+            Ok(Completion { place, failed, .. }) => {
                 if failed {
                     state.become_state(QueueState::Error);
                 }

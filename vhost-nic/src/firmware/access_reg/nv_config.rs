@@ -1,5 +1,5 @@
 //! MNVDA, MNVQC and MNVGC: configuration in flash, which takes effect at a reset (`devlink dev param`, mstconfig). Only
-//! the type of CQE compression can be changed; it chooses when the device compresses, which this one never does.
+//! the type of CQE compression can be changed.
 
 use mlx5_prm::layout::Layout;
 use mlx5_prm::nv_config::*;
@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::register;
 use crate::firmware::Firmware;
 use crate::firmware::command::{Result, bad_parameter};
+use crate::hca::cq::CompressionType;
 
 /// Configuration in flash. It outlives resets of the function.
 #[derive(Debug, Default, Clone, Copy)]
@@ -28,6 +29,14 @@ struct Values {
 const AGGRESSIVE: u8 = 1;
 
 impl NvConfig {
+    /// Type of CQE compression in force.
+    pub(in crate::firmware) fn compression(&self) -> CompressionType {
+        match self.current.cqe_compression {
+            AGGRESSIVE => CompressionType::Aggressive,
+            _ => CompressionType::Balanced,
+        }
+    }
+
     /// Puts the configuration in flash in force.
     pub(in crate::firmware) fn reset(&mut self) {
         self.current = self.next;

@@ -46,6 +46,8 @@ pub struct Completion {
     pub place: Option<CqePlace>,
     /// Whether the door made it an error, which moves its queue to the error state.
     pub failed: bool,
+    /// Whether it waits for [`Cq::end_burst`](super::Cq::end_burst).
+    pub held: bool,
 }
 
 /// Result of a post to a CQ: the place of the completion, or `None` if the door withholds it.
