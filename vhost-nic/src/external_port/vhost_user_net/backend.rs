@@ -307,10 +307,14 @@ impl VhostUserBackend for NetBackend {
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {
         let described = GuestMemoryMmap::clone(&self.described.memory());
         let guarded = self.ram.lock().guard(&described);
-        if let Err(error) = &guarded {
-            warn!("{}: no memory of the front-end is used: {error}", self.name());
-        }
-        self.set_memory(guarded.is_ok().then_some(described).unwrap_or_default());
+        let usable = match &guarded {
+            Ok(()) => described,
+            Err(error) => {
+                warn!("{}: no memory of the front-end is used: {error}", self.name());
+                GuestMemoryMmap::new()
+            }
+        };
+        self.set_memory(usable);
         guarded
     }
 
