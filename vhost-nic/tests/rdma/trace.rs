@@ -239,7 +239,7 @@ fn an_access_to_memory_has_its_purpose_and_cause() {
 #[test]
 fn a_timeout_begins_with_its_timer() {
     start_flight_recorder();
-    // 10 ms between two NAKs: of a rapid sequence, the ring would lose what was before while the test looks for one.
+    // 10 ms: a delay of microseconds may be over before the requester gets to set its timer, which it need not then.
     let how = Connection {
         min_rnr_nak: 20,
         ..Connection::default()
