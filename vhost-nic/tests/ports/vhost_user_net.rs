@@ -434,17 +434,15 @@ fn a_ring_that_makes_no_sense_is_not_served_until_the_device_is_started_again() 
 }
 
 #[test]
-fn memory_beyond_the_limit_is_not_used() {
+fn a_front_end_with_memory_beyond_the_limit_is_disconnected() {
     let bench = Bench::with(1, MEMORY);
     let mut driver = Driver::start(&bench.path, ALL, 1);
     driver.transmit(0, &[0; 10], &from_driver(10));
     assert!(bench.station.receive() == from_driver(10));
     let bench = Bench::with(1, MEMORY - 1);
-    let mut driver = Driver::start(&bench.path, ALL, 1);
-    driver.offer(1, 0, &[(Driver::buffer(0), 100, false)]);
-    driver.kick(1);
-    assert_eq!(bench.station.receive_within(Duration::from_millis(100)), None);
-    assert_eq!(driver.take_used(1), None);
+    let driver = Driver::connect(&bench.path, ALL);
+    eventually("the end", || driver.frontend.get_features().is_err());
+    assert!(!bench.link());
 }
 
 #[test]
