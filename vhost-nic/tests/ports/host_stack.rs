@@ -2,7 +2,7 @@
 //! to.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use etherparse::{PacketBuilder, PacketBuilderStep, SlicedPacket, TcpSlice, TransportSlice};
 use mlx5_test_driver::wait::PATIENCE;
-use vhost_nic::net::{Frame, Port, Switch, SwitchPort};
+use vhost_nic::net::{Burst, Frame, Port, Switch, SwitchPort};
 
 use crate::namespace::ip;
 
@@ -27,13 +27,23 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
 
 /// Frames that the host has sent by an interface.
 fn sent(interface: &str) -> u64 {
+    count(interface, 9)
+}
+
+/// Frames that the host has received by an interface.
+fn received(interface: &str) -> u64 {
+    count(interface, 1)
+}
+
+/// A column of an interface's counts.
+fn count(interface: &str, column: usize) -> u64 {
     let text = std::fs::read_to_string("/proc/self/net/dev").unwrap();
     let line = text
         .lines()
         .find_map(|line| line.trim().strip_prefix(&format!("{interface}:")));
     line.expect("the interface")
         .split_whitespace()
-        .nth(9)
+        .nth(column)
         .unwrap()
         .parse()
         .unwrap()
@@ -86,12 +96,23 @@ impl Station {
         self.port.send(Frame::new(frame));
     }
 
-    /// Sends an IPv4 packet to the host.
-    pub fn send(&self, build: impl FnOnce(PacketBuilderStep<etherparse::IpHeaders>, &mut Vec<u8>)) {
+    /// Sends the frames of these bytes together.
+    pub fn send_together(&self, frames: &[Vec<u8>]) {
+        let frames: Vec<Frame<'_>> = frames.iter().map(|frame| Frame::new(frame)).collect();
+        self.port.send_burst(&Burst::new(&frames));
+    }
+
+    /// An IPv4 packet to the host.
+    pub fn packet(build: impl FnOnce(PacketBuilderStep<etherparse::IpHeaders>, &mut Vec<u8>)) -> Vec<u8> {
         let mut frame = Vec::new();
         let link = PacketBuilder::ethernet2(STATION_MAC, HOST_MAC);
         build(link.ipv4(STATION, HOST, 64), &mut frame);
-        self.send_bytes(&frame);
+        frame
+    }
+
+    /// Sends an IPv4 packet to the host.
+    pub fn send(&self, build: impl FnOnce(PacketBuilderStep<etherparse::IpHeaders>, &mut Vec<u8>)) {
+        self.send_bytes(&Self::packet(build));
     }
 }
 
@@ -198,4 +219,47 @@ pub fn exchange(station: &Station, interface: &str) -> (u64, u64) {
     });
     assert_eq!(client.join().unwrap(), b"thanks");
     (frames, sent(interface) - before)
+}
+
+/// Segments of a TCP stream to the host, sent together. Returns the frames on the wire, and in the host's own count.
+pub fn stream(station: &Station, interface: &str) -> (u64, u64) {
+    let listener = TcpListener::bind(("10.0.0.1", 81)).unwrap();
+    let reader = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        got
+    });
+    station.send(|ip, frame| {
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1460)];
+        let builder = ip.tcp(2000, 81, 999, u16::MAX).syn();
+        builder.options(&options).unwrap().write(frame, &[]).unwrap();
+    });
+    // The rest of an earlier connection may be in between.
+    let next = loop {
+        let frame = station.receive();
+        let answer = tcp(&frame);
+        if answer.syn() && answer.source_port() == 81 {
+            break answer.sequence_number() + 1;
+        }
+    };
+    station.send(|ip, frame| ip.tcp(2000, 81, 1000, u16::MAX).ack(next).write(frame, &[]).unwrap());
+    let before = received(interface);
+    let data = pattern(4, 20_000);
+    let last = data.len().div_ceil(1000) - 1;
+    let segments: Vec<_> = data
+        .chunks(1000)
+        .enumerate()
+        .map(|(index, part)| {
+            Station::packet(|ip, frame| {
+                let builder = ip.tcp(2000, 81, 1000 + 1000 * index as u32, u16::MAX).ack(next);
+                let builder = if index == last { builder.fin() } else { builder };
+                builder.write(frame, part).unwrap();
+            })
+        })
+        .collect();
+    station.send_together(&segments);
+    assert!(reader.join().unwrap() == data);
+    (segments.len() as u64, received(interface) - before)
 }

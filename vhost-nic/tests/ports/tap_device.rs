@@ -6,7 +6,7 @@ use mlx5_test_driver::wait::eventually;
 use vhost_nic::external_port::{ExternalPort, TapError, TapMedium, TapPlan};
 use vhost_nic::net::Switch;
 
-use crate::host_stack::{Station, configure, exchange};
+use crate::host_stack::{Station, configure, exchange, stream};
 use crate::namespace::{in_namespace, ip};
 
 /// A switch with the host and a station.
@@ -43,6 +43,11 @@ fn the_host_leaves_checksums_and_segmentation_to_the_port() {
         on_wire > 200 && of_host < on_wire - 50,
         "{of_host} of the host became {on_wire}"
     );
+    let (on_wire, by_host) = stream(&bench.station, "port0");
+    assert!(
+        by_host < on_wire / 2,
+        "{on_wire} segments were {by_host} frames of the host"
+    );
     let dropped = bench.host.stats().dropped;
     assert_eq!(dropped, Default::default());
 }
@@ -61,6 +66,11 @@ fn a_device_that_exists_is_used_as_it_is() {
     let bench = Bench::new(&plan);
     let (on_wire, of_host) = exchange(&bench.station, "port0");
     assert!(on_wire <= of_host, "{of_host} of the host became {on_wire}");
+    let (on_wire, by_host) = stream(&bench.station, "port0");
+    assert!(
+        on_wire <= by_host,
+        "{on_wire} segments were {by_host} frames of the host"
+    );
     drop(bench);
     // It is still there, with its address.
     ip("address delete 10.0.0.1/24 dev port0");

@@ -143,6 +143,10 @@ impl NetBackend {
 
     /// Moves frames until there are none, or no buffers for them.
     fn serve(&self, vrings: &[Vring]) {
+        if self.closed.load(Ordering::Acquire) {
+            // The frames, and what wakes a worker for them, are the next connection's.
+            return;
+        }
         let departure = &self.entrance.shared().departure;
         departure.awake();
         let worker = &mut *self.worker.lock();
@@ -159,6 +163,7 @@ impl NetBackend {
             if has_sent || received == Progress::Some {
                 continue;
             }
+            // Counted, as each queue must ask for its kick.
             let is_kicked = |vring| Ring::lock(vring, &self.memory).is_some_and(|mut ring| ring.await_kick());
             let mut more = transmit_queues(vrings).filter(|vring| is_kicked(vring)).count() > 0;
             more |= match received {
